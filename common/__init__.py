@@ -1,0 +1,1 @@
+"""What every wiresum package may use: errors, version, addresses. Knows none of them."""

@@ -1,0 +1,38 @@
+"""Network endpoints as users write them."""
+
+from dataclasses import dataclass
+
+from wiresum.common.errors import WiresumError
+
+
+class AddressError(WiresumError):
+    """An endpoint that cannot be parsed."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A host and a port; ``str()`` gives ``HOST:PORT`` (``[HOST]:PORT`` for IPv6)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def parse_endpoint(text: str, *, what: str = "address") -> Endpoint:
+    """Parse ``HOST:PORT`` or ``[IPV6]:PORT``; port 0 means "any free port".
+
+    ``what`` names the thing in the error message. Raises :class:`AddressError`.
+    """
+    host, separator, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        separator = ""
+    if not separator or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise AddressError(f"{what} {text!r} is not HOST:PORT with a port from 0 to 65535")
+    return Endpoint(host, int(port))

@@ -1,0 +1,11 @@
+"""The version of this installation."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+
+def package_version() -> str:
+    """Version of the installed distribution, or ``0+unknown`` when run from a bare tree."""
+    try:
+        return version("wiresum")
+    except PackageNotFoundError:
+        return "0+unknown"

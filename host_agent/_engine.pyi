@@ -1,0 +1,116 @@
+"""The worker engine in C++; ``engine/README.md`` says what lives there.
+
+Errors raised by these functions are those of :mod:`wiresum.host_agent.errors`.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK: int
+"""Elements that share one exponent."""
+
+NONFINITE_CODE: int
+"""Exponent code of a block that holds Inf or NaN."""
+
+class Completion:
+    """One finished collective: ``error`` and ``kind`` are None if it succeeded."""
+
+    @property
+    def ticket(self) -> int: ...
+    @property
+    def error(self) -> str | None:
+        """One line: what went wrong."""
+    @property
+    def kind(self) -> str | None:
+        """Name of the class in :mod:`wiresum.host_agent.errors`."""
+
+class Engine:
+    """One worker's end of a lease: a thread that all-reduces tensors in place through a switch."""
+
+    def __init__(
+        self,
+        socket_fd: int,
+        switch_ip: str,
+        switch_udp_port: int,
+        switch_name: str,
+        rank: int,
+        workers: int,
+        job: int,
+        epoch: int,
+        key: int,
+        slots: int,
+        lanes: int,
+        field: int,
+        *,
+        timeout_s: float = 60.0,
+        switch_timeout_s: float = 10.0,
+        rto_initial_s: float = 0.02,
+        rto_min_s: float = 0.002,
+        rto_max_s: float = 0.25,
+        poll_max_s: float = 0.1,
+        window: int = 0,
+        first_position: int = 0,
+        gso: bool = True,
+        gro: bool = True,
+    ) -> None:
+        """Duplicate the bound UDP socket ``socket_fd`` (IPv4) and start the engine's thread.
+
+        ``window`` limits the chunks in flight per stream (0: half of the stream's slots);
+        ``first_position`` is where both streams start numbering (all ranks must agree).
+        Raises ``CodecError`` if ``field`` has no budget for ``workers``, ``EngineError`` for any
+        other argument out of range.
+        """
+
+    def all_reduce(self, data: int, count: int, dtype: str, average: bool = False) -> int:
+        """Queue an in-place sum (or mean) over all ranks of ``count`` elements at address ``data``.
+
+        ``dtype``: float32, float16 or bfloat16; contiguous. The caller keeps the memory alive, and
+        leaves it alone, until the ticket completes. Raises ``CodecError`` for another dtype,
+        ``EngineClosed`` with the first cause once the engine has failed or was closed.
+        """
+
+    def poll(self, timeout_s: float) -> list[Completion]:
+        """Take all completions; blocks without the GIL until there is one, timeout or close."""
+
+    def wait(self, ticket: int, timeout_s: float) -> Completion | None:
+        """Take the completion of one ticket; None if it is not there within ``timeout_s``.
+
+        Raises ``EngineError`` for a ticket that was never given or was already taken.
+        """
+
+    def stats(self) -> dict[str, int | float]:
+        """Counters since the start; the names are listed in ``engine/README.md``."""
+
+    def close(self) -> None:
+        """Fail what is queued with ``EngineClosed``, end the thread, close the socket. Idempotent."""
+
+    @property
+    def closed(self) -> bool: ...
+
+def budget(workers: int, field: int) -> int:
+    """L: the largest magnitude that one rank may contribute. Raises ``CodecError`` if it is 0."""
+
+def exponents(data: NDArray[np.generic], dtype: str) -> NDArray[np.uint32]:
+    """Exponent code of each block of a contiguous array of 32-bit or 16-bit items."""
+
+def encode(
+    data: NDArray[np.generic], dtype: str, codes: NDArray[np.uint32], workers: int, field: int
+) -> NDArray[np.uint32]:
+    """Lanes (as numbers, in host order) of all blocks that ``codes`` says are sent, packed in order."""
+
+def decode(
+    lanes: NDArray[np.uint32],
+    data: NDArray[np.generic],
+    dtype: str,
+    codes: NDArray[np.uint32],
+    workers: int,
+    field: int,
+    average: bool = False,
+) -> None:
+    """Write the sums in ``lanes`` (packed as by :func:`encode`) over ``data``."""
+
+def isa() -> str:
+    """The instruction set in use: avx512, avx2 or baseline."""
+
+def set_isa(name: str) -> None:
+    """Use another instruction set than the best one (a testing aid)."""

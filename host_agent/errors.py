@@ -1,0 +1,27 @@
+"""Errors of the worker's side. Each message is one complete line."""
+
+from wiresum.common.errors import WiresumError
+
+
+class EngineError(WiresumError):
+    """An option or an argument that the worker engine cannot work with."""
+
+
+class CollectiveTimeout(EngineError):
+    """A collective made no progress within its limit; names the missing ranks, chunk and switch."""
+
+
+class CollectiveMismatch(EngineError):
+    """Ranks issued different collectives; names both fingerprints and the ranks on the other side."""
+
+
+class SwitchUnreachable(EngineError):
+    """The switch answered nothing at all within the limit; names its address."""
+
+
+class EngineClosed(EngineError):
+    """The engine takes no more work; names the first cause."""
+
+
+class CodecError(EngineError):
+    """The codec cannot carry this (no budget left for so many workers, or an unknown dtype)."""

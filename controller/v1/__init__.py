@@ -1,0 +1,1 @@
+"""Stubs of the controller's service, made from controller/proto at build time."""

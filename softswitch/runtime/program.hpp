@@ -73,7 +73,6 @@ struct TableInfo {
   std::string direct_counter_name;  // empty without one
   bool const_entries = false;       // entries come from the program and cannot be changed
   bool const_default = false;       // the default action cannot be changed
-  bool synthesized = false;  // made by p4c for an action call in a control: not in P4Info
 };
 
 struct CounterCell {
@@ -211,6 +210,8 @@ class Program {
   virtual void process(std::uint16_t ingress_port, std::span<const std::uint8_t> frame,
                        Emitter& out) = 0;
 
+  // The tables of the P4 source; those that p4c makes for an action call in a control are not
+  // among them.
   virtual std::span<Table* const> tables() = 0;
   virtual std::span<Counter* const> counters() = 0;
   virtual std::span<Register* const> registers() = 0;

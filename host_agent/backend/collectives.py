@@ -1,0 +1,143 @@
+"""Every collective that torch may call on a group or a backend, each sent to the core.
+
+A method that C++ can call and that Python does not override runs while C++ holds the GIL, and
+ends in a deadlock against gloo. So this overrides all of them, under the new names and the old.
+Dynamo must not trace them either: a compiled DDP calls them back from C++.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from wiresum.host_agent.backend.core import Core
+from wiresum.host_agent.backend.routing import reduce_op
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+# New name → the name that older releases of torch know.
+_OLD_NAMES = {
+    "all_gather_single": "_allgather_base",
+    "all_gather_single_coalesced": "allgather_into_tensor_coalesced",
+    "reduce_scatter_single": "_reduce_scatter_base",
+    "reduce_scatter_single_coalesced": "reduce_scatter_tensor_coalesced",
+    "all_to_all_single": "alltoall_base",
+}
+
+
+def not_traced(function: _F) -> _F:
+    """Keep Dynamo out of a function."""
+    return torch.compiler.disable(function)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _delegate(name: str, label: str | None = None) -> Callable[..., Any]:
+    """A method that does what the fallback group's method of that name does, and counts it."""
+
+    def method(self: "Collectives", *args: Any, **kwargs: Any) -> Any:
+        inner = self.core.fallback(label or name)
+        call = getattr(inner, name, None) or getattr(inner, _OLD_NAMES.get(name, name))
+        return call(*args, **kwargs)
+
+    method.__name__ = name
+    method.__doc__ = f"``ProcessGroup.{name}`` over the fallback group."
+    return not_traced(method)
+
+
+def _options(kind: type, opts: Any, op: Any, timeout: timedelta | None) -> Any:
+    """Options of a call in any of its forms: (…, opts), (…, op, timeout) or neither."""
+    if opts is not None and not isinstance(opts, dist.ReduceOp | dist.ReduceOp.RedOpType):
+        return opts
+    made = kind()
+    made.reduceOp = reduce_op(opts if opts is not None else op or dist.ReduceOp.SUM)
+    if timeout is not None:
+        made.timeout = timeout
+    return made
+
+
+class Collectives:
+    """Mixin over ``dist.ProcessGroup`` (up to torch 2.14) and ``dist.Backend`` (from 2.15)."""
+
+    core: Core
+
+    @not_traced
+    def allreduce(
+        self, tensors: Any, opts: Any = None, timeout: timedelta | None = None, op: Any = None
+    ) -> dist.Work:
+        """All-reduce in place a tensor or a list of tensors: over the switch where it can."""
+        if isinstance(tensors, torch.Tensor):
+            tensors = [tensors]
+        options = _options(dist.AllreduceOptions, opts, op, timeout)
+        return self.core.allreduce(tensors, options, "all_reduce")
+
+    @not_traced
+    def allreduce_coalesced(self, tensors: Any, opts: Any = None) -> dist.Work:
+        """All-reduce in place a list of tensors."""
+        options = _options(dist.AllreduceCoalescedOptions, opts, None, None)
+        return self.core.allreduce(tensors, options, "all_reduce_coalesced")
+
+    allgather = _delegate("allgather", "all_gather")
+    allgather_coalesced = _delegate("allgather_coalesced", "all_gather")
+    all_gather_single = _delegate("all_gather_single")
+    _allgather_base = all_gather_single
+    all_gather_single_coalesced = _delegate("all_gather_single_coalesced")
+    allgather_into_tensor_coalesced = all_gather_single_coalesced
+    reduce_scatter = _delegate("reduce_scatter")
+    reduce_scatter_single = _delegate("reduce_scatter_single")
+    _reduce_scatter_base = reduce_scatter_single
+    reduce_scatter_single_coalesced = _delegate("reduce_scatter_single_coalesced")
+    reduce_scatter_tensor_coalesced = reduce_scatter_single_coalesced
+    all_to_all_single = _delegate("all_to_all_single")
+    alltoall_base = all_to_all_single
+    alltoall = _delegate("alltoall", "all_to_all")
+    broadcast = _delegate("broadcast")
+    reduce = _delegate("reduce")
+    gather = _delegate("gather")
+    scatter = _delegate("scatter")
+    send = _delegate("send")
+    recv = _delegate("recv")
+    recv_anysource = _delegate("recv_anysource", "recv")
+    barrier = _delegate("barrier")
+    monitored_barrier = _delegate("monitored_barrier")
+
+    def _start_coalescing(self, device: torch.device) -> None:
+        self.core.inner._start_coalescing(device)
+
+    def _end_coalescing(self, device: torch.device) -> dist.Work:
+        return self.core.inner._end_coalescing(device)
+
+    def _set_sequence_number_for_group(self) -> None:
+        # The fallback's sequence numbers were set when it was made.
+        return
+
+    def _get_sequence_number_for_group(self) -> int:
+        return int(self.core.inner._get_sequence_number_for_group())  # type: ignore[attr-defined]
+
+    def set_timeout(self, timeout: timedelta) -> None:
+        """The limit of collectives that bring none of their own."""
+        self.core.set_timeout(timeout)
+
+    _set_default_timeout = set_timeout
+
+    def shutdown(self) -> None:
+        """Leave the job; called by ``destroy_process_group``."""
+        self.core.shutdown()
+
+    abort = shutdown
+
+    def getBackendName(self) -> str:
+        """The name under which the backend is registered."""
+        return "wiresum"
+
+    name = _get_backend_name = getBackendName
+
+    def rank(self) -> int:
+        """This process's rank in the group."""
+        return self.core.rank
+
+    def size(self) -> int:
+        """How many ranks the group has."""
+        return self.core.size
+
+    getRank = rank
+    getSize = size

@@ -1,0 +1,166 @@
+"""Threads that end collectives: one asks the engine, a few complete futures.
+
+The poller blocks in the engine without the GIL. It wakes waiters itself, but hands futures to the
+pool: their callbacks run inline, may be slow and may wait for other collectives.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+
+from wiresum.host_agent.backend.counters import COUNTERS
+from wiresum.host_agent.backend.link import Engine, Finished
+from wiresum.host_agent.backend.work import SwitchWork
+from wiresum.host_agent.errors import EngineClosed
+
+log = logging.getLogger("wiresum")
+
+POLL_S = 0.5  # how soon the poller notices that it should stop if close() does not wake it
+IDLE_S = 30.0  # how long a spare completion thread lives
+MAX_THREADS = 64  # a backstop: this many callbacks blocked at once
+
+_here = threading.local()
+
+
+def inside_callback() -> bool:
+    """Whether the calling thread is running a callback of one of our futures."""
+    return getattr(_here, "running", False)
+
+
+class CompletionPool:
+    """Runs jobs on daemon threads, one more whenever all others are busy.
+
+    A fixed number would hang as soon as that many callbacks wait for other collectives.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._busy = 0
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run ``job`` soon on another thread."""
+        with self._lock:
+            self._busy += 1  # counted until it has run, so that a blocked job never starves this
+            spawn = self._busy > self._threads and self._threads < MAX_THREADS
+            if spawn:
+                self._threads += 1
+        self._jobs.put(job)
+        if spawn:
+            threading.Thread(target=self._run, name="wiresum-complete", daemon=True).start()
+
+    def _run(self) -> None:
+        _here.running = True
+        while True:
+            try:
+                job = self._jobs.get(timeout=IDLE_S)
+            except queue.Empty:
+                job = None
+            if job is None:
+                with self._lock:
+                    if self._threads <= self._busy:
+                        continue  # a job was queued for this very thread meanwhile
+                    self._threads -= 1
+                return
+            try:
+                job()
+            except Exception:
+                # torch turns what a callback raises into the future's exception: this is ours.
+                log.exception("wiresum: completing a future failed")
+            finally:
+                with self._lock:
+                    self._busy -= 1
+
+    def close(self) -> None:
+        """Let the idle threads go; what is queued still runs."""
+        with self._lock:
+            threads = self._threads
+        for _ in range(threads):
+            self._jobs.put(None)
+
+
+class Poller:
+    """Asks the engine for ended tickets and ends the works that wait for them."""
+
+    def __init__(self, engine: Engine, error_of: Callable[[Finished], BaseException]) -> None:
+        self._engine = engine
+        self._error_of = error_of
+        self._works: dict[int, SwitchWork] = {}
+        self._early: dict[int, Finished] = {}
+        self._lock = threading.Lock()
+        self._stop = False
+        self._broken: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="wiresum-poll", daemon=True)
+        self._thread.start()
+
+    def watch(self, work: SwitchWork, tickets: list[int]) -> None:
+        """End ``work`` once all its tickets have ended (some may have already)."""
+        ended = []
+        with self._lock:
+            work.expect(len(tickets))
+            for ticket in tickets:
+                early = self._early.pop(ticket, None)
+                if early is not None:
+                    ended.append(early)
+                elif self._stop:
+                    ended.append(_Lost(ticket))
+                else:
+                    self._works[ticket] = work
+        for finished in ended:
+            self._end(work, finished)
+
+    def pending(self) -> list[int]:
+        """Tickets that have not ended."""
+        with self._lock:
+            return sorted(self._works)
+
+    def _run(self) -> None:
+        while not self._stop:
+            try:
+                batch = self._engine.poll(POLL_S)
+            except Exception as error:
+                if not self._stop:
+                    log.debug("wiresum: the engine's poll failed", exc_info=True)
+                    self._broken = error
+                break
+            for finished in batch:
+                with self._lock:
+                    work = self._works.pop(finished.ticket, None)
+                    if work is None:
+                        self._early[finished.ticket] = finished
+                if work is not None:
+                    self._end(work, finished)
+        self._abandon()
+
+    def _end(self, work: SwitchWork, finished: Finished) -> None:
+        error = None
+        if finished.error is not None:
+            COUNTERS.count_failed(finished.kind or "unknown")
+            error = self._error_of(finished)
+        work.ticket_ended(error)
+
+    def _abandon(self) -> None:
+        with self._lock:
+            self._stop = True
+            left = list(self._works.items())
+            self._works.clear()
+        for ticket, work in left:
+            work.ticket_ended(self._broken or self._error_of(_Lost(ticket)))
+
+    def close(self) -> None:
+        """End the thread; the engine has been closed already."""
+        self._stop = True
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=4 * POLL_S)
+
+
+class _Lost:
+    """A ticket that the engine will not report any more."""
+
+    kind: str | None = EngineClosed.__name__
+    error: str | None = "the process group was shut down while this all-reduce was in flight"
+
+    def __init__(self, ticket: int) -> None:
+        self.ticket = ticket

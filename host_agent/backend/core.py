@@ -1,0 +1,197 @@
+"""What a ``wiresum`` process group does, whichever torch class it hides behind."""
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from wiresum.common.errors import WiresumError
+from wiresum.host_agent import errors
+from wiresum.host_agent.backend.completion import CompletionPool, Poller, inside_callback
+from wiresum.host_agent.backend.counters import COUNTERS
+from wiresum.host_agent.backend.link import Finished, Link
+from wiresum.host_agent.backend.routing import SWITCH_DTYPES, op_name, why_not_tensors
+from wiresum.host_agent.backend.work import SwitchWork
+
+log = logging.getLogger("wiresum")
+
+_KINDS = {
+    kind.__name__: kind
+    for kind in (
+        errors.CollectiveTimeout,
+        errors.CollectiveMismatch,
+        errors.SwitchUnreachable,
+        errors.EngineClosed,
+        errors.CodecError,
+    )
+}
+
+IN_CALLBACK = (
+    "it is issued from a future's callback, and callbacks run in another order on every rank"
+)
+NOT_AN_ALL_REDUCE = "only all-reduces use the switch"
+
+cores: "weakref.WeakSet[Core]" = weakref.WeakSet()
+"""Every core of this process that is still referenced, for the debug dump and the exit."""
+
+
+class Core:
+    """Sends each collective to the engine or to the fallback group, and counts both."""
+
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        timeout: timedelta,
+        make_group: Callable[[str], dist.ProcessGroup],
+        link: Link | None,
+        why_no_link: str | None,
+    ) -> None:
+        """``link`` is None where this group does not use the switch; ``why_no_link`` says why.
+
+        ``make_group(prefix)`` makes a fallback group; all ranks call it with the same prefixes.
+        """
+        self.rank = rank
+        self.size = size
+        self.timeout = timeout
+        self.link = link
+        self.why_no_link = why_no_link
+        self._make_group = make_group
+        self._callback_group: dist.ProcessGroup | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        self._pool = CompletionPool()
+        self._poller = Poller(link.engine, self._error_of) if link is not None else None
+        try:
+            self.inner = make_group("main")
+        except BaseException:
+            self.shutdown()
+            raise
+        cores.add(self)
+
+    # -- the switch ---------------------------------------------------------------------------
+
+    def allreduce(self, tensors: Sequence[torch.Tensor], opts: Any, collective: str) -> dist.Work:
+        """All-reduce in place, over the switch if it can."""
+        tensors = list(tensors)
+        op = op_name(opts.reduceOp)
+        reason = self._why_not(tensors, op)
+        if reason is not None:
+            inner = self.fallback(collective, reason)
+            method = "allreduce_coalesced" if "coalesced" in collective else "allreduce"
+            return getattr(inner, method)(tensors, opts)  # type: ignore[no-any-return]
+        timeout: timedelta = opts.timeout
+        return self._over_switch(tensors, op == "AVG", timeout, collective)
+
+    def _why_not(self, tensors: Sequence[torch.Tensor], op: str) -> str | None:
+        if self.link is None:
+            return self.why_no_link
+        reason = why_not_tensors(tensors, op)
+        if reason is None and inside_callback():
+            reason = IN_CALLBACK
+        return reason
+
+    def _over_switch(
+        self, tensors: list[torch.Tensor], average: bool, timeout: timedelta, collective: str
+    ) -> dist.Work:
+        assert self.link is not None
+        assert self._poller is not None
+        self.link.check()
+        limit = timeout.total_seconds()
+        if limit <= 0:
+            limit = self.timeout.total_seconds()
+        copies = []
+        buffers = []
+        for tensor in tensors:
+            buffer = tensor.detach()
+            if not buffer.is_contiguous():
+                buffer = buffer.contiguous()
+                copies.append((buffer, tensor))
+            buffers.append(buffer)
+        work = SwitchWork(tensors, copies, limit, self._late, self._pool.submit)
+        work.keep_alive(buffers)
+        size = sum(b.numel() * b.element_size() for b in buffers)
+        # One lock over all tickets of a collective: the engine matches tensors between ranks by
+        # the order in which they come, and two threads must not interleave theirs.
+        with self._lock:
+            engine = self.link.engine
+            tickets = [
+                engine.all_reduce(b.data_ptr(), b.numel(), SWITCH_DTYPES[b.dtype], average)
+                for b in buffers
+            ]
+            self._poller.watch(work, tickets)
+        COUNTERS.count_switch(collective, len(tensors), size)
+        return work
+
+    def _error_of(self, finished: Finished) -> Exception:
+        """The typed exception for a ticket that failed; a lost lease explains all that follow."""
+        assert self.link is not None
+        try:
+            self.link.check()
+        except WiresumError as gone:
+            return gone
+        kind = _KINDS.get(finished.kind or "", errors.EngineError)
+        return kind(finished.error or "the all-reduce failed")
+
+    def _late(self, seconds: float) -> WiresumError:
+        name = self.link.describe().get("switch", "the switch") if self.link else "the switch"
+        return errors.CollectiveTimeout(
+            f"an all-reduce over {name} did not end within {seconds:g} s on rank {self.rank}"
+        )
+
+    # -- the fallback -------------------------------------------------------------------------
+
+    def fallback(self, collective: str, reason: str | None = None) -> dist.ProcessGroup:
+        """The group that shall do this collective; counts it, and logs the first of its kind."""
+        level = logging.DEBUG
+        if self.link is not None and self.rank == 0:
+            level = logging.INFO if reason is None else logging.WARNING
+        reason = self.why_no_link or reason or NOT_AN_ALL_REDUCE
+        COUNTERS.count_fallback(collective, reason, level=level)
+        return self._callbacks() if inside_callback() else self.inner
+
+    def _callbacks(self) -> dist.ProcessGroup:
+        """A second gloo group for callbacks: they run beside the training thread."""
+        with self._lock:
+            if self._callback_group is None:
+                self._callback_group = self._make_group("callbacks")
+            return self._callback_group
+
+    def set_timeout(self, timeout: timedelta) -> None:
+        """The limit of collectives that bring none of their own."""
+        self.timeout = timeout
+        self.inner.set_timeout(timeout)
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """Leave the job. What is in flight ends with an error. May be called twice."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        if self.link is not None:
+            self.link.close()
+            COUNTERS.count_engine(self.link.engine.stats())
+        if self._poller is not None:
+            self._poller.close()
+        self._pool.close()
+
+    def engine_stats(self) -> dict[str, Any]:
+        """The engine's counters; empty without a link, and after :meth:`shutdown`."""
+        if self.link is None or self._closed:
+            return {}
+        return dict(self.link.engine.stats())
+
+    def describe(self) -> dict[str, Any]:
+        """State for the debug dump."""
+        state: dict[str, Any] = {"rank": self.rank, "size": self.size, "why": self.why_no_link}
+        if self.link is not None and self._poller is not None:
+            state["lease"] = self.link.describe()
+            state["engine"] = self.engine_stats()
+            state["pending_tickets"] = self._poller.pending()
+        return state

@@ -1,0 +1,77 @@
+"""How many collectives went over the switch, how many fell back, and why.
+
+One object per process: what a training script asks for with ``wiresum.host_agent.stats()``.
+It knows nothing of torch.
+"""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+log = logging.getLogger("wiresum")
+
+
+@dataclass
+class Counters:
+    """Collectives by path; safe to use from several threads."""
+
+    switch: Counter[str] = field(default_factory=Counter)
+    switch_bytes: int = 0
+    fallback: Counter[tuple[str, str]] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    engine: dict[str, int | float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count_switch(self, collective: str, tensors: int, size: int) -> None:
+        """One collective of ``tensors`` tensors and ``size`` bytes went over the switch."""
+        with self._lock:
+            self.switch[collective] += 1
+            self.switch["tensors"] += tensors
+            self.switch_bytes += size
+
+    def count_fallback(self, collective: str, reason: str, *, level: int) -> None:
+        """One collective fell back; the first one of each (collective, reason) is logged."""
+        with self._lock:
+            first = (collective, reason) not in self.fallback
+            self.fallback[collective, reason] += 1
+        if first:
+            log.log(level, "wiresum: %s goes over the fallback: %s", collective, reason)
+
+    def count_failed(self, kind: str) -> None:
+        """One collective over the switch ended in an error of this kind."""
+        with self._lock:
+            self.failed[kind] += 1
+
+    def count_engine(self, stats: Mapping[str, int | float]) -> None:
+        """Keep the counters of an engine that has been closed."""
+        with self._lock:
+            for name, value in stats.items():
+                self.engine[name] = self.engine.get(name, 0) + value
+
+    def snapshot(self) -> dict[str, Any]:
+        """The counts as plain dictionaries.
+
+        ``switch``: collectives over the switch by name; ``switch_tensors``, ``switch_bytes``: the
+        tensors in them and their size; ``fallback``: ``{collective: {reason: count}}``;
+        ``failed``: ``{kind of error: count}``; ``engine``: counters of engines closed so far.
+        """
+        with self._lock:
+            by_name = dict(self.switch)
+            tensors = by_name.pop("tensors", 0)
+            fallback: dict[str, dict[str, int]] = {}
+            for (collective, reason), count in self.fallback.items():
+                fallback.setdefault(collective, {})[reason] = count
+            return {
+                "switch": by_name,
+                "switch_tensors": tensors,
+                "switch_bytes": self.switch_bytes,
+                "fallback": fallback,
+                "failed": dict(self.failed),
+                "engine": dict(self.engine),
+            }
+
+
+COUNTERS = Counters()

@@ -1,0 +1,66 @@
+"""Makes a process group: decides whether it may use the switch, and joins the job if so."""
+
+import atexit
+import logging
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+from torch._C._distributed_c10d import Store
+from wiresum.host_agent.backend.core import Core, cores
+from wiresum.host_agent.backend.fallback import make_fallback
+from wiresum.host_agent.backend.link import Link
+from wiresum.host_agent.backend.monitored import install_monitored_barrier
+from wiresum.host_agent.backend.process_group import adapt
+from wiresum.host_agent.backend.report import write_at_exit
+from wiresum.host_agent.environment import environment
+
+log = logging.getLogger("wiresum")
+
+NO_CONTROLLER = "this run has no switch: WIRESUM_CONTROLLER is not set"
+
+
+def create(options: Any) -> Any:
+    """torch's creator: ``options`` has the store, rank, size and timeout of the new group.
+
+    Raises what the agent raises when the controller or the switch cannot be reached or a rank
+    is missing: a group never falls back silently where a switch was asked for.
+    """
+    store: Store = options.store
+    rank: int = options.group_rank
+    size: int = options.group_size
+    timeout: timedelta = options.timeout
+    members = list(options.global_ranks_in_group)
+
+    link: Link | None = None
+    why: str | None = None
+    where = environment(os.environ)
+    if where is None:
+        why = NO_CONTROLLER
+        if not members and rank == 0:
+            log.warning(
+                "wiresum: everything goes over gloo, no switch is used: start the training with "
+                "`wiresum run -- torchrun ...` (or set WIRESUM_CONTROLLER) to sum on the wire"
+            )
+    elif members:
+        world = dist.get_world_size()
+        why = f"this is a sub-group of {size} of {world} ranks; the lease covers the whole world"
+    else:
+        from wiresum.host_agent.agent import Agent  # gRPC and the engine: only where needed
+
+        link = Agent.join(where, store, rank, size, timeout)
+
+    def make_group(prefix: str) -> dist.ProcessGroup:
+        return make_fallback(store, rank, size, timeout, prefix)
+
+    install_monitored_barrier()
+    return adapt(Core(rank, size, timeout, make_group, link, why), store)
+
+
+@atexit.register
+def _leave() -> None:
+    # A process that ends with work in flight would be aborted by torch (SIGABRT).
+    write_at_exit()
+    for core in list(cores):
+        core.shutdown()

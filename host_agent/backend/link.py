@@ -1,0 +1,60 @@
+"""What the backend needs of a joined job: an engine, and whether the job still lives.
+
+The agent provides it (``wiresum.host_agent.agent``); tests provide their own.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class Finished(Protocol):
+    """The end of one all-reduce, as the engine reports it."""
+
+    @property
+    def ticket(self) -> int:
+        """What ``all_reduce`` returned."""
+
+    @property
+    def error(self) -> str | None:
+        """One line, or None for success."""
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of error, a key of ``wiresum.host_agent.errors.KINDS``."""
+
+
+class Engine(Protocol):
+    """The part of the C++ engine that the backend uses."""
+
+    def all_reduce(self, data: int, count: int, dtype: str, average: bool) -> int:
+        """Start an in-place all-reduce of ``count`` elements at address ``data``.
+
+        ``dtype`` is float32, float16 or bfloat16. Returns a ticket. The caller keeps the memory
+        alive until the ticket has been reported by :meth:`poll`.
+        """
+
+    def poll(self, timeout_s: float) -> Sequence[Finished]:
+        """Wait without the GIL until at least one ticket ends; empty on timeout or close."""
+
+    def stats(self) -> dict[str, int | float]:
+        """Counters of this engine."""
+
+    def close(self) -> None:
+        """End the engine's thread; unfinished tickets end with an error. May be called twice."""
+
+
+class Link(Protocol):
+    """A joined job."""
+
+    @property
+    def engine(self) -> Engine:
+        """This worker's engine."""
+
+    def check(self) -> None:
+        """Raise the reason why no collective may start any more (job released, superseded)."""
+
+    def describe(self) -> dict[str, Any]:
+        """Job, epoch, switch and lease, for the debug dump (no key, no token)."""
+
+    def close(self) -> None:
+        """Leave: close the engine and stop the heartbeats."""

@@ -1,0 +1,44 @@
+"""What a training script or a person debugging it can ask about this process."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wiresum.host_agent.backend.counters import COUNTERS
+
+if TYPE_CHECKING:
+    from wiresum.host_agent.backend.core import Core
+
+
+def stats() -> dict[str, Any]:
+    """The counts of collectives by path, and the engine's counters."""
+    counts = COUNTERS.snapshot()
+    engine = counts["engine"]
+    for core in _cores():
+        for name, value in core.engine_stats().items():
+            engine[name] = engine.get(name, 0) + value
+    return counts
+
+
+def dump() -> dict[str, Any]:
+    """``stats()`` and the state of every group of this process."""
+    return {**stats(), "pid": os.getpid(), "groups": [core.describe() for core in _cores()]}
+
+
+def write_at_exit() -> None:
+    """Write the dump to the file that WIRESUM_DUMP names (``{rank}`` is replaced), if it does."""
+    path = os.environ.get("WIRESUM_DUMP")
+    if path:
+        path = path.replace("{rank}", os.environ.get("RANK", "0"))
+        try:
+            Path(path).write_text(json.dumps(dump(), indent=1, default=str) + "\n")
+        except OSError as error:
+            print(f"wiresum: WIRESUM_DUMP: {error}", file=sys.stderr)
+
+
+def _cores() -> "list[Core]":
+    # Without a group there is nothing to ask, and no reason to import torch.
+    module = sys.modules.get("wiresum.host_agent.backend.core")
+    return list(module.cores) if module is not None else []

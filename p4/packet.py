@@ -1,0 +1,79 @@
+"""The packet format, made by generate.py from the P4 headers: do not edit."""
+
+from enum import IntEnum
+
+UDP_PORT = 22355
+VERSION = 1
+SLOTS = 4096
+JOBS = 1024
+EVENTS = 8
+DROP_REASONS = 13
+FLOOD_GROUP = 1
+JOB_GROUPS = 256
+ETHERNET_BYTES = 14
+IPV4_BYTES = 20
+UDP_BYTES = 8
+HEADER_BYTES = 28
+CONTRIBUTORS_BYTES = 8
+
+# The wiresum header for the struct module, and its fields in order.
+HEADER_FORMAT = "!BBBBHHIIQI"
+HEADER_FIELDS = (
+    "version",
+    "kind",
+    "op",
+    "flags",
+    "job",
+    "slot",
+    "epoch",
+    "chunk",
+    "key",
+    "fingerprint",
+)
+
+
+class Kind(IntEnum):
+    """``Kind`` of the P4 headers."""
+
+    CONTRIBUTION = 1
+    RESULT = 2
+    WAIT = 3
+    MISMATCH = 4
+
+
+class Op(IntEnum):
+    """``Op`` of the P4 headers."""
+
+    SUM = 0
+    MAX = 1
+
+
+class DropReason(IntEnum):
+    """``DropReason`` of the P4 headers."""
+
+    TRUNCATED = 0  # the frame ends in the middle of a header
+    BAD_CHECKSUM = 1  # IPv4 header checksum
+    SPOOFED_SOURCE = 2  # claims to come from the switch itself
+    LOCAL_UNSERVED = 3  # to the switch's address, but nothing that it answers
+    WRONG_VERSION = 4  # another version of the packet format, or reserved bits set
+    FORGED_REPLY = 5  # RESULT, WAIT, MISMATCH or an unknown kind from a host port
+    WRONG_OP = 6  # neither SUM nor MAX
+    WRONG_LENGTH = 7  # not exactly the header and LANES lanes
+    STRANGER = 8  # no lease has this sender, job, epoch and key
+    OUT_OF_LEASE = 9  # slot beyond the lease
+    STALE = 10  # older than what the slot holds
+    SAME_PORT = 11  # would leave through the port that it came from
+    UNDELIVERABLE = 12  # a reply to a worker whose address is not known
+
+
+class Event(IntEnum):
+    """``Event`` of the P4 headers."""
+
+    CLAIMED = 0  # opened a slot
+    ADDED = 1  # added to an open slot
+    COMPLETED = 2  # was the last one: RESULT multicast
+    RESENT = 3  # repeated after completion: RESULT to the sender alone
+    WAITED = 4  # repeated before completion: WAIT to the sender
+    MISMATCHED = 5  # of another collective than the slot's: MISMATCH to the sender
+    STALE = 6
+    OUT_OF_LEASE = 7

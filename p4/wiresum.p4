@@ -1,0 +1,166 @@
+// The switch program: sums integer chunks of gradients while they cross.
+// One file per concern; this one says what happens to a frame, in order.
+#include <core.p4>
+#include <v1model.p4>
+
+#include "aggregate.p4"
+#include "counters.p4"
+#include "deliver.p4"
+#include "forward.p4"
+#include "headers.p4"
+#include "local.p4"
+#include "parser.p4"
+
+control VerifyHeader(inout headers_t hdr, inout metadata_t meta) {
+    apply {
+        verify_checksum(
+            hdr.ipv4.isValid() && hdr.ipv4.header_words == 5,
+            { hdr.ipv4.version, hdr.ipv4.header_words, hdr.ipv4.tos, hdr.ipv4.length,
+              hdr.ipv4.identification, hdr.ipv4.flags, hdr.ipv4.fragment, hdr.ipv4.ttl,
+              hdr.ipv4.protocol, hdr.ipv4.src, hdr.ipv4.dst },
+            hdr.ipv4.checksum, HashAlgorithm.csum16);
+    }
+}
+
+control SwitchIngress(
+    inout headers_t hdr,
+    inout metadata_t meta,
+    inout standard_metadata_t standard_metadata)
+{
+    Aggregate() aggregate;
+    AnswerArp() answer_arp;
+    AnswerPing() answer_ping;
+    Forward() forward;
+
+    bool dropped = false;
+    bit<32> drop_reason = 0;
+    ip_t asked = 0;
+    ip_t sender = 0;
+
+    action refuse(bit<32> reason) {
+        drop_reason = reason;
+        dropped = true;
+    }
+
+    @name(".switch_address")
+    action switch_address(mac_t mac) {
+        meta.local = true;
+        meta.switch_mac = mac;
+    }
+
+    @name(".addresses")
+    table addresses {
+        key = { asked: exact @name("ip"); }
+        actions = { switch_address; @defaultonly NoAction; }
+        const default_action = NoAction();
+        size = 64;
+    }
+
+    @name(".spoofed_source")
+    action spoofed_source() {
+        refuse(DropReason.SPOOFED_SOURCE);
+    }
+
+    @name(".own_source")
+    table own_source {
+        key = { sender: exact @name("ip"); }
+        actions = { spoofed_source; @defaultonly NoAction; }
+        const default_action = NoAction();
+        size = 64;
+    }
+
+    apply {
+        if (standard_metadata.parser_error != error.NoError) {
+            refuse(DropReason.TRUNCATED);
+        } else if (standard_metadata.checksum_error == 1) {
+            refuse(DropReason.BAD_CHECKSUM);
+        } else {
+            if (hdr.arp.isValid()) {
+                asked = hdr.arp.target_ip;
+                sender = hdr.arp.sender_ip;
+            } else if (hdr.ipv4.isValid()) {
+                asked = hdr.ipv4.dst;
+                sender = hdr.ipv4.src;
+            }
+            if (hdr.arp.isValid() || hdr.ipv4.isValid()) {
+                addresses.apply();
+                own_source.apply();
+            }
+            if (!dropped) {
+                if (hdr.wiresum.isValid() && hdr.wiresum.kind != Kind.CONTRIBUTION) {
+                    // Only a switch makes replies, and no switch is behind a host port.
+                    refuse(DropReason.FORGED_REPLY);
+                } else if (!meta.local) {
+                    forward.apply(hdr, meta, standard_metadata);
+                    if (!meta.flooded
+                            && standard_metadata.egress_spec == standard_metadata.ingress_port) {
+                        refuse(DropReason.SAME_PORT);
+                    }
+                } else if (hdr.wiresum.isValid()) {
+                    aggregate.apply(hdr, meta, standard_metadata, drop_reason, dropped);
+                } else if (hdr.arp.isValid() && hdr.arp.oper == ARP_REQUEST) {
+                    answer_arp.apply(hdr, meta, standard_metadata);
+                } else if (hdr.icmp.isValid() && hdr.icmp.type == ICMP_ECHO_REQUEST) {
+                    answer_ping.apply(hdr, meta, standard_metadata);
+                } else {
+                    refuse(DropReason.LOCAL_UNSERVED);
+                }
+            }
+        }
+        if (dropped) {
+            drops.count(drop_reason);
+            mark_to_drop(standard_metadata);
+        }
+    }
+}
+
+control SwitchEgress(
+    inout headers_t hdr,
+    inout metadata_t meta,
+    inout standard_metadata_t standard_metadata)
+{
+    Deliver() deliver;
+
+    apply {
+        if (meta.reply) {
+            bool delivered;
+            deliver.apply(hdr, meta, standard_metadata, delivered);
+            if (!delivered) {
+                drops.count((bit<32>)DropReason.UNDELIVERABLE);
+                mark_to_drop(standard_metadata);
+            }
+        } else if (meta.flooded
+                && standard_metadata.egress_port == standard_metadata.ingress_port) {
+            // A flooded frame does not go back where it came from: pruning, not a loss.
+            mark_to_drop(standard_metadata);
+        }
+    }
+}
+
+control UpdateHeader(inout headers_t hdr, inout metadata_t meta) {
+    apply {
+        update_checksum(
+            hdr.ipv4.isValid() && hdr.ipv4.header_words == 5,
+            { hdr.ipv4.version, hdr.ipv4.header_words, hdr.ipv4.tos, hdr.ipv4.length,
+              hdr.ipv4.identification, hdr.ipv4.flags, hdr.ipv4.fragment, hdr.ipv4.ttl,
+              hdr.ipv4.protocol, hdr.ipv4.src, hdr.ipv4.dst },
+            hdr.ipv4.checksum, HashAlgorithm.csum16);
+    }
+}
+
+control Deparse(packet_out packet, in headers_t hdr) {
+    apply {
+        packet.emit(hdr.ethernet);
+        packet.emit(hdr.arp);
+        packet.emit(hdr.ipv4);
+        packet.emit(hdr.icmp);
+        packet.emit(hdr.udp);
+        packet.emit(hdr.wiresum);
+        packet.emit(hdr.contributors);
+        packet.emit(hdr.lanes);
+    }
+}
+
+@pkginfo(name="wiresum", version="0.1.0")
+V1Switch(
+    Parse(), VerifyHeader(), SwitchIngress(), SwitchEgress(), UpdateHeader(), Deparse()) main;

@@ -1,0 +1,296 @@
+"""The five rules of the switch program, packets in and packets out, on every switch present."""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+from support.frames import SWITCH_IP, Chunk, Delivered, Host, delivered, frame, host
+from support.targets import Lease, Target
+from wiresum.p4 import packet
+from wiresum.p4.packet import DropReason, Event, Kind, Op
+
+HOSTS = tuple(host(number) for number in (1, 2, 3))
+EPOCHS = itertools.count(1)
+MASK = 0xFFFFFFFF
+
+
+class Rack:
+    """A lease on a switch and its workers."""
+
+    def __init__(self, switch: Target, lease: Lease) -> None:
+        self.switch = switch
+        self.lease = lease
+        self.installed = True
+        lease.install(switch)
+
+    def withdraw(self) -> None:
+        """Take the lease off the switch, once."""
+        if self.installed:
+            self.lease.withdraw(self.switch)
+        self.installed = False
+
+    def chunk(self, **fields: object) -> Chunk:
+        """A CONTRIBUTION of this lease; lanes default to zeros."""
+        base = Chunk(
+            job=self.lease.job, epoch=self.lease.epoch, key=self.lease.key, fingerprint=77,
+            lanes=(0,) * self.switch.lanes,
+        )  # fmt: skip
+        return base.but(**fields)
+
+    def send(self, sender: int | Host, chunk: Chunk) -> list[Delivered]:
+        """Send from a rank (or any host); replies sorted by port."""
+        place = self.lease.hosts[sender] if isinstance(sender, int) else sender
+        out = self.switch.inject(place.port, frame(place, chunk.payload()))
+        return sorted((delivered(*item) for item in out), key=lambda d: d.port)
+
+    def event(self, event: Event) -> int:
+        """A counter of this job."""
+        return self.switch.counter("events", self.lease.job * packet.EVENTS + event)
+
+    def to_all(self, replies: list[Delivered]) -> bool:
+        """Whether ``replies`` are one copy for each worker at its own address."""
+        want = [(h.port, h.mac, h.ip, h.udp_port) for h in self.lease.hosts]
+        return [(r.port, r.dst_mac, r.dst_ip, r.dst_port) for r in replies] == want
+
+
+@pytest.fixture
+def lease(switch: Target) -> Iterator[Callable[..., Rack]]:
+    """Makes leases, each with an epoch of its own; withdraws them at the end."""
+    made: list[Rack] = []
+
+    def make(
+        workers: int = 2, job: int = 5, slots: int = 8, slot_base: int = 16, key: int = 0xFEED_0001
+    ) -> Rack:
+        rack = Rack(switch, Lease(job, next(EPOCHS), key, slot_base, slots, HOSTS[:workers]))
+        made.append(rack)
+        return rack
+
+    yield make
+    for rack in made:
+        rack.withdraw()
+
+
+@pytest.fixture
+def drops(switch: Target) -> Callable[[DropReason], int]:
+    """How often a reason was counted since the test began."""
+    before = {reason: switch.counter("drops", reason) for reason in DropReason}
+    return lambda reason: switch.counter("drops", reason) - before[reason]
+
+
+def lanes(switch: Target, start: int) -> tuple[int, ...]:
+    return tuple((start + 0x01010101 * i) & MASK for i in range(switch.lanes))
+
+
+def test_sum_of_all_workers_goes_to_each_at_its_own_address(switch, lease):
+    rack = lease(workers=3)
+    before = {event: rack.event(event) for event in Event}
+    parts = [lanes(switch, start) for start in (1, 0xFFFFFFF0, 0x80000000)]
+    assert rack.send(0, rack.chunk(lanes=parts[0])) == []
+    assert rack.send(2, rack.chunk(lanes=parts[2])) == []
+    replies = rack.send(1, rack.chunk(lanes=parts[1]))
+    assert rack.to_all(replies)
+    total = tuple(sum(column) & MASK for column in zip(*parts, strict=True))
+    for reply in replies:
+        assert reply.chunk == rack.chunk(kind=Kind.RESULT, lanes=total)
+    change = {event: rack.event(event) - before[event] for event in Event}
+    assert change == dict.fromkeys(Event, 0) | {
+        Event.CLAIMED: 1,
+        Event.ADDED: 2,
+        Event.COMPLETED: 1,
+    }
+
+
+def test_max_is_unsigned(switch, lease):
+    rack = lease(workers=3)
+    parts = [lanes(switch, start) for start in (5, 0x7FFFFFFF, 0x90000000)]
+    for rank in (1, 0):
+        assert rack.send(rank, rack.chunk(op=Op.MAX, lanes=parts[rank])) == []
+    replies = rack.send(2, rack.chunk(op=Op.MAX, lanes=parts[2]))
+    assert rack.to_all(replies)
+    want = tuple(max(column) for column in zip(*parts, strict=True))
+    assert {reply.chunk.lanes for reply in replies} == {want}
+
+
+def test_one_worker_is_answered_at_once(switch, lease):
+    rack = lease(workers=1)
+    for chunk in range(3):
+        (reply,) = rack.send(0, rack.chunk(chunk=chunk, lanes=lanes(switch, chunk)))
+        assert reply.chunk.chunk == chunk
+        assert reply.chunk.lanes == lanes(switch, chunk)
+
+
+def test_a_repeat_before_completion_gets_wait_with_the_contributors(switch, lease):
+    rack = lease(workers=3)
+    rack.send(0, rack.chunk(lanes=lanes(switch, 1)))
+    rack.send(2, rack.chunk(lanes=lanes(switch, 2)))
+    (reply,) = rack.send(0, rack.chunk(lanes=lanes(switch, 9)))
+    assert reply.chunk == rack.chunk(kind=Kind.WAIT, lanes=(), bitmap=0b101)
+    assert (reply.port, reply.dst_port) == (HOSTS[0].port, HOSTS[0].udp_port)
+    (result, *_) = rack.send(1, rack.chunk(lanes=lanes(switch, 3)))
+    want = tuple(
+        (a + b + c) & MASK for a, b, c in zip(*(lanes(switch, i) for i in (1, 2, 3)), strict=True)
+    )
+    assert result.chunk.lanes == want  # the repeat added nothing
+
+
+def test_a_repeat_after_completion_gets_the_result_alone(switch, lease):
+    rack = lease(workers=2)
+    rack.send(0, rack.chunk(lanes=lanes(switch, 1)))
+    first = rack.send(1, rack.chunk(lanes=lanes(switch, 2)))
+    (again,) = rack.send(1, rack.chunk(lanes=lanes(switch, 50)))
+    assert again.chunk == first[0].chunk
+    assert again.port == HOSTS[1].port
+    assert again.dst_port == HOSTS[1].udp_port
+
+
+def test_a_reply_is_labelled_from_the_slot(switch, lease):
+    """The failure of published code: a reply labelled from the request returns another sum."""
+    rack = lease(workers=2)
+    for chunk in (0, 8):
+        rack.send(0, rack.chunk(chunk=chunk, lanes=lanes(switch, chunk)))
+        rack.send(1, rack.chunk(chunk=chunk, lanes=lanes(switch, chunk)))
+    (again,) = rack.send(1, rack.chunk(chunk=8))
+    assert again.chunk.chunk == 8
+
+
+def test_a_late_duplicate_of_the_slots_former_chunk_is_stale(switch, lease, drops):
+    rack = lease(workers=2)
+    for rank in (0, 1):
+        rack.send(rank, rack.chunk(chunk=0, lanes=lanes(switch, 1)))
+    rack.send(0, rack.chunk(chunk=8, lanes=lanes(switch, 5)))
+    assert rack.send(1, rack.chunk(chunk=0, lanes=lanes(switch, 1))) == []
+    assert drops(DropReason.STALE) == 1
+    (reply, _) = rack.send(1, rack.chunk(chunk=8, lanes=lanes(switch, 6)))
+    want = tuple((a + b) & MASK for a, b in zip(lanes(switch, 5), lanes(switch, 6), strict=True))
+    assert reply.chunk.lanes == want
+
+
+def test_chunk_numbers_wrap(switch, lease, drops):
+    rack = lease(workers=2)
+    for chunk in (0xFFFFFFF8, 0, 8):
+        assert rack.send(0, rack.chunk(chunk=chunk, lanes=lanes(switch, chunk))) == []
+        assert len(rack.send(1, rack.chunk(chunk=chunk, lanes=lanes(switch, 1)))) == 2
+    assert rack.send(0, rack.chunk(chunk=0xFFFFFFF8)) == []
+    assert drops(DropReason.STALE) == 1
+
+
+def test_a_restart_never_sums_what_the_former_epoch_left(switch, lease, drops):
+    old = lease(workers=2)
+    old.send(0, old.chunk(chunk=3, slot=3, lanes=lanes(switch, 1)))
+    old.withdraw()
+    new = lease(workers=2)
+    assert old.send(0, old.chunk(chunk=3, slot=3)) == []
+    assert drops(DropReason.STRANGER) == 1
+    assert new.send(0, new.chunk(chunk=3, slot=3, lanes=lanes(switch, 7))) == []
+    (reply, _) = new.send(1, new.chunk(chunk=3, slot=3, lanes=lanes(switch, 8)))
+    want = tuple((a + b) & MASK for a, b in zip(lanes(switch, 7), lanes(switch, 8), strict=True))
+    assert reply.chunk.lanes == want
+
+
+def test_disagreeing_ranks_get_mismatch_and_no_sum(switch, lease):
+    rack = lease(workers=2)
+    rack.send(0, rack.chunk(fingerprint=0xAAAA, lanes=lanes(switch, 1)))
+    (reply,) = rack.send(1, rack.chunk(fingerprint=0xBBBB, lanes=lanes(switch, 2)))
+    assert reply.chunk == rack.chunk(kind=Kind.MISMATCH, fingerprint=0xAAAA, lanes=(), bitmap=0b01)
+    assert reply.port == HOSTS[1].port
+
+
+def test_two_jobs_do_not_meet(switch, lease):
+    one = lease(workers=2, job=5, slot_base=16, key=1)
+    two = lease(workers=2, job=6, slot_base=24, key=2)
+    one.send(0, one.chunk(lanes=lanes(switch, 1)))
+    two.send(0, two.chunk(lanes=lanes(switch, 100)))
+    (first, _) = one.send(1, one.chunk(lanes=lanes(switch, 2)))
+    (second, _) = two.send(1, two.chunk(lanes=lanes(switch, 200)))
+    assert first.chunk.lanes[0] == 3
+    assert second.chunk.lanes[0] == 300
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"key": 0xFEED_0002}, DropReason.STRANGER),
+        ({"epoch": 0}, DropReason.STRANGER),
+        ({"epoch": 0xFFFFFFFF}, DropReason.STRANGER),
+        ({"job": 7}, DropReason.STRANGER),
+        ({"slot": 8}, DropReason.OUT_OF_LEASE),
+        ({"slot": 0xFFFF}, DropReason.OUT_OF_LEASE),
+        ({"version": 2}, DropReason.WRONG_VERSION),
+        ({"flags": 1}, DropReason.WRONG_VERSION),
+        ({"op": 2}, DropReason.WRONG_OP),
+        ({"kind": Kind.RESULT}, DropReason.FORGED_REPLY),
+        ({"kind": Kind.WAIT}, DropReason.FORGED_REPLY),
+        ({"kind": Kind.MISMATCH}, DropReason.FORGED_REPLY),
+        ({"kind": 0}, DropReason.FORGED_REPLY),
+        ({"kind": 255}, DropReason.FORGED_REPLY),
+    ],
+)
+def test_what_does_not_belong_is_dropped_under_its_name(switch, lease, drops, change, reason):
+    rack = lease(workers=2)
+    assert rack.send(0, rack.chunk(**change)) == []
+    assert {r: drops(r) for r in DropReason} == dict.fromkeys(DropReason, 0) | {reason: 1}
+    # and the slot was not touched
+    rack.send(0, rack.chunk(lanes=lanes(switch, 1)))
+    (reply, _) = rack.send(1, rack.chunk(lanes=lanes(switch, 2)))
+    want = tuple((a + b) & MASK for a, b in zip(lanes(switch, 1), lanes(switch, 2), strict=True))
+    assert reply.chunk.lanes == want
+
+
+def test_a_rank_cannot_be_forged(switch, lease, drops):
+    """Rank 1's address from rank 0's port, and rank 0's port with another UDP port."""
+    rack = lease(workers=2)
+    one, two = rack.lease.hosts
+    assert rack.send(Host(one.port, two.mac, two.ip, two.udp_port), rack.chunk()) == []
+    assert rack.send(Host(one.port, one.mac, one.ip, 9), rack.chunk()) == []
+    assert drops(DropReason.STRANGER) == 2
+
+
+def test_wrong_lengths_are_dropped(switch, lease, drops):
+    rack = lease(workers=2)
+    whole = rack.chunk().payload()
+    sender = rack.lease.hosts[0]
+    for payload in (whole[:-4], whole + bytes(4), whole[: packet.HEADER_BYTES], whole + bytes(300)):
+        assert switch.inject(sender.port, frame(sender, payload)) == []
+    assert switch.inject(sender.port, frame(sender, whole) + b"x") == []  # a trailer
+    assert drops(DropReason.WRONG_LENGTH) == 5
+
+
+def test_truncated_frames_are_dropped(switch, lease, drops):
+    rack = lease(workers=2)
+    sender = rack.lease.hosts[0]
+    whole = frame(sender, rack.chunk().payload())
+    cuts = (1, 13, 20, 33, 40, 45, 69, 70, len(whole) - 1)
+    for cut in cuts:
+        assert switch.inject(sender.port, whole[:cut]) == []
+    assert drops(DropReason.TRUNCATED) == len(cuts)
+
+
+def test_a_bad_ip_checksum_is_dropped(switch, lease, drops):
+    rack = lease(workers=2)
+    sender = rack.lease.hosts[0]
+    whole = bytearray(frame(sender, rack.chunk().payload()))
+    whole[24] ^= 1
+    assert switch.inject(sender.port, bytes(whole)) == []
+    assert drops(DropReason.BAD_CHECKSUM) == 1
+
+
+def test_the_switchs_own_address_cannot_be_borrowed(switch, drops):
+    liar = Host(1, HOSTS[0].mac, SWITCH_IP, packet.UDP_PORT)
+    data = frame(liar, b"x" * 40, dst_ip=HOSTS[1].ip, dst_mac=HOSTS[1].mac, dst_port=40002)
+    assert switch.inject(1, data) == []
+    assert drops(DropReason.SPOOFED_SOURCE) == 1
+
+
+def test_a_worker_without_an_address_is_undeliverable(switch, lease, drops):
+    rack = lease(workers=2)
+    switch.remove("deliver", {"job": rack.lease.job, "worker": 1})
+    rack.send(0, rack.chunk())
+    replies = rack.send(1, rack.chunk())
+    assert [r.port for r in replies] == [HOSTS[0].port]
+    assert drops(DropReason.UNDELIVERABLE) == 1
+    switch.insert(
+        "deliver",
+        {"job": rack.lease.job, "worker": 1},
+        "deliver_to",
+        {"mac": 0, "ip": 0, "udp_port": 0},
+    )

@@ -1,0 +1,1 @@
+"""What several test folders share: frames, switches under test, models."""

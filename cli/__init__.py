@@ -1,1 +1,1 @@
-"""wiresum."""
+"""The command ``wiresum``: mounts the commands of every package. Knows all, is known by none."""

@@ -1,0 +1,68 @@
+# make demo   set up and train over the embedded switch     make test   set up and run the tests
+# make lint   formatters, linters, types                     make p4     recompile the P4 program (needs p4c)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+BUILD_REQUIREMENTS := scikit-build-core nanobind grpcio-tools mypy-protobuf cmake ninja
+PACKAGES := p4 softswitch controller host_agent testbed common cli
+
+NATIVE := CMakeLists.txt pyproject.toml constraints.txt \
+  $(shell find host_agent softswitch controller p4 \( -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' \
+    -o -name '*.proto' -o -name 'CMakeLists.txt' -o -name 'wiresum_*.json' -o -path '*/translate/*.py' \) -print)
+
+.PHONY: help setup demo test test-slow lint format types p4 clean
+help:
+	@sed -n '1,2s/^# //p' Makefile
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "wiresum needs Python >= 3.11, found: $$($(PYTHON) --version); set PYTHON=python3.x" >&2; exit 1; }
+	@command -v $${CXX:-c++} >/dev/null || \
+	  { echo "wiresum needs a C++ compiler: apt install g++ (or set CXX)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: apt install python3-venv" >&2; exit 1; }
+
+# The build runs in the environment itself, so that a rebuild after a change is incremental.
+$(VENV)/.installed: $(NATIVE) | $(BIN)/python
+	$(PIP) install -q -c constraints.txt $(BUILD_REQUIREMENTS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install -q -c constraints.txt --no-build-isolation -e '.[test]'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install -q -c constraints.txt --no-build-isolation -e '.[lint]'
+	@touch $@ $(VENV)/.installed
+
+setup: $(VENV)/.installed
+
+demo: setup
+	$(BIN)/wiresum demo --workers 4 --json out/demo.json --plot out/demo.png
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: setup
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.lint types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	git ls-files '*.cpp' '*.hpp' '*.inl' | xargs $(BIN)/clang-format --dry-run -Werror
+
+# mypy wants the packages under their import names: folders here, wiresum.* when installed.
+types: $(VENV)/.lint
+	@rm -rf build/types && mkdir -p build/types/wiresum
+	@for p in $(PACKAGES); do cp -r $$p build/types/wiresum/$$p; done
+	@cp -r $$($(BIN)/python -c 'import wiresum.controller.v1 as v; print(list(v.__path__)[-1])') build/types/wiresum/controller/
+	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p wiresum
+
+format: $(VENV)/.lint
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	git ls-files '*.cpp' '*.hpp' '*.inl' | xargs $(BIN)/clang-format -i
+
+p4: $(BIN)/python
+	$(BIN)/python p4/compile.py
+	$(BIN)/python p4/generate.py
+
+clean:
+	rm -rf $(VENV) build out

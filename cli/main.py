@@ -1,0 +1,88 @@
+"""Builds the command ``wiresum`` from the packages' commands and runs it.
+
+Every error that wiresum raises on purpose ends as one line on stderr and a non-zero exit status,
+never as a traceback.
+"""
+
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from wiresum.common.errors import WiresumError
+from wiresum.common.version import package_version
+from wiresum.controller import cli as controller
+from wiresum.host_agent import cli as host_agent
+from wiresum.softswitch import cli as softswitch
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"wiresum {package_version()}")
+        raise typer.Exit
+
+
+def _group(help_text: str) -> typer.Typer:
+    return typer.Typer(help=help_text, no_args_is_help=True)
+
+
+def build() -> typer.Typer:
+    """The whole command."""
+    app = typer.Typer(
+        name="wiresum",
+        help="In-network aggregation for distributed deep learning.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+
+    @app.callback()
+    def root(
+        version: Annotated[
+            bool, typer.Option("--version", help="Say the version.", callback=_version)
+        ] = False,
+    ) -> None:
+        """In-network aggregation for distributed deep learning."""
+
+    app.command("run", context_settings=host_agent.RUN_SETTINGS)(host_agent.run)
+    app.command("demo")(host_agent.demo)
+    app.command("slots")(controller.slots)
+
+    serve = _group("The controller: shares the slots of its switches among jobs.")
+    serve.command("serve")(controller.serve)
+    app.add_typer(serve, name="controller")
+
+    switch = _group("Switches: run the embedded one; tell the controller of others.")
+    switch.command("serve")(softswitch.serve)
+    switch.command("add")(controller.switch_add)
+    switch.command("list")(controller.switch_list)
+    switch.command("remove")(controller.switch_remove)
+    app.add_typer(switch, name="switch")
+
+    job = _group("Jobs: what runs, and what the switches counted for it.")
+    job.command("list")(controller.job_list)
+    job.command("show")(controller.job_show)
+    app.add_typer(job, name="job")
+    return app
+
+
+def main() -> None:
+    """Entry point of the command ``wiresum``."""
+    try:
+        build()()
+    except WiresumError as error:
+        print(f"wiresum: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # The reader went away (`wiresum job list | head`): not an error of ours. Python would
+        # complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+if __name__ == "__main__":
+    main()

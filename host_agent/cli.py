@@ -1,0 +1,105 @@
+"""The commands ``wiresum run`` and ``wiresum demo``. torch is imported only where it is used."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from wiresum.common.errors import WiresumError
+from wiresum.host_agent.environment import FIELDS
+
+OUT = Path("out")
+
+
+class UsageError(WiresumError):
+    """An option's value makes no sense."""
+
+    exit_code = 2
+
+
+def _check(field: int, timeout: float | None) -> None:
+    if field not in FIELDS:
+        raise UsageError(f"--field {field}: it must be 32, 16 or 8")
+    if timeout is not None and not 0 < timeout < 1e7:
+        raise UsageError(f"--timeout {timeout:g}: it must be a number of seconds above 0")
+
+
+def run(
+    context: typer.Context,
+    controller: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Controller to use (or WIRESUM_CONTROLLER); without one, a switch and a "
+            "controller are started for this run alone.",
+        ),
+    ] = None,
+    field: Annotated[
+        int, typer.Option(metavar="32|16|8", help="Bits of a quantized gradient element.")
+    ] = 32,
+    as_default: Annotated[
+        bool,
+        typer.Option(
+            "--as-default",
+            help="Scripts that ask torch for gloo, or for no backend, get wiresum.",
+        ),
+    ] = False,
+    name: Annotated[
+        str, typer.Option(help="Name of the job; launchers with the same name share it.")
+    ] = "",
+    slots: Annotated[int, typer.Option(help="Slots to ask for; 0: the default.", min=0)] = 0,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S", help="Limit in seconds for the start, for joining and for a collective."
+        ),
+    ] = None,
+) -> None:
+    """Run a training command whose all-reduces are summed by a switch: run -- torchrun ..."""
+    from wiresum.host_agent.launcher.run import run as launch
+
+    _check(field, timeout)
+    status = launch(
+        context.args,
+        controller=controller,
+        field=field,
+        as_default=as_default,
+        name=name,
+        slots=slots,
+        timeout_s=timeout,
+    )
+    raise typer.Exit(status)
+
+
+RUN_SETTINGS = {"allow_extra_args": True, "allow_interspersed_args": False}
+"""``context_settings`` with which ``run`` is mounted: what follows the options is the command."""
+
+
+def demo(
+    workers: Annotated[int, typer.Option(min=2, max=64, help="Workers of each training.")] = 4,
+    steps: Annotated[int, typer.Option(min=5, help="Steps of each training.")] = 150,
+    field: Annotated[
+        int, typer.Option(metavar="32|16|8", help="Bits of a quantized gradient element.")
+    ] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of both trainings.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder for the logs and the plot.")] = OUT,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
+    ] = None,
+    plot_file: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Where to put the loss plot (PNG)."),
+    ] = None,
+) -> None:
+    """Train a small transformer over gloo and over the switch, and compare."""
+    from wiresum.host_agent.demo.main import demo as show
+
+    _check(field, None)
+    show(
+        workers=workers,
+        steps=steps,
+        field=field,
+        seed=seed,
+        out=out,
+        json_file=json_file,
+        plot_file=plot_file,
+    )

@@ -1,0 +1,1 @@
+"""``wiresum demo``: the same training over gloo and over the switch, side by side."""

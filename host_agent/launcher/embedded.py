@@ -1,0 +1,165 @@
+"""A switch and a controller of its own for one run, as child processes on loopback."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from typing import IO, Any
+
+from wiresum.common.address import parse_endpoint
+from wiresum.common.errors import WiresumError
+from wiresum.controller.client import ControllerClient, add_switch_request
+from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent.launcher import process
+
+START_S = 60.0
+NAME = "embedded"
+LANES = 256
+_LINE_LIMIT = 65536
+
+
+class EmbeddedError(WiresumError):
+    """The embedded switch or controller did not start, or has ended."""
+
+
+class Part:
+    """One child process that says in one line of JSON on stdout that it serves."""
+
+    def __init__(self, what: str, arguments: list[str], limit_s: float) -> None:
+        self.what = what
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end)
+        self.process = process.start(
+            [sys.executable, "-m", "wiresum.cli.main", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+        )
+        try:
+            self.ready = self._ready_line(limit_s)
+        except BaseException:
+            self.end()
+            raise
+
+    def _ready_line(self, limit_s: float) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        fd = self.process.stdout.fileno()
+        deadline = time.monotonic() + limit_s
+        line = b""
+        while not line.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([fd], [], [], left)[0]:
+                raise EmbeddedError(
+                    f"the embedded {self.what} did not start within {limit_s:g} s{self._said()}"
+                )
+            data = os.read(fd, _LINE_LIMIT)
+            if not data:
+                self.process.wait()
+                raise EmbeddedError(self.obituary("did not start"))
+            line += data
+        try:
+            ready = json.loads(line)
+        except ValueError:
+            ready = None
+        if not isinstance(ready, dict):
+            text = line[:200].decode(errors="replace").strip()
+            raise EmbeddedError(f"the embedded {self.what} said {text!r} instead of being ready")
+        return ready
+
+    def obituary(self, verb: str = "has ended") -> str:
+        """One line that says how the process ended and its last words."""
+        status = process.exit_status(self.process.wait())
+        return f"the embedded {self.what} {verb} (status {status}){self._said()}"
+
+    def _said(self) -> str:
+        self._stderr.flush()
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size - _LINE_LIMIT))
+        lines = self._stderr.read().decode(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        return f": {said[-1]}" if said else ""
+
+    def end(self) -> None:
+        """Stop the process."""
+        process.end(self.process)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self._stderr.close()
+
+
+class Embedded:
+    """The pair; ``controller`` is where the controller listens. Use as a context manager."""
+
+    def __init__(self, limit_s: float = START_S) -> None:
+        self._parts: list[Part] = []
+        try:
+            switch = self._start(
+                "switch",
+                f"switch serve --lanes {LANES} --port 1=udp:127.0.0.1:0 --p4runtime 127.0.0.1:0",
+                limit_s,
+            )
+            controller = self._start(
+                "controller",
+                "controller serve --listen 127.0.0.1:0 --store :memory:",
+                limit_s,
+            )
+            self.controller = str(controller.ready["listen"])
+            self._register(switch.ready, limit_s)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, what: str, command: str, limit_s: float) -> Part:
+        part = Part(what, [*command.split(), "--exit-with-parent"], limit_s)
+        self._parts.append(part)
+        return part
+
+    def _register(self, switch: dict[str, Any], limit_s: float) -> None:
+        where = parse_endpoint(
+            str(switch["ports"]["1"]).removeprefix("udp:"), what="the embedded switch's port"
+        )
+        request = add_switch_request(
+            NAME,
+            p4runtime=str(switch["p4runtime"]),
+            ip=where.host,
+            udp_port=where.port,
+            hosts=[("127.0.0.0/8", 1)],
+            lanes=LANES,
+            device_id=int(switch.get("device_id", 0)),
+        )
+        deadline = time.monotonic() + limit_s
+        with ControllerClient(self.controller) as client:
+            state = client.add_switch(request)
+            while state.state != pb.SWITCH_STATE_UP:
+                self.check()
+                if time.monotonic() > deadline:
+                    raise EmbeddedError(
+                        f"the embedded controller has not taken over its switch within "
+                        f"{limit_s:g} s: {state.reason or 'no reason given'}"
+                    )
+                time.sleep(0.05)
+                state = client.list_switches()[0]
+
+    @property
+    def pids(self) -> list[int]:
+        """Processes that are ours."""
+        return [part.process.pid for part in self._parts]
+
+    def check(self) -> None:
+        """Raise :class:`EmbeddedError` if a part has ended."""
+        for part in self._parts:
+            if part.process.poll() is not None:
+                raise EmbeddedError(part.obituary())
+
+    def close(self) -> None:
+        """Stop both, the controller first."""
+        while self._parts:
+            self._parts.pop().end()
+
+    def __enter__(self) -> "Embedded":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

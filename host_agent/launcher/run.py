@@ -1,0 +1,132 @@
+"""Runs the training command inside a session and passes signals and its status on."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import IO, Self
+
+from wiresum.common.errors import WiresumError
+from wiresum.host_agent.launcher import process
+from wiresum.host_agent.launcher.session import Session
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LOOK_S = 0.2
+
+
+class LaunchError(WiresumError):
+    """The command cannot be run."""
+
+    exit_code = 127
+
+
+class Interrupted(WiresumError):
+    """A signal came while there was no child to pass it on to."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
+class Signals:
+    """While active, signals go to the child; before there is one, they end the launcher."""
+
+    def __init__(self) -> None:
+        self.child: subprocess.Popen[bytes] | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        for number in FORWARDED:
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.child is None:
+            raise Interrupted(number)
+        process.signal_group(self.child, number)
+
+
+def resolve(command: Sequence[str]) -> list[str]:
+    """The command to execute; ``torchrun`` is found even if the environment is not activated.
+
+    Raises :class:`LaunchError` if there is no such command.
+    """
+    if not command:
+        raise LaunchError("no command: say `wiresum run -- torchrun ... train.py`")
+    name, *arguments = command
+    if shutil.which(name) is not None:
+        return list(command)
+    if name == "torchrun":
+        return [sys.executable, "-m", "torch.distributed.run", *arguments]
+    raise LaunchError(f"command {name!r} not found")
+
+
+def execute(
+    session: Session | None,
+    signals: Signals,
+    command: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+    tick: Callable[[], None] | None = None,
+) -> int:
+    """Run ``command`` until it ends; returns its exit status as a shell would give it.
+
+    ``tick`` is called every 0.2 s. Raises what ``session.check()`` raises, once the command and
+    its children have been ended.
+    """
+    process.adopt_orphans()
+    child = process.start(command, env=env, stdout=stdout, stderr=stderr)
+    signals.child = child
+    try:
+        while True:
+            try:
+                status = child.wait(_LOOK_S)
+                break
+            except subprocess.TimeoutExpired:
+                if session is not None:
+                    session.check()
+            finally:
+                if tick is not None:
+                    tick()
+    finally:
+        process.end(child)
+        embedded = session.embedded if session is not None else None
+        process.end_orphans(embedded.pids if embedded is not None else [])
+        signals.child = None
+    return process.exit_status(status)
+
+
+def run(
+    command: Sequence[str],
+    *,
+    controller: str | None,
+    field: int,
+    as_default: bool,
+    name: str,
+    slots: int,
+    timeout_s: float | None,
+) -> int:
+    """``wiresum run``: returns the exit status to end with. Raises ``WiresumError``."""
+    resolved = resolve(command)
+    controller = controller or os.environ.get("WIRESUM_CONTROLLER") or None
+    with (
+        Signals() as signals,
+        Session(controller, field=field, name=name, slots=slots, timeout_s=timeout_s) as session,
+    ):
+        job = session.job
+        print(
+            f"wiresum: job {job.name} on switch {job.switch} "
+            f"({job.switch_ip}:{job.switch_udp_port}), {job.slots} slots, {field}-bit fields",
+            file=sys.stderr,
+            flush=True,
+        )
+        return execute(session, signals, resolved, session.variables(as_default=as_default))

@@ -1,0 +1,186 @@
+"""Keeps one switch connected and in agreement with the store, for as long as it is known."""
+
+import asyncio
+import enum
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from wiresum.controller.desired import Tables, desired
+from wiresum.controller.errors import ControllerError
+from wiresum.controller.model import Job, JobState, Switch
+from wiresum.controller.reconcile import reconcile
+from wiresum.controller.southbound import Link, SouthboundError, connect, explain
+from wiresum.controller.store import Store
+from wiresum.p4 import Program
+
+log = logging.getLogger(__name__)
+
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How patient the loop is. All in seconds."""
+
+    period_s: float = 10.0
+    """A pass is made this often even if nothing has changed."""
+    connect_s: float = 15.0
+    pass_s: float = 30.0
+    counters_s: float = 2.0
+    retry_s: float = 0.2
+    """The first pause before a new attempt to connect; it doubles up to ``max_retry_s``."""
+    max_retry_s: float = 5.0
+    farewell_s: float = 3.0
+    """How long emptying the tables of a removed switch may take."""
+
+
+class SwitchState(enum.Enum):
+    """How things stand with a switch."""
+
+    CONNECTING = "connecting"
+    UP = "up"
+    DOWN = "down"
+
+
+class SwitchLoop:
+    """One switch. ``run`` it in a task; everything else may be called at any time.
+
+    ``changed`` is called whenever the state or what is confirmed has changed.
+    """
+
+    def __init__(
+        self,
+        switch: Switch,
+        store: Store,
+        program: Program,
+        changed: Callable[[], None],
+        options: LoopOptions,
+    ) -> None:
+        self.switch = switch
+        self.program = program
+        self.state = SwitchState.CONNECTING
+        self.reason = "connecting"
+        self._store = store
+        self._changed = changed
+        self._options = options
+        self._wake = asyncio.Event()
+        self._leaving = False
+        self._link: Link | None = None
+        self._confirmed: dict[str, int] = {}
+
+    def wake(self) -> None:
+        """The store has changed: look at it soon."""
+        self._wake.set()
+
+    def confirmed(self, job: Job) -> bool:
+        """Whether the switch has confirmed the entries of the job's current epoch."""
+        return self._confirmed.get(job.id) == job.epoch
+
+    async def run(self) -> None:
+        """Drive the switch until cancelled, or until :meth:`leave` has emptied its tables."""
+        retry_s = self._options.retry_s
+        while not self._leaving:
+            try:
+                async with connect(self.switch, self.program, self._options.connect_s) as link:
+                    await self._one_pass(link)
+                    retry_s = self._options.retry_s
+                    self._link = link
+                    await self._keep(link)
+            except Exception as error:
+                self._set_down(explain(error, self.switch))
+            finally:
+                self._link = None
+            if self._leaving:
+                return
+            # Only leaving cuts the pause short: a change in the store does not wake the dead.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(retry_s):
+                    while not self._leaving:
+                        self._wake.clear()
+                        await self._wake.wait()
+            retry_s = min(2 * retry_s, self._options.max_retry_s)
+
+    async def leave(self, task: asyncio.Task[None]) -> None:
+        """Empty the switch's tables if it is up, and end ``task``, which runs this loop."""
+        self._leaving = True
+        self._wake.set()
+        await asyncio.wait([task], timeout=self._options.farewell_s)
+        task.cancel()
+        await asyncio.wait([task])
+
+    # ---- counters
+
+    async def read_events(self, numbers: Iterable[int]) -> dict[int, dict[str, int]]:
+        """The events of these job numbers. Raises :class:`ControllerError` UNAVAILABLE."""
+        return await self._ask(lambda link: link.read_events(numbers))
+
+    async def read_drops(self) -> dict[str, int]:
+        """The packets dropped, by reason. Raises :class:`ControllerError` UNAVAILABLE."""
+        return await self._ask(lambda link: link.read_drops())
+
+    async def _ask(self, question: Callable[[Link], Awaitable[_R]]) -> _R:
+        if self._link is None:
+            raise ControllerError(
+                "UNAVAILABLE",
+                f"switch {self.switch.name} is {self.state.value}: {self.reason}",
+            )
+        try:
+            async with asyncio.timeout(self._options.counters_s):
+                return await question(self._link)
+        except Exception as error:
+            reason = explain(error, self.switch)
+            raise ControllerError(
+                "UNAVAILABLE", f"switch {self.switch.name} did not tell its counters: {reason}"
+            ) from error
+
+    # ----
+
+    async def _keep(self, link: Link) -> None:
+        """Make a pass whenever there is reason to; returns when leaving."""
+        while not self._leaving:
+            await self._pause(link)
+            if link.down.is_set():
+                raise SouthboundError(f"the connection to {self.switch.p4runtime} was lost")
+            await self._one_pass(link)
+
+    async def _one_pass(self, link: Link) -> None:
+        self._wake.clear()
+        jobs = [] if self._leaving else self._store.jobs_on(self.switch.name)
+        wanted = Tables({}, {}) if self._leaving else desired(self.switch, jobs)
+        fresh = [job for job in jobs if not job.lease.counters_reset]
+        async with asyncio.timeout(self._options.pass_s):
+            writes = await reconcile(link, wanted, [job.lease.number for job in fresh])
+        if link.down.is_set():
+            raise SouthboundError(f"the connection to {self.switch.p4runtime} was lost")
+        if fresh:
+            with self._store.transaction() as transaction:
+                for job in fresh:
+                    transaction.set_counters_reset(job.id)
+        if writes:
+            log.info("switch %s: %d writes", self.switch.name, writes)
+        self._confirmed = {job.id: job.epoch for job in jobs if job.state is JobState.READY}
+        if self.state is not SwitchState.UP:
+            log.info("switch %s is up", self.switch.name)
+        self.state, self.reason = SwitchState.UP, ""
+        self._changed()
+
+    async def _pause(self, link: Link) -> None:
+        """Until there is something to do."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._wake, link.down)]
+        try:
+            await asyncio.wait(
+                waits, timeout=self._options.period_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _set_down(self, reason: str) -> None:
+        if (self.state, self.reason) != (SwitchState.DOWN, reason):
+            log.warning("switch %s is down: %s", self.switch.name, reason)
+        self.state, self.reason = SwitchState.DOWN, reason
+        self._confirmed = {}
+        self._changed()

@@ -1,0 +1,64 @@
+"""Who is waiting in JoinJob, and how they are told to look again."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Waiting:
+    """The ranks whose JoinJob calls are in progress.
+
+    A rank may be waiting twice for a moment: when its first call was lost on the way, and it
+    has called again before the controller noticed. It is gone when its last call is.
+    """
+
+    _calls: Counter[tuple[str, int, int]] = field(default_factory=Counter)
+    _sleepers: dict[str, set[asyncio.Event]] = field(default_factory=dict)
+    _gave_up: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+
+    @contextmanager
+    def call(self, job_id: str, attempt: int, rank: int) -> Iterator[asyncio.Event]:
+        """One call of a rank; the event is set whenever something about the job changes."""
+        event = asyncio.Event()
+        self._calls[job_id, attempt, rank] += 1
+        self._sleepers.setdefault(job_id, set()).add(event)
+        try:
+            yield event
+        finally:
+            self._calls[job_id, attempt, rank] -= 1
+            if not self._calls[job_id, attempt, rank]:
+                del self._calls[job_id, attempt, rank]
+            self._sleepers[job_id].discard(event)
+            if not self._sleepers[job_id]:
+                del self._sleepers[job_id]
+                self._gave_up.pop(job_id, None)
+
+    def give_up(self, job_id: str, attempt: int, rank: int) -> None:
+        """A rank has stopped waiting; remembered as long as others go on."""
+        self._gave_up.setdefault(job_id, set()).add((attempt, rank))
+
+    def gave_up(self, job_id: str, attempt: int) -> set[int]:
+        """The ranks that have been there, but have stopped waiting before those still there."""
+        ranks = self._gave_up.get(job_id, set())
+        return {rank for its_attempt, rank in ranks if its_attempt == attempt}
+
+    def count(self, job_id: str, attempt: int, rank: int) -> int:
+        """How many calls of the rank are in progress."""
+        return self._calls[job_id, attempt, rank]
+
+    def jobs(self) -> list[str]:
+        """The jobs that any rank is waiting for."""
+        return list(self._sleepers)
+
+    def notify(self, job_id: str) -> None:
+        """Something about the job has changed."""
+        for event in self._sleepers.get(job_id, ()):
+            event.set()
+
+    def notify_all(self) -> None:
+        """Something that may concern every job has changed."""
+        for job_id in self._sleepers:
+            self.notify(job_id)

@@ -1,0 +1,283 @@
+// The Python face. It converts types and drops the GIL; everything else is behind it.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <mutex>
+#include <set>
+
+#include "codec.hpp"
+#include "engine.hpp"
+#include "wire.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace wiresum {
+namespace {
+
+using Array = nb::ndarray<nb::c_contig, nb::device::cpu>;
+using ReadOnlyArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+using Words = nb::ndarray<const std::uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using OwnedWords = nb::ndarray<nb::numpy, std::uint32_t, nb::ndim<1>>;
+
+// Engines that are alive, to be closed before the interpreter goes: their threads write into
+// tensors that it is about to free.
+std::mutex g_engines_mutex;
+std::set<Engine*> g_engines;
+
+class PythonEngine : public Engine {
+ public:
+  PythonEngine(int fd, const Lease& lease, const EngineOptions& options)
+      : Engine(fd, lease, options) {
+    const std::lock_guard lock(g_engines_mutex);
+    g_engines.insert(this);
+  }
+  ~PythonEngine() {
+    {
+      const std::lock_guard lock(g_engines_mutex);
+      g_engines.erase(this);
+    }
+    const nb::gil_scoped_release release;
+    close();
+  }
+};
+
+void close_all() {
+  std::vector<Engine*> engines;
+  {
+    const std::lock_guard lock(g_engines_mutex);
+    engines.assign(g_engines.begin(), g_engines.end());
+  }
+  const nb::gil_scoped_release release;
+  for (Engine* engine : engines) engine->close();
+}
+
+Dtype dtype_of(const std::string& name) {
+  const auto dtype = parse_dtype(name);
+  if (!dtype) {
+    throw EngineError(ErrorKind::Codec,
+                      "dtype " + name + ": float32, float16 and bfloat16 can be summed");
+  }
+  return *dtype;
+}
+
+Codec codec_of(std::uint64_t workers, int field) {
+  const auto parsed = parse_field(field);
+  if (!parsed) {
+    throw EngineError(ErrorKind::Codec,
+                      "field " + std::to_string(field) + ": fields have 32, 16 or 8 bits");
+  }
+  return Codec(workers, *parsed);
+}
+
+template <typename AnyArray>
+std::size_t elements_of(const AnyArray& data, Dtype dtype) {
+  if (data.itemsize() != size_of(dtype)) {
+    throw EngineError(ErrorKind::Codec,
+                      "the array's items have " + std::to_string(data.itemsize()) +
+                          " bytes, the dtype's " + std::to_string(size_of(dtype)));
+  }
+  return data.size();
+}
+
+OwnedWords owned(std::vector<std::uint32_t> words) {
+  auto* kept = new std::vector<std::uint32_t>(std::move(words));
+  const nb::capsule owner(
+      kept, [](void* p) noexcept { delete static_cast<std::vector<std::uint32_t>*>(p); });
+  return OwnedWords(kept->data(), {kept->size()}, owner);
+}
+
+std::size_t blocks_of(std::size_t elements) { return (elements + kBlock - 1) / kBlock; }
+
+OwnedWords exponents(const ReadOnlyArray& data, const std::string& dtype_name) {
+  const Dtype dtype = dtype_of(dtype_name);
+  const std::size_t count = elements_of(data, dtype);
+  const auto* bytes = static_cast<const std::byte*>(data.data());
+  std::vector<std::uint32_t> codes(blocks_of(count));
+  const DefaultFloatEnvironment arithmetic;
+  for (std::size_t i = 0; i < codes.size(); ++i) {
+    codes[i] = Codec::exponent(dtype, bytes + i * kBlock * size_of(dtype),
+                               std::min(kBlock, count - i * kBlock));
+  }
+  return owned(std::move(codes));
+}
+
+void check_codes(const Words& codes, std::size_t count) {
+  if (codes.size() != blocks_of(count)) {
+    throw EngineError(ErrorKind::Codec, std::to_string(codes.size()) + " exponent codes for " +
+                                            std::to_string(blocks_of(count)) + " blocks");
+  }
+}
+
+OwnedWords encode(const ReadOnlyArray& data, const std::string& dtype_name, const Words& codes,
+                  std::uint64_t workers, int field) {
+  const Codec codec = codec_of(workers, field);
+  const Dtype dtype = dtype_of(dtype_name);
+  const std::size_t count = elements_of(data, dtype);
+  check_codes(codes, count);
+  const auto* bytes = static_cast<const std::byte*>(data.data());
+  std::vector<std::uint32_t> lanes;
+  lanes.reserve(count / fields_per_lane(codec.field()) + kBlock);
+  const DefaultFloatEnvironment arithmetic;
+  for (std::size_t i = 0; i < codes.size(); ++i) {
+    if (!is_sent(codes.data()[i])) continue;
+    std::uint8_t wire[4 * kBlock];
+    const std::size_t made =
+        codec.encode(dtype, bytes + i * kBlock * size_of(dtype),
+                     std::min(kBlock, count - i * kBlock), codes.data()[i], wire);
+    for (std::size_t j = 0; j < made; ++j) {
+      lanes.push_back(load_big_endian<std::uint32_t>(wire + 4 * j));
+    }
+  }
+  return owned(std::move(lanes));
+}
+
+void decode(const Words& lanes, const Array& data, const std::string& dtype_name,
+            const Words& codes, std::uint64_t workers, int field, bool average) {
+  const Codec codec = codec_of(workers, field);
+  const Dtype dtype = dtype_of(dtype_name);
+  const std::size_t count = elements_of(data, dtype);
+  check_codes(codes, count);
+  auto* bytes = static_cast<std::byte*>(data.data());
+  const std::size_t per_lane = fields_per_lane(codec.field());
+  std::size_t at = 0;
+  const DefaultFloatEnvironment arithmetic;
+  for (std::size_t i = 0; i < codes.size(); ++i) {
+    const std::size_t n = std::min(kBlock, count - i * kBlock);
+    std::byte* block = bytes + i * kBlock * size_of(dtype);
+    if (!is_sent(codes.data()[i])) {
+      Codec::fill_unsent(dtype, codes.data()[i], block, n);
+      continue;
+    }
+    const std::size_t needed = (n + per_lane - 1) / per_lane;
+    if (at + needed > lanes.size()) {
+      throw EngineError(ErrorKind::Codec,
+                        std::to_string(lanes.size()) + " lanes are fewer than the codes call for");
+    }
+    std::uint8_t wire[4 * kBlock];
+    for (std::size_t j = 0; j < needed; ++j) {
+      store_big_endian(wire + 4 * j, lanes.data()[at + j]);
+    }
+    at += needed;
+    codec.decode(dtype, wire, n, codes.data()[i], average, block);
+  }
+}
+
+void raise(const EngineError& error) {
+  const nb::object kind =
+      nb::module_::import_("wiresum.host_agent.errors").attr(class_name(error.kind()));
+  PyErr_SetString(kind.ptr(), error.what());
+}
+
+nb::dict stats_of(const Engine& engine) {
+  nb::dict result;
+  for (const auto& [name, value] : engine.stats()) {
+    if (name == "rtt_ns" || name == "rto_ns") {
+      result[(name.substr(0, 3) + "_us").c_str()] = static_cast<double>(value) * 1e-3;
+    } else {
+      result[name.c_str()] = value;
+    }
+  }
+  return result;
+}
+
+}  // namespace
+}  // namespace wiresum
+
+NB_MODULE(_engine, m) {
+  using namespace wiresum;
+  m.doc() = "The worker engine in C++; engine/README.md says what lives there.";
+  nb::register_exception_translator([](const std::exception_ptr& pointer, void*) {
+    try {
+      std::rethrow_exception(pointer);
+    } catch (const EngineError& error) {
+      raise(error);
+    }
+  });
+
+  m.attr("BLOCK") = kBlock;
+  m.attr("NONFINITE_CODE") = kNonFinite;
+
+  nb::class_<Completion>(m, "Completion")
+      .def_ro("ticket", &Completion::ticket)
+      .def_prop_ro("error",
+                   [](const Completion& self) -> std::optional<std::string> {
+                     if (!self.failed) return std::nullopt;
+                     return self.error;
+                   })
+      .def_prop_ro("kind",
+                   [](const Completion& self) -> std::optional<std::string> {
+                     if (!self.failed) return std::nullopt;
+                     return class_name(self.kind);
+                   })
+      .def("__repr__", [](const Completion& self) {
+        return "Completion(ticket=" + std::to_string(self.ticket) +
+               (self.failed ? ", " + std::string(class_name(self.kind)) + ": " + self.error : "") +
+               ")";
+      });
+
+  const EngineOptions defaults;
+  nb::class_<PythonEngine>(m, "Engine", nb::is_weak_referenceable())
+      .def(
+          "__init__",
+          [](PythonEngine* self, int socket_fd, const std::string& switch_ip,
+             std::uint16_t switch_udp_port, const std::string& switch_name, std::uint32_t rank,
+             std::uint32_t workers, std::uint16_t job, std::uint32_t epoch, std::uint64_t key,
+             std::uint32_t slots, std::uint32_t lanes, int field, double timeout_s,
+             double switch_timeout_s, double rto_initial_s, double rto_min_s, double rto_max_s,
+             double poll_max_s, std::uint32_t window, std::uint64_t first_position, bool gso,
+             bool gro) {
+            new (self) PythonEngine(
+                socket_fd,
+                Lease{switch_ip, switch_udp_port, switch_name, rank, workers, job, epoch, key,
+                      slots, lanes, field},
+                EngineOptions{timeout_s, switch_timeout_s, rto_initial_s, rto_min_s, rto_max_s,
+                              poll_max_s, window, first_position, gso, gro});
+          },
+          "socket_fd"_a, "switch_ip"_a, "switch_udp_port"_a, "switch_name"_a, "rank"_a, "workers"_a,
+          "job"_a, "epoch"_a, "key"_a, "slots"_a, "lanes"_a, "field"_a, nb::kw_only(),
+          "timeout_s"_a = defaults.timeout_s, "switch_timeout_s"_a = defaults.switch_timeout_s,
+          "rto_initial_s"_a = defaults.rto_initial_s, "rto_min_s"_a = defaults.rto_min_s,
+          "rto_max_s"_a = defaults.rto_max_s, "poll_max_s"_a = defaults.poll_max_s,
+          "window"_a = defaults.window, "first_position"_a = defaults.first_position,
+          "gso"_a = defaults.gso, "gro"_a = defaults.gro)
+      .def(
+          "all_reduce",
+          [](PythonEngine& self, std::uintptr_t data, std::uint64_t count, const std::string& dtype,
+             bool average) {
+            const Dtype parsed = dtype_of(dtype);
+            const nb::gil_scoped_release release;
+            return self.all_reduce(reinterpret_cast<void*>(data), count, parsed, average);
+          },
+          "data"_a, "count"_a, "dtype"_a, "average"_a = false)
+      .def("poll", &PythonEngine::poll, "timeout_s"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("wait", &PythonEngine::wait, "ticket"_a, "timeout_s"_a,
+           nb::call_guard<nb::gil_scoped_release>())
+      .def("stats", [](const PythonEngine& self) { return stats_of(self); })
+      .def("close", &PythonEngine::close, nb::call_guard<nb::gil_scoped_release>())
+      .def_prop_ro("closed", &PythonEngine::closed);
+
+  m.def(
+      "budget", [](std::uint64_t workers, int field) { return codec_of(workers, field).level(); },
+      "workers"_a, "field"_a);
+  m.def("exponents", &exponents, "data"_a, "dtype"_a);
+  m.def("encode", &encode, "data"_a, "dtype"_a, "codes"_a, "workers"_a, "field"_a);
+  m.def("decode", &decode, "lanes"_a, "data"_a, "dtype"_a, "codes"_a, "workers"_a, "field"_a,
+        "average"_a = false);
+  m.def("isa", [] { return kernels().name; });
+  m.def(
+      "set_isa",
+      [](const std::string& name) {
+        if (name.empty() || !use_kernels(name)) {
+          throw EngineError(ErrorKind::Engine,
+                            "instruction set " + name + " is unknown or not in this machine");
+        }
+      },
+      "name"_a);
+
+  nb::module_::import_("atexit").attr("register")(nb::cpp_function(&close_all));
+}

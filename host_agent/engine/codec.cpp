@@ -1,0 +1,202 @@
+#include "codec.hpp"
+
+#include <atomic>
+#include <bit>
+#include <cfenv>
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "errors.hpp"
+
+namespace wiresum {
+namespace {
+
+const Kernels* find_kernels(std::string_view name) {
+#if defined(WIRESUM_X86_KERNELS)
+  const bool any = name.empty();
+  if ((any || name == kKernelsAvx512.name) && __builtin_cpu_supports("avx512f") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl")) {
+    return &kKernelsAvx512;
+  }
+  if ((any || name == kKernelsAvx2.name) && __builtin_cpu_supports("avx2")) return &kKernelsAvx2;
+#endif
+  if (name.empty() || name == kKernelsBaseline.name) return &kKernelsBaseline;
+  return nullptr;
+}
+
+std::atomic<const Kernels*>& current() {
+  static std::atomic<const Kernels*> table{find_kernels({})};
+  return table;
+}
+
+// 2^exponent for exponents of normal floats.
+float power_of_two(int exponent) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(exponent + 127) << 23);
+}
+
+struct Magnitude {
+  double fraction;  // M = fraction * 2^exponent, 0.5 <= fraction < 1
+  int exponent;
+};
+
+Magnitude magnitude_of(std::uint32_t code) {
+  Magnitude result;
+  result.fraction = std::frexp(static_cast<double>(std::bit_cast<float>(code)), &result.exponent);
+  return result;
+}
+
+}  // namespace
+
+std::optional<Dtype> parse_dtype(std::string_view name) {
+  if (name == "float32") return Dtype::Float32;
+  if (name == "float16") return Dtype::Float16;
+  if (name == "bfloat16") return Dtype::Bfloat16;
+  return std::nullopt;
+}
+
+std::optional<Field> parse_field(int bits) {
+  if (bits == 32) return Field::F32;
+  if (bits == 16) return Field::F16;
+  if (bits == 8) return Field::F8;
+  return std::nullopt;
+}
+
+std::uint32_t budget(std::uint64_t workers, Field field) {
+  const std::uint64_t largest = (std::uint64_t{1} << bits_of(field)) - 1;
+  return static_cast<std::uint32_t>(largest / 2 / workers);  // = floor(largest / 2n)
+}
+
+const Kernels& kernels() { return *current().load(std::memory_order_relaxed); }
+
+bool use_kernels(std::string_view name) {
+  const Kernels* found = find_kernels(name);
+  if (found != nullptr) current().store(found, std::memory_order_relaxed);
+  return found != nullptr;
+}
+
+DefaultFloatEnvironment::DefaultFloatEnvironment() {
+  static_assert(sizeof(std::fenv_t) <= sizeof(saved_));
+  std::fegetenv(reinterpret_cast<std::fenv_t*>(saved_));
+  std::fesetenv(FE_DFL_ENV);
+}
+
+DefaultFloatEnvironment::~DefaultFloatEnvironment() {
+  std::fesetenv(reinterpret_cast<const std::fenv_t*>(saved_));
+}
+
+Codec::Codec(std::uint64_t workers, Field field) : workers_(workers), field_(field) {
+  level_ = workers == 0 ? 0 : budget(workers, field);
+  if (level_ == 0) {
+    std::string line = "field " + std::to_string(bits_of(field)) + " leaves no budget for " +
+                       std::to_string(workers) + " workers";
+    for (const Field wider : {Field::F16, Field::F32}) {
+      if (workers != 0 && budget(workers, wider) != 0) {
+        line += "; the narrowest field that works is " + std::to_string(bits_of(wider));
+        break;
+      }
+    }
+    throw EngineError(ErrorKind::Codec, line);
+  }
+  level_exponent_ = std::bit_width(level_) - 1;
+  zero_lane_ = 0;
+  for (unsigned j = 0; j < fields_per_lane(field); ++j) zero_lane_ |= level_ << j * bits_of(field);
+}
+
+std::uint32_t Codec::exponent(Dtype dtype, const void* block, std::size_t n) {
+  const std::uint32_t bits = kernels().max_bits[static_cast<int>(dtype)](block, n);
+  return is_finite_code(bits) ? bits : kNonFinite;
+}
+
+std::size_t Codec::encode(Dtype dtype, const void* in, std::size_t n, std::uint32_t code,
+                          std::uint8_t* lanes) const {
+  const Kernels& table = kernels();
+  const Magnitude m = magnitude_of(code);
+  // The factor is split in two, since for denormal M it exceeds what a float can hold: `a` is a
+  // power of two, so the first product is exact (or so small that the second one rounds to 0).
+  QuantizeParams params;
+  const int shift = (field_ == Field::F32 ? level_exponent_ : 0) - m.exponent;
+  const int first = shift / 2;
+  params.a = power_of_two(first);
+  params.b = power_of_two(shift - first);
+  if (field_ == Field::F32) {
+    params.limit = power_of_two(level_exponent_);
+  } else {
+    params.b *= static_cast<float>(static_cast<double>(level_) / m.fraction);
+    params.limit = static_cast<float>(level_);
+  }
+  params.offset = level_;
+
+  const std::size_t per_lane = fields_per_lane(field_);
+  const std::size_t padded = (n + per_lane - 1) / per_lane * per_lane;
+  const auto quantize = table.quantize[static_cast<int>(field_)];
+  if (dtype == Dtype::Float32 && padded == n) {
+    quantize(static_cast<const float*>(in), n, params, lanes);
+  } else {
+    alignas(64) float values[kMaxRun];
+    if (dtype == Dtype::Float32) {
+      std::memcpy(values, in, n * sizeof(float));
+    } else {
+      table.load[static_cast<int>(dtype)](in, n, values);
+    }
+    for (std::size_t i = n; i < padded; ++i) values[i] = 0.0f;
+    quantize(values, padded, params, lanes);
+  }
+  return padded / per_lane;
+}
+
+void Codec::decode(Dtype dtype, const std::uint8_t* lanes, std::size_t n, std::uint32_t code,
+                   bool average, void* out) const {
+  const Kernels& table = kernels();
+  const Magnitude m = magnitude_of(code);
+  DequantizeParams params;
+  params.offset = static_cast<std::uint32_t>(workers_ * level_);  // nL <= 2^31 - 1
+  if (field_ == Field::F32) {
+    // Exact in double: 32-bit integers times a power of two; so float is the only rounding.
+    params.scale = std::ldexp(1.0, m.exponent - level_exponent_);
+    params.divisor = average ? static_cast<double>(workers_) : 1.0;
+    if (std::has_single_bit(workers_)) {
+      params.scale /= params.divisor;
+      params.divisor = 1.0;
+    }
+  } else {
+    // M / L, or M / (nL): both products are exact integers, so the scale is rounded once.
+    const double divisor =
+        static_cast<double>(level_) * (average ? static_cast<double>(workers_) : 1.0);
+    params.scale = static_cast<double>(std::bit_cast<float>(code)) / divisor;
+    params.divisor = 1.0;
+  }
+
+  const std::size_t per_lane = fields_per_lane(field_);
+  const std::size_t padded = (n + per_lane - 1) / per_lane * per_lane;
+  const auto dequantize = table.dequantize[static_cast<int>(field_)];
+  if (dtype == Dtype::Float32 && padded == n) {
+    dequantize(lanes, n, params, static_cast<float*>(out));
+    return;
+  }
+  alignas(64) float values[kMaxRun];
+  dequantize(lanes, padded, params, values);
+  if (dtype == Dtype::Float32) {
+    std::memcpy(out, values, n * sizeof(float));
+  } else {
+    table.store[static_cast<int>(dtype)](values, n, out);
+  }
+}
+
+void Codec::fill_unsent(Dtype dtype, std::uint32_t code, void* out, std::size_t n) {
+  if (code == 0) {
+    std::memset(out, 0, n * size_of(dtype));
+    return;
+  }
+  auto* bytes = static_cast<unsigned char*>(out);
+  if (dtype == Dtype::Float32) {
+    const std::uint32_t nan = 0x7fc00000u;
+    for (std::size_t i = 0; i < n; ++i) std::memcpy(bytes + 4 * i, &nan, 4);
+  } else {
+    const std::uint16_t nan = dtype == Dtype::Float16 ? 0x7e00u : 0x7fc0u;
+    for (std::size_t i = 0; i < n; ++i) std::memcpy(bytes + 2 * i, &nan, 2);
+  }
+}
+
+}  // namespace wiresum

@@ -1,0 +1,75 @@
+// One collective on its way through both streams, and the blocks whose exponents are agreed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "codec.hpp"
+
+namespace wiresum {
+
+struct Collective {
+  std::uint64_t ticket = 0;
+  std::uint64_t sequence = 0;  // the same on all ranks; part of the fingerprint
+  std::byte* data = nullptr;
+  std::uint64_t count = 0;
+  Dtype dtype = Dtype::Float32;
+  bool average = false;
+
+  std::uint64_t blocks = 0;
+  std::uint32_t exponent_fingerprint = 0;
+  std::uint32_t data_fingerprint = 0;
+
+  // exponent stream, in blocks
+  std::uint64_t exponents_opened = 0;
+  std::uint64_t exponents_agreed = 0;
+  // data stream: elements of the blocks that are sent, packed in order
+  std::uint64_t first_agreed_block = 0;  // serial number in the BlockRing
+  std::uint64_t blocks_to_send = 0;      // of those agreed so far
+  std::uint64_t elements_to_send = 0;
+  std::uint64_t elements_packed = 0;
+  std::uint64_t chunks_open = 0;
+  bool finished = false;
+
+  bool all_agreed() const { return exponents_agreed == blocks; }
+  bool all_packed() const { return all_agreed() && elements_packed == elements_to_send; }
+  bool complete() const { return all_packed() && chunks_open == 0; }
+
+  std::size_t elements_of(std::uint64_t block) const {
+    return static_cast<std::size_t>(block + 1 < blocks ? kBlock : count - block * kBlock);
+  }
+  std::byte* address_of(std::uint64_t block) const {
+    return data + block * kBlock * size_of(dtype);
+  }
+};
+
+// Blocks that are sent, in the order in which they are packed, from the agreement on their exponent
+// until the sums have come back. Bounded: exponents go no further ahead than there is room here.
+class BlockRing {
+ public:
+  struct Entry {
+    std::byte* data;
+    std::uint32_t code;
+    std::uint32_t elements;
+  };
+
+  explicit BlockRing(std::size_t capacity) : entries_(capacity) {}  // a power of two
+
+  std::uint64_t head() const { return head_; }
+  std::uint64_t size() const { return head_ - tail_; }
+  std::uint64_t capacity() const { return entries_.size(); }
+  void push(const Entry& entry) { entries_[head_++ & (entries_.size() - 1)] = entry; }
+  const Entry& operator[](std::uint64_t serial) const {
+    return entries_[serial & (entries_.size() - 1)];
+  }
+  void release_before(std::uint64_t serial) { tail_ = serial; }
+
+ private:
+  std::vector<Entry> entries_;
+  std::uint64_t head_ = 0;
+  std::uint64_t tail_ = 0;
+};
+
+}  // namespace wiresum

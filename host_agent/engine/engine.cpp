@@ -1,0 +1,265 @@
+// The face of the engine: construction, the queues in and out, closing.
+#include "engine.hpp"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+namespace wiresum {
+namespace {
+
+[[noreturn]] void refuse(const std::string& line) { throw EngineError(ErrorKind::Engine, line); }
+
+Nanoseconds nanoseconds(double seconds) { return static_cast<Nanoseconds>(seconds * 1e9); }
+
+void check(const Lease& lease, const EngineOptions& options) {
+  if (lease.workers == 0 || lease.rank >= lease.workers) {
+    refuse("rank " + std::to_string(lease.rank) + " is not one of " +
+           std::to_string(lease.workers) + " workers");
+  }
+  if (lease.epoch == 0) refuse("epoch 0 is never used");
+  if (lease.slots < 4 || lease.slots > 65536) {
+    refuse(std::to_string(lease.slots) + " slots: a lease has 4 to 65536 of them");
+  }
+  // A UDP datagram must hold the chunk.
+  if (lease.lanes == 0 || lease.lanes > 16000) {
+    refuse(std::to_string(lease.lanes) + " lanes: a chunk has 1 to 16000 of them");
+  }
+  if (!parse_field(lease.field)) {
+    refuse("field " + std::to_string(lease.field) + ": fields have 32, 16 or 8 bits");
+  }
+  for (const double seconds : {options.timeout_s, options.switch_timeout_s, options.rto_initial_s,
+                               options.rto_min_s, options.rto_max_s, options.poll_max_s}) {
+    if (!(seconds > 0) || seconds > 1e6) refuse("a time limit is not between 0 and 1000000 s");
+  }
+  if (options.rto_min_s > options.rto_max_s) refuse("rto_min_s exceeds rto_max_s");
+  if (options.first_position > std::uint64_t{1} << 62) refuse("first_position exceeds 2^62");
+}
+
+Lease checked(const Lease& lease, const EngineOptions& options) {
+  check(lease, options);
+  return lease;
+}
+
+// E slots for exponents; an even number for either stream.
+std::uint32_t exponent_slots(std::uint32_t slots) { return std::max(2u, slots / 8 / 2 * 2); }
+
+StreamConfig stream_config(const Lease& lease, const EngineOptions& options, bool exponents) {
+  const std::uint32_t first = exponent_slots(lease.slots);
+  return {.name = exponents ? "exponent" : "data",
+          .op = exponents ? packet::Op::kMax : packet::Op::kSum,
+          .slot_base = exponents ? 0 : first,
+          .slot_count = exponents ? first : (lease.slots - first) / 2 * 2,
+          .window = options.window,
+          .first_position = options.first_position,
+          .lanes = lease.lanes,
+          .job = lease.job,
+          .epoch = lease.epoch,
+          .key = lease.key,
+          .rto_initial = nanoseconds(options.rto_initial_s),
+          .rto_min = nanoseconds(options.rto_min_s),
+          .rto_max = nanoseconds(options.rto_max_s),
+          .poll_max = nanoseconds(options.poll_max_s)};
+}
+
+// Room for what the data window holds, and for exponents that run ahead of it.
+std::size_t ring_capacity(std::size_t window, std::size_t elements_per_chunk, std::size_t lanes) {
+  constexpr std::size_t kAhead = 16384;  // blocks: 16 MiB of float32
+  const std::size_t in_window = window * (elements_per_chunk / kBlock + 1);
+  return std::bit_ceil(std::max(kAhead, in_window + 4 * lanes));
+}
+
+sockaddr_in switch_address(const Lease& lease) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(lease.switch_udp_port);
+  if (lease.switch_udp_port == 0 ||
+      inet_pton(AF_INET, lease.switch_ip.c_str(), &address.sin_addr) != 1) {
+    refuse("switch address " + lease.switch_ip + ":" + std::to_string(lease.switch_udp_port) +
+           " is not an IPv4 address and a port");
+  }
+  return address;
+}
+
+}  // namespace
+
+Engine::Engine(int fd, const Lease& lease, const EngineOptions& options)
+    : lease_(checked(lease, options)),
+      options_(options),
+      codec_(lease.workers, *parse_field(lease.field)),
+      process_(getpid()),
+      exponents_(stream_config(lease, options, true), stats_, stats_.exponent_contributions,
+                 stats_.exponent_results),
+      data_(stream_config(lease, options, false), stats_, stats_.data_contributions,
+            stats_.data_results),
+      elements_per_chunk_(lease.lanes * fields_per_lane(codec_.field())),
+      ring_(ring_capacity(data_.window(), elements_per_chunk_, lease.lanes)) {
+  const sockaddr_in peer = switch_address(lease);
+  sockaddr_in own{};
+  socklen_t length = sizeof(own);
+  int type = 0;
+  socklen_t type_length = sizeof(type);
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&own), &length) != 0 ||
+      getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_length) != 0 || own.sin_family != AF_INET ||
+      type != SOCK_DGRAM || own.sin_port == 0) {
+    refuse("file descriptor " + std::to_string(fd) + " is not a bound IPv4 UDP socket");
+  }
+  const int duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+  if (duplicate < 0) refuse(std::string("the socket cannot be duplicated: ") + strerror(errno));
+  transport_ = std::make_unique<Transport>(duplicate, peer, Header::kBytes + 4 * lease.lanes,
+                                           TransportOptions{options.gso, options.gro}, stats_);
+  wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (wake_fd_ < 0) refuse(std::string("no eventfd: ") + strerror(errno));
+
+  // The process's signals belong to the threads that were there before.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  try {
+    thread_ = std::thread([this] { run(); });
+  } catch (...) {
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    ::close(wake_fd_);
+    throw;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+Engine::~Engine() {
+  close();
+  if (wake_fd_ >= 0) ::close(wake_fd_);
+}
+
+void Engine::wake() {
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const auto written = write(wake_fd_, &one, sizeof(one));
+}
+
+std::uint64_t Engine::all_reduce(void* data, std::uint64_t count, Dtype dtype, bool average) {
+  if (data == nullptr && count != 0) refuse("all_reduce of a null address");
+  if (count > std::uint64_t{1} << 48) refuse("all_reduce of more than 2^48 elements");
+  auto collective = std::make_unique<Collective>();
+  collective->data = static_cast<std::byte*>(data);
+  collective->count = count;
+  collective->dtype = dtype;
+  collective->average = average;
+  collective->blocks = (count + kBlock - 1) / kBlock;
+
+  std::uint64_t ticket;
+  {
+    const std::lock_guard lock(mutex_);
+    if (getpid() != process_) {
+      throw EngineError(ErrorKind::Closed,
+                        "the engine belongs to the process that made it, not to its forks");
+    }
+    if (failure_) {
+      throw EngineError(ErrorKind::Closed, "the engine is closed: " + failure_->line);
+    }
+    ticket = next_ticket_++;
+    collective->ticket = ticket;
+    pending_.push_back(ticket);
+    submitted_.push_back(std::move(collective));
+    has_submissions_.store(true, std::memory_order_release);
+  }
+  wake();
+  return ticket;
+}
+
+std::vector<Completion> Engine::poll(double timeout_s) {
+  std::unique_lock lock(mutex_);
+  const auto limit = std::chrono::duration<double>(std::clamp(timeout_s, 0.0, 1e6));
+  completed_.wait_for(lock, limit, [this] { return !completions_.empty() || closed_.load(); });
+  std::vector<Completion> taken(std::make_move_iterator(completions_.begin()),
+                                std::make_move_iterator(completions_.end()));
+  completions_.clear();
+  return taken;
+}
+
+std::optional<Completion> Engine::wait(std::uint64_t ticket, double timeout_s) {
+  std::unique_lock lock(mutex_);
+  const auto find = [&] {
+    return std::find_if(completions_.begin(), completions_.end(),
+                        [&](const Completion& each) { return each.ticket == ticket; });
+  };
+  const auto gone = [&] {  // neither pending nor there: never given, or taken by another call
+    return find() == completions_.end() &&
+           !std::binary_search(pending_.begin(), pending_.end(), ticket);
+  };
+  const auto limit = std::chrono::duration<double>(std::clamp(timeout_s, 0.0, 1e6));
+  completed_.wait_for(lock, limit, [&] { return find() != completions_.end() || gone(); });
+  const auto found = find();
+  if (found == completions_.end()) {
+    if (gone()) refuse("ticket " + std::to_string(ticket) + " is unknown or was taken already");
+    return std::nullopt;
+  }
+  Completion taken = std::move(*found);
+  completions_.erase(found);
+  return taken;
+}
+
+void Engine::complete(std::uint64_t ticket, const Failure* failure) {
+  const std::lock_guard lock(mutex_);
+  Completion completion;
+  completion.ticket = ticket;
+  if (failure != nullptr) {
+    completion.failed = true;
+    completion.kind = failure->kind;
+    completion.error = failure->line;
+  }
+  completions_.push_back(std::move(completion));
+  const auto at = std::lower_bound(pending_.begin(), pending_.end(), ticket);
+  if (at != pending_.end() && *at == ticket) pending_.erase(at);
+  completed_.notify_all();
+}
+
+void Engine::close() {
+  const std::lock_guard closing(closing_);
+  if (closed_.load()) return;
+  if (getpid() != process_) {  // in a fork: there is no thread here to end
+    closed_.store(true);
+    if (thread_.joinable()) thread_.detach();
+    return;
+  }
+  stop_.store(true);
+  wake();
+  if (thread_.joinable()) thread_.join();
+  fail(ErrorKind::Closed, "the engine was closed while the collective was queued");
+  transport_.reset();
+  const std::lock_guard lock(mutex_);
+  closed_.store(true);
+  completed_.notify_all();
+}
+
+void Engine::fail(ErrorKind kind, const std::string& line) {
+  Failure failure{kind, line};
+  std::deque<std::unique_ptr<Collective>> late;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!failure_) {
+      failure_ = failure;
+    } else {
+      failure = *failure_;
+    }
+    late.swap(submitted_);
+    has_submissions_.store(false, std::memory_order_release);
+  }
+  stopped_ = true;
+  for (const auto& collective : active_) {
+    if (!collective->finished) complete(collective->ticket, &failure);
+  }
+  for (const auto& collective : late) complete(collective->ticket, &failure);
+  active_.clear();
+  exponent_cursor_ = data_cursor_ = 0;
+}
+
+}  // namespace wiresum

@@ -1,0 +1,312 @@
+// The engine's thread: what it does with submissions, replies and time.
+#include <arpa/inet.h>
+#include <poll.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "engine.hpp"
+#include "fingerprint.hpp"
+
+namespace wiresum {
+namespace {
+
+// Work per turn of the loop, so that replies are never left lying for long.
+constexpr int kReceiveBatches = 4;
+constexpr int kDataChunksPerTurn = 64;
+
+Nanoseconds monotonic_now() {
+  timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return time.tv_sec * 1'000'000'000 + time.tv_nsec;
+}
+
+}  // namespace
+
+void Engine::run() {
+  const DefaultFloatEnvironment arithmetic;
+  while (!stop_.load(std::memory_order_acquire)) {
+    const Nanoseconds now = monotonic_now();
+    bool busy = false;
+    if (has_submissions_.load(std::memory_order_acquire)) busy |= take_submissions(now);
+    busy |= receive(now);
+    if (!stopped_) {
+      exponents_.tick(now);
+      data_.tick(now);
+      busy |= pump(now);
+      check_limits(now);
+    }
+    publish();
+    if (!busy) sleep(now);
+  }
+}
+
+bool Engine::take_submissions(Nanoseconds now) {
+  std::deque<std::unique_ptr<Collective>> taken;
+  {
+    const std::lock_guard lock(mutex_);
+    taken.swap(submitted_);
+    has_submissions_.store(false, std::memory_order_release);
+  }
+  if (!outstanding()) last_heard_ = last_progress_ = now;
+  for (auto& collective : taken) {
+    collective->sequence = sequence_++;
+    const auto print = [&](const StreamConfig& stream) {
+      return fingerprint({collective->sequence, collective->count,
+                          static_cast<std::uint64_t>(collective->dtype), bits_of(codec_.field()),
+                          kBlock, collective->average ? 1u : 0u,
+                          static_cast<std::uint64_t>(stream.op)});
+    };
+    collective->exponent_fingerprint = print(exponents_.config());
+    collective->data_fingerprint = print(data_.config());
+    stats_.collectives.add();
+    stats_.elements.add(collective->count);
+    active_.push_back(std::move(collective));
+    if (active_.back()->blocks == 0) finish_if_complete(*active_.back());
+  }
+  return true;
+}
+
+// -- sending
+
+bool Engine::pump(Nanoseconds now) {
+  if (transport_->wants_write()) return false;
+  bool busy = exponents_.anything_to_send() || data_.anything_to_send();
+  // One exponent chunk opens the way for many data chunks: they take turns, so that the first data
+  // leave early and the block is still in the cache when it is quantized.
+  if (open_exponents()) busy = true;
+  if (!exponents_.flush(*transport_, now)) return busy;
+  int opened = 0;
+  while (opened < kDataChunksPerTurn && open_data()) ++opened;
+  data_.flush(*transport_, now);
+  return busy || opened > 0;
+}
+
+bool Engine::open_exponents() {
+  while (exponent_cursor_ < active_.size() &&
+         active_[exponent_cursor_]->exponents_opened == active_[exponent_cursor_]->blocks) {
+    ++exponent_cursor_;
+  }
+  if (exponent_cursor_ == active_.size() || !exponents_.room()) return false;
+  Collective& collective = *active_[exponent_cursor_];
+  const std::uint64_t first = collective.exponents_opened;
+  const auto blocks =
+      static_cast<std::uint32_t>(std::min<std::uint64_t>(lease_.lanes, collective.blocks - first));
+  if (ring_.size() + blocks_in_agreement_ + blocks > ring_.capacity()) return false;
+
+  const Chunk& chunk =
+      exponents_.open({&collective, first, blocks}, collective.exponent_fingerprint);
+  std::uint8_t* lanes = exponents_.lanes(chunk);
+  for (std::uint32_t i = 0; i < blocks; ++i) {
+    const std::uint64_t block = first + i;
+    store_big_endian(lanes + 4 * i, Codec::exponent(collective.dtype, collective.address_of(block),
+                                                    collective.elements_of(block)));
+  }
+  std::memset(lanes + 4 * blocks, 0, 4 * (lease_.lanes - blocks));
+  collective.exponents_opened += blocks;
+  blocks_in_agreement_ += blocks;
+  return true;
+}
+
+bool Engine::open_data() {
+  while (data_cursor_ < active_.size() && active_[data_cursor_]->all_packed()) ++data_cursor_;
+  if (data_cursor_ == active_.size() || !data_.room()) return false;
+  Collective& collective = *active_[data_cursor_];
+  const std::uint64_t first = collective.elements_packed;
+  const std::uint64_t ready = collective.elements_to_send - first;
+  // A chunk that is not full must be the last one: its numbering must not depend on timing.
+  if (ready == 0 || (ready < elements_per_chunk_ && !collective.all_agreed())) return false;
+  const auto elements =
+      static_cast<std::uint32_t>(std::min<std::uint64_t>(ready, elements_per_chunk_));
+
+  const Chunk& chunk = data_.open({&collective, first, elements}, collective.data_fingerprint);
+  std::uint8_t* lanes = data_.lanes(chunk);
+  std::size_t written = 0;
+  for (std::uint32_t done = 0; done < elements;) {
+    const std::uint64_t at = first + done;
+    const BlockRing::Entry& block = ring_[collective.first_agreed_block + at / kBlock];
+    const std::size_t offset = at % kBlock;
+    const std::size_t n = std::min<std::size_t>(kBlock - offset, elements - done);
+    written += codec_.encode(collective.dtype, block.data + offset * size_of(collective.dtype), n,
+                             block.code, lanes + 4 * written);
+    done += static_cast<std::uint32_t>(n);
+  }
+  for (; written < lease_.lanes; ++written)
+    store_big_endian(lanes + 4 * written, codec_.zero_lane());
+  collective.elements_packed += elements;
+  ++collective.chunks_open;
+  return true;
+}
+
+// -- receiving
+
+bool Engine::receive(Nanoseconds now) {
+  bool any = false;
+  for (int i = 0; i < kReceiveBatches; ++i) {
+    const std::size_t taken = transport_->receive(
+        [&](const std::uint8_t* data, std::size_t bytes) { handle_datagram(data, bytes, now); });
+    if (taken == 0) break;
+    any = true;
+  }
+  if (any && !stopped_) {
+    exponents_.advance([this](const Chunk& chunk) { agree(chunk); });
+    data_.advance([this](const Chunk& chunk) { release(chunk); });
+    while (!active_.empty() && active_.front()->finished) {
+      active_.pop_front();
+      if (exponent_cursor_ > 0) --exponent_cursor_;
+      if (data_cursor_ > 0) --data_cursor_;
+    }
+  }
+  return any;
+}
+
+void Engine::handle_datagram(const std::uint8_t* data, std::size_t bytes, Nanoseconds now) {
+  if (stopped_) return;
+  if (bytes < Header::kBytes) return stats_.drops_length.add();
+  const Header header = Header::read(data);
+  if (header.version != packet::kVersion || header.flags != 0) return stats_.drops_version.add();
+  const auto kind = static_cast<packet::Kind>(header.kind);
+  if (kind != packet::Kind::kResult && kind != packet::Kind::kWait &&
+      kind != packet::Kind::kMismatch) {
+    return stats_.drops_kind.add();
+  }
+  if (header.key != lease_.key) return stats_.drops_key.add();
+  if (header.job != lease_.job) return stats_.drops_job.add();
+  if (header.epoch != lease_.epoch) return stats_.drops_epoch.add();
+  const std::uint32_t data_base = data_.config().slot_base;
+  if (header.slot >= data_base + data_.config().slot_count) return stats_.drops_slot.add();
+  Stream& stream = header.slot < data_base ? exponents_ : data_;
+
+  const std::uint8_t* payload = data + Header::kBytes;
+  Chunk* chunk = nullptr;
+  switch (stream.receive(header, bytes - Header::kBytes, payload, now, chunk)) {
+    case ReplyOutcome::Result:
+      last_heard_ = last_progress_ = now;
+      transport_->path_works();
+      if (&stream == &exponents_) {
+        apply_exponents(*chunk, payload);
+      } else {
+        apply_data(*chunk, payload);
+      }
+      break;
+    case ReplyOutcome::Wait:
+      last_heard_ = now;
+      transport_->path_works();
+      break;
+    case ReplyOutcome::Mismatch:
+      fail_mismatch(stream, *chunk, header, load_big_endian<std::uint64_t>(payload));
+      break;
+    case ReplyOutcome::Ignored:
+      break;
+  }
+}
+
+// Exponents are agreed in the order of their chunks (they number the data): keep them until then in
+// the send buffer, which a chunk with a result needs no more.
+void Engine::apply_exponents(const Chunk& chunk, const std::uint8_t* lanes) {
+  std::memcpy(exponents_.lanes(chunk), lanes, 4 * std::size_t{chunk.cargo.count});
+}
+
+void Engine::agree(const Chunk& chunk) {
+  Collective& collective = *chunk.cargo.collective;
+  const std::uint8_t* lanes = exponents_.lanes(chunk);
+  if (chunk.cargo.first == 0) collective.first_agreed_block = ring_.head();
+  for (std::uint32_t i = 0; i < chunk.cargo.count; ++i) {
+    const std::uint64_t block = chunk.cargo.first + i;
+    const auto code = load_big_endian<std::uint32_t>(lanes + 4 * i);
+    const std::size_t elements = collective.elements_of(block);
+    std::byte* address = collective.address_of(block);
+    if (is_sent(code)) {
+      ring_.push({address, code, static_cast<std::uint32_t>(elements)});
+      ++collective.blocks_to_send;
+      collective.elements_to_send += elements;
+      stats_.blocks_sent.add();
+    } else {
+      Codec::fill_unsent(collective.dtype, code, address, elements);
+      (code == 0 ? stats_.blocks_zero : stats_.blocks_nonfinite).add();
+    }
+  }
+  collective.exponents_agreed += chunk.cargo.count;
+  blocks_in_agreement_ -= chunk.cargo.count;
+  finish_if_complete(collective);
+}
+
+void Engine::apply_data(const Chunk& chunk, const std::uint8_t* lanes) {
+  Collective& collective = *chunk.cargo.collective;
+  const std::size_t per_lane = fields_per_lane(codec_.field());
+  for (std::uint32_t done = 0; done < chunk.cargo.count;) {
+    const std::uint64_t at = chunk.cargo.first + done;
+    const BlockRing::Entry& block = ring_[collective.first_agreed_block + at / kBlock];
+    const std::size_t offset = at % kBlock;
+    const std::size_t n = std::min<std::size_t>(kBlock - offset, chunk.cargo.count - done);
+    codec_.decode(collective.dtype, lanes + 4 * (done / per_lane), n, block.code,
+                  collective.average, block.data + offset * size_of(collective.dtype));
+    done += static_cast<std::uint32_t>(n);
+  }
+}
+
+// Chunks leave the window in order, so all blocks before the last whole one here are done with.
+void Engine::release(const Chunk& chunk) {
+  Collective& collective = *chunk.cargo.collective;
+  const std::uint64_t end = chunk.cargo.first + chunk.cargo.count;
+  const bool last = collective.all_packed() && end == collective.elements_to_send;
+  ring_.release_before(collective.first_agreed_block +
+                       (last ? collective.blocks_to_send : end / kBlock));
+  --collective.chunks_open;
+  finish_if_complete(collective);
+}
+
+void Engine::finish_if_complete(Collective& collective) {
+  if (collective.finished || !collective.complete()) return;
+  collective.finished = true;
+  complete(collective.ticket, nullptr);
+}
+
+// -- time
+
+void Engine::check_limits(Nanoseconds now) {
+  if (!outstanding()) return;
+  if (now - last_heard_ > static_cast<Nanoseconds>(options_.switch_timeout_s * 1e9)) {
+    fail_unreachable();
+  } else if (now - last_progress_ > static_cast<Nanoseconds>(options_.timeout_s * 1e9)) {
+    fail_timeout(now);
+  }
+}
+
+void Engine::sleep(Nanoseconds now) {
+  Nanoseconds until = now + 1'000'000'000;
+  if (!stopped_) {
+    for (const Stream* stream : {&exponents_, &data_}) {
+      if (const auto deadline = stream->deadline()) until = std::min(until, *deadline);
+    }
+    if (outstanding()) {
+      until =
+          std::min(until, last_heard_ + static_cast<Nanoseconds>(options_.switch_timeout_s * 1e9));
+      until = std::min(until, last_progress_ + static_cast<Nanoseconds>(options_.timeout_s * 1e9));
+    }
+  }
+  const Nanoseconds span = std::max<Nanoseconds>(until - now, 0) + 1;
+  const timespec timeout{.tv_sec = span / 1'000'000'000, .tv_nsec = span % 1'000'000'000};
+  const short wanted = transport_->wants_write() ? POLLIN | POLLOUT : POLLIN;
+  pollfd sources[] = {{transport_->fd(), wanted, 0}, {wake_fd_, POLLIN, 0}};
+  if (ppoll(sources, 2, &timeout, nullptr) <= 0) return;
+  if (sources[0].revents & POLLOUT) transport_->writable();
+  if (sources[0].revents & POLLERR) {
+    transport_->drain_errors();
+    transport_->writable();
+  }
+  if (sources[1].revents & POLLIN) {
+    std::uint64_t count;
+    [[maybe_unused]] const auto bytes = read(wake_fd_, &count, sizeof(count));
+  }
+}
+
+void Engine::publish() {
+  stats_.window.set(data_.congestion_window());
+  stats_.exponent_window.set(exponents_.congestion_window());
+  stats_.rtt_ns.set(static_cast<std::uint64_t>(data_.rtt().srtt()));
+  stats_.rto_ns.set(static_cast<std::uint64_t>(data_.rtt().rto()));
+}
+
+}  // namespace wiresum

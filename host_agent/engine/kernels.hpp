@@ -1,0 +1,55 @@
+// The codec's inner loops, one table of them per instruction set. Every table gives bitwise the
+// same results: integer arithmetic, single-rounding float operations, no contraction.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace wiresum {
+
+enum class Dtype : std::uint8_t { Float32 = 0, Float16 = 1, Bfloat16 = 2 };
+inline constexpr int kDtypes = 3;
+
+// Index of a field width in the tables.
+enum class Field : std::uint8_t { F32 = 0, F16 = 1, F8 = 2 };
+inline constexpr int kFields = 3;
+
+// x -> u: y = (x * a) * b, clamped to +-limit, rounded to nearest even, + offset.
+struct QuantizeParams {
+  float a;
+  float b;
+  float limit;
+  std::uint32_t offset;
+};
+
+// u -> x: ((u - offset) * scale) / divisor in double, then one rounding to float.
+struct DequantizeParams {
+  double scale;
+  double divisor;  // 1: no division
+  std::uint32_t offset;
+};
+
+struct Kernels {
+  const char* name;
+
+  // Largest bit pattern of |x| over n elements, as float32 bits.
+  std::uint32_t (*max_bits[kDtypes])(const void* in, std::size_t n);
+  // To and from float32; [Float32] is not used.
+  void (*load[kDtypes])(const void* in, std::size_t n, float* out);
+  void (*store[kDtypes])(const float* in, std::size_t n, void* out);
+  // n is a multiple of the elements per lane and at most kMaxRun; lanes are big-endian.
+  void (*quantize[kFields])(const float* in, std::size_t n, const QuantizeParams& params,
+                            std::uint8_t* lanes);
+  void (*dequantize[kFields])(const std::uint8_t* lanes, std::size_t n,
+                              const DequantizeParams& params, float* out);
+};
+
+inline constexpr std::size_t kMaxRun = 256;
+
+extern const Kernels kKernelsBaseline;
+#if defined(WIRESUM_X86_KERNELS)
+extern const Kernels kKernelsAvx2;
+extern const Kernels kKernelsAvx512;
+#endif
+
+}  // namespace wiresum

@@ -1,0 +1,150 @@
+// Bodies of the codec's inner loops. A kernels_*.cpp defines WIRESUM_KERNELS (the table's name) and
+// WIRESUM_KERNELS_NAME and includes this file; CMake compiles each for its instruction set.
+//
+// Everything is in an unnamed namespace and nothing of the standard library is called: an inline
+// function compiled here for AVX-512 must never be the copy that the linker keeps for all.
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels.hpp"
+
+namespace wiresum {
+namespace {
+
+#include "half.inl"
+#include "lanes.inl"
+
+// Round to nearest even, as an integer. Without SSE4.1 there is no instruction for it: adding and
+// taking away 2^23 rounds what is smaller, and from 2^23 on a float is an integer already.
+inline std::int32_t round_to_int(float value) {
+#if defined(__x86_64__) && !defined(__SSE4_1__)
+  const float magic = as_float(0x4b000000u | (as_bits(value) & 0x80000000u));
+  const float rounded = (value + magic) - magic;
+  const bool is_integer = (as_bits(value) & 0x7fffffffu) >= 0x4b000000u;
+  return static_cast<std::int32_t>(is_integer ? value : rounded);
+#else
+  return static_cast<std::int32_t>(__builtin_rintf(value));
+#endif
+}
+
+std::uint32_t max_bits_float32(const void* in, std::size_t n) {
+  const auto* bytes = static_cast<const unsigned char*>(in);
+  std::int32_t best = 0;  // signed: SSE4.1 and AVX have it, and |x| never has the top bit set
+  for (std::size_t i = 0; i < n; ++i) {
+    std::int32_t bits;
+    std::memcpy(&bits, bytes + 4 * i, 4);
+    bits &= 0x7fffffff;
+    best = bits > best ? bits : best;
+  }
+  return static_cast<std::uint32_t>(best);
+}
+
+std::int32_t max_bits_16(const void* in, std::size_t n) {
+  const auto* bytes = static_cast<const unsigned char*>(in);
+  std::int16_t best = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    std::int16_t bits;
+    std::memcpy(&bits, bytes + 2 * i, 2);
+    bits = static_cast<std::int16_t>(bits & 0x7fff);
+    best = bits > best ? bits : best;
+  }
+  return best;
+}
+
+// Both conversions are monotone, so the largest half has the largest float.
+std::uint32_t max_bits_float16(const void* in, std::size_t n) {
+  return float16_to_bits(static_cast<std::uint32_t>(max_bits_16(in, n)));
+}
+
+std::uint32_t max_bits_bfloat16(const void* in, std::size_t n) {
+  return static_cast<std::uint32_t>(max_bits_16(in, n)) << 16;
+}
+
+void load_float16(const void* in, std::size_t n, float* out) {
+  const auto* bytes = static_cast<const unsigned char*>(in);
+  for (std::size_t i = 0; i < n; ++i) {
+    std::uint16_t half;
+    std::memcpy(&half, bytes + 2 * i, 2);
+    out[i] = as_float(float16_to_bits(half));
+  }
+}
+
+void load_bfloat16(const void* in, std::size_t n, float* out) {
+  const auto* bytes = static_cast<const unsigned char*>(in);
+  for (std::size_t i = 0; i < n; ++i) {
+    std::uint16_t half;
+    std::memcpy(&half, bytes + 2 * i, 2);
+    out[i] = as_float(static_cast<std::uint32_t>(half) << 16);
+  }
+}
+
+void store_float16(const float* in, std::size_t n, void* out) {
+  auto* bytes = static_cast<unsigned char*>(out);
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto half = static_cast<std::uint16_t>(bits_to_float16(as_bits(in[i])));
+    std::memcpy(bytes + 2 * i, &half, 2);
+  }
+}
+
+void store_bfloat16(const float* in, std::size_t n, void* out) {
+  auto* bytes = static_cast<unsigned char*>(out);
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto half = static_cast<std::uint16_t>(bits_to_bfloat16(as_bits(in[i])));
+    std::memcpy(bytes + 2 * i, &half, 2);
+  }
+}
+
+template <int kBits>
+void quantize(const float* in, std::size_t n, const QuantizeParams& params, std::uint8_t* lanes) {
+  const float a = params.a;
+  const float b = params.b;
+  const float high = params.limit;
+  const float low = -params.limit;
+  const std::uint32_t offset = params.offset;
+  std::uint32_t fields[kMaxRun];
+  for (std::size_t i = 0; i < n; ++i) {
+    float y = (in[i] * a) * b;
+    // A tensor written to while it is being reduced must not wrap either: NaN becomes `high`.
+    y = y < high ? y : high;
+    y = y > low ? y : low;
+    fields[i] = static_cast<std::uint32_t>(round_to_int(y)) + offset;
+  }
+  pack<kBits>(fields, n, lanes);
+}
+
+template <int kBits>
+void dequantize(const std::uint8_t* lanes, std::size_t n, const DequantizeParams& params,
+                float* out) {
+  std::uint32_t fields[kMaxRun];
+  unpack<kBits>(lanes, n, fields);
+  const std::uint32_t offset = params.offset;
+  const double scale = params.scale;
+  if (params.divisor == 1.0) {
+    for (std::size_t i = 0; i < n; ++i) {
+      const auto sum = static_cast<std::int32_t>(fields[i] - offset);
+      out[i] = static_cast<float>(static_cast<double>(sum) * scale);
+    }
+    return;
+  }
+  const double divisor = params.divisor;
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto sum = static_cast<std::int32_t>(fields[i] - offset);
+    out[i] = static_cast<float>(static_cast<double>(sum) * scale / divisor);
+  }
+}
+
+}  // namespace
+
+const Kernels WIRESUM_KERNELS = {
+    .name = WIRESUM_KERNELS_NAME,
+    .max_bits = {max_bits_float32, max_bits_float16, max_bits_bfloat16},
+    .load = {nullptr, load_float16, load_bfloat16},
+    .store = {nullptr, store_float16, store_bfloat16},
+    .quantize = {quantize<32>, quantize<16>, quantize<8>},
+    .dequantize = {dequantize<32>, dequantize<16>, dequantize<8>},
+};
+
+}  // namespace wiresum

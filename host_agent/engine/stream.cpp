@@ -1,0 +1,234 @@
+#include "stream.hpp"
+
+#include <algorithm>
+
+namespace wiresum {
+namespace {
+
+// Datagrams may overtake each other by this many before the overtaken one counts as lost.
+constexpr std::uint64_t kReordering = 3;
+// Chunks that ask after a timeout. A straggler holds up all of them: asking for a few is enough.
+constexpr std::uint32_t kProbes = 4;
+
+}  // namespace
+
+Stream::Stream(const StreamConfig& config, Stats& stats, Counter& first_sends, Counter& applied)
+    : config_(config),
+      stats_(stats),
+      first_sends_(first_sends),
+      applied_(applied),
+      chunk_bytes_(Header::kBytes + 4 * config.lanes),
+      window_(config.window == 0 ? config.slot_count / 2
+                                 : std::min(config.window, config.slot_count / 2)),
+      chunks_(window_),
+      buffers_(window_ * chunk_bytes_),
+      base_(config.first_position),
+      unsent_(config.first_position),
+      next_(config.first_position),
+      congestion_(window_),
+      rtt_(config.rto_initial, config.rto_min, config.rto_max) {
+  outgoing_.reserve(2 * window_);
+  resend_.reserve(window_);
+}
+
+Chunk& Stream::open(const Cargo& cargo, std::uint32_t fingerprint) {
+  Chunk& chunk = at(next_);
+  chunk = Chunk{.cargo = cargo, .position = next_, .fingerprint = fingerprint};
+  const Header header{.version = static_cast<std::uint8_t>(packet::kVersion),
+                      .kind = static_cast<std::uint8_t>(packet::Kind::kContribution),
+                      .op = static_cast<std::uint8_t>(config_.op),
+                      .flags = 0,
+                      .job = config_.job,
+                      .slot = static_cast<std::uint16_t>(slot_of(next_)),
+                      .epoch = config_.epoch,
+                      .chunk = static_cast<std::uint32_t>(next_),
+                      .key = config_.key,
+                      .fingerprint = fingerprint};
+  header.write(buffer(next_));
+  ++next_;
+  ++in_flight_;
+  return chunk;
+}
+
+void Stream::mark_sent(Chunk& chunk, Nanoseconds now) {
+  chunk.send_serial = ++send_serial_;
+  chunk.last_sent = now;
+  chunk.waited = false;
+}
+
+bool Stream::flush(Transport& transport, Nanoseconds now) {
+  if (!anything_to_send()) return true;
+  outgoing_.clear();
+  std::erase_if(resend_,
+                [&](std::uint64_t position) { return position < base_ || at(position).done; });
+  for (const std::uint64_t position : resend_) outgoing_.push_back(buffer(position));
+  for (std::uint64_t position = unsent_; position != next_; ++position) {
+    outgoing_.push_back(buffer(position));
+  }
+  const std::size_t sent = transport.send(outgoing_);
+
+  const std::size_t again = std::min(sent, resend_.size());
+  for (std::size_t i = 0; i < again; ++i) {
+    Chunk& chunk = at(resend_[i]);
+    chunk.queued = false;
+    ++chunk.resends;
+    mark_sent(chunk, now);
+  }
+  stats_.retransmissions.add(again);
+  resend_.erase(resend_.begin(), resend_.begin() + static_cast<std::ptrdiff_t>(again));
+  const std::size_t fresh = sent - again;
+  for (std::size_t i = 0; i < fresh; ++i) {
+    Chunk& chunk = at(unsent_++);
+    chunk.first_sent = now;
+    mark_sent(chunk, now);
+  }
+  stats_.contributions.add(fresh);
+  first_sends_.add(fresh);
+  return sent == outgoing_.size();
+}
+
+ReplyOutcome Stream::receive(const Header& header, std::size_t payload_bytes,
+                             const std::uint8_t* payload, Nanoseconds now, Chunk*& chunk) {
+  const auto kind = static_cast<packet::Kind>(header.kind);
+  const std::size_t expected =
+      kind == packet::Kind::kResult ? 4 * config_.lanes : packet::kContributorsBytes;
+  if (payload_bytes != expected) {
+    stats_.drops_length.add();
+    return ReplyOutcome::Ignored;
+  }
+  if (header.op != static_cast<std::uint8_t>(config_.op)) {
+    stats_.drops_op.add();
+    return ReplyOutcome::Ignored;
+  }
+  // The position nearest to the window's tail that has this serial number.
+  const auto ahead = static_cast<std::int32_t>(header.chunk - static_cast<std::uint32_t>(base_));
+  const auto position = static_cast<std::int64_t>(base_) + static_cast<std::int64_t>(ahead);
+  if (position < static_cast<std::int64_t>(config_.first_position) ||
+      position >= static_cast<std::int64_t>(unsent_)) {
+    stats_.drops_chunk.add();  // never sent
+    return ReplyOutcome::Ignored;
+  }
+  if (header.slot != slot_of(static_cast<std::uint64_t>(position))) {
+    stats_.drops_slot.add();
+    return ReplyOutcome::Ignored;
+  }
+  if (static_cast<std::uint64_t>(position) < base_ ||
+      at(static_cast<std::uint64_t>(position)).done) {
+    (kind == packet::Kind::kResult ? stats_.duplicates : stats_.drops_late).add();
+    return ReplyOutcome::Ignored;
+  }
+  chunk = &at(static_cast<std::uint64_t>(position));
+  if (kind == packet::Kind::kMismatch) {
+    stats_.mismatches.add();
+    return ReplyOutcome::Mismatch;
+  }
+  if (header.fingerprint != chunk->fingerprint) {
+    stats_.drops_fingerprint.add();
+    return ReplyOutcome::Ignored;
+  }
+  if (kind == packet::Kind::kResult) {
+    on_result(*chunk, now);
+    return ReplyOutcome::Result;
+  }
+
+  // WAIT: our contribution is in; somebody else's is not. Neither a loss nor a reason to hurry.
+  stats_.waits.add();
+  if (chunk->resends == 1 && !chunk->waited) rtt_.sample(now - chunk->last_sent);
+  chunk->waited = true;
+  last_wait_ = WaitReport{chunk->position, load_big_endian<std::uint64_t>(payload)};
+  straggling_since_ = now;
+  recovery_ = 0;
+  polling_ = true;
+  return ReplyOutcome::Wait;
+}
+
+void Stream::on_result(Chunk& chunk, Nanoseconds now) {
+  stats_.results.add();
+  applied_.add();
+  chunk.done = true;
+  --in_flight_;
+  last_result_ = now;
+  attempts_ = 0;
+  polling_ = false;
+  congestion_.on_result();
+  if (chunk.resends == 0) {
+    delivered_serial_ = std::max(delivered_serial_, chunk.send_serial);
+    // Karn: only a chunk sent once tells a round trip; and not where a straggler was the delay.
+    if (chunk.first_sent > straggling_since_) rtt_.sample(now - chunk.first_sent);
+  } else if (!chunk.waited) {
+    stats_.losses.add();
+    congestion_.on_loss();
+    // Each answered probe lets two more expired chunks go: a lost window returns in a few round
+    // trips, and a straggler (whose probes WAIT answers) never sets off a storm.
+    if (chunk.probed) recovery_ += 2;
+  }
+}
+
+void Stream::queue_again(Chunk& chunk, bool probe) {
+  if (chunk.queued) return;
+  chunk.queued = true;
+  chunk.probed = probe;
+  resend_.push_back(chunk.position);
+}
+
+void Stream::resend_overtaken() {
+  if (delivered_serial_ == scanned_serial_) return;
+  scanned_serial_ = delivered_serial_;
+  for (std::uint64_t position = base_; position != unsent_; ++position) {
+    Chunk& chunk = at(position);
+    if (chunk.done) continue;
+    if (chunk.send_serial + kReordering <= delivered_serial_) {
+      if (!chunk.queued) stats_.fast_retransmissions.add();
+      queue_again(chunk, false);
+    } else if (chunk.resends == 0) {
+      break;  // everything behind it was sent later still, or was looked at already
+    }
+  }
+}
+
+void Stream::resend_expired(Nanoseconds now) {
+  for (std::uint64_t position = base_; position != unsent_ && recovery_ > 0; ++position) {
+    Chunk& chunk = at(position);
+    if (chunk.done || chunk.queued || chunk.waited) continue;
+    if (chunk.last_sent + rtt_.rto() > now) break;
+    queue_again(chunk, true);
+    --recovery_;
+  }
+  recovery_ = 0;
+}
+
+void Stream::probe_oldest(Nanoseconds now) {
+  const Nanoseconds sent_before = now - patience();
+  ++attempts_;
+  std::uint32_t probes = 0;
+  for (std::uint64_t position = base_; position != unsent_ && probes < kProbes; ++position) {
+    Chunk& chunk = at(position);
+    if (chunk.done || chunk.queued) continue;
+    if (chunk.last_sent > sent_before) break;
+    queue_again(chunk, true);
+    stats_.probes.add();
+    ++probes;
+  }
+}
+
+// How long silence about the oldest chunk lasts before it is asked about.
+Nanoseconds Stream::patience() const {
+  const Nanoseconds wait = rtt_.rto(attempts_);
+  return polling_ ? std::min(wait, config_.poll_max) : wait;
+}
+
+std::optional<Nanoseconds> Stream::deadline() const {
+  if (base_ == unsent_) return std::nullopt;  // nothing was sent that has no result
+  const Chunk& chunk = at(base_);
+  if (chunk.queued) return std::nullopt;
+  return std::max(chunk.last_sent, last_result_) + patience();
+}
+
+void Stream::tick(Nanoseconds now) {
+  resend_overtaken();
+  if (recovery_ > 0) resend_expired(now);
+  const auto limit = deadline();
+  if (limit && *limit <= now) probe_oldest(now);
+}
+
+}  // namespace wiresum

@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from support import bmv2
 from support.targets import Target, install_switch
 from wiresum import p4
@@ -31,3 +32,13 @@ def switch(request: pytest.FixtureRequest) -> Iterator[Target]:
         soft = Soft(program)
         install_switch(soft, PORTS)
         yield soft
+
+
+@pytest.fixture(scope="session")
+def soft_switch() -> Target:
+    """The 64-lane program on the softswitch."""
+    from support.soft import Soft
+
+    soft = Soft(p4.program(64))
+    install_switch(soft, PORTS)
+    return soft

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from wiresum import p4
 from wiresum.p4 import packet
 

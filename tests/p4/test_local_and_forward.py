@@ -3,6 +3,7 @@
 import struct
 
 import pytest
+
 from support.frames import (
     SWITCH_IP,
     SWITCH_MAC,

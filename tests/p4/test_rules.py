@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from support.frames import SWITCH_IP, Chunk, Delivered, Host, delivered, frame, host
 from support.targets import Lease, Target
 from wiresum.p4 import packet

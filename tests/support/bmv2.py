@@ -15,9 +15,9 @@ from typing import Any
 import grpc
 from finsy.proto import p4i, p4r, p4r_grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
-from wiresum.p4 import Program
 
 from support.frames import SWITCH_IP, SWITCH_MAC, ethernet, ipv4
+from wiresum.p4 import Program
 
 BINARY = "simple_switch_grpc"
 DEVICE = 3

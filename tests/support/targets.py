@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from wiresum.p4 import packet
-
 from support.frames import SWITCH_IP, SWITCH_MAC, Host
+from wiresum.p4 import packet
 
 
 class Target(Protocol):

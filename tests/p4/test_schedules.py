@@ -1,0 +1,53 @@
+"""Random schedules against the compiled program: no wrong sum, and every packet accounted for.
+
+``WIRESUM_SCHEDULES`` sets how many run on the softswitch (default 400; 100000 takes minutes).
+"""
+
+import itertools
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.schedule import Schedule, Values, draw
+
+SCHEDULES = int(os.environ.get("WIRESUM_SCHEDULES", "400"))
+EPOCHS = itertools.count(1_000_000)
+TABLES: dict[int, Values] = {}
+
+
+def run(switch, parameters, steps):
+    values = TABLES.setdefault(switch.lanes, Values(switch.lanes))
+    Schedule(switch, values, EPOCHS, **parameters).run(steps)
+
+
+def test_random_schedules(switch):
+    # A schedule holds some hundred packets; each costs BMv2 two probes more.
+    slow = type(switch).__name__ == "Bmv2"
+    count = max(5, SCHEDULES // 100) if slow else SCHEDULES
+    for seed in range(count):
+        try:
+            run(switch, draw(seed), steps=150)
+        except AssertionError as error:
+            pytest.fail(f"schedule {seed}: {error}")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    parameters=st.fixed_dictionaries(
+        {
+            "seed": st.integers(0, 2**32),
+            "jobs": st.integers(1, 2),
+            "workers": st.integers(1, 4),
+            "slots": st.sampled_from([2, 4, 6, 8]),
+            "chunks": st.integers(1, 24),
+            "loss": st.floats(0, 0.8),
+            "attacks": st.booleans(),
+            "restarts": st.booleans(),
+        }
+    ),
+    steps=st.integers(0, 400),
+)
+def test_schedules_that_hypothesis_thinks_of(soft_switch, parameters, steps):
+    run(soft_switch, parameters, steps)

@@ -1,0 +1,96 @@
+"""Starting and stopping the gRPC server."""
+
+import contextlib
+import os
+import socket
+import stat
+from pathlib import Path
+
+import grpc
+from finsy.proto import p4r_grpc
+from wiresum.common.address import parse_endpoint
+from wiresum.common.errors import WiresumError
+from wiresum.softswitch.p4runtime.service import P4RuntimeService
+
+MAX_MESSAGE_BYTES = 64 << 20
+"""A program's JSON is several megabytes; gRPC's default is 4."""
+
+_GRACE_S = 0.2
+
+
+class ServerError(WiresumError):
+    """The server cannot listen where it was told to."""
+
+
+class P4RuntimeServer:
+    """A gRPC server for one :class:`P4RuntimeService`."""
+
+    def __init__(self, service: P4RuntimeService) -> None:
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                # A second switch on the same port must fail, not share it.
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        p4r_grpc.add_P4RuntimeServicer_to_server(service, self._server)
+
+    async def start(self, address: str) -> str:
+        """Listen on ``HOST:PORT`` (port 0: any) or ``unix:/path``; return the address in use.
+
+        Raises AddressError for a malformed address and ServerError where it cannot be bound.
+        """
+        if address.startswith("unix:"):
+            return await self._start_unix(address)
+        endpoint = parse_endpoint(address, what="--p4runtime")
+        try:
+            port = self._server.add_insecure_port(str(endpoint))
+        except RuntimeError as error:
+            raise ServerError(_why(endpoint.host, endpoint.port)) from error
+        await self._server.start()
+        return str(type(endpoint)(endpoint.host, port))
+
+    async def _start_unix(self, address: str) -> str:
+        path = Path(address.removeprefix("unix:"))
+        if not path.name or not path.parent.is_dir():
+            raise ServerError(f"cannot listen on {address}: {path.parent} is not a directory")
+        # gRPC removes whatever socket is there: only one that nobody listens on may go.
+        if path.exists() and (not stat.S_ISSOCK(path.stat().st_mode) or _answers(path)):
+            raise ServerError(f"cannot listen on {address}: the path is in use")
+        try:
+            self._server.add_insecure_port(f"unix:{path}")
+        except RuntimeError as error:
+            raise ServerError(
+                f"cannot listen on {address}: check the path and its rights"
+            ) from error
+        await self._server.start()
+        return address
+
+    async def stop(self) -> None:
+        """End every call and stop listening, within a fraction of a second."""
+        await self._server.stop(_GRACE_S)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+        probe.settimeout(1)
+        probe.connect(os.fspath(path))
+        return True
+    return False
+
+
+def _why(host: str, port: int) -> str:
+    """Return the reason why an address cannot be bound; gRPC's own message names none."""
+    where = f"cannot listen for P4Runtime on {host}:{port}"
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(target)
+            probe.listen()
+    except OSError as error:
+        return f"{where}: {error.strerror or error}"
+    return where

@@ -1,0 +1,115 @@
+"""Servers to test against: the embedded switch, and BMv2 where it is installed."""
+
+import asyncio
+import itertools
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from client import Client, Names, load_config
+from finsy.proto import p4r
+
+DATA = Path(__file__).parent / "data"
+START_S = 60
+
+_election_ids = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def config() -> p4r.ForwardingPipelineConfig:
+    return load_config(DATA / "entities.json", DATA / "entities.p4info.txt", cookie=0xC0FFEE)
+
+
+@pytest.fixture(scope="session")
+def names(config: p4r.ForwardingPipelineConfig) -> Names:
+    return Names(config.p4info)
+
+
+def _memory_server() -> Iterator[str]:
+    from memory import MemoryTarget
+    from wiresum.softswitch.p4runtime.device import Device
+    from wiresum.softswitch.p4runtime.server import P4RuntimeServer
+    from wiresum.softswitch.p4runtime.service import P4RuntimeService
+
+    address: list[str] = []
+    ready = threading.Event()
+    loop = asyncio.new_event_loop()
+    end = asyncio.Event()
+
+    async def serve() -> None:
+        server = P4RuntimeServer(P4RuntimeService(Device(0, MemoryTarget())))
+        address.append(await server.start("127.0.0.1:0"))
+        ready.set()
+        await end.wait()
+        await server.stop()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert ready.wait(START_S)
+    yield address[0]
+    loop.call_soon_threadsafe(end.set)
+    thread.join(START_S)
+    loop.close()
+
+
+def _bmv2_server(folder: Path) -> Iterator[str]:
+    if not shutil.which("simple_switch_grpc"):
+        pytest.skip("simple_switch_grpc is not on PATH")
+    if os.geteuid() != 0:
+        pytest.skip("BMv2 listens on every address: it runs in a namespace, which needs root")
+    address = f"unix:{folder / 'bmv2.sock'}"
+    command = ["unshare", "--net", "simple_switch_grpc", "--no-p4", "--device-id", "0", "--"]
+    command += ["--grpc-server-addr", address, "--cpu-port", "255"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        with grpc.insecure_channel(address) as channel:
+            grpc.channel_ready_future(channel).result(START_S)
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module", params=["memory", pytest.param("bmv2", marks=pytest.mark.bmv2)])
+def target(request: pytest.FixtureRequest) -> str:
+    """Which switch the tests of a module talk to."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def address(target: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if target == "bmv2":
+        yield from _bmv2_server(tmp_path_factory.mktemp("bmv2"))
+    else:
+        yield from _memory_server()
+
+
+@pytest.fixture
+def connect(address: str) -> Iterator[Callable[..., Client]]:
+    """Open a controller: ``connect(election_id)``, or ``connect()`` without a stream."""
+    clients: list[Client] = []
+
+    def open_client(election_id: int | None = None, device_id: int = 0) -> Client:
+        clients.append(Client(address, election_id, device_id))
+        return clients[-1]
+
+    yield open_client
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def primary(connect: Callable[..., Client], config: p4r.ForwardingPipelineConfig) -> Client:
+    """The primary controller of a switch that has just been given the test program."""
+    client = connect(1 << 70 | next(_election_ids))
+    limit = time.monotonic() + START_S
+    while client.standing()[0] != 0:  # a test before this one may still be leaving
+        assert time.monotonic() < limit
+    client.set_config(config)
+    return client

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
+
 from wiresum.common.address import Endpoint, parse_endpoint
 from wiresum.common.version import package_version
 from wiresum.controller.errors import ControllerError

@@ -16,6 +16,7 @@ from wiresum.controller.messages import lease_message
 from wiresum.controller.model import Job, JobState, Switch
 from wiresum.controller.store import Store
 from wiresum.controller.switches import Switches
+from wiresum.controller.text import format_ranks
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.controller.waiting import Waiting
 from wiresum.p4 import LANE_COUNTS, Program
@@ -160,7 +161,7 @@ class Core:
             # Ranks that came and went are not those that all the others were waiting for.
             gone = self.waiting.gave_up(job.id, job.attempt or 0)
             absent = [rank for rank in job.missing if rank not in gone]
-            ranks = ", ".join(str(rank) for rank in absent or job.missing)
+            ranks = format_ranks(absent or job.missing)
             noun = "rank" if len(absent or job.missing) == 1 else "ranks"
             what = "did not join" if absent else "gave up before all the others had joined,"
             message = (

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+
 from wiresum.common.address import Endpoint, parse_endpoint
 from wiresum.controller.client import DEFAULT_CONTROLLER
 from wiresum.controller.core import Core

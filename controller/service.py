@@ -5,6 +5,7 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 import grpc
+
 from wiresum.controller.core import Core
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.messages import JOB_STATES, job_message, slots_message, switch_message

@@ -14,6 +14,7 @@ import finsy
 from finsy import P4Client, P4ClientError, P4Schema
 from finsy.p4entity import P4Entity, P4Replica
 from finsy.proto import U128, p4r
+
 from wiresum.controller.desired import TABLES, Action, Fields, Key, Replica, Tables
 from wiresum.controller.model import Switch
 from wiresum.controller.reconcile import Change

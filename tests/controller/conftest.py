@@ -1,54 +1,14 @@
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from controller_rig import QUICK, Clock, Rig, until
 from fake_switch import FakeSwitch
 
-from wiresum.controller.client import ControllerClient, add_switch_request
 from wiresum.controller.core import Core
 from wiresum.controller.jobs import Limits
-from wiresum.controller.loop import LoopOptions
 from wiresum.controller.server import serving
 from wiresum.controller.store import Store
-from wiresum.controller.v1 import controller_pb2 as pb
-
-
-@dataclass
-class Clock:
-    """A clock that only the test moves."""
-
-    time: float = 1_800_000_000.0
-
-    def now(self) -> float:
-        return self.time
-
-
-QUICK = LoopOptions(period_s=60.0, retry_s=0.02, max_retry_s=0.1, connect_s=5.0)
-
-
-@dataclass
-class Rig:
-    """A controller with its network face, and a fake switch."""
-
-    core: Core
-    clock: Clock
-    switch: FakeSwitch
-    address: str
-    client: ControllerClient = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.client = ControllerClient(self.address)
-
-    def facts(self, **changes: object) -> pb.AddSwitchRequest:
-        facts: dict[str, object] = {
-            "p4runtime": self.switch.address,
-            "ip": "127.0.0.1",
-            "udp_port": 5555,
-            "hosts": [("127.0.0.0/8", 1), ("10.0.2.0/24", 2)],
-            "lanes": 64,
-        }
-        return add_switch_request("s1", **(facts | changes))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -63,7 +23,8 @@ async def fake(tmp_path: Path) -> AsyncIterator[FakeSwitch]:
     yield switch
     assert switch.broken == []
     switch.freeze.set()
-    await switch.kill()
+    if switch.running:
+        await switch.kill()
 
 
 @pytest.fixture
@@ -75,17 +36,5 @@ async def rig(fake: FakeSwitch, clock: Clock, tmp_path: Path) -> AsyncIterator[R
         await core.add_switch(rig.facts())
         await until(lambda: core.fleet.is_up("s1"))
         yield rig
-        rig.client.close()
+        rig.close()
     store.close()
-
-
-async def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
-    """Wait until ``condition`` holds; fail if it takes longer than ``limit_s``."""
-    import asyncio
-
-    async with asyncio.timeout(limit_s):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-Call = Callable[[], Awaitable[object]]

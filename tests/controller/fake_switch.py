@@ -9,6 +9,7 @@ be there while its multicast group and its ``deliver`` entry are.
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import grpc
@@ -63,6 +64,10 @@ class FakeSwitch(p4r_grpc.P4RuntimeServicer):
             self.memory = Memory()
 
     # ---- for tests
+
+    @property
+    def running(self) -> bool:
+        return self._server is not None
 
     def table(self, name: str) -> list[dict[str, int]]:
         """Entries of a table: match fields and parameters by name."""
@@ -169,9 +174,7 @@ class FakeSwitch(p4r_grpc.P4RuntimeServicer):
             status = rpc_status.Status(code=rpc_code.UNKNOWN, message="write failed")
             for code in errors:
                 status.details.add().Pack(p4r.Error(canonical_code=code, message=str(code)))
-            context.set_trailing_metadata(
-                [("grpc-status-details-bin", status.SerializeToString())]
-            )
+            context.set_trailing_metadata([("grpc-status-details-bin", status.SerializeToString())])
             await context.abort(grpc.StatusCode.UNKNOWN, "write failed")
         return p4r.WriteResponse()
 
@@ -243,7 +246,7 @@ class FakeSwitch(p4r_grpc.P4RuntimeServicer):
             if to is None or (to["ip"], to["udp_port"]) != (row["ip"], row["udp_port"]):
                 self.broken.append(f"member whose replies go elsewhere: {row}")
         leases = sorted({(row["slot_base"], row["slot_count"], row["job"]) for row in members})
-        for (base, count, job), (next_base, _, other) in zip(leases, leases[1:], strict=False):
+        for (base, count, job), (next_base, _, other) in pairwise(leases):
             if next_base < base + count:
                 self.broken.append(f"jobs {job} and {other} share slots")
         if len({(row["job"], row["epoch"]) for row in members}) > len(leases):

@@ -1,0 +1,175 @@
+"""What the controller tells, for people (tables) and for programs (JSON)."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from wiresum.controller.text import format_ranks
+from wiresum.controller.v1 import controller_pb2 as pb
+
+# Where nobody looks at the width, a table must not be cut to that of a missing terminal.
+_PIPE_WIDTH = 240
+
+_STATE_COLORS = {
+    "up": "green",
+    "ready": "green",
+    "connecting": "yellow",
+    "waiting": "yellow",
+    "down": "red",
+    "expired": "red",
+}
+
+
+def console() -> Console:
+    """Standard output."""
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+
+
+def print_json(messages: Iterable[Message] | Message) -> None:
+    """Print a message, or a list of them, as JSON."""
+    if isinstance(messages, Message):
+        print(json.dumps(plain(messages), indent=2))
+    else:
+        print(json.dumps([plain(message) for message in messages], indent=2))
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """A message as JSON values: numbers stay numbers, states are plain words."""
+    values = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    if "state" in values:
+        values["state"] = state_name(values["state"])
+    # Protobuf's own JSON writes 64-bit numbers as strings.
+    if "device_id" in values:
+        values["device_id"] = int(values["device_id"])
+    for name in ("drops", "events"):
+        if name in values:
+            values[name] = {key: int(count) for key, count in sorted(values[name].items())}
+    for secret in ("token", "attached"):
+        values.pop(secret, None)
+    return values
+
+
+def state_name(enum_name: str) -> str:
+    """``JOB_STATE_READY`` → ``ready``."""
+    return enum_name.partition("_STATE_")[2].lower()
+
+
+def switch_table(switches: Iterable[pb.Switch]) -> Table:
+    """One row for each switch."""
+    table = _table("switch", "state", "P4Runtime", "address", "lanes", "hosts", "jobs")
+    table.add_column("free slots", justify="right")
+    table.add_column("dropped", justify="right")
+    table.add_column("reason", overflow="fold")
+    for switch in switches:
+        hosts = " ".join(f"{host.cidr}={host.port}" for host in switch.hosts)
+        table.add_row(
+            switch.name,
+            _state(state_name(pb.SwitchState.Name(switch.state))),
+            escape(f"{switch.p4runtime} #{switch.device_id}"),
+            f"{switch.ip}:{switch.udp_port}",
+            str(switch.lanes),
+            hosts,
+            str(switch.jobs),
+            f"{switch.free_slots}/{switch.slots}",
+            "?" if switch.counters_error else str(sum(switch.drops.values())),
+            escape(switch.reason),
+        )
+    return table
+
+
+def job_table(jobs: Iterable[pb.Job]) -> Table:
+    """One row for each job."""
+    table = _table("job", "name", "state", "switch", "slots", "epoch", "workers", "missing")
+    table.add_column("chunks summed", justify="right")
+    table.add_column("reason", overflow="fold")
+    for job in jobs:
+        table.add_row(
+            job.id,
+            job.name,
+            _state(state_name(pb.JobState.Name(job.state))),
+            job.switch,
+            _slots(job),
+            str(job.epoch or "-"),
+            f"{len(job.joined)}/{job.workers}" if job.slots else str(job.workers or "-"),
+            format_ranks(job.missing),
+            "?" if job.counters_error else str(job.events.get("completed", 0)),
+            escape(job.reason),
+        )
+    return table
+
+
+def job_details(job: pb.Job) -> Table:
+    """All about one job, one fact a row."""
+    table = Table(show_header=False, box=None)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    facts = {
+        "job": job.id,
+        "name": job.name,
+        "tenant": job.tenant,
+        "state": _state(state_name(pb.JobState.Name(job.state))),
+        "reason": escape(job.reason),
+        "switch": f"{job.switch} ({job.switch_ip}:{job.switch_udp_port}), job number {job.number}",
+        "slots": _slots(job),
+        "lanes": str(job.lanes),
+        "attempt": str(job.attempt) if job.HasField("attempt") else "",
+        "epoch": str(job.epoch or ""),
+        "workers": str(job.workers or ""),
+        "field": f"{job.field} bits" if job.field else "",
+        "joined": format_ranks(job.joined),
+        "missing": format_ranks(job.missing),
+        "last heartbeat": f"{job.heartbeat_age_s:.1f} s ago" if job.slots else "",
+        "events": _counts(job.events) or escape(job.counters_error),
+    }
+    for name, fact in facts.items():
+        if fact:
+            table.add_row(name, fact)
+    return table
+
+
+def slots_table(switches: Iterable[pb.SwitchSlots]) -> Table:
+    """One row for each range of slots, held or free."""
+    table = _table("switch", "slots", "size", "held by", "job", "number")
+    for switch in switches:
+        for held in switch.ranges:
+            table.add_row(
+                switch.switch,
+                f"{held.base}-{held.base + held.slots - 1}",
+                str(held.slots),
+                held.job_name or "[dim]free[/dim]",
+                held.job_id,
+                str(held.number or ""),
+            )
+        table.add_section()
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table()
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _state(name: str) -> str:
+    color = _STATE_COLORS.get(name)
+    return f"[{color}]{name}[/{color}]" if color else name
+
+
+def _slots(job: pb.Job) -> str:
+    if not job.slots:
+        return "-"
+    return f"{job.slot_base}-{job.slot_base + job.slots - 1}"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))

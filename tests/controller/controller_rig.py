@@ -1,0 +1,101 @@
+"""What the controller's tests share: a controller with its network face, and a fake switch."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from fake_switch import FakeSwitch
+
+from wiresum.controller.client import ControllerClient, add_switch_request
+from wiresum.controller.core import Core
+from wiresum.controller.loop import LoopOptions
+from wiresum.controller.v1 import controller_pb2 as pb
+
+_R = TypeVar("_R")
+
+QUICK = LoopOptions(period_s=60.0, retry_s=0.02, max_retry_s=0.1, connect_s=5.0)
+"""Passes happen because something changed, not because time went by."""
+
+
+@dataclass
+class Clock:
+    """A clock that only the test moves."""
+
+    time: float = 1_800_000_000.0
+
+    def now(self) -> float:
+        return self.time
+
+
+@dataclass
+class Rig:
+    """A running controller with one switch, ``s1``: hosts 127/8 at port 1, 10.0.2/24 at port 2."""
+
+    core: Core
+    clock: Clock
+    switch: FakeSwitch
+    address: str
+    client: ControllerClient = field(init=False)
+    _threads: ThreadPoolExecutor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = ControllerClient(self.address)
+        self._threads = ThreadPoolExecutor(80)
+
+    def close(self) -> None:
+        self.client.close()
+        self._threads.shutdown()
+
+    async def call(self, request: Callable[[ControllerClient], _R]) -> _R:
+        """Make a (blocking) call to the controller, which runs in this very event loop."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, request, self.client)
+
+    def facts(self, name: str = "s1", **changes: object) -> pb.AddSwitchRequest:
+        facts: dict[str, object] = {
+            "p4runtime": self.switch.address,
+            "ip": "127.0.0.1",
+            "udp_port": 5555,
+            "hosts": [("127.0.0.0/8", 1), ("10.0.2.0/24", 2)],
+            "lanes": 64,
+        }
+        return add_switch_request(name, **(facts | changes))  # type: ignore[arg-type]
+
+    async def create(self, name: str = "", slots: int = 0, switch: str = "") -> pb.Job:
+        return await self.call(lambda client: client.create_job(name, slots=slots, switch=switch))
+
+    async def get(self, job: pb.Job, *, counters: bool = False) -> pb.Job:
+        return await self.call(lambda client: client.get_job(job.id, counters=counters))
+
+    async def join(
+        self, job: pb.Job, rank: int, workers: int = 2, attempt: int = 0, **changes: object
+    ) -> pb.Lease:
+        """Join as ``rank``, from 127.0.0.1 and a port of its own for each attempt."""
+        arguments: dict[str, object] = {
+            "token": job.token,
+            "ip": "127.0.0.1",
+            "udp_port": 4000 + 100 * attempt + rank,
+            "field": 32,
+            "timeout_s": 10.0,
+        }
+        arguments |= {"rank": rank, "workers": workers, "attempt": attempt} | changes
+        return await self.call(
+            lambda client: client.join_job(job.id, **arguments)  # type: ignore[arg-type]
+        )
+
+    async def join_all(self, job: pb.Job, workers: int = 2, attempt: int = 0) -> list[pb.Lease]:
+        ranks = range(workers)
+        return await asyncio.gather(*(self.join(job, rank, workers, attempt) for rank in ranks))
+
+    def member_count(self, job: pb.Job) -> int:
+        stored = self.core.store.job(job.id)
+        return len(stored.members) if stored else 0
+
+
+async def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
+    """Wait until ``condition`` holds; fail if it takes longer than ``limit_s``."""
+    async with asyncio.timeout(limit_s):
+        while not condition():
+            await asyncio.sleep(0.005)

@@ -21,7 +21,8 @@ from wiresum.p4 import Program
 
 BINARY = "simple_switch_grpc"
 DEVICE = 3
-PROBE_PORT = 500  # a port of the test's own, used by no host
+PROBE_PORTS = (1, 2, 3, 4)  # one for each of its egress threads, which are chosen by port
+PROBE_SOURCE = b"\x0a\xff\0\1"
 LIMIT_S = 20.0
 
 
@@ -199,29 +200,28 @@ class Bmv2:
             self._write(p4r.Update.MODIFY, fill)
 
     def inject(self, port: int, frame: bytes) -> list[tuple[int, bytes]]:
-        """Feed one frame, then probe with pings until nothing more can be on its way.
+        """Feed one frame, then ping the switch through every egress thread.
 
-        Ingress is one thread in order, egress several by port: the probe's answer says that
-        ingress is done with the frame, a short grace lets the other egress threads finish.
+        Ingress is one thread in order and so is each egress thread: when every ping is answered,
+        whatever the frame caused has left before.
         """
         self._frames.put(self._request(id=1, device_id=DEVICE, port=port, packet=frame))
+        self._probe_number += 1
+        tag = self._probe_number.to_bytes(8)
+        probe = ethernet(
+            SWITCH_MAC, b"\x02\xff\0\0\0\1", 0x0800,
+            ipv4(PROBE_SOURCE, SWITCH_IP, 1, bytes([8, 0, 0, 0]) + tag),
+        )  # fmt: skip
+        for probe_port in PROBE_PORTS:
+            self._frames.put(self._request(id=2, device_id=DEVICE, port=probe_port, packet=probe))
+        waiting = set(PROBE_PORTS)
         found: list[tuple[int, bytes]] = []
-        for _ in range(2):
-            self._probe_number += 1
-            tag = self._probe_number.to_bytes(8)
-            echo = bytes([8, 0, 0, 0]) + tag
-            probe = ethernet(
-                SWITCH_MAC, b"\x02\xff\0\0\0\1", 0x0800,
-                ipv4(b"\x0a\xff\0\1", SWITCH_IP, 1, echo),
-            )  # fmt: skip
-            self._frames.put(self._request(id=2, device_id=DEVICE, port=PROBE_PORT, packet=probe))
-            while True:
-                out_port, data = self._out.get(timeout=LIMIT_S)
-                if out_port == PROBE_PORT:
-                    if data.endswith(tag):
-                        break
-                else:
-                    found.append((out_port, data))
+        while waiting:
+            out_port, data = self._out.get(timeout=LIMIT_S)
+            if data[30:34] == PROBE_SOURCE and data.endswith(tag):
+                waiting.remove(out_port)
+            else:
+                found.append((out_port, data))
         return found
 
     def counter(self, name: str, index: int) -> int:

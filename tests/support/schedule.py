@@ -102,6 +102,7 @@ class Schedule:
         self.restarts = 2 if restarts else 0
         self.up: list[tuple[int, bytes]] = []
         self.down: list[tuple[int, bytes]] = []
+        self.past: list[tuple[int, bytes]] = []  # every contribution ever sent
         self.injected = self.replies = 0
         rng_number = self.rng.getrandbits(32)
         self.jobs = [
@@ -145,7 +146,9 @@ class Schedule:
         """Put a contribution on its way."""
         row = Values.index(job.number, job.epoch, worker.rank, position)
         payload = job.packet(worker, position).header() + self.values.bytes[row]
-        self.up.append((worker.place.port, frame(worker.place, payload)))
+        item = (worker.place.port, frame(worker.place, payload))
+        self.up.append(item)
+        self.past.append(item)
 
     def may_send(self, job: Job, worker: Worker) -> bool:
         """Whether the rules let the worker send a new chunk."""
@@ -235,6 +238,9 @@ class Schedule:
             waiting = worker.outstanding()
             if waiting:
                 self.send(job, worker, self.rng.choice(waiting))
+        elif roll < 0.42:
+            if self.past and self.loss:  # a duplicate that was on its way for very long
+                self.arrive_at_switch(*self.rng.choice(self.past[-200:]))
         elif roll < 0.97:
             queue, arrive = self.rng.choice(
                 [(self.up, self.arrive_at_switch), (self.down, self.arrive_at_worker)]

@@ -57,13 +57,13 @@ struct ParamInfo {
 };
 
 struct ActionInfo {
-  std::string name;  // control-plane name, as in P4Info ("Ingress.forward", or absolute)
+  std::string name;      // control-plane name, as in P4Info ("Ingress.forward", or absolute)
   std::uint32_t id = 0;  // as in the JSON; one P4 action has several where several tables use it
   std::vector<ParamInfo> params;
 };
 
 struct TableInfo {
-  std::string name;  // control-plane name, as in P4Info
+  std::string name;      // control-plane name, as in P4Info
   std::uint32_t id = 0;  // as in the JSON
   std::size_t max_size = 0;
   std::vector<KeyFieldInfo> key;
@@ -187,10 +187,11 @@ class Emitter {
 };
 
 struct ProgramInfo {
-  std::string source;        // the P4 program's file name, where the JSON tells it
-  std::string json_sha256;   // of the JSON that the program was made from, lower-case hex
-  std::string compiler;      // p4c's version, as the JSON tells it
-  std::vector<std::pair<std::string, std::uint32_t>> errors;  // name → standard_metadata.parser_error
+  std::string source;       // the P4 program's file name, where the JSON tells it
+  std::string json_sha256;  // of the JSON that the program was made from, lower-case hex
+  std::string compiler;     // p4c's version, as the JSON tells it
+  std::vector<std::pair<std::string, std::uint32_t>>
+      errors;  // name → standard_metadata.parser_error
 };
 
 struct ProgramStats {

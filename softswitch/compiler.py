@@ -1,0 +1,159 @@
+"""From p4c's BMv2 JSON to a shared object that :class:`wiresum.softswitch.Switch` can load.
+
+The programs of this repository were compiled when wiresum was built; any other is translated and
+compiled with the C++ compiler on PATH, once, and kept in the user's cache.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import _softswitch
+from .errors import CompileFailed, NoCompiler, ProgramInvalid
+from .translate.abi import RUNTIME, abi_hash
+from .translate.translator import json_digest, translate
+
+COMPILERS = ("c++", "g++", "clang++")
+FLAGS = ("-std=c++20", "-O3", "-march=native", "-DWIRESUM_NATIVE", "-fPIC", "-shared",
+         "-fvisibility=hidden")  # fmt: skip
+TIMEOUT_S = 600
+
+
+def load_program(program: Path | str | bytes) -> Path:
+    """Returns the compiled library of a BMv2 JSON, making it if it is not there yet.
+
+    ``program`` is the JSON's path, or its content as bytes. Raises :class:`ProgramInvalid`,
+    :class:`UnsupportedConstruct`, :class:`NoCompiler` or :class:`CompileFailed`.
+    """
+    if isinstance(program, bytes):
+        text = program
+    else:
+        try:
+            text = Path(program).read_bytes()
+        except OSError as e:
+            raise ProgramInvalid(f"cannot read the program {program}: {e.strerror}") from e
+    built_in = Path(_softswitch.__file__).parent / "programs" / f"{json_digest(text)}.so"
+    if built_in.exists():
+        return built_in
+    return _compiled(text)
+
+
+def cache_dir() -> Path:
+    """Where compiled programs are kept: ``$XDG_CACHE_HOME/wiresum/programs``."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The specification says to ignore a relative path.
+    root = Path(base) if base.startswith("/") else Path.home() / ".cache"
+    return root / "wiresum" / "programs"
+
+
+def find_compiler() -> list[str]:
+    """The command line of the C++ compiler: ``$CXX``, else the first of c++, g++, clang++.
+
+    Raises :class:`NoCompiler`.
+    """
+    wanted = shlex.split(os.environ.get("CXX", ""))
+    if wanted:
+        found = shutil.which(wanted[0])
+        if found is None:
+            raise NoCompiler(f"the C++ compiler that CXX names is not there: {wanted[0]}")
+        return [found, *wanted[1:]]
+    for name in COMPILERS:
+        found = shutil.which(name)
+        if found is not None:
+            return [found]
+    raise NoCompiler(
+        "this program must be compiled first, and there is no C++ compiler on PATH: install g++ or "
+        "clang++, or set CXX"
+    )
+
+
+def _compiled(text: bytes) -> Path:
+    translation = translate(text)
+    compiler = find_compiler()
+    key = _cache_key(translation.cpp, compiler)
+    directory = cache_dir()
+    library = directory / f"{key}.so"
+    if library.exists():
+        return library
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with _only_one(directory / f"{key}.lock"):
+            if not library.exists():  # another process may have made it meanwhile
+                _compile(compiler, translation.cpp, library)
+    except OSError as e:
+        raise CompileFailed(f"cannot write the program cache {directory}: {e.strerror}") from e
+    return library
+
+
+def _cache_key(cpp: str, compiler: list[str]) -> str:
+    """Everything that the library depends on: C++, headers, compiler, flags, this machine's CPU."""
+    digest = hashlib.sha256()
+    for part in (cpp, abi_hash(), *compiler, *FLAGS, _compiler_version(compiler), _cpu()):
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()[:40]
+
+
+def _compiler_version(compiler: list[str]) -> str:
+    try:
+        run = subprocess.run(
+            [*compiler, "--version"], capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.SubprocessError) as e:
+        raise NoCompiler(f"the C++ compiler {compiler[0]} cannot be run: {e}") from e
+    return run.stdout
+
+
+def _cpu() -> str:
+    """The CPU's features: ``-march=native`` depends on them, and a cache may be shared."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return os.uname().machine
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+@contextlib.contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    """Holds a lock among all processes that use the cache."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _compile(compiler: list[str], cpp: str, library: Path) -> None:
+    source = library.with_suffix(".cpp")
+    source.write_text(cpp)
+    with tempfile.NamedTemporaryFile(dir=library.parent, suffix=".tmp", delete=False) as made:
+        target = Path(made.name)
+    command = [
+        *compiler, *FLAGS, f'-DWIRESUM_ABI="{abi_hash()}"', f"-I{RUNTIME}", str(source),
+        "-o", str(target),
+    ]  # fmt: skip
+    try:
+        try:
+            run = subprocess.run(
+                command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise CompileFailed(
+                f"{compiler[0]} did not finish {source} within {TIMEOUT_S} s"
+            ) from None
+        if run.returncode != 0:
+            log = library.with_suffix(".log")
+            log.write_text(shlex.join(command) + "\n" + run.stderr)
+            lines = run.stderr.splitlines()
+            first = next((line for line in lines if "error" in line), (lines or ["no message"])[-1])
+            raise CompileFailed(
+                f"{compiler[0]} cannot compile the translated program: {first.strip()} "
+                f"(all of it: {log})"
+            )
+        target.replace(library)
+    finally:
+        target.unlink(missing_ok=True)

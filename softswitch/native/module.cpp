@@ -1,0 +1,61 @@
+// The extension module wiresum.softswitch._softswitch.
+#include <nanobind/nanobind.h>
+
+#include "dataplane.hpp"
+
+namespace nb = nanobind;
+
+void register_dataplane(nb::module_& m);
+#ifdef WIRESUM_HAVE_PORTS
+void register_ports(nb::module_& m);
+#endif
+
+namespace {
+
+// Raises wiresum.softswitch.errors.<name>.
+void raise(const char* name, const char* message) {
+  try {
+    nb::object type = nb::module_::import_("wiresum.softswitch.errors").attr(name);
+    PyErr_SetString(type.ptr(), message);
+  } catch (nb::python_error& e) {
+    e.restore();
+  }
+}
+
+const char* exception_of(wiresum::softswitch::Code code) {
+  using wiresum::softswitch::Code;
+  switch (code) {
+    case Code::kNotFound:
+      return "NotFound";
+    case Code::kAlreadyExists:
+      return "AlreadyExists";
+    case Code::kOutOfRange:
+      return "IndexOutOfRange";
+    case Code::kResourceExhausted:
+      return "TableFull";
+    case Code::kPermissionDenied:
+      return "ConstViolation";
+    default:
+      return "InvalidArgument";
+  }
+}
+
+}  // namespace
+
+NB_MODULE(_softswitch, m) {
+  m.doc() = "The embedded switch: compiled programs and their data plane.";
+  m.attr("ABI") = WIRESUM_ABI;
+  nb::register_exception_translator([](const std::exception_ptr& p, void*) {
+    try {
+      std::rethrow_exception(p);
+    } catch (const wiresum::softswitch::StatusError& e) {
+      raise(exception_of(e.code), e.what());
+    } catch (const wiresum::softswitch::LibraryError& e) {
+      raise("LibraryUnusable", e.what());
+    }
+  });
+  register_dataplane(m);
+#ifdef WIRESUM_HAVE_PORTS
+  register_ports(m);
+#endif
+}

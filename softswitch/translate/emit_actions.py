@@ -1,0 +1,202 @@
+"""Actions and statements → C++."""
+
+from __future__ import annotations
+
+from . import ir
+from .emit_loops import LoopEmitter
+from .layout import Layout, identifier, storage
+from .values import Values
+from .walk import read_exprs, statements, subexpressions, written_place
+from .writer import Writer, quoted
+
+
+class StatementEmitter:
+    """Writes statements. ``loops`` collects functions that must stand before the class."""
+
+    def __init__(self, layout: Layout, members: dict[str, str]) -> None:
+        self.layout = layout
+        self.program = layout.program
+        self.members = members  # register, counter or calculation → C++ member
+        self.values = Values(layout)
+        self.loops = LoopEmitter(self)
+
+    # --- actions ---
+
+    def action_name(self, action: ir.Action) -> str:
+        """The member function of an action."""
+        return self.members[f"action {action.id}"]
+
+    def emit_action(self, w: Writer, action: ir.Action) -> None:
+        """One action as a member function taking the entry's parameters."""
+        w.source(action.source)
+        takes = ", ".join(f"{name}: {bits}" for name, bits in action.params)
+        w.line(f"// action {action.name}({takes})")
+        self.values.source = action.source
+        self.values.param_words = self.param_words(action)
+        used = any(
+            isinstance(sub, ir.Param)
+            for s in statements(action.body)
+            for e in read_exprs(s)
+            for sub in subexpressions(e)
+        )
+        head = f"void {self.action_name(action)}([[maybe_unused]] const std::uint64_t* a)"
+        if used:
+            head = f"void {self.action_name(action)}(const std::uint64_t* a)"
+        with w.block(head):
+            self.declare_temps(w, action.body)
+            self.emit_body(w, action.body)
+        w.line()
+
+    @staticmethod
+    def param_words(action: ir.Action) -> list[int]:
+        """At which word of the entry's data each parameter begins."""
+        words, at = [], 0
+        for _, bits in action.params:
+            words.append(at)
+            at += (bits + 63) // 64
+        return words
+
+    def declare_temps(self, w: Writer, body: list[ir.Stmt]) -> None:
+        """Locals for the temporaries of a body."""
+        self.values.temps = {}
+        temps: dict[str, ir.Temp] = {}
+        for stmt in statements(body):
+            place = written_place(stmt)
+            if isinstance(place, ir.Temp):
+                temps[place.name] = place
+        for name, temp in temps.items():
+            local = self.layout_name(name)
+            self.values.temps[name] = local
+            w.line(f"{storage(temp.bits)} {local}{{}};")
+
+    @staticmethod
+    def layout_name(name: str) -> str:
+        """A local's name; the prefix keeps it apart from members and types."""
+        return "t_" + identifier(name)
+
+    # --- statements ---
+
+    def emit_body(self, w: Writer, body: list[ir.Stmt]) -> None:
+        """Statements in order."""
+        for stmt in body:
+            w.source(stmt.source)
+            self.values.source = stmt.source
+            self.emit(w, stmt)
+
+    def emit(self, w: Writer, stmt: ir.Stmt) -> None:
+        """One statement."""
+        v = self.values
+        match stmt:
+            case ir.Assign(place, value):
+                bits, _ = v.width(place)
+                self.store(w, place, v.assigned(value, bits))
+            case ir.RegisterRead(place, register, index):
+                self.store_from(
+                    w,
+                    place,
+                    f"{self.members[register]}.get({v.index(index)})",
+                    self.program.registers[register].bits,
+                )
+            case ir.RegisterWrite(register, index, value):
+                bits = self.program.registers[register].bits
+                code = self.stored(v.assigned(value, bits), bits)
+                w.line(f"{self.members[register]}.set({v.index(index)}, {code});")
+            case ir.Count(counter, index):
+                w.line(f"{self.members[counter]}.count({v.index(index)}, frame_bytes_);")
+            case ir.HashInto(place, base, calculation, size):
+                base_code, size_code = v.assigned(base, 64), v.assigned(size, 64)
+                code = f"{base_code} + {self.members[calculation]}() % at_least_one({size_code})"
+                self.store_from(w, place, f"({code})", 64)
+            case ir.RandomInto(place, low, high):
+                code = f"random_.between({v.assigned(low, 64)}, {v.assigned(high, 64)})"
+                self.store_from(w, place, code, 64)
+            case ir.AssignHeader(to, source_header):
+                w.line(f"assign_header({v.header(to)}, {v.header(source_header)});")
+            case ir.AssignStack(to, source_stack):
+                self.assign_stack(w, to, source_stack)
+            case ir.SetValid(header):
+                w.line(f"set_valid({v.header(header)}, {self.header_bytes(header)}, length_);")
+            case ir.SetInvalid(header):
+                w.line(f"set_invalid({v.header(header)}, {self.header_bytes(header)}, length_);")
+            case ir.PushFront(stack, count):
+                place = self.layout.place[stack]
+                w.line(f"push_front({place}, {place}_next, {count});")
+            case ir.PopFront(stack, count):
+                place = self.layout.place[stack]
+                w.line(f"pop_front({place}, {place}_next, {count});")
+            case ir.MarkToDrop():
+                w.line("mark_to_drop();")
+            case ir.Truncate(length):
+                w.line(f"truncate_ = std::min<std::size_t>(truncate_, {v.assigned(length, 32)});")
+            case ir.Exit():
+                w.line("exit_ = true;")
+                w.line("return;")
+            case ir.Check(kind, condition):
+                where = stmt.source.where or self.program.name
+                with w.block(f"if (!{v.boolean(condition)})"):
+                    w.line(f"log_line({quoted(f'{where}: {kind} failed; the packet is dropped')});")
+                    w.line("failed_ = exit_ = true;")
+                    w.line("return;")
+            case ir.Log(text, values):
+                args = "".join(f", to_text({v.text(value)})" for value in values)
+                w.line(f"log_message({quoted(text)}{args});")
+            case ir.If(condition, then, otherwise):
+                with w.block(f"if ({v.boolean(condition)})"):
+                    self.emit_body(w, then)
+                if otherwise:
+                    with w.block("else"):
+                        self.emit_body(w, otherwise)
+            case ir.Loop():
+                self.loops.emit(w, stmt)
+            case ir.Label(index):
+                w.line(f"at_{index}:;")
+            case ir.Jump(target):
+                w.line(f"goto at_{target};")
+            case ir.JumpIfZero(condition, target):
+                w.line(f"if (!{v.boolean(condition)}) goto at_{target};")
+            case _:
+                raise TypeError(f"no C++ for {type(stmt).__name__}")
+
+    def store(self, w: Writer, place: ir.Place, code: str) -> None:
+        """Assigns a value that has the place's width already."""
+        bits, _ = self.values.width(place)
+        target = self.values.rvalue(place)
+        w.line(f"{target} = {self.stored(code, bits)};")
+
+    @staticmethod
+    def stored(code: str, bits: int) -> str:
+        """``code``, computed in the type for ``bits`` bits, as the type that stores them."""
+        return code if bits > 16 else f"static_cast<{storage(bits)}>({code})"
+
+    def store_from(self, w: Writer, place: ir.Place, code: str, have: int) -> None:
+        """Assigns an unsigned value of ``have`` bits, cut to the place's width."""
+        bits, _ = self.values.width(place)
+        if bits > 64 or have > 64:
+            words, have_words = (bits + 63) // 64, (have + 63) // 64
+            if have <= 64:
+                code = f"Wide<{words}>::from_u64({code})"
+            elif bits <= 64:
+                code = f"{code}.w[0]"
+            elif words != have_words:
+                code = f"{code}.zext<{words}>()"
+        if have > bits:
+            if bits > 64:
+                code = f"{code}.low({bits})"
+            else:
+                code = f"({code} & {(1 << bits) - 1:#x})"
+        if bits <= 64 and not (have == bits and bits in (8, 16, 32, 64)):
+            code = f"static_cast<{storage(bits)}>({code})"
+        w.line(f"{self.values.rvalue(place)} = {code};")
+
+    def assign_stack(self, w: Writer, to: str, source: str) -> None:
+        a, b = self.layout.place[to], self.layout.place[source]
+        for index in range(self.program.stacks[to].size):
+            w.line(f"assign_header({a}[{index}], {b}[{index}]);")
+        w.line(f"{a}_next = {b}_next;")
+
+    def header_bytes(self, header: ir.Expr) -> int:
+        """The length of a header in a packet."""
+        if isinstance(header, ir.HeaderRef):
+            return self.program.headers[header.name].type.bits // 8
+        assert isinstance(header, ir.StackElement | ir.StackLast)
+        return self.program.stacks[header.stack].type.bits // 8

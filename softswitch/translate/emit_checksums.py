@@ -1,0 +1,115 @@
+"""Calculations, checksums and the deparser → C++."""
+
+from __future__ import annotations
+
+from . import ir
+from .emit_actions import StatementEmitter
+from .writer import Writer
+
+FUNCTIONS = {
+    "csum16": "csum16",
+    "crc16": "crc16",
+    "crc32": "crc32",
+    "crcCCITT": "crc_ccitt",
+    "identity": "identity",
+    "xor16": "xor16",
+}
+
+
+def emit_calculations(w: Writer, owner: StatementEmitter) -> None:
+    """One member function per calculation: the hash over the packet's current fields."""
+    values, layout, program = owner.values, owner.layout, owner.program
+    values.temps, values.param_words = {}, []
+    for calc in program.calculations.values():
+        total = 0
+        for i in calc.inputs:
+            total += i[1] if isinstance(i, tuple) else program.headers[i.name].type.bits
+        w.line(
+            f"// {calc.algorithm} over {len(calc.inputs)} inputs"
+            f"{' and the payload' if calc.payload else ''}"
+        )
+        with w.block(f"std::uint64_t {owner.members[calc.name]}()"):
+            if calc.payload:
+                w.line("std::uint8_t* const buffer = scratch_.get();")
+            else:
+                w.line(f"std::uint8_t buffer[{max((total + 7) // 8, 1)}];")
+            w.line("BitWriter out(buffer);")
+            guard: str | None = None
+            for i in calc.inputs:
+                if isinstance(i, ir.HeaderRef):
+                    header = program.headers[i.name]
+                    place = layout.place[i.name]
+                    with w.block(f"if ({place}.valid)"):
+                        w.line(f"std::uint8_t bytes[{header.type.bits // 8}];")
+                        w.line(f"deparse({place}, bytes);")
+                        w.line("out.append_bytes(bytes, sizeof bytes);")
+                    continue
+                expr, bits = i
+                guard = None
+                if isinstance(expr, ir.FieldRef) and not program.headers[expr.header].metadata:
+                    guard = f"if ({layout.place[expr.header]}.valid) "
+                w.line(f"{guard or ''}out.append({values.assigned(expr, bits)}, {bits});")
+            if calc.payload:
+                w.line("out.append_bytes(cursor_, static_cast<std::size_t>(end_ - cursor_));")
+            w.line(f"return {FUNCTIONS[calc.algorithm]}(buffer, out.bytes());")
+        w.line()
+
+
+def emit_checksums(w: Writer, owner: StatementEmitter) -> None:
+    """``verify_checksums()`` after parsing and ``update_checksums()`` before deparsing."""
+    values, layout, program = owner.values, owner.layout, owner.program
+    values.temps, values.param_words = {}, []
+    with w.block("void verify_checksums()"):
+        error = program.aliases.get(
+            "standard_metadata.checksum_error", ir.FieldRef("standard_metadata", "checksum_error")
+        )
+        access = layout.type_of(error.header).access.get(error.field)
+        for c in program.checksums:
+            if not c.verify or access is None:
+                continue
+            w.source(c.source)
+            values.source = c.source
+            tests = []
+            if not program.headers[c.target.header].metadata:
+                tests.append(f"{layout.place[c.target.header]}.valid")
+            if c.condition is not None:
+                tests.append(values.boolean(c.condition))
+            tests.append(f"{owner.members[c.calculation]}() != {values.assigned(c.target, 64)}")
+            w.line(f"if ({' && '.join(tests)}) {layout.place[error.header]}.{access} = 1;")
+    w.line()
+    with w.block("void update_checksums()"):
+        for c in program.checksums:
+            if not c.update:
+                continue
+            w.source(c.source)
+            values.source = c.source
+            condition = "true" if c.condition is None else values.boolean(c.condition)
+            with w.block(f"if ({condition})"):
+                owner.store_from(w, c.target, f"{owner.members[c.calculation]}()", 64)
+    w.line()
+
+
+def emit_deparser(w: Writer, owner: StatementEmitter) -> None:
+    """``deparse_to()``: the valid headers in order, then what the parser left."""
+    layout, program = owner.layout, owner.program
+    w.line("// The deparser: the valid headers in order, then the payload.")
+    with w.block("void deparse_to(std::uint16_t port, Emitter& out)"):
+        w.line("const auto payload = static_cast<std::size_t>(end_ - cursor_);")
+        w.line("std::size_t length = payload;")
+        for name in program.deparser:
+            nbytes = program.headers[name].type.bits // 8
+            w.line(f"if ({layout.place[name]}.valid) length += {nbytes};")
+        w.line("const std::size_t limit = std::min(length, truncate_);")
+        w.line("std::uint8_t* const frame = out.frame(port, limit);")
+        w.line("if (frame == nullptr) return;")
+        w.line("++stats_.emitted;")
+        w.line("// A frame that is cut short is put together elsewhere first.")
+        w.line("std::uint8_t* p = limit == length ? frame : scratch_.get();")
+        for name in program.deparser:
+            nbytes = program.headers[name].type.bits // 8
+            with w.block(f"if ({layout.place[name]}.valid)"):
+                w.line(f"deparse({layout.place[name]}, p);")
+                w.line(f"p += {nbytes};")
+        w.line("if (payload > 0) std::memcpy(p, cursor_, payload);")
+        w.line("if (limit != length) std::memcpy(frame, scratch_.get(), limit);")
+    w.line()

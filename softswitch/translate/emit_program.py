@@ -1,0 +1,342 @@
+"""The whole C++ file of a program."""
+
+from __future__ import annotations
+
+from . import ir
+from .emit_actions import StatementEmitter
+from .emit_checksums import emit_calculations, emit_checksums, emit_deparser
+from .emit_parser import emit_parser
+from .emit_tables import emit_const_entries, emit_pipeline, emit_table_state
+from .emit_types import emit_types
+from .layout import Layout, Names, storage
+from .walk import statements, written_place
+from .writer import Writer, quoted
+
+STANDARD = "standard_metadata"
+REPLICATION = 5  # simple_switch's instance_type of a multicast copy
+NORMAL = 0
+
+
+def emit_program(program: ir.Program, layout: Layout, sha256: str) -> str:
+    """C++ that defines ``wiresum_program_create``."""
+    members = _members(program)
+    owner = StatementEmitter(layout, members)
+    body = Writer(1)
+    emit_parser(body, owner)
+    for action in program.actions.values():
+        if action.body or _called_directly(program, action):
+            owner.emit_action(body, action)
+    emit_calculations(body, owner)
+    emit_checksums(body, owner)
+    emit_pipeline(body, owner, program.ingress)
+    emit_pipeline(body, owner, program.egress)
+    emit_deparser(body, owner)
+    _emit_process(body, owner)
+
+    w = Writer()
+    w.line(f"// Made by wiresum's translator from {program.name or 'a BMv2 JSON'}; do not edit.")
+    w.line(f"// SHA-256 of the JSON: {sha256}")
+    w.line("#include <chrono>")
+    w.line("#include <cstring>")
+    w.line()
+    for name in ("bits", "hash", "packet", "program", "state", "table"):
+        w.line(f'#include "{name}.hpp"')
+    w.line()
+    w.line("namespace wiresum::softswitch {")
+    w.line("namespace {")
+    w.line()
+    w.line("constexpr std::uint64_t kNoData[1] = {0};")
+    w.line()
+    emit_types(w, layout)
+    w.lines += owner.loops.functions.lines
+    with w.block("class Switch final : public Program", "};"):
+        w.depth -= 1
+        w.line(" public:")
+        w.depth += 1
+        _emit_interface(w, owner, sha256)
+        w.depth -= 1
+        w.line(" private:")
+        w.depth += 1
+        w.lines += body.lines
+        _emit_state(w, owner)
+    w.line()
+    w.line("}  // namespace")
+    w.line("}  // namespace wiresum::softswitch")
+    w.line()
+    with w.block(
+        'extern "C" __attribute__((visibility("default"))) '
+        "wiresum::softswitch::Program* wiresum_program_create(const char* abi)"
+    ):
+        w.line("if (std::strcmp(abi, WIRESUM_ABI) != 0) return nullptr;")
+        w.line("return new wiresum::softswitch::Switch();")
+    return w.text()
+
+
+def _members(program: ir.Program) -> dict[str, str]:
+    names = Names()
+    members: dict[str, str] = {}
+    for array in (*program.registers.values(), *program.counters.values()):
+        members[array.name] = names.new(array.name.rsplit(".", 1)[-1] + "_cells") + "_"
+    for calc in program.calculations.values():
+        members[calc.name] = names.new("calculate_" + calc.name)
+    for pipeline in (program.ingress, program.egress):
+        for t in pipeline.tables.values():
+            members["table " + t.name] = names.new("table_" + t.name) + "_"
+    for action in program.actions.values():
+        members[f"action {action.id}"] = names.new(f"action_{action.id}_{action.name}")
+    return members
+
+
+def _called_directly(program: ir.Program, action: ir.Action) -> bool:
+    return any(
+        t.synthesized and t.default_action == action.id
+        for p in (program.ingress, program.egress)
+        for t in p.tables.values()
+    )
+
+
+def _visible_tables(program: ir.Program) -> list[ir.Table]:
+    return [
+        t
+        for p in (program.ingress, program.egress)
+        for t in p.tables.values()
+        if not t.synthesized or t.default_data
+    ]
+
+
+def _emit_interface(w: Writer, owner: StatementEmitter, sha256: str) -> None:
+    program, members = owner.program, owner.members
+    with w.block("Switch()"):
+        w.line("std::memset(static_cast<void*>(&h), 0, sizeof h);")
+        for t in _visible_tables(program):
+            emit_const_entries(w, owner, t)
+    w.line("const ProgramInfo& info() const override { return info_; }")
+    w.line("std::span<Table* const> tables() override { return tables_; }")
+    w.line("std::span<Counter* const> counters() override { return counters_; }")
+    w.line("std::span<Register* const> registers() override { return registers_; }")
+    w.line("MulticastGroups& multicast() override { return multicast_; }")
+    w.line("ProgramStats stats() const override { return stats_; }")
+    with w.block("void reset() override"):
+        for t in _visible_tables(program):
+            w.line(f"{members['table ' + t.name]}.reset();")
+        for array in (*program.registers.values(), *program.counters.values()):
+            w.line(f"{members[array.name]}.reset();")
+        w.line("multicast_.reset();")
+        w.line("stats_ = {};")
+    w.line()
+    with w.block(
+        "void process(std::uint16_t ingress_port, std::span<const std::uint8_t> frame, "
+        "Emitter& out) override"
+    ):
+        w.line("++stats_.received;")
+        w.line("if (frame.size() <= kMaxFrameBytes) run(ingress_port, frame, out);")
+    w.line()
+
+
+def _standard(owner: StatementEmitter, name: str) -> str | None:
+    """The C++ place of a field of standard_metadata; None if the program does not use it."""
+    ref = owner.program.aliases.get(f"intrinsic_metadata.{name}", ir.FieldRef(STANDARD, name))
+    access = owner.layout.type_of(ref.header).access.get(ref.field)
+    return None if access is None else f"{owner.layout.place[ref.header]}.{access}"
+
+
+def _set(w: Writer, owner: StatementEmitter, name: str, code: str, ctype: str = "") -> None:
+    place = _standard(owner, name)
+    if place is not None:
+        w.line(f"{place} = {f'static_cast<{ctype}>({code})' if ctype else code};")
+
+
+def _emit_process(w: Writer, owner: StatementEmitter) -> None:
+    program, layout = owner.program, owner.layout
+    spec, group = _standard(owner, "egress_spec"), _standard(owner, "mcast_grp")
+    assert spec is not None
+    with w.block("void mark_to_drop()"):
+        w.line(f"{spec} = kDropPort;")
+        _set(w, owner, "mcast_grp", "0")
+    w.line()
+    if any(_standard(owner, f"{p}_global_timestamp") for p in ("ingress", "egress")) or _standard(
+        owner, "enq_timestamp"
+    ):
+        w.line("// Microseconds since the program was created, in 48 bits.")
+        with w.block("std::uint64_t now() const"):
+            w.line("const auto passed = std::chrono::steady_clock::now() - created_;")
+            w.line("const auto us = std::chrono::duration_cast<std::chrono::microseconds>(passed);")
+            w.line("return static_cast<std::uint64_t>(us.count()) & 0xffffffffffff;")
+        w.line()
+    head = "void run(std::uint16_t ingress_port, std::span<const std::uint8_t> frame, Emitter& out)"
+    with w.block(head):
+        w.line("frame_bytes_ = frame.size();")
+        w.line("length_ = static_cast<std::uint32_t>(frame.size());")
+        w.line("cursor_ = frame.data();")
+        w.line("end_ = cursor_ + frame.size();")
+        w.line("truncate_ = ~std::size_t{0};")
+        w.line("exit_ = failed_ = false;")
+        w.line("std::memset(static_cast<void*>(&h.meta), 0, sizeof h.meta);")
+        for header in program.headers.values():
+            if not header.metadata:
+                w.line(f"{layout.place[header.name]}.valid = false;")
+        for stack in program.stacks.values():
+            w.line(f"{layout.place[stack.name]}_next = 0;")
+        _set(w, owner, "ingress_port", "ingress_port")
+        _set(w, owner, "packet_length", "length_")
+        _set(w, owner, "ingress_global_timestamp", "now()")
+        w.line("const std::uint32_t error = parse();")
+        w.line("if (error != 0) ++stats_.parser_errors;")
+        _set(w, owner, "parser_error", "error")
+        w.line("verify_checksums();")
+        w.line("ingress();")
+        w.line("exit_ = false;")
+        w.line("if (failed_) return;")
+        if group is not None:
+            with w.block(f"if ({group} != 0)"):
+                w.line(f"replicate({group}, out);")
+                w.line("return;")
+        w.line(f"if ({spec} == kDropPort) return;")
+        _set(w, owner, "instance_type", str(NORMAL))
+        w.line(f"leave({spec}, out);")
+    w.line()
+    with w.block("void leave(std::uint16_t port, Emitter& out)"):
+        _set(w, owner, "egress_port", "port")
+        w.line(f"{spec} = kDropPort + 1;")
+        _set(w, owner, "packet_length", "length_")
+        _set(w, owner, "enq_timestamp", "now()", "std::uint32_t")
+        _set(w, owner, "egress_global_timestamp", "now()")
+        w.line("egress();")
+        w.line("exit_ = false;")
+        w.line(f"if (failed_ || {spec} == kDropPort) return;")
+        w.line("update_checksums();")
+        w.line("deparse_to(port, out);")
+    w.line()
+    if group is None:
+        return
+    saved = _written_by_egress(program)
+    with w.block("void replicate(std::uint16_t group, Emitter& out)"):
+        w.line("const std::span<const Replica> copies = multicast_.replicas(group);")
+        _set(w, owner, "instance_type", str(REPLICATION))
+        w.line("// Every copy starts from what ingress left: keep whatever egress may change.")
+        w.line("const Headers::Meta meta = h.meta;")
+        w.line("const std::uint32_t length = length_;")
+        w.line("const std::size_t truncate = truncate_;")
+        for n, name in enumerate(saved):
+            w.line(f"const auto kept_{n} = {layout.place[name]};")
+        with w.block("for (const Replica& copy : copies)"):
+            _set(w, owner, "egress_rid", "copy.instance")
+            w.line("leave(copy.port, out);")
+            w.line("h.meta = meta;")
+            w.line("length_ = length;")
+            w.line("truncate_ = truncate;")
+            w.line("failed_ = false;")
+            for n, name in enumerate(saved):
+                w.line(f"{layout.place[name]} = kept_{n};")
+            for stack in program.stacks.values():
+                if any(e in saved for e in stack.elements):
+                    w.line(f"{layout.place[stack.name]}_next = {stack.name}_next_kept;")
+    # The stacks' fill levels are kept beside their elements.
+    for stack in program.stacks.values():
+        if any(e in saved for e in stack.elements):
+            for i, line in enumerate(w.lines):
+                if line.strip() == "const std::size_t truncate = truncate_;":
+                    place = layout.place[stack.name]
+                    w.lines.insert(
+                        i + 1, f"    const std::uint32_t {stack.name}_next_kept = {place}_next;"
+                    )
+                    break
+    w.line()
+
+
+def _written_by_egress(program: ir.Program) -> list[str]:
+    """The headers (not metadata) that the egress pipeline or a checksum update may change."""
+    found: set[str] = set()
+
+    def note(e: ir.Expr) -> None:
+        if isinstance(e, ir.HeaderRef):
+            found.add(e.name)
+        elif isinstance(e, ir.FieldRef | ir.RunRef):
+            found.add(e.header)
+        elif isinstance(e, ir.MemberOf):
+            note(e.header)
+        elif isinstance(e, ir.StackElement | ir.StackLast):
+            found.update(program.stacks[e.stack].elements)
+
+    for table in program.egress.tables.values():
+        for i in table.actions:
+            for stmt in statements(program.actions[i].body):
+                place = written_place(stmt)
+                if place is not None:
+                    note(place)
+                if isinstance(stmt, ir.AssignHeader):
+                    note(stmt.to)
+                elif isinstance(stmt, ir.SetValid | ir.SetInvalid):
+                    note(stmt.header)
+                elif isinstance(stmt, ir.PushFront | ir.PopFront):
+                    found.update(program.stacks[stmt.stack].elements)
+                elif isinstance(stmt, ir.AssignStack):
+                    found.update(program.stacks[stmt.to].elements)
+    for c in program.checksums:
+        if c.update:
+            found.add(c.target.header)
+    return [
+        name for name in program.headers if name in found and not program.headers[name].metadata
+    ]
+
+
+def _emit_state(w: Writer, owner: StatementEmitter) -> None:
+    program, members = owner.program, owner.members
+    w.line("// --- state ---")
+    w.line("Headers h;")
+    w.line("const std::uint8_t* cursor_ = nullptr;  // the parser's place in the frame")
+    w.line("const std::uint8_t* end_ = nullptr;")
+    w.line("std::size_t frame_bytes_ = 0;    // what counters count")
+    w.line("std::uint32_t length_ = 0;       // packet_length of egress")
+    w.line("std::size_t truncate_ = 0;")
+    w.line("bool exit_ = false;              // an action has ended the pipeline")
+    w.line("bool failed_ = false;            // an assert has dropped the packet")
+    w.line("ProgramStats stats_;")
+    w.line("Random random_;")
+    w.line("MulticastEngine multicast_;")
+    w.line(
+        "std::unique_ptr<std::uint8_t[]> scratch_ = "
+        f"std::make_unique<std::uint8_t[]>(2 * kMaxFrameBytes + {_header_bytes(program)});"
+    )
+    w.line(
+        "[[maybe_unused]] const std::chrono::steady_clock::time_point created_ = "
+        "std::chrono::steady_clock::now();"
+    )
+    for r in program.registers.values():
+        w.line(
+            f"RegisterArray<{storage(r.bits)}> {members[r.name]}"
+            f"{{RegisterInfo{{{quoted(r.name)}, {r.id}, {r.size}, {r.bits}}}}};"
+        )
+    for c in program.counters.values():
+        w.line(
+            f"CounterArray {members[c.name]}{{CounterInfo{{{quoted(c.name)}, {c.id}, {c.size}}}}};"
+        )
+    tables = _visible_tables(program)
+    for t in tables:
+        emit_table_state(w, owner, t)
+    lists = {
+        "Table": ("tables_", [members["table " + t.name] for t in tables]),
+        "Counter": ("counters_", [members[c.name] for c in program.counters.values()]),
+        "Register": ("registers_", [members[r.name] for r in program.registers.values()]),
+    }
+    for kind, (name, items) in lists.items():
+        refs = ", ".join("&" + i for i in items)
+        w.line(f"std::vector<{kind}*> {name}{{{refs}}};")
+    errors = ", ".join(f"{{{quoted(n)}, {v}}}" for n, v in program.errors.items())
+    digest = quoted(w_sha256(w))
+    w.line(
+        f"ProgramInfo info_{{{quoted(program.name)}, {digest}, {quoted(program.compiler)}, "
+        f"{{{errors}}}}};"
+    )
+
+
+def w_sha256(w: Writer) -> str:
+    """The JSON's digest, which the file's head already states."""
+    for line in w.lines:
+        if line.startswith("// SHA-256 of the JSON: "):
+            return line.rsplit(" ", 1)[1]
+    return ""
+
+
+def _header_bytes(program: ir.Program) -> int:
+    return sum(h.type.bits // 8 for h in program.headers.values() if not h.metadata)

@@ -1,0 +1,177 @@
+"""Primitive calls of actions → IR statements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from . import ir
+from .errors import ProgramInvalid, UnsupportedConstruct
+from .read_expr import ExprReader, source_of, unwrap
+
+Json = dict[str, Any]
+Handler = Callable[[list[Json], list[int], ir.Source], ir.Stmt]
+
+REFUSED = {
+    "execute_meter": "meters",
+    "clone_ingress_pkt_to_egress": "clone",
+    "clone_egress_pkt_to_egress": "clone",
+    "resubmit": "resubmit",
+    "recirculate": "recirculate",
+    "generate_digest": "digest",
+    "assign_VL": "varbit",
+    "assign_union": "header unions",
+    "assign_union_stack": "header unions",
+}
+
+
+class PrimitiveReader:
+    """Reads primitives; ``registers``, ``counters`` and ``calculations`` are the known names."""
+
+    def __init__(
+        self,
+        exprs: ExprReader,
+        registers: set[str],
+        counters: set[str],
+        calculations: set[str],
+    ) -> None:
+        self.exprs = exprs
+        self.registers = registers
+        self.counters = counters
+        self.calculations = calculations
+        self.handlers: dict[str, Handler] = {
+            "assign": self.assign,
+            "modify_field": self.assign,
+            "assign_header": self.assign_header,
+            "copy_header": self.assign_header,
+            "assign_header_stack": self.assign_stack,
+            "add_header": lambda a, p, s: ir.SetValid(self.exprs.header(a[0], p, s), source=s),
+            "remove_header": lambda a, p, s: ir.SetInvalid(self.exprs.header(a[0], p, s), source=s),
+            "push": lambda a, p, s: ir.PushFront(
+                self.stack(a[0]), self.constant(a[1], s), source=s
+            ),
+            "pop": lambda a, p, s: ir.PopFront(self.stack(a[0]), self.constant(a[1], s), source=s),
+            "register_read": self.register_read,
+            "register_write": self.register_write,
+            "count": self.count,
+            "modify_field_with_hash_based_offset": self.hash,
+            "modify_field_rng_uniform": self.random,
+            "mark_to_drop": lambda a, p, s: ir.MarkToDrop(source=s),
+            "drop": lambda a, p, s: ir.MarkToDrop(source=s),
+            "truncate": lambda a, p, s: ir.Truncate(self.exprs.data(a[0], p, s), source=s),
+            "log_msg": self.log,
+            "assert": lambda a, p, s: ir.Check("assert", self.condition(a[0], p, s), source=s),
+            "assume": lambda a, p, s: ir.Check("assume", self.condition(a[0], p, s), source=s),
+            "_jump": lambda a, p, s: ir.Jump(self.constant(a[0], s), source=s),
+            "_jump_if_zero": lambda a, p, s: ir.JumpIfZero(
+                self.condition(a[0], p, s), self.constant(a[1], s), source=s
+            ),
+            "exit": lambda a, p, s: ir.Exit(source=s),
+        }
+
+    def read(self, data: Json, params: list[int], enclosing: ir.Source) -> ir.Stmt:
+        """One primitive. ``enclosing`` is named where the primitive itself has no source line."""
+        source = source_of(data)
+        if not source.where:
+            source = enclosing
+        op = data["op"]
+        if op in REFUSED:
+            raise UnsupportedConstruct(f"{REFUSED[op]} (primitive {op})", source)
+        handler = self.handlers.get(op)
+        if handler is None:
+            raise UnsupportedConstruct(f"the primitive {op}", source)
+        return handler(data["parameters"], params, source)
+
+    def assign(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+        value = (
+            ir.Unary("b2d", self.exprs.boolean(args[1], params, source))
+            if self.exprs.is_boolean(args[1])
+            else self.exprs.data(args[1], params, source)
+        )
+        return ir.Assign(self.exprs.place(args[0], source, params), value, source=source)
+
+    def assign_header(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+        return ir.AssignHeader(
+            self.exprs.header(args[0], params, source),
+            self.exprs.header(args[1], params, source),
+            source=source,
+        )
+
+    def assign_stack(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+        return ir.AssignStack(self.stack(args[0]), self.stack(args[1]), source=source)
+
+    def register_read(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+        return ir.RegisterRead(
+            self.exprs.place(args[0], source, params),
+            self.known(args[1], self.registers),
+            self.exprs.data(args[2], params, source),
+            source=source,
+        )
+
+    def register_write(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+        return ir.RegisterWrite(
+            self.known(args[0], self.registers),
+            self.exprs.data(args[1], params, source),
+            self.exprs.data(args[2], params, source),
+            source=source,
+        )
+
+    def count(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+        return ir.Count(
+            self.known(args[0], self.counters),
+            self.exprs.data(args[1], params, source),
+            source=source,
+        )
+
+    def hash(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+        return ir.HashInto(
+            self.exprs.place(args[0], source, params),
+            self.exprs.data(args[1], params, source),
+            self.known(args[2], self.calculations),
+            self.exprs.data(args[3], params, source),
+            source=source,
+        )
+
+    def random(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+        return ir.RandomInto(
+            self.exprs.place(args[0], source, params),
+            self.exprs.data(args[1], params, source),
+            self.exprs.data(args[2], params, source),
+            source=source,
+        )
+
+    def log(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+        values: list[Json] = args[1]["value"] if len(args) > 1 else []
+        return ir.Log(
+            str(args[0]["value"]),
+            tuple(self.exprs.data(v, params, source) for v in values),
+            source=source,
+        )
+
+    def condition(self, data: Json, params: list[int], source: ir.Source) -> ir.Expr:
+        """A number that is used as a truth value."""
+        expr = self.exprs.boolean(data, params, source)
+        # d2b(b2d(x)) is x
+        while (
+            isinstance(expr, ir.Unary)
+            and expr.op == "d2b"
+            and isinstance(expr.operand, ir.Unary)
+            and expr.operand.op == "b2d"
+        ):
+            expr = expr.operand.operand
+        return expr
+
+    def constant(self, data: Json, source: ir.Source) -> int:
+        expr = self.exprs.data(data, [], source)
+        if not isinstance(expr, ir.Const):
+            raise UnsupportedConstruct("a count or jump that is not a constant", source)
+        return expr.value
+
+    def stack(self, data: Json) -> str:
+        return self.exprs.stack(unwrap(data)["value"])
+
+    def known(self, data: Json, names: set[str]) -> str:
+        name = str(data["value"])
+        if name not in names:
+            raise ProgramInvalid(f"there is no {data['type']} {name}")
+        return name

@@ -1,0 +1,70 @@
+"""The translator's front door."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from . import ir
+from .emit_program import STANDARD, emit_program
+from .errors import ProgramInvalid
+from .layout import Layout
+from .reader import read
+from .reroll import mark_live, reroll
+from .simplify import simplify, used_fields
+from .structure import structure
+
+TRANSLATOR_VERSION = "1"
+"""Part of the cache key: grows whenever the same JSON would give other C++."""
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A translated program: the C++ and what the JSON says about itself."""
+
+    cpp: str
+    json_sha256: str
+    name: str
+
+
+def json_digest(text: bytes) -> str:
+    """SHA-256 of a JSON's content, whatever its white space and order of keys."""
+    data = _parse(text)
+    canonical = json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(canonical).hexdigest()
+
+
+def translate(text: bytes) -> Translation:
+    """Translates a BMv2 JSON to C++.
+
+    Raises :class:`ProgramInvalid` for what is not a BMv2 JSON and
+    :class:`UnsupportedConstruct` for what lies outside the subset.
+    """
+    data = _parse(text)
+    canonical = json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
+    digest = hashlib.sha256(canonical).hexdigest()
+    program = read(data)
+    for action in program.actions.values():
+        action.body[:] = structure(action.body)
+    simplify(program)
+    used = used_fields(program)
+    used |= {
+        ir.FieldRef(STANDARD, f.name)
+        for f in program.headers[STANDARD].type.fields
+        if f.name in ("egress_spec", "mcast_grp")
+    }
+    layout = Layout(program, used)
+    for action in program.actions.values():
+        if not any(isinstance(s, ir.Label) for s in action.body):
+            reroll(action.body, layout)
+            mark_live(action.body)
+    return Translation(emit_program(program, layout, digest), digest, program.name)
+
+
+def _parse(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, UnicodeDecodeError) as e:
+        raise ProgramInvalid(f"not a JSON: {e}") from e

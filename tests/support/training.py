@@ -1,76 +1,43 @@
-"""Runs small torchrun jobs for tests, and ends them whatever happens."""
+"""The training script of the end-to-end tests, and how it is started."""
 
-import contextlib
-import os
-import signal
-import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-LIMIT_S = 100.0
+from support.processes import Commands, marked
+
+SCRIPT = Path(__file__).resolve().parents[1] / "e2e" / "train.py"
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended; ``output`` is its stdout and stderr together."""
-
-    status: int
-    output: str
-
-
-def clean_environment() -> dict[str, str]:
-    """This process's environment without any of wiresum's variables; one thread per worker."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("WIRESUM_")}
-    env.pop("TORCH_DEVICE_BACKEND_AUTOLOAD", None)
-    return env | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-
-
-def torchrun_command(script: Path, *arguments: str, workers: int, options: str = "") -> list[str]:
-    """A torchrun of ``workers`` workers on this host."""
+def torchrun(workers: int) -> list[str]:
+    """The command that starts ``workers`` processes on this machine."""
     return [
-        *[sys.executable, "-m", "torch.distributed.run", "--standalone"],
-        *options.split(),
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts=0",
         f"--nproc-per-node={workers}",
-        str(script),
-        *arguments,
-    ]
+    ]  # fmt: skip
 
 
-def finish(command: list[str], env: Mapping[str, str], limit_s: float = LIMIT_S) -> Ended:
-    """Run a command to its end; kills it, and fails, if it takes longer than ``limit_s``."""
-    process = subprocess.Popen(
-        command,
-        env={**env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
+def rack(
+    cli: Commands, loss: float = 0.0, seed: int = 1, lanes: int = 256, store: str = ":memory:"
+) -> str:
+    """Start a switch and a controller that knows it; the controller's address.
+
+    ``loss`` is the share of datagrams that the switch's port loses in each direction.
+    """
+    port = "1=udp:127.0.0.1:0" + (f"?loss={loss}&seed={seed}" if loss else "")
+    _, switch = cli.serve(
+        "switch", "serve", "--lanes", str(lanes), "--p4runtime", "127.0.0.1:0", "--port", port
     )
-    try:
-        output, _ = process.communicate(timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            output, _ = process.communicate(timeout=10)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            output, _ = process.communicate()
-        raise AssertionError(f"{command} did not end within {limit_s:g} s:\n{output}") from None
-    return Ended(process.returncode, output)
+    _, controller = cli.serve("controller", "serve", "--listen", "127.0.0.1:0", "--store", store)
+    address = switch["ports"]["1"].removeprefix("udp:").partition("?")[0]
+    listen = str(controller["listen"])
+    done = cli.run(
+        "switch", "add", "s1", "--p4runtime", switch["p4runtime"], "--address", address,
+        "--host", "127.0.0.0/8=1", "--lanes", str(lanes), "--controller", listen,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return listen
 
 
-def torchrun(
-    script: Path,
-    *arguments: str,
-    workers: int,
-    env: Mapping[str, str],
-    options: str = "",
-    limit_s: float = LIMIT_S,
-) -> Ended:
-    """Run a script under torchrun to its end."""
-    command = torchrun_command(script, *arguments, workers=workers, options=options)
-    return finish(command, env, limit_s)
+def serving(cli: Commands, what: str) -> list[int]:
+    """The pids of the servers (``switch serve``, ``controller serve``) that ``cli`` caused."""
+    return [pid for pid, line in marked(cli.mark).items() if what in line]

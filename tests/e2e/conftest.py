@@ -1,0 +1,34 @@
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.processes import Commands, commands
+from support.training import SCRIPT, torchrun
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Commands]:
+    with commands(tmp_path) as made:
+        yield made
+    assert not made.left_behind(), "processes were left behind"
+
+
+@pytest.fixture
+def train(cli: Commands, tmp_path: Path) -> Callable[..., tuple[Any, list[dict[str, Any]]]]:
+    """Runs the training script under ``wiresum run``; its outcome and each rank's report."""
+    number = iter(range(1000))
+
+    def run(*options: str, workers: int = 2, script: tuple[str, ...] = (), limit_s: float = 150):
+        out = tmp_path / f"out{next(number)}"
+        out.mkdir()
+        done = cli.run(
+            "run", *options, "--", *torchrun(workers), str(SCRIPT), "--out", str(out), *script,
+            limit_s=limit_s,
+        )  # fmt: skip
+        reports = [json.loads(path.read_text()) for path in sorted(out.glob("report.*.json"))]
+        return done, reports
+
+    return run

@@ -1,0 +1,93 @@
+"""Runs small torchrun jobs for the host agent's tests, and ends them whatever happens."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wiresum.host_agent.launcher.session import Session
+
+LIMIT_S = 100.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended; ``output`` is its stdout and stderr together."""
+
+    status: int
+    output: str
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without any of wiresum's variables; one thread per worker."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("WIRESUM_")}
+    env.pop("TORCH_DEVICE_BACKEND_AUTOLOAD", None)
+    return env | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def torchrun_command(script: Path, *arguments: str, workers: int, options: str = "") -> list[str]:
+    """A torchrun of ``workers`` workers on this host."""
+    return [
+        *[sys.executable, "-m", "torch.distributed.run", "--standalone"],
+        *options.split(),
+        f"--nproc-per-node={workers}",
+        str(script),
+        *arguments,
+    ]
+
+
+def finish(command: list[str], env: Mapping[str, str], limit_s: float = LIMIT_S) -> Ended:
+    """Run a command to its end; kills it, and fails, if it takes longer than ``limit_s``."""
+    process = subprocess.Popen(
+        command,
+        env={**env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            output, _ = process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+        raise AssertionError(f"{command} did not end within {limit_s:g} s:\n{output}") from None
+    return Ended(process.returncode, output)
+
+
+def torchrun(
+    script: Path,
+    *arguments: str,
+    workers: int,
+    env: Mapping[str, str],
+    options: str = "",
+    limit_s: float = LIMIT_S,
+) -> Ended:
+    """Run a script under torchrun to its end."""
+    command = torchrun_command(script, *arguments, workers=workers, options=options)
+    return finish(command, env, limit_s)
+
+
+@contextlib.contextmanager
+def fresh_session(**options: Any) -> Iterator[Session]:
+    """A job on an embedded switch and controller, for any number of torchruns in a row."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("WIRESUM_"):
+                patch.delenv(name)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        with Session(None, name="test", **options) as session:
+            yield session

@@ -180,11 +180,11 @@ class Agent:
             self._closed = True
         self._stop.set()
         self.engine.close()
-        if threading.current_thread() is not self._heartbeats:
-            self._heartbeats.join(timeout=1.0)
         if self._plan.owned:
             self._release()
-        self._client.close()
+        self._client.close()  # ends a heartbeat that is waiting for its answer
+        if threading.current_thread() is not self._heartbeats:
+            self._heartbeats.join(timeout=1.0)
 
     def _release(self) -> None:
         # A rank whose last result was lost gets it again from the switch, but only while the

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
 from wiresum.host_agent.backend.core import Core
 from wiresum.host_agent.backend.routing import reduce_op
 

@@ -7,6 +7,7 @@ pool: their callbacks run inline, may be slow and may wait for other collectives
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 from wiresum.host_agent.backend.counters import COUNTERS
@@ -18,6 +19,7 @@ log = logging.getLogger("wiresum")
 
 POLL_S = 0.5  # how soon the poller notices that it should stop if close() does not wake it
 IDLE_S = 30.0  # how long a spare completion thread lives
+CLOSE_S = 5.0  # how long closing waits for callbacks that are still running
 MAX_THREADS = 64  # a backstop: this many callbacks blocked at once
 
 _here = threading.local()
@@ -37,19 +39,20 @@ class CompletionPool:
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._threads = 0
+        self._threads: set[threading.Thread] = set()
         self._busy = 0
 
     def submit(self, job: Callable[[], None]) -> None:
         """Run ``job`` soon on another thread."""
         with self._lock:
             self._busy += 1  # counted until it has run, so that a blocked job never starves this
-            spawn = self._busy > self._threads and self._threads < MAX_THREADS
-            if spawn:
-                self._threads += 1
+            thread = None
+            if len(self._threads) < min(self._busy, MAX_THREADS):
+                thread = threading.Thread(target=self._run, name="wiresum-complete", daemon=True)
+                self._threads.add(thread)
         self._jobs.put(job)
-        if spawn:
-            threading.Thread(target=self._run, name="wiresum-complete", daemon=True).start()
+        if thread is not None:
+            thread.start()
 
     def _run(self) -> None:
         _here.running = True
@@ -57,12 +60,14 @@ class CompletionPool:
             try:
                 job = self._jobs.get(timeout=IDLE_S)
             except queue.Empty:
-                job = None
+                with self._lock:
+                    if len(self._threads) <= self._busy:
+                        continue  # a job was queued for this very thread meanwhile
+                    self._threads.discard(threading.current_thread())
+                return
             if job is None:
                 with self._lock:
-                    if self._threads <= self._busy:
-                        continue  # a job was queued for this very thread meanwhile
-                    self._threads -= 1
+                    self._threads.discard(threading.current_thread())
                 return
             try:
                 job()
@@ -74,11 +79,18 @@ class CompletionPool:
                     self._busy -= 1
 
     def close(self) -> None:
-        """Let the idle threads go; what is queued still runs."""
+        """Let the threads go once they have run what is queued; waits for them, within a limit.
+
+        A thread that is still inside torch when the interpreter ends brings down the process.
+        """
         with self._lock:
-            threads = self._threads
-        for _ in range(threads):
+            threads = list(self._threads)
+        deadline = time.monotonic() + CLOSE_S
+        for _ in threads:
             self._jobs.put(None)
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
 
 
 class Poller:

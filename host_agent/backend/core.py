@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
 from wiresum.common.errors import WiresumError
 from wiresum.host_agent import errors
 from wiresum.host_agent.backend.completion import CompletionPool, Poller, inside_callback
@@ -33,6 +34,7 @@ _KINDS = {
 IN_CALLBACK = (
     "it is issued from a future's callback, and callbacks run in another order on every rank"
 )
+ENGINE_FIRST_S = 5.0
 NOT_AN_ALL_REDUCE = "only all-reduces use the switch"
 
 cores: "weakref.WeakSet[Core]" = weakref.WeakSet()
@@ -63,7 +65,8 @@ class Core:
         self._make_group = make_group
         self._callback_group: dist.ProcessGroup | None = None
         self._lock = threading.Lock()
-        self._closed = False
+        self.closed = False
+        self._last: dict[str, Any] = {}
         self._pool = CompletionPool()
         self._poller = Poller(link.engine, self._error_of) if link is not None else None
         try:
@@ -88,6 +91,8 @@ class Core:
         return self._over_switch(tensors, op == "AVG", timeout, collective)
 
     def _why_not(self, tensors: Sequence[torch.Tensor], op: str) -> str | None:
+        if self.closed:
+            raise errors.EngineClosed("this process group has been shut down")
         if self.link is None:
             return self.why_no_link
         reason = why_not_tensors(tensors, op)
@@ -102,8 +107,9 @@ class Core:
         assert self._poller is not None
         self.link.check()
         limit = timeout.total_seconds()
-        if limit <= 0:
-            limit = self.timeout.total_seconds()
+        if limit <= 0 or timeout == self.timeout:
+            # The engine has the same limit, and its error says who is missing: let it come first.
+            limit = self.timeout.total_seconds() + ENGINE_FIRST_S
         copies = []
         buffers = []
         for tensor in tensors:
@@ -129,9 +135,9 @@ class Core:
 
     def _error_of(self, finished: Finished) -> Exception:
         """The typed exception for a ticket that failed; a lost lease explains all that follow."""
-        assert self.link is not None
         try:
-            self.link.check()
+            if self.link is not None:
+                self.link.check()
         except WiresumError as gone:
             return gone
         kind = _KINDS.get(finished.kind or "", errors.EngineError)
@@ -171,19 +177,23 @@ class Core:
     def shutdown(self) -> None:
         """Leave the job. What is in flight ends with an error. May be called twice."""
         with self._lock:
-            if self._closed:
+            if self.closed:
                 return
-            self._closed = True
-        if self.link is not None:
-            self.link.close()
-            COUNTERS.count_engine(self.link.engine.stats())
-        if self._poller is not None:
-            self._poller.close()
+            self.closed = True
+        link, poller = self.link, self._poller
+        if link is not None:
+            self._last = link.describe()
+            link.close()
+            COUNTERS.count_engine(link.engine.stats())
+        if poller is not None:
+            poller.close()
         self._pool.close()
+        # A group that something still refers to at the interpreter's end must not keep the engine.
+        self.link = self._poller = None
 
     def engine_stats(self) -> dict[str, Any]:
         """The engine's counters; empty without a link, and after :meth:`shutdown`."""
-        if self.link is None or self._closed:
+        if self.link is None or self.closed:
             return {}
         return dict(self.link.engine.stats())
 
@@ -194,4 +204,6 @@ class Core:
             state["lease"] = self.link.describe()
             state["engine"] = self.engine_stats()
             state["pending_tickets"] = self._poller.pending()
+        elif self._last:
+            state["lease"] = self._last
         return state

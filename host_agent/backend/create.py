@@ -8,6 +8,7 @@ from typing import Any
 
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store
+
 from wiresum.host_agent.backend.core import Core, cores
 from wiresum.host_agent.backend.fallback import make_fallback
 from wiresum.host_agent.backend.link import Link

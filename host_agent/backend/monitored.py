@@ -6,6 +6,7 @@ from typing import Any
 
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
+
 from wiresum.host_agent.backend.collectives import Collectives
 
 

@@ -6,6 +6,7 @@ device. Both are the same thin adapter over :class:`~wiresum.host_agent.backend.
 
 import torch.distributed as dist
 from torch._C._distributed_c10d import Backend, Store
+
 from wiresum.host_agent.backend.collectives import Collectives
 from wiresum.host_agent.backend.core import Core
 

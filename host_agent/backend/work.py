@@ -7,6 +7,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch.futures import Future
+
 from wiresum.common.errors import WiresumError
 
 Tensors = list[torch.Tensor]

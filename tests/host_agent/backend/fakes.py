@@ -1,0 +1,84 @@
+"""An engine and a link that the test drives by hand; a world of one rank."""
+
+import queue
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from wiresum.host_agent.backend.core import Core
+from wiresum.host_agent.backend.fallback import make_fallback
+from wiresum.host_agent.backend.process_group import WiresumProcessGroup, adapt
+
+
+@dataclass(frozen=True)
+class Ended:
+    ticket: int
+    error: str | None = None
+    kind: str | None = None
+
+
+@dataclass
+class FakeEngine:
+    """Sums over one rank (so it leaves the data alone); ends tickets at once, or on command."""
+
+    at_once: bool = True
+    calls: list[tuple[int, str, bool]] = field(default_factory=list)
+    buffers: list[tuple[int, int]] = field(default_factory=list)
+    ended: "queue.Queue[Ended | None]" = field(default_factory=queue.Queue)
+    closed: bool = False
+
+    def all_reduce(self, data: int, count: int, dtype: str, average: bool) -> int:
+        assert data != 0 or count == 0
+        self.calls.append((count, dtype, average))
+        self.buffers.append((data, count))
+        ticket = len(self.calls) - 1
+        if self.at_once:
+            self.ended.put(Ended(ticket))
+        return ticket
+
+    def poll(self, timeout_s: float) -> Sequence[Ended]:
+        try:
+            ended = self.ended.get(timeout=timeout_s)
+        except queue.Empty:
+            return []
+        return [] if ended is None else [ended]
+
+    def stats(self) -> dict[str, int | float]:
+        return {"collectives": len(self.calls)}
+
+    def close(self) -> None:
+        self.closed = True
+        self.ended.put(None)
+
+
+@dataclass
+class FakeLink:
+    engine: FakeEngine = field(default_factory=FakeEngine)
+    gone: Exception | None = None
+
+    def check(self) -> None:
+        if self.gone is not None:
+            raise self.gone
+
+    def describe(self) -> dict[str, Any]:
+        return {"switch": "fake (127.0.0.1:1)"}
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+def group_of_one(
+    link: FakeLink | None, why: str | None = None, timeout_s: float = 60.0
+) -> WiresumProcessGroup:
+    store = dist.HashStore()
+    timeout = timedelta(seconds=timeout_s)
+
+    def make(prefix: str) -> dist.ProcessGroup:
+        return make_fallback(store, 0, 1, timeout, prefix)
+
+    group = adapt(Core(0, 1, timeout, make, link, why), store)
+    assert isinstance(group, WiresumProcessGroup)
+    return group

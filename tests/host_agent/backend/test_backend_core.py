@@ -1,0 +1,280 @@
+"""The backend's core over an engine that the test drives by hand."""
+
+import ctypes
+import logging
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+from fakes import Ended, FakeEngine, FakeLink, group_of_one
+
+from wiresum.host_agent import errors, stats
+from wiresum.host_agent.backend import counters
+from wiresum.host_agent.backend.collectives import Collectives
+from wiresum.host_agent.backend.process_group import WiresumProcessGroup
+from wiresum.host_agent.backend.routing import op_name, reduce_op
+
+LIMIT_S = 10.0
+OPS = dist.ReduceOp
+
+
+@pytest.fixture(autouse=True)
+def _fresh_counters(monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = counters.Counters()
+    for module in ("core", "completion", "report"):
+        monkeypatch.setattr(f"wiresum.host_agent.backend.{module}.COUNTERS", fresh)
+
+
+@pytest.fixture
+def link() -> FakeLink:
+    return FakeLink()
+
+
+@pytest.fixture
+def group(link: FakeLink) -> Iterator[WiresumProcessGroup]:
+    group = group_of_one(link)
+    yield group
+    group.shutdown()
+
+
+@pytest.fixture
+def manual(link: FakeLink) -> FakeEngine:
+    """The engine of ``group``, which ends no ticket by itself."""
+    link.engine.at_once = False
+    return link.engine
+
+
+def options(op: object = OPS.SUM) -> dist.AllreduceOptions:
+    made = dist.AllreduceOptions()
+    made.reduceOp = reduce_op(op)
+    return made
+
+
+@pytest.mark.parametrize("average", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_the_switch_sums_and_averages_three_dtypes(
+    group: WiresumProcessGroup, link: FakeLink, dtype: str, average: bool
+) -> None:
+    tensor = torch.ones(7, dtype=getattr(torch, dtype))
+    assert group.allreduce([tensor], options(OPS.AVG if average else OPS.SUM)).wait()
+    assert link.engine.calls == [(7, dtype, average)]
+    assert stats()["switch"] == {"all_reduce": 1}
+    assert stats()["fallback"] == {}
+
+
+@pytest.mark.parametrize(
+    ("tensor", "op", "reason"),
+    [
+        (torch.ones(3), OPS.MAX, "MAX"),
+        (torch.ones(3), OPS.MIN, "MIN"),
+        (torch.ones(3), OPS.PRODUCT, "PRODUCT"),
+        (torch.ones(3, dtype=torch.int32), OPS.SUM, "int32"),
+        (torch.ones(3, dtype=torch.int32), OPS.BAND, "BAND"),
+        (torch.ones(3, dtype=torch.float64), OPS.SUM, "float64"),
+        (torch.ones(3).to_sparse(), OPS.SUM, "sparse"),
+    ],
+)
+def test_what_the_switch_cannot_do_goes_to_gloo_and_says_why(
+    group: WiresumProcessGroup,
+    link: FakeLink,
+    caplog: pytest.LogCaptureFixture,
+    tensor: torch.Tensor,
+    op: object,
+    reason: str,
+) -> None:
+    with caplog.at_level(logging.INFO, "wiresum"):
+        for _ in range(3):
+            group.allreduce([tensor.clone()], options(op)).wait()
+    assert link.engine.calls == []
+    (why,) = stats()["fallback"]["all_reduce"]
+    assert reason in why
+    assert stats()["fallback"]["all_reduce"][why] == 3
+    assert len([r for r in caplog.records if reason in r.getMessage()]) == 1
+
+
+def test_the_forms_of_a_call(group: WiresumProcessGroup, link: FakeLink) -> None:
+    tensor = torch.ones(2)
+    group.allreduce(tensor).wait()
+    group.allreduce([tensor], OPS.SUM).wait()
+    group.allreduce([tensor], op=OPS.AVG, timeout=timedelta(seconds=5)).wait()
+    group.allreduce([tensor, tensor.half()]).wait()
+    group.allreduce_coalesced([tensor, tensor]).wait()
+    assert [average for _, _, average in link.engine.calls] == [False, False, True] + 4 * [False]
+    assert stats()["switch"] == {"all_reduce": 4, "all_reduce_coalesced": 1}
+    assert stats()["switch_tensors"] == 7
+
+
+def test_a_non_contiguous_tensor_gets_the_result_back(
+    group: WiresumProcessGroup, manual: FakeEngine
+) -> None:
+    base = torch.arange(12.0).view(3, 4)
+    parameter = torch.nn.Parameter(torch.arange(4.0).view(2, 2))
+    work = group.allreduce([base.t()[1:3], parameter.t()])
+    assert not work.is_completed()
+    for address, count in manual.buffers:  # the engine works in place
+        buffer = (ctypes.c_float * count).from_address(address)
+        for i in range(count):
+            buffer[i] *= 10
+    for ticket in (0, 1):
+        manual.ended.put(Ended(ticket))
+    assert work.wait()
+    expected = torch.arange(12.0).view(3, 4)
+    expected[:, 1:3] *= 10
+    assert torch.equal(base, expected)
+    assert torch.equal(parameter, torch.arange(4.0).view(2, 2) * 10)
+
+
+def test_a_work_ends_with_its_last_ticket(group: WiresumProcessGroup, manual: FakeEngine) -> None:
+    work = group.allreduce([torch.ones(1), torch.ones(2)])
+    manual.ended.put(Ended(1))
+    with pytest.raises(errors.CollectiveTimeout, match="fake"):
+        work.wait(timedelta(milliseconds=50))
+    assert not work.is_completed()
+    manual.ended.put(Ended(0))
+    assert work.wait(timedelta(seconds=LIMIT_S))
+    assert work.is_success()
+
+
+@pytest.mark.parametrize(
+    "kind", ["CollectiveTimeout", "CollectiveMismatch", "SwitchUnreachable", "CodecError"]
+)
+def test_an_error_of_the_engine_is_raised_as_its_type(
+    group: WiresumProcessGroup, manual: FakeEngine, kind: str
+) -> None:
+    work = group.allreduce([torch.ones(3)])
+    future = work.get_future()
+    manual.ended.put(Ended(0, "rank 3 is missing", kind))
+    with pytest.raises(getattr(errors, kind), match="rank 3 is missing"):
+        work.wait()
+    with pytest.raises(Exception, match="rank 3 is missing"):
+        future.wait()
+    assert isinstance(work.exception(), getattr(errors, kind))
+    assert not work.is_success()
+    assert stats()["failed"] == {kind: 1}
+
+
+def test_a_future_asked_for_late_completes_too(group: WiresumProcessGroup) -> None:
+    tensor = torch.ones(3)
+    work = group.allreduce([tensor])
+    work.wait()
+    assert work.get_future().wait()[0] is tensor
+    assert work.get_future() is work.get_future()
+
+
+def test_callbacks_may_wait_for_other_collectives(
+    group: WiresumProcessGroup, manual: FakeEngine
+) -> None:
+    count = 12  # more than any fixed small pool would have threads
+    works = [group.allreduce([torch.ones(1)]) for _ in range(count + 1)]
+    last = works[-1].get_future()
+    threads = set()
+
+    def callback(_: object) -> int:
+        threads.add(threading.get_ident())
+        last.wait()
+        return 1
+
+    chained = [work.get_future().then(callback) for work in works[:-1]]
+    for ticket in range(count + 1):  # the one that all the others wait for comes last
+        manual.ended.put(Ended(ticket))
+    assert [future.wait() for future in chained] == [1] * count
+    assert threading.get_ident() not in threads
+    assert len(threads) == count
+
+
+def test_a_collective_issued_in_a_callback_does_not_use_the_switch(
+    group: WiresumProcessGroup, manual: FakeEngine
+) -> None:
+    def callback(_: object) -> float:
+        tensor = torch.ones(1)
+        group.allreduce([tensor]).wait()
+        group.broadcast([tensor]).wait()
+        return float(tensor)
+
+    future = group.allreduce([torch.ones(1)]).get_future().then(callback)
+    manual.ended.put(Ended(0))
+    assert future.wait() == 1.0
+    assert len(manual.calls) == 1
+    assert "callback" in next(iter(stats()["fallback"]["all_reduce"]))
+
+
+def test_shutdown_ends_what_is_in_flight(link: FakeLink, manual: FakeEngine) -> None:
+    group = group_of_one(link)
+    work = group.allreduce([torch.ones(1)])
+    group.shutdown()
+    group.shutdown()
+    assert link.engine.closed
+    with pytest.raises(errors.EngineClosed):
+        work.wait(timedelta(seconds=LIMIT_S))
+    assert stats()["engine"] == {"collectives": 1}
+
+
+def test_a_lost_lease_explains_what_fails(
+    group: WiresumProcessGroup, link: FakeLink, manual: FakeEngine
+) -> None:
+    work = group.allreduce([torch.ones(1)])
+    link.gone = errors.EngineError("job x is expired")
+    manual.ended.put(Ended(0, "closed", "EngineClosed"))
+    with pytest.raises(errors.EngineError, match="job x is expired"):
+        work.wait(timedelta(seconds=LIMIT_S))
+    with pytest.raises(errors.EngineError, match="job x is expired"):
+        group.allreduce([torch.ones(1)])
+
+
+def test_a_ticket_may_end_before_it_is_known(group: WiresumProcessGroup, link: FakeLink) -> None:
+    polled = threading.Event()
+    original = link.engine.all_reduce
+
+    def all_reduce(data: int, count: int, dtype: str, average: bool) -> int:
+        ticket = original(data, count, dtype, average)
+        polled.wait(0.2)  # gives the poller the time to see it; correct either way
+        return ticket
+
+    link.engine.all_reduce = all_reduce  # type: ignore[method-assign]
+    assert group.allreduce([torch.ones(1), torch.ones(1)]).wait(timedelta(seconds=LIMIT_S))
+
+
+def test_without_a_link_everything_is_done_by_the_fallback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    group = group_of_one(None, "no switch here")
+    with caplog.at_level(logging.INFO, "wiresum"):
+        group.allreduce([torch.ones(1)]).wait()
+        group.barrier().wait()
+    assert stats()["fallback"] == {
+        "all_reduce": {"no switch here": 1},
+        "barrier": {"no switch here": 1},
+    }
+    assert caplog.records == []  # said once, when the group was made
+    group.shutdown()
+
+
+def test_every_collective_is_overridden() -> None:
+    # What C++ can call and Python does not override would run holding the GIL.
+    kept = {
+        # what C++ answers from the registered backends or the object itself
+        *("BackendType", "CUSTOM", "GLOO", "MPI", "NCCL", "UCC", "UNDEFINED", "XCCL"),
+        *("bound_device_id", "boxed", "unbox", "group_name", "group_desc"),
+        "use_pg_for_symm_mem_rendezvous",
+        # makes groups; not collectives of this one
+        *("split_group", "merge_remote_group"),
+    }
+    public = {name for name in dir(dist.ProcessGroup) if not name.startswith("_")}
+    missing = {
+        name
+        for name in public - kept
+        if getattr(WiresumProcessGroup, name) is getattr(dist.ProcessGroup, name)
+    }
+    assert missing == set()
+    for name in ("_allgather_base", "_reduce_scatter_base", "_start_coalescing", "_end_coalescing"):
+        assert hasattr(Collectives, name)
+    assert "group_name" not in vars(WiresumProcessGroup) | vars(Collectives)
+
+
+def test_names_of_operations() -> None:
+    assert op_name(OPS.SUM) == "SUM"
+    assert op_name(OPS(OPS.AVG)) == "AVG"
+    assert op_name(options(OPS.MAX).reduceOp) == "MAX"

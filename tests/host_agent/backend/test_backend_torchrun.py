@@ -1,0 +1,134 @@
+"""The backend under real torchruns, over the embedded switch. Each scenario asserts its path."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.torchruns import Ended, clean_environment, fresh_session, torchrun
+from wiresum.host_agent.launcher.session import Session
+
+SCENARIOS = Path(__file__).parent / "scenarios.py"
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    with fresh_session(timeout_s=60.0) as session:
+        yield session
+
+
+def passed(ended: Ended, scenario: str, workers: int) -> None:
+    assert ended.status == 0, ended.output
+    for rank in range(workers):
+        assert f"{scenario} passed on rank {rank}" in ended.output, ended.output
+    assert "SIGABRT" not in ended.output
+    assert "leaked" not in ended.output
+
+
+@pytest.mark.parametrize(
+    ("scenario", "workers"),
+    [
+        ("sums", 3),
+        ("mixed", 2),
+        ("ddp", 3),
+        ("overlap", 2),
+        ("hooks", 2),
+        ("delegates", 3),
+        ("fsdp", 2),
+        ("compiled", 2),
+        ("mismatch_in_wait", 2),
+        ("mismatch_in_backward", 2),
+        ("leave_in_flight", 2),
+        ("again", 2),
+    ],
+)
+def test_scenario(session: Session, scenario: str, workers: int) -> None:
+    ended = torchrun(SCENARIOS, scenario, workers=workers, env=session.variables())
+    passed(ended, scenario, workers)
+
+
+def test_a_restart_by_torchrun_gets_an_epoch_of_its_own(session: Session) -> None:
+    ended = torchrun(
+        SCENARIOS,
+        "restart",
+        workers=2,
+        env=session.variables(),
+        options="--max-restarts=1 --monitor-interval=0.1",
+    )
+    passed(ended, "restart", 2)
+    assert ended.output.count("restarted well") == 2
+
+
+def test_the_switchs_counters_agree_with_the_workers(session: Session, tmp_path: Path) -> None:
+    before = dict(session.describe().events)
+    env = session.variables() | {"WIRESUM_DUMP": str(tmp_path / "{rank}.json")}
+    passed(torchrun(SCENARIOS, "hooks", workers=2, env=env), "hooks", 2)
+    after = dict(session.describe().events)
+    engines = [json.loads((tmp_path / f"{r}.json").read_text())["engine"] for r in range(2)]
+    chunks = {engine["contributions"] for engine in engines}
+    assert len(chunks) == 1
+    (count,) = chunks
+    assert count > 0
+    assert after["completed"] - before.get("completed", 0) == count
+    taken = sum(after[name] - before.get(name, 0) for name in ("claimed", "added"))
+    assert taken == 2 * count
+
+
+def test_without_a_controller_everything_works_over_gloo_and_says_so_once() -> None:
+    ended = torchrun(SCENARIOS, "fallback", workers=2, env=clean_environment())
+    passed(ended, "fallback", 2)
+    assert ended.output.count("wiresum:") == 1
+    assert "wiresum run" in ended.output
+
+
+def test_an_unreachable_controller_is_named_by_every_rank() -> None:
+    env = clean_environment() | {
+        "WIRESUM_CONTROLLER": "127.0.0.1:1",
+        "WIRESUM_JOB": "x",
+        "WIRESUM_TIMEOUT": "10",
+    }
+    ended = torchrun(SCENARIOS, "fallback", workers=2, env=env)
+    assert ended.status != 0
+    assert "controller 127.0.0.1:1 cannot be reached" in ended.output
+
+
+def test_a_missing_rank_is_named(session: Session) -> None:
+    # Two torchruns would be one job; one that says it is half of it waits for the other half.
+    env = session.variables() | {"WIRESUM_TIMEOUT": "5", "LONELY": "1"}
+    ended = torchrun(Path(__file__).parent / "lonely.py", workers=1, env=env)
+    assert ended.status != 0
+    assert "Error: " in ended.output
+    (line,) = {line for line in ended.output.splitlines() if "missing" in line and "Error" in line}
+    assert "1" in line.split("missing")[1]
+
+
+def test_nonsense_in_the_environment_is_refused() -> None:
+    env = clean_environment() | {"WIRESUM_CONTROLLER": "127.0.0.1:1", "WIRESUM_FIELD": "7"}
+    ended = torchrun(SCENARIOS, "fallback", workers=1, env=env)
+    assert ended.status != 0
+    assert "WIRESUM_FIELD is '7'; it must be 32, 16 or 8" in ended.output
+
+
+def test_a_job_may_be_made_by_rank_0(session: Session) -> None:
+    env = session.variables()
+    for name in ("WIRESUM_JOB", "WIRESUM_JOB_TOKEN"):
+        del env[name]
+    passed(torchrun(SCENARIOS, "hooks", workers=2, env=env), "hooks", 2)
+
+
+@pytest.mark.parametrize("backend", ["none", "gloo", "cpu:gloo,cuda:nccl"])
+def test_as_default_replaces_gloo_and_the_default(session: Session, backend: str) -> None:
+    env = session.variables(as_default=True)
+    ended = torchrun(SCENARIOS, "count_reductions", backend, workers=2, env=env)
+    passed(ended, "count_reductions", 2)
+    for rank in (0, 1):
+        assert f"rank {rank} of 2: 1 over the switch" in ended.output
+    assert ended.output.count("--as-default") == 1
+
+
+def test_autoload_can_be_switched_off() -> None:
+    env = clean_environment() | {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+    ended = torchrun(SCENARIOS, "fallback", workers=1, env=env)
+    assert ended.status != 0
+    assert "wiresum" in ended.output

@@ -1,11 +1,11 @@
 """Servers to test against: the embedded switch, and BMv2 where it is installed."""
 
-import asyncio
 import itertools
+import json
 import os
 import shutil
 import subprocess
-import threading
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,31 +31,16 @@ def names(config: p4r.ForwardingPipelineConfig) -> Names:
     return Names(config.p4info)
 
 
-def _memory_server() -> Iterator[str]:
-    from memory import MemoryTarget
-    from wiresum.softswitch.p4runtime.device import Device
-    from wiresum.softswitch.p4runtime.server import P4RuntimeServer
-    from wiresum.softswitch.p4runtime.service import P4RuntimeService
-
-    address: list[str] = []
-    ready = threading.Event()
-    loop = asyncio.new_event_loop()
-    end = asyncio.Event()
-
-    async def serve() -> None:
-        server = P4RuntimeServer(P4RuntimeService(Device(0, MemoryTarget())))
-        address.append(await server.start("127.0.0.1:0"))
-        ready.set()
-        await end.wait()
-        await server.stop()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert ready.wait(START_S)
-    yield address[0]
-    loop.call_soon_threadsafe(end.set)
-    thread.join(START_S)
-    loop.close()
+def _embedded_server() -> Iterator[str]:
+    command = [sys.executable, "-m", "wiresum.softswitch", "--exit-with-parent"]
+    command += ["--p4runtime", "127.0.0.1:0", "--cpu-port", "255"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())["p4runtime"]
+        finally:
+            process.terminate()
+    assert process.returncode == 0
 
 
 def _bmv2_server(folder: Path) -> Iterator[str]:
@@ -76,7 +61,7 @@ def _bmv2_server(folder: Path) -> Iterator[str]:
         process.wait()
 
 
-@pytest.fixture(scope="module", params=["memory", pytest.param("bmv2", marks=pytest.mark.bmv2)])
+@pytest.fixture(scope="module", params=["embedded", pytest.param("bmv2", marks=pytest.mark.bmv2)])
 def target(request: pytest.FixtureRequest) -> str:
     """Which switch the tests of a module talk to."""
     return request.param
@@ -87,7 +72,7 @@ def address(target: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     if target == "bmv2":
         yield from _bmv2_server(tmp_path_factory.mktemp("bmv2"))
     else:
-        yield from _memory_server()
+        yield from _embedded_server()
 
 
 @pytest.fixture

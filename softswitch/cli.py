@@ -1,0 +1,83 @@
+"""The embedded switch's commands; the root command mounts ``serve`` as ``wiresum switch serve``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wiresum import p4
+
+
+class OptionError(typer.BadParameter):
+    """Options that contradict each other."""
+
+
+def _p4info_beside(program: Path) -> Path | None:
+    """P4Info where p4c's users put it: next to the JSON, under the same name."""
+    for ending in (".p4info.txtpb", ".p4info.txt", ".p4info.bin"):
+        candidate = program.with_suffix(ending)
+        if candidate.exists():
+            return candidate
+    return None
+
+
+def serve(
+    port: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="N=KIND:ADDRESS",
+            help="A port: 1=udp:127.0.0.1:0 (rootless; 0 is any free port) or 2=raw:eth1. "
+            "With ?loss=0.01&seed=7 it loses frames at random, for tests. Repeat for more.",
+        ),
+    ] = None,
+    lanes: Annotated[
+        int | None,
+        typer.Option(help=f"Start with wiresum's own program for so many lanes: {p4.LANE_COUNTS}."),
+    ] = None,
+    program: Annotated[
+        Path | None, typer.Option(help="Start with this v1model program: p4c's BMv2 JSON.")
+    ] = None,
+    p4info: Annotated[
+        Path | None,
+        typer.Option(help="The program's P4Info. [default: next to it, FILE.p4info.txtpb]"),
+    ] = None,
+    p4runtime: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="HOST:PORT (port 0: any) or unix:/path.")
+    ] = "127.0.0.1:9559",
+    device_id: Annotated[int, typer.Option(min=0, help="P4Runtime's name of this switch.")] = 0,
+    cpu_port: Annotated[
+        int | None,
+        typer.Option(help="The port number that stands for the controller (packet-in and -out)."),
+    ] = None,
+    exit_with_parent: Annotated[
+        bool, typer.Option("--exit-with-parent", help="End when the starting process ends.")
+    ] = False,
+) -> None:
+    """Run the embedded switch until SIGTERM or SIGINT.
+
+    Prints one line of JSON once it serves: where P4Runtime listens and where the ports are.
+    """
+    # Imported here: `wiresum --help` must not load gRPC and the native module.
+    from wiresum.softswitch.ports import parse_port
+    from wiresum.softswitch.serve import ServeOptions, run
+
+    if lanes is not None and program is not None:
+        raise OptionError("--lanes and --program exclude each other")
+    if p4info is not None and program is None:
+        raise OptionError("--p4info belongs to --program")
+    if lanes is not None:
+        own = p4.program(lanes)
+        program, p4info = own.json, own.p4info
+    elif program is not None and p4info is None:
+        p4info = _p4info_beside(program)
+    run(
+        ServeOptions(
+            p4runtime=p4runtime,
+            ports=[parse_port(text) for text in port or []],
+            program=program,
+            p4info=p4info,
+            device_id=device_id,
+            cpu_port=cpu_port,
+            exit_with_parent=exit_with_parent,
+        )
+    )

@@ -3,16 +3,17 @@
 import asyncio
 import enum
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from wiresum.controller.apart import apart
 from wiresum.controller.desired import Tables, desired
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.model import Job, JobState, Switch
 from wiresum.controller.reconcile import reconcile
-from wiresum.controller.southbound import Link, SouthboundError, connect, explain
+from wiresum.controller.southbound import Link, connect, explain
 from wiresum.controller.store import Store
 from wiresum.p4 import Program
 
@@ -121,15 +122,14 @@ class SwitchLoop:
         """The packets dropped, by reason. Raises :class:`ControllerError` UNAVAILABLE."""
         return await self._ask(lambda link: link.read_drops())
 
-    async def _ask(self, question: Callable[[Link], Awaitable[_R]]) -> _R:
+    async def _ask(self, question: Callable[[Link], Coroutine[Any, Any, _R]]) -> _R:
         if self._link is None:
             raise ControllerError(
                 "UNAVAILABLE",
                 f"switch {self.switch.name} is {self.state.value}: {self.reason}",
             )
         try:
-            async with asyncio.timeout(self._options.counters_s):
-                return await question(self._link)
+            return await self._apart(self._link, question(self._link), self._options.counters_s)
         except Exception as error:
             reason = explain(error, self.switch)
             raise ControllerError(
@@ -140,10 +140,10 @@ class SwitchLoop:
 
     async def _keep(self, link: Link) -> None:
         """Make a pass whenever there is reason to; returns when leaving."""
-        while not self._leaving:
+        leaving = False
+        while not leaving:
             await self._pause(link)
-            if link.down.is_set():
-                raise SouthboundError(f"the connection to {self.switch.p4runtime} was lost")
+            leaving = self._leaving
             await self._one_pass(link)
 
     async def _one_pass(self, link: Link) -> None:
@@ -151,10 +151,8 @@ class SwitchLoop:
         jobs = [] if self._leaving else self._store.jobs_on(self.switch.name)
         wanted = Tables({}, {}) if self._leaving else desired(self.switch, jobs)
         fresh = [job for job in jobs if not job.lease.counters_reset]
-        async with asyncio.timeout(self._options.pass_s):
-            writes = await reconcile(link, wanted, [job.lease.number for job in fresh])
-        if link.down.is_set():
-            raise SouthboundError(f"the connection to {self.switch.p4runtime} was lost")
+        numbers = [job.lease.number for job in fresh]
+        writes = await self._apart(link, reconcile(link, wanted, numbers), self._options.pass_s)
         if fresh:
             with self._store.transaction() as transaction:
                 for job in fresh:
@@ -166,6 +164,16 @@ class SwitchLoop:
             log.info("switch %s is up", self.switch.name)
         self.state, self.reason = SwitchState.UP, ""
         self._changed()
+
+    async def _apart(self, link: Link, work: Coroutine[Any, Any, _R], limit_s: float) -> _R:
+        address = self.switch.p4runtime
+        return await apart(
+            work,
+            limit_s=limit_s,
+            late=f"{address} did not answer within {limit_s:g} s",
+            lost=f"the connection to {address} was lost",
+            down=link.down,
+        )
 
     async def _pause(self, link: Link) -> None:
         """Until there is something to do."""

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -57,17 +58,13 @@ async def serving(core: Core, listen: str) -> AsyncIterator[Endpoint]:
     Raises :class:`ServeError` if the port is taken.
     """
     wanted = parse_endpoint(listen, what="listen address")
+    _check_bindable(wanted)
     server = grpc.aio.server(options=_SERVER_OPTIONS)
     pb_grpc.add_ControllerServicer_to_server(ControllerService(core), server)
     try:
         port = server.add_insecure_port(str(wanted))
-    except RuntimeError:
-        port = 0
-    if not port:
-        raise ServeError(
-            f"cannot listen on {wanted}: the port is in use, or the address is not this machine's; "
-            "choose another with --listen"
-        )
+    except RuntimeError as error:
+        raise _cannot_listen(wanted, "gRPC refused it") from error
     await core.start()
     try:
         await server.start()
@@ -75,6 +72,23 @@ async def serving(core: Core, listen: str) -> AsyncIterator[Endpoint]:
     finally:
         await server.stop(_GRACE_S)
         await core.stop()
+
+
+def _check_bindable(wanted: Endpoint) -> None:
+    """Find out why an address cannot be had: gRPC would not tell, but write to stderr."""
+    try:
+        found = socket.getaddrinfo(wanted.host, wanted.port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                # Connections of a controller that has just ended do not matter.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as error:
+        raise _cannot_listen(wanted, (error.strerror or str(error)).lower()) from error
+
+
+def _cannot_listen(wanted: Endpoint, reason: str) -> ServeError:
+    return ServeError(f"cannot listen on {wanted}: {reason}; choose another with --listen")
 
 
 def serve(options: ServeOptions) -> None:

@@ -6,15 +6,16 @@ write is the reconcile loop's business.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import finsy
 from finsy import P4Client, P4ClientError, P4Schema
 from finsy.p4entity import P4Entity, P4Replica
 from finsy.proto import U128, p4r
 
+from wiresum.controller.apart import GoneError, apart
 from wiresum.controller.desired import TABLES, Action, Fields, Key, Replica, Tables
 from wiresum.controller.model import Switch
 from wiresum.controller.reconcile import Change
@@ -133,7 +134,7 @@ class Link:
 async def connect(switch: Switch, program: Program, timeout_s: float) -> AsyncIterator[Link]:
     """Connect to ``switch``, become its controller and have it run ``program``.
 
-    Raises :class:`SouthboundError`, also if it takes longer than ``timeout_s``.
+    Raises what :func:`explain` explains; ``GoneError`` if it takes longer than ``timeout_s``.
     """
     schema = P4Schema(program.p4info, program.json)
     finsy_switch = finsy.Switch(
@@ -148,68 +149,52 @@ async def connect(switch: Switch, program: Program, timeout_s: float) -> AsyncIt
         finsy_switch.ee.on(event, lambda _switch: link.down.set())
 
     async def enter() -> None:
-        await finsy_switch.__aenter__()
-        try:
-            if not finsy_switch.is_primary:
-                raise SouthboundError(
-                    f"another controller is in charge of {switch.p4runtime} "
-                    f"(election id {finsy_switch.primary_id}): stop it"
-                )
-            await _ensure_program(finsy_switch, schema)
-        except BaseException:
-            await finsy_switch.__aexit__(None, None, None)
-            raise
+        async with P4Client(switch.p4runtime, wait_for_ready=False) as client:
+            # Asked first, because a switch that refuses this tells us why, and not only finsy.
+            runs = await _runs(client, switch.device_id, schema)
+            await finsy_switch.__aenter__()
+            try:
+                if not finsy_switch.is_primary:
+                    raise SouthboundError(
+                        f"another controller is in charge of {switch.p4runtime} "
+                        f"(election id {finsy_switch.primary_id}): stop it"
+                    )
+                if not runs:
+                    await _push(client, finsy_switch, schema)
+            except BaseException:
+                await finsy_switch.__aexit__(None, None, None)
+                raise
 
-    await _run_apart(enter(), timeout_s, f"{switch.p4runtime} did not answer in {timeout_s:g} s")
+    await apart(
+        enter(),
+        limit_s=timeout_s,
+        late=f"{switch.p4runtime} did not answer within {timeout_s:g} s",
+        lost=f"the connection to {switch.p4runtime} was lost while it was set up",
+    )
     try:
         yield link
     finally:
         await finsy_switch.__aexit__(None, None, None)
 
 
-async def _run_apart(coroutine: Coroutine[Any, Any, None], limit_s: float, late: str) -> None:
-    """Await ``coroutine`` in a task of its own.
-
-    When a part of finsy fails, it cancels the task that waits for it; that must not look like
-    a cancellation of ours.
-    """
-    task = asyncio.create_task(coroutine)
-    try:
-        done, _ = await asyncio.wait([task], timeout=limit_s)
-    except asyncio.CancelledError:
-        task.cancel()
-        await asyncio.wait([task])
-        raise
-    if not done:
-        task.cancel()
-        await asyncio.wait([task])
-        raise SouthboundError(late)
-    if task.cancelled():
-        raise SouthboundError("the connection was lost while it was set up")
-    task.result()
-
-
-async def _ensure_program(finsy_switch: finsy.Switch, schema: P4Schema) -> None:
-    """Push the program unless the switch runs just that one: a push empties its memory."""
-    async with P4Client(finsy_switch.address) as client:
-        if await _runs(client, finsy_switch.device_id, schema):
-            return
-        if len(schema.p4blob) > _MAX_PROGRAM_BYTES:
-            raise SouthboundError(
-                f"the program of {len(schema.p4blob)} bytes exceeds what P4Runtime servers accept"
-            )
-        await client.request(
-            p4r.SetForwardingPipelineConfigRequest(
-                device_id=finsy_switch.device_id,
-                election_id=U128.encode(finsy_switch.election_id),
-                action=p4r.SetForwardingPipelineConfigRequest.VERIFY_AND_COMMIT,
-                config=schema.get_pipeline_config(),
-            )
+async def _push(client: P4Client, finsy_switch: finsy.Switch, schema: P4Schema) -> None:
+    if len(schema.p4blob) > _MAX_PROGRAM_BYTES:
+        raise SouthboundError(
+            f"the program of {len(schema.p4blob)} bytes exceeds what P4Runtime servers accept"
         )
-        log.info("switch %s: pushed program %s", finsy_switch.name, schema.version)
+    await client.request(
+        p4r.SetForwardingPipelineConfigRequest(
+            device_id=finsy_switch.device_id,
+            election_id=U128.encode(finsy_switch.election_id),
+            action=p4r.SetForwardingPipelineConfigRequest.VERIFY_AND_COMMIT,
+            config=schema.get_pipeline_config(),
+        )
+    )
+    log.info("switch %s: pushed program %s", finsy_switch.name, schema.version)
 
 
 async def _runs(client: P4Client, device_id: int, schema: P4Schema) -> bool:
+    """Whether the switch runs just this program: to push it again would empty its memory."""
     try:
         reply = await client.request(
             p4r.GetForwardingPipelineConfigRequest(
@@ -236,10 +221,8 @@ def explain(error: BaseException, switch: Switch) -> str:
         ]
         text = " ".join([error.message, *details[:3]])
         return f"{switch.p4runtime} answered {code}: {' '.join(text.split())}"
-    if isinstance(error, SouthboundError):
+    if isinstance(error, SouthboundError | GoneError):
         return str(error)
-    if isinstance(error, TimeoutError):
-        return f"{switch.p4runtime} did not answer in time"
     text = " ".join(str(error).split())
     return f"{switch.p4runtime}: {type(error).__name__}: {text}"
 

@@ -15,7 +15,7 @@ from wiresum.controller.v1 import controller_pb2 as pb
 
 _R = TypeVar("_R")
 
-QUICK = LoopOptions(period_s=60.0, retry_s=0.02, max_retry_s=0.1, connect_s=5.0)
+QUICK = LoopOptions(period_s=60.0, retry_s=0.02, max_retry_s=0.1, connect_s=5.0, counters_s=0.5)
 """Passes happen because something changed, not because time went by."""
 
 

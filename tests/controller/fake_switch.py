@@ -44,6 +44,8 @@ class FakeSwitch(p4r_grpc.P4RuntimeServicer):
         self.broken: list[str] = []
         """The invariants that were violated."""
         self.refuse_writes = False
+        self.patience = 1 << 30
+        """How many more requests are answered; then it freezes."""
         self.freeze = asyncio.Event()
         self.freeze.set()
         self._streams: dict[int, _Stream] = {}
@@ -204,6 +206,9 @@ class FakeSwitch(p4r_grpc.P4RuntimeServicer):
     # ----
 
     async def _check(self, request: Any, context: Any, *, write: bool = False) -> None:
+        self.patience -= 1
+        if self.patience < 0:
+            self.freeze.clear()
         await self.freeze.wait()
         if request.device_id != self.device_id:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no device {request.device_id}")

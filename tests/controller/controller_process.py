@@ -1,0 +1,81 @@
+"""A controller as a process of its own, and the command line as processes."""
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+LIMIT_S = 30.0
+_COMMAND = [sys.executable, "-m", "wiresum.controller"]
+
+
+def run_cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*_COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+class Serving:
+    """``controller serve`` as a child process; ``listen`` is where it serves."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [*_COMMAND, "controller", "serve", "--listen", "127.0.0.1:0", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            self.listen = str(first_line(self.process)["listen"])
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """Make sure that it is gone."""
+        self.process.kill()
+        self.process.communicate(timeout=LIMIT_S)
+
+
+@contextlib.contextmanager
+def serving(*arguments: str) -> Iterator[Serving]:
+    """A running controller that is gone afterwards."""
+    child = Serving(*arguments)
+    try:
+        yield child
+    finally:
+        child.end()
+
+
+def first_line(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    """The JSON in the first line of its output; fails if it does not come in time."""
+    lines: queue.Queue[str] = queue.Queue()
+    assert process.stdout is not None
+    threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()  # type: ignore[union-attr]
+    line = lines.get(timeout=LIMIT_S)
+    if not line:
+        assert process.stderr is not None
+        raise AssertionError(f"it ended: {process.stderr.read()}")
+    return dict(json.loads(line))
+
+
+def switch_spec(p4runtime: str, name: str = "s1") -> str:
+    """A ``--switch`` for a fake switch."""
+    return f"name={name},p4runtime={p4runtime},address=127.0.0.1:5555,host=127.0.0.0/8=1,lanes=64"
+
+
+def store_argument(directory: Path) -> list[str]:
+    """A store that outlives the process."""
+    return ["--store", str(directory / "store.sqlite")]

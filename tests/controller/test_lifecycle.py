@@ -1,0 +1,311 @@
+"""Jobs come, are joined, restart, end and go silent, and the controller restarts, in any order."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from controller_rig import Clock
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from wiresum.controller.client import add_switch_request
+from wiresum.controller.desired import MEMBERSHIP, desired
+from wiresum.controller.errors import ControllerError
+from wiresum.controller.jobs import Jobs, Limits
+from wiresum.controller.model import Job, JobState
+from wiresum.controller.store import Store
+from wiresum.controller.switches import Switches
+from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.p4 import LANE_COUNTS, packet, program
+
+_R = TypeVar("_R")
+
+
+def with_switches(store: Store, clock: Clock, *names: str) -> None:
+    for name in names:
+        Switches(store, clock, program, LANE_COUNTS).add(
+            add_switch_request(
+                name,
+                p4runtime=f"unix:/{name}",
+                ip="127.0.0.1",
+                udp_port=5555,
+                hosts=[("0.0.0.0/0", 1)],
+            )
+        )
+
+
+def join(jobs: Jobs, job: Job, rank: int, workers: int, attempt: int) -> Job:
+    return jobs.join(
+        pb.JoinJobRequest(
+            job_id=job.id,
+            token=job.token,
+            rank=rank,
+            workers=workers,
+            attempt=attempt,
+            ip="127.0.0.1",
+            udp_port=1000 + rank,
+            field=32,
+        )
+    )
+
+
+def answer_of(call: Callable[[], _R]) -> _R | ControllerError:
+    try:
+        return call()
+    except ControllerError as error:
+        return error
+
+
+class Lifecycle(RuleBasedStateMachine):
+    jobs_made = Bundle("jobs_made")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory()
+        self.clock = Clock()
+        self.limits = Limits(expiry_s=30.0)
+        self.epochs: list[int] = []
+        self.open()
+        with_switches(self.store, self.clock, "s1", "s2")
+
+    def open(self) -> None:
+        self.store = Store(Path(self.directory.name) / "store.sqlite")
+        self.jobs = Jobs(self.store, self.clock, self.limits)
+        self.jobs.recover()
+
+    def teardown(self) -> None:
+        self.store.close()
+        self.directory.cleanup()
+
+    @rule(
+        target=jobs_made,
+        name=st.sampled_from(["", "a", "b"]),
+        slots=st.sampled_from([0, 16, 100, 1024, 4096]),
+    )
+    def create(self, name: str, slots: int) -> str:
+        request = pb.CreateJobRequest(name=name, slots_wanted=slots)
+        live = self.store.live_job_named("default", name)
+        answer = answer_of(lambda: self.jobs.create(request))
+        if isinstance(answer, ControllerError):
+            assert answer.code == "RESOURCE_EXHAUSTED"
+            assert live is None
+            assert self.store.jobs(live_only=True)
+            return ""
+        job, attached = answer
+        assert attached == (live is not None)
+        assert not attached or job == live
+        assert attached or job.lease.range.slots >= slots
+        return job.id
+
+    @rule(
+        job_id=jobs_made,
+        workers=st.integers(1, 3),
+        rank=st.integers(0, 2),
+        attempt=st.integers(0, 4),
+    )
+    def join(self, job_id: str, workers: int, rank: int, attempt: int) -> None:
+        before = self.store.job(job_id)
+        if before is None:
+            return
+        after = answer_of(lambda: join(self.jobs, before, rank, workers, attempt))
+        if isinstance(after, ControllerError):
+            assert self.store.job(job_id) == before
+            if after.code == "ABORTED":
+                assert before.attempt is not None
+                assert attempt < before.attempt
+            elif after.code == "FAILED_PRECONDITION":
+                assert not before.state.live
+            else:
+                assert after.code == "INVALID_ARGUMENT"
+                assert rank >= workers or workers != before.workers
+            return
+        assert after.attempt == attempt
+        assert rank in after.joined
+        assert (after.state is JobState.READY) == (after.missing == [])
+        if after.epoch != before.epoch:
+            assert after.epoch > max(self.epochs, default=0)
+            self.epochs.append(after.epoch)
+        else:
+            assert (before.attempt, before.workers) == (attempt, workers)
+
+    @rule(job_id=jobs_made, rank=st.integers(0, 2), attempt=st.integers(0, 4))
+    def give_up(self, job_id: str, rank: int, attempt: int) -> None:
+        before = self.store.job(job_id)
+        self.jobs.withdraw(job_id, attempt, rank)
+        if before is not None and before.state is JobState.READY:
+            assert self.store.job(job_id) == before
+
+    @rule(job_id=jobs_made)
+    def heartbeat(self, job_id: str) -> None:
+        job = self.store.job(job_id)
+        if job is not None:
+            state = self.jobs.heartbeat(job.id, job.token).state
+            assert state == job.state
+
+    @rule(job_id=consumes(jobs_made))
+    def release(self, job_id: str) -> None:
+        job = self.store.job(job_id)
+        if job is not None:
+            first = self.jobs.release(job.id, job.token)
+            assert not first.state.live
+            assert self.jobs.release(job.id, job.token) == first
+
+    @rule(seconds=st.sampled_from([1.0, 20.0, 31.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.time += seconds
+        for job in self.jobs.silent():
+            assert self.clock.time - job.heartbeat > self.limits.expiry_s
+            assert self.jobs.expire(job.id).state is JobState.EXPIRED
+        for job in self.store.jobs(live_only=True):
+            assert self.clock.time - job.heartbeat <= self.limits.expiry_s
+
+    @rule()
+    def controller_restarts(self) -> None:
+        before = {job.id: job for job in self.store.jobs()}
+        self.store.close()
+        self.open()
+        for job in self.store.jobs():
+            was = before.pop(job.id)
+            assert (job.state, job.epoch, job.key, job.lease) == (
+                was.state,
+                was.epoch,
+                was.key,
+                was.lease,
+            )
+            if job.state is JobState.READY:
+                assert job.members == was.members
+            if job.state.live:
+                assert job.heartbeat == self.clock.time
+        assert before == {}
+
+    @invariant()
+    def nothing_is_shared(self) -> None:
+        for switch in self.store.switches():
+            live = self.store.jobs_on(switch.name)
+            numbers = [job.lease.number for job in live]
+            assert len(set(numbers)) == len(numbers)
+            assert all(0 < number < packet.JOBS for number in numbers)
+            end = 0
+            for job in live:
+                assert job.state.live
+                assert job.lease.range.base >= end
+                end = job.lease.range.end
+            assert end <= switch.slots
+        assert len(self.store.jobs(live_only=True)) == sum(
+            len(self.store.jobs_on(name)) for name in ("s1", "s2")
+        )
+
+    @invariant()
+    def epochs_are_never_used_twice(self) -> None:
+        assert self.epochs == sorted(set(self.epochs))
+        assert 0 not in self.epochs
+        used = [job.epoch for job in self.store.jobs() if job.epoch]
+        assert len(set(used)) == len(used)
+
+    @invariant()
+    def only_ready_jobs_are_on_the_switch(self) -> None:
+        for switch in self.store.switches():
+            jobs = self.store.jobs_on(switch.name)
+            entries = desired(switch, jobs).entries
+            epochs = [dict(key.match)["epoch"] for key in entries if key.table == MEMBERSHIP]
+            ready = [job for job in jobs if job.state is JobState.READY]
+            assert sorted(epochs) == sorted(job.epoch for job in ready for _ in job.members)
+            assert all(job.missing == [] for job in ready)
+
+
+TestLifecycle = Lifecycle.TestCase
+TestLifecycle.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+
+
+def test_a_thousand_deaths_leak_nothing() -> None:
+    clock = Clock()
+    store = Store(":memory:")
+    with_switches(store, clock, "s1")
+    jobs = Jobs(store, clock, Limits())
+    for number in range(1000):
+        job, _ = jobs.create(pb.CreateJobRequest(name=f"job-{number % 7}", slots_wanted=4096))
+        join(jobs, job, 0, 1 + number % 2, 0)
+        clock.time += 31.0
+        assert [silent.id for silent in jobs.silent()] == [job.id]
+        jobs.expire(job.id)
+        jobs.forget_old()
+    assert store.jobs_on("s1") == []
+    assert store.jobs(live_only=True) == []
+    switch = store.switches()[0]
+    assert {key.table for key in desired(switch, store.jobs()).entries} == {"addresses"}
+
+
+def test_a_new_store_does_not_repeat_the_epochs_of_a_lost_one() -> None:
+    clock = Clock()
+    epochs = []
+    for _ in range(2):
+        store = Store(":memory:")
+        with_switches(store, clock, "s1")
+        jobs = Jobs(store, clock, Limits())
+        job, _ = jobs.create(pb.CreateJobRequest())
+        epochs.append(join(jobs, job, 0, 1, 0).epoch)
+        clock.time += 60
+    assert epochs[0] < epochs[1]
+
+
+def test_a_full_switch_says_who_holds_what() -> None:
+    clock = Clock()
+    store = Store(":memory:")
+    with_switches(store, clock, "s1")
+    jobs = Jobs(store, clock, Limits())
+    first, _ = jobs.create(pb.CreateJobRequest(name="first", slots_wanted=2048))
+    jobs.create(pb.CreateJobRequest(name="second", slots_wanted=1024))
+    with pytest.raises(ControllerError) as caught:
+        jobs.create(pb.CreateJobRequest(slots_wanted=1500))
+    assert caught.value.code == "RESOURCE_EXHAUSTED"
+    assert f"first ({first.id}) holds 0-2047, second" in str(caught.value)
+    assert "no room for 2048 slots in one range" in str(caught.value)
+    assert "1024 of 4096 slots free, at most 1024 in a row" in str(caught.value)
+    with pytest.raises(ControllerError, match="5000 slots are more than any switch has"):
+        jobs.create(pb.CreateJobRequest(slots_wanted=5000))
+
+
+def test_switches_that_are_up_and_empty_come_first() -> None:
+    clock = Clock()
+    store = Store(":memory:")
+    with_switches(store, clock, "s1", "s2", "s3")
+    jobs = Jobs(store, clock, Limits(), usable=lambda name: name != "s1")
+    chosen = [jobs.create(pb.CreateJobRequest())[0].lease.switch for _ in range(3)]
+    assert chosen == ["s2", "s3", "s2"]
+    # One that is down may come up again; the job waits for it if there is no other room.
+    for name in ("s2", "s3"):
+        jobs.create(pb.CreateJobRequest(switch=name, slots_wanted=2048))
+    assert jobs.create(pb.CreateJobRequest(slots_wanted=2048))[0].lease.switch == "s1"
+    with pytest.raises(ControllerError, match="no switch 's9'"):
+        jobs.create(pb.CreateJobRequest(switch="s9"))
+
+
+@pytest.mark.parametrize("name", ["a b", "-x", "x" * 65, "j-0123456789ab", "a\nb", "é"])
+def test_names_that_would_confuse(name: str) -> None:
+    store = Store(":memory:")
+    with_switches(store, Clock(), "s1")
+    with pytest.raises(ControllerError) as caught:
+        Jobs(store, Clock(), Limits()).create(pb.CreateJobRequest(name=name))
+    assert caught.value.code == "INVALID_ARGUMENT"
+    assert "\n" not in str(caught.value)
+
+
+def test_attaching_to_a_live_job() -> None:
+    store, clock = Store(":memory:"), Clock()
+    with_switches(store, clock, "s1", "s2")
+    jobs = Jobs(store, clock, Limits())
+    first, attached = jobs.create(pb.CreateJobRequest(name="demo", switch="s1"))
+    assert not attached
+    assert jobs.create(pb.CreateJobRequest(name="demo", slots_wanted=64)) == (first, True)
+    with pytest.raises(ControllerError, match="is live on switch s1, not s2"):
+        jobs.create(pb.CreateJobRequest(name="demo", switch="s2"))
+    jobs.release(first.id, first.token)
+    again, attached = jobs.create(pb.CreateJobRequest(name="demo", switch="s2"))
+    assert not attached
+    assert again.id != first.id
+    assert jobs.get("demo") == again
+    with pytest.raises(ControllerError, match="no tenant 'acme'"):
+        jobs.create(pb.CreateJobRequest(tenant="acme"))

@@ -223,6 +223,9 @@ def explain(error: BaseException, switch: Switch) -> str:
         return f"{switch.p4runtime} answered {code}: {' '.join(text.split())}"
     if isinstance(error, SouthboundError | GoneError):
         return str(error)
+    if isinstance(error, AssertionError):
+        # How finsy takes a request while its connection is being closed.
+        return f"the connection to {switch.p4runtime} was lost"
     text = " ".join(str(error).split())
     return f"{switch.p4runtime}: {type(error).__name__}: {text}"
 

@@ -1,29 +1,27 @@
 """Servers to test against: the embedded switch, and BMv2 where it is installed."""
 
 import itertools
-import json
-import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
-from client import Client, Names, load_config
 from finsy.proto import p4r
+from support.p4runtime import Client, Names, load_config
+from support.switch_process import SwitchProcess
 
 DATA = Path(__file__).parent / "data"
-START_S = 60
+LIMIT_S = 60
 
 _election_ids = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
 def config() -> p4r.ForwardingPipelineConfig:
-    return load_config(DATA / "entities.json", DATA / "entities.p4info.txt", cookie=0xC0FFEE)
+    return load_config(DATA / "entities.json", DATA / "entities.p4info.txtpb", cookie=0xC0FFEE)
 
 
 @pytest.fixture(scope="session")
@@ -31,30 +29,22 @@ def names(config: p4r.ForwardingPipelineConfig) -> Names:
     return Names(config.p4info)
 
 
-def _embedded_server() -> Iterator[str]:
-    command = [sys.executable, "-m", "wiresum.softswitch", "--exit-with-parent"]
-    command += ["--p4runtime", "127.0.0.1:0", "--cpu-port", "255"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield json.loads(process.stdout.readline())["p4runtime"]
-        finally:
-            process.terminate()
-    assert process.returncode == 0
+def _embedded() -> Iterator[str]:
+    with SwitchProcess("--p4runtime", "127.0.0.1:0", "--cpu-port", "255") as switch:
+        yield switch.p4runtime
+    assert switch.process.returncode == 0
 
 
-def _bmv2_server(folder: Path) -> Iterator[str]:
+def _bmv2(folder: Path) -> Iterator[str]:
     if not shutil.which("simple_switch_grpc"):
         pytest.skip("simple_switch_grpc is not on PATH")
-    if os.geteuid() != 0:
-        pytest.skip("BMv2 listens on every address: it runs in a namespace, which needs root")
     address = f"unix:{folder / 'bmv2.sock'}"
-    command = ["unshare", "--net", "simple_switch_grpc", "--no-p4", "--device-id", "0", "--"]
+    command = ["simple_switch_grpc", "--no-p4", "--device-id", "0", "--"]
     command += ["--grpc-server-addr", address, "--cpu-port", "255"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         with grpc.insecure_channel(address) as channel:
-            grpc.channel_ready_future(channel).result(START_S)
+            grpc.channel_ready_future(channel).result(LIMIT_S)
         yield address
     finally:
         process.kill()
@@ -64,15 +54,13 @@ def _bmv2_server(folder: Path) -> Iterator[str]:
 @pytest.fixture(scope="module", params=["embedded", pytest.param("bmv2", marks=pytest.mark.bmv2)])
 def target(request: pytest.FixtureRequest) -> str:
     """Which switch the tests of a module talk to."""
-    return request.param
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def address(target: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if target == "bmv2":
-        yield from _bmv2_server(tmp_path_factory.mktemp("bmv2"))
-    else:
-        yield from _embedded_server()
+    """Where its P4Runtime server listens."""
+    yield from _bmv2(tmp_path_factory.mktemp("bmv2")) if target == "bmv2" else _embedded()
 
 
 @pytest.fixture
@@ -93,7 +81,7 @@ def connect(address: str) -> Iterator[Callable[..., Client]]:
 def primary(connect: Callable[..., Client], config: p4r.ForwardingPipelineConfig) -> Client:
     """The primary controller of a switch that has just been given the test program."""
     client = connect(1 << 70 | next(_election_ids))
-    limit = time.monotonic() + START_S
+    limit = time.monotonic() + LIMIT_S
     while client.standing()[0] != 0:  # a test before this one may still be leaving
         assert time.monotonic() < limit
     client.set_config(config)

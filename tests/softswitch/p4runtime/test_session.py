@@ -5,7 +5,7 @@ from typing import Any
 
 import grpc
 import pytest
-from client import INSERT, Client, Names, SetConfig, exact, uint128
+from support.p4runtime import INSERT, Client, Names, SetConfig, exact, uint128
 from finsy.proto import p4r, rpc_code
 
 Connect = Callable[..., Client]

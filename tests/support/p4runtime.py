@@ -9,7 +9,7 @@ import grpc
 from finsy.proto import p4i, p4r, p4r_grpc, rpc_status
 from google.protobuf import text_format
 
-DEADLINE_S = 30
+DEADLINE_S = 20
 
 INSERT, MODIFY, DELETE = p4r.Update.INSERT, p4r.Update.MODIFY, p4r.Update.DELETE
 SetConfig = p4r.SetForwardingPipelineConfigRequest

@@ -17,7 +17,7 @@ from finsy import P4Schema
 from finsy.proto import U128, p4r, p4r_grpc, rpc_code, rpc_status
 
 _OPTIONS = [("grpc.so_reuseport", 0)]
-_Stream = asyncio.Queue[p4r.StreamMessageResponse]
+_Stream = asyncio.Queue[p4r.StreamMessageResponse | None]
 
 
 @dataclass
@@ -96,6 +96,11 @@ class FakeSwitch(p4r_grpc.P4RuntimeServicer):
         assert self.memory.schema is not None
         self.memory.counters[self.memory.schema.counters[counter].id, index] = value
 
+    def hang_up(self) -> None:
+        """End the streams; requests that are being answered stay so."""
+        for queue in self._streams.values():
+            queue.put_nowait(None)
+
     # ---- P4Runtime
 
     async def Capabilities(self, request: Any, context: Any) -> p4r.CapabilitiesResponse:
@@ -121,8 +126,8 @@ class FakeSwitch(p4r_grpc.P4RuntimeServicer):
 
         listener = asyncio.create_task(listen())
         try:
-            while True:
-                yield await queue.get()
+            while (message := await queue.get()) is not None:
+                yield message
         finally:
             listener.cancel()
             for election in mine:

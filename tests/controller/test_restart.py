@@ -1,11 +1,13 @@
 """A controller that is killed and started again on its store."""
 
 import asyncio
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from controller_process import serving, store_argument, switch_spec
+import pytest
+from controller_process import LIMIT_S, serving, store_argument, switch_spec
 from fake_switch import FakeSwitch
 
 from wiresum.controller.client import ControllerClient
@@ -89,8 +91,9 @@ async def test_a_killed_controller_continues(fake: FakeSwitch, tmp_path: Path) -
     assert len(epochs) >= 6
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_workers_do_not_notice_a_controller_that_comes_back(
-    fake: FakeSwitch, tmp_path: Path
+    fake: FakeSwitch, tmp_path: Path, number: signal.Signals
 ) -> None:
     store = store_argument(tmp_path)
 
@@ -101,7 +104,8 @@ async def test_workers_do_not_notice_a_controller_that_comes_back(
             with ThreadPoolExecutor(1) as threads:
                 waiting = threads.submit(join, client, job, 0, 0)
                 until_joined(client, job)
-                child.end()
+                child.process.send_signal(number)
+                child.process.communicate(timeout=LIMIT_S)
                 with serving(*store, "--listen", child.listen):
                     lease = join(client, job, 0, 1)
                     assert waiting.result().epoch == lease.epoch

@@ -139,6 +139,23 @@ async def test_a_switch_that_dies_in_the_middle(rig: Rig, fake: FakeSwitch, mome
         assert rig.core.fleet.is_up("s1")
 
 
+async def test_a_stream_that_ends_while_an_answer_is_outstanding(
+    rig: Rig, fake: FakeSwitch
+) -> None:
+    job = await rig.create("demo")
+    await rig.join_all(job)
+    # finsy then closes the channel, and gRPC cancels whoever waits for the answer.
+    fake.patience = 2
+    rig.core.fleet.wake("s1")
+    await until(lambda: fake.patience < 0)
+    fake.hang_up()
+    await until(lambda: not rig.core.fleet.is_up("s1"))
+    assert "was lost" in rig.core.fleet.loop("s1").reason
+    fake.patience = 1000
+    fake.freeze.set()
+    await rig.join_all(job, attempt=1)
+
+
 async def test_another_controller_is_in_charge(rig: Rig, fake: FakeSwitch, clock: Clock) -> None:
     second = Core(Store(":memory:"), clock=clock, loop_options=QUICK)
     await second.start()

@@ -19,6 +19,7 @@ std::vector<std::pair<std::string, std::uint64_t>> PortStats::list() const {
           {"calls_out", calls_out.get()},
           {"drop_in_kernel", drop_in_kernel.get()},
           {"drop_in_lost", drop_in_lost.get()},
+          {"drop_in_too_long", drop_in_too_long.get()},
           {"drop_in_malformed", drop_in_malformed.get()},
           {"drop_out_lost", drop_out_lost.get()},
           {"drop_out_not_udp", drop_out_not_udp.get()},

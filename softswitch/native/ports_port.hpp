@@ -33,11 +33,12 @@ struct PortStats {
   Count calls_in, calls_out;                         // system calls
   Count drop_in_kernel;                              // the socket's buffer was full
   Count drop_in_lost;                                // the loss option
-  Count drop_in_malformed;                           // no whole frame
-  Count drop_out_lost;                               // the loss option
-  Count drop_out_not_udp;                            // a udp port carries IPv4/UDP only
-  Count drop_out_full;                               // the kernel took no more
-  Count drop_out_failed;  // the kernel refused it (no route, too long, interface down)
+  Count drop_in_too_long;   // longer than any program takes (kMaxFrameBytes)
+  Count drop_in_malformed;  // no whole frame
+  Count drop_out_lost;      // the loss option
+  Count drop_out_not_udp;   // a udp port carries IPv4/UDP only
+  Count drop_out_full;      // the kernel took no more
+  Count drop_out_failed;    // the kernel refused it (no route, too long, interface down)
 
   std::vector<std::pair<std::string, std::uint64_t>> list() const;
 };

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "../runtime/program.hpp"
+
 #ifndef PACKET_IGNORE_OUTGOING
 #define PACKET_IGNORE_OUTGOING 23
 #endif
@@ -212,6 +214,10 @@ void RawPort::split(std::span<std::uint8_t> frame, std::size_t network, const Of
 }
 
 void RawPort::pass(std::span<std::uint8_t> frame, const Offload& offload, FrameSink& sink) {
+  if (frame.size() > kMaxFrameBytes) {
+    stats_.drop_in_too_long.add();
+    return;
+  }
   if (loss_in_.lose()) {
     stats_.drop_in_lost.add();
     return;

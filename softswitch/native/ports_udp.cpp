@@ -161,6 +161,10 @@ void UdpPort::split(const mmsghdr& message, std::uint8_t* data, FrameSink& sink)
     // end of the datagram before, which the program has already seen.
     std::uint8_t* frame = data + at - kHeaderBytes;
     at += length;
+    if (kHeaderBytes + length > kMaxFrameBytes) {
+      stats_.drop_in_too_long.add();
+      continue;
+    }
     if (loss_in_.lose()) {
       stats_.drop_in_lost.add();
       continue;

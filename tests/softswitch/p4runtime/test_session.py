@@ -52,13 +52,15 @@ def test_the_highest_election_id_is_primary(connect: Connect) -> None:
     assert low.standing() == (rpc_code.OK, BASE + 10)
 
 
-def test_an_election_id_cannot_be_used_twice(connect: Connect) -> None:
+def test_an_election_id_cannot_be_used_twice(connect: Connect, target: str) -> None:
     first = connect(BASE + 10)
     assert first.standing()[0] == rpc_code.OK
     second = connect(BASE + 10)
     error = second.end()
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "election id already exists" in error.details().lower()  # what finsy looks for
+    if target == "bmv2":
+        pytest.skip("BMv2 forgets to remove a controller that changes to an id in use, and hangs")
     third = connect(BASE + 9)
     assert third.standing()[0] == rpc_code.ALREADY_EXISTS
     third.arbitrate(BASE + 10)
@@ -179,8 +181,10 @@ def test_a_new_config_clears_what_was_written(
 
 
 def test_reconcile_keeps_what_was_written(
-    primary: Client, names: Names, config: p4r.ForwardingPipelineConfig
+    primary: Client, names: Names, config: p4r.ForwardingPipelineConfig, target: str
 ) -> None:
+    if target == "bmv2":
+        pytest.skip("BMv2 cannot reconcile a program with counters or const entries")
     primary.write(INSERT, table_entry=entry(names))
     counter = p4r.CounterEntry(counter_id=names.counters["Forward.seen"])
     counter.index.index = 2

@@ -1,0 +1,28 @@
+"""Switches with ports, running echo.p4 (see data/echo.p4 for what a datagram's first byte does)."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from support.switch_process import SwitchProcess
+
+ECHO = Path(__file__).parent / "data" / "echo.json"
+CPU_PORT = "255"
+
+BACK, PUNT, REPLICATE, NOT_IP, NOWHERE, PORT_2 = range(1, 7)
+"""What the first byte of a datagram asks echo.p4 to do."""
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., SwitchProcess]]:
+    """Start switches that run echo.p4: ``serve("--port", "1=udp:127.0.0.1:0", prefix=[])``."""
+    with ExitStack() as stack:
+
+        def start(*options: str, prefix: tuple[str, ...] = ()) -> SwitchProcess:
+            common = ("--program", str(ECHO), "--cpu-port", CPU_PORT)
+            if "--p4runtime" not in options:
+                common += ("--p4runtime", "127.0.0.1:0")
+            return stack.enter_context(SwitchProcess(*common, *options, prefix=prefix))
+
+        yield start

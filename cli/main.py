@@ -11,6 +11,9 @@ from typing import Annotated
 
 import typer
 
+# gRPC's C core logs beside our one line, for instance when a port is in use.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 from wiresum.common.errors import WiresumError
 from wiresum.common.version import package_version
 from wiresum.controller import cli as controller

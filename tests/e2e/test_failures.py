@@ -52,7 +52,7 @@ def running(cli, tmp_path):
 def test_a_worker_that_never_joins_is_named(train):
     done, _ = train("--timeout", "8", script=("--absent", "1"), limit_s=90)
     assert done.returncode != 0
-    one_line(done.stderr, "missing", "1")
+    one_line(done.stderr, "rank 1", "did not join within 8 s")
 
 
 def test_a_straggler_is_not_an_error(train):

@@ -19,7 +19,7 @@ def same_weights(reports, workers):
 
 def through_the_switch(reports):
     for report in reports:
-        assert report["stats"]["switch"] > 0
+        assert report["stats"]["switch"]["all_reduce"] > 0
         assert report["stats"]["engine"]["contributions"] > 0
 
 
@@ -110,7 +110,7 @@ def test_plain_torchrun_falls_back_with_one_warning(cli, tmp_path):
     assert done.returncode == 0, done.stderr
     reports = [json.loads(path.read_text()) for path in sorted(out.glob("report.*.json"))]
     same_weights(reports, 2)
-    assert all(report["stats"]["switch"] == 0 for report in reports)
+    assert all(report["stats"]["switch"] == {} for report in reports)
     assert done.stderr.count("wiresum run") == 1, done.stderr
 
 

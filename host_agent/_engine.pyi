@@ -45,7 +45,7 @@ class Engine:
         timeout_s: float = 60.0,
         switch_timeout_s: float = 10.0,
         rto_initial_s: float = 0.02,
-        rto_min_s: float = 0.002,
+        rto_min_s: float = 0.01,
         rto_max_s: float = 0.25,
         poll_max_s: float = 0.1,
         window: int = 0,

@@ -12,7 +12,7 @@ class CollectiveTimeout(EngineError):
 
 
 class CollectiveMismatch(EngineError):
-    """Ranks issued different collectives; names both fingerprints and the ranks on the other side."""
+    """Ranks issued different collectives; names both fingerprints and the other side's ranks."""
 
 
 class SwitchUnreachable(EngineError):

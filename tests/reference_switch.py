@@ -120,9 +120,9 @@ class ReferenceSwitch:
         if len(data) != packet.HEADER_BYTES + 4 * self.lanes:
             return self._drop(DropReason.WRONG_LENGTH)
         for lease in self.leases:
-            if (lease.job, lease.epoch, lease.key) == (header.job, header.epoch, header.key):
-                if source in lease.workers:
-                    return self._aggregate(lease, lease.workers.index(source), header, data)
+            asked = (header.job, header.epoch, header.key)
+            if (lease.job, lease.epoch, lease.key) == asked and source in lease.workers:
+                return self._aggregate(lease, lease.workers.index(source), header, data)
         return self._drop(DropReason.STRANGER)
 
     def _drop(self, reason: DropReason) -> list[tuple[Address, bytes]]:
@@ -263,9 +263,7 @@ class UdpSwitch:
                 timeout = None
                 if self._later:
                     timeout = max(0.0, self._later[0][0] - time.monotonic())
-                readable, _, _ = select.select(
-                    [self._socket, self._stop_reader], [], [], timeout
-                )
+                readable, _, _ = select.select([self._socket, self._stop_reader], [], [], timeout)
                 if self._stop_reader in readable:
                     return
                 if self._socket in readable:

@@ -15,12 +15,15 @@ namespace {
 const Kernels* find_kernels(std::string_view name) {
 #if defined(WIRESUM_X86_KERNELS)
   const bool any = name.empty();
-  if ((any || name == kKernelsAvx512.name) && __builtin_cpu_supports("avx512f") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
+  if ((any || name == kKernelsAvx512.name) && __builtin_cpu_supports("f16c") &&
+      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
     return &kKernelsAvx512;
   }
-  if ((any || name == kKernelsAvx2.name) && __builtin_cpu_supports("avx2")) return &kKernelsAvx2;
+  if ((any || name == kKernelsAvx2.name) && __builtin_cpu_supports("avx2") &&
+      __builtin_cpu_supports("f16c")) {
+    return &kKernelsAvx2;
+  }
 #endif
   if (name.empty() || name == kKernelsBaseline.name) return &kKernelsBaseline;
   return nullptr;
@@ -152,20 +155,14 @@ void Codec::decode(Dtype dtype, const std::uint8_t* lanes, std::size_t n, std::u
   const Magnitude m = magnitude_of(code);
   DequantizeParams params;
   params.offset = static_cast<std::uint32_t>(workers_ * level_);  // nL <= 2^31 - 1
+  // One step of q is 2^(e-b), or M / L in the narrow fields; an nth of it for the average.
+  const double share = average ? static_cast<double>(workers_) : 1.0;
   if (field_ == Field::F32) {
-    // Exact in double: 32-bit integers times a power of two; so float is the only rounding.
-    params.scale = std::ldexp(1.0, m.exponent - level_exponent_);
-    params.divisor = average ? static_cast<double>(workers_) : 1.0;
-    if (std::has_single_bit(workers_)) {
-      params.scale /= params.divisor;
-      params.divisor = 1.0;
-    }
+    params.scale = std::ldexp(1.0, m.exponent - level_exponent_) / share;
+    params.exact = !average || std::has_single_bit(workers_);
   } else {
-    // M / L, or M / (nL): both products are exact integers, so the scale is rounded once.
-    const double divisor =
-        static_cast<double>(level_) * (average ? static_cast<double>(workers_) : 1.0);
-    params.scale = static_cast<double>(std::bit_cast<float>(code)) / divisor;
-    params.divisor = 1.0;
+    params.scale = static_cast<double>(std::bit_cast<float>(code)) / (level_ * share);
+    params.exact = false;
   }
 
   const std::size_t per_lane = fields_per_lane(field_);

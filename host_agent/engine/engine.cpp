@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -127,6 +128,7 @@ Engine::Engine(int fd, const Lease& lease, const EngineOptions& options)
   pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
     thread_ = std::thread([this] { run(); });
+    pthread_setname_np(thread_.native_handle(), "wiresum-engine");
   } catch (...) {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
     ::close(wake_fd_);

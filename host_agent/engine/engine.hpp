@@ -42,7 +42,7 @@ struct EngineOptions {
   double timeout_s = 60.0;
   double switch_timeout_s = 10.0;
   double rto_initial_s = 0.02;
-  double rto_min_s = 0.002;
+  double rto_min_s = 0.01;
   double rto_max_s = 0.25;
   double poll_max_s = 0.1;
   std::uint32_t window = 0;

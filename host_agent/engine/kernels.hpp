@@ -22,10 +22,10 @@ struct QuantizeParams {
   std::uint32_t offset;
 };
 
-// u -> x: ((u - offset) * scale) / divisor in double, then one rounding to float.
+// u -> x: (u - offset) * scale, the quotient that `scale` stands for rounded once to float.
 struct DequantizeParams {
   double scale;
-  double divisor;  // 1: no division
+  bool exact;  // every product is exact in double, since the scale is a power of two
   std::uint32_t offset;
 };
 

@@ -7,8 +7,13 @@ namespace {
 
 // Datagrams may overtake each other by this many before the overtaken one counts as lost.
 constexpr std::uint64_t kReordering = 3;
-// Chunks that ask after a timeout. A straggler holds up all of them: asking for a few is enough.
+// Chunks that ask after a timeout: a few, in case some of the questions are lost too. Once the
+// answer was WAIT there is a straggler, who holds up all of them: one asks for all.
 constexpr std::uint32_t kProbes = 4;
+constexpr std::uint32_t kPolls = 1;
+// Where later chunks are complete, all ranks are at work and somebody's datagram was lost: timeouts
+// double only every so many attempts.
+constexpr unsigned kHurry = 4;
 
 }  // namespace
 
@@ -155,12 +160,20 @@ void Stream::on_result(Chunk& chunk, Nanoseconds now) {
     delivered_serial_ = std::max(delivered_serial_, chunk.send_serial);
     // Karn: only a chunk sent once tells a round trip; and not where a straggler was the delay.
     if (chunk.first_sent > straggling_since_) rtt_.sample(now - chunk.first_sent);
+    // Sent before the last probe and back without one: the path was slow, not lossy (as F-RTO,
+    // RFC 5682, has it).
+    if (chunk.send_serial < probe_serial_) recovery_ = 0;
   } else if (!chunk.waited) {
     stats_.losses.add();
     congestion_.on_loss();
     // Each answered probe lets two more expired chunks go: a lost window returns in a few round
     // trips, and a straggler (whose probes WAIT answers) never sets off a storm.
-    if (chunk.probed) recovery_ += 2;
+    if (chunk.probed) {
+      recovery_ += 2;
+      // With an initial timeout below the round trip no chunk would ever be sent just once: take
+      // the age of the first transmission, which is no less than the round trip.
+      if (rtt_.srtt() == 0) rtt_.sample(now - chunk.first_sent);
+    }
   }
 }
 
@@ -200,8 +213,9 @@ void Stream::resend_expired(Nanoseconds now) {
 void Stream::probe_oldest(Nanoseconds now) {
   const Nanoseconds sent_before = now - patience();
   ++attempts_;
+  const std::uint32_t most = polling_ && !overtaken() ? kPolls : kProbes;
   std::uint32_t probes = 0;
-  for (std::uint64_t position = base_; position != unsent_ && probes < kProbes; ++position) {
+  for (std::uint64_t position = base_; position != unsent_ && probes < most; ++position) {
     Chunk& chunk = at(position);
     if (chunk.done || chunk.queued) continue;
     if (chunk.last_sent > sent_before) break;
@@ -209,11 +223,12 @@ void Stream::probe_oldest(Nanoseconds now) {
     stats_.probes.add();
     ++probes;
   }
+  probe_serial_ = send_serial_ + 1;
 }
 
 // How long silence about the oldest chunk lasts before it is asked about.
 Nanoseconds Stream::patience() const {
-  const Nanoseconds wait = rtt_.rto(attempts_);
+  const Nanoseconds wait = rtt_.rto(overtaken() ? attempts_ / kHurry : attempts_);
   return polling_ ? std::min(wait, config_.poll_max) : wait;
 }
 

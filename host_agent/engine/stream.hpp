@@ -112,6 +112,8 @@ class Stream {
   std::uint32_t slot_of(std::uint64_t position) const {
     return config_.slot_base + static_cast<std::uint32_t>(position % config_.slot_count);
   }
+  // Whether a chunk behind the oldest one is complete.
+  bool overtaken() const { return next_ - base_ > in_flight_; }
   void queue_again(Chunk& chunk, bool probe);
   void resend_overtaken();
   void resend_expired(Nanoseconds now);
@@ -145,6 +147,7 @@ class Stream {
   Nanoseconds straggling_since_ = -1;  // results of chunks sent before this measure no round trip
   unsigned attempts_ = 0;              // timeouts since the last result
   bool polling_ = false;               // the last word on the oldest chunk was WAIT
+  std::uint64_t probe_serial_ = 0;     // what was sent before the last timeout has lower ones
   std::uint32_t recovery_ = 0;         // expired chunks that may be sent again now
   std::optional<WaitReport> last_wait_;
 };

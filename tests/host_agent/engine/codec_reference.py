@@ -1,0 +1,89 @@
+"""Block floating point by the book, in numpy's integers and wide floats: what the codec is held to.
+
+Quantities per block of 256: exponent code, M (float32), e with M < 2**e, b with 2**b <= L.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK = 256
+NONFINITE = 0xFFFFFFFF
+
+Codes = NDArray[np.uint32]
+Floats = NDArray[np.float32]
+
+
+def level(workers: int, field: int) -> int:
+    """L: what one rank's field may hold in either direction."""
+    largest: int = 2**field - 1
+    return largest // (2 * workers)
+
+
+def codes_of(values: Floats) -> Codes:
+    """Exponent code of each block of one rank's values."""
+    bits = values.view(np.uint32) & np.uint32(0x7FFFFFFF)
+    codes = np.maximum.reduceat(bits, np.arange(0, len(bits), BLOCK)) if len(bits) else bits[:0]
+    codes[codes >= 0x7F800000] = NONFINITE
+    return codes
+
+
+def is_sent(code: int) -> bool:
+    """Whether a block with this agreed code travels."""
+    return 0 < code < 0x7F800000
+
+
+def magnitude(code: int) -> tuple[np.float32, int]:
+    """M and e."""
+    largest = np.array([code], np.uint32).view(np.float32)[0]
+    return largest, int(np.frexp(np.float64(largest))[1])
+
+
+def quantize_32(values: Floats, code: int, workers: int) -> NDArray[np.int64]:
+    """q of F = 32: exact in float64, since the scale is a power of two."""
+    _, e = magnitude(code)
+    b = level(workers, 32).bit_length() - 1
+    return np.rint(np.ldexp(values.astype(np.float64), b - e)).astype(np.int64)
+
+
+def dequantize(
+    total: NDArray[np.int64], code: int, workers: int, field: int, average: bool
+) -> Floats:
+    """The float32 nearest to total * M / L (F = 32: total * 2**(e-b)), or to an nth of it.
+
+    The numerator is exact in a long double, the quotient has 64 bits: enough for the rounding to
+    float32 to be as if it were the only one.
+    """
+    largest, e = magnitude(code)
+    wide = total.astype(np.longdouble)
+    if field == 32:
+        b = level(workers, 32).bit_length() - 1
+        wide = np.ldexp(wide, e - b)
+        divisor = 1
+    else:
+        wide = wide * np.longdouble(largest)
+        divisor = level(workers, field)
+    if average:
+        divisor *= workers
+    with np.errstate(over="ignore"):
+        return (wide / np.longdouble(divisor)).astype(np.float32)
+
+
+def unpack(lanes: NDArray[np.uint32], field: int) -> NDArray[np.int64]:
+    """Fields u of the lanes, little index in the low bits."""
+    per_lane = 32 // field
+    shifts = np.arange(per_lane, dtype=np.uint64) * np.uint64(field)
+    fields = (lanes.astype(np.uint64)[:, None] >> shifts) & np.uint64(2**field - 1)
+    return fields.reshape(-1).astype(np.int64)
+
+
+def switch_sum(contributions: list[NDArray[np.uint32]]) -> NDArray[np.uint32]:
+    """What the switch makes of the ranks' lanes: sums mod 2**32."""
+    total = np.zeros_like(contributions[0])
+    for lanes in contributions:
+        total = total + lanes
+    return total
+
+
+def block_slices(count: int) -> list[slice]:
+    """Where each block of a tensor lies."""
+    return [slice(at, min(at + BLOCK, count)) for at in range(0, count, BLOCK)]

@@ -1,0 +1,322 @@
+"""raw ports: two hosts and a switch in network namespaces of their own, joined by veth pairs."""
+
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.p4runtime import INSERT, Client, Names, exact, load_config
+from support.switch_process import SERVE, SwitchProcess
+
+from finsy.proto import p4r
+
+pytestmark = pytest.mark.root
+
+LIMIT_S = 30
+DATA = Path(__file__).parents[1] / "p4runtime" / "data"
+BROADCAST = b"\xff" * 6
+MACS = {1: bytes.fromhex("020000000001"), 2: bytes.fromhex("020000000002")}
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=LIMIT_S)
+
+
+def why_not() -> str | None:
+    """Why this machine cannot make namespaces."""
+    if os.geteuid() != 0:
+        return "needs root to make network namespaces"
+    if not shutil.which("ip"):
+        return "needs the command ip"
+    probe = f"wiresum-probe-{os.getpid()}"
+    try:
+        ip("netns", "add", probe)
+        ip("netns", "del", probe)
+    except subprocess.CalledProcessError as error:
+        return f"cannot make network namespaces: {error.stderr.decode().strip()}"
+    return None
+
+
+class Lab:
+    """Namespaces: a switch between host 1 (10.0.0.1) and host 2 (10.0.0.2)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tag = f"wsr{os.getpid()}"
+        self.folder = folder
+        self.namespaces = [f"{self.tag}-{name}" for name in ("sw", "1", "2")]
+
+    def build(self) -> None:
+        for name in self.namespaces:
+            ip("netns", "add", name)
+            ip("-n", name, "link", "set", "lo", "up")
+        switch = self.namespaces[0]
+        for number in (1, 2):
+            host = self.namespaces[number]
+            ip("-n", switch, "link", "add", f"s{number}", "type", "veth", "peer", "name", "eth0",
+               "netns", host)  # fmt: skip
+            mac = ":".join(f"{byte:02x}" for byte in MACS[number])
+            ip("-n", host, "link", "set", "eth0", "address", mac)
+            ip("-n", host, "addr", "add", f"10.0.0.{number}/24", "dev", "eth0")
+            ip("-n", host, "link", "set", "eth0", "up")
+            ip("-n", switch, "link", "set", f"s{number}", "up")
+
+    def remove(self) -> None:
+        for name in self.namespaces:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=LIMIT_S)
+
+    def enter(self, number: int) -> tuple[str, ...]:
+        """The prefix that runs a command on host 1 or 2, or on the switch (0)."""
+        return ("ip", "netns", "exec", self.namespaces[number])
+
+    def start(self, number: int, script: str) -> subprocess.Popen[str]:
+        """Start a Python script on a host."""
+        command = [*self.enter(number), sys.executable, "-c", textwrap.dedent(script)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def exchange(self, receiver: str, sender: str) -> str:
+        """Run ``receiver`` on host 2; when it has printed a line, ``sender`` on host 1.
+
+        Returns what the receiver prints after that line.
+        """
+        with self.start(2, receiver) as second:
+            assert second.stdout is not None
+            try:
+                assert second.stdout.readline() == "ready\n"
+                with self.start(1, sender) as first:
+                    first.communicate(timeout=LIMIT_S)
+                assert first.returncode == 0
+                out, _ = second.communicate(timeout=LIMIT_S)
+            finally:
+                second.kill()
+        assert second.returncode == 0
+        return out
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    lab = Lab(tmp_path_factory.mktemp("raw"))
+    try:
+        lab.build()
+        yield lab
+    finally:
+        lab.remove()
+
+
+@pytest.fixture(scope="module")
+def switch(lab: Lab) -> Iterator[SwitchProcess]:
+    """A switch that forwards between the two hosts by MAC address."""
+    address = f"unix:{lab.folder / 'p4rt.sock'}"
+    ports = ("--port", "1=raw:s1", "--port", "2=raw:s2")
+    with SwitchProcess(*ports, "--p4runtime", address, prefix=lab.enter(0)) as process:
+        assert process.facts["ports"] == {"1": "raw:s1", "2": "raw:s2"}
+        config = load_config(DATA / "entities.json", DATA / "entities.p4info.txtpb")
+        names = Names(config.p4info)
+        with Client(address, 1) as client:
+            client.standing()
+            client.set_config(config)
+            for here, there in ((1, 2), (2, 1)):
+                for mac in (MACS[there], BROADCAST):
+                    entry = names.entry(
+                        "Forward.exact_table", "Forward.forward", there,
+                        match=[exact(1, mac), exact(2, bytes([here]))],
+                    )  # fmt: skip
+                    client.write_all(
+                        p4r.Update(type=INSERT, entity=p4r.Entity(table_entry=entry))
+                    )
+        yield process
+
+
+def test_arp_and_udp(lab: Lab, switch: SwitchProcess) -> None:
+    out = lab.exchange(
+        """
+        import socket
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        s.bind(("10.0.0.2", 5000)); s.settimeout(20)
+        print("ready", flush=True)
+        data, peer = s.recvfrom(100)
+        print(data, peer[0])
+        """,
+        """
+        import socket
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        s.sendto(b"one", ("10.0.0.2", 5000))
+        """,
+    )
+    assert out == "b'one' 10.0.0.1\n"
+
+
+@pytest.mark.parametrize(("segment", "last"), [(1000, 0), (1000, 1), (1472, 700), (3, 2)])
+def test_udp_trains_cross_as_single_frames(
+    lab: Lab, switch: SwitchProcess, segment: int, last: int
+) -> None:
+    """A train on a veth pair is one frame of up to 64 KiB with an open checksum."""
+    before = switch.stats()
+    out = lab.exchange(
+        """
+        import socket
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        s.bind(("10.0.0.2", 5000)); s.settimeout(20)
+        print("ready", flush=True)
+        while (data := s.recv(1 << 16)) != b"end":
+            print(len(data), len(set(data)), data[0])
+        """,
+        f"""
+        import socket, struct
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        segments = [bytes([n]) * {segment} for n in range(40)]
+        if {last}:
+            segments.append(bytes([99]) * {last})
+        control = [(17, 103, struct.pack("H", {segment}))]
+        s.sendmsg([b"".join(segments)], control, 0, ("10.0.0.2", 5000))
+        s.sendto(b"end", ("10.0.0.2", 5000))
+        """,
+    )
+    expected = [f"{segment} 1 {n}" for n in range(40)] + ([f"{last} 1 99"] if last else [])
+    # UDP's checksum is on: what arrives at the socket was right to the last bit.
+    assert out.splitlines() == expected
+    after = switch.stats()
+    frames = after["1"]["frames_in"] - before["1"]["frames_in"]
+    assert frames >= len(expected) + 1
+    assert after["2"]["drop_out_failed"] == before["2"]["drop_out_failed"]
+
+
+def test_tcp_with_offloads(lab: Lab, switch: SwitchProcess) -> None:
+    """TCP over veth travels in large segments without checksums; all of it must arrive."""
+    before = switch.stats()["1"]
+    out = lab.exchange(
+        """
+        import hashlib, socket
+        s = socket.create_server(("10.0.0.2", 5001))
+        s.settimeout(20)
+        print("ready", flush=True)
+        c, _ = s.accept()
+        c.settimeout(20)
+        digest, total = hashlib.sha256(), 0
+        while data := c.recv(1 << 20):
+            digest.update(data); total += len(data)
+        print(total, digest.hexdigest())
+        """,
+        """
+        import random, socket
+        data = random.Random(5).randbytes(8 << 20)
+        with socket.create_connection(("10.0.0.2", 5001), 20) as c:
+            c.sendall(data)
+        """,
+    )
+    digest = hashlib.sha256(random.Random(5).randbytes(8 << 20)).hexdigest()
+    assert out == f"{8 << 20} {digest}\n"
+    # The large segments passed as such: fewer frames than full-sized packets.
+    after = switch.stats()["1"]
+    assert after["bytes_in"] - before["bytes_in"] > 8 << 20
+    assert after["frames_in"] - before["frames_in"] < (8 << 20) / 1448
+
+
+def test_tagged_frames_keep_their_tag(lab: Lab, switch: SwitchProcess) -> None:
+    frame = (MACS[2] + MACS[1] + bytes.fromhex("8100 0123 88b5") + bytes(range(60))).hex()
+    out = lab.exchange(
+        """
+        import socket
+        s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        s.bind(("eth0", 3)); s.settimeout(20)
+        s.setsockopt(263, 8, 1)  # SOL_PACKET, PACKET_AUXDATA
+        print("ready", flush=True)
+        while True:
+            data, control, _, address = s.recvmsg(2048, 256)
+            tags = [c[2][16:18] for c in control if c[0] == 263]
+            if data[-1] == 59 and data[-60:] == bytes(range(60)):
+                print(data[:-60].hex(), int.from_bytes(tags[0], "little") if tags else None)
+                break
+        """,
+        f"""
+        import socket
+        s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        s.bind(("eth0", 0))
+        s.send(bytes.fromhex("{frame}"))
+        """,
+    )
+    untagged = (MACS[2] + MACS[1] + bytes.fromhex("88b5")).hex()
+    tagged = (MACS[2] + MACS[1] + bytes.fromhex("8100012388b5")).hex()
+    # The receiving kernel may take the tag off again and report it on the side.
+    assert out.split() in ([untagged, str(0x123)], [tagged, "0"], [tagged, "None"])
+
+
+def test_too_long_frames_are_counted(lab: Lab, switch: SwitchProcess) -> None:
+    """Host 1 may send longer frames than the interface to host 2 takes."""
+    ip("-n", lab.namespaces[1], "link", "set", "eth0", "mtu", "3000")
+    ip("-n", lab.namespaces[0], "link", "set", "s1", "mtu", "3000")
+    before = switch.stats()["2"]["drop_out_failed"]
+    out = lab.exchange(
+        """
+        import socket
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        s.bind(("10.0.0.2", 5000)); s.settimeout(20)
+        print("ready", flush=True)
+        print(len(s.recv(9000)))
+        """,
+        """
+        import socket
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        s.sendto(bytes(2500), ("10.0.0.2", 5000))
+        s.sendto(bytes(500), ("10.0.0.2", 5000))
+        """,
+    )
+    assert out == "500\n"
+    assert switch.stats()["2"]["drop_out_failed"] == before + 1
+
+
+def test_an_interface_that_goes_away_does_not_stop_the_others(lab: Lab) -> None:
+    namespace = lab.namespaces[0]
+    ip("-n", namespace, "link", "add", "t1", "type", "veth", "peer", "name", "t2")
+    ip("-n", namespace, "link", "set", "t1", "up")
+    address = f"unix:{lab.folder / 'other.sock'}"
+    ports = ("--port", "1=raw:t1", "--port", "2=udp:127.0.0.1:0")
+    with SwitchProcess(*ports, "--p4runtime", address, prefix=lab.enter(0)) as other:
+        ip("-n", namespace, "link", "del", "t1")
+        host, port = other.udp(2)
+        script = f"""
+        import socket
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        s.sendto(b"x", ("{host}", {port}))
+        """
+        with lab.start(0, script) as sender:
+            sender.communicate(timeout=LIMIT_S)
+        limit = time.monotonic() + LIMIT_S
+        while other.stats()["switch"]["drop_no_program"] == 0:
+            assert time.monotonic() < limit
+        # ... and the thread sleeps again: it is not woken over and over by a dead socket.
+        calls = other.stats()["1"]["calls_in"]
+        assert other.stats()["1"]["calls_in"] <= calls + 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"), [("1=raw:nosuch0", "there is no such interface here")]
+)
+def test_a_missing_interface(lab: Lab, spec: str, reason: str) -> None:
+    command = [*lab.enter(0), *SERVE, "--port", spec, "--p4runtime", "127.0.0.1:0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert reason in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_raw_ports_need_a_capability(lab: Lab) -> None:
+    drop = ["setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw"]
+    if not shutil.which("setpriv"):
+        pytest.skip("needs setpriv to give up CAP_NET_RAW")
+    command = [*lab.enter(0), *drop, *SERVE, "--port", "1=raw:s1", "--p4runtime", "127.0.0.1:0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 1
+    assert "CAP_NET_RAW" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

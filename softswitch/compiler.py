@@ -1,7 +1,8 @@
 """From p4c's BMv2 JSON to a shared object that :class:`wiresum.softswitch.Switch` can load.
 
 The programs of this repository were compiled when wiresum was built; any other is translated and
-compiled with the C++ compiler on PATH, once, and kept in the user's cache.
+compiled with the C++ compiler on PATH, once, and kept in the user's cache. ``$CXX`` chooses the
+compiler, ``$CXXFLAGS`` adds to its flags.
 """
 
 import contextlib
@@ -54,20 +55,21 @@ def cache_dir() -> Path:
 
 
 def find_compiler() -> list[str]:
-    """The command line of the C++ compiler: ``$CXX``, else the first of c++, g++, clang++.
+    """The C++ compiler's command line: ``$CXX``, else the first of c++, g++, clang++; the flags.
 
     Raises :class:`NoCompiler`.
     """
     wanted = shlex.split(os.environ.get("CXX", ""))
+    extra = shlex.split(os.environ.get("CXXFLAGS", ""))
     if wanted:
         found = shutil.which(wanted[0])
         if found is None:
             raise NoCompiler(f"the C++ compiler that CXX names is not there: {wanted[0]}")
-        return [found, *wanted[1:]]
+        return [found, *wanted[1:], *FLAGS, *extra]
     for name in COMPILERS:
         found = shutil.which(name)
         if found is not None:
-            return [found]
+            return [found, *FLAGS, *extra]
     raise NoCompiler(
         "this program must be compiled first, and there is no C++ compiler on PATH: install g++ or "
         "clang++, or set CXX"
@@ -95,7 +97,7 @@ def _compiled(text: bytes) -> Path:
 def _cache_key(cpp: str, compiler: list[str]) -> str:
     """Everything that the library depends on: C++, headers, compiler, flags, this machine's CPU."""
     digest = hashlib.sha256()
-    for part in (cpp, abi_hash(), *compiler, *FLAGS, _compiler_version(compiler), _cpu()):
+    for part in (cpp, abi_hash(), *compiler, _compiler_version(compiler), _cpu()):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:40]
 
@@ -103,7 +105,7 @@ def _cache_key(cpp: str, compiler: list[str]) -> str:
 def _compiler_version(compiler: list[str]) -> str:
     try:
         run = subprocess.run(
-            [*compiler, "--version"], capture_output=True, text=True, timeout=60, check=False
+            [compiler[0], "--version"], capture_output=True, text=True, timeout=60, check=False
         )
     except (OSError, subprocess.SubprocessError) as e:
         raise NoCompiler(f"the C++ compiler {compiler[0]} cannot be run: {e}") from e
@@ -133,7 +135,7 @@ def _compile(compiler: list[str], cpp: str, library: Path) -> None:
     with tempfile.NamedTemporaryFile(dir=library.parent, suffix=".tmp", delete=False) as made:
         target = Path(made.name)
     command = [
-        *compiler, *FLAGS, f'-DWIRESUM_ABI="{abi_hash()}"', f"-I{RUNTIME}", str(source),
+        *compiler, f'-DWIRESUM_ABI="{abi_hash()}"', f"-I{RUNTIME}", str(source),
         "-o", str(target),
     ]  # fmt: skip
     try:

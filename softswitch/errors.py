@@ -58,4 +58,4 @@ class NoCompiler(WiresumError):
 
 
 class CompileFailed(WiresumError):
-    """The C++ compiler refused the translated program: an error in wiresum, or a broken compiler."""
+    """The C++ compiler refused the translated program, or could not keep the result."""

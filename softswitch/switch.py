@@ -15,8 +15,11 @@ Value = int | bytes
 """A number, or its big-endian bytes."""
 
 MatchValue = Value | tuple[Value, Value] | None
-"""exact, optional: a value. lpm: (value, prefix length). ternary: (value, mask). range: (low, high).
-None: whatever it is (not for exact)."""
+"""How a key field matches.
+
+exact, optional: a value. lpm: (value, prefix length). ternary: (value, mask). range: (low, high).
+None: whatever it is (not for exact).
+"""
 
 Field = tuple[bytes, bytes, int, bool]
 

@@ -119,11 +119,11 @@ class StatementEmitter:
             case ir.SetInvalid(header):
                 w.line(f"set_invalid({v.header(header)}, {self.header_bytes(header)}, length_);")
             case ir.PushFront(stack, count):
-                place = self.layout.place[stack]
-                w.line(f"push_front({place}, {place}_next, {count});")
+                at = self.layout.place[stack]
+                w.line(f"push_front({at}, {at}_next, {count});")
             case ir.PopFront(stack, count):
-                place = self.layout.place[stack]
-                w.line(f"pop_front({place}, {place}_next, {count});")
+                at = self.layout.place[stack]
+                w.line(f"pop_front({at}, {at}_next, {count});")
             case ir.MarkToDrop():
                 w.line("mark_to_drop();")
             case ir.Truncate(length):
@@ -180,15 +180,13 @@ class StatementEmitter:
             elif words != have_words:
                 code = f"{code}.zext<{words}>()"
         if have > bits:
-            if bits > 64:
-                code = f"{code}.low({bits})"
-            else:
-                code = f"({code} & {(1 << bits) - 1:#x})"
+            code = f"{code}.low({bits})" if bits > 64 else f"({code} & {(1 << bits) - 1:#x})"
         if bits <= 64 and not (have == bits and bits in (8, 16, 32, 64)):
             code = f"static_cast<{storage(bits)}>({code})"
         w.line(f"{self.values.rvalue(place)} = {code};")
 
     def assign_stack(self, w: Writer, to: str, source: str) -> None:
+        """Copies a stack, element by element."""
         a, b = self.layout.place[to], self.layout.place[source]
         for index in range(self.program.stacks[to].size):
             w.line(f"assign_header({a}[{index}], {b}[{index}]);")

@@ -215,10 +215,7 @@ def _emit_apply(
         w.line(f"{owner.action_name(action)}(kNoData);")
         if exits:
             w.line("if (exit_) return;")
-        if t.by_hit:
-            target = t.next_miss
-        else:
-            target = t.next_by_action.get(t.default_action)
+        target = t.next_miss if t.by_hit else t.next_by_action.get(t.default_action)
         if go := _go(target, labels, following):
             w.line(go)
         return

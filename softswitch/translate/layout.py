@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
 
@@ -141,7 +140,7 @@ class TypeLayout:
 
 
 def lay_out(header_type: ir.HeaderType, cxx: str, only: set[str] | None = None) -> TypeLayout:
-    """Lays out a type. ``only``: keep just these fields (metadata that nothing uses is left out)."""
+    """Lays out a type. ``only``: keep just these fields (unused metadata is left out)."""
     layout = TypeLayout(cxx)
     names = Names()
     names.used.add("valid")
@@ -150,7 +149,7 @@ def lay_out(header_type: ir.HeaderType, cxx: str, only: set[str] | None = None) 
     while i < len(fields):
         run = _run_at(fields, i)
         if len(run) >= MIN_RUN:
-            prefix = os.path.commonprefix([f.name for f in run]).rstrip("0123456789_") or "run"
+            prefix = _common_prefix([f.name for f in run]).rstrip("0123456789_") or "run"
             member = Member(names.new(prefix), storage(run[0].bits), run, True)
             for n, f in enumerate(run):
                 layout.access[f.name] = f"{member.name}[{n}]"
@@ -163,6 +162,14 @@ def lay_out(header_type: ir.HeaderType, cxx: str, only: set[str] | None = None) 
             i += 1
         layout.members.append(member)
     return layout
+
+
+def _common_prefix(names: list[str]) -> str:
+    first, last = min(names), max(names)
+    same = 0
+    while same < len(first) and first[same] == last[same]:
+        same += 1
+    return first[:same]
 
 
 def _run_at(fields: list[ir.Field], start: int) -> list[ir.Field]:

@@ -12,6 +12,7 @@ Json = dict[str, Any]
 ARITHMETIC = {"+", "-", "*", "/", "%", "<<", ">>", "&", "|", "^"}
 COMPARISON = {"==", "!=", "<", ">", "<=", ">="}
 BOOLEAN_RESULT = COMPARISON | {"and", "or", "not", "d2b", "valid", "valid_union"}
+DEREFERENCE = "dereference_header_stack"
 CASTS = {"two_comp_mod", "sat_cast", "usat_cast"}
 
 
@@ -78,7 +79,8 @@ class ExprReader:
     def data(self, data: Json, params: list[int], source: ir.Source) -> ir.Expr:
         """A number. ``params`` are the widths of the enclosing action's parameters."""
         data = unwrap(data)
-        kind, value = data["type"], data.get("value")
+        kind: str = data["type"]
+        value: Any = data.get("value")
         if kind == "hexstr":
             return ir.Const(_hex(value))
         if kind == "field":
@@ -86,11 +88,11 @@ class ExprReader:
         if kind in ("local", "runtime_data"):
             return ir.Param(value, params[value])
         if kind == "stack_field":
-            return self.member(ir.StackLast(self.stack(value[0])), value[1])
+            return self._member(ir.StackLast(self.stack(value[0])), value[1])
         if kind == "bool":
             return ir.Const(int(bool(value)))
         if kind == "expression":
-            return self.operation(value, params, source)
+            return self._operation(value, params, source)
         if kind == "register":
             raise UnsupportedConstruct("registers inside of expressions", source)
         raise UnsupportedConstruct(f"a {kind} as a value", source)
@@ -98,7 +100,8 @@ class ExprReader:
     def boolean(self, data: Json, params: list[int], source: ir.Source) -> ir.Expr:
         """A boolean."""
         data = unwrap(data)
-        kind, value = data["type"], data.get("value")
+        kind: str = data["type"]
+        value: Any = data.get("value")
         if kind == "bool":
             return ir.BoolConst(bool(value))
         if kind != "expression":
@@ -116,7 +119,7 @@ class ExprReader:
             return ir.Unary("d2b", self.data(value["right"], params, source))
         if op == "valid":
             return ir.Valid(self.header(value["right"], params, source))
-        if op in ("==", "!=") and self.is_header(value["left"]):
+        if op in ("==", "!=") and self._is_header(value["left"]):
             same = ir.HeadersEqual(
                 self.header(value["left"], params, source),
                 self.header(value["right"], params, source),
@@ -140,9 +143,9 @@ class ExprReader:
                 self.boolean(value["left"], params, source),
                 self.boolean(value["right"], params, source),
             )
-        return ir.Unary("d2b", self.operation(value, params, source))
+        return ir.Unary("d2b", self._operation(value, params, source))
 
-    def operation(self, value: Json, params: list[int], source: ir.Source) -> ir.Expr:
+    def _operation(self, value: Json, params: list[int], source: ir.Source) -> ir.Expr:
         op = value["op"]
         if op in ARITHMETIC:
             return ir.Binary(
@@ -167,7 +170,7 @@ class ExprReader:
             )
         if op == "access_field":
             header = self.header(value["left"], params, source)
-            return self.member_at(header, value["right"])
+            return self._member_at(header, value["right"])
         if op == "last_stack_index":
             return ir.StackSize(self.stack(unwrap(value["right"])["value"]), 1)
         if op == "size_stack":
@@ -178,15 +181,16 @@ class ExprReader:
         raise UnsupportedConstruct(f"the operation {op}", source)
 
     def stack(self, name: str) -> str:
+        """``name``, if it is a header stack."""
         if name not in self.stacks:
             raise ProgramInvalid(f"there is no header stack {name}")
         return name
 
-    def is_header(self, data: Json) -> bool:
+    def _is_header(self, data: Json) -> bool:
         data = unwrap(data)
         if data["type"] == "header":
             return True
-        return data["type"] == "expression" and data["value"]["op"] == "dereference_header_stack"
+        return bool(data["type"] == "expression" and data["value"]["op"] == DEREFERENCE)
 
     def header(
         self, data: Json, params: list[int], source: ir.Source
@@ -197,7 +201,7 @@ class ExprReader:
             if data["value"] not in self.headers:
                 raise ProgramInvalid(f"there is no header {data['value']}")
             return ir.HeaderRef(data["value"])
-        if data["type"] == "expression" and data["value"]["op"] == "dereference_header_stack":
+        if data["type"] == "expression" and data["value"]["op"] == DEREFERENCE:
             inner = data["value"]
             name = self.stack(unwrap(inner["left"])["value"])
             index = self.data(inner["right"], params, source)
@@ -207,11 +211,11 @@ class ExprReader:
         what = data["value"]["op"] if data["type"] == "expression" else data["type"]
         raise UnsupportedConstruct(f"{what} as a header", source)
 
-    def member(self, header: ir.StackElement | ir.StackLast, name: str) -> ir.MemberOf:
+    def _member(self, header: ir.StackElement | ir.StackLast, name: str) -> ir.MemberOf:
         self.stacks[header.stack].type.field(name)
         return ir.MemberOf(header, name)
 
-    def member_at(self, header: ir.HeaderRef | ir.StackElement, index: int) -> ir.Expr:
+    def _member_at(self, header: ir.HeaderRef | ir.StackElement, index: int) -> ir.Expr:
         if isinstance(header, ir.HeaderRef):
             return ir.FieldRef(header.name, self.headers[header.name].type.fields[index].name)
         fields = self.stacks[header.stack].type.fields

@@ -40,31 +40,33 @@ class PrimitiveReader:
         self.counters = counters
         self.calculations = calculations
         self.handlers: dict[str, Handler] = {
-            "assign": self.assign,
-            "modify_field": self.assign,
-            "assign_header": self.assign_header,
-            "copy_header": self.assign_header,
-            "assign_header_stack": self.assign_stack,
+            "assign": self._assign,
+            "modify_field": self._assign,
+            "assign_header": self._assign_header,
+            "copy_header": self._assign_header,
+            "assign_header_stack": self._assign_stack,
             "add_header": lambda a, p, s: ir.SetValid(self.exprs.header(a[0], p, s), source=s),
             "remove_header": lambda a, p, s: ir.SetInvalid(self.exprs.header(a[0], p, s), source=s),
             "push": lambda a, p, s: ir.PushFront(
-                self.stack(a[0]), self.constant(a[1], s), source=s
+                self._stack(a[0]), self._constant(a[1], s), source=s
             ),
-            "pop": lambda a, p, s: ir.PopFront(self.stack(a[0]), self.constant(a[1], s), source=s),
-            "register_read": self.register_read,
-            "register_write": self.register_write,
-            "count": self.count,
-            "modify_field_with_hash_based_offset": self.hash,
-            "modify_field_rng_uniform": self.random,
+            "pop": lambda a, p, s: ir.PopFront(
+                self._stack(a[0]), self._constant(a[1], s), source=s
+            ),
+            "register_read": self._register_read,
+            "register_write": self._register_write,
+            "count": self._count,
+            "modify_field_with_hash_based_offset": self._hash,
+            "modify_field_rng_uniform": self._random,
             "mark_to_drop": lambda a, p, s: ir.MarkToDrop(source=s),
             "drop": lambda a, p, s: ir.MarkToDrop(source=s),
             "truncate": lambda a, p, s: ir.Truncate(self.exprs.data(a[0], p, s), source=s),
-            "log_msg": self.log,
-            "assert": lambda a, p, s: ir.Check("assert", self.condition(a[0], p, s), source=s),
-            "assume": lambda a, p, s: ir.Check("assume", self.condition(a[0], p, s), source=s),
-            "_jump": lambda a, p, s: ir.Jump(self.constant(a[0], s), source=s),
+            "log_msg": self._log,
+            "assert": lambda a, p, s: ir.Check("assert", self._condition(a[0], p, s), source=s),
+            "assume": lambda a, p, s: ir.Check("assume", self._condition(a[0], p, s), source=s),
+            "_jump": lambda a, p, s: ir.Jump(self._constant(a[0], s), source=s),
             "_jump_if_zero": lambda a, p, s: ir.JumpIfZero(
-                self.condition(a[0], p, s), self.constant(a[1], s), source=s
+                self._condition(a[0], p, s), self._constant(a[1], s), source=s
             ),
             "exit": lambda a, p, s: ir.Exit(source=s),
         }
@@ -82,7 +84,7 @@ class PrimitiveReader:
             raise UnsupportedConstruct(f"the primitive {op}", source)
         return handler(data["parameters"], params, source)
 
-    def assign(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+    def _assign(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
         value = (
             ir.Unary("b2d", self.exprs.boolean(args[1], params, source))
             if self.exprs.is_boolean(args[1])
@@ -90,49 +92,49 @@ class PrimitiveReader:
         )
         return ir.Assign(self.exprs.place(args[0], source, params), value, source=source)
 
-    def assign_header(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+    def _assign_header(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
         return ir.AssignHeader(
             self.exprs.header(args[0], params, source),
             self.exprs.header(args[1], params, source),
             source=source,
         )
 
-    def assign_stack(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
-        return ir.AssignStack(self.stack(args[0]), self.stack(args[1]), source=source)
+    def _assign_stack(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+        return ir.AssignStack(self._stack(args[0]), self._stack(args[1]), source=source)
 
-    def register_read(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+    def _register_read(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
         return ir.RegisterRead(
             self.exprs.place(args[0], source, params),
-            self.known(args[1], self.registers),
+            self._known(args[1], self.registers),
             self.exprs.data(args[2], params, source),
             source=source,
         )
 
-    def register_write(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+    def _register_write(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
         return ir.RegisterWrite(
-            self.known(args[0], self.registers),
+            self._known(args[0], self.registers),
             self.exprs.data(args[1], params, source),
             self.exprs.data(args[2], params, source),
             source=source,
         )
 
-    def count(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+    def _count(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
         return ir.Count(
-            self.known(args[0], self.counters),
+            self._known(args[0], self.counters),
             self.exprs.data(args[1], params, source),
             source=source,
         )
 
-    def hash(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+    def _hash(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
         return ir.HashInto(
             self.exprs.place(args[0], source, params),
             self.exprs.data(args[1], params, source),
-            self.known(args[2], self.calculations),
+            self._known(args[2], self.calculations),
             self.exprs.data(args[3], params, source),
             source=source,
         )
 
-    def random(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+    def _random(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
         return ir.RandomInto(
             self.exprs.place(args[0], source, params),
             self.exprs.data(args[1], params, source),
@@ -140,7 +142,7 @@ class PrimitiveReader:
             source=source,
         )
 
-    def log(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+    def _log(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
         values: list[Json] = args[1]["value"] if len(args) > 1 else []
         return ir.Log(
             str(args[0]["value"]),
@@ -148,7 +150,7 @@ class PrimitiveReader:
             source=source,
         )
 
-    def condition(self, data: Json, params: list[int], source: ir.Source) -> ir.Expr:
+    def _condition(self, data: Json, params: list[int], source: ir.Source) -> ir.Expr:
         """A number that is used as a truth value."""
         expr = self.exprs.boolean(data, params, source)
         # d2b(b2d(x)) is x
@@ -161,16 +163,16 @@ class PrimitiveReader:
             expr = expr.operand.operand
         return expr
 
-    def constant(self, data: Json, source: ir.Source) -> int:
+    def _constant(self, data: Json, source: ir.Source) -> int:
         expr = self.exprs.data(data, [], source)
         if not isinstance(expr, ir.Const):
             raise UnsupportedConstruct("a count or jump that is not a constant", source)
         return expr.value
 
-    def stack(self, data: Json) -> str:
+    def _stack(self, data: Json) -> str:
         return self.exprs.stack(unwrap(data)["value"])
 
-    def known(self, data: Json, names: set[str]) -> str:
+    def _known(self, data: Json, names: set[str]) -> str:
         name = str(data["value"])
         if name not in names:
             raise ProgramInvalid(f"there is no {data['type']} {name}")

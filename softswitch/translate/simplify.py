@@ -1,13 +1,21 @@
 """Temporaries → locals, small ifs → selections.
 
-p4c keeps every temporary in the metadata header ``scalars``. One that no code reads before that same
-code has written it carries nothing from one action to the next: it becomes a local variable.
+p4c keeps every temporary in the metadata header ``scalars``. One that no code reads before that
+same code has written it carries nothing from one action to the next: it becomes a local variable.
 """
 
 from __future__ import annotations
 
 from . import ir
-from .walk import blocks, field_refs, map_exprs, read_exprs, statements, written_place
+from .walk import (
+    blocks,
+    field_refs,
+    map_exprs,
+    read_exprs,
+    statements,
+    subexpressions,
+    written_place,
+)
 
 SCALARS = "scalars"
 
@@ -87,8 +95,6 @@ def _read_before_written(body: list[ir.Stmt]) -> set[ir.FieldRef]:
         for stmt in block:
             for e in read_exprs(stmt):
                 found.update(ref for ref in field_refs(e) if ref not in written)
-            if isinstance(stmt, ir.HashInto):
-                pass  # what the calculation reads is counted as read elsewhere
             if isinstance(stmt, ir.If):
                 then, otherwise = walk(stmt.then, set(written)), walk(stmt.otherwise, set(written))
                 written = written | (then & otherwise)
@@ -124,8 +130,6 @@ def _drop_dead(body: list[ir.Stmt]) -> None:
 
 
 def _temps(e: ir.Expr) -> set[ir.Temp]:
-    from .walk import subexpressions
-
     return {sub for sub in subexpressions(e) if isinstance(sub, ir.Temp)}
 
 

@@ -16,9 +16,6 @@ from .reroll import mark_live, reroll
 from .simplify import simplify, used_fields
 from .structure import structure
 
-TRANSLATOR_VERSION = "1"
-"""Part of the cache key: grows whenever the same JSON would give other C++."""
-
 
 @dataclass(frozen=True)
 class Translation:

@@ -4,7 +4,7 @@ BMv2 computes with numbers of unlimited size and cuts a value only when it is as
 expression knows the interval that it lies in, and two ways of computing it:
 
 - :meth:`Values.low` gives the value modulo 2^bits of a C++ type. Addition, subtraction,
-  multiplication, shifts to the left and bitwise operations need no more than that of their operands.
+  multiplication, shifts to the left and bitwise operations need no more of their operands.
 - :meth:`Values.exact` gives the value itself, in the smallest C++ type that holds its interval, for
   what needs it: comparison, shift to the right, division, saturation.
 """
@@ -269,10 +269,9 @@ class Values:
     def _shift_left(self, left: ir.Expr, right: ir.Expr, rep: Rep) -> str:
         value = self.low(left, rep)
         if isinstance(right, ir.Const):
-            n = right.value
-            if n >= rep.bits:
+            if right.value >= rep.bits:
                 return _literal(0, rep)
-            return f"{value}.shl({n})" if rep.wide else f"({value} << {n})"
+            return f"{value}.shl({right.value})" if rep.wide else f"({value} << {right.value})"
         n = self._amount(right)
         if rep.wide:
             return f"{value}.shl({n})"

@@ -86,8 +86,11 @@ def map_exprs(stmt: ir.Stmt, change: Rewrite, places: bool = False) -> None:
     for f in fields(stmt):
         value = getattr(stmt, f.name)
         if f.name == "place" and not places:
-            if isinstance(value, ir.MemberOf):
-                setattr(stmt, f.name, rewrite(value, lambda e: e if e == value else change(e)))
+            # The place stays what it is; only a run-time index inside of it is rewritten.
+            if isinstance(value, ir.MemberOf) and isinstance(value.header, ir.StackElement):
+                index = rewrite(value.header.index, change)
+                header = ir.StackElement(value.header.stack, index)
+                setattr(stmt, f.name, ir.MemberOf(header, value.field))
         elif isinstance(value, ir.Expr):
             setattr(stmt, f.name, rewrite(value, change))
         elif isinstance(value, tuple) and any(isinstance(v, ir.Expr) for v in value):

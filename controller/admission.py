@@ -66,7 +66,7 @@ def place(store: Store, wanted: int, switch_name: str, *, usable: Callable[[str]
 
 def check_room_for_members(store: Store, job: Job, workers: int) -> None:
     """Refuse an attempt whose entries would not fit in the switch's tables."""
-    others = sum(other.workers for other in store.jobs_on(job.lease.switch) if other.id != job.id)
+    others = store.workers_on(job.lease.switch, but=job.id)
     if others + workers > MEMBERS_PER_SWITCH:
         raise ControllerError(
             "RESOURCE_EXHAUSTED",

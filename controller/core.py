@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from wiresum.common.version import package_version
@@ -43,7 +43,7 @@ class Core:
         self.clock = clock or SystemClock()
         self.limits = limits or Limits()
         self.waiting = Waiting()
-        self.fleet = Fleet(store, programs, self._switch_changed, loop_options or LoopOptions())
+        self.fleet = Fleet(store, programs, self._confirmed_jobs, loop_options or LoopOptions())
         self.switches = Switches(store, self.clock, programs, LANE_COUNTS)
         self.jobs = Jobs(store, self.clock, self.limits, self.fleet.is_up)
         self._sweeper: asyncio.Task[None] | None = None
@@ -87,12 +87,14 @@ class Core:
             invalid(f"a timeout of {limit:g} s is not possible: at most {_MAX_JOIN_TIMEOUT_S:g}")
         if time_left is not None:
             limit = min(limit, time_left)
-        job = self.jobs.authorized(request.job_id, request.token)
+        before = job = self.jobs.authorized(request.job_id, request.token)
         self._check_versions(job, request)
         with self.waiting.call(job.id, request.attempt, request.rank) as changed:
             try:
                 job = self.jobs.join(request)
-                self._job_changed(job)
+                # Most ranks are neither the first of an attempt nor the last.
+                if (job.epoch, job.state) != (before.epoch, before.state):
+                    self._job_changed(job)
                 async with asyncio.timeout(limit):
                     job = await self._ready(job, request.attempt, changed)
             except TimeoutError:
@@ -199,8 +201,9 @@ class Core:
         self.fleet.wake(job.lease.switch)
         self.waiting.notify(job.id)
 
-    def _switch_changed(self, _name: str) -> None:
-        self.waiting.notify_all()
+    def _confirmed_jobs(self, job_ids: Iterable[str]) -> None:
+        for job_id in job_ids:
+            self.waiting.notify(job_id)
 
     async def _sweep_forever(self) -> None:
         interval = min(1.0, self.limits.expiry_s / 10)

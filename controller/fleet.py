@@ -1,7 +1,7 @@
 """All switches: one reconcile loop for each that the store knows."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from wiresum.controller.errors import ControllerError
@@ -15,13 +15,13 @@ from wiresum.p4 import Program
 class Fleet:
     """The running loops, by switch.
 
-    ``programs`` gives the program for a number of lanes; ``changed`` is called with a switch's
-    name whenever its state, or what it has confirmed, has changed.
+    ``programs`` gives the program for a number of lanes; ``confirmed_jobs`` is called with the ids
+    of the jobs whose entries a switch has just confirmed.
     """
 
     store: Store
     programs: Callable[[int], Program]
-    changed: Callable[[str], None]
+    confirmed_jobs: Callable[[Iterable[str]], None]
     options: LoopOptions = field(default_factory=LoopOptions)
     _running: dict[str, tuple[SwitchLoop, asyncio.Task[None]]] = field(default_factory=dict)
     _refreshing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -44,7 +44,7 @@ class Fleet:
         for name, switch in wanted.items():
             if name not in self._running:
                 program = self.programs(switch.lanes)
-                loop = SwitchLoop(switch, self.store, program, self._change(name), self.options)
+                loop = SwitchLoop(switch, self.store, program, self.confirmed_jobs, self.options)
                 task = asyncio.create_task(loop.run(), name=f"switch {name}")
                 self._running[name] = (loop, task)
 
@@ -81,9 +81,6 @@ class Fleet:
         """Whether the job's switch has confirmed the entries of its current epoch."""
         running = self._running.get(job.lease.switch)
         return running is not None and running[0].confirmed(job)
-
-    def _change(self, name: str) -> Callable[[], None]:
-        return lambda: self.changed(name)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -167,12 +167,7 @@ class Jobs:
 
     def silent(self) -> list[Job]:
         """The live jobs whose heartbeats have stopped for too long."""
-        now = self.clock.now()
-        return [
-            job
-            for job in self.store.jobs(live_only=True)
-            if now - job.heartbeat > self.limits.expiry_s
-        ]
+        return self.store.silent_jobs(self.clock.now() - self.limits.expiry_s)
 
     def expire(self, job_id: str, events: Mapping[str, int] | None = None) -> Job:
         """End a job if it is (still) silent."""
@@ -294,17 +289,15 @@ class Jobs:
         return member
 
     def _refuse_moved_mac(self, switch: Switch, new: Member, leaving: str) -> None:
-        for job in self.store.jobs_on(switch.name):
-            if job.id == leaving:
-                continue
-            for member in job.members:
-                if member.mac == new.mac and member.port != new.port:
-                    raise ControllerError(
-                        "ALREADY_EXISTS",
-                        f"rank {new.rank}: MAC {format_mac(new.mac)} is behind port {member.port} "
-                        f"of switch {switch.name} (rank {member.rank} of job {job.label}), "
-                        f"but {new.ip} is behind port {new.port}",
-                    )
+        there = self.store.member_elsewhere(switch.name, new.mac, new.port, but=leaving)
+        if there is not None:
+            job_id, rank, port = there
+            raise ControllerError(
+                "ALREADY_EXISTS",
+                f"rank {new.rank}: MAC {format_mac(new.mac)} is behind port {port} of switch "
+                f"{switch.name} (rank {rank} of job {job_id}), but {new.ip} is behind port "
+                f"{new.port}",
+            )
 
     def _switch_of(self, job: Job) -> Switch:
         switch = self.store.switch(job.lease.switch)

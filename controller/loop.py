@@ -49,7 +49,7 @@ class SwitchState(enum.Enum):
 class SwitchLoop:
     """One switch. ``run`` it in a task; everything else may be called at any time.
 
-    ``changed`` is called whenever the state or what is confirmed has changed.
+    ``confirmed_jobs`` is called with the ids of the jobs whose entries have just been confirmed.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class SwitchLoop:
         switch: Switch,
         store: Store,
         program: Program,
-        changed: Callable[[], None],
+        confirmed_jobs: Callable[[Iterable[str]], None],
         options: LoopOptions,
     ) -> None:
         self.switch = switch
@@ -65,7 +65,7 @@ class SwitchLoop:
         self.state = SwitchState.CONNECTING
         self.reason = "connecting"
         self._store = store
-        self._changed = changed
+        self._confirmed_jobs = confirmed_jobs
         self._options = options
         self._wake = asyncio.Event()
         self._leaving = False
@@ -159,11 +159,14 @@ class SwitchLoop:
                     transaction.set_counters_reset(job.id)
         if writes:
             log.info("switch %s: %d writes", self.switch.name, writes)
+        before = self._confirmed
         self._confirmed = {job.id: job.epoch for job in jobs if job.state is JobState.READY}
         if self.state is not SwitchState.UP:
             log.info("switch %s is up", self.switch.name)
         self.state, self.reason = SwitchState.UP, ""
-        self._changed()
+        self._confirmed_jobs(
+            [job_id for job_id, epoch in self._confirmed.items() if before.get(job_id) != epoch]
+        )
 
     async def _apart(self, link: Link, work: Coroutine[Any, Any, _R], limit_s: float) -> _R:
         address = self.switch.p4runtime
@@ -191,4 +194,3 @@ class SwitchLoop:
             log.warning("switch %s is down: %s", self.switch.name, reason)
         self.state, self.reason = SwitchState.DOWN, reason
         self._confirmed = {}
-        self._changed()

@@ -82,12 +82,13 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE members (
         job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
         rank INTEGER NOT NULL CHECK (rank BETWEEN 0 AND 63),
-        ip TEXT NOT NULL,
+        ip INTEGER NOT NULL,
         udp_port INTEGER NOT NULL,
         mac INTEGER NOT NULL,
         port INTEGER NOT NULL,
         PRIMARY KEY (job, rank),
         UNIQUE (job, ip, udp_port)
     ) STRICT;
+    CREATE INDEX member_macs ON members (mac);
     """,
 )

@@ -125,6 +125,35 @@ class Store:
         """The live jobs on a switch, by slot."""
         return self._jobs("WHERE leases.held AND leases.switch = ? ORDER BY leases.base", (switch,))
 
+    def silent_jobs(self, since: float) -> list[Job]:
+        """The live jobs without a heartbeat at or after ``since``."""
+        return self._jobs("WHERE jobs.ended IS NULL AND jobs.heartbeat < ?", (since,))
+
+    def workers_on(self, switch: str, but: str) -> int:
+        """How many workers the live jobs on a switch have, without those of job ``but``."""
+        query = """
+            SELECT COALESCE(SUM(jobs.workers), 0) AS workers
+            FROM jobs JOIN leases ON leases.job = jobs.id
+            WHERE leases.held AND leases.switch = ? AND jobs.id != ?
+        """
+        return int(self._db.execute(query, (switch, but)).fetchone()["workers"])
+
+    def member_elsewhere(
+        self, switch: str, mac: int, port: int, but: str
+    ) -> tuple[str, int, int] | None:
+        """Who has ``mac`` behind another port than ``port`` of a switch: job, rank, port.
+
+        Members of job ``but`` do not matter. None if there is nobody.
+        """
+        query = """
+            SELECT members.job, members.rank, members.port
+            FROM members JOIN leases ON leases.job = members.job
+            WHERE members.mac = ? AND members.port != ? AND leases.held AND leases.switch = ?
+              AND members.job != ? LIMIT 1
+        """
+        row = self._db.execute(query, (mac, port, switch, but)).fetchone()
+        return (row["job"], row["rank"], row["port"]) if row else None
+
     def has_tenant(self, name: str) -> bool:
         """Whether there is such a tenant."""
         return bool(self._db.execute("SELECT 1 FROM tenants WHERE name = ?", (name,)).fetchone())

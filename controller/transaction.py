@@ -109,7 +109,7 @@ class Transaction:
         """A rank has joined the current attempt."""
         self._db.execute(
             "INSERT INTO members (job, rank, ip, udp_port, mac, port) VALUES (?, ?, ?, ?, ?, ?)",
-            (job_id, member.rank, str(member.ip), member.udp_port, member.mac, member.port),
+            (job_id, member.rank, int(member.ip), member.udp_port, member.mac, member.port),
         )
 
     def remove_member(self, job_id: str, rank: int) -> None:

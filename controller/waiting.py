@@ -57,8 +57,3 @@ class Waiting:
         """Something about the job has changed."""
         for event in self._sleepers.get(job_id, ()):
             event.set()
-
-    def notify_all(self) -> None:
-        """Something that may concern every job has changed."""
-        for job_id in self._sleepers:
-            self.notify(job_id)

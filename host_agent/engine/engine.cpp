@@ -165,7 +165,7 @@ std::uint64_t Engine::all_reduce(void* data, std::uint64_t count, Dtype dtype, b
                         "the engine belongs to the process that made it, not to its forks");
     }
     if (failure_) {
-      throw EngineError(ErrorKind::Closed, "the engine is closed: " + failure_->line);
+      throw EngineError(ErrorKind::Closed, "the engine takes no more work: " + failure_->line);
     }
     ticket = next_ticket_++;
     collective->ticket = ticket;
@@ -235,7 +235,7 @@ void Engine::close() {
   stop_.store(true);
   wake();
   if (thread_.joinable()) thread_.join();
-  fail(ErrorKind::Closed, "the engine was closed while the collective was queued");
+  fail(ErrorKind::Closed, "the engine was closed by its owner");
   transport_.reset();
   const std::lock_guard lock(mutex_);
   closed_.store(true);

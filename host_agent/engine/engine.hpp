@@ -82,7 +82,9 @@ class Engine {
 
   // -- the engine's thread
   void run();
+  void excuse_absence(Nanoseconds now);
   bool take_submissions(Nanoseconds now);
+  void retire_finished();
   bool receive(Nanoseconds now);
   void handle_datagram(const std::uint8_t* data, std::size_t bytes, Nanoseconds now);
   bool pump(Nanoseconds now);
@@ -127,6 +129,7 @@ class Engine {
   std::size_t exponent_cursor_ = 0;  // index in active_ of the one whose exponents leave next
   std::size_t data_cursor_ = 0;
   std::uint64_t sequence_ = 0;
+  Nanoseconds last_turn_ = 0;
   Nanoseconds last_heard_ = 0;     // a valid reply of any kind
   Nanoseconds last_progress_ = 0;  // a result
   bool stopped_ = false;           // failed: nothing is sent or applied any more

@@ -15,6 +15,7 @@ namespace {
 // Work per turn of the loop, so that replies are never left lying for long.
 constexpr int kReceiveBatches = 4;
 constexpr int kDataChunksPerTurn = 64;
+constexpr Nanoseconds kLongestSleep = 1'000'000'000;
 
 Nanoseconds monotonic_now() {
   timespec time;
@@ -28,6 +29,7 @@ void Engine::run() {
   const DefaultFloatEnvironment arithmetic;
   while (!stop_.load(std::memory_order_acquire)) {
     const Nanoseconds now = monotonic_now();
+    excuse_absence(now);
     bool busy = false;
     if (has_submissions_.load(std::memory_order_acquire)) busy |= take_submissions(now);
     busy |= receive(now);
@@ -35,6 +37,7 @@ void Engine::run() {
       exponents_.tick(now);
       data_.tick(now);
       busy |= pump(now);
+      retire_finished();
       check_limits(now);
     }
     publish();
@@ -66,6 +69,14 @@ bool Engine::take_submissions(Nanoseconds now) {
     if (active_.back()->blocks == 0) finish_if_complete(*active_.back());
   }
   return true;
+}
+
+void Engine::retire_finished() {
+  while (!active_.empty() && active_.front()->finished) {
+    active_.pop_front();
+    if (exponent_cursor_ > 0) --exponent_cursor_;
+    if (data_cursor_ > 0) --data_cursor_;
+  }
 }
 
 // -- sending
@@ -152,11 +163,6 @@ bool Engine::receive(Nanoseconds now) {
   if (any && !stopped_) {
     exponents_.advance([this](const Chunk& chunk) { agree(chunk); });
     data_.advance([this](const Chunk& chunk) { release(chunk); });
-    while (!active_.empty() && active_.front()->finished) {
-      active_.pop_front();
-      if (exponent_cursor_ > 0) --exponent_cursor_;
-      if (data_cursor_ > 0) --data_cursor_;
-    }
   }
   return any;
 }
@@ -265,6 +271,16 @@ void Engine::finish_if_complete(Collective& collective) {
 
 // -- time
 
+// A process that was stopped (or starved) for long must not blame others for its own silence.
+void Engine::excuse_absence(Nanoseconds now) {
+  const Nanoseconds away = now - last_turn_ - kLongestSleep;
+  if (last_turn_ != 0 && away > kLongestSleep) {
+    last_heard_ += away;
+    last_progress_ += away;
+  }
+  last_turn_ = now;
+}
+
 void Engine::check_limits(Nanoseconds now) {
   if (!outstanding()) return;
   if (now - last_heard_ > static_cast<Nanoseconds>(options_.switch_timeout_s * 1e9)) {
@@ -275,7 +291,7 @@ void Engine::check_limits(Nanoseconds now) {
 }
 
 void Engine::sleep(Nanoseconds now) {
-  Nanoseconds until = now + 1'000'000'000;
+  Nanoseconds until = now + kLongestSleep;
   if (!stopped_) {
     for (const Stream* stream : {&exponents_, &data_}) {
       if (const auto deadline = stream->deadline()) until = std::min(until, *deadline);

@@ -52,7 +52,8 @@ lint: $(VENV)/.lint types
 types: $(VENV)/.lint
 	@rm -rf build/types && mkdir -p build/types/wiresum
 	@for p in $(PACKAGES); do cp -r $$p build/types/wiresum/$$p; done
-	@cp -r $$($(BIN)/python -c 'import wiresum.controller.v1 as v; print(list(v.__path__)[-1])') build/types/wiresum/controller/
+	@cp $$($(BIN)/python -c 'import wiresum.controller.v1.controller_pb2 as m; print(m.__file__.removesuffix("_pb2.py"))')* \
+	  build/types/wiresum/controller/v1/
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p wiresum
 
 format: $(VENV)/.lint

@@ -1,22 +1,17 @@
 """One worker's membership in a job: joins through the controller, owns the engine, stays alive."""
 
-import itertools
-import json
 import logging
-import socket
 import threading
 import time
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
-from wiresum.common.errors import WiresumError
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent._engine import Engine
 from wiresum.host_agent.environment import AgentError, Environment
-from wiresum.host_agent.network import local_address_towards, mac_of
+from wiresum.host_agent.joining import Joining, Plan, Store
 
 log = logging.getLogger("wiresum")
 
@@ -24,37 +19,10 @@ JOIN_TIMEOUT_S = 60.0
 LEAVE_S = 5.0  # how long the rank that made the job waits for the others before it releases it
 
 _LIVE = (pb.JOB_STATE_WAITING, pb.JOB_STATE_READY)
-_generations = itertools.count()
 
 
 class JobGone(AgentError):
     """The job was released, has expired, or a later attempt has replaced this worker."""
-
-
-class Store(Protocol):
-    """The part of ``torch.distributed.Store`` that joining needs."""
-
-    def set(self, key: str, value: str) -> None:
-        """Publish."""
-
-    def get(self, key: str) -> bytes:
-        """Read; waits for the key."""
-
-    def wait(self, keys: list[str], timeout: timedelta) -> None:
-        """Wait for keys; raises on timeout."""
-
-    def add(self, key: str, amount: int) -> int:
-        """Count."""
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What rank 0 decides for all: the job and the number of this attempt."""
-
-    job: str
-    token: str
-    attempt: int
-    owned: bool  # rank 0 has made the job itself and releases it
 
 
 class Agent:
@@ -63,7 +31,7 @@ class Agent:
     def __init__(
         self,
         client: ControllerClient,
-        plan: _Plan,
+        plan: Plan,
         lease: pb.Lease,
         engine: Engine,
         where: Environment,
@@ -89,35 +57,28 @@ class Agent:
 
     @classmethod
     def join(
-        cls, where: Environment, store: Store, rank: int, workers: int, timeout: timedelta
+        cls,
+        where: Environment,
+        store: Store,
+        rank: int,
+        workers: int,
+        timeout: timedelta,
+        generation: str,
     ) -> "Agent":
         """Join the job that ``where`` names, as ``rank`` of ``workers``; returns with an engine.
 
         Waits for the other ranks, at most ``where.timeout_s`` (default 60 s, never longer than
         ``timeout``, the group's own). ``store`` is the group's key-value store, through which
-        rank 0 tells the others the attempt. Raises ``WiresumError`` in one line.
+        rank 0 tells the others the attempt; ``generation`` tells groups of one process apart
+        there. Raises ``WiresumError`` in one line.
         """
         limit = where.timeout_s or min(JOIN_TIMEOUT_S, timeout.total_seconds())
-        # A second group in the same process must not read what the first one left in the store.
-        prefix = f"wiresum/join/{next(_generations)}"
+        prefix = f"wiresum/join/{generation}"
         client = ControllerClient(where.controller)
         try:
-            plan = _agree(client, where, store, rank, prefix, limit)
-            job = client.get_job(plan.job)
-            with _socket_towards(job) as sock:
-                ip, port = sock.getsockname()
-                lease = client.join_job(
-                    plan.job,
-                    plan.token,
-                    rank=rank,
-                    workers=workers,
-                    attempt=plan.attempt,
-                    ip=ip,
-                    udp_port=port,
-                    mac=mac_of(ip),
-                    field=where.field,
-                    timeout_s=limit,
-                )
+            joining = Joining(client, where, store, prefix, rank, workers, limit)
+            with joining.socket() as sock:
+                lease = joining.lease(*sock.getsockname())
                 engine = Engine(
                     sock.fileno(),
                     lease.switch_ip,
@@ -136,6 +97,7 @@ class Agent:
         except BaseException:
             client.close()
             raise
+        plan = joining.plan
         log.info(
             "wiresum: rank %d of %d joined job %s on switch %s (%s:%d): epoch %d, %d slots",
             rank,
@@ -239,58 +201,3 @@ class Agent:
         self._gone = why
         log.warning("wiresum: %s", why)
         self.engine.close()  # what is in flight ends now, and with this reason
-
-
-def _agree(
-    client: ControllerClient,
-    where: Environment,
-    store: Store,
-    rank: int,
-    prefix: str,
-    limit: float,
-) -> _Plan:
-    """Rank 0 picks the job and an attempt later than all before; the others read it."""
-    if rank == 0:
-        try:
-            plan = _plan(client, where)
-        except WiresumError as error:
-            store.set(prefix, json.dumps({"error": str(error)}))
-            raise
-        store.set(prefix, json.dumps(vars(plan)))
-        return plan
-    try:
-        store.wait([prefix], timedelta(seconds=limit))
-    except Exception:
-        raise AgentError(
-            f"rank 0 has not reached controller {where.controller} within {limit:g} s: "
-            "is it running, and does it use the same environment?"
-        ) from None
-    answer = json.loads(store.get(prefix))
-    if "error" in answer:
-        raise AgentError(f"rank 0 could not join: {answer['error']}")
-    return _Plan(**answer)
-
-
-def _plan(client: ControllerClient, where: Environment) -> _Plan:
-    if where.job is None:
-        job = client.create_job()
-        return _Plan(job.id, job.token, 0, owned=True)
-    job = client.get_job(where.job)
-    attempt = job.attempt + 1 if job.HasField("attempt") else 0
-    return _Plan(where.job, where.token, attempt, owned=False)
-
-
-def _socket_towards(job: pb.Job) -> socket.socket:
-    where = f"switch {job.switch} at {job.switch_ip}:{job.switch_udp_port}"
-    try:
-        ip = local_address_towards(job.switch_ip, job.switch_udp_port)
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        try:
-            sock.bind((ip, 0))
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise AgentError(f"no socket towards {where}: {reason}") from None

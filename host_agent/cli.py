@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from wiresum.common.errors import WiresumError
 from wiresum.host_agent.environment import FIELDS
 

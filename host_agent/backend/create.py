@@ -19,6 +19,8 @@ from wiresum.host_agent.environment import environment
 
 log = logging.getLogger("wiresum")
 
+_worlds: list[str] = []  # every world group that this process has made
+
 NO_CONTROLLER = "this run has no switch: WIRESUM_CONTROLLER is not set"
 
 
@@ -34,6 +36,11 @@ def create(options: Any) -> Any:
     timeout: timedelta = options.timeout
     members = list(options.global_ranks_in_group)
 
+    if not members:
+        _worlds.append(options.group_id)
+    # torchrun keeps the store when it restarts the workers, and a world may be destroyed and made
+    # again in one process: keys of the world before are still there.
+    generation = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}.{len(_worlds)}"
     link: Link | None = None
     why: str | None = None
     where = environment(os.environ)
@@ -50,10 +57,13 @@ def create(options: Any) -> Any:
     else:
         from wiresum.host_agent.agent import Agent  # gRPC and the engine: only where needed
 
-        link = Agent.join(where, store, rank, size, timeout)
+        link = Agent.join(where, store, rank, size, timeout, generation)
+
+    if link is not None:
+        generation += f".{link.describe()['epoch']}"
 
     def make_group(prefix: str) -> dist.ProcessGroup:
-        return make_fallback(store, rank, size, timeout, prefix)
+        return make_fallback(store, rank, size, timeout, f"{generation}/{prefix}")
 
     install_monitored_barrier()
     return adapt(Core(rank, size, timeout, make_group, link, why), store)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
+
 from wiresum.host_agent.demo.results import DemoError, Training, read, verify
 from wiresum.host_agent.demo.show import Bars, as_json, table, write_json, write_plot
 from wiresum.host_agent.launcher.run import Signals, execute

@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+
 from wiresum.common.errors import WiresumError
 from wiresum.host_agent.demo.results import Training
 

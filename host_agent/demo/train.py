@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
+
 from wiresum import host_agent
 from wiresum.common.address import parse_endpoint
 from wiresum.host_agent.demo.model import CharacterTransformer

@@ -28,11 +28,12 @@ class EmbeddedError(WiresumError):
 class Part:
     """One child process that says in one line of JSON on stdout that it serves."""
 
-    def __init__(self, what: str, arguments: list[str], limit_s: float) -> None:
+    def __init__(self, what: str, command: list[str], limit_s: float) -> None:
+        """Start ``command`` and wait for its line. Raises :class:`EmbeddedError`."""
         self.what = what
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end)
         self.process = process.start(
-            [sys.executable, "-m", "wiresum.cli.main", *arguments],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -112,7 +113,8 @@ class Embedded:
             raise
 
     def _start(self, what: str, command: str, limit_s: float) -> Part:
-        part = Part(what, [*command.split(), "--exit-with-parent"], limit_s)
+        cli = [sys.executable, "-m", "wiresum.cli.main"]
+        part = Part(what, [*cli, *command.split(), "--exit-with-parent"], limit_s)
         self._parts.append(part)
         return part
 

@@ -1,0 +1,217 @@
+"""``wiresum run`` from the outside: what it starts, passes on and leaves behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_launcher_parts import LIMIT_S, wait_gone
+
+from support.torchruns import clean_environment, finish, fresh_session, torchrun_command
+from wiresum.controller.client import ControllerClient
+from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent.launcher.session import LeaseLost, Session
+
+SCENARIOS = Path(__file__).parents[1] / "backend" / "scenarios.py"
+
+
+@pytest.fixture(scope="module")
+def rack() -> Iterator[Session]:
+    with fresh_session() as session:
+        yield session
+
+
+@pytest.fixture
+def controller(rack: Session) -> str:
+    return rack.environment.controller
+
+
+def wiresum_run(*options: str) -> list[str]:
+    return [sys.executable, "-m", "wiresum.cli.main", "run", *options]
+
+
+def errors(output: str) -> list[str]:
+    """The lines that say why it failed."""
+    assert "Traceback" not in output, output
+    return [line for line in output.splitlines() if not line.startswith("wiresum: job ")]
+
+
+@pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137)])
+def test_the_exit_status_is_passed_on(controller: str, script: str, status: int) -> None:
+    command = wiresum_run("--controller", controller, "--", "sh", "-c", script)
+    ended = finish(command, clean_environment())
+    assert ended.status == status, ended.output
+    assert errors(ended.output) == []
+
+
+def test_the_lease_is_handed_over_and_released(controller: str) -> None:
+    options = ["--controller", controller, "--field", "16", "--name", "mine", "--timeout", "33"]
+    command = wiresum_run(*options, "--as-default", "--", "env")
+    ended = finish(command, clean_environment())
+    assert ended.status == 0, ended.output
+    variables = dict(line.split("=", 1) for line in ended.output.splitlines() if "=" in line)
+    with ControllerClient(controller) as client:
+        job = client.get_job("mine")
+    assert variables["WIRESUM_JOB"] == job.id
+    assert variables["WIRESUM_CONTROLLER"] == controller
+    assert variables["WIRESUM_FIELD"] == "16"
+    assert variables["WIRESUM_TIMEOUT"] == "33"
+    assert variables["WIRESUM_AS_DEFAULT"] == "1"
+    assert variables["WIRESUM_JOB_TOKEN"]
+    assert job.state == pb.JOB_STATE_RELEASED
+
+
+def test_the_controller_may_come_from_the_environment(controller: str) -> None:
+    env = clean_environment() | {"WIRESUM_CONTROLLER": controller}
+    ended = finish(wiresum_run("--", "sh", "-c", "echo at $WIRESUM_CONTROLLER"), env)
+    assert f"at {controller}" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--controller", "127.0.0.1:1", "--", "true"], 1, "127.0.0.1:1 cannot be reached"),
+        (["--controller", "nonsense", "--", "true"], 2, "'nonsense' is not HOST:PORT"),
+        (["--", "no-such-command"], 127, "command 'no-such-command' not found"),
+        ([], 127, "no command"),
+        (["--field", "12", "--", "true"], 2, "--field 12: it must be 32, 16 or 8"),
+        (["--timeout", "0", "--", "true"], 2, "--timeout 0"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line(
+    arguments: list[str], status: int, message: str
+) -> None:
+    ended = finish(wiresum_run(*arguments), clean_environment())
+    assert ended.status == status, ended.output
+    (line,) = errors(ended.output)
+    assert message in line
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_are_passed_on(controller: str, number: signal.Signals) -> None:
+    name = number.name.removeprefix("SIG")
+    script = f"trap 'echo caught; exit 42' {name}; echo ready; while :; do sleep 0.05; done"
+    command = wiresum_run("--controller", controller, "--", "sh", "-c", script)
+    with subprocess.Popen(
+        command, env=clean_environment(), stdout=subprocess.PIPE, text=True
+    ) as launcher:
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline() == "ready\n"
+        launcher.send_signal(number)
+        assert launcher.stdout.readline() == "caught\n"
+        assert launcher.wait(LIMIT_S) == 42
+
+
+def test_a_signalled_child_ends_the_launcher_with_its_signal(controller: str) -> None:
+    command = wiresum_run("--controller", controller, "--", "sh", "-c", "echo ready; sleep 1000")
+    with subprocess.Popen(
+        command, env=clean_environment(), stdout=subprocess.PIPE, text=True
+    ) as launcher:
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline() == "ready\n"
+        launcher.send_signal(signal.SIGTERM)
+        assert launcher.wait(LIMIT_S) == 128 + signal.SIGTERM
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Everything below a process: pid to command line."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            line = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ")
+            found |= {child: line.decode(), **descendants(child)}
+    return found
+
+
+def embedded_run(script: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        wiresum_run("--", "sh", "-c", script),
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_nothing_is_left_behind_by_a_launcher_that_is_killed() -> None:
+    with embedded_run("echo ready; sleep 1000") as launcher:
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline() == "ready\n"
+        below = descendants(launcher.pid)
+        assert any("switch serve" in line for line in below.values())
+        assert any("controller serve" in line for line in below.values())
+        launcher.kill()
+        wait_gone(*below)
+
+
+@pytest.mark.parametrize("part", ["switch", "controller"])
+def test_a_part_that_dies_ends_the_run_in_one_line(part: str) -> None:
+    with embedded_run("echo ready; sleep 1000") as launcher:
+        assert launcher.stdout is not None
+        assert launcher.stderr is not None
+        assert launcher.stdout.readline() == "ready\n"
+        below = descendants(launcher.pid)
+        (pid,) = [pid for pid, line in below.items() if f"{part} serve" in line]
+        os.kill(pid, signal.SIGKILL)
+        status = launcher.wait(LIMIT_S)
+        (line,) = errors(launcher.stderr.read())
+    assert status == 1
+    assert line == f"wiresum: the embedded {part} has ended (status 137)"
+    wait_gone(*below)
+
+
+def test_a_training_under_the_launcher() -> None:
+    torchrun = torchrun_command(SCENARIOS, "hooks", workers=2)
+    ended = finish([*wiresum_run("--field", "32", "--"), *torchrun], clean_environment())
+    assert ended.status == 0, ended.output
+    assert "hooks passed on rank 0" in ended.output
+
+
+def test_a_failing_training_under_the_launcher(controller: str) -> None:
+    torchrun = torchrun_command(SCENARIOS, "no_such_scenario", workers=2)
+    command = [*wiresum_run("--controller", controller, "--"), *torchrun]
+    ended = finish(command, clean_environment())
+    assert ended.status == 1
+    assert "no_such_scenario" in ended.output
+
+
+def test_launchers_with_the_same_name_share_a_job(controller: str) -> None:
+    with Session(controller, name="shared") as first:
+        with Session(controller, name="shared") as second:
+            assert second.job.id == first.job.id
+        assert first.describe().state == pb.JOB_STATE_WAITING  # the second did not release it
+    with ControllerClient(controller) as client:
+        assert client.get_job(first.job.id).state == pb.JOB_STATE_RELEASED
+
+
+def lost(session: Session) -> str:
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline:
+        try:
+            session.check()
+        except LeaseLost as error:
+            return str(error)
+        time.sleep(0.05)
+    raise AssertionError("the session has noticed nothing")
+
+
+def test_a_job_that_is_released_by_somebody_else_ends_the_run(controller: str) -> None:
+    with Session(controller) as session:
+        session.job.heartbeat_s = 0.1
+        with ControllerClient(controller) as client:
+            client.release_job(session.job.id, session.job.token)
+        assert "is released" in lost(session)
+
+
+def test_a_dead_controller_ends_the_run_once_the_lease_has_expired() -> None:
+    with fresh_session() as session:
+        session.job.heartbeat_s = 0.1
+        session.job.expiry_s = 0.5
+        assert session.embedded is not None
+        parts, session.embedded = session.embedded, None  # only the heartbeats shall notice
+        parts.close()
+        assert "has lost its lease: controller" in lost(session)

@@ -21,6 +21,9 @@ class Source:
         """``file:line``, or an empty string where the JSON does not tell."""
         return f"{self.filename}:{self.line}" if self.filename else ""
 
+    def __bool__(self) -> bool:
+        return bool(self.filename)
+
 
 NOWHERE = Source()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from . import ir
@@ -26,6 +27,30 @@ def source_of(data: Any) -> ir.Source:
         int(info.get("line", 0) or 0),
         str(info.get("source_fragment", "")),
     )
+
+
+def use_of(data: Any, name: str) -> ir.Source:
+    """Some place of the P4 source that uses ``name``, for what carries no source line itself.
+
+    First where the JSON refers to it, else where a fragment of the source that the JSON quotes
+    mentions it.
+    """
+    word = re.compile(rf"\b{re.escape(name.split('[')[0].rsplit('.', 1)[-1])}\b")
+    quoted = ir.NOWHERE
+    waiting: list[tuple[Any, ir.Source]] = [(data, ir.NOWHERE)]
+    while waiting:
+        node, around = waiting.pop()
+        if isinstance(node, dict):
+            around = source_of(node) or around
+            value = node.get("value")
+            if around and (value == name or (isinstance(value, list) and name in value)):
+                return around
+            if not quoted and word.search(around.fragment):
+                quoted = around
+            waiting.extend((child, around) for child in reversed(node.values()))
+        elif isinstance(node, list):
+            waiting.extend((child, around) for child in reversed(node))
+    return quoted
 
 
 def unwrap(data: Json) -> Json:

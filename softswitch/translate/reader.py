@@ -6,7 +6,7 @@ from typing import Any
 
 from . import ir
 from .errors import ProgramInvalid, UnsupportedConstruct
-from .read_expr import ExprReader, source_of
+from .read_expr import ExprReader, source_of, use_of
 from .read_primitives import PrimitiveReader
 
 Json = dict[str, Any]
@@ -41,7 +41,10 @@ class _Reader:
         self.data = data
         for key, construct in REFUSED_LISTS.items():
             for each in data.get(key) or []:
-                raise UnsupportedConstruct(f"{construct} ({each['name']})", source_of(each))
+                raise UnsupportedConstruct(
+                    f"{construct} ({each['name']})", source_of(each) or use_of(data, each["name"])
+                )
+        # The types themselves carry no source line; some place that uses the field does.
         self.types = {t["name"]: self.header_type(t) for t in data["header_types"]}
         self.headers: dict[str, ir.Header] = {}
         by_id: dict[int, str] = {}
@@ -94,8 +97,13 @@ class _Reader:
         for f in data["fields"]:
             name, bits = f[0], f[1]
             if bits == "*" or "length_exp" in data:
+                users = [
+                    h["name"] for h in self.data["headers"] if h["header_type"] == data["name"]
+                ]
+                places = (use_of(self.data, used) for used in (name, *users))
                 raise UnsupportedConstruct(
-                    f"varbit (field {name} of header {data['name']})", source_of(data)
+                    f"varbit (field {name} of header {data['name']})",
+                    next((place for place in places if place), None),
                 )
             self.width(bits, {"name": f"field {name} of header {data['name']}"})
             fields.append(ir.Field(name, bits, bool(f[2]) if len(f) > 2 else False, offset))
@@ -189,7 +197,7 @@ class _Reader:
 
     def transition(self, data: Json, widths: list[int], state: Json) -> ir.Transition:
         if data.get("type") == "parse_vset":
-            raise UnsupportedConstruct("parser value sets", source_of(state))
+            raise UnsupportedConstruct("parser value sets", use_of(state, data["value"]))
         value = data.get("value")
         if data.get("type") == "default" or value in (None, "default"):
             return ir.Transition(None, None, data["next_state"])
@@ -365,7 +373,8 @@ class _Reader:
     def calculation(self, data: Json) -> ir.Calculation:
         algorithm = data["algo"]
         if algorithm not in SUPPORTED_HASHES:
-            raise UnsupportedConstruct(f"the hash algorithm {algorithm}", source_of(data))
+            source = source_of(data) or use_of(self.data, data["name"])
+            raise UnsupportedConstruct(f"the hash algorithm {algorithm}", source)
         inputs: list[tuple[ir.Expr, int] | ir.HeaderRef] = []
         payload = False
         for i in data["input"]:

@@ -122,6 +122,7 @@ control TestIngress(inout headers_t hdr, inout meta_t meta, inout standard_metad
             hdr.query.setInvalid();
             invalid_table.apply();  // the fields of a header that is not valid count as 0
         }
+        hdr.answer.after = hdr.answer.after + 100;
     }
 }
 

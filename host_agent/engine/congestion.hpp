@@ -1,11 +1,15 @@
-// How many chunks may be in flight, from what was lost: grows by one per result until a round
-// loses, then by one per round; shrinks in proportion to the share that a round lost (as DCTCP does
-// with marks), and not at all for a loss so small that it cannot be this worker's own queue.
-// Waiting for a straggler is no loss and never gets here.
+// How many chunks may be in flight.
+// Loss: grows by one per result until a round loses, then more slowly; shrinks in proportion to the
+// share that a round lost (as DCTCP does with marks), and not at all for a loss so small that it
+// cannot be this worker's own queue. Waiting for a straggler is no loss and never gets here.
+// Delay: beyond a comfortable size it grows only while round trips stay short (as in Vegas): more
+// chunks would but lie in a queue, and out of the processor's cache.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+
+#include "rtt.hpp"
 
 namespace wiresum {
 
@@ -16,40 +20,54 @@ class CongestionWindow {
 
   void on_result() {
     ++results_;
-    if (slow_start_ && size_ < most_) ++size_;
     end_round();
   }
   void on_loss() {
     ++losses_;
     end_round();
   }
+  // A clean round trip: of a chunk sent once, with no straggler in the way.
+  void on_round_trip(Nanoseconds rtt) {
+    shortest_ = std::min(shortest_, rtt);
+    shortest_in_round_ = std::min(shortest_in_round_, rtt);
+  }
   std::uint32_t size() const { return size_; }
 
  private:
   static constexpr std::uint32_t kInitial = 32;
   static constexpr std::uint32_t kLeast = 16;
+  static constexpr std::uint32_t kComfortable = 128;
   static constexpr double kTolerated = 0.1;
   static constexpr double kDeepest = 0.5;
+  static constexpr Nanoseconds kNever = INT64_MAX / 4;
+  static constexpr unsigned kForget = 1024;  // rounds after which the path may have changed
 
   void end_round() {
-    if (results_ + losses_ < round_) return;
+    if (results_ + losses_ < size_) return;
     const double share = static_cast<double>(losses_) / (results_ + losses_);
     if (share > kTolerated) {
       slow_start_ = false;
       size_ = std::max(least_, static_cast<std::uint32_t>(size_ * (1 - std::min(share, kDeepest))));
-    } else if (!slow_start_) {
-      size_ = std::min(size_ + 1 + size_ / 16, most_);
+    } else if (size_ >= kComfortable && shortest_in_round_ != kNever &&
+               shortest_in_round_ > 2 * shortest_) {
+      slow_start_ = false;
+      size_ = std::max(kComfortable, size_ - size_ / 8);
+    } else {
+      size_ = std::min(slow_start_ ? 2 * size_ : size_ + 1 + size_ / 16, most_);
     }
     results_ = losses_ = 0;
-    round_ = size_;
+    if (++rounds_ % kForget == 0) shortest_ = shortest_in_round_;
+    shortest_in_round_ = kNever;
   }
 
   std::uint32_t most_;
   std::uint32_t least_;
   std::uint32_t size_;
-  std::uint32_t round_ = kInitial;
   std::uint32_t results_ = 0;
   std::uint32_t losses_ = 0;
+  Nanoseconds shortest_ = kNever;
+  Nanoseconds shortest_in_round_ = kNever;
+  unsigned rounds_ = 0;
   bool slow_start_ = true;
 };
 

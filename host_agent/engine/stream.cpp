@@ -159,7 +159,10 @@ void Stream::on_result(Chunk& chunk, Nanoseconds now) {
   if (chunk.resends == 0) {
     delivered_serial_ = std::max(delivered_serial_, chunk.send_serial);
     // Karn: only a chunk sent once tells a round trip; and not where a straggler was the delay.
-    if (chunk.first_sent > straggling_since_) rtt_.sample(now - chunk.first_sent);
+    if (chunk.first_sent > straggling_since_) {
+      rtt_.sample(now - chunk.first_sent);
+      congestion_.on_round_trip(now - chunk.first_sent);
+    }
     // Sent before the last probe and back without one: the path was slow, not lossy (as F-RTO,
     // RFC 5682, has it).
     if (chunk.send_serial < probe_serial_) recovery_ = 0;

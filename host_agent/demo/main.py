@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from wiresum.host_agent.demo.results import DemoError, Training, read, verify
-from wiresum.host_agent.demo.show import Bars, as_json, table, write_json, write_plot
+from wiresum.host_agent.demo.show import NOTES, Bars, as_json, table, write_json, write_plot
 from wiresum.host_agent.launcher.run import Signals, execute
 from wiresum.host_agent.launcher.session import Session
 
@@ -49,10 +49,13 @@ def demo(
     plot = plot_file or out / "demo.png"
     write_plot(plot, gloo, wiresum, field)
     console.print(table(gloo, wiresum, field))
+    console.print(NOTES, highlight=False, soft_wrap=True)
     verify(wiresum, workers, steps)
     console.print(
-        f"{wiresum.parameters:,} parameters, {workers} workers, {steps} steps. The switch's "
-        f"counters account for every chunk. Loss curves: {plot}"
+        f"{wiresum.parameters:,} parameters, {workers} workers, {steps} steps in each training.\n"
+        f"The switch's counters account for every chunk. Loss curves: {plot}",
+        highlight=False,
+        soft_wrap=True,
     )
 
 

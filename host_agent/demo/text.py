@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+PASSAGE = 2000  # characters that are kept together
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -15,19 +17,14 @@ class Corpus:
 
 
 def load() -> Corpus:
-    """The topics of ``pydoc`` in order of their names; every tenth is kept for validation."""
+    """The topics of ``pydoc`` in order of their names; every tenth passage is for validation."""
     from pydoc_data.topics import topics
 
-    names = sorted(topics)
-    texts = [topics[name] for i, name in enumerate(names) if i % 10 != 9]
-    held_out = [topics[name] for name in names[9::10]]
-    train, validation = _codes("\n".join(texts)), _codes("\n".join(held_out))
-    alphabet = torch.unique(torch.cat([train, validation]))
-    return Corpus(
-        torch.searchsorted(alphabet, train),
-        torch.searchsorted(alphabet, validation),
-        len(alphabet),
-    )
+    codes = _codes("\n".join(topics[name] for name in sorted(topics)))
+    alphabet, indices = torch.unique(codes, return_inverse=True)
+    passages = indices.split(PASSAGE)
+    train = [part for i, part in enumerate(passages) if i % 10 != 9]
+    return Corpus(torch.cat(train), torch.cat(passages[9::10]), len(alphabet))
 
 
 def _codes(text: str) -> torch.Tensor:

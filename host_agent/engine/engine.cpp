@@ -27,6 +27,11 @@ void check(const Lease& lease, const EngineOptions& options) {
     refuse("rank " + std::to_string(lease.rank) + " is not one of " +
            std::to_string(lease.workers) + " workers");
   }
+  constexpr std::uint32_t kMost = 8 * packet::kContributorsBytes;  // a bit each
+  if (lease.workers > kMost) {
+    refuse(std::to_string(lease.workers) + " workers: a switch adds up at most " +
+           std::to_string(kMost));
+  }
   if (lease.epoch == 0) refuse("epoch 0 is never used");
   if (lease.slots < 4 || lease.slots > 65536) {
     refuse(std::to_string(lease.slots) + " slots: a lease has 4 to 65536 of them");

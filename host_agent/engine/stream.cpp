@@ -15,6 +15,16 @@ constexpr std::uint32_t kPolls = 1;
 // double only every so many attempts.
 constexpr unsigned kHurry = 4;
 
+// Send buffers of one stream stay below this, whatever the lease.
+constexpr std::size_t kMostBytes = 24 << 20;
+
+std::uint32_t window_of(const StreamConfig& config, std::size_t chunk_bytes) {
+  auto window = static_cast<std::uint32_t>(
+      std::min<std::size_t>(config.slot_count / 2, kMostBytes / chunk_bytes));
+  if (config.window != 0) window = std::min(window, config.window);
+  return window;
+}
+
 }  // namespace
 
 Stream::Stream(const StreamConfig& config, Stats& stats, Counter& first_sends, Counter& applied)
@@ -23,8 +33,7 @@ Stream::Stream(const StreamConfig& config, Stats& stats, Counter& first_sends, C
       first_sends_(first_sends),
       applied_(applied),
       chunk_bytes_(Header::kBytes + 4 * config.lanes),
-      window_(config.window == 0 ? config.slot_count / 2
-                                 : std::min(config.window, config.slot_count / 2)),
+      window_(window_of(config, chunk_bytes_)),
       chunks_(window_),
       buffers_(window_ * chunk_bytes_),
       base_(config.first_position),

@@ -24,6 +24,13 @@ T& element(T* stack, std::uint32_t size, std::uint32_t index) {
   return spare;
 }
 
+// Clears what earlier packets have left in a header that this packet does not have, so that reading
+// it gives zeros.
+template <typename T>
+void clear_unused(T& header) {
+  if (header.used && !header.valid) header = T{};
+}
+
 // A header that is not valid makes the target invalid; its old fields do not matter any more.
 template <typename T>
 void assign_header(T& to, const T& from) {
@@ -44,7 +51,7 @@ template <typename T>
 void set_valid(T& header, std::uint32_t bytes, std::uint32_t& length) {
   if (header.valid) return;
   header = T{};
-  header.valid = true;
+  header.valid = header.used = true;
   length += bytes;
 }
 template <typename T>

@@ -71,7 +71,7 @@ def _emit_op(w: Writer, owner: StatementEmitter, op: ir.ParserOp, too_short: int
             target = layout.place[op.header]
             _need(w, nbytes, too_short)
             w.line(f"extract({target}, cursor_);")
-            w.line(f"{target}.valid = true;")
+            w.line(f"{target}.valid = {target}.used = true;")
         else:
             stack = program.stacks[op.stack]
             place = layout.place[op.stack]
@@ -80,7 +80,8 @@ def _emit_op(w: Writer, owner: StatementEmitter, op: ir.ParserOp, too_short: int
             w.line(f"if ({place}_next >= {stack.size}) return {full};")
             _need(w, nbytes, too_short)
             w.line(f"extract({place}[{place}_next], cursor_);")
-            w.line(f"{place}[{place}_next++].valid = true;")
+            w.line(f"{place}[{place}_next].valid = {place}[{place}_next].used = true;")
+            w.line(f"++{place}_next;")
         w.line(f"cursor_ += {nbytes};")
     elif isinstance(op, ir.Verify):
         error = values.assigned(op.error, 32)

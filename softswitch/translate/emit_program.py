@@ -183,6 +183,9 @@ def _emit_process(w: Writer, owner: StatementEmitter) -> None:
         w.line("const std::uint32_t error = parse();")
         w.line("if (error != 0) ++stats_.parser_errors;")
         _set(w, owner, "parser_error", "error")
+        for header in program.headers.values():
+            if not header.metadata:
+                w.line(f"clear_unused({layout.place[header.name]});")
         w.line("verify_checksums();")
         w.line("ingress();")
         w.line("exit_ = false;")

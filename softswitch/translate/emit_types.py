@@ -44,6 +44,7 @@ def _emit_struct(w: Writer, t: TypeLayout, metadata: bool) -> None:
     with w.block(f"struct {t.cxx}", "};"):
         if not metadata:
             w.line("bool valid;")
+            w.line("bool used;  // holds a packet's data, this one's or an earlier one's")
         for m in t.members:
             first, last = m.fields[0], m.fields[-1]
             if m.run:

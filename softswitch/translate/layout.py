@@ -143,7 +143,7 @@ def lay_out(header_type: ir.HeaderType, cxx: str, only: set[str] | None = None) 
     """Lays out a type. ``only``: keep just these fields (unused metadata is left out)."""
     layout = TypeLayout(cxx)
     names = Names()
-    names.used.add("valid")
+    names.used.update(("valid", "used"))
     fields = [f for f in header_type.fields if only is None or f.name in only]
     i = 0
     while i < len(fields):

@@ -7,6 +7,7 @@ from typing import Any
 from finsy.proto import rpc_code
 
 from wiresum.softswitch import errors
+from wiresum.softswitch._softswitch import Dataplane
 from wiresum.softswitch.p4runtime.dataplane import (
     ActionCall,
     CounterValue,
@@ -76,7 +77,7 @@ class NativeControl:
     Implements :class:`wiresum.softswitch.p4runtime.dataplane.DataplaneControl`.
     """
 
-    def __init__(self, dataplane: Any) -> None:
+    def __init__(self, dataplane: Dataplane) -> None:
         self._dataplane = dataplane
         # Per table: match kind and width of every key field, as the program has them.
         self._keys: dict[str, list[tuple[str, int]]] = {
@@ -86,9 +87,7 @@ class NativeControl:
 
     def _key(self, table: str, key: EntryKey) -> list[_NativeField]:
         kinds = self._keys[table]
-        return [
-            _to_native(kind, field) for (kind, _), field in zip(kinds, key.fields, strict=True)
-        ]
+        return [_to_native(kind, field) for (kind, _), field in zip(kinds, key.fields, strict=True)]
 
     def _entry(self, table: str, native: tuple[Any, ...]) -> Entry:
         key, priority, action, params, packets, octets = native

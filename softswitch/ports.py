@@ -4,7 +4,6 @@ import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
-from typing import Any
 from urllib.parse import parse_qsl
 
 from wiresum.common.address import AddressError, parse_endpoint
@@ -47,7 +46,7 @@ def parse_port(text: str) -> PortSpec:
     number, equals, rest = text.partition("=")
     if not equals or not (number.isascii() and number.isdigit()) or int(number) > MAX_PORT:
         raise PortError(
-            f"--port {text!r} must be N=udp:HOST:PORT or N=raw:INTERFACE with N from 0 to {MAX_PORT}"
+            f"--port {text!r} must be N=udp:HOST:PORT or N=raw:INTERFACE, N from 0 to {MAX_PORT}"
         )
     where, _, query = rest.partition("?")
     kind, _, address = where.partition(":")
@@ -120,7 +119,7 @@ class SwitchPorts:
         """
         if cpu_port is not None and not 0 <= cpu_port <= MAX_PORT:
             raise PortError(f"the CPU port {cpu_port} is not from 0 to {MAX_PORT}")
-        self.native: Any = _softswitch.Ports(cpu_port)
+        self.native = _softswitch.Ports(cpu_port)
         self.addresses: dict[int, str] = {}
         for spec in specs:
             if spec.number in self.addresses or spec.number == cpu_port:

@@ -64,8 +64,9 @@ class EmbeddedSwitch:
         """Compile a BMv2 JSON, if that has not been done before, and load it."""
         return _softswitch.Dataplane(str(load_program(device_config)))
 
-    def commit(self, prepared: Any) -> NativeControl:
+    def commit(self, prepared: object) -> NativeControl:
         """Let frames run through a loaded program from now on."""
+        assert isinstance(prepared, _softswitch.Dataplane)
         # VERIFY_AND_SAVE prepares long before: the state is new only if it is made new here.
         prepared.reset()
         self._ports.native.set_dataplane(prepared)
@@ -140,6 +141,7 @@ async def serve(options: ServeOptions, ready: Callable[[dict[str, Any]], None]) 
                 }
             )
         await stopped
+        log.info("%s", json.dumps(ports.stats()))
     finally:
         stopped.cancel()
         loop.remove_reader(ports.native.controller_fd())
@@ -147,7 +149,6 @@ async def serve(options: ServeOptions, ready: Callable[[dict[str, Any]], None]) 
         ports.native.stop()
         # A compiler may be at work for a program that nobody will run any more.
         end_children()
-        log.info("%s", json.dumps(ports.stats()))
 
 
 def _packet_ins(ports: SwitchPorts, service: P4RuntimeService) -> None:

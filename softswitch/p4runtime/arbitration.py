@@ -3,6 +3,7 @@
 import asyncio
 
 from finsy.proto import p4r, rpc_code
+
 from wiresum.softswitch.p4runtime.status import exhausted, invalid, precondition
 
 MAX_CONTROLLERS = 16

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from finsy.proto import p4r
+
 from wiresum.softswitch.p4runtime.dataplane import CounterValue, DataplaneControl
 from wiresum.softswitch.p4runtime.schema import Counter, Schema
 from wiresum.softswitch.p4runtime.status import invalid, out_of_range

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from finsy.proto import p4r
+
 from wiresum.common.errors import WiresumError
 from wiresum.softswitch.p4runtime.dataplane import SwitchTarget
 from wiresum.softswitch.p4runtime.pipeline import Pipeline

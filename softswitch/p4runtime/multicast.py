@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from finsy.proto import p4r
+
 from wiresum.softswitch.p4runtime.dataplane import DataplaneControl, Replica
 from wiresum.softswitch.p4runtime.status import (
     already_exists,

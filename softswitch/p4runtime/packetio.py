@@ -6,6 +6,7 @@ The header's fields are packed without gaps in the order of P4Info, highest bit 
 from collections.abc import Sequence
 
 from finsy.proto import p4r
+
 from wiresum.softswitch.p4runtime.schema import HeaderField
 from wiresum.softswitch.p4runtime.status import invalid
 from wiresum.softswitch.p4runtime.values import decode, encode

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from finsy.proto import p4r, rpc_code
+
 from wiresum.softswitch.p4runtime.counters import CounterEntries
 from wiresum.softswitch.p4runtime.dataplane import DataplaneControl, DataplaneError
 from wiresum.softswitch.p4runtime.multicast import MulticastGroups
@@ -11,6 +12,7 @@ from wiresum.softswitch.p4runtime.status import (
     BatchError,
     P4RuntimeError,
     invalid,
+    not_found,
     unimplemented,
 )
 from wiresum.softswitch.p4runtime.tables import TableEntries
@@ -101,6 +103,10 @@ class Pipeline:
                 yield p4r.Entity(direct_counter_entry=direct)
         elif kind == "packet_replication_engine_entry":
             engine = entity.packet_replication_engine_entry
+            if engine.HasField("clone_session_entry"):
+                if engine.clone_session_entry.session_id:
+                    raise not_found("Clone session does not exist")
+                return
             self._check_engine(engine)
             for group in self._groups.read(engine.multicast_group_entry):
                 yield p4r.Entity(
@@ -108,8 +114,22 @@ class Pipeline:
                         multicast_group_entry=group
                     )
                 )
-        else:
+        elif not self._is_empty_wildcard(entity):
             raise self._unsupported(kind)
+
+    def _is_empty_wildcard(self, entity: p4r.Entity) -> bool:
+        """Whether a read asks for all of something that this program has none of.
+
+        Controllers do that before they clear a switch; the answer is nothing, not an error.
+        """
+        kind = entity.WhichOneof("entity")
+        if kind == "action_profile_member":
+            return entity.action_profile_member.action_profile_id == 0
+        if kind == "action_profile_group":
+            return entity.action_profile_group.action_profile_id == 0
+        if kind == "meter_entry":
+            return entity.meter_entry.meter_id == 0 and not self.schema.meters
+        return False
 
     def _check_engine(self, entry: p4r.PacketReplicationEngineEntry) -> None:
         kind = entry.WhichOneof("type")

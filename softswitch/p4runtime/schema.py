@@ -6,6 +6,7 @@ from enum import Enum
 from functools import cached_property
 
 from finsy.proto import p4i
+
 from wiresum.softswitch.p4runtime.dataplane import MatchKind
 from wiresum.softswitch.p4runtime.status import invalid
 

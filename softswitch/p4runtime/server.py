@@ -8,7 +8,8 @@ from pathlib import Path
 
 import grpc
 from finsy.proto import p4r_grpc
-from wiresum.common.address import parse_endpoint
+
+from wiresum.common.address import Endpoint, parse_endpoint
 from wiresum.common.errors import WiresumError
 from wiresum.softswitch.p4runtime.service import P4RuntimeService
 
@@ -44,12 +45,16 @@ class P4RuntimeServer:
         if address.startswith("unix:"):
             return await self._start_unix(address)
         endpoint = parse_endpoint(address, what="--p4runtime")
+        where = f"cannot listen for P4Runtime on {endpoint}"
         try:
+            _try_to_bind(endpoint)
             port = self._server.add_insecure_port(str(endpoint))
+        except OSError as error:
+            raise ServerError(f"{where}: {error.strerror or error}") from error
         except RuntimeError as error:
-            raise ServerError(_why(endpoint.host, endpoint.port)) from error
+            raise ServerError(where) from error
         await self._server.start()
-        return str(type(endpoint)(endpoint.host, port))
+        return str(Endpoint(endpoint.host, port))
 
     async def _start_unix(self, address: str) -> str:
         path = Path(address.removeprefix("unix:"))
@@ -80,17 +85,15 @@ def _answers(path: Path) -> bool:
     return False
 
 
-def _why(host: str, port: int) -> str:
-    """Return the reason why an address cannot be bound; gRPC's own message names none."""
-    where = f"cannot listen for P4Runtime on {host}:{port}"
-    try:
-        family, kind, protocol, _, target = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(target)
-            probe.listen()
-    except OSError as error:
-        return f"{where}: {error.strerror or error}"
-    return where
+def _try_to_bind(endpoint: Endpoint) -> None:
+    """Raise the OSError that binding to ``endpoint`` ends with.
+
+    gRPC's own error names no reason, and it logs several lines of its own first.
+    """
+    family, kind, protocol, _, target = socket.getaddrinfo(
+        endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(target)
+        probe.listen()

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 from finsy.proto import p4r, p4r_grpc
+
 from wiresum.common.errors import WiresumError
 from wiresum.softswitch.p4runtime.arbitration import Arbiter, Controller
 from wiresum.softswitch.p4runtime.device import Device
@@ -55,7 +56,9 @@ class P4RuntimeService(p4r_grpc.P4RuntimeServicer):
     # -- unary calls ---------------------------------------------------------------------------
 
     async def Write(
-        self, request: p4r.WriteRequest, context: grpc.aio.ServicerContext
+        self,
+        request: p4r.WriteRequest,
+        context: grpc.aio.ServicerContext[p4r.WriteRequest, p4r.WriteResponse],
     ) -> p4r.WriteResponse:
         """Apply a batch of updates."""
         try:
@@ -69,7 +72,9 @@ class P4RuntimeService(p4r_grpc.P4RuntimeServicer):
         return p4r.WriteResponse()
 
     async def Read(
-        self, request: p4r.ReadRequest, context: grpc.aio.ServicerContext
+        self,
+        request: p4r.ReadRequest,
+        context: grpc.aio.ServicerContext[p4r.ReadRequest, p4r.ReadResponse],
     ) -> AsyncIterator[p4r.ReadResponse]:
         """Stream the selected entities."""
         try:
@@ -91,7 +96,11 @@ class P4RuntimeService(p4r_grpc.P4RuntimeServicer):
             await context.abort(error.grpc_code, error.message)
 
     async def SetForwardingPipelineConfig(
-        self, request: p4r.SetForwardingPipelineConfigRequest, context: grpc.aio.ServicerContext
+        self,
+        request: p4r.SetForwardingPipelineConfigRequest,
+        context: grpc.aio.ServicerContext[
+            p4r.SetForwardingPipelineConfigRequest, p4r.SetForwardingPipelineConfigResponse
+        ],
     ) -> p4r.SetForwardingPipelineConfigResponse:
         """Verify, save or run a program."""
         try:
@@ -127,7 +136,11 @@ class P4RuntimeService(p4r_grpc.P4RuntimeServicer):
             device.reconcile(prepared)
 
     async def GetForwardingPipelineConfig(
-        self, request: p4r.GetForwardingPipelineConfigRequest, context: grpc.aio.ServicerContext
+        self,
+        request: p4r.GetForwardingPipelineConfigRequest,
+        context: grpc.aio.ServicerContext[
+            p4r.GetForwardingPipelineConfigRequest, p4r.GetForwardingPipelineConfigResponse
+        ],
     ) -> p4r.GetForwardingPipelineConfigResponse:
         """Return the running program's config."""
         answer = p4r.GetForwardingPipelineConfigResponse()
@@ -139,7 +152,9 @@ class P4RuntimeService(p4r_grpc.P4RuntimeServicer):
         return answer
 
     async def Capabilities(
-        self, request: p4r.CapabilitiesRequest, context: grpc.aio.ServicerContext
+        self,
+        request: p4r.CapabilitiesRequest,
+        context: grpc.aio.ServicerContext[p4r.CapabilitiesRequest, p4r.CapabilitiesResponse],
     ) -> p4r.CapabilitiesResponse:
         """Return the API version."""
         return p4r.CapabilitiesResponse(p4runtime_api_version=API_VERSION)
@@ -149,7 +164,7 @@ class P4RuntimeService(p4r_grpc.P4RuntimeServicer):
     async def StreamChannel(
         self,
         request_iterator: AsyncIterator[p4r.StreamMessageRequest],
-        context: grpc.aio.ServicerContext,
+        context: grpc.aio.ServicerContext[p4r.StreamMessageRequest, p4r.StreamMessageResponse],
     ) -> AsyncIterator[p4r.StreamMessageResponse]:
         """Arbitration, packet-out and packet-in for one controller."""
         controller = Controller()

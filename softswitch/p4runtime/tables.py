@@ -6,6 +6,7 @@ Rules: P4Runtime specification, section "TableEntry"; where it leaves room, as B
 from collections.abc import Iterator
 
 from finsy.proto import p4r
+
 from wiresum.softswitch.p4runtime.dataplane import (
     ActionCall,
     CounterValue,

@@ -5,6 +5,7 @@ leading zero bytes; a sender uses the shortest string.
 """
 
 from finsy.proto import p4r
+
 from wiresum.softswitch.p4runtime.dataplane import KeyField, MatchKind
 from wiresum.softswitch.p4runtime.schema import MatchField
 from wiresum.softswitch.p4runtime.status import invalid

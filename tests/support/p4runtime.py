@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import grpc
+import pytest
 from finsy.proto import p4i, p4r, p4r_grpc, rpc_status
 from google.protobuf import text_format
 
@@ -187,13 +188,11 @@ class Client:
 
     def write_error(self, kind: Any, **entity: Any) -> p4r.Error:
         """The error of a write of one update that must fail."""
-        try:
+        with pytest.raises(grpc.RpcError) as failed:
             self.write(kind, **entity)
-        except grpc.RpcError as error:
-            assert error.code() is grpc.StatusCode.UNKNOWN, error
-            (only,) = update_errors(error)
-            return only
-        raise AssertionError("the write succeeded")
+        assert failed.value.code() is grpc.StatusCode.UNKNOWN
+        (only,) = update_errors(failed.value)
+        return only
 
     def read(self, *entities: p4r.Entity) -> list[p4r.Entity]:
         request = p4r.ReadRequest(device_id=self.device_id, entities=entities)

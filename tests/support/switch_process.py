@@ -22,7 +22,7 @@ class SwitchProcess:
     """
 
     def __init__(self, *options: str, prefix: Sequence[str] = ()) -> None:
-        self._log = tempfile.TemporaryFile("w+")
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the switch
         self.process = subprocess.Popen(
             [*prefix, *SERVE, "--exit-with-parent", *options],
             stdout=subprocess.PIPE,

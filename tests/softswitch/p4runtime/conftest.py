@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 from finsy.proto import p4r
+
 from support.p4runtime import Client, Names, load_config
 from support.switch_process import SwitchProcess
 

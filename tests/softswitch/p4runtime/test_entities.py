@@ -4,6 +4,8 @@ from typing import Any
 
 import grpc
 import pytest
+from finsy.proto import p4r, rpc_code
+
 from support.p4runtime import (
     DELETE,
     INSERT,
@@ -17,7 +19,6 @@ from support.p4runtime import (
     ternary,
     update_errors,
 )
-from finsy.proto import p4r, rpc_code
 
 INVALID = rpc_code.INVALID_ARGUMENT
 DST = exact(1, b"\x02\0\0\0\0\x01")
@@ -505,3 +506,19 @@ def test_an_empty_entity_is_refused(primary: Client, target: str) -> None:
 def test_an_empty_write_and_an_empty_read_succeed(primary: Client) -> None:
     primary.write_all()
     assert primary.read() == []
+
+
+def test_wildcard_reads_of_what_the_program_does_not_have(primary: Client) -> None:
+    clones = p4r.PacketReplicationEngineEntry()
+    clones.clone_session_entry.SetInParent()
+    for nothing in (
+        p4r.Entity(packet_replication_engine_entry=clones),
+        p4r.Entity(action_profile_member=p4r.ActionProfileMember()),
+        p4r.Entity(action_profile_group=p4r.ActionProfileGroup()),
+        p4r.Entity(meter_entry=p4r.MeterEntry()),
+    ):
+        assert primary.read(nothing) == []
+    clones.clone_session_entry.session_id = 3
+    with pytest.raises(grpc.RpcError) as failed:
+        primary.read(p4r.Entity(packet_replication_engine_entry=clones))
+    assert failed.value.code() is grpc.StatusCode.NOT_FOUND

@@ -5,8 +5,9 @@ from typing import Any
 
 import grpc
 import pytest
-from support.p4runtime import INSERT, Client, Names, SetConfig, exact, uint128
 from finsy.proto import p4r, rpc_code
+
+from support.p4runtime import INSERT, Client, Names, SetConfig, exact, uint128
 
 Connect = Callable[..., Client]
 GetConfig = p4r.GetForwardingPipelineConfigRequest

@@ -2,16 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
+from echo_program import CPU_PORT, ECHO
+
 from support.switch_process import SwitchProcess
-
-ECHO = Path(__file__).parent / "data" / "echo.json"
-CPU_PORT = "255"
-
-BACK, PUNT, REPLICATE, NOT_IP, NOWHERE, PORT_2 = range(1, 7)
-"""What the first byte of a datagram asks echo.p4 to do."""
 
 
 @pytest.fixture

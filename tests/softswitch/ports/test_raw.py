@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from finsy.proto import p4r
+
 from support.p4runtime import INSERT, Client, Names, exact, load_config
 from support.switch_process import SERVE, SwitchProcess
-
-from finsy.proto import p4r
 
 pytestmark = pytest.mark.root
 
@@ -130,9 +130,7 @@ def switch(lab: Lab) -> Iterator[SwitchProcess]:
                         "Forward.exact_table", "Forward.forward", there,
                         match=[exact(1, mac), exact(2, bytes([here]))],
                     )  # fmt: skip
-                    client.write_all(
-                        p4r.Update(type=INSERT, entity=p4r.Entity(table_entry=entry))
-                    )
+                    client.write_all(p4r.Update(type=INSERT, entity=p4r.Entity(table_entry=entry)))
         yield process
 
 
@@ -299,9 +297,7 @@ def test_an_interface_that_goes_away_does_not_stop_the_others(lab: Lab) -> None:
         assert other.stats()["1"]["calls_in"] <= calls + 1
 
 
-@pytest.mark.parametrize(
-    ("spec", "reason"), [("1=raw:nosuch0", "there is no such interface here")]
-)
+@pytest.mark.parametrize(("spec", "reason"), [("1=raw:nosuch0", "there is no such interface here")])
 def test_a_missing_interface(lab: Lab, spec: str, reason: str) -> None:
     command = [*lab.enter(0), *SERVE, "--port", spec, "--p4runtime", "127.0.0.1:0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from conftest import BACK, NOT_IP, NOWHERE, PORT_2, PUNT, REPLICATE
+from echo_program import BACK, NOT_IP, NOWHERE, PORT_2, PUNT, REPLICATE
 from finsy.proto import p4r
+
 from support.p4runtime import INSERT, Client
 from support.switch_process import SwitchProcess
 from wiresum.p4.packet import UDP_PORT

@@ -1,0 +1,8 @@
+"""echo.p4 and what the first byte of a datagram asks it to do."""
+
+from pathlib import Path
+
+ECHO = Path(__file__).parent / "data" / "echo.json"
+CPU_PORT = "255"
+
+BACK, PUNT, REPLICATE, NOT_IP, NOWHERE, PORT_2 = range(1, 7)

@@ -65,6 +65,8 @@ class Core:
         self._make_group = make_group
         self._callback_group: dist.ProcessGroup | None = None
         self._lock = threading.Lock()
+        # Not the same one: making that group waits for the other ranks, which may wait for us.
+        self._callback_lock = threading.Lock()
         self.closed = False
         self._last: dict[str, Any] = {}
         self._pool = CompletionPool()
@@ -162,7 +164,7 @@ class Core:
 
     def _callbacks(self) -> dist.ProcessGroup:
         """A second gloo group for callbacks: they run beside the training thread."""
-        with self._lock:
+        with self._callback_lock:
             if self._callback_group is None:
                 self._callback_group = self._make_group("callbacks")
             return self._callback_group

@@ -53,7 +53,7 @@ def create(options: Any) -> Any:
             )
     elif members:
         world = dist.get_world_size()
-        why = f"this is a sub-group of {size} of {world} ranks; the lease covers the whole world"
+        why = f"only the default group has a lease, not this one of {size} of {world} ranks"
     else:
         from wiresum.host_agent.agent import Agent  # gRPC and the engine: only where needed
 

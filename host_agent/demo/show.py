@@ -179,7 +179,7 @@ def write_plot(path: Path, gloo: Training, wiresum: Training, field: int) -> Non
     label = f"wiresum, {field}-bit fields"
     axes.plot(range(1, len(wiresum.losses) + 1), wiresum.losses, label=label, linewidth=1)
     axes.set_xlabel("step")
-    axes.set_ylabel("training loss, mean of all workers (nats per character)")
+    axes.set_ylabel("training loss (nats per character)")
     axes.set_title("Same seeds, gradients summed by the workers and by the switch")
     axes.legend()
     try:

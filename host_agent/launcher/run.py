@@ -117,6 +117,12 @@ def run(
 ) -> int:
     """``wiresum run``: returns the exit status to end with. Raises ``WiresumError``."""
     resolved = resolve(command)
+    if os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1") != "1":
+        print(
+            "wiresum: TORCH_DEVICE_BACKEND_AUTOLOAD keeps torch from finding the backend: "
+            "call wiresum.host_agent.autoload.register() in the script",
+            file=sys.stderr,
+        )
     controller = controller or os.environ.get("WIRESUM_CONTROLLER") or None
     with (
         Signals() as signals,

@@ -1,0 +1,151 @@
+"""An agent against a real controller and switch, in this process: a world of one rank."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from support.torchruns import fresh_session
+from wiresum.common.errors import WiresumError
+from wiresum.controller.client import ControllerClient
+from wiresum.controller.errors import ControllerError
+from wiresum.host_agent.agent import Agent, JobGone
+from wiresum.host_agent.environment import AgentError, Environment
+from wiresum.host_agent.launcher.session import Session
+from wiresum.host_agent.network import local_address_towards, mac_of
+
+LIMIT_S = 20.0
+MINUTE = timedelta(seconds=60)
+
+
+@pytest.fixture(scope="module")
+def rack() -> Iterator[Session]:
+    with fresh_session() as session:
+        yield session
+
+
+@pytest.fixture
+def session(rack: Session) -> Iterator[Session]:
+    """A job of its own on the shared switch."""
+    with Session(rack.environment.controller) as session:
+        yield session
+
+
+@pytest.fixture
+def join(session: Session) -> Iterator[Callable[..., Agent]]:
+    agents = []
+
+    def join(store: dist.Store | None = None, generation: str = "1") -> Agent:
+        store = store or dist.HashStore()
+        agent = Agent.join(session.environment, store, 0, 1, MINUTE, generation)
+        agents.append(agent)
+        return agent
+
+    yield join
+    for agent in agents:
+        agent.close()
+
+
+def gone(agent: Agent) -> str:
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline:
+        try:
+            agent.check()
+        except JobGone as error:
+            return str(error)
+        time.sleep(0.05)
+    raise AssertionError("the agent has noticed nothing")
+
+
+def test_a_joined_agent_sums(session: Session, join: Callable[..., Agent]) -> None:
+    agent = join()
+    agent.check()
+    tensor = torch.arange(1000.0)
+    ticket = agent.engine.all_reduce(tensor.data_ptr(), 1000, "float32", average=False)
+    ended = agent.engine.wait(ticket, LIMIT_S)
+    assert ended is not None
+    assert ended.error is None
+    assert torch.equal(tensor, torch.arange(1000.0))
+    said = agent.describe()
+    assert said["job"] == session.job.id
+    assert said["workers"] == 1
+    assert session.job.token not in str(said)
+    agent.close()
+    agent.close()
+
+
+def test_a_released_job_is_noticed_and_ends_what_is_in_flight(
+    session: Session, join: Callable[..., Agent]
+) -> None:
+    agent = join()
+    with ControllerClient(session.environment.controller) as client:
+        client.release_job(session.job.id, session.job.token)
+    assert "is released" in gone(agent)
+    assert agent.engine.closed
+
+
+def test_a_later_attempt_replaces_an_agent(join: Callable[..., Agent]) -> None:
+    first = join()
+    second = join(generation="2")
+    assert second.describe()["attempt"] == first.describe()["attempt"] + 1
+    assert "a later attempt has replaced this worker" in gone(first)
+    second.check()
+
+
+def test_the_others_hear_why_rank_0_could_not_join(session: Session) -> None:
+    store = dist.HashStore()
+    where = Environment("127.0.0.1:1", "j", "t", 32, 5.0)
+    with pytest.raises(ControllerError) as first:
+        Agent.join(where, store, 0, 2, MINUTE, "1")
+    with pytest.raises(AgentError) as second:
+        Agent.join(where, store, 1, 2, MINUTE, "1")
+    assert str(second.value) == f"rank 0 could not join: {first.value}"
+
+
+def test_a_rank_0_that_never_comes_is_named() -> None:
+    where = Environment("127.0.0.1:1", "j", "t", 32, 0.3)
+    with pytest.raises(AgentError, match=r"rank 0 has not reached .* within 0.3 s"):
+        Agent.join(where, dist.HashStore(), 1, 2, MINUTE, "1")
+
+
+def test_a_plan_of_an_attempt_that_is_over_is_not_used_twice(session: Session) -> None:
+    """torchrun keeps the store: a rank restarted faster than rank 0 reads the old plan first."""
+    store = dist.HashStore()
+    agents: dict[str, Agent] = {}
+    failures: list[WiresumError] = []
+
+    def join(name: str, rank: int) -> None:
+        try:
+            agents[name] = Agent.join(session.environment, store, rank, 2, MINUTE, "1")
+        except WiresumError as error:
+            failures.append(error)
+
+    def run(*members: tuple[str, int]) -> list[threading.Thread]:
+        threads = [threading.Thread(target=join, args=member) for member in members]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    for thread in run(("a0", 0), ("a1", 1)):
+        thread.join(LIMIT_S)
+    early = run(("b1", 1))
+    time.sleep(0.3)  # long enough to read the old plan; the outcome is the same if it is not
+    for thread in [*run(("b0", 0)), *early]:
+        thread.join(LIMIT_S)
+    try:
+        assert failures == []
+        assert agents["b1"].describe()["epoch"] == agents["b0"].describe()["epoch"]
+        assert agents["b0"].describe()["epoch"] > agents["a0"].describe()["epoch"]
+    finally:
+        for agent in agents.values():
+            agent.close()
+
+
+def test_addresses() -> None:
+    assert local_address_towards("127.0.0.5", 9) == "127.0.0.1"
+    assert mac_of("127.0.0.1") == ""
+    assert mac_of("192.0.2.77") == ""  # not ours

@@ -60,6 +60,7 @@ def build() -> typer.Typer:
     switch = _group("Switches: run the embedded one; tell the controller of others.")
     switch.command("serve")(softswitch.serve)
     switch.command("add")(controller.switch_add)
+    switch.command("deploy")(controller.switch_deploy)
     switch.command("list")(controller.switch_list)
     switch.command("remove")(controller.switch_remove)
     app.add_typer(switch, name="switch")

@@ -1,5 +1,6 @@
 """The controller's part of the command line; the root command mounts it."""
 
+import json
 import os
 import sys
 from typing import Annotated
@@ -149,6 +150,33 @@ def switch_remove(
     with ControllerClient(controller) as client:
         client.remove_switch(name)
     print(f"switch {name} removed")
+
+
+@switch_app.command("deploy")
+def switch_deploy(
+    p4runtime: Annotated[
+        str, typer.Option(metavar="ADDR", help="Its P4Runtime server: HOST:PORT or unix:/path.")
+    ],
+    lanes: Annotated[int, typer.Option(min=1, help="Lanes of the program to run on it.")] = 256,
+    device_id: Annotated[int, typer.Option(min=0, help="Its P4Runtime device id.")] = 0,
+    election_id: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=(1 << 128) - 1,
+            help="Whoever has the highest is in charge; controllers take 10.",
+        ),
+    ] = 1,
+    force: Annotated[
+        bool, typer.Option("--force", help="Push even what it runs already: empties its tables.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Have any P4Runtime switch run the switch program; say what was found there."""
+    from wiresum.controller.deploy import deploy
+
+    done = deploy(p4runtime, lanes=lanes, device_id=device_id, election_id=election_id, force=force)
+    print(json.dumps(done.as_json(), indent=2) if as_json else "\n".join(done.lines()))
 
 
 @job_app.callback()

@@ -91,7 +91,7 @@ class SwitchLoop:
                     self._link = link
                     await self._keep(link)
             except Exception as error:
-                self._set_down(explain(error, self.switch))
+                self._set_down(explain(error, self.switch.p4runtime))
             finally:
                 self._link = None
             if self._leaving:
@@ -131,7 +131,7 @@ class SwitchLoop:
         try:
             return await self._apart(self._link, question(self._link), self._options.counters_s)
         except Exception as error:
-            reason = explain(error, self.switch)
+            reason = explain(error, self.switch.p4runtime)
             raise ControllerError(
                 "UNAVAILABLE", f"switch {self.switch.name} did not tell its counters: {reason}"
             ) from error

@@ -151,7 +151,7 @@ async def connect(switch: Switch, program: Program, timeout_s: float) -> AsyncIt
     async def enter() -> None:
         async with P4Client(switch.p4runtime, wait_for_ready=False) as client:
             # Asked first, because a switch that refuses this tells us why, and not only finsy.
-            runs = await _runs(client, switch.device_id, schema)
+            pipeline = await running(client, switch.device_id)
             await finsy_switch.__aenter__()
             try:
                 if not finsy_switch.is_primary:
@@ -159,8 +159,9 @@ async def connect(switch: Switch, program: Program, timeout_s: float) -> AsyncIt
                         f"another controller is in charge of {switch.p4runtime} "
                         f"(election id {finsy_switch.primary_id}): stop it"
                     )
-                if not runs:
-                    await _push(client, finsy_switch, schema)
+                if pipeline is None or not same_program(pipeline, schema):
+                    await push(client, finsy_switch.device_id, finsy_switch.election_id, schema)
+                    log.info("switch %s: pushed program %s", switch.name, schema.version)
             except BaseException:
                 await finsy_switch.__aexit__(None, None, None)
                 raise
@@ -177,24 +178,24 @@ async def connect(switch: Switch, program: Program, timeout_s: float) -> AsyncIt
         await finsy_switch.__aexit__(None, None, None)
 
 
-async def _push(client: P4Client, finsy_switch: finsy.Switch, schema: P4Schema) -> None:
+async def push(client: P4Client, device_id: int, election_id: int, schema: P4Schema) -> None:
+    """Have the switch run a program; raises :class:`SouthboundError` or ``P4ClientError``."""
     if len(schema.p4blob) > _MAX_PROGRAM_BYTES:
         raise SouthboundError(
             f"the program of {len(schema.p4blob)} bytes exceeds what P4Runtime servers accept"
         )
     await client.request(
         p4r.SetForwardingPipelineConfigRequest(
-            device_id=finsy_switch.device_id,
-            election_id=U128.encode(finsy_switch.election_id),
+            device_id=device_id,
+            election_id=U128.encode(election_id),
             action=p4r.SetForwardingPipelineConfigRequest.VERIFY_AND_COMMIT,
             config=schema.get_pipeline_config(),
         )
     )
-    log.info("switch %s: pushed program %s", finsy_switch.name, schema.version)
 
 
-async def _runs(client: P4Client, device_id: int, schema: P4Schema) -> bool:
-    """Whether the switch runs just this program: to push it again would empty its memory."""
+async def running(client: P4Client, device_id: int) -> p4r.ForwardingPipelineConfig | None:
+    """P4Info and cookie of the program that the switch runs; None without one."""
     try:
         reply = await client.request(
             p4r.GetForwardingPipelineConfigRequest(
@@ -204,30 +205,35 @@ async def _runs(client: P4Client, device_id: int, schema: P4Schema) -> bool:
         )
     except P4ClientError as error:
         if error.is_pipeline_missing:
-            return False
+            return None
         raise
-    same_version = reply.config.p4info.pkg_info.version == schema.version
-    return same_version and reply.config.cookie.cookie == schema.p4cookie
+    return reply.config
 
 
-def explain(error: BaseException, switch: Switch) -> str:
-    """Why ``switch`` could not be driven, in one line."""
+def same_program(pipeline: p4r.ForwardingPipelineConfig, schema: P4Schema) -> bool:
+    """Whether a switch runs just this program: to push it again would empty its memory."""
+    same_version = pipeline.p4info.pkg_info.version == schema.version
+    return same_version and pipeline.cookie.cookie == schema.p4cookie
+
+
+def explain(error: BaseException, address: str) -> str:
+    """Why the switch at ``address`` could not be driven, in one line."""
     if isinstance(error, P4ClientError):
         code = error.code.name
         if code == "UNAVAILABLE":
-            return f"{switch.p4runtime} cannot be reached"
+            return f"{address} cannot be reached"
         details = [
             detail.message or detail.canonical_code.name for detail in error.details.values()
         ]
         text = " ".join([error.message, *details[:3]])
-        return f"{switch.p4runtime} answered {code}: {' '.join(text.split())}"
+        return f"{address} answered {code}: {' '.join(text.split())}"
     if isinstance(error, SouthboundError | GoneError):
         return str(error)
     if isinstance(error, AssertionError):
         # How finsy takes a request while its connection is being closed.
-        return f"the connection to {switch.p4runtime} was lost"
+        return f"the connection to {address} was lost"
     text = " ".join(str(error).split())
-    return f"{switch.p4runtime}: {type(error).__name__}: {text}"
+    return f"{address}: {type(error).__name__}: {text}"
 
 
 def _indices(number: int) -> range:

@@ -17,6 +17,21 @@ inline std::uint16_t csum16(const std::uint8_t* p, std::size_t n) {
   return static_cast<std::uint16_t>(~sum);
 }
 
+// The same sum over fields whose places are known beforehand: add() takes numbers that end at a
+// 16-bit boundary of the data.
+class Csum16 {
+ public:
+  void add(std::uint64_t value) { sum_ += (value & 0xffffffff) + (value >> 32); }
+  std::uint16_t finish() const {
+    std::uint64_t sum = sum_;
+    while (sum >> 16) sum = (sum & 0xffff) + (sum >> 16);
+    return static_cast<std::uint16_t>(~sum);
+  }
+
+ private:
+  std::uint64_t sum_ = 0;
+};
+
 // CRCs with reflected input and output, least significant bit first.
 template <typename T>
 constexpr std::array<T, 256> reflected_crc_table(T reflected_polynomial) {

@@ -9,7 +9,8 @@
     defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
 #define WIRESUM_HOT __attribute__((target_clones("avx512f", "avx2", "default"), noinline))
 #else
-#define WIRESUM_HOT
+// Not inlined: inside of a larger function the compiler forgets what __restrict promised.
+#define WIRESUM_HOT __attribute__((noinline))
 #endif
 
 // For small helpers that must become part of the clone that calls them.

@@ -6,10 +6,13 @@ from typing import Annotated
 import typer
 
 from wiresum import p4
+from wiresum.common.errors import WiresumError
 
 
-class OptionError(typer.BadParameter):
+class OptionError(WiresumError):
     """Options that contradict each other."""
+
+    exit_code = 2
 
 
 def _p4info_beside(program: Path) -> Path | None:

@@ -7,7 +7,7 @@ from finsy.proto import p4r
 from wiresum.softswitch.p4runtime.dataplane import CounterValue, DataplaneControl
 from wiresum.softswitch.p4runtime.schema import Counter, Schema
 from wiresum.softswitch.p4runtime.status import invalid, out_of_range
-from wiresum.softswitch.p4runtime.tables import decode_counter_data
+from wiresum.softswitch.p4runtime.table_codec import decode_counter_data, encode_counter
 
 
 class CounterEntries:
@@ -64,8 +64,5 @@ def _encode(counter: Counter, index: int, value: CounterValue) -> p4r.CounterEnt
     return p4r.CounterEntry(
         counter_id=counter.id,
         index=p4r.Index(index=index),
-        data=p4r.CounterData(
-            packet_count=value.packets if counter.packets else 0,
-            byte_count=value.bytes if counter.bytes else 0,
-        ),
+        data=encode_counter(value),
     )

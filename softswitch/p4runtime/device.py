@@ -10,8 +10,13 @@ from wiresum.softswitch.p4runtime.dataplane import SwitchTarget
 from wiresum.softswitch.p4runtime.pipeline import Pipeline
 from wiresum.softswitch.p4runtime.program_check import check_program
 from wiresum.softswitch.p4runtime.schema import Schema, build_schema
-from wiresum.softswitch.p4runtime.status import invalid, not_found, precondition
-from wiresum.softswitch.p4runtime.tables import check_entry
+from wiresum.softswitch.p4runtime.status import (
+    P4RuntimeError,
+    invalid,
+    not_found,
+    precondition,
+)
+from wiresum.softswitch.p4runtime.table_codec import check_entries
 
 _Set = p4r.SetForwardingPipelineConfigRequest
 _Get = p4r.GetForwardingPipelineConfigRequest
@@ -84,16 +89,13 @@ class Device:
         written has no place in the new program.
         """
         entities = [] if self._pipeline is None else self._pipeline.snapshot()
-        kept = []
-        for entity in entities:
-            if entity.HasField("table_entry"):
-                check_entry(prepared.schema, entity.table_entry)
-            elif entity.HasField("counter_entry"):
-                counter = prepared.schema.counters.get(entity.counter_entry.counter_id)
-                # A counter that is gone, or smaller, cannot matter to packets any more.
-                if counter is None or entity.counter_entry.index.index >= counter.size:
-                    continue
-            kept.append(entity)
+        kept = [entity for entity in entities if _matters(prepared.schema, entity)]
+        try:
+            check_entries(
+                prepared.schema, [e.table_entry for e in kept if e.HasField("table_entry")]
+            )
+        except P4RuntimeError as error:
+            raise invalid(f"the forwarding state cannot be kept: {error.message}") from error
         self.commit(prepared)
         self.pipeline.restore(kept)
 
@@ -127,3 +129,18 @@ class Device:
         if stored.HasField("cookie"):
             answer.cookie.CopyFrom(stored.cookie)
         return answer
+
+
+def _matters(schema: Schema, entity: p4r.Entity) -> bool:
+    """Whether the new program has something for an entity of the one before it.
+
+    Direct counters that are gone are taken out of their entries.
+    """
+    if entity.HasField("counter_entry"):
+        counter = schema.counters.get(entity.counter_entry.counter_id)
+        return counter is not None and entity.counter_entry.index.index < counter.size
+    if entity.HasField("table_entry"):
+        table = schema.tables.get(entity.table_entry.table_id)
+        if table is not None and table.counter is None:
+            entity.table_entry.ClearField("counter_data")
+    return True

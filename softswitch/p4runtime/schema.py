@@ -66,8 +66,6 @@ class Counter:
 
     id: int
     name: str
-    packets: bool
-    bytes: bool
     size: int
 
 
@@ -126,16 +124,6 @@ class Schema:
         if table is None:
             raise invalid(f"no table has the id {table_id}")
         return table
-
-
-def _counter(preamble: p4i.Preamble, spec: p4i.CounterSpec, size: int) -> Counter:
-    return Counter(
-        preamble.id,
-        preamble.name,
-        packets=spec.unit != p4i.CounterSpec.BYTES,
-        bytes=spec.unit != p4i.CounterSpec.PACKETS,
-        size=size,
-    )
 
 
 def _action(action: p4i.Action) -> Action:
@@ -225,13 +213,17 @@ def build_schema(p4info: p4i.P4Info) -> Schema:
         for item in group
     )
     actions = {a.preamble.id: _action(a) for a in p4info.actions}
-    direct = {c.preamble.id: _counter(c.preamble, c.spec, 0) for c in p4info.direct_counters}
+    direct = {
+        c.preamble.id: Counter(c.preamble.id, c.preamble.name, 0) for c in p4info.direct_counters
+    }
     direct_meters = frozenset(m.preamble.id for m in p4info.direct_meters)
     headers = _controller_headers(p4info)
     return Schema(
         tables={t.preamble.id: _table(t, actions, direct, direct_meters) for t in p4info.tables},
         actions=actions,
-        counters={c.preamble.id: _counter(c.preamble, c.spec, c.size) for c in p4info.counters},
+        counters={
+            c.preamble.id: Counter(c.preamble.id, c.preamble.name, c.size) for c in p4info.counters
+        },
         direct_counters=direct,
         meters=frozenset(m.preamble.id for m in p4info.meters),
         registers=frozenset(r.preamble.id for r in p4info.registers),

@@ -1,4 +1,4 @@
-"""TableEntry: what a controller may write into tables and read from them.
+"""TableEntry and DirectCounterEntry: what a controller writes into tables and reads from them.
 
 Rules: P4Runtime specification, section "TableEntry"; where it leaves room, as BMv2 does.
 """
@@ -15,7 +15,7 @@ from wiresum.softswitch.p4runtime.dataplane import (
     Entry,
     EntryKey,
 )
-from wiresum.softswitch.p4runtime.schema import Schema, Scope, Table
+from wiresum.softswitch.p4runtime.schema import Schema, Table
 from wiresum.softswitch.p4runtime.status import (
     already_exists,
     denied,
@@ -24,13 +24,14 @@ from wiresum.softswitch.p4runtime.status import (
     not_found,
     unimplemented,
 )
-from wiresum.softswitch.p4runtime.values import (
-    decode,
-    decode_match,
-    encode,
-    encode_match,
-    wildcard,
+from wiresum.softswitch.p4runtime.table_codec import (
+    decode_action,
+    decode_counter_data,
+    decode_key,
+    encode_counter,
+    encode_key,
 )
+from wiresum.softswitch.p4runtime.values import encode
 
 
 class Cookie:
@@ -41,71 +42,6 @@ class Cookie:
     def __init__(self, entry: p4r.TableEntry) -> None:
         self.controller_metadata = entry.controller_metadata
         self.metadata = entry.metadata
-
-
-def decode_key(table: Table, entry: p4r.TableEntry) -> EntryKey:
-    """Return the key that ``entry`` names; raises INVALID_ARGUMENT."""
-    given = {}
-    known = {field.id for field in table.fields}
-    for match in entry.match:
-        if match.field_id not in known:
-            raise invalid(f"table {table.name!r} has no match field {match.field_id}")
-        if match.field_id in given:
-            raise invalid(f"match field {match.field_id} of table {table.name!r} is given twice")
-        given[match.field_id] = match
-    fields = tuple(
-        decode_match(field, given[field.id]) if field.id in given else wildcard(field)
-        for field in table.fields
-    )
-    if table.needs_priority and entry.priority <= 0:
-        raise invalid(f"an entry of table {table.name!r} needs a priority above zero")
-    if not table.needs_priority and entry.priority != 0:
-        raise invalid(f"table {table.name!r} has no ternary field: the priority must be zero")
-    return EntryKey(fields, entry.priority)
-
-
-def decode_action(table: Table, entry: p4r.TableEntry) -> ActionCall:
-    """Return the action call in ``entry``; raises INVALID_ARGUMENT or PERMISSION_DENIED."""
-    kind = entry.action.WhichOneof("type")
-    if kind != "action":
-        raise invalid(f"table {table.name!r} takes a direct action, not {kind or 'an empty one'}")
-    message = entry.action.action
-    reference = table.actions.get(message.action_id)
-    if reference is None:
-        raise invalid(f"table {table.name!r} has no action with the id {message.action_id}")
-    action, scope = reference
-    if scope is Scope.TABLE_ONLY and entry.is_default_action:
-        raise denied(f"action {action.name!r} cannot be the default of table {table.name!r}")
-    if scope is Scope.DEFAULT_ONLY and not entry.is_default_action:
-        raise denied(f"action {action.name!r} can only be the default of table {table.name!r}")
-    given = {param.param_id: param.value for param in message.params}
-    if len(message.params) != len(action.params) or len(given) != len(action.params):
-        raise invalid(
-            f"action {action.name!r} takes {len(action.params)} parameters, "
-            f"not {len(message.params)}"
-        )
-    args = []
-    for param in action.params:
-        if param.id not in given:
-            raise invalid(f"parameter {param.name!r} of action {action.name!r} is missing")
-        what = f"parameter {param.name!r} of action {action.name!r}"
-        args.append(decode(given[param.id], param.width, what))
-    return ActionCall(action.name, tuple(args))
-
-
-def decode_counter_data(data: p4r.CounterData) -> CounterValue:
-    """Return a counter's value; raises INVALID_ARGUMENT for a negative one."""
-    if data.packet_count < 0 or data.byte_count < 0:
-        raise invalid("a counter cannot be negative")
-    return CounterValue(data.packet_count, data.byte_count)
-
-
-def check_entry(schema: Schema, entry: p4r.TableEntry) -> None:
-    """Raise where ``entry``, read from another program, has no place in this one."""
-    table = schema.table(entry.table_id)
-    if not entry.is_default_action:
-        decode_key(table, entry)
-    decode_action(table, entry)
 
 
 class TableEntries:
@@ -288,7 +224,7 @@ class TableEntries:
         if wanted.is_default_action:
             entry = p4r.TableEntry(table_id=table.id, is_default_action=True)
             counted = self._dataplane.default_entry(table.name).counter
-            yield self._direct(table, entry, counted)
+            yield _direct(entry, counted)
             return
         if wanted.match:
             found = self._dataplane.find(table.name, decode_key(table, wanted))
@@ -298,7 +234,7 @@ class TableEntries:
         else:
             selected = self._dataplane.entries(table.name)
         for each in selected:
-            yield self._direct(table, _encode_key(table, each.key), each.counter)
+            yield _direct(encode_key(table, each.key), each.counter)
 
     def write_direct_counter(
         self, kind: "p4r.Update.Type.ValueType", entry: p4r.DirectCounterEntry
@@ -327,19 +263,14 @@ class TableEntries:
             raise invalid(f"table {table.name!r} has no direct counter")
         return table
 
-    def _direct(
-        self, table: Table, entry: p4r.TableEntry, value: CounterValue
-    ) -> p4r.DirectCounterEntry:
-        return p4r.DirectCounterEntry(table_entry=entry, data=encode_counter(table, value))
-
     # -- messages ------------------------------------------------------------------------------
 
     def _encode(self, table: Table, entry: Entry, *, counter: bool) -> p4r.TableEntry:
-        message = _encode_key(table, entry.key)
+        message = encode_key(table, entry.key)
         message.is_const = table.const
         self._encode_action(table, entry.action, message)
         if counter and table.counter is not None:
-            message.counter_data.CopyFrom(encode_counter(table, entry.counter))
+            message.counter_data.CopyFrom(encode_counter(entry.counter))
         self._add_cookie(table, entry.key, message)
         return message
 
@@ -352,7 +283,7 @@ class TableEntries:
         if entry.action is not None:
             self._encode_action(table, entry.action, message)
         if counter and table.counter is not None:
-            message.counter_data.CopyFrom(encode_counter(table, entry.counter))
+            message.counter_data.CopyFrom(encode_counter(entry.counter))
         self._add_cookie(table, None, message)
         return message
 
@@ -371,24 +302,8 @@ class TableEntries:
             message.metadata = cookie.metadata
 
 
-def _encode_key(table: Table, key: EntryKey) -> p4r.TableEntry:
-    message = p4r.TableEntry(table_id=table.id, priority=key.priority)
-    for field, value in zip(table.fields, key.fields, strict=True):
-        match = encode_match(field, value)
-        if match is not None:
-            message.match.append(match)
-    return message
-
-
-def encode_counter(table: Table, value: CounterValue) -> p4r.CounterData:
-    """Return a direct counter's value in the units that P4Info gives it."""
-    counter = table.counter
-    if counter is None:
-        raise internal(f"table {table.name!r} has no direct counter")
-    return p4r.CounterData(
-        packet_count=value.packets if counter.packets else 0,
-        byte_count=value.bytes if counter.bytes else 0,
-    )
+def _direct(entry: p4r.TableEntry, value: CounterValue) -> p4r.DirectCounterEntry:
+    return p4r.DirectCounterEntry(table_entry=entry, data=encode_counter(value))
 
 
 def _selected(request: p4r.TableEntry, entry: p4r.TableEntry) -> bool:

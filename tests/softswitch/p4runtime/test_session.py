@@ -7,7 +7,7 @@ import grpc
 import pytest
 from finsy.proto import p4r, rpc_code
 
-from support.p4runtime import INSERT, Client, Names, SetConfig, exact, uint128
+from support.p4runtime import DELETE, INSERT, Client, Names, SetConfig, exact, uint128
 
 Connect = Callable[..., Client]
 GetConfig = p4r.GetForwardingPipelineConfigRequest
@@ -196,6 +196,32 @@ def test_reconcile_keeps_what_was_written(
     assert found.match == entry(names).match
     (kept,) = primary.read(p4r.Entity(counter_entry=counter))
     assert kept.counter_entry.data.packet_count == 4
+
+
+def test_reconcile_refuses_what_it_cannot_keep(
+    primary: Client, names: Names, config: p4r.ForwardingPipelineConfig, target: str
+) -> None:
+    if target == "bmv2":
+        pytest.skip("BMv2 finds out too late")
+    one, two = entry(names), entry(names)
+    two.match[0].exact.value = b"\2"
+    primary.write(INSERT, table_entry=one)
+    primary.write(INSERT, table_entry=two)
+    smaller, without, const = (p4r.ForwardingPipelineConfig() for _ in range(3))
+    for each in (smaller, without, const):
+        each.CopyFrom(config)
+    assert config.p4info.tables[0].preamble.id == one.table_id
+    smaller.p4info.tables[0].size = 1
+    const.p4info.tables[0].is_const_table = True
+    del without.p4info.tables[0]
+    for each in (smaller, without, const):
+        code = code_of(primary.set_config, each, SetConfig.RECONCILE_AND_COMMIT)
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert primary.get_config() == config
+        assert len(primary.read_tables(table_id=one.table_id)) == 2
+    primary.write(DELETE, table_entry=two)
+    primary.set_config(smaller, SetConfig.RECONCILE_AND_COMMIT)
+    assert len(primary.read_tables(table_id=one.table_id)) == 1
 
 
 def test_verify_changes_nothing(

@@ -9,13 +9,18 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from echo_program import BACK, ECHO
 
 from support.p4runtime import Client
 from support.switch_process import SERVE, SwitchProcess
+from wiresum import p4
+from wiresum.common.errors import WiresumError
 from wiresum.softswitch.ports import PortError, PortSpec, parse_port
+from wiresum.softswitch.serve import ServeOptions
+from wiresum.softswitch.serve import serve as serve_switch
 
 LIMIT_S = 60
 Serve = Callable[..., SwitchProcess]
@@ -147,28 +152,47 @@ def test_ports_in_use() -> None:
         assert "in use" in line
 
 
-def test_what_it_refuses(tmp_path: Path) -> None:
-    assert "not one of this machine's" in refused(*ANY, "--port", "1=udp:192.0.2.1:0")
-    assert "given twice" in refused(
-        *ANY, "--port", "1=udp:127.0.0.1:0", "--port", "1=udp:127.0.0.1:0"
-    )
-    assert "given twice" in refused(*ANY, "--port", "9=udp:127.0.0.1:0", "--cpu-port", "9")
-    assert "HOST:PORT" in refused("--p4runtime", "somewhere")
-    assert "not a directory" in refused("--p4runtime", "unix:/no/such/place")
+async def refusal(p4runtime: str = "127.0.0.1:0", **options: Any) -> str:
+    """What a switch with these options, in this process, is refused with."""
+    ports = [parse_port(text) for text in options.pop("ports", [])]
+    with pytest.raises(WiresumError) as refused:
+        await serve_switch(
+            ServeOptions(p4runtime=p4runtime, ports=ports, **options), lambda _: None
+        )
+    (line,) = str(refused.value).splitlines()
+    return line
+
+
+async def test_what_it_refuses(tmp_path: Path) -> None:
+    udp = "udp:127.0.0.1:0"
+    assert "not one of this machine's" in await refusal(ports=["1=udp:192.0.2.1:0"])
+    assert "given twice" in await refusal(ports=[f"1={udp}", f"1={udp}"])
+    assert "given twice" in await refusal(ports=[f"9={udp}"], cpu_port=9)
+    assert "CPU port 511" in await refusal(cpu_port=511)
+    assert "HOST:PORT" in await refusal("somewhere")
+    assert "192.0.2.1:0" in await refusal("192.0.2.1:0")
+    assert "not a directory" in await refusal("unix:/no/such/place")
+    taken = tmp_path / "file"
+    taken.write_text("precious")
+    assert "in use" in await refusal(f"unix:{taken}")
+    assert taken.read_text() == "precious"
     missing = tmp_path / "missing.json"
-    assert str(missing) in refused(*ANY, "--program", str(missing))
+    assert str(missing) in await refusal(program=missing)
     broken = tmp_path / "broken.json"
     broken.write_text("{")
-    assert str(broken) in refused(*ANY, "--program", str(broken))
-    assert "not a P4Info" in refused(*ANY, "--program", str(ECHO), "--p4info", str(broken))
-    assert "lanes" in refused(*ANY, "--lanes", "7")
+    assert str(broken) in await refusal(program=broken)
+    assert "not a P4Info" in await refusal(program=ECHO, p4info=broken)
+    other = p4.program(64).p4info
+    assert "the program has not" in await refusal(program=ECHO, p4info=other)
 
 
-def test_options_that_contradict_each_other() -> None:
-    for options in (("--lanes", "64", "--program", "x.json"), ("--p4info", "x.txtpb")):
-        done = subprocess.run([*SERVE, *options], capture_output=True, text=True, timeout=LIMIT_S)
-        assert done.returncode == 2
-        assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    "options",
+    [("--lanes", "64", "--program", "x.json"), ("--p4info", "x.txtpb"), ("--lanes", "7")],
+    ids=" ".join,
+)
+def test_bad_options(options: tuple[str, ...]) -> None:
+    assert options[0].strip("-") in refused(*options)
 
 
 def test_port_specs() -> None:

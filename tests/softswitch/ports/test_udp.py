@@ -1,5 +1,6 @@
 """udp ports over loopback: real sockets, a real switch process."""
 
+import random
 import socket
 import struct
 import time
@@ -12,7 +13,7 @@ from finsy.proto import p4r
 
 from support.p4runtime import INSERT, Client
 from support.switch_process import SwitchProcess
-from wiresum.p4.packet import UDP_PORT
+from wiresum.p4.packet import HEADER_BYTES, UDP_PORT
 
 LIMIT_S = 20
 SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
@@ -284,3 +285,19 @@ def test_many_peers_beyond_one_batch(serve: Serve, peers: Callable[..., Peer]) -
         peer.send(order(BACK, struct.pack("!H", peer.address[1])))
     for peer in all_peers:
         assert peer.receive()[1:] == struct.pack("!H", peer.address[1])
+
+
+def test_garbage_does_no_harm(peers: Callable[..., Peer]) -> None:
+    """wiresum's own program, which expects whole contributions and gets anything but."""
+    options = ("--p4runtime", "127.0.0.1:0", "--port", "1=udp:127.0.0.1:0", "--lanes", "64")
+    chance = random.Random(20)
+    with SwitchProcess(*options) as switch:
+        peer = peers(switch.udp(1))
+        for first in range(0, 500, 50):
+            for length in range(50):
+                header = chance.randbytes(HEADER_BYTES)
+                peer.send((b"\1\1\0\0" + header + chance.randbytes(300))[: length * 7])
+            until(lambda: switch.stats()["1"]["frames_in"] == first + 50)  # noqa: B023
+        stats = switch.stats()["1"]
+    assert stats["frames_out"] == 0
+    assert switch.process.returncode == 0

@@ -124,6 +124,8 @@ async def serve(options: ServeOptions, ready: Callable[[dict[str, Any]], None]) 
             load = asyncio.ensure_future(device.prepare(config))
             await asyncio.wait({load, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not load.done():
+                # The compiler is ended below; how it ends is of no interest.
+                load.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
                 return
             try:
                 device.commit(load.result())

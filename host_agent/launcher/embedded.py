@@ -34,6 +34,7 @@ class Part:
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end)
         self.process = process.start(
             command,
+            supervised=False,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -143,11 +144,6 @@ class Embedded:
                     )
                 time.sleep(0.05)
                 state = client.list_switches()[0]
-
-    @property
-    def pids(self) -> list[int]:
-        """Processes that are ours."""
-        return [part.process.pid for part in self._parts]
 
     def check(self) -> None:
         """Raise :class:`EmbeddedError` if a part has ended."""

@@ -1,37 +1,39 @@
 """Child processes that never outlive the launcher."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from wiresum.host_agent.launcher import guard
 
-_PR_SET_CHILD_SUBREAPER = 36
 TERMINATE_S = 10.0  # from SIGTERM to SIGKILL
 
 
 def start(
     command: Sequence[str],
     *,
+    supervised: bool,
     env: Mapping[str, str] | None = None,
     stdin: int | None = None,
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
+    limit_s: float = TERMINATE_S,
 ) -> "subprocess.Popen[bytes]":
-    """Start a command in a process group of its own; it gets SIGTERM if this process dies.
+    """Start a command under a guard, which ends it if this process dies.
 
-    Call it from the main thread: Linux sends that signal when the *thread* that forked ends.
+    ``supervised``: the command may start processes of its own, which are ended with it; signals
+    to the guard reach its process group. Call it from the main thread: Linux tells the guard when
+    the *thread* that started it ends.
     """
     wrapper = [sys.executable, "-I", "-S", str(Path(guard.__file__))]
+    mode = [] if supervised else ["--exec"]
     return subprocess.Popen(
-        [*wrapper, str(os.getpid()), str(int(signal.SIGTERM)), *command],
+        [*wrapper, str(os.getpid()), str(limit_s), *mode, *command],
         env=env,
         stdin=stdin,
         stdout=stdout,
@@ -40,60 +42,32 @@ def start(
     )
 
 
-def signal_group(process: "subprocess.Popen[bytes]", number: int) -> None:
-    """Send a signal to a child's whole process group, if there is still one."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
+def pass_on(process: "subprocess.Popen[bytes]", number: int) -> None:
+    """Send a signal to a command, if it is still there."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)
 
 
 def end(process: "subprocess.Popen[bytes]", limit_s: float = TERMINATE_S) -> int:
-    """SIGTERM, and after ``limit_s`` SIGKILL, to a child's group; returns its status."""
+    """SIGTERM, and after ``limit_s`` SIGKILL; returns the status. For what is not supervised."""
+    return _end(process, signal.SIGTERM, limit_s)
+
+
+def end_supervised(process: "subprocess.Popen[bytes]") -> int:
+    """Let the guard end the command and everything below it; returns the status."""
+    return _end(process, guard.END, 3 * TERMINATE_S)
+
+
+def _end(process: "subprocess.Popen[bytes]", number: int, limit_s: float) -> int:
     if process.poll() is None:
-        signal_group(process, signal.SIGTERM)
+        pass_on(process, number)
         try:
             process.wait(limit_s)
         except subprocess.TimeoutExpired:
-            signal_group(process, signal.SIGKILL)
+            process.kill()
     return process.wait()
 
 
 def exit_status(returncode: int) -> int:
     """What a shell would report: 128 + signal for a child that a signal ended."""
     return returncode if returncode >= 0 else 128 - returncode
-
-
-def adopt_orphans() -> None:
-    """Become the parent of whatever the children leave behind (PR_SET_CHILD_SUBREAPER)."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def end_orphans(keep: Sequence[int], limit_s: float = TERMINATE_S) -> int:
-    """End all children of this process but ``keep``, and theirs; returns how many there were.
-
-    torchrun gives each worker a session of its own: a signal to its process group misses them.
-    """
-    deadline = time.monotonic() + limit_s
-    ended: set[int] = set()
-    while True:
-        left = [pid for pid in _children() if pid not in keep]
-        if not left:
-            return len(ended)
-        kill = time.monotonic() > deadline
-        for pid in left:
-            if pid not in ended or kill:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL if kill else signal.SIGTERM)
-                ended.add(pid)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-        if kill and time.monotonic() > deadline + limit_s:
-            return len(ended)
-        time.sleep(0.05)
-
-
-def _children() -> list[int]:
-    found = []
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):
-            found += [int(pid) for pid in (task / "children").read_text().split()]
-    return found

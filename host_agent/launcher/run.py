@@ -50,7 +50,7 @@ class Signals:
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.child is None:
             raise Interrupted(number)
-        process.signal_group(self.child, number)
+        process.pass_on(self.child, number)
 
 
 def resolve(command: Sequence[str]) -> list[str]:
@@ -83,8 +83,7 @@ def execute(
     ``tick`` is called every 0.2 s. Raises what ``session.check()`` raises, once the command and
     its children have been ended.
     """
-    process.adopt_orphans()
-    child = process.start(command, env=env, stdout=stdout, stderr=stderr)
+    child = process.start(command, supervised=True, env=env, stdout=stdout, stderr=stderr)
     signals.child = child
     try:
         while True:
@@ -98,9 +97,7 @@ def execute(
                 if tick is not None:
                     tick()
     finally:
-        process.end(child)
-        embedded = session.embedded if session is not None else None
-        process.end_orphans(embedded.pids if embedded is not None else [])
+        process.end_supervised(child)
         signals.child = None
     return process.exit_status(status)
 

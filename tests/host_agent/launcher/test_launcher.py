@@ -138,7 +138,7 @@ def embedded_run(script: str) -> "subprocess.Popen[str]":
 
 
 def test_nothing_is_left_behind_by_a_launcher_that_is_killed() -> None:
-    with embedded_run("echo ready; sleep 1000") as launcher:
+    with embedded_run("setsid sleep 1000 & sleep 1000 & echo ready; wait") as launcher:
         assert launcher.stdout is not None
         assert launcher.stdout.readline() == "ready\n"
         below = descendants(launcher.pid)

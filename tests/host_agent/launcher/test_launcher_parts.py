@@ -1,16 +1,16 @@
 """The launcher's parts that need no switch: child processes, ready lines, commands."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from wiresum.host_agent.environment import AgentError, Environment, environment
-from wiresum.host_agent.launcher import process
+from wiresum.host_agent.launcher import guard, process
 from wiresum.host_agent.launcher.embedded import EmbeddedError, Part
 from wiresum.host_agent.launcher.run import LaunchError, resolve
 
@@ -36,45 +36,76 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
+@pytest.mark.parametrize("supervised", [False, True])
 @pytest.mark.parametrize(("script", "status"), [("exit 7", 7), ("kill -9 $$", 137), ("true", 0)])
-def test_the_exit_status_is_a_shells(script: str, status: int) -> None:
-    child = process.start(["sh", "-c", script])
+def test_the_exit_status_is_a_shells(script: str, status: int, supervised: bool) -> None:
+    child = process.start(["sh", "-c", script], supervised=supervised)
     assert process.exit_status(child.wait(LIMIT_S)) == status
 
 
-def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
-    # The parent starts a child the way the launcher does, and is then killed without warning.
+TREE = "sleep 1000 & echo $!; setsid sh -c 'echo $$; sleep 1000' & wait"
+
+
+def read_pids(stream: IO[bytes] | IO[str] | None, count: int) -> list[int]:
+    assert stream is not None
+    return [int(stream.readline()) for _ in range(count)]
+
+
+def test_everything_dies_with_the_launcher() -> None:
+    # The parent starts a tree of processes the way the launcher does, and is killed.
     code = (
         "import sys, time\n"
-        "from wiresum.host_agent.launcher import process\n"
-        "print(process.start(['sleep', '1000']).pid, flush=True)\n"
+        "from wiresum.host_agent.launcher import guard, process\n"
+        "guard = process.start(['sh', '-c', sys.argv[1]], supervised=True)\n"
+        "part = process.start(['sh', '-c', 'echo $$; exec sleep 1000'], supervised=False)\n"
         "time.sleep(1000)\n"
     )
-    with subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        # The guard has become the command once the command line says so.
-        deadline = time.monotonic() + LIMIT_S
-        while b"sleep" not in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+    with subprocess.Popen([*python(code), TREE], stdout=subprocess.PIPE, text=True) as parent:
+        pids = read_pids(parent.stdout, 3)
         parent.kill()
-    wait_gone(pid)
+    wait_gone(*pids)
 
 
-def test_end_kills_what_ignores_sigterm() -> None:
+@pytest.mark.parametrize("how", ["ends", "is told to end", "is killed by a signal"])
+def test_what_a_command_leaves_behind_is_ended(how: str) -> None:
+    script = TREE.replace("wait", "read line; exit 3") if how == "ends" else TREE
     child = process.start(
-        ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"],
+        ["sh", "-c", script], supervised=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with child.stdout, child.stdin:
+        pids = read_pids(child.stdout, 2)
+        if how == "is told to end":
+            assert process.end_supervised(child) == 128 + signal.SIGTERM
+        elif how == "is killed by a signal":
+            process.pass_on(child, signal.SIGINT)
+            assert child.wait(LIMIT_S) in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+        else:
+            child.stdin.close()
+            assert child.wait(LIMIT_S) == 3
+    wait_gone(*pids)
+
+
+@pytest.mark.parametrize("supervised", [False, True])
+def test_what_ignores_sigterm_is_killed(supervised: bool) -> None:
+    child = process.start(
+        ["sh", "-c", "trap '' TERM; echo $$; while :; do sleep 0.1; done"],
+        supervised=supervised,
         stdout=subprocess.PIPE,
+        limit_s=0.3,
     )
     assert child.stdout is not None
     with child.stdout:
-        assert child.stdout.readline() == b"ready\n"
-        assert process.end(child, limit_s=0.3) == -signal.SIGKILL
+        pids = read_pids(child.stdout, 1)
+        ended = process.end_supervised(child) if supervised else process.end(child, limit_s=0.3)
+        assert process.exit_status(ended) == 128 + signal.SIGKILL
+    wait_gone(*pids)
 
 
-def test_a_command_that_is_not_there() -> None:
-    child = process.start(["/nowhere/at-all"], stderr=subprocess.PIPE)
+@pytest.mark.parametrize("supervised", [False, True])
+def test_a_command_that_is_not_there(supervised: bool) -> None:
+    child = process.start(["/nowhere/at-all"], supervised=supervised, stderr=subprocess.PIPE)
     _, said = child.communicate(timeout=LIMIT_S)
     assert child.returncode == 127
     assert said == b"wiresum: cannot run '/nowhere/at-all': No such file or directory\n"
@@ -106,11 +137,11 @@ def test_a_ready_line_is_read() -> None:
 )
 def test_a_part_that_does_not_start_says_why_in_one_line(code: str, message: str) -> None:
     limit = 0.5 if "within" in message else LIMIT_S
-    before = set(process._children())
+    before = set(guard.children())
     with pytest.raises(EmbeddedError) as caught:
         Part("part", python(code), limit)
     assert str(caught.value) == message
-    assert set(process._children()) <= before
+    assert set(guard.children()) <= before
 
 
 def test_torchrun_is_found_in_an_environment_that_is_not_activated(
@@ -147,15 +178,3 @@ def test_the_environment_is_read_back_as_it_was_written() -> None:
 def test_nonsense_in_the_environment_is_refused(name: str, value: str) -> None:
     with pytest.raises(AgentError, match=name):
         environment({"WIRESUM_CONTROLLER": "127.0.0.1:1", name: value})
-
-
-def test_orphans_are_ended() -> None:
-    process.adopt_orphans()
-    child = process.start(["sh", "-c", "setsid sleep 1000 & echo $!"], stdout=subprocess.PIPE)
-    assert child.stdout is not None
-    with child.stdout:
-        orphan = int(child.stdout.readline())
-    assert child.wait(LIMIT_S) == 0
-    others = [pid for pid in process._children() if pid not in (orphan, os.getpid())]
-    assert process.end_orphans(keep=others) >= 1
-    wait_gone(orphan)

@@ -163,7 +163,9 @@ control Aggregate(
                         note(Event.MISMATCHED);
                         reply(Kind.MISMATCH);
                         without_lanes();
-                        to_sender();
+                        // To all: who opened the slot would else wait for a sum that
+                        // can never come.
+                        standard_metadata.mcast_grp = meta.group;
                     } else {
                         if (verdict == Verdict.RESEND) {
                             note(Event.RESENT);

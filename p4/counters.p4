@@ -28,7 +28,7 @@ enum bit<32> Event {
     COMPLETED = 2,     // was the last one: RESULT multicast
     RESENT = 3,        // repeated after completion: RESULT to the sender alone
     WAITED = 4,        // repeated before completion: WAIT to the sender
-    MISMATCHED = 5,    // of another collective than the slot's: MISMATCH to the sender
+    MISMATCHED = 5,    // of another collective than the slot's: MISMATCH multicast
     STALE = 6,
     OUT_OF_LEASE = 7
 }

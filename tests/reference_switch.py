@@ -157,7 +157,8 @@ class ReferenceSwitch:
             return [(me, self._status(header, slot, Kind.WAIT))]
         elif slot.fingerprint != header.fingerprint:
             self.events[lease.job, Event.MISMATCHED] += 1
-            return [(me, self._status(header, slot, Kind.MISMATCH))]
+            status = self._status(header, slot, Kind.MISMATCH)
+            return [(worker, status) for worker in lease.workers]
         else:
             self.events[lease.job, Event.ADDED] += 1
             if header.op == Op.SUM:

@@ -122,6 +122,7 @@ class Bmv2:
         self._out: queue.Queue[tuple[int, bytes]] = queue.Queue()
         threading.Thread(target=self._receive, daemon=True).start()
         self._probe_number = 0
+        self._attached = False
 
     def _receive(self) -> None:
         try:
@@ -203,25 +204,45 @@ class Bmv2:
         """Feed one frame, then ping the switch through every egress thread.
 
         Ingress is one thread in order and so is each egress thread: when every ping is answered,
-        whatever the frame caused has left before.
+        whatever the frame caused has left before. Needs the switch's address in its tables.
         """
+        if not self._attached:
+            self._attach()
+        self._send(port, frame)
+        return self._ping(LIMIT_S)
+
+    def _attach(self) -> None:
+        # Frames that come before BMv2 has taken up the stream are lost without a word.
+        deadline = time.monotonic() + LIMIT_S
+        while not self._attached:
+            try:
+                self._ping(0.2)
+                self._attached = True
+            except queue.Empty:
+                if time.monotonic() > deadline:
+                    raise
+
+    def _send(self, port: int, frame: bytes) -> None:
         self._frames.put(self._request(id=1, device_id=DEVICE, port=port, packet=frame))
+
+    def _ping(self, limit_s: float) -> list[tuple[int, bytes]]:
+        """Ping through every egress thread; what else came out until all were answered."""
         self._probe_number += 1
         tag = self._probe_number.to_bytes(8)
         probe = ethernet(
             SWITCH_MAC, b"\x02\xff\0\0\0\1", 0x0800,
             ipv4(PROBE_SOURCE, SWITCH_IP, 1, bytes([8, 0, 0, 0]) + tag),
         )  # fmt: skip
-        for probe_port in PROBE_PORTS:
-            self._frames.put(self._request(id=2, device_id=DEVICE, port=probe_port, packet=probe))
+        for port in PROBE_PORTS:
+            self._send(port, probe)
         waiting = set(PROBE_PORTS)
         found: list[tuple[int, bytes]] = []
         while waiting:
-            out_port, data = self._out.get(timeout=LIMIT_S)
-            if data[30:34] == PROBE_SOURCE and data.endswith(tag):
-                waiting.remove(out_port)
-            else:
-                found.append((out_port, data))
+            port, data = self._out.get(timeout=limit_s)
+            if data[30:34] != PROBE_SOURCE:
+                found.append((port, data))
+            elif data.endswith(tag):
+                waiting.remove(port)
         return found
 
     def counter(self, name: str, index: int) -> int:

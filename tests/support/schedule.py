@@ -18,7 +18,7 @@ from wiresum.p4 import packet
 from wiresum.p4.packet import DropReason, Event, Kind, Op
 
 PATTERNS = 64
-ANSWERED = (Event.RESENT, Event.WAITED, Event.MISMATCHED)
+ANSWERED = (Event.RESENT, Event.WAITED)
 KEPT = (Event.CLAIMED, Event.ADDED)
 
 
@@ -289,6 +289,7 @@ class Schedule:
         assert self.injected == kept + answered + dropped
         copies = len(self.jobs[0].workers)
         assert self.replies == answered + copies * events[Event.COMPLETED]
+        assert events[Event.MISMATCHED] == 0
         assert change[DropReason.STALE] == events[Event.STALE]
         assert change[DropReason.OUT_OF_LEASE] == events[Event.OUT_OF_LEASE]
         assert change[DropReason.UNDELIVERABLE] == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import ir
 from .emit_actions import StatementEmitter
 from .layout import identifier, storage
-from .values import Rep
+from .reps import Rep
 from .writer import Writer
 
 MAX_STATES = 1 << 16

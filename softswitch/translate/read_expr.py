@@ -81,6 +81,10 @@ class ExprReader:
             raise ProgramInvalid(f"header {header} has no field {name}") from None
         return ir.FieldRef(header, name)
 
+    def field_bits(self, value: Any) -> int:
+        """The width of a named field."""
+        return self.headers[value[0]].type.field(value[1]).bits
+
     def field_or_valid(self, value: Any) -> ir.Expr:
         """A named field, or ``b2d(valid)`` for ``$valid$``."""
         if value[1] == "$valid$":

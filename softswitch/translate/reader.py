@@ -8,6 +8,7 @@ from . import ir
 from .errors import ProgramInvalid, UnsupportedConstruct
 from .read_expr import ExprReader, source_of, use_of
 from .read_primitives import PrimitiveReader
+from .read_tables import TableReader
 
 Json = dict[str, Any]
 
@@ -75,6 +76,7 @@ class _Reader:
             else:
                 self.counters[c["name"]] = ir.Array(c["name"], c["id"], c["size"])
         self.exprs = ExprReader(self.headers, self.stacks)
+        self.tables = TableReader(self.exprs, self.headers, self.direct)
         self.primitives = PrimitiveReader(
             self.exprs,
             set(self.registers),
@@ -136,8 +138,8 @@ class _Reader:
             parser_start=parsers[0]["init_state"],
             deparser=[str(name) for name in data["deparsers"][0]["order"]],
             actions=actions,
-            ingress=self.pipeline(pipelines["ingress"], actions),
-            egress=self.pipeline(pipelines["egress"], actions),
+            ingress=self.tables.pipeline(pipelines["ingress"], actions),
+            egress=self.tables.pipeline(pipelines["egress"], actions),
             registers=self.registers,
             counters=self.counters,
             calculations={c["name"]: self.calculation(c) for c in data.get("calculations") or []},
@@ -177,7 +179,7 @@ class _Reader:
             kind, value = k["type"], k["value"]
             if kind == "field":
                 ref = self.exprs.field_or_valid(value)
-                bits = 1 if isinstance(ref, ir.Unary) else self.field_bits(value)
+                bits = 1 if isinstance(ref, ir.Unary) else self.exprs.field_bits(value)
                 key.append((ref, bits))
             elif kind == "stack_field":
                 stack = self.stacks[value[0]]
@@ -191,9 +193,6 @@ class _Reader:
         widths = [bits for _, bits in key]
         transitions = [self.transition(t, widths, data) for t in data["transitions"]]
         return ir.ParserState(data["name"], ops, key, transitions, source_of(data))
-
-    def field_bits(self, value: list[str]) -> int:
-        return self.headers[value[0]].type.field(value[1]).bits
 
     def transition(self, data: Json, widths: list[int], state: Json) -> ir.Transition:
         if data.get("type") == "parse_vset":
@@ -245,129 +244,6 @@ class _Reader:
             raise ProgramInvalid(f"there is no header {name}")
         return name
 
-    # --- tables ---
-
-    def pipeline(self, data: Json, actions: dict[int, ir.Action]) -> ir.Pipeline:
-        for profile in data.get("action_profiles") or []:
-            raise UnsupportedConstruct(
-                f"action profiles and selectors ({profile['name']})", source_of(profile)
-            )
-        for call in data.get("action_calls") or []:
-            raise UnsupportedConstruct(f"action_calls ({call['name']})", source_of(call))
-        tables = {t["name"]: self.table(t, actions) for t in data["tables"]}
-        conditionals = {
-            c["name"]: ir.Conditional(
-                c["name"],
-                self.exprs.boolean(c["expression"], [], source_of(c)),
-                c["true_next"],
-                c["false_next"],
-                source_of(c),
-            )
-            for c in data["conditionals"]
-        }
-        pipeline = ir.Pipeline(data["name"], data["init_table"], tables, conditionals)
-        targets: list[str | None] = [pipeline.first]
-        for t in tables.values():
-            targets += [t.next_hit, t.next_miss, *t.next_by_action.values()]
-        for node in conditionals.values():
-            targets += [node.true_next, node.false_next]
-        for target in targets:
-            if target is not None and target not in tables and target not in conditionals:
-                raise ProgramInvalid(f"pipeline {pipeline.name}: there is no node {target}")
-        return pipeline
-
-    def table(self, data: Json, actions: dict[int, ir.Action]) -> ir.Table:
-        name, source = data["name"], source_of(data)
-        if data.get("type", "simple") != "simple":
-            raise UnsupportedConstruct(f"action profiles and selectors (table {name})", source)
-        if data.get("support_timeout"):
-            raise UnsupportedConstruct(f"entry timeouts (table {name})", source)
-        if data.get("direct_meters"):
-            raise UnsupportedConstruct(f"meters (table {name})", source)
-        key = [self.key_field(k, name, source) for k in data["key"]]
-        ids = data.get("action_ids")
-        if ids is None:
-            by_name = {a.name: i for i, a in actions.items()}
-            ids = [by_name[n] for n in data["actions"]]
-        default = data.get("default_entry")
-        if default is None:
-            raise ProgramInvalid(f"table {name} has no default_entry")
-        nexts = data["next_tables"]
-        by_hit = "__HIT__" in nexts or "__MISS__" in nexts
-        entries = [self.entry(e, key) for e in data.get("entries") or []]
-        return ir.Table(
-            name=name,
-            id=data["id"],
-            key=key,
-            match_type=data["match_type"],
-            max_size=data["max_size"],
-            actions=[int(i) for i in ids],
-            direct_counter=(self.direct.get(name, name) if data.get("with_counters") else None),
-            default_action=default["action_id"],
-            default_data=[int(d, 16) for d in default.get("action_data") or []],
-            const_default=bool(default.get("action_const") or default.get("action_entry_const")),
-            entries=entries,
-            # p4c marks `entries = {…}` without const by "initial_entries"-style flags per entry;
-            # a plain "entries" list makes the table immutable, as in BMv2.
-            const_entries=bool(data.get("entries")),
-            next_by_action={} if by_hit else {int(i): nexts.get(actions[i].name) for i in ids},
-            next_hit=nexts.get("__HIT__"),
-            next_miss=nexts.get("__MISS__"),
-            by_hit=by_hit,
-            source=source,
-        )
-
-    def key_field(self, data: Json, table: str, source: ir.Source) -> ir.KeyField:
-        match = data["match_type"]
-        target = data["target"]
-        mask = data.get("mask")
-        if match == "valid":
-            header = target if isinstance(target, str) else target[0]
-            expr: ir.Expr = ir.Unary("b2d", ir.Valid(ir.HeaderRef(self.header(header))))
-            return ir.KeyField(data.get("name") or header, "exact", expr, 1, None, None)
-        if match not in ("exact", "lpm", "ternary", "range", "optional"):
-            raise UnsupportedConstruct(f"match kind {match} (table {table})", source)
-        expr = self.exprs.field_or_valid(target)
-        hidden = isinstance(expr, ir.Unary)
-        bits = 1 if hidden else self.field_bits(target)
-        if match == "range" and bits > 64:
-            raise UnsupportedConstruct(
-                f"range match on {bits} bits (table {table})", source, "at most 64"
-            )
-        guard = None if hidden or self.headers[target[0]].metadata else target[0]
-        return ir.KeyField(
-            data.get("name") or ".".join(target),
-            match,
-            expr,
-            bits,
-            None if mask is None else int(mask, 16),
-            guard,
-        )
-
-    def entry(self, data: Json, key: list[ir.KeyField]) -> ir.ConstEntry:
-        fields: list[dict[str, int]] = []
-        for given, field in zip(data["match_key"], key, strict=True):
-            kind = given["match_type"]
-            if kind == "valid":
-                fields.append({"value": int(bool(given["key"]))})
-            elif kind == "exact":
-                fields.append({"value": int(given["key"], 16)})
-            elif kind == "lpm":
-                fields.append({"value": int(given["key"], 16), "prefix": given["prefix_length"]})
-            elif kind in ("ternary", "optional"):
-                fields.append({"value": int(given["key"], 16), "mask": int(given["mask"], 16)})
-            elif kind == "range":
-                fields.append({"value": int(given["start"], 16), "mask": int(given["end"], 16)})
-            else:
-                raise ProgramInvalid(f"an entry matches {field.name} by {kind!r}")
-        call = data["action_entry"]
-        return ir.ConstEntry(
-            fields,
-            int(data.get("priority", 0)),
-            call["action_id"],
-            [int(d, 16) for d in call["action_data"]],
-        )
-
     # --- checksums ---
 
     def calculation(self, data: Json) -> ir.Calculation:
@@ -385,7 +261,7 @@ class _Reader:
                 inputs.append(ir.HeaderRef(self.header(value)))
             elif kind == "field":
                 expr = self.exprs.field_or_valid(value)
-                bits = 1 if isinstance(expr, ir.Unary) else self.field_bits(value)
+                bits = 1 if isinstance(expr, ir.Unary) else self.exprs.field_bits(value)
                 inputs.append((expr, bits))
             elif kind == "hexstr":
                 inputs.append((ir.Const(int(value, 16)), i["bitwidth"]))

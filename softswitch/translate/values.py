@@ -12,59 +12,13 @@ expression knows the interval that it lies in, and two ways of computing it:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from . import ir
 from .errors import UnsupportedConstruct
-from .layout import Layout, storage
+from .layout import Layout
+from .reps import I64, U64, Interval, Rep, convert, exact_rep, literal, low_rep, widen
 
 MAX_EXACT_BITS = 8192
-
-
-@dataclass(frozen=True)
-class Rep:
-    """A C++ type to compute in. ``words`` > 0: Wide<words>, two's complement."""
-
-    ctype: str
-    bits: int
-    words: int = 0
-
-    @property
-    def wide(self) -> bool:
-        """Whether this is a Wide."""
-        return self.words > 0
-
-
-U32 = Rep("std::uint32_t", 32)
-U64 = Rep("std::uint64_t", 64)
-I64 = Rep("std::int64_t", 64)
-
-Interval = tuple[int, int]
-
-
-def wide(words: int) -> Rep:
-    """Wide<words>."""
-    return Rep(f"Wide<{words}>", 64 * words, words)
-
-
-def low_rep(bits: int) -> Rep:
-    """The type in which to compute modulo 2^bits."""
-    if bits <= 32:
-        return U32
-    return U64 if bits <= 64 else wide((bits + 63) // 64)
-
-
-def exact_rep(interval: Interval) -> Rep:
-    """The smallest type that holds every number of the interval."""
-    lo, hi = interval
-    if lo >= 0 and hi < 1 << 32:
-        return U32
-    if lo >= 0 and hi < 1 << 64:
-        return U64
-    if lo >= -(1 << 63) and hi < 1 << 63:
-        return I64
-    bits = max(hi.bit_length(), (-lo - 1).bit_length() if lo < 0 else 0) + 1
-    return wide((bits + 63) // 64)
 
 
 class Values:
@@ -178,7 +132,7 @@ class Values:
         bounds = self.interval(e)
         if bits == rep.bits or (bounds is not None and bounds[0] >= 0 and bounds[1] < 1 << bits):
             return code
-        return f"{code}.low({bits})" if rep.wide else f"({code} & {_literal((1 << bits) - 1, rep)})"
+        return f"{code}.low({bits})" if rep.wide else f"({code} & {literal((1 << bits) - 1, rep)})"
 
     def exact(self, e: ir.Expr, rep: Rep | None = None) -> tuple[str, Rep]:
         """The value itself, in ``rep`` or in the smallest type that holds it."""
@@ -196,30 +150,30 @@ class Values:
         """The value modulo 2^rep.bits."""
         match e:
             case ir.Const(value):
-                return _literal(value, rep)
+                return literal(value, rep)
             case ir.Step(start, step, _):
-                grow = f"{_literal(step, rep)} * static_cast<{rep.ctype}>({self.round})"
+                grow = f"{literal(step, rep)} * static_cast<{rep.ctype}>({self.round})"
                 if rep.wide:
                     raise UnsupportedConstruct("a loop over wide numbers", self.source)
-                return f"({_literal(start, rep)} + {grow})"
+                return f"({literal(start, rep)} + {grow})"
             case ir.FieldRef() | ir.Temp() | ir.MemberOf() | ir.RunRef():
                 bits, signed = self.width(e)
-                return _widen(self.rvalue(e), bits, signed, rep)
+                return widen(self.rvalue(e), bits, signed, rep)
             case ir.Param(index, bits):
                 word = self.param_words[index]
                 if bits > 64:
                     n = (bits + 63) // 64
-                    return _widen(f"wide_at<{n}>(a + {word})", bits, False, rep)
-                return _widen(f"a[{word}]", 64, False, rep, U64)
+                    return widen(f"wide_at<{n}>(a + {word})", bits, False, rep)
+                return widen(f"a[{word}]", 64, False, rep, U64)
             case ir.Lookahead():
                 if self.lookahead is None:
                     raise UnsupportedConstruct("lookahead outside of a parser", self.source)
                 return self.lookahead(e, rep)
             case ir.StackSize(stack, minus):
                 size = f"static_cast<std::int64_t>({self.layout.place[stack]}_next)"
-                return _convert(f"({size} - {minus})" if minus else size, I64, rep)
+                return convert(f"({size} - {minus})" if minus else size, I64, rep)
             case ir.Unary("b2d", operand):
-                return self._pick(self.boolean(operand), _literal(1, rep), _literal(0, rep))
+                return self._pick(self.boolean(operand), literal(1, rep), literal(0, rep))
             case ir.Unary("~", operand):
                 return f"(~{self.low(operand, rep)})"
             case ir.Cast():
@@ -263,14 +217,14 @@ class Values:
                 f"{name}<{common.ctype}>({self.exact(left, common)[0]}, "
                 f"{self.exact(right, common)[0]})"
             )
-            return _convert(code, common, rep)
+            return convert(code, common, rep)
         raise UnsupportedConstruct(f"the operation {op}", self.source)
 
     def _shift_left(self, left: ir.Expr, right: ir.Expr, rep: Rep) -> str:
         value = self.low(left, rep)
         if isinstance(right, ir.Const):
             if right.value >= rep.bits:
-                return _literal(0, rep)
+                return literal(0, rep)
             return f"{value}.shl({right.value})" if rep.wide else f"({value} << {right.value})"
         n = self._amount(right)
         if rep.wide:
@@ -280,12 +234,12 @@ class Values:
     def _shift_right(self, left: ir.Expr, right: ir.Expr, rep: Rep) -> str:
         value, from_rep = self.exact(left)
         if isinstance(right, ir.Const) and not from_rep.wide and right.value < from_rep.bits:
-            return _convert(f"({value} >> {right.value})", from_rep, rep)
+            return convert(f"({value} >> {right.value})", from_rep, rep)
         n = self._amount(right)
         code = (
             f"{value}.shr({n})" if from_rep.wide else f"shift_right<{from_rep.ctype}>({value}, {n})"
         )
-        return _convert(code, from_rep, rep)
+        return convert(code, from_rep, rep)
 
     def _amount(self, e: ir.Expr) -> str:
         """A shift's amount, which is never negative."""
@@ -293,14 +247,14 @@ class Values:
         if bounds is None or bounds[0] < 0:
             raise UnsupportedConstruct("a shift by an amount that may be negative", self.source)
         if bounds[1] < 1 << 64:
-            return _convert(*self.exact(e), U64)
+            return convert(*self.exact(e), U64)
         code, _ = self.exact(e)
         return f"shift_amount({code})"
 
     def _cast(self, e: ir.Cast, rep: Rep) -> str:
         if e.op == "two_comp_mod":
             inner = low_rep(e.bits)
-            return _widen(self.assigned(e.operand, e.bits), e.bits, True, rep, inner)
+            return widen(self.assigned(e.operand, e.bits), e.bits, True, rep, inner)
         # Saturation: both the operand and the limits must fit the type that compares them.
         lo = 0 if e.op == "usat_cast" else -(1 << (e.bits - 1))
         hi = (1 << e.bits) - 1 if e.op == "usat_cast" else (1 << (e.bits - 1)) - 1
@@ -311,8 +265,8 @@ class Values:
             )
         common = exact_rep((min(lo, bounds[0]), max(hi, bounds[1])))
         value, _ = self.exact(e.operand, common)
-        code = f"clamp<{common.ctype}>({value}, {_literal(lo, common)}, {_literal(hi, common)})"
-        return _convert(code, common, rep)
+        code = f"clamp<{common.ctype}>({value}, {literal(lo, common)}, {literal(hi, common)})"
+        return convert(code, common, rep)
 
     # --- booleans ---
 
@@ -399,53 +353,3 @@ class Values:
                 access = self.layout.stack_type(header.stack).access[name]
                 return f"{self.header(header)}.{access}"
         raise TypeError(f"{e} is not a place")
-
-
-def _literal(value: int, rep: Rep) -> str:
-    if rep == I64:
-        return "INT64_MIN" if value == -(1 << 63) else f"INT64_C({value})"
-    value &= (1 << rep.bits) - 1
-    if rep == U32:
-        return f"UINT32_C({_digits(value)})"
-    if rep == U64:
-        return f"UINT64_C({_digits(value)})"
-    words = [f"UINT64_C({_digits(value >> (64 * i) & (1 << 64) - 1)})" for i in range(rep.words)]
-    return f"{rep.ctype}{{{{{', '.join(words)}}}}}"
-
-
-def _digits(value: int) -> str:
-    return str(value) if value < 4096 else hex(value)
-
-
-def _convert(code: str, have: Rep, want: Rep) -> str:
-    """Converts between types; sign-extends where ``have`` is signed."""
-    if have == want:
-        return code
-    if want.wide:
-        if have.wide:
-            return f"{code}.resize<{want.words}>()"
-        maker = "from_i64" if have == I64 else "from_u64"
-        return f"{want.ctype}::{maker}({code})"
-    if have.wide:
-        return f"static_cast<{want.ctype}>({code}.w[0])"
-    return f"static_cast<{want.ctype}>({code})"
-
-
-def _widen(code: str, bits: int, signed: bool, want: Rep, have: Rep | None = None) -> str:
-    """A stored value of ``bits`` bits → ``want``, sign-extended if ``signed``."""
-    if bits > 64:
-        words = (bits + 63) // 64
-        if signed and want.bits > bits:
-            if want.words > words:
-                return f"{code}.resize<{want.words}>().sign_extend({bits})"
-            return _convert(f"{code}.sign_extend({bits})", wide(words), want)
-        if want.wide:
-            return code if want.words == words else f"{code}.zext<{want.words}>()"
-        return f"static_cast<{want.ctype}>({code}.w[0])"
-    if signed and bits < want.bits:
-        return _convert(f"sign_extend<{bits}>({code})", I64, want)
-    if want.wide:
-        return f"{want.ctype}::from_u64({code})"
-    if have == want or (have is None and storage(bits) == want.ctype):
-        return code
-    return f"static_cast<{want.ctype}>({code})"

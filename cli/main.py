@@ -19,6 +19,7 @@ from wiresum.common.version import package_version
 from wiresum.controller import cli as controller
 from wiresum.host_agent import cli as host_agent
 from wiresum.softswitch import cli as softswitch
+from wiresum.testbed import cli as testbed
 
 
 def _version(asked: bool) -> None:
@@ -69,6 +70,13 @@ def build() -> typer.Typer:
     job.command("list")(controller.job_list)
     job.command("show")(controller.job_show)
     app.add_typer(job, name="job")
+
+    rack = _group("Testbeds: racks of workers and a switch in network namespaces (needs root).")
+    rack.command("up")(testbed.up)
+    rack.command("down")(testbed.down)
+    rack.command("exec", context_settings=testbed.EXEC_SETTINGS)(testbed.exec_)
+    rack.command("train")(testbed.train)
+    app.add_typer(rack, name="testbed")
     return app
 
 

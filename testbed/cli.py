@@ -1,0 +1,169 @@
+"""The testbed's commands; the root command mounts them as ``wiresum testbed …``."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wiresum.testbed.errors import RackError, RackUsageError
+from wiresum.testbed.options import RackOptions, check_name, parse_loss, parse_rate
+
+Switch = Annotated[
+    str, typer.Option(metavar="bmv2|soft", help="BMv2's simple_switch_grpc, or the embedded one.")
+]
+Workers = Annotated[int, typer.Option(min=1, max=64, help="Hosts, each on a link of its own.")]
+Rate = Annotated[
+    str, typer.Option(metavar="RATE", help="Of each link, in each direction, such as 100mbit.")
+]
+Loss = Annotated[
+    str, typer.Option(metavar="SHARE", help="Of frames on each link, in each direction: 1%.")
+]
+Lanes = Annotated[int, typer.Option(min=1, help="Lanes of the switch program.")]
+Name = Annotated[str, typer.Option(help="The rack's name; racks of different names do not meet.")]
+Offloads = Annotated[
+    bool,
+    typer.Option("--offloads", help="Let trains of segments cross as one frame (soft only)."),
+]
+
+EXEC_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""``context_settings`` with which ``exec_`` is mounted: what follows the node is the command."""
+
+_LOOK_S = 0.2
+
+
+def _options(
+    switch: str, workers: int, rate: str, loss: str, lanes: int, name: str, offloads: bool
+) -> RackOptions:
+    return RackOptions(
+        switch=switch,
+        workers=workers,
+        rate_mbit=parse_rate(rate),
+        loss=parse_loss(loss),
+        lanes=lanes,
+        name=check_name(name),
+        offloads=offloads,
+    ).check()
+
+
+def up(
+    switch: Switch = "soft",
+    workers: Workers = 4,
+    rate: Rate = "",
+    loss: Loss = "",
+    lanes: Lanes = 64,
+    name: Name = "rack",
+    offloads: Offloads = False,
+) -> None:
+    """Bring up a rack and hold it until Ctrl-C; prints what it is as one line of JSON."""
+    from wiresum.testbed.interrupts import Interrupted, Interrupts
+    from wiresum.testbed.rack import Rack
+
+    options = _options(switch, workers, rate, loss, lanes, name, offloads)
+    try:
+        with Interrupts(), Rack(options) as rack:
+            print(json.dumps(rack.facts()), flush=True)
+            named = "" if name == "rack" else f"--name {name} "
+            print(
+                f"rack {name} is up: wiresum testbed exec {named}w0 -- COMMAND runs a command on "
+                "a worker; Ctrl-C takes it down",
+                file=sys.stderr,
+                flush=True,
+            )
+            while True:
+                time.sleep(_LOOK_S)
+                news = rack.check()
+                if news is not None:
+                    print(f"wiresum: {news}", file=sys.stderr, flush=True)
+    except Interrupted:
+        return  # that is how it is meant to end
+
+
+def down(
+    name: Name = "rack",
+    every: Annotated[bool, typer.Option("--all", help="All racks on record.")] = False,
+) -> None:
+    """Take a rack down, also one that has crashed: whatever is on record, and nothing else."""
+    from wiresum.testbed import state
+
+    for each in state.names() if every else [check_name(name)]:
+        removed = state.down(each)
+        if removed is None:
+            print(f"there is no rack {each}")
+        else:
+            counts = f"{removed.namespaces} namespaces, {removed.processes} processes"
+            print(f"rack {each} removed: {counts}")
+
+
+def exec_(
+    context: typer.Context,
+    node: Annotated[str, typer.Argument(help="w0, w1, …: a worker; s1: the switch.")],
+    name: Name = "rack",
+) -> None:
+    """Run a command on a node of a rack: exec w0 -- COMMAND."""
+    from wiresum.testbed import namespaces, state
+    from wiresum.testbed.rack import environment
+
+    record = state.load(check_name(name))
+    if record is None or not record.owner.alive():
+        known = ", ".join(state.names()) or "none"
+        raise RackError(f"rack {name} is not up (on record: {known}): wiresum testbed up")
+    found = record.nodes.get(node)
+    if found is None:
+        raise RackUsageError(f"rack {name} has no node {node!r}; it has {', '.join(record.nodes)}")
+    if not context.args:
+        raise RackUsageError(f"no command: say `wiresum testbed exec {node} -- COMMAND`")
+    if namespaces.inode(found.namespace) != found.inode:
+        raise RackError(f"the namespace {found.namespace} is not that of rack {name} any more")
+    command = [*namespaces.enter(found.namespace), *context.args]
+    sys.stdout.flush()
+    os.execvpe(command[0], command, environment(found.variables))
+
+
+def train(
+    switch: Switch = "soft",
+    workers: Workers = 4,
+    rate: Rate = "",
+    loss: Loss = "",
+    lanes: Lanes = 64,
+    name: Name = "train",
+    offloads: Offloads = False,
+    steps: Annotated[
+        int | None, typer.Option(min=5, help="Steps  [default: 60, on BMv2 10]")
+    ] = None,
+    field: Annotated[
+        int, typer.Option(metavar="32|16|8", help="Bits of a quantized gradient element.")
+    ] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 1,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Limit in seconds for joining and for a collective.")
+    ] = 60.0,
+    out: Annotated[Path, typer.Option(help="Folder for the workers' logs.")] = Path("out"),
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
+    ] = None,
+) -> None:
+    """Train across a rack of its own; fails unless the switch's counters account for it all."""
+    from wiresum.host_agent.environment import FIELDS
+    from wiresum.testbed.train import TrainOptions
+    from wiresum.testbed.train import train as run
+
+    if workers < 2:
+        raise RackUsageError("--workers 1: a training across a rack needs at least 2")
+    if field not in FIELDS:
+        raise RackUsageError(f"--field {field}: it must be 32, 16 or 8")
+    options = _options(switch, workers, rate, loss, lanes, name, offloads)
+    run(
+        options,
+        TrainOptions(
+            steps=steps or (10 if switch == "bmv2" else 60),
+            field=field,
+            seed=seed,
+            timeout_s=timeout,
+            out=out,
+            json_file=json_file,
+        ),
+    )

@@ -1,0 +1,75 @@
+"""Finds Mininet, which Debian installs for its own Python only.
+
+Mininet is Python without dependencies: its package can be used by any interpreter. Only that one
+package is taken from the system, not what else lies beside it.
+"""
+
+import importlib
+import importlib.util
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from wiresum.testbed.errors import RackError
+
+SYSTEM_PACKAGES = Path("/usr/lib/python3/dist-packages")
+COMMANDS = ("mnexec", "ifconfig", "ip", "tc", "ethtool", "sysctl")
+INSTALL = "apt install mininet iproute2 ethtool nftables"
+
+
+def why_not() -> str | None:
+    """Why no rack can be built here, in one line; None if nothing is missing."""
+    if os.geteuid() != 0:
+        return "a rack needs root: it makes network namespaces"
+    missing = [name for name in COMMANDS if shutil.which(name) is None]
+    if missing:
+        return f"a rack needs the command {missing[0]}: {INSTALL}"
+    if _find() is None:
+        return f"a rack needs Mininet (looked in sys.path and {SYSTEM_PACKAGES}): {INSTALL}"
+    return None
+
+
+def bring_mininet() -> None:
+    """Make ``import mininet`` work, and keep it from changing what is not its own.
+
+    Raises :class:`RackError`, which says what to install.
+    """
+    reason = why_not()
+    if reason is not None:
+        raise RackError(reason)
+    if "mininet" not in sys.modules:
+        spec: Any = _find()
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["mininet"] = module
+        spec.loader.exec_module(module)
+    before = logging.getLoggerClass()
+    try:
+        net = importlib.import_module("mininet.net")
+    except ImportError as error:
+        raise RackError(
+            f"this Mininet does not work with Python {sys.version_info.major}."
+            f"{sys.version_info.minor}: {error}"
+        ) from error
+    finally:
+        # Mininet would have every logger made from now on be one of its own.
+        logging.setLoggerClass(before)
+    # It would also raise limits of the whole machine (sysctl), for racks larger than ours.
+    net.Mininet.inited = True
+
+
+def _find() -> Any:
+    if "mininet" in sys.modules:
+        return sys.modules["mininet"].__spec__
+    spec = importlib.util.find_spec("mininet")
+    if spec is not None:
+        return spec
+    folder = SYSTEM_PACKAGES / "mininet"
+    init = folder / "__init__.py"
+    if not init.exists():
+        return None
+    return importlib.util.spec_from_file_location(
+        "mininet", init, submodule_search_locations=[str(folder)]
+    )

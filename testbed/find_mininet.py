@@ -9,6 +9,7 @@ import importlib.util
 import logging
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from wiresum.testbed.errors import RackError
 SYSTEM_PACKAGES = Path("/usr/lib/python3/dist-packages")
 COMMANDS = ("mnexec", "ifconfig", "ip", "tc", "ethtool", "sysctl")
 INSTALL = "apt install mininet iproute2 ethtool nftables"
+_PROBE_S = 20.0
 
 
 def why_not() -> str | None:
@@ -29,6 +31,13 @@ def why_not() -> str | None:
         return f"a rack needs the command {missing[0]}: {INSTALL}"
     if _find() is None:
         return f"a rack needs Mininet (looked in sys.path and {SYSTEM_PACKAGES}): {INSTALL}"
+    # Root in a container may still not be allowed to, and Mininet would wait for its shell.
+    probe = subprocess.run(
+        ["mnexec", "-n", "true"], capture_output=True, text=True, timeout=_PROBE_S, check=False
+    )
+    if probe.returncode != 0:
+        said = " ".join(probe.stderr.split()) or f"status {probe.returncode}"
+        return f"this machine does not let root make network namespaces: {said}"
     return None
 
 

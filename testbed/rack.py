@@ -26,7 +26,8 @@ from wiresum.testbed.state import Node
 SWITCH = "s1"
 SWITCH_IP = "10.0.0.254"
 _LOOK_S = 0.05
-_SHORT_LIFE_S = 2.0  # a switch that lives no longer than this is not worth starting again
+_SHORT_LIFE_S = 2.0
+_SHORT_LIVES = 3  # in a row: then a switch is not worth starting again
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -51,13 +52,13 @@ class Rack:
         self.controller = ""
         self.switch: Any = None
         self.cable: Any = None
-        self.restarts = 0
         self._exits = contextlib.ExitStack()
         self._record: state.Record | None = None
         self._net: Any = None
         self._control: Child | None = None
         self._client: ControllerClient | None = None
         self._started = 0.0
+        self._short_lives = 0
 
     def __enter__(self) -> Self:
         """Build it; returns when the switch runs the program and knows its workers.
@@ -223,7 +224,7 @@ class Rack:
 
         A switch that has ended is started again, as a box in a rack would be, without a program
         and without a word to the controller; what had happened comes back as one line. Raises
-        :class:`RackError` if the controller has ended, or a switch as soon as it had started.
+        :class:`RackError` if the controller has ended, or a switch over and over.
         """
         if self._control is not None and self._control.process.poll() is not None:
             raise RackError(self._control.obituary())
@@ -231,15 +232,16 @@ class Rack:
         if child.process.poll() is None:
             return None
         obituary = str(child.obituary())
-        if time.monotonic() - self._started < _SHORT_LIFE_S:
-            raise RackError(obituary)
+        short = time.monotonic() - self._started < _SHORT_LIFE_S
+        self._short_lives = self._short_lives + 1 if short else 0
+        if self._short_lives >= _SHORT_LIVES:
+            raise RackError(f"{obituary}, and so it did {_SHORT_LIVES} times in a row")
         self.restart_switch()
         return f"{obituary}; started again"
 
     def restart_switch(self) -> None:
         """Start the switch anew: it knows nothing any more."""
         self.switch.start()
-        self.restarts += 1
         self._switch_started()
 
     def _evict(self) -> None:
@@ -306,6 +308,6 @@ class Rack:
 
 def environment(variables: dict[str, str]) -> dict[str, str]:
     """This process's environment for a command on a node: without other jobs, with our commands."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("WIRESUM_")}
+    env = {k: v for k, v in os.environ.items() if not k.startswith("WIRESUM_JOB")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', os.defpath)}"
     return {**env, **variables, "PATH": path}

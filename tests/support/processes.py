@@ -48,11 +48,17 @@ class Commands:
         }
         self._started: list[subprocess.Popen[str]] = []
 
+    wiresum = (sys.executable, "-m", "wiresum.cli.main")
+    """The command ``wiresum``."""
+
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
         """Start ``wiresum ARGUMENTS`` in the background."""
+        return self.popen([*self.wiresum, *arguments], **env)
+
+    def popen(self, command: list[str], **env: str) -> subprocess.Popen[str]:
+        """Start any command in the background."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "wiresum.cli.main", *arguments],
-            env=self.env | env, cwd=self.directory, text=True,
+            command, env=self.env | env, cwd=self.directory, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         self._started.append(process)

@@ -1,0 +1,337 @@
+"""BMv2's simple_switch_grpc as a switch under test, over Unix sockets: no root, no interfaces.
+
+Frames travel through its gRPC dataplane service, whose two messages are declared here. It never
+opens a TCP port.
+"""
+
+import contextlib
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc
+from finsy.proto import p4r, p4r_grpc, rpc_code, rpc_status
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from wiresum.testbed.children import Child
+from wiresum.testbed.conformance.errors import ConformanceError, SwitchGone
+from wiresum.testbed.conformance.p4info import Schema
+from wiresum.testbed.conformance.target import (
+    Count,
+    EntryKey,
+    Frame,
+    Group,
+    Leaving,
+    Probe,
+    Write,
+    probe_number,
+)
+
+BINARY = "simple_switch_grpc"
+DEVICE = 3
+EGRESS_THREADS = 4
+"""It chooses one by the egress port, modulo this."""
+QUEUE_FRAMES = 64
+"""It drops, without a word, what an egress port's queue cannot hold."""
+LIMIT_S = 20.0
+"""How long it may take for anything."""
+
+_RETRY_S = 0.2
+
+
+class Compiled(Protocol):
+    """A compiled program."""
+
+    @property
+    def json(self) -> Path:
+        """BMv2's JSON."""
+
+    @property
+    def p4info(self) -> Path:
+        """The P4Info, as text."""
+
+
+def available() -> bool:
+    """Whether BMv2 is on PATH."""
+    return shutil.which(BINARY) is not None
+
+
+def _dataplane_messages() -> tuple[Any, Any]:
+    file = descriptor_pb2.FileDescriptorProto(
+        name="wiresum_dataplane.proto", package="p4.bm", syntax="proto3"
+    )
+    number = descriptor_pb2.FieldDescriptorProto
+    kinds = (number.TYPE_UINT64, number.TYPE_UINT64, number.TYPE_UINT32, number.TYPE_BYTES)
+    names = ("id", "device_id", "port", "packet")
+    for name in ("PacketStreamRequest", "PacketStreamResponse"):
+        message = file.message_type.add(name=name)
+        for index, (field, kind) in enumerate(zip(names, kinds, strict=True), start=1):
+            message.field.add(name=field, number=index, type=kind, label=number.LABEL_OPTIONAL)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    request, response = (
+        message_factory.GetMessageClass(pool.FindMessageTypeByName(f"p4.bm.{name}"))
+        for name in ("PacketStreamRequest", "PacketStreamResponse")
+    )
+    return request, response
+
+
+class _Feed:
+    """A request stream that stays open until it is fed None."""
+
+    def __init__(self) -> None:
+        self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def put(self, item: Any) -> None:
+        self._items.put(item)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items.get, None)
+
+
+class Bmv2Target:
+    """One simple_switch_grpc process running a program; close it when done."""
+
+    name = "BMv2"
+
+    def __init__(self, program: Compiled, directory: Path) -> None:
+        """``directory`` gets its sockets (whose paths must be short) and its log.
+
+        Raises :class:`SwitchGone` where it does not start, :class:`ConformanceError` where it
+        refuses the program.
+        """
+        if not available():
+            raise ConformanceError(f"{BINARY} is not on PATH: install BMv2 (https://p4.org)")
+        self.schema = Schema(program.p4info)
+        self._probes: Sequence[Probe] = ()
+        self._number = 0
+        self._groups: set[int] = set()
+        self._baseline: dict[tuple[str, int], Count] = {}
+        self._direct_baseline: dict[EntryKey, Count] = {}
+        self._closing = [lambda: None]
+        control, data = directory / "p4rt.sock", directory / "dp.sock"
+        self._child = Child(
+            BINARY,
+            [
+                BINARY, "--no-p4", "--device-id", str(DEVICE), "--",
+                "--grpc-server-addr", f"unix:{control}", "--dp-grpc-server-addr", f"unix:{data}",
+            ],
+            directory / "bmv2.log",
+        )  # fmt: skip
+        try:
+            self._child.serves(control, LIMIT_S)
+            self._child.serves(data, LIMIT_S)
+            self._open_control(f"unix:{control}", program)
+            self._open_data(f"unix:{data}")
+        except BaseException:
+            self.close()
+            raise
+
+    # --- starting and ending
+
+    def _open_control(self, address: str, program: Compiled) -> None:
+        channel = grpc.insecure_channel(
+            address,
+            options=[
+                ("grpc.max_send_message_length", 64 << 20),
+                ("grpc.max_receive_message_length", 64 << 20),
+                ("grpc.use_local_subchannel_pool", 1),
+            ],
+        )
+        self._closing.append(channel.close)
+        self._stub = p4r_grpc.P4RuntimeStub(channel)
+        arbitration = _Feed()
+        self._closing.append(lambda: arbitration.put(None))
+        self._stream = self._stub.StreamChannel(iter(arbitration))
+        hello = p4r.StreamMessageRequest()
+        hello.arbitration.device_id = DEVICE
+        hello.arbitration.election_id.low = 1
+        arbitration.put(hello)
+        request = p4r.SetForwardingPipelineConfigRequest(
+            device_id=DEVICE, action=p4r.SetForwardingPipelineConfigRequest.VERIFY_AND_COMMIT
+        )
+        request.election_id.low = 1
+        request.config.p4info.CopyFrom(self.schema.info)
+        request.config.p4_device_config = program.json.read_bytes()
+        try:
+            next(self._stream)
+            self._stub.SetForwardingPipelineConfig(request, timeout=LIMIT_S)
+        except grpc.RpcError as error:
+            raise ConformanceError(
+                f"{BINARY} refused {program.json}: {error.details()}{self._child.said()}"
+            ) from error
+
+    def _open_data(self, address: str) -> None:
+        request, response = _dataplane_messages()
+        channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        self._closing.append(channel.close)
+        self._request = request
+        self._frames = _Feed()
+        self._closing.append(lambda: self._frames.put(None))
+        call = channel.stream_stream(
+            "/p4.bm.DataplaneInterface/PacketStream",
+            request_serializer=request.SerializeToString,
+            response_deserializer=response.FromString,
+        )(iter(self._frames))
+        self._out: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+
+        def receive() -> None:
+            with contextlib.suppress(grpc.RpcError):
+                for message in call:
+                    self._out.put((message.port, message.packet))
+            self._out.put(None)
+
+        threading.Thread(target=receive, name="bmv2 frames", daemon=True).start()
+
+    def close(self) -> None:
+        """End the process and the streams."""
+        for close in reversed(self._closing):
+            close()
+        self._closing.clear()
+        self._child.end()
+
+    def capabilities(self) -> str:
+        """The P4Runtime version that it says it speaks."""
+        answer = self._stub.Capabilities(p4r.CapabilitiesRequest(), timeout=LIMIT_S)
+        return str(answer.p4runtime_api_version)
+
+    # --- tables
+
+    def write(self, writes: Sequence[Write]) -> list[bool]:
+        """Do these in order; for each, whether it was accepted."""
+        if not writes:
+            return []
+        request = p4r.WriteRequest(device_id=DEVICE)
+        request.election_id.low = 1
+        for write in writes:
+            update = self.schema.update(write)
+            if isinstance(write, Group):
+                if write.number in self._groups:
+                    update.type = p4r.Update.MODIFY
+                self._groups.add(write.number)
+            request.updates.append(update)
+        try:
+            self._stub.Write(request, timeout=LIMIT_S)
+        except grpc.RpcError as error:
+            return self._accepted(error, len(writes))
+        return [True] * len(writes)
+
+    def _accepted(self, error: Any, count: int) -> list[bool]:
+        trailers = dict(error.trailing_metadata() or ())
+        if error.code() is not grpc.StatusCode.UNKNOWN or not trailers:
+            raise SwitchGone(f"{BINARY} failed at a table write: {error.details()}") from error
+        status = rpc_status.Status.FromString(trailers["grpc-status-details-bin"])
+        accepted = []
+        for packed in status.details:
+            each = p4r.Error()
+            packed.Unpack(each)
+            accepted.append(each.canonical_code == rpc_code.OK)
+        if len(accepted) != count:
+            raise SwitchGone(f"{BINARY} failed at a table write: {status.message}") from error
+        return accepted
+
+    # --- frames
+
+    def ready(self, probes: Sequence[Probe]) -> None:
+        """Wait until frames get through; counters count from here on.
+
+        Frames that come before BMv2 has taken up the stream are lost without a word.
+        """
+        self._probes = probes
+        deadline = time.monotonic() + LIMIT_S
+        while True:
+            self._ask()
+            try:
+                self._answers(_RETRY_S)
+                break
+            except queue.Empty:
+                if time.monotonic() > deadline:
+                    raise SwitchGone(f"{BINARY}: no probe comes back") from None
+        self._baseline = self.counters()
+        self._direct_baseline = self.direct_counters()
+
+    def _ask(self) -> None:
+        self._number += 1
+        self.send([probe.frame(self._number) for probe in self._probes])
+
+    def _answers(self, limit_s: float) -> Leaving:
+        """What came out until every probe of the last question was back."""
+        left: Leaving = {}
+        waiting = len(self._probes)
+        while waiting:
+            port, data = self.receive(limit_s)
+            number = probe_number(data)
+            if number is None:
+                left.setdefault(port, []).append(data)
+            elif number == self._number:
+                waiting -= 1
+        return left
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        """Feed frames; their copies must fit a queue of QUEUE_FRAMES per egress port."""
+        for port, frame in frames:
+            self._frames.put(self._request(id=1, device_id=DEVICE, port=port, packet=frame))
+
+    def receive(self, limit_s: float) -> Frame:
+        """The next frame that leaves. Raises queue.Empty where none does within the limit."""
+        frame = self._out.get(timeout=limit_s)
+        if frame is None:
+            raise SwitchGone(self._child.obituary())
+        return frame
+
+    def collect(self) -> Leaving:
+        """What left because of the frames sent, once all of it has."""
+        self._ask()
+        try:
+            return self._answers(LIMIT_S)
+        except queue.Empty:
+            raise SwitchGone(f"{BINARY} stopped answering{self._child.said()}") from None
+
+    # --- counters
+
+    def _read(self, entity: p4r.Entity) -> list[p4r.Entity]:
+        request = p4r.ReadRequest(device_id=DEVICE, entities=[entity])
+        try:
+            answers = self._stub.Read(request, timeout=LIMIT_S)
+            return [each for answer in answers for each in answer.entities]
+        except grpc.RpcError as error:
+            raise SwitchGone(f"{BINARY} failed at a read: {error.details()}") from error
+
+    def counters(self) -> dict[tuple[str, int], Count]:
+        """Every cell of every indirect counter that is not zero."""
+        found = {}
+        for name, number in self.schema.counters.items():
+            octets = self.schema.counts_bytes[name]
+            entity = p4r.Entity()
+            entity.counter_entry.counter_id = number
+            for each in self._read(entity):
+                data = each.counter_entry.data
+                if data.packet_count:
+                    index = each.counter_entry.index.index
+                    now = Count(data.packet_count, data.byte_count if octets else 0)
+                    since = _since(now, self._baseline.get((name, index)))
+                    if since.packets:
+                        found[name, index] = since
+        return found
+
+    def direct_counters(self) -> dict[EntryKey, Count]:
+        """The direct counter of every entry of tables that have one."""
+        found = {}
+        for name in self.schema.direct_tables:
+            octets = self.schema.counts_bytes[name]
+            entity = p4r.Entity()
+            entity.direct_counter_entry.table_entry.table_id = self.schema.table(name).preamble.id
+            for each in self._read(entity):
+                entry = each.direct_counter_entry
+                key = self.schema.key(entry.table_entry)
+                now = Count(entry.data.packet_count, entry.data.byte_count if octets else 0)
+                found[key] = _since(now, self._direct_baseline.get(key))
+        return found
+
+
+def _since(now: Count, then: Count | None) -> Count:
+    return now if then is None else Count(now.packets - then.packets, now.bytes - then.bytes)

@@ -16,7 +16,9 @@ def wiresum(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
 UDP = "1=udp:127.0.0.1:0"
 COMMANDS = [
     ("run",), ("demo",), ("slots",), ("controller", "serve"), ("switch", "serve"),
-    ("switch", "add"), ("switch", "list"), ("switch", "remove"), ("job", "list"), ("job", "show"),
+    ("switch", "add"), ("switch", "deploy"), ("switch", "list"), ("switch", "remove"),
+    ("job", "list"), ("job", "show"), ("testbed", "up"), ("testbed", "down"), ("testbed", "exec"),
+    ("testbed", "train"),
 ]  # fmt: skip
 
 

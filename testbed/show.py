@@ -56,7 +56,7 @@ def table(outcome: Outcome) -> Table:
     options, training = outcome.options, outcome.training
     label = {"bmv2": "BMv2", "soft": "softswitch"}[options.switch]
     rate = f"{options.rate_mbit:g} Mbit/s" if options.rate_mbit else "unlimited links"
-    loss = f", {options.loss:.3g} lost per link and direction" if options.loss else ""
+    loss = f", {100 * options.loss:.3g} % lost" if options.loss else ""
     out = Table(
         title=f"{options.workers} workers on {label}, {options.lanes} lanes, "
         f"{outcome.field}-bit fields, {rate}{loss}"
@@ -68,7 +68,7 @@ def table(outcome: Outcome) -> Table:
     events = {name.lower(): training.events.get(name.lower(), 0) for name in Event.__members__}
     n, chunks = options.workers, training.chunks
     row("chunks summed", f"{chunks:,}", f"{events.pop('completed'):,}")
-    row("contributions", f"{n} × {chunks:,} = {n * chunks:,}", f"{outcome.contributions:,}")
+    row("contributions", f"{n} × {chunks:,}", f"{outcome.contributions:,}")
     row("  the first for its slot: claimed", "", f"{events.pop('claimed'):,}")
     row("  added", "", f"{events.pop('added'):,}")
     out.add_section()

@@ -20,6 +20,7 @@ from wiresum.controller import cli as controller
 from wiresum.host_agent import cli as host_agent
 from wiresum.softswitch import cli as softswitch
 from wiresum.testbed import cli as testbed
+from wiresum.testbed.bench import cli as bench
 
 
 def _version(asked: bool) -> None:
@@ -77,6 +78,10 @@ def build() -> typer.Typer:
     rack.command("exec", context_settings=testbed.EXEC_SETTINGS)(testbed.exec_)
     rack.command("train")(testbed.train)
     app.add_typer(rack, name="testbed")
+
+    measure = _group("Benchmarks: ratios, measured in one run on the same links (needs root).")
+    measure.command("switch")(bench.switch)
+    app.add_typer(measure, name="bench")
     return app
 
 

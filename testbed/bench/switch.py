@@ -1,0 +1,158 @@
+"""``wiresum bench switch``: the embedded switch against BMv2, on the same program and links.
+
+Two racks stand side by side, alike but for the switch. Workers with the same engine reduce across
+one and the other in turn; a chunk counts when every worker has its sum. What the embedded switch
+reaches is a lower bound, since the workers share its cores.
+"""
+
+import importlib.util
+import json
+import math
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from wiresum.host_agent.launcher import process
+from wiresum.host_agent.launcher.session import Session
+from wiresum.testbed.errors import RackError
+from wiresum.testbed.interrupts import Interrupts
+from wiresum.testbed.namespaces import enter
+from wiresum.testbed.options import RackOptions
+from wiresum.testbed.rack import Rack
+
+LABELS = {"soft": "softswitch", "bmv2": "BMv2"}
+ROUND_S = 2.0  # what one measured all-reduce shall take
+FIRST_CHUNKS = 2_000  # of the all-reduce by which its size is found
+MOST_CHUNKS = 1_000_000
+LIMIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Chunks per second of one switch: each round's, and their size."""
+
+    chunks: int
+    rounds: list[float]
+
+    @property
+    def median(self) -> float:
+        """The middle one."""
+        return statistics.median(self.rounds)
+
+
+class Measured:
+    """One rack and the job on it."""
+
+    def __init__(self, rack: Rack, stack: ExitStack) -> None:
+        self.rack = rack
+        self.session = stack.enter_context(Session(rack.controller, name="bench"))
+        self._attempt = 0
+
+    def seconds(self, chunks: int) -> float:
+        """How long an all-reduce of ``chunks`` data chunks takes: the slowest worker's time."""
+        self._attempt += 1
+        workers = self.rack.options.workers
+        running = [
+            process.start(
+                [
+                    *enter(self.rack.record.nodes[worker].namespace),
+                    *[sys.executable, "-m", "wiresum.testbed.bench.reduce"],
+                    *["--rank", str(rank), "--workers", str(workers)],
+                    *["--count", str(chunks * self.rack.options.lanes)],
+                    *["--attempt", str(self._attempt), "--limit", str(LIMIT_S)],
+                ],
+                supervised=False,
+                env={**self.rack.variables(worker), **self.session.environment.variables()},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            for rank, worker in enumerate(self.rack.workers)
+        ]
+        try:
+            said = [child.communicate(timeout=3 * LIMIT_S) for child in running]
+        except subprocess.TimeoutExpired:
+            raise RackError(
+                f"a worker of the benchmark has not ended in {3 * LIMIT_S:g} s"
+            ) from None
+        finally:
+            for child in running:
+                process.end(child)
+        for rank, (child, (_, errors)) in enumerate(zip(running, said, strict=True)):
+            if child.returncode != 0:
+                lines = errors.decode(errors="replace").strip().splitlines() or ["no reason given"]
+                raise RackError(f"worker {rank} of the benchmark: {lines[-1]}")
+        return max(float(json.loads(out)["seconds"]) for out, _ in said)
+
+
+def bench(
+    against: str, lanes: int, workers: int, repeat: int, json_file: Path | None
+) -> Mapping[str, Rates]:
+    """Measure, print the table, write the JSON; the rates by switch. Raises ``WiresumError``."""
+    if importlib.util.find_spec("numpy") is None:
+        raise RackError("the benchmark checks its sums with numpy: pip install 'wiresum[torch]'")
+    console = Console()
+    kinds = ("soft", against)
+    with Interrupts(), ExitStack() as stack:
+        racks = {}
+        for kind in kinds:
+            options = RackOptions(
+                switch=kind, workers=workers, lanes=lanes, name=f"bench-{kind}"
+            ).check()
+            racks[kind] = Measured(stack.enter_context(Rack(options)), stack)
+        sizes = {}
+        for kind, rack in racks.items():
+            rate = FIRST_CHUNKS / rack.seconds(FIRST_CHUNKS)
+            sizes[kind] = min(MOST_CHUNKS, max(FIRST_CHUNKS, math.ceil(rate * ROUND_S)))
+        rounds: dict[str, list[float]] = {kind: [] for kind in kinds}
+        for number in range(repeat):
+            for kind, rack in racks.items():
+                rounds[kind].append(sizes[kind] / rack.seconds(sizes[kind]))
+            console.print(f"round {number + 1} of {repeat}", style="dim")
+    rates = {kind: Rates(sizes[kind], rounds[kind]) for kind in kinds}
+    console.print(_table(rates, lanes, workers))
+    if json_file is not None:
+        _write(json_file, rates, lanes, workers)
+    return rates
+
+
+def _ratios(rates: Mapping[str, Rates]) -> list[float]:
+    (_, first), (_, second) = rates.items()
+    return [a / b for a, b in zip(first.rounds, second.rounds, strict=True)]
+
+
+def _table(rates: Mapping[str, Rates], lanes: int, workers: int) -> Table:
+    ratios = _ratios(rates)
+    other = LABELS[list(rates)[1]]
+    table = Table(title=f"Chunks per second, {lanes} lanes, {workers} workers, same links")
+    for heading in ("switch", "chunks a round", "median", "lowest", "highest"):
+        table.add_column(heading, justify="left" if heading == "switch" else "right")
+    for kind, rate in rates.items():
+        cells = (rate.median, min(rate.rounds), max(rate.rounds))
+        table.add_row(LABELS[kind], f"{rate.chunks:,}", *(f"{cell:,.0f}" for cell in cells))
+    table.add_section()
+    cells = (statistics.median(ratios), min(ratios), max(ratios))
+    table.add_row(f"ratio to {other}", "", *(f"{cell:,.1f} ×" for cell in cells))
+    return table
+
+
+def _write(path: Path, rates: Mapping[str, Rates], lanes: int, workers: int) -> None:
+    content: dict[str, Any] = {
+        "lanes": lanes,
+        "workers": workers,
+        "switches": {LABELS[kind]: asdict(rate) for kind, rate in rates.items()},
+        "ratios": _ratios(rates),
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise RackError(f"cannot write {path}: {error.strerror}") from None

@@ -21,6 +21,7 @@ from wiresum.host_agent import cli as host_agent
 from wiresum.softswitch import cli as softswitch
 from wiresum.testbed import cli as testbed
 from wiresum.testbed.bench import cli as bench
+from wiresum.testbed.conformance import cli as conformance
 
 
 def _version(asked: bool) -> None:
@@ -77,6 +78,7 @@ def build() -> typer.Typer:
     rack.command("down")(testbed.down)
     rack.command("exec", context_settings=testbed.EXEC_SETTINGS)(testbed.exec_)
     rack.command("train")(testbed.train)
+    rack.command("conformance")(conformance.conformance)
     app.add_typer(rack, name="testbed")
 
     measure = _group("Benchmarks: ratios, measured in one run on the same links (needs root).")

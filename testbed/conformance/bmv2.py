@@ -9,7 +9,7 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -112,7 +112,7 @@ class Bmv2Target:
         self._groups: set[int] = set()
         self._baseline: dict[tuple[str, int], Count] = {}
         self._direct_baseline: dict[EntryKey, Count] = {}
-        self._closing = [lambda: None]
+        self._closing: list[Callable[[], object]] = []
         control, data = directory / "p4rt.sock", directory / "dp.sock"
         self._child = Child(
             BINARY,
@@ -317,6 +317,15 @@ class Bmv2Target:
                     if since.packets:
                         found[name, index] = since
         return found
+
+    def cell(self, name: str, index: int) -> Count:
+        """One cell of an indirect counter, since the program was loaded."""
+        entity = p4r.Entity()
+        entity.counter_entry.counter_id = self.schema.counters[name]
+        entity.counter_entry.index.index = index
+        (found,) = self._read(entity)
+        data = found.counter_entry.data
+        return Count(data.packet_count, data.byte_count)
 
     def direct_counters(self) -> dict[EntryKey, Count]:
         """The direct counter of every entry of tables that have one."""

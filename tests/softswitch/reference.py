@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from support.bmv2 import DEVICE, LIMIT_S, Bmv2
+from support.bmv2 import LIMIT_S, Bmv2
 
 SETTLE_S = 0.3
 """How long BMv2 may take to send a frame more than it should."""
@@ -22,14 +22,14 @@ class Reference(Bmv2):
 
     def exchange(self, port: int, frame: bytes, count: int) -> list[tuple[int, bytes]]:
         """Feed one frame; returns the next ``count`` frames that leave."""
-        self._frames.put(self._request(device_id=DEVICE, port=port, packet=frame))
-        return [self._out.get(timeout=LIMIT_S) for _ in range(count)]
+        self.send([(port, frame)])
+        return [self.receive(LIMIT_S) for _ in range(count)]
 
     def left_over(self) -> list[tuple[int, bytes]]:
         """Frames that nobody has asked for, once nothing more comes."""
         out = []
         while True:
             try:
-                out.append(self._out.get(timeout=SETTLE_S))
+                out.append(self.receive(SETTLE_S))
             except queue.Empty:
                 return out

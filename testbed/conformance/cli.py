@@ -1,0 +1,114 @@
+"""``wiresum testbed conformance``; the root command mounts it."""
+
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wiresum.testbed.conformance.errors import (
+    ConformanceError,
+    ConformanceUsageError,
+    SwitchesDiffer,
+)
+
+_PROGRESS_S = 5.0
+
+
+def conformance(
+    fuzz: Annotated[
+        bool, typer.Option("--fuzz", help="Random sequences of frames and table writes.")
+    ] = False,
+    sequences: Annotated[int, typer.Option(min=1, help="How many.")] = 10_000,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Names the run  [default: a random one]")
+    ] = None,
+    first: Annotated[
+        int, typer.Option(min=0, help="Number of the first sequence, to repeat a part of a run.")
+    ] = 0,
+    lanes: Annotated[int, typer.Option(min=1, help="Lanes of the switch program.")] = 64,
+) -> None:
+    """Compare the embedded switch with BMv2: each output byte, each counter. Needs no root."""
+    from wiresum.testbed.conformance import bmv2, wiresum_traffic
+    from wiresum.testbed.conformance.fuzz import fuzz as run
+    from wiresum.testbed.conformance.run import Tally, show
+    from wiresum.testbed.conformance.soft import SoftTarget
+
+    if not fuzz:
+        raise ConformanceUsageError("say what to compare: wiresum testbed conformance --fuzz")
+    scenario = wiresum_traffic.scenario(lanes)
+    if not bmv2.available():
+        raise ConformanceError(
+            f"{bmv2.BINARY} is not on PATH: install BMv2 (https://p4.org) to compare with it"
+        )
+    name = random.SystemRandom().randrange(1 << 32) if seed is None else seed
+    print(f"softswitch and BMv2 {version()}, {lanes} lanes, {sequences} sequences, seed {name}")
+    started = time.monotonic()
+    said = started
+
+    def progress(tally: Tally) -> None:
+        nonlocal said
+        if time.monotonic() - said >= _PROGRESS_S:
+            said = time.monotonic()
+            print(f"  {tally.sequences} sequences, {tally.frames_in} frames", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="wiresum-") as scratch:
+
+        def theirs() -> bmv2.Bmv2Target:
+            return bmv2.Bmv2Target(scenario, Path(tempfile.mkdtemp(dir=scratch)))
+
+        result = run(
+            scenario,
+            lambda: SoftTarget(scenario.json, scenario.p4info),
+            theirs,
+            seed=name,
+            sequences=sequences,
+            first=first,
+            progress=progress,
+        )
+    tally = result.tally
+    print(
+        f"{tally.sequences} sequences in {time.monotonic() - started:.0f} s: {tally.frames_in} "
+        f"frames in, {tally.frames_out} out ({tally.bytes_out} bytes), {tally.writes} table writes "
+        f"({tally.refused} refused by both), {tally.cells} counters of entries and "
+        f"{tally.counter_reads} times all others compared"
+    )
+    for counter, counts in result.rules(scenario.describe).items():
+        print(f"  {counter}: " + ", ".join(f"{rule} {count}" for rule, count in counts.items()))
+    found = result.finding
+    if found is None:
+        print("no difference")
+        return
+    again = found.difference
+    print("\n".join(["", *(found.seen.lines if again is None else again.lines), ""]))
+    if again is None:
+        print("it did not come back on fresh switches; the sequence that showed it:")
+    elif found.first < found.sequence:
+        print(f"after sequences {found.first} to {found.sequence - 1}, these steps show it:")
+    else:
+        print("on fresh switches these steps show it:")
+    print("\n".join(show(found.steps)))
+    sys.stdout.flush()
+    count = found.sequence - found.first + 1
+    raise SwitchesDiffer(
+        f"the switches differ in sequence {found.sequence} of seed {found.seed}; to repeat it: "
+        f"wiresum testbed conformance --fuzz --lanes {lanes} --seed {found.seed} "
+        f"--first {found.first} --sequences {count}"
+    )
+
+
+def version() -> str:
+    """What BMv2 says its version is."""
+    from wiresum.testbed.conformance.bmv2 import BINARY
+
+    try:
+        done = subprocess.run(
+            [BINARY, "--version"], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ConformanceError(f"{BINARY} --version failed: {error}") from error
+    return done.stdout.strip()

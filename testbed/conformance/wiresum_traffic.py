@@ -1,0 +1,363 @@
+"""Random traffic for wiresum's own program: leases, workers, liars and everybody else."""
+
+import random
+from dataclasses import dataclass, field
+
+from wiresum import p4
+from wiresum.p4 import packet
+from wiresum.testbed.conformance import frames
+from wiresum.testbed.conformance.frames import Header, Station
+from wiresum.testbed.conformance.scenario import Packet, Scenario, Step, Writes
+from wiresum.testbed.conformance.target import (
+    PROBE_TAIL_BYTES,
+    Delete,
+    Group,
+    Insert,
+    Modify,
+    Probe,
+    Write,
+)
+
+SWITCH_MAC = 0x0200_0000_0001
+SWITCH_IP = 0x0A00_00FE
+SECOND_IP = 0x0A00_00FD
+PORTS = (1, 2, 3, 4)
+JOB_NUMBERS = (1, 2, 3, 7, packet.JOBS - 1)
+BROADCAST = 0xFFFF_FFFF_FFFF
+
+_SETUP: tuple[Write, ...] = (
+    Insert("addresses", {"ip": SWITCH_IP}, "switch_address", {"mac": SWITCH_MAC}),
+    Insert("addresses", {"ip": SECOND_IP}, "switch_address", {"mac": SWITCH_MAC + 1}),
+    Insert("own_source", {"ip": SWITCH_IP}, "spoofed_source"),
+    Group(packet.FLOOD_GROUP, tuple((port, port) for port in PORTS)),
+)
+
+
+def _probe(port: int) -> Probe:
+    """A ping of the switch from ``port``."""
+    echo = bytes([8, 0, 0, 0])
+    length = 20 + len(echo) + PROBE_TAIL_BYTES
+    head = frames.ipv4(0x0AFF0001, SWITCH_IP, frames.ICMP, echo, length=length)
+    return Probe(port, frames.ethernet(SWITCH_MAC, 0x02FF_0000_0001, frames.ETHERNET_IPV4, head))
+
+
+def station(number: int) -> Station:
+    """Host ``number``: several may be behind one port."""
+    port = PORTS[number % len(PORTS)]
+    return Station(port, 0x0200_0000_0100 + number, 0x0A00_0001 + number, 40000 + number)
+
+
+@dataclass
+class _Lease:
+    job: int
+    epoch: int
+    key: int
+    base: int
+    slots: int
+    workers: list[Station]
+    op: int
+    first: int
+    """Chunk at position 0."""
+    at: int = 0
+    """Position that the workers have got to."""
+    touched: dict[int, int] = field(default_factory=dict)
+    """By slot, the newest position that anybody has sent."""
+
+    @property
+    def group(self) -> int:
+        return packet.JOB_GROUPS + self.job
+
+    def key_of(self, rank: int) -> dict[str, int]:
+        worker = self.workers[rank]
+        return {
+            "ingress_port": worker.port,
+            "ip": worker.ip,
+            "udp_port": worker.udp_port,
+            "job": self.job,
+            "epoch": self.epoch,
+            "key": self.key,
+        }
+
+    def member(self, rank: int) -> dict[str, int]:
+        return {
+            "worker": rank,
+            "worker_bit": 1 << rank,
+            "full": (1 << len(self.workers)) - 1,
+            "slot_base": self.base,
+            "slot_count": self.slots,
+            "group": self.group,
+        }
+
+    def members(self) -> list[Write]:
+        ranks = range(len(self.workers))
+        return [Insert("membership", self.key_of(r), "member", self.member(r)) for r in ranks]
+
+    def delivery(self) -> list[Write]:
+        out: list[Write] = [
+            Group(self.group, tuple((w.port, r + 1) for r, w in enumerate(self.workers)))
+        ]
+        for rank, worker in enumerate(self.workers):
+            place = {"mac": worker.mac, "ip": worker.ip, "udp_port": worker.udp_port}
+            key = {"job": self.job, "worker": rank}
+            out.append(Insert("deliver", key, "deliver_to", place))
+        return out
+
+    def header(self, position: int) -> Header:
+        return Header(
+            op=self.op,
+            job=self.job,
+            slot=position % self.slots,
+            epoch=self.epoch,
+            chunk=(self.first + position) & 0xFFFFFFFF,
+            key=self.key,
+            fingerprint=position * 0x9E3779B1 & 0xFFFFFFFF,
+        )
+
+
+class _Traffic:
+    """One sequence in the making."""
+
+    def __init__(self, draw: random.Random, lanes: int) -> None:
+        self.draw = draw
+        self.lanes = lanes
+        self.steps: list[Step] = []
+        jobs = draw.sample(JOB_NUMBERS, draw.choice([1, 1, 2, 3]))
+        self.leases = [self.lease(job) for job in jobs]
+
+    def lease(self, job: int) -> _Lease:
+        draw = self.draw
+        slots = draw.choice([1, 2, 2, 4, 8])
+        base = draw.randrange(packet.SLOTS - slots)
+        if draw.random() < 0.2:  # where others have been before
+            base = draw.choice([0, packet.SLOTS - slots])
+        # A worker of its own port each: two copies out of one port would fill its queue sooner.
+        workers = [station(n) for n in draw.sample(range(len(PORTS)), draw.randint(1, len(PORTS)))]
+        return _Lease(
+            job=job,
+            epoch=draw.choice([1, 0x7FFFFFFF, 0xFFFFFFFF, draw.randint(1, 0xFFFFFFFF)]),
+            key=draw.getrandbits(64),
+            base=base,
+            slots=slots,
+            workers=workers,
+            op=draw.choice(list(packet.Op)),
+            first=draw.choice([0, 0xFFFFFFFE, 0x7FFFFFFF, draw.getrandbits(32)]),
+        )
+
+    def values(self) -> bytes:
+        draw = self.draw
+        if draw.random() < 0.1:  # carries into the next lane would show
+            return b"\xff" * (4 * self.lanes)
+        return draw.randbytes(4 * self.lanes)
+
+    def wrap(
+        self, worker: Station, payload: bytes, *, ttl: int = 64, tos: int = 0, fragment: int = 0
+    ) -> bytes:
+        datagram = frames.udp(worker.udp_port, packet.UDP_PORT, payload)
+        inner = frames.ipv4(
+            worker.ip, SWITCH_IP, frames.UDP, datagram, ttl=ttl, tos=tos, fragment=fragment
+        )
+        return frames.ethernet(SWITCH_MAC, worker.mac, frames.ETHERNET_IPV4, inner)
+
+    def add(self, port: int, frame: bytes, what: str) -> None:
+        self.steps.append(Packet(port, frame, what))
+
+    # --- what workers send
+
+    def contribution(self, lease: _Lease, rank: int, position: int, note: str = "") -> None:
+        slot = position % lease.slots
+        lease.touched[slot] = max(position, lease.touched.get(slot, 0))
+        worker = lease.workers[rank]
+        frame = self.wrap(worker, lease.header(position).pack() + self.values())
+        self.add(worker.port, frame, f"job {lease.job} rank {rank} position {position} {note}")
+
+    def round(self, lease: _Lease) -> None:
+        """All ranks send one chunk, with losses and repetitions."""
+        draw = self.draw
+        lease.at += draw.choice([0, 1, 1, 1, 2])
+        position = max(0, lease.at - draw.choice([0, 0, 0, 0, 1, lease.slots]))
+        ranks = [r for r in range(len(lease.workers)) for _ in range(draw.choice([0, 1, 1, 1, 2]))]
+        draw.shuffle(ranks)
+        for rank in ranks:
+            self.contribution(lease, rank, position)
+
+    def near_miss(self, lease: _Lease) -> None:
+        """A contribution with one thing wrong that the program looks at."""
+        draw = self.draw
+        rank = draw.randrange(len(lease.workers))
+        worker = lease.workers[rank]
+        header = lease.header(lease.at + draw.randint(0, 1))
+        tail = self.values()
+        port = worker.port
+        ttl, tos, fragment = 64, 0, 0
+        what = draw.randrange(16)
+        if what == 0:
+            header = header.but(version=draw.choice([0, 2, 255]))
+        elif what == 1:
+            header = header.but(flags=1 << draw.randrange(8))
+        elif what == 2:
+            header = header.but(kind=draw.choice([0, 2, 3, 4, 5, 255]))
+        elif what == 3:
+            header = header.but(op=draw.choice([0, 1, 2, 255]))
+        elif what == 4:
+            header = header.but(job=draw.choice([0, *JOB_NUMBERS, packet.JOBS, 0xFFFF]))
+        elif what == 5:
+            header = header.but(slot=draw.choice([lease.slots, lease.slots + 1, 4095, 0xFFFF]))
+        elif what == 6:
+            header = header.but(epoch=(lease.epoch + draw.choice([-1, 1, 1 << 31])) & 0xFFFFFFFF)
+        elif what == 7:
+            header = header.but(chunk=(header.chunk + draw.choice([-1, 1, 1 << 31])) & 0xFFFFFFFF)
+        elif what == 8:
+            header = header.but(key=header.key ^ 1 << draw.randrange(64))
+        elif what == 9:
+            header = header.but(fingerprint=draw.getrandbits(32))
+        elif what == 10:
+            tail = tail[: draw.randrange(len(tail))]
+        elif what == 11:
+            tail += draw.randbytes(draw.randint(1, 40))
+        elif what == 12:
+            port = draw.choice([p for p in (*PORTS, 5, 0, 510) if p != port])
+        elif what == 13:
+            worker = station(draw.randrange(8))
+        elif what == 14:
+            ttl, tos = draw.choice([0, 1, 255]), draw.getrandbits(8)
+        else:
+            fragment = draw.choice([1, 0x2000, 0x4000, 0x8000, draw.getrandbits(16)])
+        frame = self.wrap(worker, header.pack() + tail, ttl=ttl, tos=tos, fragment=fragment)
+        self.add(port, frame, f"near miss {what}")
+
+    def mutant(self, lease: _Lease) -> None:
+        rank = self.draw.randrange(len(lease.workers))
+        worker = lease.workers[rank]
+        position = lease.at + self.draw.randint(0, 1)
+        good = self.wrap(worker, lease.header(position).pack() + self.values())
+        frame, what = frames.spoil(self.draw, good)
+        self.add(worker.port, frame, f"contribution {what}")
+
+    # --- everybody else
+
+    def other(self) -> None:
+        """Ordinary traffic, sometimes spoilt."""
+        draw = self.draw
+        who = station(draw.randrange(6))
+        port = who.port if draw.random() < 0.9 else draw.choice([0, 5, 9, 510])
+        whom = draw.choice([SWITCH_IP, SECOND_IP, station(draw.randrange(6)).ip])
+        source = who.ip if draw.random() < 0.9 else SWITCH_IP
+        mac = draw.choice([SWITCH_MAC, BROADCAST, station(draw.randrange(6)).mac])
+        kind = draw.randrange(7)
+        payload = draw.randbytes(draw.choice([0, 1, 8, draw.randrange(200)]))
+        if kind == 0:
+            body = frames.arp(draw.choice([1, 1, 2, 9]), who.mac, source, 0, whom)
+            frame = frames.ethernet(mac, who.mac, frames.ETHERNET_ARP, body)
+        elif kind == 1:
+            echo = frames.icmp_echo(payload, draw.choice([8, 8, 8, 0, 3]))
+            inner = frames.ipv4(source, whom, frames.ICMP, echo)
+            frame = frames.ethernet(mac, who.mac, frames.ETHERNET_IPV4, inner)
+        elif kind == 2:
+            datagram = frames.udp(who.udp_port, draw.choice([53, packet.UDP_PORT]), payload)
+            inner = frames.ipv4(source, whom, frames.UDP, datagram)
+            frame = frames.ethernet(mac, who.mac, frames.ETHERNET_IPV4, inner)
+        elif kind == 3:
+            inner = frames.ipv4(source, whom, frames.TCP, draw.randbytes(20) + payload)
+            frame = frames.ethernet(mac, who.mac, frames.ETHERNET_IPV4, inner)
+        elif kind == 4:  # options: never wiresum's
+            datagram = frames.udp(who.udp_port, packet.UDP_PORT, payload)
+            options = draw.randbytes(4 * draw.randint(1, 10))
+            inner = frames.ipv4(source, whom, frames.UDP, datagram, options=options)
+            frame = frames.ethernet(mac, who.mac, frames.ETHERNET_IPV4, inner)
+        elif kind == 5:
+            frame = frames.ethernet(mac, who.mac, draw.choice([0x86DD, 0x8100, 0x88CC]), payload)
+        else:
+            size = draw.choice([1400, 1500, 9000])
+            frame = frames.ethernet(mac, who.mac, 0x86DD, draw.randbytes(size))
+        what = f"other traffic {kind}"
+        if draw.random() < 0.25 and frame:
+            frame, spoilt = frames.spoil(draw, frame)
+            what += f" {spoilt}"
+        self.add(port, frame, what)
+
+    # --- the control plane
+
+    def table_writes(self) -> None:
+        """What a controller does, and what it would not."""
+        draw = self.draw
+        lease = draw.choice(self.leases)
+        rank = draw.randrange(len(lease.workers))
+        key = lease.key_of(rank)
+        mac = {"mac": station(draw.randrange(6)).mac}
+        writes: list[Write]
+        what = draw.randrange(8)
+        if what == 0:  # a restart: all ranks move to the next epoch
+            writes = [Delete("membership", lease.key_of(r)) for r in range(len(lease.workers))]
+            lease.epoch = lease.epoch % 0xFFFFFFFF + 1
+            writes += lease.members()
+            lease.touched.clear()
+        elif what == 1:
+            writes = [Delete("membership", key)]
+        elif what == 2:  # there already, unless it was withdrawn
+            writes = [Insert("membership", key, "member", lease.member(rank))]
+        elif what == 3:
+            writes = [Modify("membership", key, "member", lease.member(rank))]
+        elif what == 4:
+            writes = [Delete("deliver", {"job": lease.job, "worker": rank})]
+        elif what == 5:
+            ports = draw.sample(PORTS, draw.randint(0, len(PORTS)))
+            writes = [Group(lease.group, tuple((p, draw.randint(0, 5)) for p in ports))]
+        elif what == 6:
+            writes = [Insert("l2", mac, "to_port", {"port": draw.choice([*PORTS, 8, 510, 511])})]
+        else:
+            writes = [Modify("l2", mac, "flood"), Delete("l2", mac)]
+        self.steps.append(Writes(tuple(writes)))
+
+    def read_out(self) -> None:
+        """All ranks send each slot's newest chunk again: the replies show what registers hold."""
+        for lease in self.leases:
+            for position in list(lease.touched.values())[:3]:
+                for rank in range(len(lease.workers)):
+                    self.contribution(lease, rank, position, "read-out")
+
+    def make(self) -> list[Step]:
+        draw = self.draw
+        start: list[Write] = []
+        for lease in self.leases:
+            start += lease.members() + lease.delivery()
+        for number in draw.sample(range(6), draw.randint(0, 3)):
+            where = {"port": station(number).port}
+            start.append(Insert("l2", {"mac": station(number).mac}, "to_port", where))
+        self.steps.append(Writes(tuple(start)))
+        for _ in range(draw.randint(4, 16)):
+            lease = draw.choice(self.leases)
+            roll = draw.random()
+            if roll < 0.35:
+                self.round(lease)
+            elif roll < 0.55:
+                self.near_miss(lease)
+            elif roll < 0.70:
+                self.mutant(lease)
+            elif roll < 0.85:
+                self.other()
+            elif roll < 0.92:
+                self.add(draw.choice((*PORTS, 5)), frames.garbage(draw), "garbage")
+            else:
+                self.table_writes()
+        self.read_out()
+        return self.steps
+
+
+def _describe(counter: str, index: int) -> str:
+    if counter == "drops":
+        return packet.DropReason(index).name
+    return packet.Event(index % packet.EVENTS).name
+
+
+def scenario(lanes: int) -> Scenario:
+    """Wiresum's program for ``lanes`` lanes. Raises :class:`wiresum.p4.UnknownProgram`."""
+    program = p4.program(lanes)
+    return Scenario(
+        name=f"wiresum-{lanes}",
+        json=program.json,
+        p4info=program.p4info,
+        setup=_SETUP,
+        probes=tuple(_probe(port) for port in PORTS),
+        sequence=lambda draw: _Traffic(draw, lanes).make(),
+        describe=_describe,
+    )

@@ -12,7 +12,6 @@ import sys
 import time
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wiresum.common.errors import WiresumError
 from wiresum.controller.client import ControllerClient

@@ -1,13 +1,14 @@
 """``wiresum bench switch``: the embedded switch against BMv2, on the same program and links.
 
 Two racks stand side by side, alike but for the switch. Workers with the same engine reduce across
-one and the other in turn; a chunk counts when every worker has its sum. What the embedded switch
-reaches is a lower bound, since the workers share its cores.
+one and the other in turn; a chunk counts when every worker has its sum, and every sum is checked.
+What the embedded switch reaches is a lower bound, since the workers share its cores.
 """
 
 import importlib.util
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -28,11 +29,11 @@ from wiresum.testbed.namespaces import enter
 from wiresum.testbed.options import RackOptions
 from wiresum.testbed.rack import Rack
 
-LABELS = {"soft": "softswitch", "bmv2": "BMv2"}
-ROUND_S = 2.0  # what one measured all-reduce shall take
+OTHERS = {"bmv2": "BMv2", "soft": "softswitch again"}
 FIRST_CHUNKS = 2_000  # of the all-reduce by which its size is found
 MOST_CHUNKS = 1_000_000
 LIMIT_S = 60.0
+SLOTS = 2048  # so that no switch waits for the window
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Measured:
 
     def __init__(self, rack: Rack, stack: ExitStack) -> None:
         self.rack = rack
-        self.session = stack.enter_context(Session(rack.controller, name="bench"))
+        self.session = stack.enter_context(Session(rack.controller, name="bench", slots=SLOTS))
         self._attempt = 0
 
     def seconds(self, chunks: int) -> float:
@@ -94,30 +95,33 @@ class Measured:
 
 
 def bench(
-    against: str, lanes: int, workers: int, repeat: int, json_file: Path | None
+    against: str, lanes: int, workers: int, repeat: int, seconds: float, json_file: Path | None
 ) -> Mapping[str, Rates]:
-    """Measure, print the table, write the JSON; the rates by switch. Raises ``WiresumError``."""
+    """Measure, print the table, write the JSON; the rates by switch.
+
+    Each of ``repeat`` rounds takes about ``seconds`` on each switch. Raises ``WiresumError``.
+    """
     if importlib.util.find_spec("numpy") is None:
         raise RackError("the benchmark checks its sums with numpy: pip install 'wiresum[torch]'")
     console = Console()
-    kinds = ("soft", against)
+    switches = {"softswitch": "soft", OTHERS[against]: against}
     with Interrupts(), ExitStack() as stack:
         racks = {}
-        for kind in kinds:
+        for number, (label, kind) in enumerate(switches.items()):
             options = RackOptions(
-                switch=kind, workers=workers, lanes=lanes, name=f"bench-{kind}"
+                switch=kind, workers=workers, lanes=lanes, name=f"bench{number}-{os.getpid()}"
             ).check()
-            racks[kind] = Measured(stack.enter_context(Rack(options)), stack)
+            racks[label] = Measured(stack.enter_context(Rack(options)), stack)
         sizes = {}
-        for kind, rack in racks.items():
+        for label, rack in racks.items():
             rate = FIRST_CHUNKS / rack.seconds(FIRST_CHUNKS)
-            sizes[kind] = min(MOST_CHUNKS, max(FIRST_CHUNKS, math.ceil(rate * ROUND_S)))
-        rounds: dict[str, list[float]] = {kind: [] for kind in kinds}
+            sizes[label] = min(MOST_CHUNKS, max(FIRST_CHUNKS, math.ceil(rate * seconds)))
+        rounds: dict[str, list[float]] = {label: [] for label in switches}
         for number in range(repeat):
-            for kind, rack in racks.items():
-                rounds[kind].append(sizes[kind] / rack.seconds(sizes[kind]))
+            for label, rack in racks.items():
+                rounds[label].append(sizes[label] / rack.seconds(sizes[label]))
             console.print(f"round {number + 1} of {repeat}", style="dim")
-    rates = {kind: Rates(sizes[kind], rounds[kind]) for kind in kinds}
+    rates = {label: Rates(sizes[label], rounds[label]) for label in switches}
     console.print(_table(rates, lanes, workers))
     if json_file is not None:
         _write(json_file, rates, lanes, workers)
@@ -131,13 +135,13 @@ def _ratios(rates: Mapping[str, Rates]) -> list[float]:
 
 def _table(rates: Mapping[str, Rates], lanes: int, workers: int) -> Table:
     ratios = _ratios(rates)
-    other = LABELS[list(rates)[1]]
+    other = list(rates)[1]
     table = Table(title=f"Chunks per second, {lanes} lanes, {workers} workers, same links")
     for heading in ("switch", "chunks a round", "median", "lowest", "highest"):
         table.add_column(heading, justify="left" if heading == "switch" else "right")
-    for kind, rate in rates.items():
+    for label, rate in rates.items():
         cells = (rate.median, min(rate.rounds), max(rate.rounds))
-        table.add_row(LABELS[kind], f"{rate.chunks:,}", *(f"{cell:,.0f}" for cell in cells))
+        table.add_row(label, f"{rate.chunks:,}", *(f"{cell:,.0f}" for cell in cells))
     table.add_section()
     cells = (statistics.median(ratios), min(ratios), max(ratios))
     table.add_row(f"ratio to {other}", "", *(f"{cell:,.1f} ×" for cell in cells))
@@ -148,7 +152,7 @@ def _write(path: Path, rates: Mapping[str, Rates], lanes: int, workers: int) -> 
     content: dict[str, Any] = {
         "lanes": lanes,
         "workers": workers,
-        "switches": {LABELS[kind]: asdict(rate) for kind, rate in rates.items()},
+        "switches": {label: asdict(rate) for label, rate in rates.items()},
         "ratios": _ratios(rates),
     }
     try:

@@ -18,7 +18,7 @@ COMMANDS = [
     ("run",), ("demo",), ("slots",), ("controller", "serve"), ("switch", "serve"),
     ("switch", "add"), ("switch", "deploy"), ("switch", "list"), ("switch", "remove"),
     ("job", "list"), ("job", "show"), ("testbed", "up"), ("testbed", "down"), ("testbed", "exec"),
-    ("testbed", "train"),
+    ("testbed", "train"), ("bench", "switch"),
 ]  # fmt: skip
 
 
@@ -51,6 +51,7 @@ def test_help_starts_without_torch():
         (("slots", "--controller", "127.0.0.1:1"), "127.0.0.1:1"),
         (("run", "--field", "7", "--", "true"), "--field"),
         (("run",), "no command"),
+        (("bench", "switch", "--against", "abacus"), "abacus"),
         (("switch", "serve", "--port", "1=carrier-pigeon:x"), "carrier-pigeon"),
         (("switch", "serve", "--port", UDP, "--program", "/no/file.json"), "/no/file.json"),
         (("switch", "serve", "--port", UDP, "--lanes", "96"), "96"),

@@ -1,0 +1,23 @@
+"""``wiresum bench switch``: it measures, checks every sum, and leaves nothing behind."""
+
+import json
+
+import pytest
+
+
+@pytest.mark.root
+def test_the_switch_against_another(cli, name, kind, tmp_path):
+    file = tmp_path / "bench.json"
+    done = cli.run(
+        "bench", "switch", "--against", kind, "--repeat", "2", "--seconds", "0.1",
+        "--json", str(file),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = json.loads(file.read_text())
+    first, second = (said["switches"][label] for label in said["switches"])
+    for measured in (first, second):
+        assert measured["chunks"] >= 2000
+        assert all(rate > 0 for rate in measured["rounds"])
+    want = [a / b for a, b in zip(first["rounds"], second["rounds"], strict=True)]
+    assert said["ratios"] == pytest.approx(want)
+    assert "ratio to" in done.stdout

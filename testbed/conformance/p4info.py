@@ -61,6 +61,12 @@ class Schema:
         """The table of this name, or the only one whose name ends in it."""
         return self._find(self._tables, name, "table")
 
+    def kinds(self, table: str) -> dict[str, tuple[str, int]]:
+        """Match kind, in lower case, and width of each key field by name."""
+        name = p4i.MatchField.MatchType.Name
+        fields = self.table(table).match_fields
+        return {f.name: (name(f.match_type).lower(), f.bitwidth) for f in fields}
+
     def _match(self, entry: Any, table: Any, match: Mapping[str, MatchValue]) -> None:
         known = {f.name: f for f in table.match_fields}
         for name, value in match.items():

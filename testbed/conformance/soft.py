@@ -99,25 +99,26 @@ class SoftTarget:
         found: dict[EntryKey, Count] = {}
         for table in self.schema.direct_tables:
             octets = self.schema.counts_bytes[table]
-            kinds = self._kinds(table)
+            kinds = self.schema.kinds(table)
             for entry in self.switch.table_entries(table):
                 match: dict[str, MatchValue] = {}
-                for name, value in entry.match.items():
+                for name, given in entry.match.items():
+                    if given is None:
+                        continue
                     kind, bits = kinds[name]
-                    if value is None or (kind == "range" and value == (0, (1 << bits) - 1)):
-                        continue
-                    if kind in ("lpm", "ternary") and isinstance(value, tuple) and not value[1]:
-                        continue
-                    match[name] = _plain(value)
+                    value = _plain(given)
+                    # p4c writes ternary where the program says optional.
+                    if kind == "optional" and isinstance(value, tuple):
+                        if value[1]:
+                            match[name] = value[0]
+                    elif kind == "range":
+                        if value != (0, (1 << bits) - 1):
+                            match[name] = value
+                    elif not isinstance(value, tuple) or value[1]:
+                        match[name] = value
                 key = (table, tuple(sorted(match.items())), entry.priority)
                 found[key] = Count(entry.counter.packets, entry.counter.bytes if octets else 0)
         return found
-
-    def _kinds(self, table: str) -> dict[str, tuple[str, int]]:
-        for each in self.switch.dataplane.tables():
-            if each["name"] == table:
-                return {name: (kind, bits) for name, kind, bits in each["key"]}
-        return {}
 
     def close(self) -> None:
         """Nothing to end."""

@@ -36,7 +36,7 @@ def reduce(rank: int, workers: int, count: int, attempt: int, limit_s: float) ->
     Raises ``WiresumError``, also for a wrong sum.
     """
     where = environment(os.environ)
-    if where is None:
+    if where is None or where.job is None or where.token is None:
         raise AgentError("this is a part of `wiresum bench`: it is not run by hand")
     with ControllerClient(where.controller) as client:
         job = client.get_job(where.job)

@@ -55,6 +55,7 @@ def build() -> typer.Typer:
     app.command("run", context_settings=host_agent.RUN_SETTINGS)(host_agent.run)
     app.command("demo")(host_agent.demo)
     app.command("slots")(controller.slots)
+    app.command("pcap")(conformance.pcap)
 
     serve = _group("The controller: shares the slots of its switches among jobs.")
     serve.command("serve")(controller.serve)

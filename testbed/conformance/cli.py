@@ -1,5 +1,6 @@
-"""``wiresum testbed conformance``; the root command mounts it."""
+"""``wiresum testbed conformance`` and ``wiresum pcap``; the root command mounts them."""
 
+import json
 import random
 import subprocess
 import sys
@@ -112,3 +113,19 @@ def version() -> str:
     except (OSError, subprocess.SubprocessError) as error:
         raise ConformanceError(f"{BINARY} --version failed: {error}") from error
     return done.stdout.strip()
+
+
+def pcap(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A pcap or pcapng file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Say what wiresum's packets in a capture are (needs scapy: the extra `pcap`)."""
+    from wiresum.testbed.pcap import line, read
+
+    count = [0]
+    found = 0
+    for seen in read(file, count):
+        found += 1
+        print(json.dumps(seen.as_json()) if as_json else line(seen))
+    sys.stdout.flush()
+    print(f"{found} of {count[0]} packets are wiresum's", file=sys.stderr)

@@ -38,6 +38,7 @@ def conformance(
     from wiresum.testbed.conformance.fuzz import fuzz as run
     from wiresum.testbed.conformance.run import Tally, show
     from wiresum.testbed.conformance.soft import SoftTarget
+    from wiresum.testbed.interrupts import Interrupts
 
     if not fuzz:
         raise ConformanceUsageError("say what to compare: wiresum testbed conformance --fuzz")
@@ -57,7 +58,7 @@ def conformance(
             said = time.monotonic()
             print(f"  {tally.sequences} sequences, {tally.frames_in} frames", flush=True)
 
-    with tempfile.TemporaryDirectory(prefix="wiresum-") as scratch:
+    with Interrupts(), tempfile.TemporaryDirectory(prefix="wiresum-") as scratch:
 
         def theirs() -> bmv2.Bmv2Target:
             return bmv2.Bmv2Target(scenario, Path(tempfile.mkdtemp(dir=scratch)))

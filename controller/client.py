@@ -23,7 +23,8 @@ _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     # An http_proxy in the environment is meant for the web, not for the cluster's control plane.
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # Also the limit of one attempt to connect: a busy controller may take its time to greet.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 

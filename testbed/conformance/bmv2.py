@@ -7,6 +7,7 @@ opens a TCP port.
 import contextlib
 import queue
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,8 @@ LIMIT_S = 20.0
 """How long it may take for anything."""
 
 _RETRY_S = 0.2
+_END_S = 1.0
+_PAUSE_S = 0.02
 
 
 class Compiled(Protocol):
@@ -166,24 +169,44 @@ class Bmv2Target:
             ) from error
 
     def _open_data(self, address: str) -> None:
-        request, response = _dataplane_messages()
+        self._request, response = _dataplane_messages()
         channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
         self._closing.append(channel.close)
-        self._request = request
+        self._open_stream = channel.stream_stream(
+            "/p4.bm.DataplaneInterface/PacketStream",
+            request_serializer=self._request.SerializeToString,
+            response_deserializer=response.FromString,
+        )
         self._frames = _Feed()
         self._closing.append(lambda: self._frames.put(None))
-        call = channel.stream_stream(
-            "/p4.bm.DataplaneInterface/PacketStream",
-            request_serializer=request.SerializeToString,
-            response_deserializer=response.FromString,
-        )(iter(self._frames))
-        self._out: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._out: queue.SimpleQueue[Frame | str] = queue.SimpleQueue()
+        self._attach()
+        # It may be listening before it is ready, and then ends the stream at once.
+        deadline = time.monotonic() + LIMIT_S
+        while True:
+            try:
+                self.receive(_RETRY_S)
+            except queue.Empty:
+                return
+            except SwitchGone:
+                if time.monotonic() > deadline or self._child.process.poll() is not None:
+                    raise
+                time.sleep(_PAUSE_S)
+                self._attach()
+
+    def _attach(self) -> None:
+        """Open the stream of frames."""
+        self._frames.put(None)
+        self._frames = _Feed()
+        call = self._open_stream(iter(self._frames))
 
         def receive() -> None:
-            with contextlib.suppress(grpc.RpcError):
+            try:
                 for message in call:
                     self._out.put((message.port, message.packet))
-            self._out.put(None)
+                self._out.put("the stream of frames has ended")
+            except grpc.RpcError:
+                self._out.put(f"the stream of frames has ended: {call.code()}: {call.details()}")
 
         threading.Thread(target=receive, name="bmv2 frames", daemon=True).start()
 
@@ -279,9 +302,18 @@ class Bmv2Target:
     def receive(self, limit_s: float) -> Frame:
         """The next frame that leaves. Raises queue.Empty where none does within the limit."""
         frame = self._out.get(timeout=limit_s)
-        if frame is None:
-            raise SwitchGone(self._child.obituary())
+        if isinstance(frame, str):
+            raise self._gone(frame)
         return frame
+
+    def _gone(self, why: str) -> SwitchGone:
+        """Why it is gone. Where the process ends, its streams end a moment before."""
+        if self._probes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.process.wait(_END_S)
+        if self._child.process.poll() is not None:
+            return SwitchGone(self._child.obituary())
+        return SwitchGone(f"{BINARY}: {why}{self._child.said()}")
 
     def collect(self) -> Leaving:
         """What left because of the frames sent, once all of it has."""
@@ -289,7 +321,7 @@ class Bmv2Target:
         try:
             return self._answers(LIMIT_S)
         except queue.Empty:
-            raise SwitchGone(f"{BINARY} stopped answering{self._child.said()}") from None
+            raise self._gone(f"no probe comes back within {LIMIT_S:g} s") from None
 
     # --- counters
 

@@ -31,8 +31,9 @@ Step = Packet | Writes
 class Scenario:
     """A program, what its tables hold from the start, and what to feed it.
 
-    ``sequence`` makes one sequence from a random generator, and nothing else: a seed and a number
-    name it. Entries that a sequence leaves behind are removed after it; what is in registers stays.
+    ``sequence`` makes one sequence from a random generator and its number in the run, and nothing
+    else: a seed and a number name it. Entries that a sequence leaves behind are removed after it;
+    what is in registers stays.
     ``probes`` leave through every egress thread of BMv2; a program's registers may not depend on
     how many there were. ``copies``: the most frames that one frame sends out of one port.
     """
@@ -42,7 +43,7 @@ class Scenario:
     p4info: Path
     setup: Sequence[Write]
     probes: Sequence[Probe]
-    sequence: Callable[[random.Random], list[Step]]
+    sequence: Callable[[random.Random, int], list[Step]]
     copies: int = 1
     describe: Callable[[str, int], str] = lambda counter, index: str(index)
     """What a cell of an indirect counter stands for."""
@@ -50,4 +51,4 @@ class Scenario:
 
 def steps_of(scenario: Scenario, seed: int, number: int) -> list[Step]:
     """Sequence ``number`` of the run that ``seed`` names."""
-    return scenario.sequence(random.Random(f"{scenario.name} {seed} {number}"))
+    return scenario.sequence(random.Random(f"{scenario.name} {seed} {number}"), number)

@@ -25,6 +25,10 @@ PORTS = (1, 2, 3, 4)
 JOB_NUMBERS = (1, 2, 3, 7, packet.JOBS - 1)
 BROADCAST = 0xFFFF_FFFF_FFFF
 
+_DISORDER = 512
+_EPOCHS_EACH = 32
+_FIRST_EPOCH = 0xFFFFFFFF - 1000 * _EPOCHS_EACH
+
 _SETUP: tuple[Write, ...] = (
     Insert("addresses", {"ip": SWITCH_IP}, "switch_address", {"mac": SWITCH_MAC}),
     Insert("addresses", {"ip": SECOND_IP}, "switch_address", {"mac": SWITCH_MAC + 1}),
@@ -117,8 +121,9 @@ class _Lease:
 class _Traffic:
     """One sequence in the making."""
 
-    def __init__(self, draw: random.Random, lanes: int) -> None:
+    def __init__(self, draw: random.Random, number: int, lanes: int) -> None:
         self.draw = draw
+        self.next_epoch = (_FIRST_EPOCH + _EPOCHS_EACH * number) % 0xFFFFFFFF + 1
         self.lanes = lanes
         self.steps: list[Step] = []
         jobs = draw.sample(JOB_NUMBERS, draw.choice([1, 1, 2, 3]))
@@ -127,14 +132,22 @@ class _Traffic:
     def lease(self, job: int) -> _Lease:
         draw = self.draw
         slots = draw.choice([1, 2, 2, 4, 8])
-        base = draw.randrange(packet.SLOTS - slots)
-        if draw.random() < 0.2:  # where others have been before
-            base = draw.choice([0, packet.SLOTS - slots])
+        # As the controller promises, most epochs are newer than all before (and wrap on the way).
+        # Those that are not have slots of their own: what they leave makes much else stale.
+        if draw.random() < 0.8:
+            epoch = self.next_epoch
+            self.next_epoch = epoch % 0xFFFFFFFF + 1
+            base = draw.randrange(_DISORDER, packet.SLOTS - slots + 1)
+            if draw.random() < 0.2:
+                base = packet.SLOTS - slots
+        else:
+            epoch = draw.choice([1, 0x7FFFFFFF, 0xFFFFFFFF, draw.randint(1, 0xFFFFFFFF)])
+            base = draw.choice([0, draw.randrange(_DISORDER - slots)])
         # A worker of its own port each: two copies out of one port would fill its queue sooner.
         workers = [station(n) for n in draw.sample(range(len(PORTS)), draw.randint(1, len(PORTS)))]
         return _Lease(
             job=job,
-            epoch=draw.choice([1, 0x7FFFFFFF, 0xFFFFFFFF, draw.randint(1, 0xFFFFFFFF)]),
+            epoch=epoch,
             key=draw.getrandbits(64),
             base=base,
             slots=slots,
@@ -288,7 +301,8 @@ class _Traffic:
         what = draw.randrange(8)
         if what == 0:  # a restart: all ranks move to the next epoch
             writes = [Delete("membership", lease.key_of(r)) for r in range(len(lease.workers))]
-            lease.epoch = lease.epoch % 0xFFFFFFFF + 1
+            lease.epoch = self.next_epoch
+            self.next_epoch = lease.epoch % 0xFFFFFFFF + 1
             writes += lease.members()
             lease.touched.clear()
         elif what == 1:
@@ -358,6 +372,6 @@ def scenario(lanes: int) -> Scenario:
         p4info=program.p4info,
         setup=_SETUP,
         probes=tuple(_probe(port) for port in PORTS),
-        sequence=lambda draw: _Traffic(draw, lanes).make(),
+        sequence=lambda draw, number: _Traffic(draw, number, lanes).make(),
         describe=_describe,
     )

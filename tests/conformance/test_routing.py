@@ -186,6 +186,7 @@ def acl(start: Start) -> Target:
     both = {"has_ports": 1}
     accepted(
         switch,
+        Group(21, ((1, 1), (2, 7), (2, 8), (4, 0xFFFF))),
         Insert(
             "rules", {**both, "src": ten, "port": (80, 90)}, "allow", {"class": 7, "group": 21}, 10
         ),

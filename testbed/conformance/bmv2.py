@@ -160,8 +160,13 @@ class Bmv2Target:
         request.election_id.low = 1
         request.config.p4info.CopyFrom(self.schema.info)
         request.config.p4_device_config = program.json.read_bytes()
+        # A stream has no deadline of its own that would spare it once it is answered.
+        overdue = threading.Timer(LIMIT_S, self._stream.cancel)
+        overdue.daemon = True
+        overdue.start()
         try:
             next(self._stream)
+            overdue.cancel()
             self._stub.SetForwardingPipelineConfig(request, timeout=LIMIT_S)
         except grpc.RpcError as error:
             raise ConformanceError(

@@ -1,5 +1,7 @@
 """Errors of the worker's side. Each message is one complete line."""
 
+from typing import Final
+
 from wiresum.common.errors import WiresumError
 
 
@@ -25,3 +27,14 @@ class EngineClosed(EngineError):
 
 class CodecError(EngineError):
     """The codec cannot carry this (no budget left for so many workers, or an unknown dtype)."""
+
+
+_KINDS: Final[dict[str, type[EngineError]]] = {
+    kind.__name__: kind
+    for kind in (CollectiveTimeout, CollectiveMismatch, SwitchUnreachable, EngineClosed, CodecError)
+}
+
+
+def engine_error(kind: str | None, message: str) -> EngineError:
+    """The exception for a failed collective whose kind the engine names as its class."""
+    return _KINDS.get(kind or "", EngineError)(message)

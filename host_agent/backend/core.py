@@ -20,17 +20,6 @@ from wiresum.host_agent.backend.work import SwitchWork
 
 log = logging.getLogger("wiresum")
 
-_KINDS = {
-    kind.__name__: kind
-    for kind in (
-        errors.CollectiveTimeout,
-        errors.CollectiveMismatch,
-        errors.SwitchUnreachable,
-        errors.EngineClosed,
-        errors.CodecError,
-    )
-}
-
 IN_CALLBACK = (
     "it is issued from a future's callback, and callbacks run in another order on every rank"
 )
@@ -142,8 +131,7 @@ class Core:
                 self.link.check()
         except WiresumError as gone:
             return gone
-        kind = _KINDS.get(finished.kind or "", errors.EngineError)
-        return kind(finished.error or "the all-reduce failed")
+        return errors.engine_error(finished.kind, finished.error or "the all-reduce failed")
 
     def _late(self, seconds: float) -> WiresumError:
         name = self.link.describe().get("switch", "the switch") if self.link else "the switch"

@@ -1,14 +1,43 @@
-// Ordinary frames: to the port of a known station, else to all other ports.
+// Ordinary frames: to the port of a known station, else to all other ports. What
+// could make a host take somebody else for the switch, or for another host, goes
+// nowhere: the hosts' own stacks believe any source address and any ARP.
 #ifndef WIRESUM_FORWARD
 #define WIRESUM_FORWARD
 
+#include "counters.p4"
 #include "headers.p4"
 
 control Forward(
     inout headers_t hdr,
     inout metadata_t meta,
-    inout standard_metadata_t standard_metadata)
+    inout standard_metadata_t standard_metadata,
+    in ip_t sender,
+    inout bit<32> drop_reason,
+    inout bool dropped)
 {
+    action refuse(bit<32> reason) {
+        drop_reason = reason;
+        dropped = true;
+    }
+
+    @name(".behind")
+    action behind(bit<9> port) {
+        if (standard_metadata.ingress_port != port) {
+            drop_reason = DropReason.SPOOFED_SOURCE;
+            dropped = true;
+        }
+    }
+
+    // The one port that a host's address may come from. A host that is not listed
+    // may be anywhere.
+    @name(".hosts")
+    table hosts {
+        key = { sender: exact @name("ip"); }
+        actions = { behind; @defaultonly NoAction; }
+        const default_action = NoAction();
+        size = 8192;
+    }
+
     @name(".to_port")
     action to_port(bit<9> port) {
         standard_metadata.egress_spec = port;
@@ -29,7 +58,24 @@ control Forward(
     }
 
     apply {
-        l2.apply();
+        if (hdr.ethernet.type == ETHERTYPE_VLAN || hdr.ethernet.type == ETHERTYPE_PROVIDER_VLAN) {
+            // Linux takes VLAN 0 for no VLAN at all: what is behind the tag would
+            // reach a host's stack without having been looked at here.
+            refuse(DropReason.TAGGED);
+        } else if ((hdr.ethernet.dst & LINK_LOCAL_MASK) == LINK_LOCAL_MACS) {
+            refuse(DropReason.LINK_LOCAL);
+        } else {
+            if (hdr.arp.isValid() || hdr.ipv4.isValid()) {
+                hosts.apply();
+            }
+            if (!dropped) {
+                l2.apply();
+                if (!meta.flooded
+                        && standard_metadata.egress_spec == standard_metadata.ingress_port) {
+                    refuse(DropReason.SAME_PORT);
+                }
+            }
+        }
     }
 }
 

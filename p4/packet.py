@@ -7,7 +7,7 @@ VERSION = 1
 SLOTS = 4096
 JOBS = 1024
 EVENTS = 8
-DROP_REASONS = 13
+DROP_REASONS = 15
 FLOOD_GROUP = 1
 JOB_GROUPS = 256
 ETHERNET_BYTES = 14
@@ -53,7 +53,7 @@ class DropReason(IntEnum):
 
     TRUNCATED = 0  # the frame ends in the middle of a header
     BAD_CHECKSUM = 1  # IPv4 header checksum
-    SPOOFED_SOURCE = 2  # claims to come from the switch itself
+    SPOOFED_SOURCE = 2  # claims to come from the switch, or from a host behind another port
     LOCAL_UNSERVED = 3  # to the switch's address, but nothing that it answers
     WRONG_VERSION = 4  # another version of the packet format, or reserved bits set
     FORGED_REPLY = 5  # RESULT, WAIT, MISMATCH or an unknown kind from a host port
@@ -64,6 +64,8 @@ class DropReason(IntEnum):
     STALE = 10  # older than what the slot holds
     SAME_PORT = 11  # would leave through the port that it came from
     UNDELIVERABLE = 12  # a reply to a worker whose address is not known
+    TAGGED = 13  # a VLAN tag, behind which anything could hide
+    LINK_LOCAL = 14  # to an address that no bridge may forward (IEEE 802.1D, table 7-10)
 
 
 class Event(IntEnum):

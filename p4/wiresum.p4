@@ -91,11 +91,8 @@ control SwitchIngress(
                     // Only a switch makes replies, and no switch is behind a host port.
                     refuse(DropReason.FORGED_REPLY);
                 } else if (!meta.local) {
-                    forward.apply(hdr, meta, standard_metadata);
-                    if (!meta.flooded
-                            && standard_metadata.egress_spec == standard_metadata.ingress_port) {
-                        refuse(DropReason.SAME_PORT);
-                    }
+                    forward.apply(
+                        hdr, meta, standard_metadata, sender, drop_reason, dropped);
                 } else if (hdr.wiresum.isValid()) {
                     aggregate.apply(hdr, meta, standard_metadata, drop_reason, dropped);
                 } else if (hdr.arp.isValid() && hdr.arp.oper == ARP_REQUEST) {

@@ -7,12 +7,14 @@ import pytest
 from support.frames import (
     SWITCH_IP,
     SWITCH_MAC,
+    Host,
     ethernet,
     frame,
     host,
     ipv4,
     ones_complement_sum,
 )  # fmt: skip
+from support.targets import install_hosts
 from wiresum.p4.packet import DropReason
 
 BROADCAST = b"\xff" * 6
@@ -99,3 +101,61 @@ def test_ip_options_and_fragments_are_ordinary(switch):
     header[10:12] = struct.pack("!H", ones_complement_sum(bytes(header)))
     data = plain[:14] + bytes(header) + plain[34:]
     assert sorted(switch.inject(1, data)) == [(port, data) for port in (2, 3, 4)]
+
+
+@pytest.mark.parametrize("tags", ["81000000", "81000005", "88a80000", "88a8000581000000"])
+def test_tagged_frames_go_nowhere(switch, tags):
+    """Linux takes VLAN 0 for no VLAN: what is behind the tag would not have been looked at."""
+    before = switch.counter("drops", DropReason.TAGGED)
+    liar = Host(2, host(2).mac, SWITCH_IP, 22355)
+    plain = frame(liar, bytes(64), dst_ip=host(1).ip, dst_mac=host(1).mac, dst_port=40001)
+    for data in (plain, arp(2, liar, host(1).ip), frame(host(2), bytes(64))):
+        assert switch.inject(2, data[:12] + bytes.fromhex(tags) + data[12:]) == []
+    assert switch.counter("drops", DropReason.TAGGED) == before + 3
+
+
+@pytest.mark.parametrize("last", [0, 1, 2, 14, 15])
+def test_what_no_bridge_may_forward(switch, last):
+    before = switch.counter("drops", DropReason.LINK_LOCAL)
+    data = ethernet(bytes.fromhex("0180c20000") + bytes([last]), host(2).mac, 0x8808, bytes(46))
+    assert switch.inject(2, data) == []
+    assert switch.counter("drops", DropReason.LINK_LOCAL) == before + 1
+
+
+def test_other_multicast_addresses_are_flooded(switch):
+    for address in ("0180c2000010", "01005e0000fb"):
+        data = ethernet(bytes.fromhex(address), host(2).mac, 0x1234, bytes(46))
+        assert sorted(switch.inject(2, data)) == [(port, data) for port in (1, 3, 4)]
+
+
+@pytest.fixture
+def bound(switch):
+    """Hosts 1 and 2 may speak from their own ports only."""
+    install_hosts(switch, [host(1), host(2)])
+    yield
+    for number in (1, 2):
+        switch.remove("hosts", {"ip": int.from_bytes(host(number).ip)})
+
+
+def test_a_hosts_address_cannot_be_borrowed_from_another_port(switch, bound):
+    before = switch.counter("drops", DropReason.SPOOFED_SOURCE)
+    liar = Host(3, host(3).mac, host(1).ip, 40001)
+    for data in (
+        frame(liar, bytes(64), dst_ip=host(2).ip, dst_mac=host(2).mac, dst_port=80),
+        arp(1, liar, host(2).ip),
+        arp(2, liar, host(2).ip),
+        arp(2, liar, liar.ip),
+    ):
+        assert switch.inject(3, data) == []
+    assert switch.counter("drops", DropReason.SPOOFED_SOURCE) == before + 4
+
+
+def test_hosts_speak_from_their_own_port_and_others_from_any(switch, bound):
+    known = frame(host(1), bytes(64), dst_ip=host(2).ip, dst_mac=host(2).mac, dst_port=80)
+    assert sorted(switch.inject(1, known)) == [(port, known) for port in (2, 3, 4)]
+    question = arp(1, host(1), host(2).ip)
+    assert sorted(switch.inject(1, question)) == [(port, question) for port in (2, 3, 4)]
+    for port in (2, 3):  # nobody has said where host 3 is
+        other = frame(host(3), bytes(64), dst_ip=host(2).ip, dst_mac=host(2).mac, dst_port=80)
+        others = [number for number in (1, 2, 3, 4) if number != port]
+        assert sorted(switch.inject(port, other)) == [(number, other) for number in others]

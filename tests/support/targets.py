@@ -1,5 +1,6 @@
 """A switch under test: frames in, frames and state out, whichever switch it is."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -96,3 +97,9 @@ def install_switch(switch: Target, ports: list[int]) -> None:
     switch.insert("addresses", {"ip": ip}, "switch_address", {"mac": int.from_bytes(SWITCH_MAC)})
     switch.insert("own_source", {"ip": ip}, "spoofed_source", {})
     switch.group(packet.FLOOD_GROUP, [(port, port) for port in ports])
+
+
+def install_hosts(switch: Target, hosts: Iterable[Host]) -> None:
+    """Program the port that each of these hosts' addresses may come from."""
+    for place in hosts:
+        switch.insert("hosts", {"ip": int.from_bytes(place.ip)}, "behind", {"port": place.port})

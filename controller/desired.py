@@ -5,12 +5,13 @@ Table, action and field names are those of the switch program's P4Info (see p4/)
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from wiresum.controller.model import Job, JobState, Switch
 from wiresum.p4 import packet
 
 MEMBERSHIP = "membership"
-TABLES = ("addresses", "own_source", MEMBERSHIP, "l2", "deliver")
+TABLES = ("addresses", "own_source", MEMBERSHIP, "hosts", "l2", "deliver")
 """The tables that the controller owns: what it did not ask for is removed from them."""
 
 Fields = tuple[tuple[str, int], ...]
@@ -67,12 +68,23 @@ def desired(switch: Switch, jobs: Iterable[Job]) -> Tables:
     entries = {Key("addresses", fields(ip=ip)): Action("switch_address", fields(mac=switch.mac))}
     if not switch.shared_address:
         entries[Key("own_source", fields(ip=ip))] = Action("spoofed_source", ())
+        for host in switch.hosts:
+            if host.network.prefixlen == 32:
+                entries.update([_behind(host.network.network_address, host.port)])
     groups = {packet.FLOOD_GROUP: frozenset(Replica(port, 0) for port in switch.ports)}
     for job in jobs:
         if job.state is JobState.READY:
             groups[group_of(job.lease.number)] = _group(job)
             entries.update(_entries(switch, job))
     return Tables(entries, groups)
+
+
+def _behind(ip: IPv4Address, port: int) -> tuple[Key, Action]:
+    """The one port that frames of this address may come from.
+
+    The port is the operator's word (``--host``), never the worker's.
+    """
+    return Key("hosts", fields(ip=int(ip))), Action("behind", fields(port=port))
 
 
 def _group(job: Job) -> frozenset[Replica]:
@@ -114,5 +126,7 @@ def _entries(switch: Switch, job: Job) -> Iterable[tuple[Key, Action]]:
                 fields(mac=member.mac, ip=int(member.ip), udp_port=member.udp_port),
             ),
         )
+        if not switch.shared_address:
+            yield _behind(member.ip, member.port)
         if member.mac != switch.mac:
             yield Key("l2", fields(mac=member.mac)), Action("to_port", fields(port=member.port))

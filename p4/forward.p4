@@ -35,7 +35,8 @@ control Forward(
         key = { sender: exact @name("ip"); }
         actions = { behind; @defaultonly NoAction; }
         const default_action = NoAction();
-        size = 8192;
+        // Every address that the operator has listed, and every worker's.
+        size = 16384;
     }
 
     @name(".to_port")

@@ -24,6 +24,7 @@ SECOND_IP = 0x0A00_00FD
 PORTS = (1, 2, 3, 4)
 JOB_NUMBERS = (1, 2, 3, 7, packet.JOBS - 1)
 BROADCAST = 0xFFFF_FFFF_FFFF
+LINK_LOCAL = 0x0180_C200_0001
 
 _DISORDER = 512
 _EPOCHS_EACH = 32
@@ -255,7 +256,7 @@ class _Traffic:
         port = who.port if draw.random() < 0.9 else draw.choice([0, 5, 9, 510])
         whom = draw.choice([SWITCH_IP, SECOND_IP, station(draw.randrange(6)).ip])
         source = who.ip if draw.random() < 0.9 else SWITCH_IP
-        mac = draw.choice([SWITCH_MAC, BROADCAST, station(draw.randrange(6)).mac])
+        mac = draw.choice([SWITCH_MAC, BROADCAST, LINK_LOCAL, station(draw.randrange(6)).mac])
         kind = draw.randrange(7)
         payload = draw.randbytes(draw.choice([0, 1, 8, draw.randrange(200)]))
         if kind == 0:
@@ -278,7 +279,9 @@ class _Traffic:
             inner = frames.ipv4(source, whom, frames.UDP, datagram, options=options)
             frame = frames.ethernet(mac, who.mac, frames.ETHERNET_IPV4, inner)
         elif kind == 5:
-            frame = frames.ethernet(mac, who.mac, draw.choice([0x86DD, 0x8100, 0x88CC]), payload)
+            frame = frames.ethernet(
+                mac, who.mac, draw.choice([0x86DD, 0x8100, 0x88A8, 0x88CC]), payload
+            )
         else:
             size = draw.choice([1400, 1500, 9000])
             frame = frames.ethernet(mac, who.mac, 0x86DD, draw.randbytes(size))
@@ -297,8 +300,9 @@ class _Traffic:
         rank = draw.randrange(len(lease.workers))
         key = lease.key_of(rank)
         mac = {"mac": station(draw.randrange(6)).mac}
+        ip = {"ip": station(draw.randrange(6)).ip}
         writes: list[Write]
-        what = draw.randrange(8)
+        what = draw.randrange(10)
         if what == 0:  # a restart: all ranks move to the next epoch
             writes = [Delete("membership", lease.key_of(r)) for r in range(len(lease.workers))]
             lease.epoch = self.next_epoch
@@ -318,8 +322,13 @@ class _Traffic:
             writes = [Group(lease.group, tuple((p, draw.randint(0, 5)) for p in ports))]
         elif what == 6:
             writes = [Insert("l2", mac, "to_port", {"port": draw.choice([*PORTS, 8, 510, 511])})]
-        else:
+        elif what == 7:
             writes = [Modify("l2", mac, "flood"), Delete("l2", mac)]
+        elif what == 8:  # a host has moved, or was not known
+            where = {"port": draw.choice(PORTS)}
+            writes = [Modify("hosts", ip, "behind", where), Insert("hosts", ip, "behind", where)]
+        else:
+            writes = [Delete("hosts", ip)]
         self.steps.append(Writes(tuple(writes)))
 
     def read_out(self) -> None:
@@ -337,6 +346,7 @@ class _Traffic:
         for number in draw.sample(range(6), draw.randint(0, 3)):
             where = {"port": station(number).port}
             start.append(Insert("l2", {"mac": station(number).mac}, "to_port", where))
+            start.append(Insert("hosts", {"ip": station(number).ip}, "behind", where))
         self.steps.append(Writes(tuple(start)))
         for _ in range(draw.randint(4, 16)):
             lease = draw.choice(self.leases)

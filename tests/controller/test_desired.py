@@ -59,6 +59,7 @@ def test_an_idle_switch_has_its_address_and_floods() -> None:
     assert tables.entries == {
         Key("addresses", fields(ip=ip)): Action("switch_address", fields(mac=SWITCH.mac)),
         Key("own_source", fields(ip=ip)): Action("spoofed_source", ()),
+        Key("hosts", fields(ip=int(IPv4Address("10.0.2.7")))): Action("behind", fields(port=5)),
     }
     assert tables.groups == {1: frozenset({Replica(3, 0), Replica(4, 0), Replica(5, 0)})}
 
@@ -69,7 +70,11 @@ def test_a_ready_job_has_entries_for_each_worker() -> None:
     counts: dict[str, int] = {}
     for key in tables.entries:
         counts[key.table] = counts.get(key.table, 0) + 1
-    assert counts == {"addresses": 1, "own_source": 1, "l2": 2, "deliver": 2, MEMBERSHIP: 2}
+    assert counts == {
+        "addresses": 1, "own_source": 1, "hosts": 3, "l2": 2, "deliver": 2, MEMBERSHIP: 2,
+    }  # fmt: skip
+    worker = Key("hosts", fields(ip=int(job().members[1].ip)))
+    assert tables.entries[worker] == Action("behind", fields(port=4))
     member = next(
         action
         for key, action in tables.entries.items()

@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from wiresum.common import logs
 from wiresum.common.errors import WiresumError
 from wiresum.softswitch.cli import serve
 
@@ -15,7 +16,7 @@ def main() -> None:
     try:
         app()
     except WiresumError as error:
-        print(f"wiresum: {error}", file=sys.stderr)
+        print(logs.last_words(error), file=sys.stderr)
         sys.exit(error.exit_code)
 
 

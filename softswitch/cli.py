@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from wiresum import p4
+from wiresum.common import logs
 from wiresum.common.errors import WiresumError
 
 
@@ -55,6 +56,17 @@ def serve(
     exit_with_parent: Annotated[
         bool, typer.Option("--exit-with-parent", help="End when the starting process ends.")
     ] = False,
+    metrics: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Serve Prometheus metrics there (port 0: any)."),
+    ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="text|json",
+            help="How to log to stderr.  [default: WIRESUM_LOG_FORMAT, or text]",
+        ),
+    ] = None,
 ) -> None:
     """Run the embedded switch until SIGTERM or SIGINT.
 
@@ -82,5 +94,7 @@ def serve(
             device_id=device_id,
             cpu_port=cpu_port,
             exit_with_parent=exit_with_parent,
+            metrics=metrics,
+            log_format=logs.log_format(log_format),
         )
     )

@@ -15,10 +15,12 @@ from finsy.proto import p4r
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
+from wiresum.common import logs
 from wiresum.common.errors import WiresumError
 from wiresum.softswitch import _softswitch
 from wiresum.softswitch.compiler import load_program
 from wiresum.softswitch.control import NativeControl
+from wiresum.softswitch.metrics import SwitchReader, serve_metrics
 from wiresum.softswitch.p4runtime.device import Device
 from wiresum.softswitch.p4runtime.server import P4RuntimeServer
 from wiresum.softswitch.p4runtime.service import P4RuntimeService
@@ -48,6 +50,8 @@ class ServeOptions:
     device_id: int = 0
     cpu_port: int | None = None
     exit_with_parent: bool = False
+    metrics: str | None = None
+    log_format: str = "text"
 
 
 class EmbeddedSwitch:
@@ -59,6 +63,8 @@ class EmbeddedSwitch:
     def __init__(self, ports: SwitchPorts, cpu_port: int | None) -> None:
         self._ports = ports
         self._cpu_port = cpu_port
+        self.dataplane: _softswitch.Dataplane | None = None
+        """The running program."""
 
     def prepare(self, device_config: bytes) -> object:
         """Compile a BMv2 JSON, if that has not been done before, and load it."""
@@ -70,6 +76,7 @@ class EmbeddedSwitch:
         # VERIFY_AND_SAVE prepares long before: the state is new only if it is made new here.
         prepared.reset()
         self._ports.native.set_dataplane(prepared)
+        self.dataplane = prepared
         return NativeControl(prepared)
 
     def packet_out(self, frame: bytes) -> None:
@@ -114,9 +121,11 @@ async def serve(options: ServeOptions, ready: Callable[[dict[str, Any]], None]) 
         watch_parent(loop, stop.set)
     config = None if options.program is None else read_config(options.program, options.p4info)
     ports = SwitchPorts(options.ports, options.cpu_port)
-    device = Device(options.device_id, EmbeddedSwitch(ports, options.cpu_port))
+    switch = EmbeddedSwitch(ports, options.cpu_port)
+    device = Device(options.device_id, switch)
     service = P4RuntimeService(device)
     server = P4RuntimeServer(service)
+    metrics = None
     stopped = asyncio.ensure_future(stop.wait())
     loop.add_signal_handler(signal.SIGUSR1, lambda: log.info("%s", json.dumps(ports.stats())))
     try:
@@ -134,18 +143,25 @@ async def serve(options: ServeOptions, ready: Callable[[dict[str, Any]], None]) 
         address = await server.start(options.p4runtime)
         loop.add_reader(ports.native.controller_fd(), _packet_ins, ports, service)
         ports.native.start()
-        if not stop.is_set():
-            ready(
-                {
-                    "p4runtime": address,
-                    "device_id": options.device_id,
-                    "ports": {str(n): where for n, where in ports.addresses.items()},
-                }
+        facts: dict[str, Any] = {
+            "p4runtime": address,
+            "device_id": options.device_id,
+            "ports": {str(n): where for n, where in ports.addresses.items()},
+        }
+        if options.metrics is not None:
+            reader = SwitchReader(
+                ports, device, lambda: switch.dataplane, service.controllers, address
             )
+            metrics = serve_metrics(options.metrics, reader)
+            facts["metrics"] = str(metrics.address)
+        if not stop.is_set():
+            ready(facts)
         await stopped
         log.info("%s", json.dumps(ports.stats()))
     finally:
         stopped.cancel()
+        if metrics is not None:
+            metrics.close()
         loop.remove_reader(ports.native.controller_fd())
         await server.stop()
         ports.native.stop()
@@ -160,9 +176,7 @@ def _packet_ins(ports: SwitchPorts, service: P4RuntimeService) -> None:
 
 def run(options: ServeOptions) -> None:
     """Serve, with one line of JSON on stdout once it works and the log on stderr."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s"
-    )
+    logs.configure(options.log_format, level=logging.INFO, text="%(asctime)s %(name)s: %(message)s")
 
     def ready(facts: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(facts) + os.linesep)

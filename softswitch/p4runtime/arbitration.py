@@ -50,6 +50,11 @@ class Arbiter:
         candidates = [c for c in self._controllers if c.election_id is not None]
         return max(candidates, key=lambda c: c.election_id or 0, default=None)
 
+    @property
+    def standing(self) -> tuple[int, bool]:
+        """How many controllers are live, and whether one of them is primary."""
+        return len(self._controllers), self.primary is not None
+
     def is_primary(
         self, message: p4r.WriteRequest | p4r.SetForwardingPipelineConfigRequest
     ) -> bool:

@@ -53,6 +53,14 @@ class Device:
         """What the running program's P4Info names."""
         return None if self._pipeline is None else self._pipeline.schema
 
+    @property
+    def program(self) -> tuple[str, str] | None:
+        """Name and version of the running program, as its P4Info says; None without one."""
+        if self._pipeline is None:
+            return None
+        info = self._pipeline.config.p4info.pkg_info
+        return info.name, info.version
+
     # -- Set -----------------------------------------------------------------------------------
 
     async def prepare(self, config: p4r.ForwardingPipelineConfig) -> _Prepared:

@@ -38,6 +38,10 @@ class P4RuntimeService(p4r_grpc.P4RuntimeServicer):
         self._arbiter = Arbiter(device.device_id)
         self._config_lock = asyncio.Lock()
 
+    def controllers(self) -> tuple[int, bool]:
+        """How many controllers are connected, and whether one of them is in charge."""
+        return self._arbiter.standing
+
     # -- checks --------------------------------------------------------------------------------
 
     def _check_device(self, device_id: int) -> None:

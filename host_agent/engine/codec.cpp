@@ -153,16 +153,22 @@ void Codec::decode(Dtype dtype, const std::uint8_t* lanes, std::size_t n, std::u
                    bool average, void* out) const {
   const Kernels& table = kernels();
   const Magnitude m = magnitude_of(code);
-  DequantizeParams params;
+  DequantizeParams params{};
   params.offset = static_cast<std::uint32_t>(workers_ * level_);  // nL <= 2^31 - 1
   // One step of q is 2^(e-b), or M / L in the narrow fields; an nth of it for the average.
   const double share = average ? static_cast<double>(workers_) : 1.0;
   if (field_ == Field::F32) {
     params.scale = std::ldexp(1.0, m.exponent - level_exponent_) / share;
-    params.exact = !average || std::has_single_bit(workers_);
+    const bool power_of_two = !average || std::has_single_bit(workers_);
+    params.in_float = power_of_two && params.scale >= 0x1p-126;  // no result is denormal
+    params.high = params.in_float ? static_cast<float>(params.scale) : 0.0f;
   } else {
     params.scale = static_cast<double>(std::bit_cast<float>(code)) / (level_ * share);
-    params.exact = false;
+    params.in_float = params.scale >= 0x1p-80;  // nor are any of the small parts
+    // Towards zero, so that the product with `high` never overflows where the sum does not.
+    params.high = std::bit_cast<float>(
+        std::bit_cast<std::uint32_t>(static_cast<float>(params.scale)) & 0xffff0000u);
+    params.low = static_cast<float>(params.scale - static_cast<double>(params.high));
   }
 
   const std::size_t per_lane = fields_per_lane(field_);

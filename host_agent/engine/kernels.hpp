@@ -22,11 +22,18 @@ struct QuantizeParams {
   std::uint32_t offset;
 };
 
-// u -> x: (u - offset) * scale, the quotient that `scale` stands for rounded once to float.
+// u -> x: (u - offset) * scale.
 struct DequantizeParams {
-  double scale;
-  bool exact;  // every product is exact in double, since the scale is a power of two
   std::uint32_t offset;
+  double scale;
+  // Products in single precision, twice as many at a time. 32-bit fields: where the scale is a
+  // power of two, `high`, so that the product is as exact as in double. Narrow fields: `high` is
+  // the scale's first 8 bits, whose product with a sum of at most 16 bits is exact, and `low` the
+  // rest, whose product is off by 2^-32 of the whole: what can be said in a float comes out
+  // exactly, all else as the nearest float but for the closest calls, as one of two neighbours.
+  bool in_float;
+  float high;
+  float low;
 };
 
 struct Kernels {

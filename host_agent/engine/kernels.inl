@@ -21,14 +21,10 @@ namespace {
 #include "half.inl"
 #include "lanes.inl"
 
-// Round to nearest even, as an integer. Without SSE4.1 there is no instruction for it: adding and
-// taking away 2^23 rounds what is smaller, and from 2^23 on a float is an integer already.
+// Round to nearest even, as an integer.
 inline std::int32_t round_to_int(float value) {
-#if defined(__x86_64__) && !defined(__SSE4_1__)
-  const float magic = as_float(0x4b000000u | (as_bits(value) & 0x80000000u));
-  const float rounded = (value + magic) - magic;
-  const bool is_integer = (as_bits(value) & 0x7fffffffu) >= 0x4b000000u;
-  return static_cast<std::int32_t>(is_integer ? value : rounded);
+#if defined(__GNUC__) && !defined(__clang__)
+  return __builtin_irintf(value);
 #else
   return static_cast<std::int32_t>(__builtin_rintf(value));
 #endif
@@ -118,38 +114,52 @@ void store_bfloat16(const float* in, std::size_t n, void* out) {
   }
 }
 
-template <int kBits>
-void quantize(const float* in, std::size_t n, const QuantizeParams& params, std::uint8_t* lanes) {
+// Adding 1.5 * 2^23 to a float of less than 2^22 rounds it to nearest even, and leaves the integer
+// in the low bits: no conversion, in any instruction set.
+constexpr float kRounder = 12582912.0f;
+constexpr std::uint32_t kRounderBits = 0x4b400000u;
+
+// kCount: n where it is known when this is compiled, or 0.
+template <int kBits, std::size_t kCount>
+inline void quantize_run(const float* in, std::size_t count, const QuantizeParams& params,
+                         std::uint8_t* lanes) {
+  using Field = typename FieldType<kBits>::type;
+  const std::size_t n = kCount == 0 ? count : kCount;
   const float a = params.a;
   const float b = params.b;
   const float high = params.limit;
   const float low = -params.limit;
   const std::uint32_t offset = params.offset;
-  alignas(64) std::uint32_t fields[kMaxRun];
+  alignas(64) Field fields[kMaxRun];
   for (std::size_t i = 0; i < n; ++i) {
     float y = (in[i] * a) * b;
     // A tensor written to while it is being reduced must not wrap either: NaN becomes `high`.
     y = y < high ? y : high;
     y = y > low ? y : low;
-    fields[i] = static_cast<std::uint32_t>(round_to_int(y)) + offset;
+    if constexpr (kBits == 32) {
+      fields[i] = static_cast<std::uint32_t>(round_to_int(y)) + offset;
+    } else {
+      fields[i] = static_cast<Field>(as_bits(y + kRounder) + (offset - kRounderBits));
+    }
   }
-  pack<kBits>(fields, n, lanes);
+  pack(fields, n, lanes);
 }
 
 template <int kBits>
-void dequantize(const std::uint8_t* lanes, std::size_t n, const DequantizeParams& params,
-                float* out) {
-  alignas(64) std::uint32_t fields[kMaxRun];
-  unpack<kBits>(lanes, n, fields);
+void quantize(const float* in, std::size_t n, const QuantizeParams& params, std::uint8_t* lanes) {
+  if (n == kMaxRun) {
+    quantize_run<kBits, kMaxRun>(in, n, params, lanes);
+  } else {
+    quantize_run<kBits, 0>(in, n, params, lanes);
+  }
+}
+
+// The quotient that `scale` stands for, rounded once to float.
+template <typename Field>
+inline void dequantize_exactly(const Field* fields, std::size_t n, const DequantizeParams& params,
+                               float* out) {
   const std::uint32_t offset = params.offset;
   const double scale = params.scale;
-  if (params.exact) {
-    for (std::size_t i = 0; i < n; ++i) {
-      const auto sum = static_cast<std::int32_t>(fields[i] - offset);
-      out[i] = static_cast<float>(static_cast<double>(sum) * scale);
-    }
-    return;
-  }
   // The true quotient sum * M / D has small integers (sum, M's mantissa, D) in it: unless it is
   // exactly half way between two floats, it is further than 2^-47 of itself from there. The product
   // is off by at most 2^-52: rounding it to 48 bits first (Dekker's splitting) puts it on the half
@@ -160,6 +170,33 @@ void dequantize(const std::uint8_t* lanes, std::size_t n, const DequantizeParams
     const double spread = product * 33.0;
     out[i] = static_cast<float>(spread - (spread - product));
   }
+}
+
+// kCount: n where it is known when this is compiled, or 0.
+template <int kBits, std::size_t kCount>
+inline void dequantize_run(const std::uint8_t* lanes, std::size_t count,
+                           const DequantizeParams& params, float* out) {
+  const std::size_t n = kCount == 0 ? count : kCount;
+  alignas(64) typename FieldType<kBits>::type fields[kMaxRun];
+  unpack(lanes, n, fields);
+  if (!params.in_float) return dequantize_exactly(fields, n, params, out);
+  const float high = params.high;
+  const float low = params.low;
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto sum = static_cast<float>(static_cast<std::int32_t>(fields[i] - params.offset));
+    if constexpr (kBits == 32) {
+      out[i] = sum * high;
+    } else {
+      out[i] = sum * high + sum * low;
+    }
+  }
+}
+
+template <int kBits>
+void dequantize(const std::uint8_t* lanes, std::size_t n, const DequantizeParams& params,
+                float* out) {
+  if (n == kMaxRun) return dequantize_run<kBits, kMaxRun>(lanes, n, params, out);
+  dequantize_run<kBits, 0>(lanes, n, params, out);
 }
 
 }  // namespace

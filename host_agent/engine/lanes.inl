@@ -1,72 +1,78 @@
-// Fields into big-endian lanes and back. Element j of a lane is at bits [jF, (j+1)F).
-// Included by kernels.inl only, once per instruction set, in that file's unnamed namespace.
+// Fields into big-endian lanes and back. Element j of a lane is at bits [jF, (j+1)F): where memory
+// is little-endian, a run of fields lies in memory just as its lanes do, but for the order of the
+// bytes in each lane. Included by kernels.inl only, once per instruction set, in its unnamed
+// namespace.
 
-inline std::uint32_t big_endian(std::uint32_t value) {
-  if constexpr (std::endian::native == std::endian::little) return __builtin_bswap32(value);
-  return value;
-}
+template <int kBits>
+struct FieldType;
+template <>
+struct FieldType<32> {
+  using type = std::uint32_t;
+};
+template <>
+struct FieldType<16> {
+  using type = std::uint16_t;
+};
+template <>
+struct FieldType<8> {
+  using type = std::uint8_t;
+};
 
-// Host order to big-endian or back; n words. Spelled as a byte shuffle, because compilers turn a
-// loop of bswap into one scalar bswap per word.
-void swap_words(const std::uint8_t* in, std::size_t n, std::uint8_t* out) {
-  std::size_t i = 0;
+#if defined(__AVX512BW__)
+constexpr std::size_t kShuffleBytes = 64;
+#else
+constexpr std::size_t kShuffleBytes = 32;
+#endif
+
+// Turns the bytes of each 32-bit word round; n words. Spelled as a byte shuffle, because compilers
+// turn a loop of bswap into one scalar bswap per word.
+inline void swap_words(const std::uint8_t* in, std::size_t n, std::uint8_t* out) {
+  std::size_t whole = 0;
 #if defined(__SSSE3__) || defined(__ARM_NEON)
-  if constexpr (std::endian::native == std::endian::little) {
-    typedef std::uint8_t Bytes __attribute__((vector_size(32)));
-    constexpr Bytes kOrder = {3,  2,  1,  0,  7,  6,  5,  4,  11, 10, 9,  8,  15, 14, 13, 12,
-                              19, 18, 17, 16, 23, 22, 21, 20, 27, 26, 25, 24, 31, 30, 29, 28};
-    for (; i + 8 <= n; i += 8) {
-      Bytes bytes;
-      std::memcpy(&bytes, in + 4 * i, sizeof(bytes));
-      bytes = __builtin_shuffle(bytes, kOrder);
-      std::memcpy(out + 4 * i, &bytes, sizeof(bytes));
-    }
+  typedef std::uint8_t Bytes __attribute__((vector_size(kShuffleBytes)));
+  Bytes order;
+  for (std::size_t b = 0; b < kShuffleBytes; ++b) order[b] = static_cast<std::uint8_t>(b ^ 3);
+  whole = n / (kShuffleBytes / 4) * (kShuffleBytes / 4);
+  for (std::size_t i = 0; i < whole; i += kShuffleBytes / 4) {
+    Bytes bytes;
+    std::memcpy(&bytes, in + 4 * i, sizeof(bytes));
+    bytes = __builtin_shuffle(bytes, order);
+    std::memcpy(out + 4 * i, &bytes, sizeof(bytes));
   }
 #endif
-  for (; i < n; ++i) {
+  for (std::size_t i = whole; i < n; ++i) {
     std::uint32_t word;
     std::memcpy(&word, in + 4 * i, 4);
-    word = big_endian(word);
+    word = __builtin_bswap32(word);
     std::memcpy(out + 4 * i, &word, 4);
   }
 }
 
-template <int kBits>
-void pack(const std::uint32_t* fields, std::size_t n, std::uint8_t* lanes) {
-  alignas(64) std::uint32_t words[kMaxRun];
-  const std::uint32_t* source = words;
-  if constexpr (kBits == 32) {
-    source = fields;
-  } else if constexpr (kBits == 16) {
-    for (std::size_t i = 0; i < n / 2; ++i) words[i] = fields[2 * i] | fields[2 * i + 1] << 16;
-  } else {
-    for (std::size_t i = 0; i < n / 4; ++i) {
-      words[i] = fields[4 * i] | fields[4 * i + 1] << 8 | fields[4 * i + 2] << 16 |
-                 fields[4 * i + 3] << 24;
-    }
-  }
-  swap_words(reinterpret_cast<const std::uint8_t*>(source), n * kBits / 32, lanes);
+// Where memory is big-endian, lanes need no turning, but the fields in each of them do.
+template <typename Field>
+inline void reverse_fields(const Field* in, std::size_t n, Field* out) {
+  constexpr std::size_t kPerLane = 4 / sizeof(Field);
+  for (std::size_t i = 0; i < n; ++i) out[i] = in[i ^ (kPerLane - 1)];
 }
 
-template <int kBits>
-void unpack(const std::uint8_t* lanes, std::size_t n, std::uint32_t* fields) {
-  if constexpr (kBits == 32) {
-    swap_words(lanes, n, reinterpret_cast<std::uint8_t*>(fields));
-    return;
+template <typename Field>
+inline void pack(const Field* fields, std::size_t n, std::uint8_t* lanes) {
+  if constexpr (std::endian::native == std::endian::little) {
+    swap_words(reinterpret_cast<const std::uint8_t*>(fields), n * sizeof(Field) / 4, lanes);
+  } else {
+    alignas(64) Field turned[kMaxRun];
+    reverse_fields(fields, n, turned);
+    std::memcpy(lanes, turned, n * sizeof(Field));
   }
-  alignas(64) std::uint32_t words[kMaxRun];
-  swap_words(lanes, n * kBits / 32, reinterpret_cast<std::uint8_t*>(words));
-  if constexpr (kBits == 16) {
-    for (std::size_t i = 0; i < n / 2; ++i) {
-      fields[2 * i] = words[i] & 0xffffu;
-      fields[2 * i + 1] = words[i] >> 16;
-    }
-  } else if constexpr (kBits == 8) {
-    for (std::size_t i = 0; i < n / 4; ++i) {
-      fields[4 * i] = words[i] & 0xffu;
-      fields[4 * i + 1] = words[i] >> 8 & 0xffu;
-      fields[4 * i + 2] = words[i] >> 16 & 0xffu;
-      fields[4 * i + 3] = words[i] >> 24;
-    }
+}
+
+template <typename Field>
+inline void unpack(const std::uint8_t* lanes, std::size_t n, Field* fields) {
+  if constexpr (std::endian::native == std::endian::little) {
+    swap_words(lanes, n * sizeof(Field) / 4, reinterpret_cast<std::uint8_t*>(fields));
+  } else {
+    alignas(64) Field turned[kMaxRun];
+    std::memcpy(turned, lanes, n * sizeof(Field));
+    reverse_fields(turned, n, fields);
   }
 }

@@ -83,6 +83,7 @@ def build() -> typer.Typer:
     app.add_typer(rack, name="testbed")
 
     measure = _group("Benchmarks: ratios, measured in one run on the same links (needs root).")
+    measure.command("allreduce")(bench.allreduce)
     measure.command("switch")(bench.switch)
     app.add_typer(measure, name="bench")
     return app

@@ -8,6 +8,75 @@ import typer
 from wiresum.testbed.errors import RackUsageError
 
 
+def allreduce(
+    workers: Annotated[str, typer.Option(metavar="N,…", help="Numbers of workers.")] = "2,4,8",
+    sizes: Annotated[
+        str, typer.Option(metavar="SIZE,…", help="Bytes of float32 elements.")
+    ] = "64KiB,1MiB,4MiB,25MiB,100MiB",
+    rate: Annotated[
+        str,
+        typer.Option(
+            metavar="RATE,…", help="Of each link, in each direction: 100mbit; none: no limit."
+        ),
+    ] = "100mbit,1gbit,none",
+    field: Annotated[
+        str, typer.Option(metavar="32|16|8,…", help="Bits of a quantized element.")
+    ] = "32,16,8",
+    against: Annotated[
+        str, typer.Option(metavar="gloo|none", help="What is measured beside it.")
+    ] = "gloo",
+    repeat: Annotated[int, typer.Option(min=1, help="Rounds; the sides take turns.")] = 5,
+    loss: Annotated[
+        str,
+        typer.Option(metavar="SHARE,…", help="Of frames on each link, in each direction: 0,0.1%."),
+    ] = "0",
+    transport: Annotated[
+        str, typer.Option(metavar="udp", help="How frames come to the switch.")
+    ] = "udp",
+    lanes: Annotated[int, typer.Option(help="Lanes of the switch program.")] = 256,
+    slots: Annotated[
+        int, typer.Option(min=0, help="Of the lease of each field; 0: the default.")
+    ] = 0,
+    mtu: Annotated[int, typer.Option(min=576, max=65535, help="Of the links.")] = 1500,
+    name: Annotated[str, typer.Option(help="Of the network; names do not meet.")] = "bench",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only the table.")] = False,
+    spoil: Annotated[
+        bool,
+        typer.Option("--spoil", hidden=True, help="A control: a wrong result; it must fail."),
+    ] = False,
+) -> None:
+    """Time of an all-reduce over the embedded switch and over gloo, on the same limited links."""
+    from wiresum.testbed.bench import cases
+    from wiresum.testbed.bench.measure import measure
+
+    if against not in ("gloo", "none"):
+        raise RackUsageError(f"--against {against}: it must be gloo or none")
+    if transport not in cases.TRANSPORTS:
+        raise RackUsageError(f"--transport {transport}: it must be udp")
+    measure(
+        cases.Options(
+            workers=cases.parse_workers(workers),
+            sizes=cases.parse_sizes(sizes),
+            rates=cases.parse_rates(rate),
+            losses=cases.parse_losses(loss),
+            fields=cases.parse_fields(field),
+            gloo=against == "gloo",
+            repeat=repeat,
+            lanes=lanes,
+            slots=slots,
+            mtu=mtu,
+            transport=transport,
+            name=name,
+            spoil=spoil,
+        ).check(),
+        json_file,
+        quiet,
+    )
+
+
 def switch(
     against: Annotated[
         str,

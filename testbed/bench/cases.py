@@ -1,0 +1,164 @@
+"""What the all-reduce benchmark runs: its options as users write them, and the cases they make."""
+
+import math
+import re
+from dataclasses import dataclass
+
+from wiresum.p4 import program
+from wiresum.testbed.bench import limits
+from wiresum.testbed.errors import RackUsageError
+from wiresum.testbed.options import MAX_MBIT, MAX_WORKERS, check_name, parse_loss, parse_rate
+
+FIELDS = (32, 16, 8)
+GLOO = "gloo"
+"""The name of that side; the others are called after their fields: "32", "16", "8"."""
+
+TRANSPORTS = ("udp",)
+ELEMENT_BYTES = 4
+
+_UNITS = {"b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+_LARGEST = 1 << 32
+TRAIN = 64 << 10
+"""Bytes that a shaper lets pass at once: it charges a train when it has gone. That is also the most
+by which a sample can be ahead of its link."""
+
+_SAMPLE_TRAINS = 128  # in a sample, so that this is less than 1 %
+_SAMPLE_S = 0.06  # what a sample should take at least, if nothing limits the links
+_UNLIMITED_MBIT = 10_000.0  # a guess for that
+_MOST_OPS = 512
+_MOST_BYTES = 64 << 20  # of the operations in a sample together, unless it is one
+
+
+@dataclass(frozen=True)
+class Case:
+    """One setting in which both sides reduce. ``rate_mbit`` None: no limit; size in bytes."""
+
+    rate_mbit: float | None
+    loss: float
+    workers: int
+    size: int
+
+    @property
+    def elements(self) -> int:
+        """Of float32."""
+        return self.size // ELEMENT_BYTES
+
+    def ops(self, side: str) -> int:
+        """How many all-reduces a sample has, back to back: one may be too short to time."""
+        if side == GLOO:
+            one = limits.ring_bytes(self.size, self.workers)
+        else:
+            one = limits.wiresum_bytes(self.size, int(side))
+        wanted = _SAMPLE_TRAINS * TRAIN
+        if self.rate_mbit is None:
+            wanted = max(wanted, round(_SAMPLE_S * _UNLIMITED_MBIT * 1e6 / 8))
+        return max(1, min(math.ceil(wanted / one), _MOST_OPS, _MOST_BYTES // self.size))
+
+    def __str__(self) -> str:
+        lost = f", {100 * self.loss:g} % loss" if self.loss else ""
+        return f"{rate_text(self.rate_mbit)}{lost}, {self.workers} workers, {size_text(self.size)}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """One run of ``wiresum bench allreduce``."""
+
+    workers: tuple[int, ...] = (2, 4, 8)
+    sizes: tuple[int, ...] = (64 << 10, 1 << 20, 4 << 20, 25 << 20, 100 << 20)
+    rates: tuple[float | None, ...] = (100.0, 1000.0, None)
+    losses: tuple[float, ...] = (0.0,)
+    fields: tuple[int, ...] = FIELDS
+    gloo: bool = True
+    repeat: int = 5
+    lanes: int = 256
+    slots: int = 0
+    mtu: int = 1500
+    transport: str = "udp"
+    name: str = "bench"
+    spoil: bool = False
+
+    def check(self) -> "Options":
+        """Return the options; raises :class:`RackUsageError` for what makes no sense."""
+        check_name(self.name)
+        program(self.lanes)
+        return self
+
+    def case_list(self) -> list[Case]:
+        """All cases, in the order of a round."""
+        return [
+            Case(rate, loss, workers, size)
+            for rate in self.rates
+            for loss in self.losses
+            for workers in self.workers
+            for size in self.sizes
+        ]
+
+
+def _items(option: str, text: str) -> list[str]:
+    items = [item.strip() for item in text.split(",")]
+    if not all(items):
+        raise RackUsageError(f"{option} {text!r}: say one value, or several with commas")
+    if len({item.lower() for item in items}) < len(items):
+        raise RackUsageError(f"{option} {text!r}: a value comes twice")
+    return items
+
+
+def parse_workers(text: str) -> tuple[int, ...]:
+    """Parse ``2,4,8``. Raises ``RackUsageError``, like all of these."""
+    items = _items("--workers", text)
+    if not all(item.isdigit() and 2 <= int(item) <= MAX_WORKERS for item in items):
+        raise RackUsageError(f"--workers {text!r}: each must be a number from 2 to {MAX_WORKERS}")
+    return tuple(map(int, items))
+
+
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """Parse ``64KiB,25MiB``: bytes of float32 elements."""
+    sizes = []
+    for item in _items("--sizes", text):
+        found = re.fullmatch(r"(\d+)(b|kib|mib|gib)", item.lower())
+        size = int(found[1]) * _UNITS[found[2]] if found else 0
+        if not ELEMENT_BYTES <= size <= _LARGEST or size % ELEMENT_BYTES:
+            raise RackUsageError(
+                f"--sizes {item!r}: say, for example, 64KiB or 25MiB (4B to 4GiB, whole float32s)"
+            )
+        sizes.append(size)
+    return tuple(sizes)
+
+
+def parse_rates(text: str) -> tuple[float | None, ...]:
+    """Parse ``100mbit,1gbit,none``: Mbit/s; None for ``none``."""
+    rates: list[float | None] = []
+    for item in _items("--rate", text):
+        rate = None if item.lower() == "none" else parse_rate(item)
+        if rate is not None and not 0.1 <= rate <= MAX_MBIT:
+            raise RackUsageError(f"--rate {item!r}: it must be 100kbit to 100gbit, or none")
+        rates.append(rate)
+    return tuple(rates)
+
+
+def parse_losses(text: str) -> tuple[float, ...]:
+    """Parse ``0,0.1%``: probabilities."""
+    return tuple(parse_loss(item) for item in _items("--loss", text))
+
+
+def parse_fields(text: str) -> tuple[int, ...]:
+    """Parse ``32,16,8``."""
+    items = _items("--field", text)
+    if not all(item in map(str, FIELDS) for item in items):
+        raise RackUsageError(f"--field {text!r}: fields have 32, 16 or 8 bits")
+    return tuple(map(int, items))
+
+
+def rate_text(rate_mbit: float | None) -> str:
+    """A rate for people."""
+    if rate_mbit is None:
+        return "no limit"
+    return f"{rate_mbit / 1000:g} Gbit/s" if rate_mbit >= 1000 else f"{rate_mbit:g} Mbit/s"
+
+
+def size_text(size: int) -> str:
+    """A size for people."""
+    for unit, bits in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size >= 1 << bits:
+            return f"{size / (1 << bits):.6g} {unit}"
+    return f"{size} B"

@@ -3,34 +3,31 @@
 It needs grpcio and the generated stubs only: neither the store nor the P4Runtime client.
 """
 
+import secrets
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-import grpc
-
-from wiresum.common.address import Endpoint, parse_endpoint
+from wiresum.common.address import Endpoint
 from wiresum.common.version import package_version
+from wiresum.controller.address import parse_address
+from wiresum.controller.connection import Connection, Credentials
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.controller.v1 import controller_pb2_grpc as pb_grpc
 
 DEFAULT_CONTROLLER = "127.0.0.1:7500"
 """Where a controller listens, and is looked for, when nobody says otherwise."""
 
-_CHANNEL_OPTIONS: list[tuple[str, int]] = [
-    # An http_proxy in the environment is meant for the web, not for the cluster's control plane.
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    # Also the limit of one attempt to connect: a busy controller may take its time to greet.
-    ("grpc.min_reconnect_backoff_ms", 5000),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-]
+OnFull = Literal["fail", "wait", "smaller", "fallback"]
+"""What becomes of a job that does not fit; see ``OnFull`` in the .proto."""
 
 # How much longer than the controller's own limit a long poll may take before it is given up:
 # the controller's answer says which ranks are missing, a local deadline could not.
-_JOIN_MARGIN_S = 5.0
+_POLL_MARGIN_S = 5.0
+
+# How long one call in the queue may last; then the controller says that the job still waits.
+_QUEUE_POLL_S = 30.0
 
 _RETRY_S = 0.2
 
@@ -40,19 +37,29 @@ _R = TypeVar("_R")
 class ControllerClient:
     """A connection to one controller; thread-safe, usable as a context manager.
 
-    ``address`` is ``HOST:PORT``. Every call has a deadline: ``timeout_s`` unless the method
-    says otherwise. Every method raises :class:`ControllerError`; its message is one line.
+    ``address`` is ``HOST:PORT`` (TLS) or ``http://HOST:PORT`` (plaintext, on loopback only).
+    ``token`` goes with every call; ``ca``, ``cert`` and ``key`` are PEM files. What is None is
+    taken from the environment: WIRESUM_TOKEN, WIRESUM_CA, WIRESUM_CERT, WIRESUM_KEY; "" is none.
+
+    Every call has a deadline: ``timeout_s`` unless the method says otherwise. Every method raises
+    :class:`ControllerError`; its message is one line.
     """
 
     def __init__(
-        self, address: str | Endpoint = DEFAULT_CONTROLLER, *, timeout_s: float = 10.0
+        self,
+        address: str = DEFAULT_CONTROLLER,
+        *,
+        timeout_s: float = 10.0,
+        token: str | None = None,
+        ca: str | None = None,
+        cert: str | None = None,
+        key: str | None = None,
     ) -> None:
-        if isinstance(address, str):
-            address = parse_endpoint(address, what="controller address")
-        self._address = address
         self._timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(str(address), options=_CHANNEL_OPTIONS)
-        self._stub = pb_grpc.ControllerStub(self._channel)
+        self._connection = Connection(
+            parse_address(address), Credentials.given(token, ca, cert, key)
+        )
+        self._stub = self._connection.stub
 
     def __enter__(self) -> Self:
         return self
@@ -68,18 +75,55 @@ class ControllerClient:
     @property
     def address(self) -> Endpoint:
         """Where the controller is."""
-        return self._address
+        return self._connection.address.endpoint
 
     def close(self) -> None:
         """Close the connection; calls in progress fail."""
-        self._channel.close()
+        self._connection.close()
 
     # ---- jobs
 
-    def create_job(self, name: str = "", *, slots: int = 0, switch: str = "") -> pb.Job:
-        """Reserve ``slots`` (0: the default) for a job, or attach to the live one of that name."""
-        request = pb.CreateJobRequest(name=name, slots_wanted=slots, switch=switch)
-        return self._call(self._stub.CreateJob, request)
+    def create_job(
+        self,
+        name: str = "",
+        *,
+        slots: int = 0,
+        switch: str = "",
+        tenant: str = "",
+        on_full: OnFull = "fail",
+        min_slots: int = 0,
+        wait_timeout_s: float = 0.0,
+        on_queue: Callable[[pb.Job], None] | None = None,
+        unreachable_s: float = 30.0,
+    ) -> pb.Job:
+        """Reserve ``slots`` (0: the default) for a job, or attach to the live one of that name.
+
+        ``on_full`` says what happens when there is no room: with "wait", the call returns when
+        there is, or raises RESOURCE_EXHAUSTED after ``wait_timeout_s`` (0: never); meanwhile
+        ``on_queue`` gets the job as it stands in the queue, again and again. A controller that goes
+        away meanwhile is asked again for ``unreachable_s``, and the place in the queue is kept.
+        """
+        request = pb.CreateJobRequest(
+            name=name,
+            slots_wanted=slots,
+            switch=switch,
+            tenant=tenant,
+            on_full=pb.OnFull.Value(f"ON_FULL_{on_full.upper()}"),
+            min_slots=min_slots,
+            wait_timeout_s=wait_timeout_s,
+            request_id=secrets.token_hex(16),
+        )
+        if on_full != "wait":
+            return self._call(self._stub.CreateJob, request)
+        while True:
+            job = self._again(
+                lambda: self._call(self._stub.CreateJob, request, timeout_s=_QUEUE_POLL_S),
+                unreachable_s,
+            )
+            if job.state != pb.JOB_STATE_QUEUED:
+                return job
+            if on_queue is not None:
+                on_queue(job)
 
     def join_job(
         self,
@@ -94,13 +138,15 @@ class ControllerClient:
         field: int,
         mac: str = "",
         program_version: str = "",
+        change: int = 0,
         timeout_s: float = 60.0,
         unreachable_s: float = 10.0,
     ) -> pb.Lease:
         """Join one attempt of a job; returns when all ``workers`` ranks have, with the lease.
 
-        ``attempt`` grows with every restart; ``ip`` and ``udp_port`` are where this rank's
-        socket is bound. Waits at most ``timeout_s``; the error then names the missing ranks.
+        ``attempt`` grows with every restart; ``change`` is that which :meth:`change_lease` has
+        agreed upon; ``ip`` and ``udp_port`` are where this rank's socket is bound. Waits at most
+        ``timeout_s``; the error then names the missing ranks.
         A controller that goes away meanwhile is asked again for ``unreachable_s``.
         """
         request = pb.JoinJobRequest(
@@ -115,27 +161,67 @@ class ControllerClient:
             field=field,
             agent_version=package_version(),
             program_version=program_version,
+            change=change,
         )
         deadline = time.monotonic() + timeout_s
-        give_up: float | None = None
-        while True:
-            now = time.monotonic()
-            # 0 would ask for the controller's default.
-            request.timeout_s = max(deadline - now, 0.001)
-            try:
-                return self._call(
-                    self._stub.JoinJob, request, timeout_s=request.timeout_s + _JOIN_MARGIN_S
-                )
-            except ControllerError as error:
-                now = time.monotonic()
-                give_up = min(deadline, give_up or now + unreachable_s)
-                if error.code != "UNAVAILABLE" or now + _RETRY_S >= give_up:
-                    raise
-                time.sleep(_RETRY_S)
 
-    def heartbeat(self, job_id: str, token: str) -> pb.HeartbeatResponse:
-        """Keep a job alive; returns its state and current epoch, also if it is over."""
-        return self._call(self._stub.Heartbeat, pb.HeartbeatRequest(job_id=job_id, token=token))
+        def ask() -> pb.Lease:
+            # 0 would ask for the controller's default.
+            request.timeout_s = max(deadline - time.monotonic(), 0.001)
+            return self._call(
+                self._stub.JoinJob, request, timeout_s=request.timeout_s + _POLL_MARGIN_S
+            )
+
+        return self._again(ask, unreachable_s, deadline=deadline)
+
+    def change_lease(
+        self,
+        job_id: str,
+        token: str,
+        *,
+        rank: int,
+        epoch: int,
+        change: int,
+        started: int,
+        timeout_s: float = 0.0,
+        unreachable_s: float = 600.0,
+    ) -> pb.ChangeLeaseResponse:
+        """Agree with the other ranks on the last collective under the lease of ``epoch``.
+
+        ``started`` counts the collectives that this rank has started since the epoch began; it
+        must not start another until this returns. Waits for the others at most ``timeout_s``
+        (0: the controller's default). A controller that goes away, or does not answer, is asked
+        again for ``unreachable_s``: if this raises UNAVAILABLE or DEADLINE_EXCEEDED all the same,
+        the other ranks may have been told a boundary; this one must ask before it goes on.
+        """
+        request = pb.ChangeLeaseRequest(
+            job_id=job_id,
+            token=token,
+            rank=rank,
+            epoch=epoch,
+            change=change,
+            started=started,
+            timeout_s=timeout_s,
+        )
+        limit = (timeout_s or self._timeout_s * 3) + _POLL_MARGIN_S
+        return self._again(
+            lambda: self._call(self._stub.ChangeLease, request, timeout_s=limit),
+            unreachable_s,
+            codes=("UNAVAILABLE", "DEADLINE_EXCEEDED"),
+        )
+
+    def heartbeat(
+        self, job_id: str, token: str, *, wait_s: float = 0.0, epoch: int = 0, change: int = 0
+    ) -> pb.HeartbeatResponse:
+        """Keep a job alive; returns its state and current epoch, also if it is over.
+
+        With ``wait_s``, returns when the state, the epoch (if not 0) or the announced change is
+        another than the caller knows, or after that time.
+        """
+        request = pb.HeartbeatRequest(
+            job_id=job_id, token=token, wait_s=wait_s, epoch=epoch, change=change
+        )
+        return self._call(self._stub.Heartbeat, request, timeout_s=self._timeout_s + wait_s)
 
     def release_job(self, job_id: str, token: str) -> pb.ReleaseJobResponse:
         """End a job and free its slots; harmless if it is over."""
@@ -149,6 +235,10 @@ class ControllerClient:
         """All jobs, newest first."""
         request = pb.ListJobsRequest(counters=counters, live_only=live_only)
         return list(self._call(self._stub.ListJobs, request).jobs)
+
+    def evict_job(self, job: str, reason: str = "") -> pb.Job:
+        """End anyone's job, or take it out of the queue; its workers are told ``reason``."""
+        return self._call(self._stub.EvictJob, pb.EvictJobRequest(job=job, reason=reason))
 
     def list_slots(self, switch: str = "") -> list[pb.SwitchSlots]:
         """Who holds which slots, per switch, in order of slots."""
@@ -170,42 +260,77 @@ class ControllerClient:
         """Forget a switch that no live job uses."""
         self._call(self._stub.RemoveSwitch, pb.RemoveSwitchRequest(name=name))
 
+    def drain_switch(self, name: str, *, undrain: bool = False) -> pb.Switch:
+        """Give a switch no new jobs; or with ``undrain``, give it new jobs again."""
+        request = pb.DrainSwitchRequest(name=name, undrain=undrain)
+        return self._call(self._stub.DrainSwitch, request)
+
+    # ---- tenants
+
+    def add_tenant(
+        self, name: str, *, slot_quota: int = 0, max_jobs: int = 0, priority: int = 0
+    ) -> pb.Tenant:
+        """Add a tenant; the answer has its token, which is not shown again."""
+        request = pb.AddTenantRequest(
+            name=name, slot_quota=slot_quota, max_jobs=max_jobs, priority=priority
+        )
+        return self._call(self._stub.AddTenant, request)
+
+    def list_tenants(self) -> list[pb.Tenant]:
+        """The tenants that the caller may see, by name, with what they use."""
+        return list(self._call(self._stub.ListTenants, pb.ListTenantsRequest()).tenants)
+
+    def set_tenant(
+        self,
+        name: str,
+        *,
+        slot_quota: int | None = None,
+        max_jobs: int | None = None,
+        priority: int | None = None,
+    ) -> pb.Tenant:
+        """Change what is not None."""
+        request = pb.SetTenantRequest(
+            name=name, slot_quota=slot_quota, max_jobs=max_jobs, priority=priority
+        )
+        return self._call(self._stub.SetTenant, request)
+
+    def rotate_tenant_token(self, name: str) -> pb.Tenant:
+        """Give a tenant another token; the answer has it, and the one before is worth nothing."""
+        request = pb.RotateTenantTokenRequest(name=name)
+        return self._call(self._stub.RotateTenantToken, request)
+
+    def remove_tenant(self, name: str, *, evict: bool = False) -> None:
+        """Forget a tenant without live jobs; with ``evict``, end its jobs first."""
+        self._call(self._stub.RemoveTenant, pb.RemoveTenantRequest(name=name, evict=evict))
+
     # ----
 
     def _call(
         self, method: Callable[..., _R], request: Any, *, timeout_s: float | None = None
     ) -> _R:
         limit = self._timeout_s if timeout_s is None else timeout_s
-        try:
-            return method(request, timeout=limit)
-        except grpc.RpcError as error:
-            raise self._explain(error, limit) from None
-        except ValueError:
-            # What grpcio raises for a call on a closed channel.
-            raise ControllerError(
-                "CANCELLED", f"the connection to controller {self._address} has been closed"
-            ) from None
+        return self._connection.call(method, request, limit)
 
-    def _explain(self, error: grpc.RpcError, limit: float) -> ControllerError:
-        code: grpc.StatusCode = error.code()
-        details = _one_line(error.details() or "")
-        if code == grpc.StatusCode.UNAVAILABLE:
-            return ControllerError(
-                code.name,
-                f"controller {self._address} cannot be reached ({_cause(details)}): "
-                "is `wiresum controller serve` running there?",
-            )
-        if code == grpc.StatusCode.DEADLINE_EXCEEDED and details == "Deadline Exceeded":
-            return ControllerError(
-                code.name, f"controller {self._address} did not answer within {limit:g} s"
-            )
-        if code == grpc.StatusCode.UNIMPLEMENTED:
-            return ControllerError(
-                code.name, f"{self._address} is not a wiresum controller, or an older one"
-            )
-        return ControllerError(
-            code.name, details or f"controller {self._address} answered {code.name}"
-        )
+    def _again(
+        self,
+        ask: Callable[[], _R],
+        unreachable_s: float,
+        *,
+        deadline: float | None = None,
+        codes: tuple[str, ...] = ("UNAVAILABLE",),
+    ) -> _R:
+        """Ask, and while the controller is away for up to ``unreachable_s``, ask again."""
+        give_up: float | None = None
+        while True:
+            try:
+                return ask()
+            except ControllerError as error:
+                now = time.monotonic()
+                give_up = give_up or now + unreachable_s
+                limit = give_up if deadline is None else min(deadline, give_up)
+                if error.code not in codes or now + _RETRY_S >= limit:
+                    raise
+                time.sleep(_RETRY_S)
 
 
 def add_switch_request(
@@ -232,15 +357,3 @@ def add_switch_request(
         hosts=[pb.Host(cidr=cidr, port=port) for cidr, port in hosts],
         shared_address=shared_address,
     )
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _cause(details: str) -> str:
-    """The operating system's word for it, out of gRPC's longer story."""
-    for known in ("Connection refused", "No route to host", "Name or service not known"):
-        if known.lower() in details.lower():
-            return known.lower()
-    return details or "no answer"

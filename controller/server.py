@@ -60,7 +60,7 @@ async def serving(core: Core, listen: str) -> AsyncIterator[Endpoint]:
     wanted = parse_endpoint(listen, what="listen address")
     _check_bindable(wanted)
     server = grpc.aio.server(options=_SERVER_OPTIONS)
-    pb_grpc.add_ControllerServicer_to_server(ControllerService(core), server)
+    pb_grpc.add_ControllerServicer_to_server(ControllerService(core), server)  # type: ignore[abstract]
     try:
         port = server.add_insecure_port(str(wanted))
     except RuntimeError as error:

@@ -1,0 +1,44 @@
+"""Where a controller is, as users write it: ``HOST:PORT``, with TLS unless they say otherwise."""
+
+import ipaddress
+from dataclasses import dataclass
+
+from wiresum.common.address import Endpoint, parse_endpoint
+
+# The one place that says what an address without a scheme means.
+_BARE_IS_PLAINTEXT = True
+
+_PLAINTEXT = "http://"
+_TLS = "https://"
+
+
+@dataclass(frozen=True)
+class ControllerAddress:
+    """Where a controller listens, and whether it speaks TLS there."""
+
+    endpoint: Endpoint
+    plaintext: bool
+
+    def __str__(self) -> str:
+        scheme = "" if self.plaintext is _BARE_IS_PLAINTEXT else _PLAINTEXT
+        return f"{scheme}{self.endpoint}"
+
+
+def parse_address(text: str, *, what: str = "controller address") -> ControllerAddress:
+    """Parse ``HOST:PORT``, ``https://HOST:PORT`` (TLS) or ``http://HOST:PORT`` (plaintext).
+
+    ``what`` names the thing in the error message. Raises ``AddressError``.
+    """
+    if text.startswith(_PLAINTEXT):
+        return ControllerAddress(parse_endpoint(text.removeprefix(_PLAINTEXT), what=what), True)
+    if text.startswith(_TLS):
+        return ControllerAddress(parse_endpoint(text.removeprefix(_TLS), what=what), False)
+    return ControllerAddress(parse_endpoint(text, what=what), _BARE_IS_PLAINTEXT)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only processes of this machine can be at the other end."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

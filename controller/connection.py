@@ -1,0 +1,156 @@
+"""One client's connection to a controller: encryption, tokens, deadlines, errors in one line."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from wiresum.controller.address import ControllerAddress, is_loopback
+from wiresum.controller.errors import ControllerError
+from wiresum.controller.v1 import controller_pb2_grpc as pb_grpc
+
+_CHANNEL_OPTIONS: list[tuple[str, int]] = [
+    # An http_proxy in the environment is meant for the web, not for the cluster's control plane.
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    # Also the limit of one attempt to connect: a busy controller may take its time to greet.
+    ("grpc.min_reconnect_backoff_ms", 5000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Who the caller is, and how it knows that it talks to the controller.
+
+    ``token`` goes with every call. ``ca``, ``cert`` and ``key`` are PEM files: the authority that
+    the controller's certificate must come from (none: those that gRPC trusts by itself), and
+    the caller's own certificate where the controller asks for one.
+    """
+
+    token: str = ""
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+    @classmethod
+    def given(cls, token: str | None, ca: str | None, cert: str | None, key: str | None) -> Self:
+        """What is None comes from WIRESUM_TOKEN, WIRESUM_CA, WIRESUM_CERT and WIRESUM_KEY."""
+
+        def choose(value: str | None, variable: str) -> str:
+            return os.environ.get(variable, "") if value is None else value
+
+        return cls(
+            choose(token, "WIRESUM_TOKEN").strip(),
+            choose(ca, "WIRESUM_CA"),
+            choose(cert, "WIRESUM_CERT"),
+            choose(key, "WIRESUM_KEY"),
+        )
+
+
+class Connection:
+    """A gRPC channel. Raises :class:`ControllerError` for files that cannot be used."""
+
+    def __init__(self, address: ControllerAddress, credentials: Credentials) -> None:
+        self.address = address
+        self._metadata = None
+        if credentials.token:
+            if not credentials.token.isascii() or not credentials.token.isprintable():
+                raise ControllerError(
+                    "UNAUTHENTICATED", "the token has characters that no token has: copy it again"
+                )
+            self._metadata = (("authorization", f"Bearer {credentials.token}"),)
+        self._channel = _channel(address, credentials)
+        self.stub = pb_grpc.ControllerStub(self._channel)
+
+    def close(self) -> None:
+        """Close the channel; calls in progress fail."""
+        self._channel.close()
+
+    def call(self, method: Callable[..., _R], request: Any, timeout_s: float) -> _R:
+        """Make a call. Raises :class:`ControllerError`."""
+        try:
+            return method(request, timeout=timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise self._explain(error, timeout_s) from None
+        except ValueError:
+            # What grpcio raises for a call on a closed channel.
+            raise ControllerError(
+                "CANCELLED", f"the connection to controller {self.address} has been closed"
+            ) from None
+
+    def _explain(self, error: grpc.RpcError, limit: float) -> ControllerError:
+        code: grpc.StatusCode = error.code()
+        details = " ".join((error.details() or "").split())
+        if code == grpc.StatusCode.UNAVAILABLE:
+            return ControllerError(code.name, _unreachable(self.address, details))
+        if code == grpc.StatusCode.DEADLINE_EXCEEDED and details == "Deadline Exceeded":
+            return ControllerError(
+                code.name, f"controller {self.address} did not answer within {limit:g} s"
+            )
+        if code == grpc.StatusCode.UNIMPLEMENTED:
+            return ControllerError(
+                code.name, f"{self.address} is not a wiresum controller, or an older one"
+            )
+        return ControllerError(
+            code.name, details or f"controller {self.address} answered {code.name}"
+        )
+
+
+def _channel(address: ControllerAddress, credentials: Credentials) -> grpc.Channel:
+    target = str(address.endpoint)
+    if address.plaintext:
+        if credentials.token and not is_loopback(address.endpoint.host):
+            raise ControllerError(
+                "INVALID_ARGUMENT",
+                f"{address} is another machine, and a token must not travel there in plain text: "
+                f"use https://{target}",
+            )
+        return grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
+    if bool(credentials.cert) != bool(credentials.key):
+        raise ControllerError(
+            "INVALID_ARGUMENT",
+            "a certificate and its key belong together: give both WIRESUM_CERT and WIRESUM_KEY",
+        )
+    tls = grpc.ssl_channel_credentials(
+        root_certificates=_read(credentials.ca, "CA"),
+        private_key=_read(credentials.key, "key"),
+        certificate_chain=_read(credentials.cert, "certificate"),
+    )
+    return grpc.secure_channel(target, tls, options=_CHANNEL_OPTIONS)
+
+
+def _read(path: str, what: str) -> bytes | None:
+    if not path:
+        return None
+    try:
+        return Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise ControllerError(
+            "INVALID_ARGUMENT", f"{what} file {path} cannot be read: {error.strerror}"
+        ) from None
+
+
+def _unreachable(address: ControllerAddress, details: str) -> str:
+    """What stands between us and the controller, out of gRPC's longer story."""
+    low = details.lower()
+    where = f"controller {address} cannot be reached"
+    if "certificate_verify_failed" in low or "peer name" in low or "hostname" in low:
+        return (
+            f"{where} (its certificate is not trusted): give the CA that signed it with --ca or "
+            "WIRESUM_CA, and an address that the certificate names"
+        )
+    if "wrong_version_number" in low:
+        return f"{where} (it does not speak TLS): use http://{address.endpoint} if that is meant"
+    if "certificate_required" in low or "bad_certificate" in low:
+        return f"{where} (it asks for a client certificate): give WIRESUM_CERT and WIRESUM_KEY"
+    for known in ("Connection refused", "No route to host", "Name or service not known"):
+        if known.lower() in low:
+            details = known.lower()
+            break
+    return f"{where} ({details or 'no answer'}): is `wiresum controller serve` running there?"

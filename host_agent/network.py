@@ -8,6 +8,27 @@ from pathlib import Path
 
 _SIOCGIFADDR = 0x8915
 
+# linux/in.h; Python's socket module does not have them.
+_IP_MTU_DISCOVER = 10
+_IP_PMTUDISC_INTERFACE = 4
+
+
+def bound_socket(ip: str) -> socket.socket:
+    """A UDP socket bound to ``ip`` for a worker's chunks. Raises OSError.
+
+    It believes nobody about the path's MTU: a switch neither answers an ICMP "fragmentation
+    needed" nor puts fragments together, so that one forged message, which any host on the network
+    can send, would cut every chunk in pieces and stop the job for ten minutes.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_INTERFACE)
+        sock.bind((ip, 0))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
 
 def local_address_towards(ip: str, port: int) -> str:
     """The IPv4 address from which this host sends to ``ip``. Raises OSError without a route."""

@@ -27,6 +27,7 @@ BROADCAST = b"\xff" * 6
 LINK_LOCAL = bytes.fromhex("0180c2000000")
 IPV4, ARP, VLAN, PROVIDER_VLAN = 0x0800, 0x0806, 0x8100, 0x88A8
 ICMP, UDP = 1, 17
+UDP_PAYLOAD = 42  # where it begins in a frame
 
 
 @dataclass
@@ -67,6 +68,7 @@ class Forger:
         self._kinds: list[tuple[int, Callable[[], bytes]]] = [
             (6, self.contribution), (2, self.reply_to_switch), (5, self.reply_to_worker),
             (3, self.replay), (3, self.arp), (3, self.icmp), (1, self.noise), (1, self.control),
+            (5, self.answer), (2, self.impersonation),
         ]  # fmt: skip
         if scene.own is not None:
             self._kinds.append((8, self.tenant))
@@ -162,6 +164,27 @@ class Forger:
             copy[self.rng.randrange(len(copy))] ^= 1 << self.rng.randrange(8)
         return bytes(copy)
 
+    def answer(self) -> bytes:
+        """To a worker, what it waits for: the answer to what it has sent, with other lanes."""
+        if not self.scene.captured:
+            return self.reply_to_worker()
+        chunk = Chunk.parse(self.rng.choice(self.scene.captured)[UDP_PAYLOAD:])
+        kind = self.rng.choice([Kind.RESULT, Kind.RESULT, Kind.RESULT, Kind.WAIT, Kind.MISMATCH])
+        if kind == Kind.RESULT:
+            chunk = chunk.but(kind=kind, lanes=self._lanes())
+        else:
+            chunk = chunk.but(kind=kind, lanes=(), bitmap=self.rng.getrandbits(64))
+        frame = self._datagram(self._switch, self._worker(), chunk.payload(), packet.UDP_PORT)
+        return self._tagged(frame) if self.rng.random() < 0.5 else frame
+
+    def impersonation(self) -> bytes:
+        """What one worker has sent, in the name of another that has not."""
+        if not self.scene.captured:
+            return self.contribution()
+        chunk = Chunk.parse(self.rng.choice(self.scene.captured)[UDP_PAYLOAD:])
+        payload = chunk.but(lanes=self._lanes()).payload()
+        return self._datagram(self._worker(), self._switch, payload)
+
     def arp(self) -> bytes:
         """An address is claimed, or asked for, by whoever does not have it."""
         sender, target = self._sender(), self._sender()
@@ -178,7 +201,8 @@ class Forger:
         if self.rng.random() < 0.4:
             body = struct.pack("!BBHHH", self.rng.choice([0, 8]), 0, 0, 1, 1) + b"x" * 32
         else:
-            quoted = network_header(worker.ip, SWITCH_IP, UDP, bytes(8))
+            sent = udp(worker.udp_port, packet.UDP_PORT, bytes(packet.HEADER_BYTES))
+            quoted = network_header(worker.ip, SWITCH_IP, UDP, sent)
             kind, code = self.rng.choice([(3, 1), (3, 3), (3, 4), (5, 1), (11, 0), (12, 0), (4, 0)])
             rest = struct.pack("!HH", 0, 576) if (kind, code) == (3, 4) else sender.ip
             body = struct.pack("!BBH", kind, code, 0) + rest + quoted

@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from wiresum.common.errors import WiresumError
 from wiresum.host_agent import errors
+from wiresum.host_agent.backend import exposed
 from wiresum.host_agent.backend.completion import CompletionPool, Poller, inside_callback
 from wiresum.host_agent.backend.counters import COUNTERS
 from wiresum.host_agent.backend.link import Finished, Link
@@ -121,6 +122,7 @@ class Core:
                 for b in buffers
             ]
             self._poller.watch(work, tickets)
+        exposed.issued(work)
         COUNTERS.count_switch(collective, len(tensors), size)
         return work
 

@@ -23,6 +23,9 @@ class Counters:
     fallback: Counter[tuple[str, str]] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     engine: dict[str, int | float] = field(default_factory=dict)
+    ended: int = 0
+    in_flight_s: float = 0.0
+    exposed_s: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count_switch(self, collective: str, tensors: int, size: int) -> None:
@@ -45,6 +48,17 @@ class Counters:
         with self._lock:
             self.failed[kind] += 1
 
+    def count_ended(self, seconds: float) -> None:
+        """One collective over the switch has ended, so long after it was handed over."""
+        with self._lock:
+            self.ended += 1
+            self.in_flight_s += seconds
+
+    def count_exposed(self, seconds: float) -> None:
+        """A thread of the training stood still for so long."""
+        with self._lock:
+            self.exposed_s += seconds
+
     def count_engine(self, stats: Mapping[str, int | float]) -> None:
         """Keep the counters of an engine that has been closed."""
         with self._lock:
@@ -57,6 +71,8 @@ class Counters:
         ``switch``: collectives over the switch by name; ``switch_tensors``, ``switch_bytes``: the
         tensors in them and their size; ``fallback``: ``{collective: {reason: count}}``;
         ``failed``: ``{kind of error: count}``; ``engine``: counters of engines closed so far.
+        ``ended``: collectives over the switch that have ended, ``in_flight_s``: the seconds from
+        their start to their end, summed; ``exposed_s``: seconds that training stood still for them.
         """
         with self._lock:
             by_name = dict(self.switch)
@@ -71,6 +87,9 @@ class Counters:
                 "fallback": fallback,
                 "failed": dict(self.failed),
                 "engine": dict(self.engine),
+                "ended": self.ended,
+                "in_flight_s": self.in_flight_s,
+                "exposed_s": self.exposed_s,
             }
 
 

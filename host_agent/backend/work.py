@@ -1,6 +1,7 @@
 """The handle of an all-reduce in flight over the switch."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -9,6 +10,8 @@ import torch.distributed as dist
 from torch.futures import Future
 
 from wiresum.common.errors import WiresumError
+from wiresum.host_agent.backend import exposed
+from wiresum.host_agent.backend.counters import COUNTERS
 
 Tensors = list[torch.Tensor]
 
@@ -45,6 +48,9 @@ class SwitchWork(dist.Work):
         self._tickets_left = 0
         self._error: BaseException | None = None
         self._done = threading.Event()
+        self._began = time.monotonic()
+        self.ended_at: float | None = None
+        """``time.monotonic()`` of its end."""
         self._lock = threading.Lock()
         self._raw: Future[Tensors] | None = None
         self._future: Future[Tensors] | None = None
@@ -78,6 +84,8 @@ class SwitchWork(dist.Work):
                 self._error = error
         self._copies = ()
         self._buffers = []
+        self.ended_at = time.monotonic()
+        COUNTERS.count_ended(self.ended_at - self._began)
         with self._lock:
             self._done.set()
             raw = self._raw
@@ -94,8 +102,12 @@ class SwitchWork(dist.Work):
         seconds = timeout.total_seconds() if timeout is not None else 0.0
         if seconds <= 0:
             seconds = self._limit_s
-        if not self._done.wait(min(seconds, threading.TIMEOUT_MAX)):
-            raise self._late(seconds)
+        if not self._done.is_set():
+            began = time.monotonic()
+            ended = self._done.wait(min(seconds, threading.TIMEOUT_MAX))
+            exposed.add_wait(time.monotonic() - began)
+            if not ended:
+                raise self._late(seconds)
         if self._error is not None:
             raise self._error
         return True

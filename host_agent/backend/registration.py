@@ -17,6 +17,12 @@ def register_backend() -> None:
 
 def _create(options: Any, _backend_options: Any) -> Any:
     # Imported late: most programs that import torch never make a wiresum group.
+    from wiresum.common import logs
+    from wiresum.host_agent import metrics
     from wiresum.host_agent.backend.create import create
 
+    logs.configure_library()
+    if not options.global_ranks_in_group:
+        logs.bind(rank=options.group_rank)
+    metrics.serve()
     return create(options)

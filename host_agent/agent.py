@@ -2,23 +2,21 @@
 
 import logging
 import threading
-import time
-from datetime import timedelta
+from collections.abc import Callable
 from typing import Any
 
-from wiresum.controller.client import ControllerClient
+from wiresum.common.errors import WiresumError
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent._engine import Engine
-from wiresum.host_agent.environment import AgentError, Environment
-from wiresum.host_agent.joining import Joining, Plan, Store
+from wiresum.host_agent.change import Change
+from wiresum.host_agent.control import Heartbeats, over
+from wiresum.host_agent.environment import AgentError
+from wiresum.host_agent.joining import Membership
+from wiresum.host_agent.relay import Relay
+from wiresum.host_agent.worker import Worker
 
 log = logging.getLogger("wiresum")
-
-JOIN_TIMEOUT_S = 60.0
-LEAVE_S = 5.0  # how long the rank that made the job waits for the others before it releases it
-
-_LIVE = (pb.JOB_STATE_WAITING, pb.JOB_STATE_READY)
 
 
 class JobGone(AgentError):
@@ -29,87 +27,52 @@ class Agent:
     """A joined worker. Implements ``wiresum.host_agent.backend.link.Link``."""
 
     def __init__(
-        self,
-        client: ControllerClient,
-        plan: Plan,
-        lease: pb.Lease,
-        engine: Engine,
-        where: Environment,
-        store: Store,
-        prefix: str,
+        self, worker: Worker, membership: Membership, lease: pb.Lease, engine: Engine
     ) -> None:
         """Use :meth:`join`."""
-        self.engine = engine
-        self._client = client
-        self._plan = plan
+        self.engine = Relay(engine)
+        self._worker = worker
+        self._membership = membership
         self._lease = lease
-        self._where = where
-        self._store = store
-        self._prefix = prefix
         self._gone: str | None = None
-        self._stop = threading.Event()
-        self._close_lock = threading.Lock()
+        self._lock = threading.Lock()
         self._closed = False
-        self._heartbeats = threading.Thread(
-            target=self._beat, name="wiresum-heartbeat", daemon=True
+        self._announced = lease.change
+        self._changing: threading.Thread | None = None
+        self._asked = lease
+        self._heartbeats = Heartbeats(
+            membership.plan.job,
+            self._beat,
+            lambda: self._lease,
+            self._heard,
+            self._lost,
+            loud=worker.rank == 0,
         )
-        self._heartbeats.start()
 
     @classmethod
-    def join(
-        cls,
-        where: Environment,
-        store: Store,
-        rank: int,
-        workers: int,
-        timeout: timedelta,
-        generation: str,
-    ) -> "Agent":
-        """Join the job that ``where`` names, as ``rank`` of ``workers``; returns with an engine.
+    def join(cls, worker: Worker) -> "Agent":
+        """Join the job that ``worker.where`` names; returns with an engine.
 
-        Waits for the other ranks, at most ``where.timeout_s`` (default 60 s, never longer than
-        ``timeout``, the group's own). ``store`` is the group's key-value store, through which
-        rank 0 tells the others the attempt; ``generation`` tells groups of one process apart
-        there. Raises ``WiresumError`` in one line.
+        Waits for the other ranks, at most ``worker.join_s``. Raises ``WiresumError`` in one line.
         """
-        limit = where.timeout_s or min(JOIN_TIMEOUT_S, timeout.total_seconds())
-        prefix = f"wiresum/join/{generation}"
-        client = ControllerClient(where.controller)
+        membership = Membership(worker)
         try:
-            joining = Joining(client, where, store, prefix, rank, workers, limit)
-            with joining.socket() as sock:
-                lease = joining.lease(*sock.getsockname())
-                engine = Engine(
-                    sock.fileno(),
-                    lease.switch_ip,
-                    lease.switch_udp_port,
-                    lease.switch_name,
-                    lease.rank,
-                    lease.workers,
-                    lease.job,
-                    lease.epoch,
-                    lease.key,
-                    lease.slots,
-                    lease.lanes,
-                    where.field,
-                    timeout_s=where.timeout_s or timeout.total_seconds(),
-                )
+            lease, engine = membership.join()
         except BaseException:
-            client.close()
+            membership.client.close()
             raise
-        plan = joining.plan
         log.info(
             "wiresum: rank %d of %d joined job %s on switch %s (%s:%d): epoch %d, %d slots",
-            rank,
-            workers,
-            plan.job,
+            worker.rank,
+            worker.workers,
+            membership.plan.job,
             lease.switch_name,
             lease.switch_ip,
             lease.switch_udp_port,
             lease.epoch,
             lease.slots,
         )
-        return cls(client, plan, lease, engine, where, store, prefix)
+        return cls(worker, membership, lease, engine)
 
     def check(self) -> None:
         """Raise :class:`JobGone` if this worker's lease is no longer valid."""
@@ -118,86 +81,115 @@ class Agent:
 
     def describe(self) -> dict[str, Any]:
         """The lease in words, without its secrets."""
-        lease = self._lease
+        lease, plan = self._lease, self._membership.plan
         return {
-            "controller": self._where.controller,
-            "job": self._plan.job,
-            "attempt": self._plan.attempt,
+            "controller": self._worker.where.controller,
+            "job": plan.job,
+            "attempt": plan.attempt,
+            "change": lease.change,
             "number": lease.job,
             "epoch": lease.epoch,
             "switch": f"{lease.switch_name} ({lease.switch_ip}:{lease.switch_udp_port})",
             "slots": lease.slots,
             "lanes": lease.lanes,
-            "field": self._where.field,
+            "field": self._worker.where.field,
             "rank": lease.rank,
             "workers": lease.workers,
+            "held": self.engine.held,
             "gone": self._gone,
         }
 
     def close(self) -> None:
         """Stop the engine and the heartbeats; release the job if this worker has made it."""
-        with self._close_lock:
+        with self._lock:
             if self._closed:
                 return
             self._closed = True
-        self._stop.set()
+        self._heartbeats.stop()
         self.engine.close()
-        if self._plan.owned:
-            self._release()
-        self._client.close()  # ends a heartbeat that is waiting for its answer
-        if threading.current_thread() is not self._heartbeats:
-            self._heartbeats.join(timeout=1.0)
+        self._membership.release()
+        self._membership.client.close()  # ends calls that are waiting for their answers
+        self._heartbeats.join(timeout_s=1.0)
+        changing = self._changing
+        if changing is not None:
+            changing.join(timeout=1.0)
 
-    def _release(self) -> None:
-        # A rank whose last result was lost gets it again from the switch, but only while the
-        # lease lasts: the rank that releases leaves last.
-        try:
-            key = f"{self._prefix}/left"
-            left = self._store.add(key, 1)
-            if self._lease.rank != 0:
-                return
-            deadline = time.monotonic() + LEAVE_S
-            while left < self._lease.workers and time.monotonic() < deadline:
-                time.sleep(0.05)
-                left = self._store.add(key, 0)
-            self._client.release_job(self._plan.job, self._plan.token)
-        except Exception:  # the store or the controller went first; the lease then expires
-            log.debug("wiresum: the job could not be released", exc_info=True)
+    # -- heartbeats ---------------------------------------------------------------------------
 
-    def _beat(self) -> None:
-        heard = time.monotonic()
-        warned = False
-        while not self._stop.wait(max(self._lease.heartbeat_s, 0.1)):
-            try:
-                answer = self._client.heartbeat(self._plan.job, self._plan.token)
-            except ControllerError as error:
-                if self._stop.is_set():
-                    return
-                silent = time.monotonic() - heard
-                if error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
-                    if silent < self._lease.expiry_s:
-                        if not warned and self._lease.rank == 0:
-                            log.warning("wiresum: heartbeats are failing: %s", error)
-                        warned = True
-                        continue
-                    self._lost(f"job {self._plan.job} has lost its lease: {error}")
-                else:
-                    self._lost(f"job {self._plan.job} is gone: {error}")
-                return
-            heard, warned = time.monotonic(), False
-            if answer.state not in _LIVE:
-                state = pb.JobState.Name(answer.state).removeprefix("JOB_STATE_").lower()
-                reason = f" ({answer.reason})" if answer.reason else ""
-                self._lost(f"job {self._plan.job} is {state}{reason}: this worker has no slots")
-                return
-            if answer.epoch != self._lease.epoch:
-                self._lost(
-                    f"job {self._plan.job} is in epoch {answer.epoch}: a later attempt has "
-                    f"replaced this worker (rank {self._lease.rank}, epoch {self._lease.epoch})"
-                )
-                return
+    def _beat(self, wait_s: float, change: int) -> pb.HeartbeatResponse:
+        self._asked = lease = self._lease
+        epoch = 0 if self._is_changing() else lease.epoch
+        return self._membership.heartbeat(wait_s, epoch=epoch, change=change)
+
+    def _heard(self, answer: pb.HeartbeatResponse) -> str | None:
+        self._announced = answer.change
+        lease = self._asked
+        if self._is_changing() or self._lease is not lease:
+            return None  # what it says of the epoch is about another lease than ours
+        if answer.epoch != lease.epoch:
+            return (
+                f"job {self._membership.plan.job} is in epoch {answer.epoch}: a later attempt has "
+                f"replaced this worker (rank {lease.rank}, epoch {lease.epoch})"
+            )
+        if answer.change > lease.change:
+            self._changing = threading.Thread(
+                target=self._change, args=(answer.change,), name="wiresum-change", daemon=True
+            )
+            self._changing.start()
+        return None
+
+    def _is_changing(self) -> bool:
+        return self._changing is not None and self._changing.is_alive()
 
     def _lost(self, why: str) -> None:
         self._gone = why
         log.warning("wiresum: %s", why)
         self.engine.close()  # what is in flight ends now, and with this reason
+
+    # -- changes of the lease -----------------------------------------------------------------
+
+    def _change(self, number: int) -> None:
+        before = self._lease
+        patience = min(before.expiry_s, self._worker.collective_s / 2)
+        change = Change(
+            self.engine,
+            self,
+            number,
+            patience_s=patience,
+            stopped=lambda: self._closed or self._gone is not None,
+        )
+        try:
+            changed = change.run()
+        except WiresumError as error:
+            self._lost(f"change {number} of the lease has failed: {error}")
+            return
+        if changed and self._worker.rank == 0:
+            log.info(
+                "wiresum: the lease has %d slots now, %d before (change %d, epoch %d)",
+                self._lease.slots,
+                before.slots,
+                number,
+                self._lease.epoch,
+            )
+
+    def declare(self, change: int, started: int, limit_s: float) -> int | None:
+        """See :class:`~wiresum.host_agent.change.Control`."""
+        return self._membership.declare(self._lease, change, started, limit_s)
+
+    def join_again(
+        self, change: int, done: int, again: Callable[[ControllerError], bool]
+    ) -> Engine:
+        """See :class:`~wiresum.host_agent.change.Control`."""
+        self._lease, engine = self._membership.join(change, done, again)
+        return engine
+
+    def moved(self) -> bool:
+        """See :class:`~wiresum.host_agent.change.Control`."""
+        answer = self._membership.heartbeat()
+        return over(answer, self._membership.plan.job) is None and (
+            answer.epoch != self._lease.epoch
+        )
+
+    def wanted(self, change: int) -> bool:
+        """See :class:`~wiresum.host_agent.change.Control`."""
+        return self._announced == change

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from wiresum.common.errors import WiresumError
-from wiresum.host_agent.environment import FIELDS
+from wiresum.host_agent.environment import FIELDS, IfFull, SlotRequest
 
 OUT = Path("out")
 
@@ -17,11 +17,24 @@ class UsageError(WiresumError):
     exit_code = 2
 
 
-def _check(field: int, timeout: float | None) -> None:
+def _check_field(field: int) -> None:
     if field not in FIELDS:
         raise UsageError(f"--field {field}: it must be 32, 16 or 8")
-    if timeout is not None and not 0 < timeout < 1e7:
-        raise UsageError(f"--timeout {timeout:g}: it must be a number of seconds above 0")
+
+
+def _check_seconds(option: str, seconds: float | None) -> None:
+    if seconds is not None and not 0 < seconds < 1e7:
+        raise UsageError(f"{option} {seconds:g}: it must be a number of seconds above 0")
+
+
+def _read_token(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UsageError(f"--token-file {path} cannot be read: {why}") from None
 
 
 def run(
@@ -47,7 +60,47 @@ def run(
     name: Annotated[
         str, typer.Option(help="Name of the job; launchers with the same name share it.")
     ] = "",
-    slots: Annotated[int, typer.Option(help="Slots to ask for; 0: the default.", min=0)] = 0,
+    slots: Annotated[
+        int,
+        typer.Option(help="Slots to ask for; 0: the default.", min=0, envvar="WIRESUM_SLOTS"),
+    ] = 0,
+    min_slots: Annotated[
+        int,
+        typer.Option(
+            help="The fewest slots that the job can do with, now and when jobs of higher "
+            "priority need room.",
+            min=0,
+            envvar="WIRESUM_MIN_SLOTS",
+        ),
+    ] = 0,
+    if_full: Annotated[
+        IfFull,
+        typer.Option(
+            help="When no switch has room: fail, wait in the queue, take a smaller window, or "
+            "train over gloo.",
+            envvar="WIRESUM_IF_FULL",
+        ),
+    ] = IfFull.FAIL,
+    queue_timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="Limit in seconds of the wait for room; without it, for ever.",
+            envvar="WIRESUM_QUEUE_TIMEOUT",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The tenant's token (or WIRESUM_TOKEN); workers do not get it."
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The authority of the controller's certificate (or WIRESUM_CA)."
+        ),
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -58,15 +111,20 @@ def run(
     """Run a training command whose all-reduces are summed by a switch: run -- torchrun ..."""
     from wiresum.host_agent.launcher.run import run as launch
 
-    _check(field, timeout)
+    _check_field(field)
+    _check_seconds("--timeout", timeout)
+    _check_seconds("--queue-timeout", queue_timeout)
+    request = SlotRequest(slots, min_slots, if_full, queue_timeout)
     status = launch(
         context.args,
         controller=controller,
         field=field,
         as_default=as_default,
         name=name,
-        slots=slots,
+        slots=request,
         timeout_s=timeout,
+        token=_read_token(token_file),
+        ca=None if ca is None else str(ca.expanduser().absolute()),
     )
     raise typer.Exit(status)
 
@@ -94,7 +152,7 @@ def demo(
     """Train a small transformer over gloo and over the switch, and compare."""
     from wiresum.host_agent.demo.main import demo as show
 
-    _check(field, None)
+    _check_field(field)
     show(
         workers=workers,
         steps=steps,

@@ -1,12 +1,27 @@
-"""The environment variables between ``wiresum run`` and the workers."""
+"""The environment variables between users, ``wiresum run`` and the workers."""
 
+import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
-from wiresum.common.address import parse_endpoint
 from wiresum.common.errors import WiresumError
+from wiresum.controller.address import parse_address
 
 FIELDS = (32, 16, 8)
+
+FALLBACK = "WIRESUM_FALLBACK"
+"""The reason why a run that asked for a switch trains without one; for its workers."""
+
+
+class IfFull(StrEnum):
+    """What becomes of a job for which no switch has room."""
+
+    FAIL = "fail"
+    WAIT = "wait"
+    SMALLER = "smaller"
+    FALLBACK = "fallback"
 
 
 class AgentError(WiresumError):
@@ -14,25 +29,63 @@ class AgentError(WiresumError):
 
 
 @dataclass(frozen=True)
+class SlotRequest:
+    """What to ask of the controller when a job is made."""
+
+    slots: int = 0
+    """Slots to ask for; 0: the controller's default."""
+    min_slots: int = 0
+    """The fewest that the job can do with; 0: the smallest lease."""
+    if_full: IfFull = IfFull.FAIL
+    queue_timeout_s: float | None = None
+    """How long to ``wait`` for room; None: for ever."""
+
+
+@dataclass(frozen=True)
 class Environment:
-    """What ``wiresum run`` hands to the workers."""
+    """How to reach the controller, which job this is, and what it asks for.
+
+    ``token`` is the job's, ``tenant_token`` the user's own, with which jobs are made. ``ca``,
+    ``cert`` and ``key`` are files for TLS, empty for none.
+    """
 
     controller: str
     job: str | None
-    token: str
+    token: str = dataclasses.field(repr=False)
     field: int
     timeout_s: float | None
+    tenant_token: str = dataclasses.field(default="", repr=False)
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    request: SlotRequest = SlotRequest()
 
     def variables(self) -> dict[str, str]:
-        """As environment variables; :func:`environment` reads them back."""
+        """As environment variables for workers; :func:`environment` reads them back.
+
+        The tenant's token is not among them, nor what only concerns the making of a job.
+        """
         values = {
             "WIRESUM_CONTROLLER": self.controller,
             "WIRESUM_JOB": self.job or "",
             "WIRESUM_JOB_TOKEN": self.token,
             "WIRESUM_FIELD": str(self.field),
             "WIRESUM_TIMEOUT": "" if self.timeout_s is None else f"{self.timeout_s:g}",
+            "WIRESUM_CA": self.ca,
+            "WIRESUM_CERT": self.cert,
+            "WIRESUM_KEY": self.key,
         }
         return {name: value for name, value in values.items() if value}
+
+
+def without_secrets(env: Mapping[str, str]) -> dict[str, str]:
+    """``env`` without tokens of any kind, and without another run's job."""
+    return {
+        name: value
+        for name, value in env.items()
+        if not name.startswith("WIRESUM_")
+        or not ("TOKEN" in name or name.startswith("WIRESUM_JOB") or name == FALLBACK)
+    }
 
 
 def environment(env: Mapping[str, str]) -> Environment | None:
@@ -43,21 +96,60 @@ def environment(env: Mapping[str, str]) -> Environment | None:
     controller = env.get("WIRESUM_CONTROLLER", "")
     if not controller:
         return None
-    parse_endpoint(controller, what="WIRESUM_CONTROLLER")
+    parse_address(controller, what="WIRESUM_CONTROLLER")
     field = env.get("WIRESUM_FIELD") or "32"
     if field not in map(str, FIELDS):
         raise AgentError(f"WIRESUM_FIELD is {field!r}; it must be 32, 16 or 8")
-    timeout = env.get("WIRESUM_TIMEOUT") or ""
-    try:
-        timeout_s = float(timeout) if timeout else None
-    except ValueError:
-        timeout_s = -1.0
-    if timeout_s is not None and not 0 < timeout_s < 1e7:
-        raise AgentError(f"WIRESUM_TIMEOUT is {timeout!r}; it must be a number of seconds above 0")
     return Environment(
         controller=controller,
         job=env.get("WIRESUM_JOB") or None,
         token=env.get("WIRESUM_JOB_TOKEN", ""),
         field=int(field),
-        timeout_s=timeout_s,
+        timeout_s=_seconds(env, "WIRESUM_TIMEOUT"),
+        tenant_token=env.get("WIRESUM_TOKEN", ""),
+        ca=env.get("WIRESUM_CA", ""),
+        cert=env.get("WIRESUM_CERT", ""),
+        key=env.get("WIRESUM_KEY", ""),
+        request=SlotRequest(
+            slots=_count(env, "WIRESUM_SLOTS"),
+            min_slots=_count(env, "WIRESUM_MIN_SLOTS"),
+            if_full=_if_full(env),
+            queue_timeout_s=_seconds(env, "WIRESUM_QUEUE_TIMEOUT"),
+        ),
     )
+
+
+def own_environment(controller: str) -> Environment:
+    """What this process's environment says to somebody who makes a job with ``controller``."""
+    names = ("WIRESUM_TOKEN", "WIRESUM_CA", "WIRESUM_CERT", "WIRESUM_KEY")
+    mine = {name: os.environ[name] for name in names if name in os.environ}
+    made = environment({"WIRESUM_CONTROLLER": controller, **mine})
+    assert made is not None
+    return made
+
+
+def _seconds(env: Mapping[str, str], name: str) -> float | None:
+    text = env.get(name) or ""
+    try:
+        value = float(text) if text else None
+    except ValueError:
+        value = -1.0
+    if value is not None and not 0 < value < 1e7:
+        raise AgentError(f"{name} is {text!r}; it must be a number of seconds above 0")
+    return value
+
+
+def _count(env: Mapping[str, str], name: str) -> int:
+    text = env.get(name) or "0"
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise AgentError(f"{name} is {text!r}; it must be a number of slots")
+    return int(text)
+
+
+def _if_full(env: Mapping[str, str]) -> IfFull:
+    text = env.get("WIRESUM_IF_FULL") or IfFull.FAIL
+    try:
+        return IfFull(text)
+    except ValueError:
+        names = ", ".join(IfFull)
+        raise AgentError(f"WIRESUM_IF_FULL is {text!r}; it must be one of {names}") from None

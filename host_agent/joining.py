@@ -1,36 +1,37 @@
 """How the ranks of a job agree on an attempt and get their leases."""
 
 import json
+import logging
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
 
+from wiresum import p4
 from wiresum.common.errors import WiresumError
-from wiresum.controller.client import ControllerClient
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.host_agent.environment import AgentError, Environment
-from wiresum.host_agent.network import local_address_towards, mac_of
+from wiresum.host_agent._engine import Engine
+from wiresum.host_agent.control import NoRoom, connect, create_job
+from wiresum.host_agent.environment import AgentError, IfFull
+from wiresum.host_agent.network import bound_socket, local_address_towards, mac_of
+from wiresum.host_agent.worker import Worker
+
+log = logging.getLogger("wiresum")
+
+LEAVE_S = 5.0
+"""How long the rank that made the job waits for the others before it releases it."""
+
+QUEUE_NEWS_S = 60.0
+"""How long no news of a place in the queue is no bad news: the controller sends some every 30 s."""
 
 _LOOK_S = 0.1
+_SHORTEST_JOIN_S = 1.0
 
-
-class Store(Protocol):
-    """The part of ``torch.distributed.Store`` that joining needs."""
-
-    def set(self, key: str, value: str) -> None:
-        """Publish."""
-
-    def get(self, key: str) -> bytes:
-        """Read; waits for the key."""
-
-    def wait(self, keys: list[str], timeout: timedelta) -> None:
-        """Wait for keys; raises on timeout."""
-
-    def add(self, key: str, amount: int) -> int:
-        """Count."""
+# After a change of lease the numbering of chunks starts at so many times the collectives before
+# it. Should ranks ever differ in those, their chunks do not meet: an error, and no wrong sum.
+APART = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -43,107 +44,165 @@ class Plan:
     owned: bool  # rank 0 has made the job itself and releases it
 
 
-class Joining:
-    """One rank on its way into a job. Everything raises ``WiresumError`` in one line."""
+class Membership:
+    """One rank's place in a job. Everything raises ``WiresumError`` in one line."""
 
-    def __init__(
-        self,
-        client: ControllerClient,
-        where: Environment,
-        store: Store,
-        key: str,
-        rank: int,
-        workers: int,
-        limit_s: float,
-    ) -> None:
-        """Agree with rank 0, through ``key`` in the store, on an attempt later than all before."""
-        self._client = client
-        self._where = where
-        self._store = store
-        self._key = key
-        self._rank = rank
-        self._workers = workers
-        self._limit_s = limit_s
-        self._deadline = time.monotonic() + limit_s
-        self.plan = self._decide() if rank == 0 else self._read()
-        self._job = client.get_job(self.plan.job)
+    def __init__(self, worker: Worker) -> None:
+        """Agree with rank 0, through the store, on an attempt later than all before.
+
+        Raises ``NoRoom`` on all ranks where the job was to fall back if no switch has room.
+        """
+        self._worker = worker
+        self._deadline = time.monotonic() + worker.join_s
+        self.plan = self._decide() if worker.rank == 0 else self._read()
+        self.client = connect(worker.where, self.plan.token)
+        self._program_version = ""
+
+    # -- the plan -----------------------------------------------------------------------------
 
     def _decide(self) -> Plan:
+        def publish(**what: object) -> None:
+            self._worker.store.set(self._worker.key, json.dumps(what))
+
         try:
             plan = self._new_plan()
-        except WiresumError as error:
-            self._store.set(self._key, json.dumps({"error": str(error)}))
+        except NoRoom as full:
+            publish(no_room=str(full))
             raise
-        self._store.set(self._key, json.dumps(vars(plan)))
+        except WiresumError as error:
+            publish(error=str(error))
+            raise
+        publish(**vars(plan))
         return plan
 
     def _new_plan(self) -> Plan:
-        if self._where.job is None:
-            job = self._client.create_job()
+        where = self._worker.where
+        if where.job is None:
+            job = create_job(where, "", self._queued)
+            self._deadline = time.monotonic() + self._worker.join_s
             return Plan(job.id, job.token, 0, owned=True)
-        job = self._client.get_job(self._where.job)
+        with connect(where, where.token) as client:
+            job = client.get_job(where.job)
         attempt = job.attempt + 1 if job.HasField("attempt") else 0
-        return Plan(self._where.job, self._where.token, attempt, owned=False)
+        return Plan(where.job, where.token, attempt, owned=False)
+
+    def _queued(self, job: pb.Job) -> None:
+        log.warning("wiresum: waiting for room on a switch, at place %d", job.queue_position)
+        self._worker.store.add(f"{self._worker.key}/queued", 1)
 
     def _read(self) -> Plan:
-        try:
-            self._store.wait([self._key], timedelta(seconds=self._limit_s))
-        except Exception:
-            raise AgentError(
-                f"rank 0 has not reached controller {self._where.controller} within "
-                f"{self._limit_s:g} s: is it running, and does it use the same environment?"
-            ) from None
-        answer = json.loads(self._store.get(self._key))
+        worker = self._worker
+        self._wait_for_plan()
+        answer = json.loads(worker.store.get(worker.key))
+        if "no_room" in answer:
+            raise NoRoom(answer["no_room"])
         if "error" in answer:
             raise AgentError(f"rank 0 could not join: {answer['error']}")
         return Plan(**answer)
 
-    def socket(self) -> socket.socket:
+    def _wait_for_plan(self) -> None:
+        worker = self._worker
+        waits = worker.where.job is None and worker.where.request.if_full is IfFull.WAIT
+        limit = max(worker.join_s, QUEUE_NEWS_S) if waits else worker.join_s
+        news = 0
+        while True:
+            try:
+                worker.store.wait([worker.key], timedelta(seconds=limit))
+                break
+            except Exception:
+                before = news
+                if waits:
+                    news = worker.store.add(f"{worker.key}/queued", 0)
+                if news == before:
+                    raise AgentError(
+                        f"rank 0 has not reached controller {worker.where.controller} within "
+                        f"{limit:g} s: is it running, and does it use the same environment?"
+                    ) from None
+        if news:
+            self._deadline = time.monotonic() + worker.join_s
+
+    # -- the lease ----------------------------------------------------------------------------
+
+    def join(
+        self,
+        change: int = 0,
+        done: int = 0,
+        again: Callable[[ControllerError], bool] | None = None,
+    ) -> tuple[pb.Lease, Engine]:
+        """Join with a new socket; waits for the other ranks. The lease, and an engine with it.
+
+        ``change`` is the number of a change of lease in this attempt, ``done`` how many
+        collectives there have been before it; ``again`` says whether to try again after an error.
+        """
+        worker = self._worker
+        with self._socket() as sock:
+            ip, port = sock.getsockname()
+            lease = self._lease(ip, port, change, again or self._planned_anew)
+            engine = Engine(
+                sock.fileno(),
+                lease.switch_ip,
+                lease.switch_udp_port,
+                lease.switch_name,
+                lease.rank,
+                lease.workers,
+                lease.job,
+                lease.epoch,
+                lease.key,
+                lease.slots,
+                lease.lanes,
+                worker.where.field,
+                timeout_s=worker.collective_s,
+                first_position=done * APART,
+            )
+        return lease, engine
+
+    def _socket(self) -> socket.socket:
         """A UDP socket bound to the address from which this host reaches the switch."""
-        job = self._job
+        job = self.client.get_job(self.plan.job)
+        self._program_version = _program_version(job.lanes)
         try:
             ip = local_address_towards(job.switch_ip, job.switch_udp_port)
-            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            try:
-                sock.bind((ip, 0))
-            except BaseException:
-                sock.close()
-                raise
-            return sock
+            return bound_socket(ip)
         except OSError as error:
             raise AgentError(
                 f"no socket towards switch {job.switch} at {job.switch_ip}:{job.switch_udp_port}: "
                 f"{error.strerror or error}"
             ) from None
 
-    def lease(self, ip: str, port: int) -> pb.Lease:
-        """Join with a socket bound to ``ip`` and ``port``; waits for the other ranks."""
-        left = self._limit_s
+    def _lease(
+        self, ip: str, port: int, change: int, again: Callable[[ControllerError], bool]
+    ) -> pb.Lease:
+        worker = self._worker
+        left = worker.join_s
         while True:
             try:
-                return self._client.join_job(
+                return self.client.join_job(
                     self.plan.job,
                     self.plan.token,
-                    rank=self._rank,
-                    workers=self._workers,
+                    rank=worker.rank,
+                    workers=worker.workers,
                     attempt=self.plan.attempt,
+                    change=change,
                     ip=ip,
                     udp_port=port,
                     mac=mac_of(ip),
-                    field=self._where.field,
+                    field=worker.where.field,
+                    program_version=self._program_version,
                     timeout_s=left,
                 )
             except ControllerError as error:
-                # A rank that is restarted faster than rank 0 may have read what rank 0 had said
-                # before: torchrun keeps the store. Rank 0 will name a later attempt.
-                if self._rank == 0 or error.code not in ("ALREADY_EXISTS", "ABORTED"):
+                if not again(error):
                     raise
-                if not self._changed():
-                    raise
-                left = max(round(self._deadline - time.monotonic(), 1), 0.1)
+                left = max(round(self._deadline - time.monotonic(), 1), _SHORTEST_JOIN_S)
 
-    def _changed(self) -> bool:
-        """Wait for rank 0 to decide on another plan; False if it does not in time."""
+    def _planned_anew(self, why: ControllerError) -> bool:
+        """Wait for another plan of rank 0; False if there is none in time.
+
+        A rank that is restarted faster than rank 0 may have read what rank 0 had said before:
+        torchrun keeps the store.
+        """
+        if self._worker.rank == 0 or why.code not in ("ALREADY_EXISTS", "ABORTED"):
+            return False
         while time.monotonic() < self._deadline:
             plan = self._read()
             if plan != self.plan:
@@ -151,3 +210,59 @@ class Joining:
                 return True
             time.sleep(_LOOK_S)
         return False
+
+    # -- during the job -----------------------------------------------------------------------
+
+    def heartbeat(
+        self, wait_s: float = 0.0, *, epoch: int = 0, change: int = 0
+    ) -> pb.HeartbeatResponse:
+        """Keep the job alive; what the controller says of it.
+
+        Waits at most ``wait_s`` for another announcement than ``change``, another epoch than
+        ``epoch`` (0: it does not matter), or the job's end.
+        """
+        plan = self.plan
+        return self.client.heartbeat(
+            plan.job, plan.token, wait_s=wait_s, epoch=epoch, change=change
+        )
+
+    def declare(self, lease: pb.Lease, change: int, started: int, limit_s: float) -> int | None:
+        """Say how many collectives this rank has started under ``lease``; waits for the others.
+
+        The boundary of the change; None if it is cancelled.
+        """
+        answer = self.client.change_lease(
+            self.plan.job,
+            self.plan.token,
+            rank=lease.rank,
+            epoch=lease.epoch,
+            change=change,
+            started=started,
+            timeout_s=limit_s,
+        )
+        return None if answer.cancelled else answer.boundary
+
+    def release(self) -> None:
+        """Wait until the others have left, and then release the job, if rank 0 has made it."""
+        if not self.plan.owned:
+            return
+        # A rank whose last result was lost gets it again from the switch, but only while the
+        # lease lasts: the rank that releases leaves last.
+        worker = self._worker
+        try:
+            key = f"{worker.key}/left"
+            left = worker.store.add(key, 1)
+            if worker.rank != 0:
+                return
+            deadline = time.monotonic() + LEAVE_S
+            while left < worker.workers and time.monotonic() < deadline:
+                time.sleep(0.05)
+                left = worker.store.add(key, 0)
+            self.client.release_job(self.plan.job, self.plan.token)
+        except Exception:  # the store or the controller went first; the lease then expires
+            log.debug("wiresum: the job could not be released", exc_info=True)
+
+
+def _program_version(lanes: int) -> str:
+    """Of the switch program that this installation has; empty for lanes that it has none for."""
+    return p4.program(lanes).version if lanes in p4.LANE_COUNTS else ""

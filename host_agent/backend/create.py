@@ -15,7 +15,7 @@ from wiresum.host_agent.backend.link import Link
 from wiresum.host_agent.backend.monitored import install_monitored_barrier
 from wiresum.host_agent.backend.process_group import adapt
 from wiresum.host_agent.backend.report import write_at_exit
-from wiresum.host_agent.environment import environment
+from wiresum.host_agent.environment import FALLBACK, environment
 
 log = logging.getLogger("wiresum")
 
@@ -44,7 +44,9 @@ def create(options: Any) -> Any:
     link: Link | None = None
     why: str | None = None
     where = environment(os.environ)
-    if where is None:
+    if where is None and FALLBACK in os.environ:
+        why = os.environ[FALLBACK]  # the launcher has said so
+    elif where is None:
         why = NO_CONTROLLER
         if not members and rank == 0:
             log.warning(
@@ -55,9 +57,17 @@ def create(options: Any) -> Any:
         world = dist.get_world_size()
         why = f"only the default group has a lease, not this one of {size} of {world} ranks"
     else:
-        from wiresum.host_agent.agent import Agent  # gRPC and the engine: only where needed
+        # gRPC and the engine: only where needed.
+        from wiresum.host_agent.agent import Agent
+        from wiresum.host_agent.control import NoRoom
+        from wiresum.host_agent.worker import Worker
 
-        link = Agent.join(where, store, rank, size, timeout, generation)
+        try:
+            link = Agent.join(Worker(where, store, rank, size, timeout, generation))
+        except NoRoom as full:
+            why = str(full)
+            if rank == 0:
+                log.warning("wiresum: everything goes over gloo, no switch is used: %s", why)
 
     if link is not None:
         generation += f".{link.describe()['epoch']}"

@@ -20,7 +20,7 @@ class Finished(Protocol):
 
     @property
     def kind(self) -> str | None:
-        """The kind of error, a key of ``wiresum.host_agent.errors.KINDS``."""
+        """The kind of error: the name of a class in ``wiresum.host_agent.errors``."""
 
 
 class Engine(Protocol):
@@ -41,6 +41,10 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """End the engine's thread; unfinished tickets end with an error. May be called twice."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been closed."""
 
 
 class Link(Protocol):

@@ -2,17 +2,20 @@
 
 import json
 import os
+import secrets
 import select
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from typing import IO, Any
 
 from wiresum.common.address import parse_endpoint
 from wiresum.common.errors import WiresumError
 from wiresum.controller.client import ControllerClient, add_switch_request
 from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent.environment import without_secrets
 from wiresum.host_agent.launcher import process
 
 START_S = 60.0
@@ -28,13 +31,16 @@ class EmbeddedError(WiresumError):
 class Part:
     """One child process that says in one line of JSON on stdout that it serves."""
 
-    def __init__(self, what: str, command: list[str], limit_s: float) -> None:
+    def __init__(
+        self, what: str, command: list[str], limit_s: float, env: Mapping[str, str] | None = None
+    ) -> None:
         """Start ``command`` and wait for its line. Raises :class:`EmbeddedError`."""
         self.what = what
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end)
         self.process = process.start(
             command,
             supervised=False,
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -92,30 +98,37 @@ class Part:
 
 
 class Embedded:
-    """The pair; ``controller`` is where the controller listens. Use as a context manager."""
+    """The pair. Use as a context manager.
+
+    ``controller`` is where the controller listens, on loopback and without TLS; ``token`` is what
+    it asks of whoever wants something.
+    """
 
     def __init__(self, limit_s: float = START_S) -> None:
         self._parts: list[Part] = []
+        self.token = secrets.token_urlsafe(32)
         try:
             switch = self._start(
                 "switch",
                 f"switch serve --lanes {LANES} --port 1=udp:127.0.0.1:0 --p4runtime 127.0.0.1:0",
                 limit_s,
+                {},
             )
             controller = self._start(
                 "controller",
                 "controller serve --listen 127.0.0.1:0 --store :memory:",
                 limit_s,
+                {"WIRESUM_ADMIN_TOKEN": self.token},
             )
-            self.controller = str(controller.ready["listen"])
+            self.controller = f"http://{controller.ready['listen']}"
             self._register(switch.ready, limit_s)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, what: str, command: str, limit_s: float) -> Part:
-        cli = [sys.executable, "-m", "wiresum.cli.main"]
-        part = Part(what, [*cli, *command.split(), "--exit-with-parent"], limit_s)
+    def _start(self, what: str, command: str, limit_s: float, env: dict[str, str]) -> Part:
+        cli = [sys.executable, "-m", "wiresum.cli.main", *command.split(), "--exit-with-parent"]
+        part = Part(what, cli, limit_s, without_secrets(os.environ) | env)
         self._parts.append(part)
         return part
 
@@ -133,7 +146,7 @@ class Embedded:
             device_id=int(switch.get("device_id", 0)),
         )
         deadline = time.monotonic() + limit_s
-        with ControllerClient(self.controller) as client:
+        with ControllerClient(self.controller, token=self.token) as client:
             state = client.add_switch(request)
             while state.state != pb.SWITCH_STATE_UP:
                 self.check()

@@ -1,5 +1,6 @@
 """Runs the training command inside a session and passes signals and its status on."""
 
+import logging
 import os
 import shutil
 import signal
@@ -10,8 +11,14 @@ from types import FrameType
 from typing import IO, Self
 
 from wiresum.common.errors import WiresumError
+from wiresum.common.logs import say
+from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent.control import NoRoom
+from wiresum.host_agent.environment import FALLBACK, SlotRequest, without_secrets
 from wiresum.host_agent.launcher import process
 from wiresum.host_agent.launcher.session import Session
+
+log = logging.getLogger("wiresum")
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK_S = 0.2
@@ -109,27 +116,52 @@ def run(
     field: int,
     as_default: bool,
     name: str,
-    slots: int,
+    slots: SlotRequest,
     timeout_s: float | None,
+    token: str | None,
+    ca: str | None,
 ) -> int:
     """``wiresum run``: returns the exit status to end with. Raises ``WiresumError``."""
     resolved = resolve(command)
     if os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1") != "1":
-        print(
-            "wiresum: TORCH_DEVICE_BACKEND_AUTOLOAD keeps torch from finding the backend: "
+        say(
+            log,
+            "TORCH_DEVICE_BACKEND_AUTOLOAD keeps torch from finding the backend: "
             "call wiresum.host_agent.autoload.register() in the script",
-            file=sys.stderr,
         )
     controller = controller or os.environ.get("WIRESUM_CONTROLLER") or None
-    with (
-        Signals() as signals,
-        Session(controller, field=field, name=name, slots=slots, timeout_s=timeout_s) as session,
-    ):
-        job = session.job
-        print(
-            f"wiresum: job {job.name} on switch {job.switch} "
-            f"({job.switch_ip}:{job.switch_udp_port}), {job.slots} slots, {field}-bit fields",
-            file=sys.stderr,
-            flush=True,
-        )
-        return execute(session, signals, resolved, session.variables(as_default=as_default))
+    with Signals() as signals:
+        try:
+            session = Session(
+                controller,
+                field=field,
+                name=name,
+                slots=slots,
+                timeout_s=timeout_s,
+                token=token,
+                ca=ca,
+            )
+        except NoRoom as full:
+            say(log, f"training goes on over gloo, without a switch: {full}")
+            return execute(None, signals, resolved, _without_switch(str(full), as_default))
+        with session:
+            job = session.job
+            say(
+                log,
+                f"job {job.name} on switch {job.switch} ({job.switch_ip}:{job.switch_udp_port}), "
+                f"{job.slots} slots{_asked(job, slots)}, {field}-bit fields",
+                job=job.id,
+            )
+            return execute(session, signals, resolved, session.variables(as_default=as_default))
+
+
+def _asked(job: pb.Job, slots: SlotRequest) -> str:
+    return f" (of {slots.slots} asked for)" if job.slots < slots.slots else ""
+
+
+def _without_switch(why: str, as_default: bool) -> dict[str, str]:
+    env = without_secrets(os.environ) | {FALLBACK: why}
+    env.pop("WIRESUM_CONTROLLER", None)
+    if as_default:
+        env["WIRESUM_AS_DEFAULT"] = "1"
+    return env

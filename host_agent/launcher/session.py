@@ -1,22 +1,20 @@
 """A job registered with a controller, kept alive until the block ends."""
 
 import contextlib
+import dataclasses
 import logging
 import os
-import threading
-import time
 from types import TracebackType
 
 from wiresum.common.errors import WiresumError
-from wiresum.controller.client import ControllerClient
+from wiresum.common.logs import say
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.host_agent.environment import Environment
+from wiresum.host_agent.control import Heartbeats, connect, create_job
+from wiresum.host_agent.environment import SlotRequest, own_environment, without_secrets
 from wiresum.host_agent.launcher.embedded import START_S, Embedded
 
 log = logging.getLogger("wiresum")
-
-_LIVE = (pb.JOB_STATE_WAITING, pb.JOB_STATE_READY)
 
 
 class LeaseLost(WiresumError):
@@ -24,7 +22,10 @@ class LeaseLost(WiresumError):
 
 
 class Session:
-    """A job of ours on a controller, given or embedded. Use as a context manager."""
+    """A job of ours on a controller, given or embedded. Use as a context manager.
+
+    ``environment`` says how to reach the job; its ``tenant_token`` may make more of them.
+    """
 
     def __init__(
         self,
@@ -32,33 +33,55 @@ class Session:
         *,
         field: int = 32,
         name: str = "",
-        slots: int = 0,
+        slots: int | SlotRequest = 0,
         timeout_s: float | None = None,
+        token: str | None = None,
+        ca: str | None = None,
     ) -> None:
-        """Register a job with ``controller`` (``HOST:PORT``), or start one and a switch.
+        """Register a job with ``controller``, or start one and a switch.
 
-        ``timeout_s`` limits the start, and the workers' joining and collectives. Raises
-        ``ControllerError``, ``EmbeddedError`` or ``AddressError``.
+        ``slots``: how many (0: the default), or all that there is to say about them.
+        ``timeout_s`` limits the start, and the workers' joining and collectives. ``token`` is the
+        tenant's, ``ca`` the file with the controller's authority; None: as the environment says.
+        Raises ``ControllerError``, ``NoRoom``, ``EmbeddedError`` or ``AddressError``.
         """
-        self._stop = threading.Event()
         self._lost: str | None = None
+        self._place = 0
         self.embedded = Embedded(timeout_s or START_S) if controller is None else None
         try:
-            address = self.embedded.controller if self.embedded else str(controller)
-            self._client = ControllerClient(address)
-            self.job = self._client.create_job(name, slots=slots)
+            where = own_environment(self.embedded.controller if self.embedded else str(controller))
+            if self.embedded:
+                token = self.embedded.token
+            where = dataclasses.replace(
+                where,
+                field=field,
+                timeout_s=timeout_s,
+                tenant_token=where.tenant_token if token is None else token,
+                ca=where.ca if ca is None else ca,
+                request=slots if isinstance(slots, SlotRequest) else SlotRequest(slots),
+            )
+            self.job = create_job(where, name, self._queued)
+            self.environment = dataclasses.replace(where, job=self.job.id, token=self.job.token)
+            self._client = connect(where, self.job.token)
         except BaseException:
             if self.embedded:
                 self.embedded.close()
             raise
-        self.environment = Environment(address, self.job.id, self.job.token, field, timeout_s)
-        self._thread = threading.Thread(target=self._beat, name="wiresum-heartbeat", daemon=True)
-        self._thread.start()
+        self._heartbeats = Heartbeats(
+            self.job.name,
+            self._beat,
+            lambda: self.job,
+            lambda _answer: None,
+            self._end,
+            loud=True,
+        )
 
     def variables(self, *, as_default: bool = False) -> dict[str, str]:
-        """The environment for the workers: this process's own and the lease's variables."""
-        env = {k: v for k, v in os.environ.items() if not k.startswith("WIRESUM_JOB")}
-        env |= self.environment.variables()
+        """The environment for the workers: this process's own, with the job's instead of secrets.
+
+        Whoever runs in it can join this job, and make no other.
+        """
+        env = without_secrets(os.environ) | self.environment.variables()
         if as_default:
             env["WIRESUM_AS_DEFAULT"] = "1"
         return env
@@ -74,40 +97,27 @@ class Session:
         if self._lost is not None:
             raise LeaseLost(self._lost)
 
-    def _beat(self) -> None:
-        heard = time.monotonic()
-        warned = False
-        while not self._stop.wait(max(self.job.heartbeat_s, 0.1)):
-            try:
-                answer = self._client.heartbeat(self.job.id, self.job.token)
-            except ControllerError as error:
-                if self._stop.is_set():
-                    return
-                if error.code not in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
-                    self._lost = f"job {self.job.name} is gone: {error}"
-                    return
-                if time.monotonic() - heard > self.job.expiry_s:
-                    self._lost = f"job {self.job.name} has lost its lease: {error}"
-                    return
-                if not warned:
-                    log.warning("wiresum: heartbeats are failing: %s", error)
-                    warned = True
-                continue
-            heard, warned = time.monotonic(), False
-            if answer.state not in _LIVE:
-                state = pb.JobState.Name(answer.state).removeprefix("JOB_STATE_").lower()
-                self._lost = f"job {self.job.name} is {state}: {answer.reason or 'no reason given'}"
-                return
+    def _beat(self, wait_s: float, change: int) -> pb.HeartbeatResponse:
+        return self._client.heartbeat(self.job.id, self.job.token, wait_s=wait_s, change=change)
+
+    def _queued(self, job: pb.Job) -> None:
+        if job.queue_position != self._place:
+            self._place = job.queue_position
+            why = f": {job.reason}" if job.reason else ""
+            say(log, f"waiting for room on a switch, at place {self._place} of the queue{why}")
+
+    def _end(self, why: str) -> None:
+        self._lost = why
 
     def close(self) -> None:
         """Release the job (unless another launcher made it) and stop what is embedded."""
-        self._stop.set()
+        self._heartbeats.stop()
         try:
             if not self.job.attached and self._lost is None:
                 with contextlib.suppress(ControllerError):
                     self._client.release_job(self.job.id, self.job.token)
             self._client.close()
-            self._thread.join(timeout=2.0)
+            self._heartbeats.join(timeout_s=2.0)
         finally:
             if self.embedded is not None:
                 self.embedded.close()

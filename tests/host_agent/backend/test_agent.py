@@ -11,12 +11,13 @@ import torch.distributed as dist
 
 from support.torchruns import fresh_session
 from wiresum.common.errors import WiresumError
-from wiresum.controller.client import ControllerClient
 from wiresum.controller.errors import ControllerError
 from wiresum.host_agent.agent import Agent, JobGone
+from wiresum.host_agent.control import connect
 from wiresum.host_agent.environment import AgentError, Environment
 from wiresum.host_agent.launcher.session import Session
 from wiresum.host_agent.network import local_address_towards, mac_of
+from wiresum.host_agent.worker import Worker
 
 LIMIT_S = 20.0
 MINUTE = timedelta(seconds=60)
@@ -31,7 +32,8 @@ def rack() -> Iterator[Session]:
 @pytest.fixture
 def session(rack: Session) -> Iterator[Session]:
     """A job of its own on the shared switch."""
-    with Session(rack.environment.controller) as session:
+    where = rack.environment
+    with Session(where.controller, token=where.tenant_token) as session:
         yield session
 
 
@@ -41,7 +43,7 @@ def join(session: Session) -> Iterator[Callable[..., Agent]]:
 
     def join(store: dist.Store | None = None, generation: str = "1") -> Agent:
         store = store or dist.HashStore()
-        agent = Agent.join(session.environment, store, 0, 1, MINUTE, generation)
+        agent = Agent.join(Worker(session.environment, store, 0, 1, MINUTE, generation))
         agents.append(agent)
         return agent
 
@@ -66,9 +68,8 @@ def test_a_joined_agent_sums(session: Session, join: Callable[..., Agent]) -> No
     agent.check()
     tensor = torch.arange(1000.0)
     ticket = agent.engine.all_reduce(tensor.data_ptr(), 1000, "float32", average=False)
-    ended = agent.engine.wait(ticket, LIMIT_S)
-    assert ended is not None
-    assert ended.error is None
+    (ended,) = agent.engine.poll(LIMIT_S)
+    assert (ended.ticket, ended.error) == (ticket, None)
     assert torch.equal(tensor, torch.arange(1000.0))
     said = agent.describe()
     assert said["job"] == session.job.id
@@ -82,7 +83,7 @@ def test_a_released_job_is_noticed_and_ends_what_is_in_flight(
     session: Session, join: Callable[..., Agent]
 ) -> None:
     agent = join()
-    with ControllerClient(session.environment.controller) as client:
+    with connect(session.environment, session.job.token) as client:
         client.release_job(session.job.id, session.job.token)
     assert "is released" in gone(agent)
     assert agent.engine.closed
@@ -100,16 +101,16 @@ def test_the_others_hear_why_rank_0_could_not_join(session: Session) -> None:
     store = dist.HashStore()
     where = Environment("127.0.0.1:1", "j", "t", 32, 5.0)
     with pytest.raises(ControllerError) as first:
-        Agent.join(where, store, 0, 2, MINUTE, "1")
+        Agent.join(Worker(where, store, 0, 2, MINUTE, "1"))
     with pytest.raises(AgentError) as second:
-        Agent.join(where, store, 1, 2, MINUTE, "1")
+        Agent.join(Worker(where, store, 1, 2, MINUTE, "1"))
     assert str(second.value) == f"rank 0 could not join: {first.value}"
 
 
 def test_a_rank_0_that_never_comes_is_named() -> None:
     where = Environment("127.0.0.1:1", "j", "t", 32, 0.3)
     with pytest.raises(AgentError, match=r"rank 0 has not reached .* within 0.3 s"):
-        Agent.join(where, dist.HashStore(), 1, 2, MINUTE, "1")
+        Agent.join(Worker(where, dist.HashStore(), 1, 2, MINUTE, "1"))
 
 
 def test_a_plan_of_an_attempt_that_is_over_is_not_used_twice(session: Session) -> None:
@@ -120,7 +121,7 @@ def test_a_plan_of_an_attempt_that_is_over_is_not_used_twice(session: Session) -
 
     def join(name: str, rank: int) -> None:
         try:
-            agents[name] = Agent.join(session.environment, store, rank, 2, MINUTE, "1")
+            agents[name] = Agent.join(Worker(session.environment, store, rank, 2, MINUTE, "1"))
         except WiresumError as error:
             failures.append(error)
 

@@ -30,6 +30,17 @@ def controller(rack: Session) -> str:
     return rack.environment.controller
 
 
+@pytest.fixture
+def token(rack: Session) -> str:
+    return rack.environment.tenant_token
+
+
+@pytest.fixture
+def env(token: str) -> dict[str, str]:
+    """What a user of that controller has in the environment."""
+    return clean_environment() | {"WIRESUM_TOKEN": token}
+
+
 def wiresum_run(*options: str) -> list[str]:
     return [sys.executable, "-m", "wiresum.cli.main", "run", *options]
 
@@ -41,32 +52,43 @@ def errors(output: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137)])
-def test_the_exit_status_is_passed_on(controller: str, script: str, status: int) -> None:
+def test_the_exit_status_is_passed_on(
+    controller: str, env: dict[str, str], script: str, status: int
+) -> None:
     command = wiresum_run("--controller", controller, "--", "sh", "-c", script)
-    ended = finish(command, clean_environment())
+    ended = finish(command, env)
     assert ended.status == status, ended.output
     assert errors(ended.output) == []
 
 
-def test_the_lease_is_handed_over_and_released(controller: str) -> None:
+def test_the_lease_is_handed_over_and_released(
+    controller: str, env: dict[str, str], token: str, tmp_path: Path
+) -> None:
+    (tmp_path / "ca").write_text("of no use without TLS")
+    env |= {"WIRESUM_CA": str(tmp_path / "ca"), "WIRESUM_ADMIN_TOKEN": "the operator's"}
     options = ["--controller", controller, "--field", "16", "--name", "mine", "--timeout", "33"]
     command = wiresum_run(*options, "--as-default", "--", "env")
-    ended = finish(command, clean_environment())
+    ended = finish(command, env)
     assert ended.status == 0, ended.output
     variables = dict(line.split("=", 1) for line in ended.output.splitlines() if "=" in line)
-    with ControllerClient(controller) as client:
+    with ControllerClient(controller, token=token) as client:
         job = client.get_job("mine")
     assert variables["WIRESUM_JOB"] == job.id
     assert variables["WIRESUM_CONTROLLER"] == controller
     assert variables["WIRESUM_FIELD"] == "16"
     assert variables["WIRESUM_TIMEOUT"] == "33"
     assert variables["WIRESUM_AS_DEFAULT"] == "1"
+    assert variables["WIRESUM_CA"] == str(tmp_path / "ca")
+    # The job's token and no other: who runs the command must not get at the tenant's other jobs.
     assert variables["WIRESUM_JOB_TOKEN"]
+    assert [name for name in variables if "TOKEN" in name] == ["WIRESUM_JOB_TOKEN"]
+    assert token not in ended.output
+    assert "the operator's" not in ended.output
     assert job.state == pb.JOB_STATE_RELEASED
 
 
-def test_the_controller_may_come_from_the_environment(controller: str) -> None:
-    env = clean_environment() | {"WIRESUM_CONTROLLER": controller}
+def test_the_controller_may_come_from_the_environment(controller: str, env: dict[str, str]) -> None:
+    env |= {"WIRESUM_CONTROLLER": controller}
     ended = finish(wiresum_run("--", "sh", "-c", "echo at $WIRESUM_CONTROLLER"), env)
     assert f"at {controller}" in ended.output
 
@@ -92,13 +114,13 @@ def test_what_cannot_work_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_are_passed_on(controller: str, number: signal.Signals) -> None:
+def test_signals_are_passed_on(
+    controller: str, env: dict[str, str], number: signal.Signals
+) -> None:
     name = number.name.removeprefix("SIG")
     script = f"trap 'echo caught; exit 42' {name}; echo ready; while :; do sleep 0.05; done"
     command = wiresum_run("--controller", controller, "--", "sh", "-c", script)
-    with subprocess.Popen(
-        command, env=clean_environment(), stdout=subprocess.PIPE, text=True
-    ) as launcher:
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as launcher:
         assert launcher.stdout is not None
         assert launcher.stdout.readline() == "ready\n"
         launcher.send_signal(number)
@@ -106,11 +128,11 @@ def test_signals_are_passed_on(controller: str, number: signal.Signals) -> None:
         assert launcher.wait(LIMIT_S) == 42
 
 
-def test_a_signalled_child_ends_the_launcher_with_its_signal(controller: str) -> None:
+def test_a_signalled_child_ends_the_launcher_with_its_signal(
+    controller: str, env: dict[str, str]
+) -> None:
     command = wiresum_run("--controller", controller, "--", "sh", "-c", "echo ready; sleep 1000")
-    with subprocess.Popen(
-        command, env=clean_environment(), stdout=subprocess.PIPE, text=True
-    ) as launcher:
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as launcher:
         assert launcher.stdout is not None
         assert launcher.stdout.readline() == "ready\n"
         launcher.send_signal(signal.SIGTERM)
@@ -171,20 +193,20 @@ def test_a_training_under_the_launcher() -> None:
     assert "hooks passed on rank 0" in ended.output
 
 
-def test_a_failing_training_under_the_launcher(controller: str) -> None:
+def test_a_failing_training_under_the_launcher(controller: str, env: dict[str, str]) -> None:
     torchrun = torchrun_command(SCENARIOS, "no_such_scenario", workers=2)
     command = [*wiresum_run("--controller", controller, "--"), *torchrun]
-    ended = finish(command, clean_environment())
+    ended = finish(command, env)
     assert ended.status == 1
     assert "no_such_scenario passed" not in ended.output
 
 
-def test_launchers_with_the_same_name_share_a_job(controller: str) -> None:
-    with Session(controller, name="shared") as first:
-        with Session(controller, name="shared") as second:
+def test_launchers_with_the_same_name_share_a_job(controller: str, token: str) -> None:
+    with Session(controller, name="shared", token=token) as first:
+        with Session(controller, name="shared", token=token) as second:
             assert second.job.id == first.job.id
         assert first.describe().state == pb.JOB_STATE_WAITING  # the second did not release it
-    with ControllerClient(controller) as client:
+    with ControllerClient(controller, token=token) as client:
         assert client.get_job(first.job.id).state == pb.JOB_STATE_RELEASED
 
 
@@ -199,10 +221,9 @@ def lost(session: Session) -> str:
     raise AssertionError("the session has noticed nothing")
 
 
-def test_a_job_that_is_released_by_somebody_else_ends_the_run(controller: str) -> None:
-    with Session(controller) as session:
-        session.job.heartbeat_s = 0.1
-        with ControllerClient(controller) as client:
+def test_a_job_that_is_released_by_somebody_else_ends_the_run(controller: str, token: str) -> None:
+    with Session(controller, token=token) as session:
+        with ControllerClient(controller, token=token) as client:
             client.release_job(session.job.id, session.job.token)
         assert "is released" in lost(session)
 

@@ -160,8 +160,11 @@ def test_the_environment_is_read_back_as_it_was_written() -> None:
     for made in (
         Environment("10.0.0.1:7500", "abc", "secret", 8, 12.5),
         Environment("10.0.0.1:7500", None, "", 32, None),
+        Environment("http://10.0.0.1:7500", "a", "b", 32, None, ca="c.pem", cert="d", key="e"),
     ):
         assert environment(made.variables()) == made
+    made = Environment("h:1", "a", "b", 32, None, tenant_token="secret")
+    assert "secret" not in [*made.variables().values(), repr(made)]
     assert environment({}) is None
 
 
@@ -173,6 +176,10 @@ def test_the_environment_is_read_back_as_it_was_written() -> None:
         ("WIRESUM_TIMEOUT", "soon"),
         ("WIRESUM_TIMEOUT", "-1"),
         ("WIRESUM_TIMEOUT", "nan"),
+        ("WIRESUM_SLOTS", "many"),
+        ("WIRESUM_MIN_SLOTS", "-1"),
+        ("WIRESUM_IF_FULL", "cry"),
+        ("WIRESUM_QUEUE_TIMEOUT", "0"),
     ],
 )
 def test_nonsense_in_the_environment_is_refused(name: str, value: str) -> None:

@@ -1,0 +1,212 @@
+"""One engine to its user, a succession of engines underneath: what a change of lease needs.
+
+While a relay is paused it holds collectives, in order, for the next engine; up to a limit, if there
+is one, they still go to this engine. The sum of a collective does not depend on which engine made
+it; that all ranks change engines after the same one is for the caller to see to.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wiresum.common.errors import WiresumError
+from wiresum.host_agent.backend.link import Engine
+from wiresum.host_agent.errors import EngineClosed
+
+GAUGES = frozenset({"window", "exponent_window", "rtt_us", "rto_us", "gso", "gro"})
+"""Of an engine's statistics, those that say how it is now: only the last engine's count."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The end of a collective under the relay's own ticket: see ``backend.link.Finished``."""
+
+    ticket: int
+    error: str | None
+    kind: str | None
+
+
+@dataclass(frozen=True)
+class _Held:
+    ticket: int
+    call: tuple[int, int, str, bool]
+
+
+class Relay:
+    """Hands collectives to the engine of the day. Has the engine's own methods; thread-safe.
+
+    Its user calls :meth:`all_reduce` and :meth:`poll` (from one thread, always); who changes the
+    engine calls ``pause``, ``let``, ``drained`` and then ``replace``, or ``resume``.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._tickets: dict[int, int] = {}  # in flight: the engine's ticket → ours
+        self._started = 0
+        self._limit: int | None = None
+        self._held: deque[_Held] = deque()
+        self._ended: list[Ended] = []  # those that never reached an engine
+        self._next = 0
+        self._failed = False
+        self._closed = False
+        self._past: dict[str, int | float] = {}
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+
+    # -- for the user -------------------------------------------------------------------------
+
+    def all_reduce(self, data: int, count: int, dtype: str, average: bool = False) -> int:
+        """Start an in-place all-reduce, or hold it; returns a ticket.
+
+        Arguments and errors are the engine's. The error of one that was held is in its completion.
+        """
+        with self._lock:
+            if self._limit is not None and self._started >= self._limit and not self._closed:
+                self._held.append(_Held(self._next, (data, count, dtype, average)))
+            else:
+                self._hand_over(self._next, (data, count, dtype, average))
+            self._next += 1
+            return self._next - 1
+
+    def poll(self, timeout_s: float) -> list[Ended]:
+        """Wait until a ticket ends; empty on timeout and whenever the engine has changed."""
+        with self._lock:
+            if self._ended:
+                ended, self._ended = self._ended, []
+                return ended
+            engine, tickets = self._engine, self._tickets
+        batch = engine.poll(timeout_s)
+        with self._lock:
+            if not batch:
+                if engine.closed and engine is self._engine:
+                    # It answers at once, and would again and again.
+                    self._changed.wait(timeout_s)
+                return []
+            ended = [Ended(tickets.pop(each.ticket), each.error, each.kind) for each in batch]
+            self._failed = self._failed or any(each.error is not None for each in ended)
+            self._changed.notify_all()
+        return ended
+
+    def stats(self) -> dict[str, int | float]:
+        """Counters over all engines so far; the gauges are those of the last one."""
+        with self._lock:
+            engine, past = self._engine, dict(self._past)
+        return _sum(past, engine.stats())
+
+    def close(self) -> None:
+        """Close the engine; what is in flight or held ends with an error. May be called twice."""
+        with self._lock:
+            self._closed = True
+            engine = self._engine
+            why = "the engine was closed while this all-reduce was held for a change of lease"
+            for held in self._held:
+                self._ended.append(Ended(held.ticket, why, EngineClosed.__name__))
+            self._held.clear()
+            self._changed.notify_all()
+        engine.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been closed."""
+        return self._closed
+
+    # -- for who changes the engine -----------------------------------------------------------
+
+    @property
+    def done(self) -> int:
+        """How many collectives all engines together have been handed: the same on every rank
+        once :meth:`drained` says so."""
+        with self._lock:
+            return self._next - len(self._held)
+
+    @property
+    def held(self) -> int:
+        """How many collectives wait for another engine, or for this one's limit to move."""
+        return len(self._held)
+
+    def pause(self) -> int:
+        """Hold all further collectives; how many this engine has been handed."""
+        with self._lock:
+            self._limit = self._started
+            return self._started
+
+    def let(self, boundary: int) -> None:
+        """Move the limit up to ``boundary`` and let through what is held below it."""
+        with self._lock:
+            assert self._limit is not None
+            assert boundary >= self._limit
+            self._limit = boundary
+            self._release()
+
+    def drained(self, timeout_s: float) -> bool:
+        """Wait until all collectives up to the limit have been started and have ended.
+
+        False if it takes longer. Raises ``EngineClosed`` if the engine has failed or was closed.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._lock:
+            while True:
+                if self._failed or self._closed:
+                    raise EngineClosed("the engine takes no more work")
+                assert self._limit is not None
+                if self._started >= self._limit and not self._tickets:
+                    return True
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(left)
+
+    def resume(self) -> None:
+        """Carry on with the same engine: everything goes to it, first what is held."""
+        with self._lock:
+            self._limit = None
+            self._release()
+
+    def replace(self, engine: Engine) -> None:
+        """Carry on with another engine, which gets everything that is held; close the old one.
+
+        Only once :meth:`drained` has said so.
+        """
+        with self._lock:
+            assert not self._tickets
+            old, self._engine = self._engine, engine
+            self._past = _sum(self._past, old.stats(), gauges=False)
+            self._tickets = {}
+            self._started, self._limit, self._failed = 0, None, False
+            if self._closed:
+                old = engine  # closed meanwhile, and the old one with it
+            else:
+                self._release()
+            self._changed.notify_all()
+        old.close()
+
+    # ----
+
+    def _release(self) -> None:
+        while self._held and (self._limit is None or self._started < self._limit):
+            held = self._held.popleft()
+            try:
+                self._hand_over(held.ticket, held.call)
+            except WiresumError as error:
+                self._ended.append(Ended(held.ticket, str(error), type(error).__name__))
+
+    def _hand_over(self, ticket: int, call: tuple[int, int, str, bool]) -> None:
+        # Under the lock, so that a completion never comes before its ticket is known.
+        self._tickets[self._engine.all_reduce(*call)] = ticket
+        self._started += 1
+
+
+def _sum(
+    past: Mapping[str, int | float], stats: Mapping[str, int | float], *, gauges: bool = True
+) -> dict[str, Any]:
+    total = dict(past)
+    for name, value in stats.items():
+        if name in GAUGES:
+            if gauges:
+                total[name] = value
+        else:
+            total[name] = total.get(name, 0) + value
+    return total

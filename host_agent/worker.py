@@ -1,0 +1,56 @@
+"""Who this process is in its group: all that joining a job needs to know."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from wiresum.host_agent.environment import Environment
+
+JOIN_TIMEOUT_S = 60.0
+
+
+class Store(Protocol):
+    """The part of ``torch.distributed.Store`` that joining needs."""
+
+    def set(self, key: str, value: str) -> None:
+        """Publish."""
+
+    def get(self, key: str) -> bytes:
+        """Read; waits for the key."""
+
+    def wait(self, keys: list[str], timeout: timedelta) -> None:
+        """Wait for keys; raises on timeout."""
+
+    def add(self, key: str, amount: int) -> int:
+        """Count."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Rank ``rank`` of ``workers``, started with the environment ``where``.
+
+    ``store`` is the group's key-value store, through which rank 0 tells the others the attempt;
+    ``generation`` tells groups of one process apart there. ``timeout`` is the group's own limit.
+    """
+
+    where: Environment
+    store: Store
+    rank: int
+    workers: int
+    timeout: timedelta
+    generation: str
+
+    @property
+    def key(self) -> str:
+        """The key in the store under which this group's ranks agree."""
+        return f"wiresum/join/{self.generation}"
+
+    @property
+    def join_s(self) -> float:
+        """How long joining may take: ``where.timeout_s``, or 60 s but not more than ``timeout``."""
+        return self.where.timeout_s or min(JOIN_TIMEOUT_S, self.timeout.total_seconds())
+
+    @property
+    def collective_s(self) -> float:
+        """How long a collective may go without a result."""
+        return self.where.timeout_s or self.timeout.total_seconds()

@@ -129,7 +129,7 @@ class Rank:
         self.rig = rig
         self.epoch = lease.epoch
         with sock:
-            self.relay = Relay(rig.engine(rank, lease, sock, 0))
+            self.relay = rig.relay_of(rank, lease, rig.engine(rank, lease, sock, 0))
         self.ended: dict[int, Ended] = {}
         self.gone = threading.Event()
         self._news = threading.Condition()
@@ -205,7 +205,11 @@ class ChangeRig:
         join_s: float = 5.0,
         timeout_s: float = 20.0,
         faults: Faults | None = None,
+        relay_of: Callable[[int, Lease, Engine], Relay] = lambda _rank, _lease, engine: Relay(
+            engine
+        ),
     ) -> None:
+        self.relay_of = relay_of
         self.workers, self.patience_s, self.join_s = workers, patience_s, join_s
         self.timeout_s = timeout_s
         self.rules = ReferenceSwitch(LANES)

@@ -1,0 +1,189 @@
+"""The relay alone: order, tickets, limits, with engines that the test ends by hand."""
+
+import queue
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wiresum.host_agent.errors import EngineClosed
+from wiresum.host_agent.relay import Ended, Relay
+
+
+@dataclass
+class HandEngine:
+    """Notes what it is handed; ends tickets when told to."""
+
+    first_ticket: int = 0
+    calls: list[int] = field(default_factory=list)
+    closed: bool = False
+    fails: bool = False
+    ended: "queue.Queue[Ended]" = field(default_factory=queue.Queue)
+
+    def all_reduce(self, data: int, count: int, dtype: str, average: bool) -> int:
+        if self.closed or self.fails:
+            raise EngineClosed("the engine takes no more work: test")
+        self.calls.append(data)
+        return self.first_ticket + len(self.calls) - 1
+
+    def end(self, count: int = 1, error: str | None = None) -> None:
+        for _ in range(count):
+            kind = None if error is None else "CollectiveTimeout"
+            self.ended.put(Ended(self.first_ticket + self._done, error, kind))
+            self._done += 1
+
+    _done: int = 0
+
+    def poll(self, timeout_s: float) -> Sequence[Ended]:
+        batch = []
+        while not self.ended.empty():
+            batch.append(self.ended.get())
+        return batch
+
+    def stats(self) -> Mapping[str, int | float]:
+        return {"collectives": len(self.calls), "window": 7 + self.first_ticket}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def submit(relay: Relay, *values: int) -> list[int]:
+    return [relay.all_reduce(value, 1, "float32") for value in values]
+
+
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("submit"), st.integers(1, 4)),
+            st.tuples(st.just("end"), st.integers(1, 3)),
+            st.tuples(st.sampled_from(["pause", "let", "resume", "replace"]), st.integers(0, 3)),
+        ),
+        max_size=60,
+    )
+)
+def test_every_collective_goes_to_one_engine_in_order_and_ends_once(
+    steps: list[tuple[str, int]],
+) -> None:
+    engines = [HandEngine()]
+    relay = Relay(engines[0])
+    given_out: list[int] = []
+    ended: list[int] = []
+    limit: int | None = None
+    for step, number in steps:
+        current = engines[-1]
+        if step == "submit":
+            given_out += submit(relay, *range(len(given_out), len(given_out) + number))
+        elif step == "end":
+            current.end(min(number, len(current.calls) - current._done))
+        elif step == "pause" and limit is None:
+            limit = relay.pause()
+            assert limit == len(current.calls)
+        elif step == "let" and limit is not None:
+            limit += number
+            relay.let(limit)
+        elif step == "resume":
+            limit = None
+            relay.resume()
+        elif step == "replace" and limit is not None and relay.drained(0.0):
+            assert len(current.calls) == limit
+            assert relay.done == sum(len(engine.calls) for engine in engines)
+            engines.append(HandEngine(first_ticket=100 * len(engines)))
+            relay.replace(engines[-1])
+            assert current.closed
+            limit = None
+        ended += [each.ticket for each in relay.poll(0.0)]
+        if limit is not None:
+            assert len(engines[-1].calls) <= limit
+            assert relay.held == 0 or len(engines[-1].calls) == limit
+    relay.resume()
+    engines[-1].end(len(engines[-1].calls) - engines[-1]._done)
+    ended += [each.ticket for each in relay.poll(0.0)]
+    assert [value for engine in engines for value in engine.calls] == list(range(len(given_out)))
+    assert given_out == list(range(len(given_out)))
+    assert sorted(ended) == given_out
+    stats = relay.stats()
+    if given_out:
+        assert stats["collectives"] == len(given_out)
+    assert stats["window"] == 7 + engines[-1].first_ticket  # of the last engine, not a sum
+
+
+def test_a_limit_lets_through_as_many_and_no_more() -> None:
+    engine = HandEngine()
+    relay = Relay(engine)
+    submit(relay, 1, 2)
+    assert relay.pause() == 2
+    submit(relay, 3, 4, 5)
+    assert engine.calls == [1, 2]
+    relay.let(4)
+    assert engine.calls == [1, 2, 3, 4]
+    submit(relay, 6)
+    assert engine.calls == [1, 2, 3, 4]
+    assert relay.held == 2
+    assert not relay.drained(0.0)
+    engine.end(4)
+    relay.poll(0.0)
+    assert relay.drained(0.0)
+
+
+def test_drained_waits_for_the_training_to_get_there() -> None:
+    engine = HandEngine()
+    relay = Relay(engine)
+    relay.pause()
+    relay.let(1)
+    threading.Timer(0.1, lambda: (submit(relay, 1), engine.end(), relay.poll(0.0))).start()
+    assert not relay.drained(0.01)
+    assert relay.drained(20.0)
+
+
+def test_an_engine_that_fails_is_not_drained_and_fails_what_was_held() -> None:
+    engine = HandEngine()
+    relay = Relay(engine)
+    first, second = submit(relay, 1, 2)
+    relay.pause()
+    (third,) = submit(relay, 3)
+    engine.end(2, error="rank 1 is missing")
+    engine.fails = True
+    assert [each.error for each in relay.poll(0.0)] == ["rank 1 is missing"] * 2
+    with pytest.raises(EngineClosed):
+        relay.drained(0.0)
+    relay.resume()
+    (held,) = relay.poll(0.0)
+    assert (held.ticket, held.kind) == (third, "EngineClosed")
+    assert "takes no more work: test" in str(held.error)
+    with pytest.raises(EngineClosed):
+        submit(relay, 4)
+    assert first != second
+
+
+def test_closing_ends_what_is_held_and_leaves_no_engine_open() -> None:
+    engine, late = HandEngine(), HandEngine()
+    relay = Relay(engine)
+    relay.pause()
+    (held,) = submit(relay, 1)
+    relay.close()
+    relay.close()
+    assert engine.closed
+    assert relay.closed
+    (ended,) = relay.poll(0.0)
+    assert (ended.ticket, ended.kind) == (held, "EngineClosed")
+    with pytest.raises(EngineClosed):
+        relay.drained(0.0)
+    with pytest.raises(EngineClosed):
+        submit(relay, 2)
+    relay.replace(late)  # a lease that came too late
+    assert late.closed
+
+
+def test_polling_a_closed_engine_does_not_spin() -> None:
+    relay = Relay(HandEngine(closed=True))
+    polls = 0
+    done = threading.Event()
+    timer = threading.Timer(0.5, done.set)
+    timer.start()
+    while not done.is_set():
+        relay.poll(0.1)
+        polls += 1
+    assert polls < 50

@@ -28,7 +28,11 @@ class NoRoom(WiresumError):
 def connect(where: Environment, token: str) -> ControllerClient:
     """A client of the controller that ``where`` names. Raises ``WiresumError``."""
     return ControllerClient(
-        where.controller, token=token, ca=where.ca, cert=where.cert, key=where.key
+        where.controller,
+        token=token,
+        ca=where.ca or None,
+        cert=where.cert or None,
+        key=where.key or None,
     )
 
 

@@ -211,15 +211,22 @@ class ControllerClient:
         )
 
     def heartbeat(
-        self, job_id: str, token: str, *, wait_s: float = 0.0, epoch: int = 0, change: int = 0
+        self,
+        job_id: str,
+        token: str,
+        *,
+        wait_s: float = 0.0,
+        epoch: int = 0,
+        change: int = 0,
+        report: pb.RankReport | None = None,
     ) -> pb.HeartbeatResponse:
         """Keep a job alive; returns its state and current epoch, also if it is over.
 
         With ``wait_s``, returns when the state, the epoch (if not 0) or the announced change is
-        another than the caller knows, or after that time.
+        another than the caller knows, or after that time. ``report``: a worker's progress.
         """
         request = pb.HeartbeatRequest(
-            job_id=job_id, token=token, wait_s=wait_s, epoch=epoch, change=change
+            job_id=job_id, token=token, wait_s=wait_s, epoch=epoch, change=change, report=report
         )
         return self._call(self._stub.Heartbeat, request, timeout_s=self._timeout_s + wait_s)
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from wiresum.common import logs
 from wiresum.common.errors import WiresumError
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -13,6 +14,7 @@ from wiresum.host_agent.change import Change
 from wiresum.host_agent.control import Heartbeats, over
 from wiresum.host_agent.environment import AgentError
 from wiresum.host_agent.joining import Membership
+from wiresum.host_agent.progress import progress
 from wiresum.host_agent.relay import Relay
 from wiresum.host_agent.worker import Worker
 
@@ -40,6 +42,7 @@ class Agent:
         self._announced = lease.change
         self._changing: threading.Thread | None = None
         self._asked = lease
+        membership.report = lambda: progress(worker.rank, self.engine.stats())
         self._heartbeats = Heartbeats(
             membership.plan.job,
             self._beat,
@@ -61,6 +64,7 @@ class Agent:
         except BaseException:
             membership.client.close()
             raise
+        logs.bind(job=membership.plan.job, rank=worker.rank, switch=lease.switch_name)
         log.info(
             "wiresum: rank %d of %d joined job %s on switch %s (%s:%d): epoch %d, %d slots",
             worker.rank,

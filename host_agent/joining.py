@@ -57,6 +57,8 @@ class Membership:
         self.plan = self._decide() if worker.rank == 0 else self._read()
         self.client = connect(worker.where, self.plan.token)
         self._program_version = ""
+        self.report: Callable[[], pb.RankReport] | None = None
+        """What heartbeats say of this worker's progress."""
 
     # -- the plan -----------------------------------------------------------------------------
 
@@ -223,7 +225,12 @@ class Membership:
         """
         plan = self.plan
         return self.client.heartbeat(
-            plan.job, plan.token, wait_s=wait_s, epoch=epoch, change=change
+            plan.job,
+            plan.token,
+            wait_s=wait_s,
+            epoch=epoch,
+            change=change,
+            report=self.report() if self.report is not None else None,
         )
 
     def declare(self, lease: pb.Lease, change: int, started: int, limit_s: float) -> int | None:

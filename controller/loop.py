@@ -3,6 +3,7 @@
 import asyncio
 import enum
 import logging
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,6 +47,23 @@ class SwitchState(enum.Enum):
     DOWN = "down"
 
 
+@dataclass
+class Tally:
+    """What a loop has done since it began."""
+
+    connects: int = 0
+    connect_failures: int = 0
+    losses: int = 0
+    """Connections that were lost, or given up because a pass had failed."""
+    passes: int = 0
+    pass_failures: int = 0
+    pass_s: float = 0.0
+    """Seconds that all passes took."""
+    writes: int = 0
+    last_pass: float | None = None
+    """``time.time()`` at the end of the last pass that succeeded."""
+
+
 class SwitchLoop:
     """One switch. ``run`` it in a task; everything else may be called at any time.
 
@@ -64,6 +82,7 @@ class SwitchLoop:
         self.program = program
         self.state = SwitchState.CONNECTING
         self.reason = "connecting"
+        self.tally = Tally()
         self._store = store
         self._confirmed_jobs = confirmed_jobs
         self._options = options
@@ -71,6 +90,7 @@ class SwitchLoop:
         self._leaving = False
         self._link: Link | None = None
         self._confirmed: dict[str, int] = {}
+        self._fields = {"switch": switch.name}
 
     def wake(self) -> None:
         """The store has changed: look at it soon."""
@@ -84,13 +104,19 @@ class SwitchLoop:
         """Drive the switch until cancelled, or until :meth:`leave` has emptied its tables."""
         retry_s = self._options.retry_s
         while not self._leaving:
+            connects = self.tally.connects
             try:
                 async with connect(self.switch, self.program, self._options.connect_s) as link:
+                    self.tally.connects += 1
                     await self._one_pass(link)
                     retry_s = self._options.retry_s
                     self._link = link
                     await self._keep(link)
             except Exception as error:
+                if self.tally.connects > connects:
+                    self.tally.losses += 1
+                else:
+                    self.tally.connect_failures += 1
                 self._set_down(explain(error, self.switch.p4runtime))
             finally:
                 self._link = None
@@ -152,17 +178,27 @@ class SwitchLoop:
         wanted = Tables({}, {}) if self._leaving else desired(self.switch, jobs)
         fresh = [job for job in jobs if not job.lease.counters_reset]
         numbers = [job.lease.number for job in fresh]
-        writes = await self._apart(link, reconcile(link, wanted, numbers), self._options.pass_s)
+        began = time.monotonic()
+        try:
+            writes = await self._apart(link, reconcile(link, wanted, numbers), self._options.pass_s)
+        except Exception:
+            self.tally.pass_failures += 1
+            raise
+        finally:
+            self.tally.pass_s += time.monotonic() - began
+        self.tally.passes += 1
+        self.tally.writes += writes
+        self.tally.last_pass = time.time()
         if fresh:
             with self._store.transaction() as transaction:
                 for job in fresh:
                     transaction.set_counters_reset(job.id)
         if writes:
-            log.info("switch %s: %d writes", self.switch.name, writes)
+            log.info("switch %s: %d writes", self.switch.name, writes, extra=self._fields)
         before = self._confirmed
         self._confirmed = {job.id: job.epoch for job in jobs if job.state is JobState.READY}
         if self.state is not SwitchState.UP:
-            log.info("switch %s is up", self.switch.name)
+            log.info("switch %s is up", self.switch.name, extra=self._fields)
         self.state, self.reason = SwitchState.UP, ""
         self._confirmed_jobs(
             [job_id for job_id, epoch in self._confirmed.items() if before.get(job_id) != epoch]
@@ -191,6 +227,6 @@ class SwitchLoop:
 
     def _set_down(self, reason: str) -> None:
         if (self.state, self.reason) != (SwitchState.DOWN, reason):
-            log.warning("switch %s is down: %s", self.switch.name, reason)
+            log.warning("switch %s is down: %s", self.switch.name, reason, extra=self._fields)
         self.state, self.reason = SwitchState.DOWN, reason
         self._confirmed = {}

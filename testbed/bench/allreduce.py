@@ -6,11 +6,11 @@ number of all-reduces back to back: from when the first rank begins until the la
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from wiresum.testbed.bench import cpu, data, limits
-from wiresum.testbed.bench.cases import GLOO, TRAIN, Case, Options
+from wiresum.testbed.bench.cases import GLOO, TRAIN, Case, Options, Side
 from wiresum.testbed.bench.control import Control
 from wiresum.testbed.bench.crew import Crew
 from wiresum.testbed.bench.links import Star
@@ -28,7 +28,10 @@ Sample = dict[str, Any]
 class Bench:
     """One run; :meth:`run` yields nothing and fills ``cases``."""
 
-    def __init__(self, options: Options, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, options: Options, say: Callable[[str], None], save: Callable[[], None]
+    ) -> None:
+        """``say`` takes progress, ``save`` is called after each round."""
         self.options = options
         self.cases: list[dict[str, Any]] = [
             {
@@ -41,6 +44,7 @@ class Bench:
             for case in options.case_list()
         ]
         self._say = say
+        self._save = save
         self._round = 0
 
     def run(self) -> None:
@@ -49,7 +53,7 @@ class Bench:
         if os.geteuid() != 0:
             raise RackError("the benchmark makes network namespaces and links: it must run as root")
         cases = options.case_list()
-        limit = max(map(_limit_s, cases))
+        limit = max(_limit_s(case, options.sides) for case in cases)
         most = max(options.workers)
         with Star(options.name, most, options.mtu) as star:
             file = star.record.folder / "data"
@@ -58,12 +62,21 @@ class Bench:
             self._star = star
             with (
                 Control(star, options.fields, options.lanes, options.slots) as self._control,
-                Crew("wiresum", star, options.workers, file, limit) as self._engines,
-                _others(options, star, file, limit) as self._gloo,
+                Crew("wiresum", star, most, file, limit) as self._engines,
+                Crew(GLOO, star, most if options.tcp else 0, file, limit) as self._gloo,
             ):
+                self._make_groups()
                 for number in range(options.repeat):
                     self._once(cases)
                     self._say(f"round {number + 1} of {options.repeat} done")
+                    self._save()
+
+    def _make_groups(self) -> None:
+        """A group of gloo's for each number of workers and way of TCP's."""
+        most = max(self.options.workers)
+        for tcp in self.options.tcp:
+            self._star.use_tcp(tcp)
+            self._gloo.all(most, "group", tcp=tcp, counts=self.options.workers)
 
     def _once(self, cases: list[Case]) -> None:
         """One round."""
@@ -78,21 +91,17 @@ class Bench:
                 for field in self.options.fields:
                     self._control.join(self._engines, case.workers, field)
                     self._warm_up(case, field)
-            # gloo in the middle: what changes slowly on the machine meets both sides.
-            sides = [f"{field}" for field in self.options.fields]
-            if self.options.gloo:
-                sides.insert(1, GLOO)
-            for side in sides:
+            for side in self.options.sides:
                 sample = self._sample(case, side)
-                kept["samples"].setdefault(side, []).append(sample)
+                kept["samples"].setdefault(side.key, []).append(sample)
                 self._say(f"{case}: {side}: {1e3 * sample['seconds']:.2f} ms")
 
     def _warm_up(self, case: Case, field: int) -> None:
         """Let an engine find its window; sums integers, so that F = 32 must be exact."""
         warm = Case(case.rate_mbit, case.loss, case.workers, min(_WARM_UP, case.size))
-        self._measure(warm, f"{field}", ops=1, integers=True)
+        self._measure(warm, Side(field=field), ops=1, integers=True)
 
-    def _sample(self, case: Case, side: str) -> Sample:
+    def _sample(self, case: Case, side: Side) -> Sample:
         """Measure; see that the link's rate has held."""
         sample = self._measure(case, side, case.ops(side), integers=False)
         if case.rate_mbit is not None:
@@ -106,15 +115,15 @@ class Bench:
                 )
         return sample
 
-    def _measure(self, case: Case, side: str, ops: int, integers: bool) -> Sample:
+    def _measure(self, case: Case, side: Side, ops: int, integers: bool) -> Sample:
         """Fill, reduce, check."""
-        gloo = side == GLOO
-        crew = self._gloo if gloo else self._engines
+        crew = self._gloo if side.field is None else self._engines
         workers = case.workers
         self._round += 1
         order: dict[str, Any] = {"elements": case.elements, "ops": ops, "round": self._round}
-        order |= {"workers": workers, "integers": integers, "field": None if gloo else int(side)}
+        order |= {"workers": workers, "integers": integers, "field": side.field, "tcp": side.tcp}
         crew.all(workers, "fill", **order)
+        lost = self._star.lost()
         wire = self._star.traffic()[:workers]
         used = [*crew.cpu_s(workers), self._control.cpu_s(), cpu.of_machine()]
         said = crew.all(workers, "go")
@@ -135,10 +144,11 @@ class Bench:
             "cpu": {"workers": ranks, "switch": switch, "machine": machine},
             "retransmissions": sum(each["counters"].get("retransmissions", 0) for each in said)
             / ops,
+            "lost": (self._star.lost() - lost) / share,
             "now": said[0]["now"],
         }
 
-    def _check(self, crew: Crew, workers: int, case: Case, side: str) -> None:
+    def _check(self, crew: Crew, workers: int, case: Case, side: Side) -> None:
         """Rank 0's results against the reference; those of the others against rank 0's."""
         try:
             if self.options.spoil:
@@ -152,16 +162,9 @@ class Bench:
             raise RackError(f"{case}, {side}: ranks 0 and {odd} have different results")
 
 
-def _others(options: Options, star: Star, file: Any, limit: float) -> Any:
-    """The other side's workers; nobody where nobody is compared with."""
-    from contextlib import nullcontext
-
-    return Crew(GLOO, star, options.workers, file, limit) if options.gloo else nullcontext()
-
-
-def _limit_s(case: Case) -> float:
+def _limit_s(case: Case, sides: Sequence[Side]) -> float:
     """How long a sample may take before it is given up."""
     if case.rate_mbit is None:
         return 4 * _LEAST_LIMIT_S
     one = limits.seconds(limits.ring_bytes(case.size, case.workers), case.rate_mbit)
-    return _LEAST_LIMIT_S + 10 * one * case.ops(GLOO)
+    return _LEAST_LIMIT_S + 10 * one * max(case.ops(side) for side in sides)

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from wiresum.p4 import program
 from wiresum.testbed.bench import limits
@@ -11,7 +12,6 @@ from wiresum.testbed.options import MAX_MBIT, MAX_WORKERS, check_name, parse_los
 
 FIELDS = (32, 16, 8)
 GLOO = "gloo"
-"""The name of that side; the others are called after their fields: "32", "16", "8"."""
 
 TRANSPORTS = ("udp",)
 ELEMENT_BYTES = 4
@@ -30,6 +30,28 @@ _MOST_BYTES = 64 << 20  # of the operations in a sample together, unless it is o
 
 
 @dataclass(frozen=True)
+class Side:
+    """What reduces: wiresum with a field, or gloo with a TCP congestion control."""
+
+    field: int | None = None
+    tcp: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name in the JSON: ``32``, ``gloo-cubic``."""
+        return f"{GLOO}-{self.tcp}" if self.field is None else str(self.field)
+
+    @classmethod
+    def of(cls, key: str) -> "Side":
+        """The side with that key."""
+        name, _, tcp = key.partition("-")
+        return cls(tcp=tcp) if name == GLOO else cls(field=int(key))
+
+    def __str__(self) -> str:
+        return f"{GLOO}, {self.tcp}" if self.field is None else f"F = {self.field}"
+
+
+@dataclass(frozen=True)
 class Case:
     """One setting in which both sides reduce. ``rate_mbit`` None: no limit; size in bytes."""
 
@@ -43,12 +65,15 @@ class Case:
         """Of float32."""
         return self.size // ELEMENT_BYTES
 
-    def ops(self, side: str) -> int:
+    def least_bytes(self, side: Side, mtu: int = 1500) -> int:
+        """What one all-reduce puts on each link at least, in each direction."""
+        if side.field is None:
+            return limits.ring_bytes(self.size, self.workers, mtu)
+        return limits.wiresum_bytes(self.size, side.field, mtu)
+
+    def ops(self, side: Side) -> int:
         """How many all-reduces a sample has, back to back: one may be too short to time."""
-        if side == GLOO:
-            one = limits.ring_bytes(self.size, self.workers)
-        else:
-            one = limits.wiresum_bytes(self.size, int(side))
+        one = self.least_bytes(side)
         wanted = _SAMPLE_TRAINS * TRAIN
         if self.rate_mbit is None:
             wanted = max(wanted, round(_SAMPLE_S * _UNLIMITED_MBIT * 1e6 / 8))
@@ -68,7 +93,7 @@ class Options:
     rates: tuple[float | None, ...] = (100.0, 1000.0, None)
     losses: tuple[float, ...] = (0.0,)
     fields: tuple[int, ...] = FIELDS
-    gloo: bool = True
+    tcp: tuple[str, ...] = ()
     repeat: int = 5
     lanes: int = 256
     slots: int = 0
@@ -76,6 +101,16 @@ class Options:
     transport: str = "udp"
     name: str = "bench"
     spoil: bool = False
+
+    @property
+    def sides(self) -> list[Side]:
+        """All sides, in the order of a round: gloo in the middle of wiresum's fields, so that what
+        changes slowly on the machine meets both.
+        """
+        sides = [Side(field=field) for field in self.fields]
+        for place, tcp in enumerate(self.tcp):
+            sides.insert(1 + 2 * place, Side(tcp=tcp))
+        return sides
 
     def check(self) -> "Options":
         """Return the options; raises :class:`RackUsageError` for what makes no sense."""
@@ -147,6 +182,16 @@ def parse_fields(text: str) -> tuple[int, ...]:
     if not all(item in map(str, FIELDS) for item in items):
         raise RackUsageError(f"--field {text!r}: fields have 32, 16 or 8 bits")
     return tuple(map(int, items))
+
+
+def parse_tcp(text: str) -> tuple[str, ...]:
+    """Parse ``cubic,bbr``; empty: the one that this machine uses."""
+    machine = Path("/proc/sys/net/ipv4")
+    items = tuple(_items("--tcp", text)) if text else ()
+    known = (machine / "tcp_available_congestion_control").read_text().split()
+    if not set(items) <= set(known):
+        raise RackUsageError(f"--tcp {text!r}: this kernel has {', '.join(known)}")
+    return items or ((machine / "tcp_congestion_control").read_text().strip(),)
 
 
 def rate_text(rate_mbit: float | None) -> str:

@@ -25,6 +25,14 @@ def allreduce(
     against: Annotated[
         str, typer.Option(metavar="gloo|none", help="What is measured beside it.")
     ] = "gloo",
+    tcp: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,…",
+            help="Congestion control of gloo's connections, such as cubic; of several, the fastest "
+            "in each case counts  [default: this machine's]",
+        ),
+    ] = "",
     repeat: Annotated[int, typer.Option(min=1, help="Rounds; the sides take turns.")] = 5,
     loss: Annotated[
         str,
@@ -63,7 +71,7 @@ def allreduce(
             rates=cases.parse_rates(rate),
             losses=cases.parse_losses(loss),
             fields=cases.parse_fields(field),
-            gloo=against == "gloo",
+            tcp=cases.parse_tcp(tcp) if against == "gloo" else (),
             repeat=repeat,
             lanes=lanes,
             slots=slots,

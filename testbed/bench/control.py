@@ -1,8 +1,10 @@
 """The benchmark's switch and controller, and the leases of its workers."""
 
+import os
+import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -32,16 +34,25 @@ class Control:
     def __init__(self, star: Star, fields: Sequence[int], lanes: int, slots: int) -> None:
         self._star = star
         self._lanes = lanes
+        self._token = secrets.token_urlsafe(32)
         self._exits = ExitStack()
         self._attempts = dict.fromkeys(fields, 0)
         try:
             self._switch = self._start_switch()
             controller = self._start_controller()
-            self._client = self._exits.enter_context(ControllerClient(controller))
+            self._client = self._exits.enter_context(
+                ControllerClient(controller, token=self._token)
+            )
             self._register()
             self._sessions = {
                 field: self._exits.enter_context(
-                    Session(controller, field=field, name=f"bench-{field}", slots=slots)
+                    Session(
+                        controller,
+                        field=field,
+                        name=f"bench-{field}",
+                        slots=slots,
+                        token=self._token,
+                    )
                 )
                 for field in fields
             }
@@ -60,9 +71,11 @@ class Control:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start(self, what: str, name: str, command: list[str]) -> Child:
+    def _start(
+        self, what: str, name: str, command: list[str], env: Mapping[str, str] | None = None
+    ) -> Child:
         log = self._star.record.folder / f"{name}.log"
-        child = Child(what, command, log, announces=True)
+        child = Child(what, command, log, env=env, announces=True)
         self._exits.callback(child.end)
         self._star.record.processes[name] = child.mark
         self._star.record.save()
@@ -80,8 +93,10 @@ class Control:
 
     def _start_controller(self) -> str:
         serve = ["controller", "serve", "--listen", "127.0.0.1:0", "--store", ":memory:"]
+        serve += ["--plaintext"]
         command = [sys.executable, "-m", "wiresum.cli.main", *serve, "--exit-with-parent"]
-        return str(self._start("the controller", "controller", command).ready()["listen"])
+        env = os.environ | {"WIRESUM_ADMIN_TOKEN": self._token}
+        return str(self._start("the controller", "controller", command, env).ready()["address"])
 
     def _register(self) -> None:
         self._switch.ready()

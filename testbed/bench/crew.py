@@ -89,20 +89,18 @@ class Member:
 class Crew:
     """All ranks of one side; use as a context manager."""
 
-    def __init__(
-        self, side: str, star: Star, counts: Sequence[int], data: Path, limit_s: float
-    ) -> None:
+    def __init__(self, side: str, star: Star, size: int, data: Path, limit_s: float) -> None:
         self.side = side
         self._limit_s = limit_s
         self._members: list[Member] = []
         folder = star.record.folder
         try:
-            for rank in range(max(counts)):
+            for rank in range(size):
                 command = [
                     *star.enter(f"w{rank}"),
                     *[sys.executable, "-m", "wiresum.testbed.bench.worker", "--side", side],
                     *["--rank", str(rank), "--data", str(data), "--limit", str(limit_s)],
-                    *["--store", str(folder / "store"), "--counts", *map(str, counts)],
+                    *["--store", str(folder / "store"), "--world", str(size)],
                 ]
                 name = f"{side} worker {rank}"
                 self._members.append(Member(name, command, folder / f"{side}-{rank}.log"))

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 
 from wiresum.testbed import state
+from wiresum.testbed.bench.loss import FrameLoss
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.namespaces import enter, inode, run
 from wiresum.testbed.state import Node, Record
@@ -19,8 +20,6 @@ SWITCH = "s1"
 SWITCH_IP = "10.0.0.254"
 INTERFACE = "eth0"
 """Of every worker."""
-
-_LOSS_SCALE = 1_000_000
 
 
 def worker_ip(rank: int) -> str:
@@ -48,6 +47,7 @@ class Star:
         self.mtu = mtu
         self.record: Record = state.create(name)
         self._shaped = False
+        self._losses: list[FrameLoss] = []
 
     def __enter__(self) -> "Star":
         try:
@@ -62,6 +62,8 @@ class Star:
 
     def close(self) -> None:
         """Take it down, with whatever still runs in it."""
+        while self._losses:
+            self._losses.pop().close()
         state.remove(self.record)
 
     # ---- building
@@ -97,6 +99,10 @@ class Star:
         run("ip", "-n", switch, "link", "add", *bridge)
         run("ip", "-n", switch, "addr", "add", f"{SWITCH_IP}/24", "dev", "br0")
         run("ip", "-n", switch, "link", "set", "br0", "up")
+        # A bridge has the offloads that any of its ports has. While frames get lost the links have
+        # none, but what the switch sends shall reach its queues in trains, as elsewhere.
+        run("ip", "-n", switch, "link", "add", "spare", "mtu", str(self.mtu), "type", "veth")
+        run("ip", "-n", switch, "link", "set", "spare", "master", "br0")
         for rank in range(self.workers):
             self._add_namespace(f"w{rank}")
             worker, port, mtu = self.namespace(f"w{rank}"), f"p{rank}", str(self.mtu)
@@ -132,20 +138,23 @@ class Star:
         self._shaped = True
 
     def lose(self, share: float) -> None:
-        """Lose this share of frames on each link, in each direction, at random; 0: none."""
-        drop = round(share * _LOSS_SCALE)
+        """Lose this share of frames on each link, in each direction, each by itself; 0: none."""
+        while self._losses:
+            self._losses.pop().close()
         for namespace, interface in self._ends():
-            here = (*enter(namespace), "nft")
-            run(*here, "add table netdev loss; delete table netdev loss")
-            if drop:
-                run(
-                    *here,
-                    f"add table netdev loss; "
-                    f"add chain netdev loss {interface} "
-                    f"{{ type filter hook ingress device {interface} priority 0; }}; "
-                    f"add rule netdev loss {interface} "
-                    f"numgen random mod {_LOSS_SCALE} < {drop} counter drop",
-                )
+            run(*enter(namespace), "ethtool", "-K", interface, "gro", "on" if share else "off")
+            if share:
+                self._losses.append(FrameLoss(namespace, interface, share))
+
+    def lost(self) -> int:
+        """Frames lost since the share was set."""
+        return sum(each.lost() for each in self._losses)
+
+    def use_tcp(self, congestion_control: str) -> None:
+        """What TCP connections that workers make from now on shall use."""
+        for rank in range(self.workers):
+            setting = f"net.ipv4.tcp_congestion_control={congestion_control}"
+            run(*self.enter(f"w{rank}"), "sysctl", "-qw", setting)
 
     # ---- counting
 

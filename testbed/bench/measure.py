@@ -46,23 +46,20 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 
 def measure(options: Options, json_file: Path | None, quiet: bool) -> None:
-    """Measure, write the JSON, print the table. Raises ``WiresumError``."""
-    needed = ["numpy", "torch"] if options.gloo else ["numpy"]
+    """Measure, write the JSON after each round, print the table. Raises ``WiresumError``."""
+    needed = ["numpy", "torch"] if options.tcp else ["numpy"]
     if any(importlib.util.find_spec(name) is None for name in needed):
         raise RackError(f"the benchmark needs {' and '.join(needed)}: pip install 'wiresum[torch]'")
+
+    def save() -> None:
+        if json_file is not None:
+            head = {"kind": KIND, "version": package_version(), "machine": machine()}
+            write(json_file, {**head, "options": asdict(options), "cases": bench.cases})
+
     console = Console(stderr=True)
-    bench = Bench(options, (lambda _line: None) if quiet else console.print)
+    bench = Bench(options, (lambda _line: None) if quiet else console.print, save)
     with Interrupts():
         bench.run()
-    if json_file is not None:
-        content = {
-            "kind": KIND,
-            "version": package_version(),
-            "machine": machine(),
-            "options": asdict(options),
-            "cases": bench.cases,
-        }
-        write(json_file, content)
     out = Console()
     found = [line for entry in bench.cases for line in lines(entry, options.mtu)]
     wide = Console(width=max(out.width, 200))

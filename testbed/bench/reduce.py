@@ -38,7 +38,7 @@ def reduce(rank: int, workers: int, count: int, attempt: int, limit_s: float) ->
     where = environment(os.environ)
     if where is None or where.job is None or where.token is None:
         raise AgentError("this is a part of `wiresum bench`: it is not run by hand")
-    with ControllerClient(where.controller) as client:
+    with ControllerClient(where.controller, token=where.token) as client:
         job = client.get_job(where.job)
         ip = local_address_towards(job.switch_ip, job.switch_udp_port)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wiresum.testbed.bench import limits
-from wiresum.testbed.bench.cases import GLOO, Case
+from wiresum.testbed.bench.cases import Case, Side
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Line:
     """One side in one case. Seconds, bytes and CPU seconds are those of one all-reduce.
 
     ``ratio``: gloo's time by this side's, None for gloo itself and where it was not measured; its
-    spread is over the rounds, its median that of the medians. ``limit_s``: the least time that the
-    link allows; None without a rate.
+    spread is over the rounds, its median that of the medians. If gloo was measured in several ways,
+    the fastest counts. ``limit_s``: the least time that the link allows; None without a rate.
     """
 
     case: Case
-    side: str
+    side: Side
     seconds: Spread
     ratio: Spread | None
     limit_s: float | None
@@ -55,35 +55,26 @@ def case_of(entry: Mapping[str, Any]) -> Case:
     return Case(entry["rate_mbit"], entry["loss"], entry["workers"], entry["size"])
 
 
-def limit_of(case: Case, side: str, mtu: int) -> float | None:
-    """The least seconds that the link allows one side."""
-    if case.rate_mbit is None:
-        return None
-    if side == GLOO:
-        least = limits.ring_bytes(case.size, case.workers, mtu)
-    else:
-        least = limits.wiresum_bytes(case.size, int(side), mtu)
-    return limits.seconds(least, case.rate_mbit)
-
-
 def lines(entry: Mapping[str, Any], mtu: int) -> list[Line]:
     """All sides of one case, wiresum's widest field first, gloo last."""
     case = case_of(entry)
     samples: Mapping[str, Sequence[Mapping[str, Any]]] = entry["samples"]
-    order = sorted(samples, key=lambda side: 0 if side == GLOO else -int(side))
-    gloo = [each["seconds"] for each in samples.get(GLOO, ())]
-    return [_line(case, side, samples[side], gloo, mtu) for side in order]
+    sides = sorted(map(Side.of, samples), key=lambda side: (-(side.field or 0), side.key))
+    gloo = [[each["seconds"] for each in samples[side.key]] for side in sides if side.field is None]
+    fastest = min(gloo, key=statistics.median, default=[])
+    return [_line(case, side, samples[side.key], fastest, mtu) for side in sides]
 
 
 def _line(
-    case: Case, side: str, samples: Sequence[Mapping[str, Any]], gloo: Sequence[float], mtu: int
+    case: Case, side: Side, samples: Sequence[Mapping[str, Any]], gloo: Sequence[float], mtu: int
 ) -> Line:
     def median(value: Callable[[Mapping[str, Any]], float]) -> float:
         return statistics.median(value(each) for each in samples)
 
+    rate = case.rate_mbit
     times = Spread.of([each["seconds"] for each in samples])
     ratio = None
-    if gloo and side != GLOO:
+    if gloo and side.field is not None:
         rounds = [g / each["seconds"] for g, each in zip(gloo, samples, strict=False)]
         ratio = Spread(statistics.median(gloo) / times.median, min(rounds), max(rounds))
     return Line(
@@ -91,7 +82,7 @@ def _line(
         side=side,
         seconds=times,
         ratio=ratio,
-        limit_s=limit_of(case, side, mtu),
+        limit_s=limits.seconds(case.least_bytes(side, mtu), rate) if rate is not None else None,
         sent=median(lambda each: max(each["sent"])),
         received=median(lambda each: max(each["received"])),
         cpu_worker=median(lambda each: statistics.fmean(each["cpu"]["workers"])),

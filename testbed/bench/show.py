@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from wiresum.testbed.bench.cases import GLOO, rate_text, size_text
+from wiresum.testbed.bench.cases import rate_text, size_text
 from wiresum.testbed.bench.results import Line, Spread
 
 HEADINGS = (
@@ -21,7 +21,7 @@ def cells(line: Line) -> list[str]:
         rate_text(case.rate_mbit) + lost,
         str(case.workers),
         size_text(case.size),
-        line.side if line.side == GLOO else f"F = {line.side}",
+        str(line.side),
         _ms(line.seconds.median),
         _span(line.seconds, 1e3),
         "" if line.ratio is None else f"{line.ratio.median:.2f}",

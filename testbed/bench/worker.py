@@ -114,7 +114,7 @@ class Wiresum(Side):
 class Gloo(Side):
     """``torch.distributed.all_reduce`` over gloo, on one thread."""
 
-    def __init__(self, rank: int, world: int, counts: list[int], store: str) -> None:
+    def __init__(self, rank: int, world: int, store: str) -> None:
         os.environ["GLOO_SOCKET_IFNAME"] = INTERFACE
         import torch
         import torch.distributed as dist
@@ -123,12 +123,18 @@ class Gloo(Side):
         self._torch, self._dist = torch, dist
         files = dist.FileStore(store)  # type: ignore[attr-defined]
         dist.init_process_group("gloo", rank=rank, world_size=world, store=files)
-        self._groups = {count: dist.new_group(list(range(count))) for count in counts}
+        self._groups: dict[tuple[str, int], Any] = {}
         self._group: Any = None
+
+    def group(self, order: dict[str, Any]) -> None:
+        """Connect groups of each size, with what TCP uses now."""
+        for count in order["counts"]:
+            group = self._dist.new_group(list(range(count)))
+            self._groups[order["tcp"], count] = group
 
     def use(self, order: dict[str, Any]) -> None:
         """The group of so many workers."""
-        self._group = self._groups[order["workers"]]
+        self._group = self._groups[order["tcp"], order["workers"]]
 
     def reduce(self, tensor: Floats) -> None:
         """Over gloo's ring."""
@@ -161,6 +167,11 @@ class Worker:
         """See :class:`Wiresum`."""
         assert isinstance(self._side, Wiresum)
         self._side.lease(order)
+
+    def do_group(self, order: dict[str, Any]) -> None:
+        """See :class:`Gloo`."""
+        assert isinstance(self._side, Gloo)
+        self._side.group(order)
 
     def do_fill(self, order: dict[str, Any]) -> None:
         """Fresh data for ``ops`` all-reduces of ``elements`` elements."""
@@ -215,7 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--side", choices=("wiresum", "gloo"), required=True)
     parser.add_argument("--rank", type=int, required=True)
-    parser.add_argument("--counts", type=int, nargs="+", required=True)
+    parser.add_argument("--world", type=int, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--store", required=True)
     parser.add_argument("--limit", type=float, required=True)
@@ -226,7 +237,7 @@ def main() -> None:
     if asked.side == "wiresum":
         side = Wiresum(asked.limit)
     else:
-        side = Gloo(asked.rank, max(asked.counts), asked.counts, asked.store)
+        side = Gloo(asked.rank, asked.world, asked.store)
     worker = Worker(side, asked.rank, Data(asked.data))
     print(json.dumps({}), file=answers)
     for line in sys.stdin:

@@ -1,0 +1,128 @@
+"""Random loss of single frames on links whose frames travel in trains.
+
+nftables and queueing disciplines see a train of segments as one packet, and switching trains off
+makes the processors the limit instead of the links. An XDP program sits before that: the sender's
+kernel cuts the train for it, each frame is lost or not by its own, and the receiver's GRO makes
+trains of those that are left.
+"""
+
+import ctypes
+import os
+import re
+import struct
+import threading
+from typing import Self
+
+from wiresum.testbed.errors import RackError
+from wiresum.testbed.namespaces import FOLDER, enter, run
+
+_SYSCALLS = {"x86_64": 321, "aarch64": 280, "riscv64": 280}  # bpf(2)
+_PROG_LOAD, _LINK_CREATE = 5, 28
+_PROG_TYPE_XDP = 6
+_ATTACH_XDP = 37
+_CLONE_NEWNET = 0x40000000
+_DROP, _PASS = 1, 2
+_DROPS = re.compile(r"rx_queue_\d+_xdp_drops: (\d+)")
+
+
+def _program(share: float) -> bytes:
+    """Instructions: return drop if a 32-bit random number is below ``share`` of all, else pass."""
+
+    def instruction(code: int, register: int, source: int, offset: int, value: int) -> bytes:
+        return struct.pack("<BBhI", code, source << 4 | register, offset, value)
+
+    return b"".join(
+        (
+            instruction(0x85, 0, 0, 0, 7),  # r0 = bpf_get_prandom_u32()
+            instruction(0xB4, 1, 0, 0, round(share * 2**32)),  # w1 = threshold
+            instruction(0x3D, 0, 1, 2, 0),  # if r0 >= r1 skip two
+            instruction(0xB7, 0, 0, 0, _DROP),
+            instruction(0x95, 0, 0, 0, 0),  # return r0
+            instruction(0xB7, 0, 0, 0, _PASS),
+            instruction(0x95, 0, 0, 0, 0),
+        )
+    )
+
+
+def _bpf(command: int, attributes: bytes) -> int:
+    number = _SYSCALLS.get(os.uname().machine)
+    if number is None:
+        raise RackError(f"--loss: no bpf(2) is known on {os.uname().machine}")
+    buffer = ctypes.create_string_buffer(attributes, 128)
+    result = int(ctypes.CDLL(None, use_errno=True).syscall(number, command, buffer, 128))
+    if result < 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise RackError(f"--loss needs a kernel that runs XDP programs: {reason}")
+    return result
+
+
+class FrameLoss:
+    """Loses a share of the frames that come in on one interface, until it is closed.
+
+    The kernel takes it off, too, when this process ends.
+    """
+
+    def __init__(self, namespace: str, interface: str, share: float) -> None:
+        """Raises :class:`RackError` where the kernel refuses."""
+        self._where = (namespace, interface)
+        code = ctypes.create_string_buffer(_program(share))
+        licence = ctypes.create_string_buffer(b"GPL")
+        load = struct.pack(
+            "<IIQQ", _PROG_TYPE_XDP, (len(code) - 1) // 8, ctypes.addressof(code),
+            ctypes.addressof(licence),
+        )  # fmt: skip
+        program = _bpf(_PROG_LOAD, load)
+        try:
+            index = int(
+                run(*enter(namespace), "cat", f"/sys/class/net/{interface}/ifindex").strip()
+            )
+            create = struct.pack("<IIII", program, index, _ATTACH_XDP, 0)
+            self._link = _within(namespace, create)
+        finally:
+            os.close(program)
+
+    def lost(self) -> int:
+        """Frames lost so far."""
+        namespace, interface = self._where
+        said = run(*enter(namespace), "ethtool", "-S", interface)
+        return sum(int(found) for found in _DROPS.findall(said))
+
+    def close(self) -> None:
+        """Lose nothing any more."""
+        if self._link >= 0:
+            os.close(self._link)
+            self._link = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _within(namespace: str, create: bytes) -> int:
+    """Make the link in a namespace: entered by a thread, which is then good for nothing else."""
+    result: list[int | RackError | OSError] = []
+
+    def work() -> None:
+        try:
+            descriptor = os.open(FOLDER / namespace, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                libc = ctypes.CDLL(None, use_errno=True)
+                if libc.setns(descriptor, _CLONE_NEWNET) != 0:
+                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            finally:
+                os.close(descriptor)
+            result.append(_bpf(_LINK_CREATE, create))
+        except (OSError, RackError) as error:
+            result.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    (found,) = result
+    if isinstance(found, OSError):
+        raise RackError(f"--loss: cannot enter {namespace}: {found.strerror}")
+    if isinstance(found, RackError):
+        raise found
+    return found

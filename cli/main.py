@@ -20,6 +20,7 @@ from wiresum.controller import cli as controller
 from wiresum.host_agent import cli as host_agent
 from wiresum.softswitch import cli as softswitch
 from wiresum.testbed import cli as testbed
+from wiresum.testbed.attack import cli as attack
 from wiresum.testbed.bench import cli as bench
 from wiresum.testbed.conformance import cli as conformance
 
@@ -59,6 +60,7 @@ def build() -> typer.Typer:
 
     serve = _group("The controller: shares the slots of its switches among jobs.")
     serve.command("serve")(controller.serve)
+    serve.command("certificate")(controller.certificate)
     app.add_typer(serve, name="controller")
 
     switch = _group("Switches: run the embedded one; tell the controller of others.")
@@ -66,13 +68,24 @@ def build() -> typer.Typer:
     switch.command("add")(controller.switch_add)
     switch.command("deploy")(controller.switch_deploy)
     switch.command("list")(controller.switch_list)
+    switch.command("drain")(controller.switch_drain)
+    switch.command("undrain")(controller.switch_undrain)
     switch.command("remove")(controller.switch_remove)
     app.add_typer(switch, name="switch")
 
     job = _group("Jobs: what runs, and what the switches counted for it.")
     job.command("list")(controller.job_list)
     job.command("show")(controller.job_show)
+    job.command("evict")(controller.job_evict)
     app.add_typer(job, name="job")
+
+    tenant = _group("Tenants: who may use the switches, and how much of them.")
+    tenant.command("add")(controller.tenant_add)
+    tenant.command("list")(controller.tenant_list)
+    tenant.command("set")(controller.tenant_set)
+    tenant.command("rotate")(controller.tenant_rotate)
+    tenant.command("remove")(controller.tenant_remove)
+    app.add_typer(tenant, name="tenant")
 
     rack = _group("Testbeds: racks of workers and a switch in network namespaces (needs root).")
     rack.command("up")(testbed.up)
@@ -84,6 +97,7 @@ def build() -> typer.Typer:
 
     measure = _group("Benchmarks: ratios, measured in one run on the same links (needs root).")
     measure.command("allreduce")(bench.allreduce)
+    measure.command("flood")(attack.flood)
     measure.command("switch")(bench.switch)
     app.add_typer(measure, name="bench")
     return app

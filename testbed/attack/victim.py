@@ -1,0 +1,101 @@
+"""One worker of the job that ``wiresum bench flood`` attacks.
+
+Started inside its namespace with the job in its environment. Joins, says where it is and what it
+leases in one line of JSON, and then takes orders as lines of JSON on stdin: all-reduce so many
+elements. Each is answered with the seconds that it took; every sum is checked. Not run by hand.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+
+import numpy as np
+
+from wiresum.common.errors import WiresumError
+from wiresum.controller.client import ControllerClient
+from wiresum.host_agent.engine import Engine, raise_for
+from wiresum.host_agent.environment import AgentError, environment
+from wiresum.host_agent.network import bound_socket, local_address_towards, mac_of
+
+LARGEST = 1000  # of the integers that are summed: sums stay exact with 32-bit fields
+
+
+def contribution(
+    rank: int, count: int, seed: int
+) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
+    """What ``rank`` contributes: ``count`` integers, none of whose blocks is all zero."""
+    values = np.random.default_rng([seed, rank]).integers(1, LARGEST, count)
+    return values.astype(np.float32)
+
+
+def reduce(engine: Engine, rank: int, workers: int, count: int, seed: int, limit_s: float) -> float:
+    """Seconds of one all-reduce. Raises ``WiresumError``, also for a wrong sum."""
+    data = contribution(rank, count, seed)
+    want = sum(contribution(each, count, seed) for each in range(workers))
+    started = time.perf_counter()
+    done = engine.wait(engine.all_reduce(data.ctypes.data, count, "float32", False), limit_s)
+    seconds = time.perf_counter() - started
+    if done is None:
+        raise AgentError(f"rank {rank}: no result of the all-reduce in {limit_s:g} s")
+    raise_for(done)
+    if not np.array_equal(data, want):
+        raise AgentError(f"rank {rank}: the switch returned a wrong sum")
+    return seconds
+
+
+def serve(rank: int, workers: int, limit_s: float) -> None:
+    """Join, and carry out orders until stdin ends. Raises ``WiresumError``."""
+    where = environment(os.environ)
+    if where is None or where.job is None or where.token is None:
+        raise AgentError("this is a part of `wiresum bench`: it is not run by hand")
+    with ControllerClient(where.controller, token=where.token) as client:
+        job = client.get_job(where.job)
+        ip = local_address_towards(job.switch_ip, job.switch_udp_port)
+        with bound_socket(ip) as sock:
+            udp_port, mac = sock.getsockname()[1], mac_of(ip)
+            lease = client.join_job(
+                where.job, where.token, rank=rank, workers=workers, attempt=0, ip=ip,
+                udp_port=udp_port, mac=mac, field=where.field, timeout_s=limit_s,
+            )  # fmt: skip
+            engine = Engine(
+                sock.fileno(), lease.switch_ip, lease.switch_udp_port, lease.switch_name,
+                lease.rank, lease.workers, lease.job, lease.epoch, lease.key, lease.slots,
+                lease.lanes, where.field, timeout_s=limit_s,
+            )  # fmt: skip
+    try:
+        print(
+            json.dumps({"address": [mac, ip, udp_port], "job": lease.job, "epoch": lease.epoch}),
+            flush=True,
+        )
+        for line in sys.stdin:
+            order = json.loads(line)
+            before = engine.stats()
+            seconds = reduce(engine, rank, workers, order["count"], order["seed"], limit_s)
+            after = engine.stats()
+            counted = ("retransmissions", "contributions", "drops_foreign")
+            print(
+                json.dumps({"seconds": seconds} | {k: after[k] - before[k] for k in counted}),
+                flush=True,
+            )
+    finally:
+        engine.close()
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser()
+    for name in ("rank", "workers"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--limit", type=float, required=True)
+    asked = parser.parse_args()
+    try:
+        serve(asked.rank, asked.workers, asked.limit)
+    except WiresumError as error:
+        print(json.dumps({"error": " ".join(str(error).split())}), flush=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -26,6 +26,7 @@ log = logging.getLogger("wiresum.metrics")
 PATH = "/metrics"
 
 _IDLE_S = 5.0  # how long a client may take to ask or to listen
+_CLOSE_S = 0.1  # how soon the thread notices that it shall end
 _CLIENTS = 8  # at once; a scraper needs one
 
 Family = CounterMetricFamily | GaugeMetricFamily
@@ -125,7 +126,10 @@ class MetricsServer:
             raise MetricsError(f"{option}: cannot listen on {wanted}: {why}") from error
         self.address = Endpoint(wanted.host, self._server.server_address[1])
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="wiresum-metrics", daemon=True
+            target=self._server.serve_forever,
+            args=(_CLOSE_S,),
+            name="wiresum-metrics",
+            daemon=True,
         )
         self._thread.start()
 

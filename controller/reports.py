@@ -11,21 +11,23 @@ from wiresum.controller.model import Job
 from wiresum.controller.v1 import controller_pb2 as pb
 
 SPAN_S = 1.0
-"""How far the two reports of a rank should lie apart at least."""
+"""How far two reports of a rank lie apart if there are any: rates over an instant are noise."""
+
+_Sample = tuple[float, pb.RankReport]
 
 _NUMBERS = ("in_flight_s", "exposed_s", "rtt_s")
 
 
 @dataclass
 class _Attempt:
-    """The reports of one attempt of a job: by rank, the latest and the one before, with times."""
+    """The reports of one attempt of a job, by rank, with the times at which they came."""
 
     number: int | None
-    ranks: dict[int, list[tuple[float, pb.RankReport]]] = field(default_factory=dict)
+    ranks: dict[int, list[_Sample]] = field(default_factory=dict)
 
 
 class Reports:
-    """The two latest reports of each rank of each live job."""
+    """The latest report of each rank of each live job, and one before it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -43,12 +45,8 @@ class Reports:
         kept = pb.RankReport()
         kept.CopyFrom(report)
         kept.ClearField("before")
-        now = self._clock.now()
-        earlier = attempt.ranks.get(report.rank, [])
-        # News cuts heartbeats short; rates over an instant would be noise.
-        if len(earlier) > 1 and now - earlier[0][0] < SPAN_S:
-            earlier.pop()
-        attempt.ranks[report.rank] = [*earlier[-1:], (now, kept)]
+        samples = attempt.ranks.setdefault(report.rank, [])
+        _add(samples, self._clock.now(), kept)
 
     def forget(self, job: Job) -> None:
         """The job is over."""
@@ -63,11 +61,20 @@ class Reports:
         return [_answer(attempt.ranks[rank], now) for rank in sorted(attempt.ranks)]
 
 
-def _answer(latest: list[tuple[float, pb.RankReport]], now: float) -> pb.RankReport:
+def _add(samples: list[_Sample], now: float, report: pb.RankReport) -> None:
+    """Keep the first of what the next answers may need: a handful, however fast they come."""
+    if len(samples) > 1 and samples[-1][0] - samples[-2][0] < SPAN_S / 4:
+        samples.pop()
+    samples.append((now, report))
+    while len(samples) > 2 and samples[1][0] <= now - SPAN_S:
+        samples.pop(0)
+
+
+def _answer(samples: list[_Sample], now: float) -> pb.RankReport:
     answer = pb.RankReport()
-    answer.CopyFrom(latest[-1][1])
-    answer.age_s = max(0.0, now - latest[-1][0])
-    if len(latest) > 1:
-        answer.before.CopyFrom(latest[0][1])
-        answer.before.age_s = max(0.0, now - latest[0][0])
+    answer.CopyFrom(samples[-1][1])
+    answer.age_s = max(0.0, now - samples[-1][0])
+    if len(samples) > 1:
+        answer.before.CopyFrom(samples[0][1])
+        answer.before.age_s = max(0.0, now - samples[0][0])
     return answer

@@ -5,9 +5,6 @@ from dataclasses import dataclass
 
 from wiresum.common.address import Endpoint, parse_endpoint
 
-# The one place that says what an address without a scheme means.
-_BARE_IS_PLAINTEXT = True
-
 _PLAINTEXT = "http://"
 _TLS = "https://"
 
@@ -20,8 +17,7 @@ class ControllerAddress:
     plaintext: bool
 
     def __str__(self) -> str:
-        scheme = "" if self.plaintext is _BARE_IS_PLAINTEXT else _PLAINTEXT
-        return f"{scheme}{self.endpoint}"
+        return f"{_PLAINTEXT if self.plaintext else ''}{self.endpoint}"
 
 
 def parse_address(text: str, *, what: str = "controller address") -> ControllerAddress:
@@ -31,9 +27,7 @@ def parse_address(text: str, *, what: str = "controller address") -> ControllerA
     """
     if text.startswith(_PLAINTEXT):
         return ControllerAddress(parse_endpoint(text.removeprefix(_PLAINTEXT), what=what), True)
-    if text.startswith(_TLS):
-        return ControllerAddress(parse_endpoint(text.removeprefix(_TLS), what=what), False)
-    return ControllerAddress(parse_endpoint(text, what=what), _BARE_IS_PLAINTEXT)
+    return ControllerAddress(parse_endpoint(text.removeprefix(_TLS), what=what), False)
 
 
 def is_loopback(host: str) -> bool:

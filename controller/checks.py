@@ -15,6 +15,7 @@ MAX_PORT = 510
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 _JOB_ID = re.compile(r"j-[0-9a-f]{12}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9]{1,64}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -31,6 +32,21 @@ def check_name(name: str, what: str) -> None:
         )
     if _JOB_ID.fullmatch(name):
         invalid(f"{what} {name!r} looks like a job's id: choose another name")
+
+
+def check_request_id(text: str) -> None:
+    """A caller's own name for its request, if it has one."""
+    if text and not _REQUEST_ID.fullmatch(text):
+        invalid(f"request id {text[:80]!r} is not one: use up to 64 letters and digits")
+
+
+def check_reason(text: str) -> str:
+    """A reason that people give, as one line of printable characters."""
+    line = "".join(character if character.isprintable() else " " for character in text)
+    line = " ".join(line.split())
+    if len(line) > 200:
+        invalid(f"a reason of {len(line)} characters is too long: use up to 200")
+    return line
 
 
 def parse_ip(text: str, what: str) -> IPv4Address:

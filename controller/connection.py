@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -33,7 +33,7 @@ class Credentials:
     the caller's own certificate where the controller asks for one.
     """
 
-    token: str = ""
+    token: str = field(default="", repr=False)
     ca: str = ""
     cert: str = ""
     key: str = ""
@@ -51,6 +51,27 @@ class Credentials:
             choose(cert, "WIRESUM_CERT"),
             choose(key, "WIRESUM_KEY"),
         )
+
+
+def state_folder() -> Path:
+    """Where this user's own controller keeps its store: ``$XDG_STATE_HOME/wiresum``."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "wiresum"
+
+
+def default_store_file() -> Path:
+    """The store of this user's own controller."""
+    return state_folder() / "controller.sqlite"
+
+
+def default_token_file() -> Path:
+    """Where this user's own controller writes its admin's token."""
+    return state_folder() / "controller.sqlite.admin-token"
+
+
+def default_ca_file() -> Path:
+    """The authority that this user's own controller has made."""
+    return state_folder() / "tls" / "ca.pem"
 
 
 class Connection:
@@ -117,8 +138,12 @@ def _channel(address: ControllerAddress, credentials: Credentials) -> grpc.Chann
             "INVALID_ARGUMENT",
             "a certificate and its key belong together: give both WIRESUM_CERT and WIRESUM_KEY",
         )
+    ca = credentials.ca
+    if not ca and is_loopback(address.endpoint.host) and default_ca_file().exists():
+        # The controller on this host, started by this user, needs no further introduction.
+        ca = str(default_ca_file())
     tls = grpc.ssl_channel_credentials(
-        root_certificates=_read(credentials.ca, "CA"),
+        root_certificates=_read(ca, "CA"),
         private_key=_read(credentials.key, "key"),
         certificate_chain=_read(credentials.cert, "certificate"),
     )

@@ -2,20 +2,24 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from wiresum.common.version import package_version
+from wiresum.controller.access import Access, Caller
 from wiresum.controller.checks import compatible, invalid
 from wiresum.controller.clock import Clock, SystemClock
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.fleet import Fleet
-from wiresum.controller.jobs import Jobs, Limits
+from wiresum.controller.jobs import Created, Jobs, Limits
 from wiresum.controller.loop import LoopOptions
 from wiresum.controller.messages import lease_message
-from wiresum.controller.model import Job, JobState, Switch
+from wiresum.controller.model import Job, JobState, Switch, Tenant
+from wiresum.controller.reports import Reports
 from wiresum.controller.store import Store
 from wiresum.controller.switches import Switches
+from wiresum.controller.tenants import Tenants
 from wiresum.controller.text import format_ranks
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.controller.waiting import Waiting
@@ -28,7 +32,10 @@ _MAX_JOIN_TIMEOUT_S = 24 * 3600.0
 
 
 class Core:
-    """Everything that the service offers. Methods raise :class:`ControllerError`."""
+    """Everything that the service offers. Methods raise :class:`ControllerError`.
+
+    ``fixed_admin`` is the hash of an admin's token that counts instead of the store's.
+    """
 
     def __init__(
         self,
@@ -38,13 +45,19 @@ class Core:
         limits: Limits | None = None,
         loop_options: LoopOptions | None = None,
         programs: Callable[[int], Program] = committed_program,
+        fixed_admin: str = "",
     ) -> None:
         self.store = store
         self.clock = clock or SystemClock()
         self.limits = limits or Limits()
         self.waiting = Waiting()
+        self.reports = Reports(self.clock)
+        self.ended: Counter[JobState] = Counter()
+        """Jobs that have ended since the controller began, by how."""
         self.fleet = Fleet(store, programs, self._confirmed_jobs, loop_options or LoopOptions())
         self.switches = Switches(store, self.clock, programs, LANE_COUNTS)
+        self.tenants = Tenants(store, self.clock)
+        self.access = Access(store, fixed_admin)
         self.jobs = Jobs(store, self.clock, self.limits, self.fleet.is_up)
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -75,10 +88,20 @@ class Core:
         self.switches.remove(name)
         await self.fleet.refresh()
 
+    def drain_switch(self, name: str, *, drain: bool) -> Switch:
+        """Give a switch no new jobs, or give it new jobs again."""
+        return self.switches.drain(name, drain)
+
     # ---- jobs
 
-    async def join(self, request: pb.JoinJobRequest, time_left: float | None) -> pb.Lease:
-        """Join, and wait for the other ranks and the switch.
+    def create(self, request: pb.CreateJobRequest, caller: Caller) -> Created:
+        """A new job with its lease, or the live one of that name."""
+        created = self.jobs.create(request, caller)
+        self.fleet.wake(created.job.lease.switch)
+        return created
+
+    async def join(self, job: Job, request: pb.JoinJobRequest, time_left: float | None) -> pb.Lease:
+        """Join a job, and wait for the other ranks and the switch.
 
         ``time_left`` is when the caller stops listening, if it said so.
         """
@@ -87,11 +110,11 @@ class Core:
             invalid(f"a timeout of {limit:g} s is not possible: at most {_MAX_JOIN_TIMEOUT_S:g}")
         if time_left is not None:
             limit = min(limit, time_left)
-        before = job = self.jobs.authorized(request.job_id, request.token)
+        before = job
         self._check_versions(job, request)
         with self.waiting.call(job.id, request.attempt, request.rank) as changed:
             try:
-                job = self.jobs.join(request)
+                job = self.jobs.join(job, request)
                 # Most ranks are neither the first of an attempt nor the last.
                 if (job.epoch, job.state) != (before.epoch, before.state):
                     self._job_changed(job)
@@ -105,13 +128,46 @@ class Core:
         program_version = self.fleet.loop(switch.name).program.version
         return lease_message(job, request.rank, switch, program_version, self.limits)
 
-    async def release(self, job_id: str, token: str) -> Job:
-        """End a job; its counters are remembered if the switch tells them."""
-        job = self.jobs.authorized(job_id, token)
+    async def heartbeat(
+        self, job: Job, request: pb.HeartbeatRequest, time_left: float | None
+    ) -> Job:
+        """A sign of life; returns when there is news for the caller, or after ``wait_s``."""
+        self.jobs.touch(job)
+        if request.HasField("report"):
+            self.reports.heard(job, request.report)
+        if not 0 <= request.wait_s <= _MAX_JOIN_TIMEOUT_S:
+            invalid(f"a wait of {request.wait_s:g} s is not possible: at most a day")
+        # The caller must show its next sign of life before the lease expires.
+        limit = min(request.wait_s, self.limits.expiry_s / 2)
+        if time_left is not None:
+            limit = min(limit, time_left - min(1.0, time_left / 2))
+        with self.waiting.watch(job.id) as changed, suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                while not _is_news(self.jobs.get(job.id), request):
+                    changed.clear()
+                    await changed.wait()
+        return self.jobs.get(job.id)
+
+    async def end(self, job: Job, state: JobState, reason: str) -> Job:
+        """Release or evict a job; its counters are remembered if the switch tells them."""
         events = await self._last_events(job) if job.state.live else None
-        job = self.jobs.release(job_id, token, events)
+        was_live = self.jobs.get(job.id).state.live
+        job = self.jobs.end(job, state, reason, events)
+        self.ended[job.state] += was_live
         self._job_changed(job)
         return job
+
+    # ---- tenants
+
+    def set_tenant(self, request: pb.SetTenantRequest) -> Tenant:
+        """Change a tenant's limits and priority."""
+        return self.tenants.set(request)
+
+    async def remove_tenant(self, name: str, *, evict: bool) -> None:
+        """Forget a tenant; with ``evict``, its live jobs end first."""
+        for job in self.tenants.check_removable(name, evict=evict):
+            await self.end(job, JobState.EVICTED, f"tenant {name} was removed")
+        self.tenants.remove(name)
 
     async def sweep(self) -> list[Job]:
         """Expire the jobs that have gone silent; returns them."""
@@ -123,7 +179,8 @@ class Core:
         for job, counts in zip(silent, events, strict=True):
             ended = self.jobs.expire(job.id, counts)
             if not ended.state.live:
-                log.warning("job %s: %s", ended.label, ended.reason)
+                log.warning("job %s: %s", ended.label, ended.reason, extra={"job": ended.id})
+                self.ended[ended.state] += 1
                 self._job_changed(ended)
                 expired.append(ended)
         self.jobs.forget_old()
@@ -198,6 +255,8 @@ class Core:
             return None
 
     def _job_changed(self, job: Job) -> None:
+        if not job.state.live:
+            self.reports.forget(job)
         self.fleet.wake(job.lease.switch)
         self.waiting.notify(job.id)
 
@@ -214,3 +273,11 @@ class Core:
             except Exception:
                 # The next sweep may fare better; without sweeps, slots would leak for ever.
                 log.exception("looking for silent jobs failed")
+
+
+def _is_news(job: Job, request: pb.HeartbeatRequest) -> bool:
+    return (
+        not job.state.live
+        or request.epoch not in (0, job.epoch)
+        or request.change != job.announced_change
+    )

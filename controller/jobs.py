@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from wiresum.controller import admission
+from wiresum.controller.access import Caller
 from wiresum.controller.checks import (
     check_field,
     check_name,
     check_rank,
+    check_request_id,
     check_udp_port,
     invalid,
     parse_ip,
@@ -20,8 +22,9 @@ from wiresum.controller.checks import (
 )
 from wiresum.controller.clock import Clock
 from wiresum.controller.errors import ControllerError
-from wiresum.controller.model import DEFAULT_TENANT, Job, JobState, Member, Switch, format_mac
+from wiresum.controller.model import Job, JobState, Member, Switch, Tenant, format_mac
 from wiresum.controller.store import Store
+from wiresum.controller.tokens import JOB, hashed, new_token
 from wiresum.controller.v1 import controller_pb2 as pb
 
 # Epochs of a new store start at the seconds since 2025-01-01, so that they are also new to
@@ -29,6 +32,9 @@ from wiresum.controller.v1 import controller_pb2 as pb
 _EPOCH_ORIGIN = 1_735_689_600
 
 _HISTORY_S = 7 * 24 * 3600.0
+
+# A launcher on every host of the largest job, each of which has lost its answer a few times.
+_TOKENS_PER_JOB = 1024
 
 # A sign of life is written to the store at most this often.
 _HEARTBEAT_RESOLUTION_S = 1.0
@@ -44,6 +50,24 @@ class Limits:
     """Silence after which a job's lease expires."""
     join_timeout_s: float = 60.0
     """How long a rank waits for the others, unless it says otherwise."""
+
+
+@dataclass(frozen=True)
+class Created:
+    """The answer to a request for a job."""
+
+    job: Job
+    token: str
+    """The caller's own; it is not kept."""
+    attached: bool
+    """The job had been there before."""
+
+
+def _unknown(job: str) -> ControllerError:
+    return ControllerError(
+        "NOT_FOUND",
+        f"there is no job {job[:80]!r}: `wiresum job list` shows those that this token may see",
+    )
 
 
 @dataclass
@@ -65,49 +89,49 @@ class Jobs:
         """
         with self.store.transaction() as transaction:
             transaction.set_all_heartbeats(self.clock.now())
-            transaction.remove_members_of_incomplete_attempts()
+            transaction.remove_waiting_members()
 
     # ---- the calls of the service
 
-    def create(self, request: pb.CreateJobRequest) -> tuple[Job, bool]:
-        """A new job with its lease, or the live one of that name and True."""
-        tenant = request.tenant or DEFAULT_TENANT
-        if not self.store.has_tenant(tenant):
-            raise ControllerError("NOT_FOUND", f"there is no tenant {tenant[:80]!r}")
+    def create(self, request: pb.CreateJobRequest, caller: Caller) -> Created:
+        """A new job with its lease, or the live one of that name."""
+        tenant = self._tenant(caller.acting_tenant(request.tenant))
+        check_request_id(request.request_id)
+        # The same request again: the answer to the first one was lost.
+        job = self.store.job_requested(tenant.name, request.request_id)
+        if job is not None and job.state.live:
+            return Created(job, self._another_token(job), attached=False)
         job_id = f"j-{secrets.token_hex(6)}"
         if request.name:
             check_name(request.name, "job")
-            live = self.store.live_job_named(tenant, request.name)
+            live = self.store.live_job_named(tenant.name, request.name)
             if live is not None:
-                if request.switch and request.switch != live.lease.switch:
-                    raise ControllerError(
-                        "ALREADY_EXISTS",
-                        f"job {live.label} is live on switch {live.lease.switch}, "
-                        f"not {request.switch}: release it, or choose another name",
-                    )
-                return live, True
+                return self._attach(live, request)
+        admission.check_limits(self.store, tenant, admission.wanted_slots(request.slots_wanted))
         place = admission.place(
-            self.store, request.slots_wanted, request.switch, usable=self.usable
+            self.store, request.slots_wanted, request.switch, caller=caller, usable=self.usable
         )
+        token = new_token(JOB)
         with self.store.transaction() as transaction:
             transaction.add_job(
                 job_id,
-                tenant=tenant,
+                tenant=tenant.name,
                 name=request.name or job_id,
-                token=secrets.token_urlsafe(24),
+                token=hashed(token),
                 now=self.clock.now(),
                 switch=place.switch,
                 number=place.number,
                 slots=place.range,
+                request=request.request_id,
             )
-        return self.get(job_id), False
+            transaction.set_served(tenant.name)
+        return Created(self.get(job_id), token, attached=False)
 
-    def join(self, request: pb.JoinJobRequest) -> Job:
-        """Record that a rank is there; the job is ready when this was the last one.
+    def join(self, job: Job, request: pb.JoinJobRequest) -> Job:
+        """Record that a rank of ``job`` is there; it is ready when this was the last one.
 
         Joining twice from the same address is the same as joining once.
         """
-        job = self.authorized(request.job_id, request.token)
         self._refuse_ended(job)
         check_rank(request.rank, request.workers)
         check_field(request.field)
@@ -134,12 +158,6 @@ class Jobs:
         with self.store.transaction() as transaction:
             transaction.remove_member(job_id, rank)
 
-    def heartbeat(self, job_id: str, token: str) -> Job:
-        """A sign of life; a job that is over stays over."""
-        job = self.authorized(job_id, token)
-        self.touch(job)
-        return job
-
     def touch(self, job: Job) -> None:
         """Record a sign of life."""
         now = self.clock.now()
@@ -147,21 +165,38 @@ class Jobs:
             with self.store.transaction() as transaction:
                 transaction.set_heartbeat(job.id, now)
 
-    def release(self, job_id: str, token: str, events: Mapping[str, int] | None = None) -> Job:
-        """End a job; ``events`` are the switch's counters to remember for it."""
-        job = self.authorized(job_id, token)
+    def end(
+        self, job: Job, state: JobState, reason: str, events: Mapping[str, int] | None = None
+    ) -> Job:
+        """Release or evict a job, unless it is over; ``events`` are its last counters."""
+        job = self.get(job.id)
         if job.state.live:
-            self._end(job, JobState.RELEASED, "released", events)
-        return self.get(job_id)
+            self._end(job, state, reason, events)
+        return self.get(job.id)
 
     def get(self, job_id: str) -> Job:
-        """The job of that id, or of that name."""
-        job = self.store.job(job_id) or self.store.job_named(job_id)
+        """The job of that id."""
+        job = self.store.job(job_id)
         if job is None:
-            raise ControllerError(
-                "NOT_FOUND", f"there is no job {job_id[:80]!r}: `wiresum job list` shows all"
-            )
+            raise _unknown(job_id)
         return job
+
+    def shown(self, id_or_name: str, caller: Caller) -> Job:
+        """The job of that id, or of that name, that the caller may see and end."""
+        job = self.store.job(id_or_name) or self.store.job_named(id_or_name, caller.tenant or None)
+        if job is None or not caller.owns(job):
+            raise _unknown(id_or_name)
+        return job
+
+    def joinable(self, job_id: str, caller: Caller) -> Job:
+        """The job of that id, for a caller who is one of its workers or launchers."""
+        if caller.tenant or (caller.job and caller.job != job_id):
+            raise ControllerError(
+                "PERMISSION_DENIED",
+                f"wrong token for job {job_id[:80]!r} ({caller}'s): use the one that CreateJob "
+                "returned",
+            )
+        return self.get(job_id)
 
     # ---- expiry
 
@@ -199,19 +234,33 @@ class Jobs:
 
     # ----
 
-    def authorized(self, job_id: str, token: str) -> Job:
-        """The job of that id, if the token is its token."""
-        job = self.store.job(job_id)
-        if job is None:
+    def _tenant(self, name: str) -> Tenant:
+        tenant = self.store.tenant(name)
+        if tenant is None:
+            raise ControllerError("NOT_FOUND", f"there is no tenant {name[:80]!r}")
+        return tenant
+
+    def _attach(self, live: Job, request: pb.CreateJobRequest) -> Created:
+        if request.switch and request.switch != live.lease.switch:
             raise ControllerError(
-                "NOT_FOUND", f"there is no job {job_id[:80]!r}: was it created on this controller?"
+                "ALREADY_EXISTS",
+                f"job {live.label} is live on switch {live.lease.switch}, "
+                f"not {request.switch}: release it, or choose another name",
             )
-        if not secrets.compare_digest(job.token.encode(), token.encode()):
+        return Created(live, self._another_token(live), attached=True)
+
+    def _another_token(self, job: Job) -> str:
+        """Tokens are kept as hashes: whoever attaches gets one of its own."""
+        if self.store.token_count(job.id) >= _TOKENS_PER_JOB:
             raise ControllerError(
-                "PERMISSION_DENIED",
-                f"wrong token for job {job_id}: use the one that CreateJob returned",
+                "RESOURCE_EXHAUSTED",
+                f"job {job.label} has been attached to {_TOKENS_PER_JOB} times: release it, or "
+                "choose another name",
             )
-        return job
+        token = new_token(JOB)
+        with self.store.transaction() as transaction:
+            transaction.add_job_token(job.id, hashed(token))
+        return token
 
     def _refuse_ended(self, job: Job) -> None:
         if not job.state.live:

@@ -1,9 +1,12 @@
 """The controller's values as messages of its service."""
 
+from wiresum.common.version import package_version
+from wiresum.controller.access import Caller
 from wiresum.controller.jobs import Limits
 from wiresum.controller.loop import SwitchLoop, SwitchState
-from wiresum.controller.model import Job, JobState, Switch, format_mac
-from wiresum.controller.slots import SlotRange, free_ranges
+from wiresum.controller.model import Job, JobState, Switch, Tenant, format_mac
+from wiresum.controller.reading import Usage
+from wiresum.controller.slots import SlotRange, disjoint, free_ranges
 from wiresum.controller.v1 import controller_pb2 as pb
 
 JOB_STATES = {
@@ -11,6 +14,7 @@ JOB_STATES = {
     JobState.READY: pb.JOB_STATE_READY,
     JobState.RELEASED: pb.JOB_STATE_RELEASED,
     JobState.EXPIRED: pb.JOB_STATE_EXPIRED,
+    JobState.EVICTED: pb.JOB_STATE_EVICTED,
 }
 
 _SWITCH_STATES = {
@@ -20,7 +24,9 @@ _SWITCH_STATES = {
 }
 
 
-def switch_message(switch: Switch, loop: SwitchLoop | None, jobs: list[Job]) -> pb.Switch:
+def switch_message(
+    switch: Switch, loop: SwitchLoop | None, jobs: list[Job], *, draining: bool
+) -> pb.Switch:
     """A switch with its state and the room that ``jobs``, its live ones, leave."""
     return pb.Switch(
         name=switch.name,
@@ -36,8 +42,11 @@ def switch_message(switch: Switch, loop: SwitchLoop | None, jobs: list[Job]) -> 
         reason=loop.reason if loop else "just being added or removed",
         program_version=loop.program.version if loop else "",
         slots=switch.slots,
-        free_slots=switch.slots - sum(job.lease.range.slots for job in jobs),
+        free_slots=sum(
+            gap.slots for gap in free_ranges([r for job in jobs for r in job.ranges], switch.slots)
+        ),
         jobs=len(jobs),
+        draining=draining,
     )
 
 
@@ -67,6 +76,28 @@ def job_message(job: Job, switch: Switch | None, limits: Limits, now: float) -> 
         heartbeat_age_s=max(0.0, now - job.heartbeat) if live else 0.0,
         heartbeat_s=limits.heartbeat_s,
         expiry_s=limits.expiry_s,
+        change=job.change,
+        change_wanted=job.pending.number if job.pending else 0,
+        slots_next=job.pending.range.slots if job.pending else 0,
+        slots_target=job.target,
+        min_slots=job.min_slots,
+        priority=job.priority,
+        controller_version=package_version(),
+    )
+
+
+def tenant_message(tenant: Tenant, usage: Usage, token: str) -> pb.Tenant:
+    """A tenant and what it uses; with its token if that is new."""
+    return pb.Tenant(
+        name=tenant.name,
+        slot_quota=tenant.slot_quota,
+        max_jobs=tenant.max_jobs,
+        priority=tenant.priority,
+        token=token,
+        slots=usage.slots,
+        jobs=usage.jobs,
+        queued=usage.queued,
+        created=tenant.created,
     )
 
 
@@ -88,22 +119,43 @@ def lease_message(
         heartbeat_s=limits.heartbeat_s,
         expiry_s=limits.expiry_s,
         program_version=program_version,
+        change=job.change,
+        controller_version=package_version(),
     )
 
 
-def slots_message(switch: Switch, jobs: list[Job]) -> pb.SwitchSlots:
-    """Every slot of a switch, as held by ``jobs``, its live ones, or free."""
-    held = {job.lease.range: job for job in jobs}
-    gaps = free_ranges(held, switch.slots)
+def heartbeat_message(job: Job) -> pb.HeartbeatResponse:
+    """What a sign of life is answered with."""
+    return pb.HeartbeatResponse(
+        state=JOB_STATES[job.state],
+        epoch=job.epoch,
+        reason=job.reason,
+        change=job.announced_change,
+        slots=job.pending.range.slots if job.pending else job.lease.range.slots,
+    )
+
+
+def slots_message(switch: Switch, jobs: list[Job], caller: Caller) -> pb.SwitchSlots:
+    """Every slot of a switch, as held by ``jobs``, its live ones, or free.
+
+    Whose job it is that the caller does not own is not told.
+    """
+    held: dict[SlotRange, pb.SlotRange] = {}
+    for job in jobs:
+        # While a job changes over, its ranges may overlap: each slot is told once.
+        for position, slots in enumerate(disjoint(job.ranges)):
+            held[slots] = _range_message(slots, job if caller.owns(job) else None, position > 0)
+    for gap in free_ranges(held, switch.slots):
+        held[gap] = pb.SlotRange(base=gap.base, slots=gap.slots)
     return pb.SwitchSlots(
         switch=switch.name,
         slots=switch.slots,
-        ranges=[_range_message(slots, held.get(slots)) for slots in sorted([*held, *gaps])],
+        ranges=[held[slots] for slots in sorted(held)],
     )
 
 
-def _range_message(slots: SlotRange, job: Job | None) -> pb.SlotRange:
-    message = pb.SlotRange(base=slots.base, slots=slots.slots)
+def _range_message(slots: SlotRange, job: Job | None, is_next: bool) -> pb.SlotRange:
+    message = pb.SlotRange(base=slots.base, slots=slots.slots, held=True, next=is_next)
     if job is not None:
         message.job_id = job.id
         message.job_name = job.name

@@ -4,9 +4,23 @@ import enum
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from wiresum.controller.slots import SlotRange
+from wiresum.controller.slots import MIN_SLOTS, SlotRange
 
 DEFAULT_TENANT = "default"
+"""Whose jobs are those that the admin creates for nobody else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Who may use the switches, and how much of them. A limit of 0 is none."""
+
+    name: str
+    slot_quota: int
+    max_jobs: int
+    priority: int
+    created: float
+    served: int
+    """When it last got slots for a job, as a count of such moments: the least goes next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +71,7 @@ class JobState(enum.Enum):
     READY = "ready"
     RELEASED = "released"
     EXPIRED = "expired"
+    EVICTED = "evicted"
 
     @property
     def live(self) -> bool:
@@ -88,13 +103,31 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """A lease that a running job shall have instead of its own, on the same switch.
+
+    Both ranges are held until all ranks have joined under the new epoch.
+    """
+
+    number: int
+    range: SlotRange
+    epoch: int
+    key: int
+    reason: str
+    announced: float
+    boundary: int | None
+    """The collective up to which the old lease is used; None until all ranks have agreed."""
+    members: tuple[Member, ...] = ()
+    """The ranks that wait under the new epoch."""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One training run. ``attempt`` is None and ``epoch`` 0 until somebody joins."""
 
     id: str
     tenant: str
     name: str
-    token: str
     state: JobState
     reason: str
     created: float
@@ -108,6 +141,26 @@ class Job:
     events: dict[str, int] | None = None
     """The switch's counters for it when it ended."""
     members: tuple[Member, ...] = ()
+    target: int = 0
+    """The slots that it was admitted with: what a shrunk job grows back to."""
+    min_slots: int = MIN_SLOTS
+    priority: int = 0
+    """Its tenant's."""
+    change: int = 0
+    """Of the lease in use: 0 as first joined in this attempt."""
+    last_change: int = 0
+    """The last that was announced in this attempt, also if it was cancelled."""
+    pending: Change | None = None
+
+    @property
+    def announced_change(self) -> int:
+        """The change that its ranks shall know of: the one that is wanted, or that they have."""
+        return self.pending.number if self.pending else self.change
+
+    @property
+    def ranges(self) -> list[SlotRange]:
+        """What it holds: its lease's slots, and those that it changes over to."""
+        return [self.lease.range] + ([self.pending.range] if self.pending else [])
 
     @property
     def joined(self) -> list[int]:
@@ -119,6 +172,31 @@ class Job:
         """The ranks of the current attempt that have not joined, in order."""
         joined = set(self.joined)
         return [rank for rank in range(self.workers) if rank not in joined]
+
+    @property
+    def label(self) -> str:
+        """How messages call the job."""
+        return self.id if self.name == self.id else f"{self.name} ({self.id})"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A job that waits for room; it has its id, but holds nothing."""
+
+    id: str
+    tenant: str
+    name: str
+    slots: int
+    min_slots: int
+    switch: str
+    """Empty: any."""
+    request: str
+    """The caller's own name for it."""
+    arrived: float
+    sequence: int
+    """Of two of one tenant's, the lower goes first."""
+    priority: int = 0
+    """Its tenant's."""
 
     @property
     def label(self) -> str:

@@ -91,4 +91,145 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     CREATE INDEX member_macs ON members (mac);
     """,
+    # Tenants with tokens and limits; tokens as hashes (``sha256`` is the store's own function);
+    # leases that change while a job runs; a queue.
+    """
+    CREATE TABLE new_tenants (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL,
+        token TEXT UNIQUE,
+        slot_quota INTEGER NOT NULL DEFAULT 0 CHECK (slot_quota >= 0),
+        max_jobs INTEGER NOT NULL DEFAULT 0 CHECK (max_jobs >= 0),
+        priority INTEGER NOT NULL DEFAULT 0,
+        served INTEGER NOT NULL DEFAULT 0,
+        created REAL NOT NULL,
+        removed REAL
+    ) STRICT;
+    INSERT INTO new_tenants (id, name, created) SELECT id, name, created FROM tenants;
+    DROP TABLE tenants;
+    ALTER TABLE new_tenants RENAME TO tenants;
+    CREATE UNIQUE INDEX tenant_names ON tenants (name) WHERE removed IS NULL;
+
+    CREATE TABLE admin (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        token TEXT NOT NULL
+    ) STRICT;
+
+    ALTER TABLE switches ADD COLUMN draining INTEGER NOT NULL DEFAULT 0;
+
+    CREATE TABLE job_tokens (
+        token TEXT PRIMARY KEY,
+        job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE
+    ) STRICT;
+    CREATE INDEX job_tokens_by_job ON job_tokens (job);
+    INSERT INTO job_tokens (token, job) SELECT sha256(token), id FROM jobs;
+
+    CREATE TABLE new_jobs (
+        id TEXT PRIMARY KEY,
+        tenant INTEGER NOT NULL REFERENCES tenants (id),
+        name TEXT NOT NULL,
+        state TEXT NOT NULL
+            CHECK (state IN ('waiting', 'ready', 'released', 'expired', 'evicted')),
+        reason TEXT NOT NULL DEFAULT '',
+        created REAL NOT NULL,
+        heartbeat REAL NOT NULL,
+        ended REAL,
+        attempt INTEGER,
+        epoch INTEGER NOT NULL DEFAULT 0,
+        key BLOB NOT NULL DEFAULT x'0000000000000000' CHECK (length(key) = 8),
+        workers INTEGER NOT NULL DEFAULT 0,
+        field INTEGER NOT NULL DEFAULT 0,
+        events TEXT,
+        target INTEGER NOT NULL,
+        min_slots INTEGER NOT NULL,
+        change INTEGER NOT NULL DEFAULT 0,
+        last_change INTEGER NOT NULL DEFAULT 0,
+        request TEXT NOT NULL DEFAULT ''
+    ) STRICT;
+    -- What an older controller admitted is never shrunk: its agents could not follow.
+    INSERT INTO new_jobs (id, tenant, name, state, reason, created, heartbeat, ended, attempt,
+                          epoch, key, workers, field, events, target, min_slots)
+        SELECT id, tenant, name, state, reason, created, heartbeat, ended, attempt,
+               epoch, key, workers, field, events, leases.slots, leases.slots
+        FROM jobs JOIN leases ON leases.job = jobs.id ORDER BY jobs.rowid;
+    DROP TABLE jobs;
+    ALTER TABLE new_jobs RENAME TO jobs;
+    CREATE UNIQUE INDEX live_job_names ON jobs (tenant, name)
+        WHERE state IN ('waiting', 'ready');
+    CREATE UNIQUE INDEX job_epochs ON jobs (epoch) WHERE epoch > 0;
+    CREATE UNIQUE INDEX job_requests ON jobs (tenant, request) WHERE request != '';
+    CREATE INDEX live_jobs ON jobs (heartbeat) WHERE ended IS NULL;
+
+    -- The leases that running jobs change over to.
+    CREATE TABLE changes (
+        job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE,
+        switch TEXT NOT NULL,
+        number INTEGER NOT NULL CHECK (number > 0),
+        base INTEGER NOT NULL CHECK (base >= 0),
+        slots INTEGER NOT NULL CHECK (slots > 0),
+        epoch INTEGER NOT NULL UNIQUE,
+        key BLOB NOT NULL CHECK (length(key) = 8),
+        reason TEXT NOT NULL,
+        announced REAL NOT NULL,
+        boundary INTEGER
+    ) STRICT;
+    CREATE VIEW held_ranges AS
+        SELECT job, switch, base, slots FROM leases WHERE held
+        UNION ALL SELECT job, switch, base, slots FROM changes;
+    DROP TRIGGER slots_are_exclusive;
+    CREATE TRIGGER leases_are_exclusive_insert BEFORE INSERT ON leases
+    WHEN EXISTS (
+        SELECT 1 FROM held_ranges AS other
+        WHERE other.switch = NEW.switch AND other.job != NEW.job
+          AND other.base < NEW.base + NEW.slots AND NEW.base < other.base + other.slots
+    )
+    BEGIN SELECT RAISE(ABORT, 'two jobs must never share a slot'); END;
+    CREATE TRIGGER leases_are_exclusive_update BEFORE UPDATE OF switch, base, slots ON leases
+    WHEN EXISTS (
+        SELECT 1 FROM held_ranges AS other
+        WHERE other.switch = NEW.switch AND other.job != NEW.job
+          AND other.base < NEW.base + NEW.slots AND NEW.base < other.base + other.slots
+    )
+    BEGIN SELECT RAISE(ABORT, 'two jobs must never share a slot'); END;
+    CREATE TRIGGER changes_are_exclusive_insert BEFORE INSERT ON changes
+    WHEN EXISTS (
+        SELECT 1 FROM held_ranges AS other
+        WHERE other.switch = NEW.switch AND other.job != NEW.job
+          AND other.base < NEW.base + NEW.slots AND NEW.base < other.base + other.slots
+    )
+    BEGIN SELECT RAISE(ABORT, 'two jobs must never share a slot'); END;
+
+    -- The ranks of each job's current attempt: those of its lease and those of its next one.
+    CREATE TABLE new_members (
+        job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+        change INTEGER NOT NULL DEFAULT 0,
+        rank INTEGER NOT NULL CHECK (rank BETWEEN 0 AND 63),
+        ip INTEGER NOT NULL,
+        udp_port INTEGER NOT NULL,
+        mac INTEGER NOT NULL,
+        port INTEGER NOT NULL,
+        PRIMARY KEY (job, change, rank),
+        UNIQUE (job, change, ip, udp_port)
+    ) STRICT;
+    INSERT INTO new_members (job, rank, ip, udp_port, mac, port)
+        SELECT job, rank, ip, udp_port, mac, port FROM members;
+    DROP TABLE members;
+    ALTER TABLE new_members RENAME TO members;
+    CREATE INDEX member_macs ON members (mac);
+
+    -- The jobs that wait for room, each with the id that it will have.
+    CREATE TABLE queue (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        tenant INTEGER NOT NULL REFERENCES tenants (id),
+        name TEXT NOT NULL,
+        slots INTEGER NOT NULL,
+        min_slots INTEGER NOT NULL,
+        switch TEXT NOT NULL,
+        request TEXT NOT NULL,
+        arrived REAL NOT NULL,
+        UNIQUE (tenant, name)
+    ) STRICT;
+    CREATE UNIQUE INDEX queue_requests ON queue (tenant, request) WHERE request != '';
+    """,
 )

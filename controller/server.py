@@ -6,22 +6,26 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
 
+from wiresum.common import logs
 from wiresum.common.address import Endpoint, parse_endpoint
+from wiresum.controller.address import ControllerAddress
 from wiresum.controller.client import DEFAULT_CONTROLLER
+from wiresum.controller.connection import default_store_file
 from wiresum.controller.core import Core
 from wiresum.controller.errors import ServeError
 from wiresum.controller.jobs import Limits
 from wiresum.controller.loop import LoopOptions
+from wiresum.controller.metrics import ControllerReader, Requests, serve_metrics
+from wiresum.controller.security import Secured, Security, scratch_folder, secure
 from wiresum.controller.service import ControllerService
-from wiresum.controller.store import Store, default_path
+from wiresum.controller.store import Store
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.controller.v1 import controller_pb2_grpc as pb_grpc
 
@@ -47,28 +51,40 @@ class ServeOptions:
     """A file, ``:memory:``, or empty for the user's default file."""
     switches: Sequence[pb.AddSwitchRequest] = ()
     exit_with_parent: bool = False
+    security: Security = field(default_factory=Security)
+    metrics: str | None = None
+    """Where to serve Prometheus metrics, if at all."""
     limits: Limits = field(default_factory=Limits)
     loop: LoopOptions = field(default_factory=LoopOptions)
 
 
 @asynccontextmanager
-async def serving(core: Core, listen: str) -> AsyncIterator[Endpoint]:
+async def serving(
+    core: Core,
+    listen: str,
+    credentials: grpc.ServerCredentials | None = None,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+) -> AsyncIterator[ControllerAddress]:
     """Serve ``core`` at ``listen`` (port 0: any) inside the block; gives the address.
 
-    Raises :class:`ServeError` if the port is taken.
+    Without ``credentials`` it is served in plain text. Raises :class:`ServeError` if the port is
+    taken.
     """
     wanted = parse_endpoint(listen, what="listen address")
     _check_bindable(wanted)
-    server = grpc.aio.server(options=_SERVER_OPTIONS)
-    pb_grpc.add_ControllerServicer_to_server(ControllerService(core), server)  # type: ignore[abstract]
+    server = grpc.aio.server(options=_SERVER_OPTIONS, interceptors=interceptors)
+    pb_grpc.add_ControllerServicer_to_server(ControllerService(core), server)
     try:
-        port = server.add_insecure_port(str(wanted))
+        if credentials is None:
+            port = server.add_insecure_port(str(wanted))
+        else:
+            port = server.add_secure_port(str(wanted), credentials)
     except RuntimeError as error:
         raise _cannot_listen(wanted, "gRPC refused it") from error
     await core.start()
     try:
         await server.start()
-        yield Endpoint(wanted.host, port)
+        yield ControllerAddress(Endpoint(wanted.host, port), plaintext=credentials is None)
     finally:
         await server.stop(_GRACE_S)
         await core.stop()
@@ -94,20 +110,24 @@ def _cannot_listen(wanted: Endpoint, reason: str) -> ServeError:
 def serve(options: ServeOptions) -> None:
     """Run a controller until SIGTERM or SIGINT.
 
-    Prints one line of JSON, ``{"listen": "HOST:PORT"}``, once it serves. Raises
-    :class:`ServeError`, ``StoreError`` or ``ControllerError``.
+    Prints one line of JSON once it serves::
+
+        {"listen": "HOST:PORT", "address": as clients write it, "ca": FILE or null,
+         "admin_token_file": FILE or null}
+
+    Raises :class:`ServeError`, ``StoreError`` or ``ControllerError``.
     """
     # Nothing here is meant for a web proxy, and finsy's channels have no option to say so.
     for name in ("grpc_proxy", "http_proxy", "https_proxy"):
         os.environ.pop(name, None)
-    store = Store(options.store or default_path())
-    try:
-        asyncio.run(_serve(store, options))
-    finally:
-        store.close()
+    path = str(options.store or default_store_file())
+    with scratch_folder() as scratch, closing(Store(path)) as store:
+        host = parse_endpoint(options.listen, what="listen address").host
+        secured = secure(options.security, store, path, host, Path(scratch))
+        asyncio.run(_serve(store, options, secured))
 
 
-async def _serve(store: Store, options: ServeOptions) -> None:
+async def _serve(store: Store, options: ServeOptions, secured: Secured) -> None:
     stop = asyncio.Event()
     event_loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -115,15 +135,38 @@ async def _serve(store: Store, options: ServeOptions) -> None:
     watcher = None
     if options.exit_with_parent:
         watcher = asyncio.create_task(_watch_parent(os.getppid(), stop))
-    core = Core(store, limits=options.limits, loop_options=options.loop)
-    async with serving(core, options.listen) as address:
+    core = Core(
+        store,
+        limits=options.limits,
+        loop_options=options.loop,
+        fixed_admin=secured.fixed_admin,
+    )
+    requests = Requests()
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(
+            serving(core, options.listen, secured.credentials, [requests])
+        )
         for switch in options.switches:
             await core.add_switch(switch)
-        print(json.dumps({"listen": str(address)}), flush=True)
+        ready = {
+            "listen": str(address.endpoint),
+            "address": str(address),
+            "ca": _path(secured.ca),
+            "admin_token_file": _path(secured.admin_token_file),
+        }
+        if options.metrics is not None:
+            reader = ControllerReader(core, requests, event_loop)
+            endpoint = stack.enter_context(serve_metrics(options.metrics, reader))
+            ready["metrics"] = str(endpoint.address)
+        print(json.dumps(ready), flush=True)
         log.info("serving on %s", address)
         await stop.wait()
     if watcher is not None:
         watcher.cancel()
+
+
+def _path(path: Path | None) -> str | None:
+    return str(path) if path is not None else None
 
 
 async def _watch_parent(parent: int, stop: asyncio.Event) -> None:
@@ -137,13 +180,9 @@ async def _watch_parent(parent: int, stop: asyncio.Event) -> None:
     stop.set()
 
 
-def configure_logging(*, verbose: bool) -> None:
-    """Log to stderr: warnings, or with ``verbose`` everything worth telling."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+def configure_logging(chosen: str, *, verbose: bool) -> None:
+    """Log to stderr in a format: warnings, or with ``verbose`` everything worth telling."""
+    logs.configure(chosen, level=logging.INFO if verbose else logging.WARNING)
 
 
 def parse_store(text: str) -> str:

@@ -54,6 +54,25 @@ def free_ranges(held: Iterable[SlotRange], total: int) -> list[SlotRange]:
     return ranges
 
 
+def disjoint(ranges: Iterable[SlotRange]) -> list[SlotRange]:
+    """The ranges, without the slots of earlier ones in later ones, as aligned power-of-two ranges.
+
+    The first is always whole.
+    """
+    result: list[SlotRange] = []
+    for each in ranges:
+        inside = [taken for taken in result if taken.overlaps(each)]
+        if not inside:
+            result.append(each)
+        elif not any(taken.base <= each.base and each.end <= taken.end for taken in inside):
+            shifted = [SlotRange(taken.base - each.base, taken.slots) for taken in inside]
+            result += [
+                SlotRange(each.base + gap.base, gap.slots)
+                for gap in free_ranges(shifted, each.slots)
+            ]
+    return result
+
+
 def allocate(held: Iterable[SlotRange], slots: int, total: int) -> SlotRange | None:
     """A free range of ``slots`` (a power of two), or None if there is none.
 

@@ -63,6 +63,13 @@ class Switches:
             transaction.remove_switch(name)
         return switch
 
+    def drain(self, name: str, drain: bool) -> Switch:
+        """Whether a switch takes no new jobs; those that it has are not touched."""
+        switch = self.get(name)
+        with self.store.transaction() as transaction:
+            transaction.set_draining(name, drain)
+        return switch
+
     def get(self, name: str) -> Switch:
         """The switch of that name."""
         switch = self.store.switch(name)

@@ -24,6 +24,8 @@ _STATE_COLORS = {
     "waiting": "yellow",
     "down": "red",
     "expired": "red",
+    "evicted": "red",
+    "queued": "cyan",
 }
 
 
@@ -32,10 +34,13 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
 
 
-def print_json(messages: Iterable[Message] | Message) -> None:
-    """Print a message, or a list of them, as JSON."""
+def print_json(messages: Iterable[Message] | Message, *, secrets: bool = False) -> None:
+    """Print a message, or a list of them, as JSON; a token only with ``secrets``."""
     if isinstance(messages, Message):
-        print(json.dumps(plain(messages), indent=2))
+        values = plain(messages)
+        if secrets and isinstance(messages, pb.Tenant):
+            values["token"] = messages.token
+        print(json.dumps(values, indent=2))
     else:
         print(json.dumps([plain(message) for message in messages], indent=2))
 
@@ -73,7 +78,8 @@ def switch_table(switches: Iterable[pb.Switch]) -> Table:
         hosts = " ".join(f"{host.cidr}={host.port}" for host in switch.hosts)
         table.add_row(
             switch.name,
-            _state(state_name(pb.SwitchState.Name(switch.state))),
+            _state(state_name(pb.SwitchState.Name(switch.state)))
+            + (" [yellow]draining[/yellow]" if switch.draining else ""),
             escape(f"{switch.p4runtime} #{switch.device_id}"),
             f"{switch.ip}:{switch.udp_port}",
             str(switch.lanes),
@@ -86,15 +92,36 @@ def switch_table(switches: Iterable[pb.Switch]) -> Table:
     return table
 
 
+def tenant_table(tenants: Iterable[pb.Tenant]) -> Table:
+    """One row for each tenant."""
+    table = _table("tenant")
+    for column in ("priority", "slots", "quota", "jobs", "limit", "queued"):
+        table.add_column(column, justify="right")
+    for tenant in tenants:
+        table.add_row(
+            tenant.name,
+            str(tenant.priority),
+            str(tenant.slots),
+            str(tenant.slot_quota or "-"),
+            str(tenant.jobs),
+            str(tenant.max_jobs or "-"),
+            str(tenant.queued),
+        )
+    return table
+
+
 def job_table(jobs: Iterable[pb.Job]) -> Table:
     """One row for each job."""
-    table = _table("job", "name", "state", "switch", "slots", "epoch", "workers", "missing")
+    table = _table(
+        "job", "name", "tenant", "state", "switch", "slots", "epoch", "workers", "missing"
+    )
     table.add_column("chunks summed", justify="right")
     table.add_column("reason", overflow="fold")
     for job in jobs:
         table.add_row(
             job.id,
             job.name,
+            job.tenant,
             _state(state_name(pb.JobState.Name(job.state))),
             job.switch,
             _slots(job),
@@ -119,7 +146,7 @@ def job_details(job: pb.Job) -> Table:
         "state": _state(state_name(pb.JobState.Name(job.state))),
         "reason": escape(job.reason),
         "switch": f"{job.switch} ({job.switch_ip}:{job.switch_udp_port}), job number {job.number}",
-        "slots": _slots(job),
+        "slots": _slots(job) + _slots_story(job),
         "lanes": str(job.lanes),
         "attempt": str(job.attempt) if job.HasField("attempt") else "",
         "epoch": str(job.epoch or ""),
@@ -145,12 +172,21 @@ def slots_table(switches: Iterable[pb.SwitchSlots]) -> Table:
                 switch.switch,
                 f"{held.base}-{held.base + held.slots - 1}",
                 str(held.slots),
-                held.job_name or "[dim]free[/dim]",
+                _holder(held),
                 held.job_id,
                 str(held.number or ""),
             )
         table.add_section()
     return table
+
+
+def _holder(slots: pb.SlotRange) -> str:
+    if not slots.held:
+        return "[dim]free[/dim]"
+    if not slots.job_id:
+        return "[dim]another tenant[/dim]"
+    coming = " (coming)" if slots.next else ""
+    return f"{slots.tenant}/{slots.job_name}{coming}"
 
 
 def _table(*columns: str) -> Table:
@@ -163,6 +199,16 @@ def _table(*columns: str) -> Table:
 def _state(name: str) -> str:
     color = _STATE_COLORS.get(name)
     return f"[{color}]{name}[/{color}]" if color else name
+
+
+def _slots_story(job: pb.Job) -> str:
+    """Where they come from and where they are going."""
+    told = []
+    if 0 < job.slots < job.slots_target:
+        told.append(f"shrunk from {job.slots_target}")
+    if job.change_wanted:
+        told.append(f"about to be {job.slots_next}")
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _slots(job: pb.Job) -> str:

@@ -4,8 +4,8 @@ import json
 import sqlite3
 from collections.abc import Mapping
 
-from wiresum.controller.model import JobState, Member, Switch
-from wiresum.controller.slots import SlotRange
+from wiresum.controller.model import Change, Job, JobState, Member, Switch, Tenant, Waiter
+from wiresum.controller.slots import MIN_SLOTS, SlotRange
 
 
 class Transaction:
@@ -52,6 +52,65 @@ class Transaction:
         """Forget a switch; jobs that ended on it keep its name."""
         self._db.execute("DELETE FROM switches WHERE name = ?", (name,))
 
+    def set_draining(self, name: str, draining: bool) -> None:
+        """Whether a switch takes no new jobs."""
+        self._db.execute("UPDATE switches SET draining = ? WHERE name = ?", (int(draining), name))
+
+    # ---- tenants
+
+    def set_admin_token(self, token: str) -> None:
+        """Keep the hash of the admin's token."""
+        self._db.execute("INSERT OR REPLACE INTO admin (id, token) VALUES (1, ?)", (token,))
+
+    def add_tenant(self, tenant: Tenant, token: str) -> None:
+        """Add a tenant, and the hash of its token."""
+        self._db.execute(
+            """
+            INSERT INTO tenants (name, token, slot_quota, max_jobs, priority, served, created)
+            VALUES (?, ?, ?, ?, ?, ?, ?)
+            """,
+            (
+                tenant.name,
+                token,
+                tenant.slot_quota,
+                tenant.max_jobs,
+                tenant.priority,
+                tenant.served,
+                tenant.created,
+            ),
+        )
+
+    def set_tenant(self, tenant: Tenant) -> None:
+        """Change a tenant's limits and priority."""
+        self._db.execute(
+            """
+            UPDATE tenants SET slot_quota = ?, max_jobs = ?, priority = ?
+            WHERE name = ? AND removed IS NULL
+            """,
+            (tenant.slot_quota, tenant.max_jobs, tenant.priority, tenant.name),
+        )
+
+    def set_tenant_token(self, name: str, token: str) -> None:
+        """Keep the hash of a tenant's new token instead of the one before."""
+        self._db.execute(
+            "UPDATE tenants SET token = ? WHERE name = ? AND removed IS NULL", (token, name)
+        )
+
+    def remove_tenant(self, name: str, now: float) -> None:
+        """Forget a tenant; jobs of it that ended keep its name."""
+        self._db.execute(
+            "UPDATE tenants SET token = NULL, removed = ? WHERE name = ? AND removed IS NULL",
+            (now, name),
+        )
+
+    def set_served(self, name: str) -> None:
+        """A tenant has got slots for a job: it was the last one."""
+        self._db.execute(
+            "UPDATE tenants SET served = (SELECT MAX(served) + 1 FROM tenants) "
+            "WHERE name = ? AND removed IS NULL",
+            (name,),
+        )
+
     # ---- jobs
 
     def new_epoch(self, at_least: int) -> int:
@@ -77,54 +136,188 @@ class Transaction:
         switch: str,
         number: int,
         slots: SlotRange,
+        target: int = 0,
+        min_slots: int = MIN_SLOTS,
+        request: str = "",
     ) -> None:
-        """Create a job together with its lease of a range of slots."""
+        """Create a waiting job together with its lease.
+
+        ``token`` is a hash. ``target`` is what the job grows back to when it has been shrunk (0:
+        what it gets).
+        """
         self._db.execute(
             """
-            INSERT INTO jobs (id, tenant, name, token, state, created, heartbeat)
-            VALUES (?, (SELECT id FROM tenants WHERE name = ?), ?, ?, 'waiting', ?, ?)
+            INSERT INTO jobs
+                (id, tenant, name, state, created, heartbeat, target, min_slots, request)
+            VALUES (?, (SELECT id FROM tenants WHERE name = ? AND removed IS NULL), ?, 'waiting',
+                    ?, ?, ?, ?, ?)
             """,
-            (job_id, tenant, name, token, now, now),
+            (job_id, tenant, name, now, now, target or slots.slots, min_slots, request),
         )
         self._db.execute(
             "INSERT INTO leases (job, switch, number, base, slots) VALUES (?, ?, ?, ?, ?)",
             (job_id, switch, number, slots.base, slots.slots),
         )
+        self.add_job_token(job_id, token)
+
+    def add_job_token(self, job_id: str, token: str) -> None:
+        """Keep the hash of one more token of a job."""
+        self._db.execute("INSERT INTO job_tokens (token, job) VALUES (?, ?)", (token, job_id))
 
     def start_attempt(
         self, job_id: str, *, attempt: int, epoch: int, key: int, workers: int, field: int
     ) -> None:
-        """Begin an attempt: nobody has joined it, and the members of the one before are gone."""
+        """Begin an attempt: nobody has joined it, and the members of the one before are gone.
+
+        If the lease was about to change, the attempt begins under the new one.
+        """
         self._db.execute("DELETE FROM members WHERE job = ?", (job_id,))
+        self._move_to_next(job_id)
         self._db.execute(
             """
             UPDATE jobs SET state = 'waiting', attempt = ?, epoch = ?, key = ?, workers = ?,
-                            field = ?
+                            field = ?, change = 0, last_change = 0
             WHERE id = ?
             """,
             (attempt, epoch, key.to_bytes(8, "big"), workers, field, job_id),
         )
 
-    def add_member(self, job_id: str, member: Member) -> None:
-        """A rank has joined the current attempt."""
+    def add_member(self, job_id: str, member: Member, change: int = 0) -> None:
+        """A rank has joined the current attempt, or waits for the lease's ``change``."""
         self._db.execute(
-            "INSERT INTO members (job, rank, ip, udp_port, mac, port) VALUES (?, ?, ?, ?, ?, ?)",
-            (job_id, member.rank, int(member.ip), member.udp_port, member.mac, member.port),
+            """
+            INSERT INTO members (job, change, rank, ip, udp_port, mac, port)
+            VALUES (?, ?, ?, ?, ?, ?, ?)
+            """,
+            (
+                job_id,
+                change,
+                member.rank,
+                int(member.ip),
+                member.udp_port,
+                member.mac,
+                member.port,
+            ),
         )
 
-    def remove_member(self, job_id: str, rank: int) -> None:
+    def remove_member(self, job_id: str, rank: int, change: int = 0) -> None:
         """A rank has given up waiting for the others."""
-        self._db.execute("DELETE FROM members WHERE job = ? AND rank = ?", (job_id, rank))
+        self._db.execute(
+            "DELETE FROM members WHERE job = ? AND change = ? AND rank = ?", (job_id, change, rank)
+        )
 
-    def remove_members_of_incomplete_attempts(self) -> None:
+    def remove_waiting_members(self) -> None:
         """Forget all ranks that were waiting for others when the controller stopped."""
         self._db.execute(
-            "DELETE FROM members WHERE job IN (SELECT id FROM jobs WHERE state = 'waiting')"
+            """
+            DELETE FROM members WHERE (job, change) NOT IN
+                (SELECT id, change FROM jobs WHERE state = 'ready')
+            """
         )
 
     def set_ready(self, job_id: str) -> None:
         """All ranks of the current attempt have joined."""
         self._db.execute("UPDATE jobs SET state = 'ready' WHERE id = ?", (job_id,))
+
+    # ---- changes of leases
+
+    def announce(
+        self, job: Job, slots: SlotRange, epoch: int, key: int, reason: str, now: float
+    ) -> Change:
+        """A job shall change over to other slots of its switch; returns the change."""
+        number = job.last_change + 1
+        self._db.execute(
+            """
+            INSERT INTO changes
+                (job, switch, number, base, slots, epoch, key, reason, announced)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+            """,
+            (
+                job.id,
+                job.lease.switch,
+                number,
+                slots.base,
+                slots.slots,
+                epoch,
+                key.to_bytes(8, "big"),
+                reason,
+                now,
+            ),
+        )
+        self._db.execute("UPDATE jobs SET last_change = ? WHERE id = ?", (number, job.id))
+        return Change(number, slots, epoch, key, reason, now, None)
+
+    def set_boundary(self, job_id: str, boundary: int) -> None:
+        """All ranks have agreed on the last collective under the lease in use."""
+        self._db.execute("UPDATE changes SET boundary = ? WHERE job = ?", (boundary, job_id))
+
+    def cancel_change(self, job_id: str) -> None:
+        """A job keeps the lease that it has."""
+        self._db.execute("DELETE FROM changes WHERE job = ?", (job_id,))
+
+    def finish_change(self, job_id: str, change: Change) -> None:
+        """All ranks are under the new lease: the old one is gone, and its slots are free."""
+        self._db.execute(
+            "DELETE FROM members WHERE job = ? AND change != ?", (job_id, change.number)
+        )
+        self._move_to_next(job_id)
+        self._db.execute(
+            "UPDATE jobs SET change = ?, epoch = ?, key = ? WHERE id = ?",
+            (change.number, change.epoch, change.key.to_bytes(8, "big"), job_id),
+        )
+
+    def move_job(self, job_id: str, slots: SlotRange, epoch: int, key: int) -> None:
+        """Give a job that has no entries on its switch other slots, and with them another epoch.
+
+        ``epoch`` 0: nobody has joined yet.
+        """
+        self._db.execute(
+            "UPDATE leases SET base = ?, slots = ? WHERE job = ?",
+            (slots.base, slots.slots, job_id),
+        )
+        self._db.execute(
+            "UPDATE jobs SET epoch = ?, key = ? WHERE id = ?",
+            (epoch, key.to_bytes(8, "big"), job_id),
+        )
+
+    def _move_to_next(self, job_id: str) -> None:
+        row = self._db.execute(
+            "SELECT base, slots FROM changes WHERE job = ?", (job_id,)
+        ).fetchone()
+        if row is not None:
+            self._db.execute("DELETE FROM changes WHERE job = ?", (job_id,))
+            self._db.execute(
+                "UPDATE leases SET base = ?, slots = ? WHERE job = ?",
+                (row["base"], row["slots"], job_id),
+            )
+
+    # ---- the queue
+
+    def add_waiter(self, waiter: Waiter) -> None:
+        """A job waits for room; its ``sequence`` is chosen here."""
+        self._db.execute(
+            """
+            INSERT INTO queue (id, tenant, name, slots, min_slots, switch, request, arrived)
+            VALUES (?, (SELECT id FROM tenants WHERE name = ? AND removed IS NULL),
+                    ?, ?, ?, ?, ?, ?)
+            """,
+            (
+                waiter.id,
+                waiter.tenant,
+                waiter.name,
+                waiter.slots,
+                waiter.min_slots,
+                waiter.switch,
+                waiter.request,
+                waiter.arrived,
+            ),
+        )
+
+    def remove_waiter(self, job_id: str) -> None:
+        """A job waits no longer."""
+        self._db.execute("DELETE FROM queue WHERE id = ?", (job_id,))
+
+    # ---- life and death
 
     def set_counters_reset(self, job_id: str) -> None:
         """The switch's counters of the job's number have been set to zero."""
@@ -146,9 +339,10 @@ class Transaction:
         now: float,
         events: Mapping[str, int] | None,
     ) -> None:
-        """Release or expire a job: its slots and its number are free again."""
+        """Release, expire or evict a job: its slots and its number are free again."""
         assert not state.live
         self._db.execute("DELETE FROM members WHERE job = ?", (job_id,))
+        self._db.execute("DELETE FROM changes WHERE job = ?", (job_id,))
         self._db.execute("UPDATE leases SET held = 0 WHERE job = ?", (job_id,))
         self._db.execute(
             "UPDATE jobs SET state = ?, reason = ?, ended = ?, events = ? WHERE id = ?",

@@ -1,4 +1,4 @@
-"""Who is waiting in JoinJob, and how they are told to look again."""
+"""Who is waiting for news of a job, and how they are told to look again."""
 
 import asyncio
 from collections import Counter
@@ -18,6 +18,19 @@ class Waiting:
     _calls: Counter[tuple[str, int, int]] = field(default_factory=Counter)
     _sleepers: dict[str, set[asyncio.Event]] = field(default_factory=dict)
     _gave_up: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+    _watchers: dict[str, set[asyncio.Event]] = field(default_factory=dict)
+
+    @contextmanager
+    def watch(self, job_id: str) -> Iterator[asyncio.Event]:
+        """Somebody who wants to know, but is no sign of life; the event is set at any news."""
+        event = asyncio.Event()
+        self._watchers.setdefault(job_id, set()).add(event)
+        try:
+            yield event
+        finally:
+            self._watchers[job_id].discard(event)
+            if not self._watchers[job_id]:
+                del self._watchers[job_id]
 
     @contextmanager
     def call(self, job_id: str, attempt: int, rank: int) -> Iterator[asyncio.Event]:
@@ -55,5 +68,6 @@ class Waiting:
 
     def notify(self, job_id: str) -> None:
         """Something about the job has changed."""
-        for event in self._sleepers.get(job_id, ()):
-            event.set()
+        for sleepers in (self._sleepers, self._watchers):
+            for event in sleepers.get(job_id, ()):
+                event.set()

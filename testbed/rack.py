@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import sys
 import time
@@ -43,13 +44,15 @@ def _worker_mac(number: int) -> str:
 class Rack:
     """A running rack; use as a context manager.
 
-    ``controller`` (``127.0.0.1:PORT``) is valid here and, through a relay, on every worker.
+    ``controller`` (``http://127.0.0.1:PORT``) is valid here and, through a relay, on every worker;
+    ``token`` is its admin's (that of WIRESUM_ADMIN_TOKEN, or a new one).
     """
 
     def __init__(self, options: RackOptions) -> None:
         """Say what to build; nothing is touched before the block is entered."""
         self.options = options.check()
         self.controller = ""
+        self.token = os.environ.get("WIRESUM_ADMIN_TOKEN") or secrets.token_urlsafe(32)
         self.switch: Any = None
         self.cable: Any = None
         self._exits = contextlib.ExitStack()
@@ -170,25 +173,29 @@ class Rack:
 
     def _start_controller(self) -> None:
         serve = ["controller", "serve", "--listen", "127.0.0.1:0", "--store", ":memory:"]
+        serve += ["--plaintext"]  # a loopback of its own, as every worker's is
         self._control = control = Child(
             "the controller",
             [sys.executable, "-m", "wiresum.cli.main", *serve, "--exit-with-parent"],
             self.folder / "controller.log",
             announces=True,
+            env=os.environ | {"WIRESUM_ADMIN_TOKEN": self.token},
         )
         self._exits.callback(control.end)
         self.record.processes["controller"] = control.mark
         self.record.save()
-        self.controller = str(control.ready()["listen"])
+        ready = control.ready()
+        self.controller = str(ready["address"])
         relay = Relay(
-            parse_endpoint(self.controller, what="the controller"),
+            parse_endpoint(str(ready["listen"]), what="the controller"),
             [node.namespace for name, node in self.record.nodes.items() if name != "cable"],
         )
         self._exits.callback(relay.close)
         for node in self.record.nodes.values():
             node.variables["WIRESUM_CONTROLLER"] = self.controller
+            node.variables["WIRESUM_TOKEN"] = self.token
         self.record.save()
-        self._client = ControllerClient(self.controller)
+        self._client = ControllerClient(self.controller, token=self.token)
         self._exits.callback(self._client.close)
 
     def _register(self) -> None:

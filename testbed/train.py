@@ -69,7 +69,11 @@ def train_across(rack: Rack, options: TrainOptions, console: Console) -> Outcome
     with (
         Bars(console, options.steps) as bars,
         Session(
-            rack.controller, field=options.field, name="train", timeout_s=options.timeout_s
+            rack.controller,
+            token=rack.token,
+            field=options.field,
+            name="train",
+            timeout_s=options.timeout_s,
         ) as session,
         tempfile.TemporaryDirectory(prefix="wiresum-testbed-") as name,
     ):

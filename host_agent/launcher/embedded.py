@@ -116,7 +116,7 @@ class Embedded:
             )
             controller = self._start(
                 "controller",
-                "controller serve --listen 127.0.0.1:0 --store :memory:",
+                "controller serve --listen 127.0.0.1:0 --store :memory: --plaintext",
                 limit_s,
                 {"WIRESUM_ADMIN_TOKEN": self.token},
             )

@@ -17,6 +17,9 @@ UDP = "1=udp:127.0.0.1:0"
 COMMANDS = [
     ("run",), ("demo",), ("slots",), ("controller", "serve"), ("switch", "serve"),
     ("switch", "add"), ("switch", "deploy"), ("switch", "list"), ("switch", "remove"),
+    ("switch", "drain"),
+    ("switch", "undrain"), ("controller", "certificate"), ("tenant", "add"), ("tenant", "list"),
+    ("tenant", "set"), ("tenant", "rotate"), ("tenant", "remove"), ("job", "evict"),
     ("job", "list"), ("job", "show"), ("testbed", "up"), ("testbed", "down"), ("testbed", "exec"),
     ("testbed", "train"), ("bench", "switch"),
 ]  # fmt: skip

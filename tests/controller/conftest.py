@@ -2,13 +2,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from controller_rig import QUICK, Clock, Rig, until
+from controller_rig import ADMIN_TOKEN, QUICK, Clock, Rig, until
 from fake_switch import FakeSwitch
 
 from wiresum.controller.core import Core
 from wiresum.controller.jobs import Limits
 from wiresum.controller.server import serving
 from wiresum.controller.store import Store
+from wiresum.controller.tokens import hashed
 
 
 @pytest.fixture
@@ -30,7 +31,9 @@ async def fake(tmp_path: Path) -> AsyncIterator[FakeSwitch]:
 @pytest.fixture
 async def rig(fake: FakeSwitch, clock: Clock, tmp_path: Path) -> AsyncIterator[Rig]:
     store = Store(tmp_path / "store.sqlite")
-    core = Core(store, clock=clock, limits=Limits(), loop_options=QUICK)
+    core = Core(
+        store, clock=clock, limits=Limits(), loop_options=QUICK, fixed_admin=hashed(ADMIN_TOKEN)
+    )
     async with serving(core, "127.0.0.1:0") as address:
         rig = Rig(core, clock, fake, str(address))
         await core.add_switch(rig.facts())

@@ -7,11 +7,14 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from wiresum.controller.client import ControllerClient
+
 LIMIT_S = 30.0
+ADMIN_TOKEN = "the-admin-of-the-tests"
 _COMMAND = [sys.executable, "-m", "wiresum.controller"]
 
 
@@ -22,26 +25,40 @@ def run_cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
-        env=os.environ | environment,
+        env=os.environ | {"WIRESUM_TOKEN": ADMIN_TOKEN} | environment,
         check=False,
     )
 
 
 class Serving:
-    """``controller serve`` as a child process; ``listen`` is where it serves."""
+    """``controller serve`` as a child process; ``listen`` is where it serves.
 
-    def __init__(self, *arguments: str) -> None:
+    Without TLS, and with :data:`ADMIN_TOKEN`, unless the arguments say otherwise.
+    """
+
+    def __init__(
+        self, *arguments: str, plaintext: bool = True, environment: Mapping[str, str] | None = None
+    ) -> None:
+        command = [*_COMMAND, "controller", "serve", "--listen", "127.0.0.1:0"]
         self.process = subprocess.Popen(
-            [*_COMMAND, "controller", "serve", "--listen", "127.0.0.1:0", *arguments],
+            [*command, *(["--plaintext"] if plaintext else []), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=os.environ
+            | ({"WIRESUM_ADMIN_TOKEN": ADMIN_TOKEN} if environment is None else dict(environment)),
         )
         try:
-            self.listen = str(first_line(self.process)["listen"])
+            self.ready = first_line(self.process)
+            self.listen = str(self.ready["listen"])
+            self.address = str(self.ready["address"])
         except BaseException:
             self.end()
             raise
+
+    def client(self) -> ControllerClient:
+        """The admin's."""
+        return ControllerClient(self.address, token=ADMIN_TOKEN)
 
     def end(self) -> None:
         """Make sure that it is gone."""
@@ -50,9 +67,11 @@ class Serving:
 
 
 @contextlib.contextmanager
-def serving(*arguments: str) -> Iterator[Serving]:
+def serving(
+    *arguments: str, plaintext: bool = True, environment: Mapping[str, str] | None = None
+) -> Iterator[Serving]:
     """A running controller that is gone afterwards."""
-    child = Serving(*arguments)
+    child = Serving(*arguments, plaintext=plaintext, environment=environment)
     try:
         yield child
     finally:

@@ -15,6 +15,8 @@ from wiresum.controller.v1 import controller_pb2 as pb
 
 _R = TypeVar("_R")
 
+ADMIN_TOKEN = "the-admin-of-the-tests"
+
 QUICK = LoopOptions(period_s=60.0, retry_s=0.02, max_retry_s=0.1, connect_s=5.0, counters_s=0.5)
 """Passes happen because something changed, not because time went by."""
 
@@ -41,17 +43,23 @@ class Rig:
     _threads: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = ControllerClient(self.address)
+        self.client = ControllerClient(self.address, token=ADMIN_TOKEN)
         self._threads = ThreadPoolExecutor(80)
 
     def close(self) -> None:
         self.client.close()
         self._threads.shutdown()
 
-    async def call(self, request: Callable[[ControllerClient], _R]) -> _R:
-        """Make a (blocking) call to the controller, which runs in this very event loop."""
+    async def call(self, request: Callable[[ControllerClient], _R], token: str | None = None) -> _R:
+        """Make a (blocking) call to the controller, which runs in this very event loop.
+
+        As the admin, unless ``token`` says otherwise.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, request, self.client)
+        if token is None:
+            return await loop.run_in_executor(self._threads, request, self.client)
+        with ControllerClient(self.address, token=token) as client:
+            return await loop.run_in_executor(self._threads, request, client)
 
     def facts(self, name: str = "s1", **changes: object) -> pb.AddSwitchRequest:
         facts: dict[str, object] = {

@@ -33,7 +33,7 @@ def one_line(text: str) -> str:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serve_ends_when_told(number: signal.Signals) -> None:
     with serving("--store", ":memory:") as child:
-        with ControllerClient(child.listen) as client:
+        with child.client() as client:
             assert client.list_jobs() == []
         child.process.send_signal(number)
         out, err = child.process.communicate(timeout=LIMIT_S)
@@ -44,11 +44,12 @@ def test_serve_ends_with_its_parent() -> None:
     script = (
         "import subprocess, sys\n"
         "child = subprocess.Popen([sys.executable, '-m', 'wiresum.controller', 'controller',"
-        " 'serve', '--listen', '127.0.0.1:0', '--store', ':memory:', '--exit-with-parent'])\n"
+        " 'serve', '--listen', '127.0.0.1:0', '--store', ':memory:', '--plaintext',"
+        " '--exit-with-parent'])\n"
         "child.wait()\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    listen = first_line(parent)["listen"]
+    listen = first_line(parent)["address"]
     parent.kill()
     # The controller holds the other end of the pipe until it ends.
     parent.communicate(timeout=LIMIT_S)
@@ -88,7 +89,7 @@ def test_no_controller() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--listen", "nowhere"], "listen address 'nowhere' is not HOST:PORT"),
+        (["--plaintext", "--listen", "nowhere"], "listen address 'nowhere' is not HOST:PORT"),
         (["--listen", "192.0.2.1:0"], "cannot listen on 192.0.2.1:0: cannot assign"),
         (["--switch", "name=s1,colour=red"], "'colour=red' is not KEY=VALUE"),
         (["--switch", "name=s1"], "p4runtime=… is missing"),
@@ -160,7 +161,7 @@ def test_serve_with_a_switch_in_one_string(tmp_path: Path) -> None:
     spec = switch_spec(f"unix:{tmp_path}/nobody")
     with (
         serving("--store", ":memory:", "--switch", spec) as child,
-        ControllerClient(child.listen) as client,
+        child.client() as client,
     ):
         (switch,) = client.list_switches()
         assert (switch.name, switch.lanes, switch.mac) == ("s1", 64, "02:00:7f:00:00:01")

@@ -36,7 +36,6 @@ def job(number: int = 9, workers: int = 2, state: JobState = JobState.READY) -> 
         id=f"j-{number}",
         tenant="default",
         name="demo",
-        token="t",
         state=state,
         reason="",
         created=0,

@@ -4,7 +4,7 @@ import asyncio
 import re
 
 import pytest
-from controller_rig import Rig, until
+from controller_rig import ADMIN_TOKEN, Rig, until
 from fake_switch import FakeSwitch
 
 from wiresum.common.version import package_version
@@ -157,8 +157,14 @@ async def test_impossible_values(rig: Rig, pattern: str, changes: dict[str, obje
 
 async def test_wrong_callers(rig: Rig) -> None:
     job = await rig.create("demo")
-    await refused("PERMISSION_DENIED", "wrong token", rig.join(job, 0, token="guess"))
-    await refused("NOT_FOUND", "no job 'j-nil'", rig.join(pb.Job(id="j-nil", token="t"), 0))
+    await refused("UNAUTHENTICATED", "not know this token", rig.join(job, 0, token="guess"))
+    nil = pb.Job(id="j-nil", token=ADMIN_TOKEN)
+    await refused("NOT_FOUND", "no job 'j-nil'", rig.join(nil, 0))
+    other = await rig.create("other")
+    await refused("PERMISSION_DENIED", "wrong token", rig.join(job, 0, token=other.token))
+    # Whether there is such a job is nobody's business.
+    nil.token = other.token
+    await refused("PERMISSION_DENIED", "wrong token", rig.join(nil, 0))
     call = rig.join(job, 0, ip="192.0.2.1")
     await refused("FAILED_PRECONDITION", "no host range of switch s1 contains 192.0.2.1", call)
     call = rig.join(job, 0, program_version="9.9.9")

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from controller_rig import Clock
@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from wiresum.controller.access import Caller
 from wiresum.controller.client import add_switch_request
 from wiresum.controller.desired import MEMBERSHIP, desired
 from wiresum.controller.errors import ControllerError
@@ -18,10 +19,13 @@ from wiresum.controller.jobs import Jobs, Limits
 from wiresum.controller.model import Job, JobState
 from wiresum.controller.store import Store
 from wiresum.controller.switches import Switches
+from wiresum.controller.tokens import hashed
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.p4 import LANE_COUNTS, packet, program
 
 _R = TypeVar("_R")
+
+ADMIN = Caller(admin=True)
 
 
 def with_switches(store: Store, clock: Clock, *names: str) -> None:
@@ -39,17 +43,21 @@ def with_switches(store: Store, clock: Clock, *names: str) -> None:
 
 def join(jobs: Jobs, job: Job, rank: int, workers: int, attempt: int) -> Job:
     return jobs.join(
+        job,
         pb.JoinJobRequest(
             job_id=job.id,
-            token=job.token,
             rank=rank,
             workers=workers,
             attempt=attempt,
             ip="127.0.0.1",
             udp_port=1000 + rank,
             field=32,
-        )
+        ),
     )
+
+
+def create(jobs: Jobs, **request: Any) -> Job:
+    return jobs.create(pb.CreateJobRequest(**request), ADMIN).job
 
 
 def answer_of(call: Callable[[], _R]) -> _R | ControllerError:
@@ -88,13 +96,13 @@ class Lifecycle(RuleBasedStateMachine):
     def create(self, name: str, slots: int) -> str:
         request = pb.CreateJobRequest(name=name, slots_wanted=slots)
         live = self.store.live_job_named("default", name)
-        answer = answer_of(lambda: self.jobs.create(request))
+        answer = answer_of(lambda: self.jobs.create(request, ADMIN))
         if isinstance(answer, ControllerError):
             assert answer.code == "RESOURCE_EXHAUSTED"
             assert live is None
             assert self.store.jobs(live_only=True)
             return ""
-        job, attached = answer
+        job, attached = answer.job, answer.attached
         assert attached == (live is not None)
         assert not attached or job == live
         assert attached or job.lease.range.slots >= slots
@@ -142,16 +150,16 @@ class Lifecycle(RuleBasedStateMachine):
     def heartbeat(self, job_id: str) -> None:
         job = self.store.job(job_id)
         if job is not None:
-            state = self.jobs.heartbeat(job.id, job.token).state
-            assert state == job.state
+            self.jobs.touch(job)
+            assert self.jobs.get(job_id).state == job.state
 
     @rule(job_id=consumes(jobs_made))
     def release(self, job_id: str) -> None:
         job = self.store.job(job_id)
         if job is not None:
-            first = self.jobs.release(job.id, job.token)
+            first = self.jobs.end(job, JobState.RELEASED, "released")
             assert not first.state.live
-            assert self.jobs.release(job.id, job.token) == first
+            assert self.jobs.end(job, JobState.EVICTED, "again") == first
 
     @rule(seconds=st.sampled_from([1.0, 20.0, 31.0]))
     def time_passes(self, seconds: float) -> None:
@@ -226,7 +234,7 @@ def test_a_thousand_deaths_leak_nothing() -> None:
     with_switches(store, clock, "s1")
     jobs = Jobs(store, clock, Limits())
     for number in range(1000):
-        job, _ = jobs.create(pb.CreateJobRequest(name=f"job-{number % 7}", slots_wanted=4096))
+        job = create(jobs, name=f"job-{number % 7}", slots_wanted=4096)
         join(jobs, job, 0, 1 + number % 2, 0)
         clock.time += 31.0
         assert [silent.id for silent in jobs.silent()] == [job.id]
@@ -245,7 +253,7 @@ def test_a_new_store_does_not_repeat_the_epochs_of_a_lost_one() -> None:
         store = Store(":memory:")
         with_switches(store, clock, "s1")
         jobs = Jobs(store, clock, Limits())
-        job, _ = jobs.create(pb.CreateJobRequest())
+        job = create(jobs)
         epochs.append(join(jobs, job, 0, 1, 0).epoch)
         clock.time += 60
     assert epochs[0] < epochs[1]
@@ -256,16 +264,16 @@ def test_a_full_switch_says_who_holds_what() -> None:
     store = Store(":memory:")
     with_switches(store, clock, "s1")
     jobs = Jobs(store, clock, Limits())
-    first, _ = jobs.create(pb.CreateJobRequest(name="first", slots_wanted=2048))
-    jobs.create(pb.CreateJobRequest(name="second", slots_wanted=1024))
+    first = create(jobs, name="first", slots_wanted=2048)
+    create(jobs, name="second", slots_wanted=1024)
     with pytest.raises(ControllerError) as caught:
-        jobs.create(pb.CreateJobRequest(slots_wanted=1500))
+        create(jobs, slots_wanted=1500)
     assert caught.value.code == "RESOURCE_EXHAUSTED"
     assert f"first ({first.id}) holds 0-2047, second" in str(caught.value)
     assert "no room for 2048 slots in one range" in str(caught.value)
     assert "1024 of 4096 slots free, at most 1024 in a row" in str(caught.value)
     with pytest.raises(ControllerError, match="5000 slots are more than any switch has"):
-        jobs.create(pb.CreateJobRequest(slots_wanted=5000))
+        create(jobs, slots_wanted=5000)
 
 
 def test_switches_that_are_up_and_empty_come_first() -> None:
@@ -273,14 +281,14 @@ def test_switches_that_are_up_and_empty_come_first() -> None:
     store = Store(":memory:")
     with_switches(store, clock, "s1", "s2", "s3")
     jobs = Jobs(store, clock, Limits(), usable=lambda name: name != "s1")
-    chosen = [jobs.create(pb.CreateJobRequest())[0].lease.switch for _ in range(3)]
+    chosen = [create(jobs).lease.switch for _ in range(3)]
     assert chosen == ["s2", "s3", "s2"]
     # One that is down may come up again; the job waits for it if there is no other room.
     for name in ("s2", "s3"):
-        jobs.create(pb.CreateJobRequest(switch=name, slots_wanted=2048))
-    assert jobs.create(pb.CreateJobRequest(slots_wanted=2048))[0].lease.switch == "s1"
+        create(jobs, switch=name, slots_wanted=2048)
+    assert create(jobs, slots_wanted=2048).lease.switch == "s1"
     with pytest.raises(ControllerError, match="no switch 's9'"):
-        jobs.create(pb.CreateJobRequest(switch="s9"))
+        create(jobs, switch="s9")
 
 
 @pytest.mark.parametrize("name", ["a b", "-x", "x" * 65, "j-0123456789ab", "a\nb", "é"])
@@ -288,7 +296,7 @@ def test_names_that_would_confuse(name: str) -> None:
     store = Store(":memory:")
     with_switches(store, Clock(), "s1")
     with pytest.raises(ControllerError) as caught:
-        Jobs(store, Clock(), Limits()).create(pb.CreateJobRequest(name=name))
+        create(Jobs(store, Clock(), Limits()), name=name)
     assert caught.value.code == "INVALID_ARGUMENT"
     assert "\n" not in str(caught.value)
 
@@ -297,15 +305,21 @@ def test_attaching_to_a_live_job() -> None:
     store, clock = Store(":memory:"), Clock()
     with_switches(store, clock, "s1", "s2")
     jobs = Jobs(store, clock, Limits())
-    first, attached = jobs.create(pb.CreateJobRequest(name="demo", switch="s1"))
-    assert not attached
-    assert jobs.create(pb.CreateJobRequest(name="demo", slots_wanted=64)) == (first, True)
+    made = jobs.create(pb.CreateJobRequest(name="demo", switch="s1"), ADMIN)
+    first = made.job
+    assert not made.attached
+    again = jobs.create(pb.CreateJobRequest(name="demo", slots_wanted=64), ADMIN)
+    assert (again.job, again.attached) == (first, True)
+    # Each has a token of its own, and both are good.
+    assert made.token != again.token
+    for token in (made.token, again.token):
+        assert store.job_of_token(hashed(token)) == first.id
     with pytest.raises(ControllerError, match="is live on switch s1, not s2"):
-        jobs.create(pb.CreateJobRequest(name="demo", switch="s2"))
-    jobs.release(first.id, first.token)
-    again, attached = jobs.create(pb.CreateJobRequest(name="demo", switch="s2"))
-    assert not attached
-    assert again.id != first.id
-    assert jobs.get("demo") == again
+        create(jobs, name="demo", switch="s2")
+    jobs.end(first, JobState.RELEASED, "released")
+    third = jobs.create(pb.CreateJobRequest(name="demo", switch="s2"), ADMIN)
+    assert not third.attached
+    assert third.job.id != first.id
+    assert jobs.shown("demo", ADMIN) == third.job
     with pytest.raises(ControllerError, match="no tenant 'acme'"):
-        jobs.create(pb.CreateJobRequest(tenant="acme"))
+        create(jobs, tenant="acme")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from controller_process import LIMIT_S
-from controller_rig import QUICK, Clock, Rig, until
+from controller_rig import ADMIN_TOKEN, QUICK, Clock, Rig, until
 from fake_switch import FakeSwitch
 from real_switches import PARAMETERS, Start, end, starter
 
@@ -15,6 +15,7 @@ from wiresum.controller.desired import desired
 from wiresum.controller.jobs import Limits
 from wiresum.controller.server import serving
 from wiresum.controller.store import Store
+from wiresum.controller.tokens import hashed
 from wiresum.controller.v1 import controller_pb2 as pb
 
 
@@ -36,7 +37,9 @@ async def real(start: Start, tmp_path: Path) -> AsyncIterator[tuple[Rig, Callabl
         processes.append(start(tmp_path))
 
     store = Store(":memory:")
-    core = Core(store, clock=Clock(), limits=Limits(), loop_options=QUICK)
+    core = Core(
+        store, clock=Clock(), limits=Limits(), loop_options=QUICK, fixed_admin=hashed(ADMIN_TOKEN)
+    )
     try:
         async with serving(core, "127.0.0.1:0") as address:
             rig = Rig(core, Clock(), FakeSwitch(f"unix:{tmp_path}/p4"), str(address))

@@ -48,7 +48,7 @@ def join_both(client: ControllerClient, job: pb.Job, attempt: int) -> pb.Lease:
 
 def life_and_death(store: list[str], spec: str) -> None:
     """Blocking, hence in a thread: the fake switch needs the event loop."""
-    with serving(*store, "--switch", spec) as child, ControllerClient(child.listen) as client:
+    with serving(*store, "--switch", spec) as child, child.client() as client:
         job = client.create_job("demo", slots=64)
         lease = join_both(client, job, attempt=0)
         halfway = client.create_job("halfway")
@@ -59,7 +59,7 @@ def life_and_death(store: list[str], spec: str) -> None:
             assert waiting.exception() is not None
 
     # It knows its switch without being told again.
-    with serving(*store) as child, ControllerClient(child.listen) as client:
+    with serving(*store) as child, child.client() as client:
         told = client.get_job("demo")
         assert (told.id, told.state, told.epoch) == (job.id, pb.JOB_STATE_READY, lease.epoch)
         assert (told.slots, list(told.joined)) == (64, [0, 1])
@@ -99,7 +99,7 @@ async def test_workers_do_not_notice_a_controller_that_comes_back(
 
     def scenario() -> None:
         with serving(*store, "--switch", switch_spec(fake.address)) as child:
-            client = ControllerClient(child.listen)
+            client = child.client()
             job = client.create_job("demo")
             with ThreadPoolExecutor(1) as threads:
                 waiting = threads.submit(join, client, job, 0, 0)

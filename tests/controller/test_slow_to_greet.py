@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from controller_process import serving, store_argument
+from controller_process import ADMIN_TOKEN, serving, store_argument
 
 from wiresum.common.address import parse_endpoint
 from wiresum.controller.client import ControllerClient
@@ -59,6 +59,6 @@ def test_a_slow_greeting_is_not_an_absent_controller(tmp_path: Path) -> None:
     with (
         serving(*store_argument(tmp_path)) as controller,
         slow_path(controller.listen) as address,
-        ControllerClient(address) as client,
+        ControllerClient(f"http://{address}", token=ADMIN_TOKEN) as client,
     ):
         assert client.list_switches() == []

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wiresum.controller.connection import default_ca_file, default_store_file, default_token_file
 from wiresum.controller.errors import StoreError
 from wiresum.controller.model import JobState, Member, Switch
 from wiresum.controller.schema import MIGRATIONS
 from wiresum.controller.slots import SlotRange
-from wiresum.controller.store import MEMORY, Store, default_path
+from wiresum.controller.store import MEMORY, Store
 
 SWITCH = Switch("s1", "h:1", 0, IPv4Address("10.0.0.1"), 22355, 1, 64, 4096, (), False)
 
@@ -22,7 +23,7 @@ def add(store: Store, job_id: str, number: int = 1, base: int = 0) -> None:
             job_id,
             tenant="default",
             name=job_id,
-            token="t",
+            token=f"hash of {job_id}'s",
             now=1.0,
             switch="s1",
             number=number,
@@ -135,8 +136,10 @@ def test_not_a_store(tmp_path: Path) -> None:
         Store(tmp_path)
 
 
-def test_the_default_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_default_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert default_path() == tmp_path / "wiresum" / "controller.sqlite"
+    assert default_store_file() == tmp_path / "wiresum" / "controller.sqlite"
+    assert default_token_file() == tmp_path / "wiresum" / "controller.sqlite.admin-token"
+    assert default_ca_file() == tmp_path / "wiresum" / "tls" / "ca.pem"
     monkeypatch.delenv("XDG_STATE_HOME")
-    assert default_path().relative_to(Path.home()).as_posix().startswith(".local/state/")
+    assert default_store_file().relative_to(Path.home()).as_posix().startswith(".local/state/")

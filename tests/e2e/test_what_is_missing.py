@@ -137,7 +137,8 @@ def test_a_controller_that_is_killed_and_comes_back(cli, tmp_path, running):
     os.kill(first, signal.SIGKILL)
     steps = tmp_path / "running" / "step.0"
     reached = int(steps.read_text())
-    cli.serve("controller", "serve", "--listen", controller, "--store", store)
+    listen = controller.removeprefix("http://")
+    cli.serve("controller", "serve", "--listen", listen, "--store", store, "--plaintext")
     wait_for(lambda: int(steps.read_text() or 0) > reached + 50, "fifty more steps")
     assert process.poll() is None
     shown = cli.run("job", "list", "--json", "--controller", controller)
@@ -147,8 +148,10 @@ def test_a_controller_that_is_killed_and_comes_back(cli, tmp_path, running):
 
 
 def test_no_switch_is_one_clear_line(cli):
-    _, ready = cli.serve("controller", "serve", "--listen", "127.0.0.1:0", "--store", ":memory:")
-    done = cli.run("run", "--controller", ready["listen"], "--", "true", limit_s=60)
+    _, ready = cli.serve(
+        "controller", "serve", "--listen", "127.0.0.1:0", "--store", ":memory:", "--plaintext"
+    )
+    done = cli.run("run", "--controller", ready["address"], "--", "true", limit_s=60)
     assert done.returncode != 0
     assert len(done.stderr.strip().splitlines()) == 1
     one_line(done.stderr, "no switch")

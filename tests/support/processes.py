@@ -42,6 +42,9 @@ class Commands:
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("WIRESUM_")}
         self.env |= {
             MARK: self.mark,
+            # Controllers that are started have this admin, and commands that talk to them are it.
+            "WIRESUM_ADMIN_TOKEN": self.mark,
+            "WIRESUM_TOKEN": self.mark,
             "OMP_NUM_THREADS": "1",
             "XDG_STATE_HOME": str(directory / "state"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

@@ -27,15 +27,17 @@ def rack(
     _, switch = cli.serve(
         "switch", "serve", "--lanes", str(lanes), "--p4runtime", "127.0.0.1:0", "--port", port
     )
-    _, controller = cli.serve("controller", "serve", "--listen", "127.0.0.1:0", "--store", store)
+    _, controller = cli.serve(
+        "controller", "serve", "--listen", "127.0.0.1:0", "--store", store, "--plaintext"
+    )
     address = switch["ports"]["1"].removeprefix("udp:").partition("?")[0]
-    listen = str(controller["listen"])
+    reached = str(controller["address"])
     done = cli.run(
         "switch", "add", "s1", "--p4runtime", switch["p4runtime"], "--address", address,
-        "--host", "127.0.0.0/8=1", "--lanes", str(lanes), "--controller", listen,
+        "--host", "127.0.0.0/8=1", "--lanes", str(lanes), "--controller", reached,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return listen
+    return reached
 
 
 def serving(cli: Commands, what: str) -> list[int]:

@@ -63,9 +63,9 @@ class Loopback(Place):
         self._p4runtime = f"unix:{folder}/p4runtime"
         self._process = self._start()
         _, ready = cli.serve(
-            "controller", "serve", "--listen", "127.0.0.1:0", "--store", ":memory:"
+            "controller", "serve", "--listen", "127.0.0.1:0", "--store", ":memory:", "--plaintext"
         )
-        self.controller = ready["listen"]
+        self.controller = ready["address"]
         added = cli.run(
             "switch", "add", "s1", "--p4runtime", self._p4runtime, "--address", self._udp,
             "--host", "127.0.0.0/8=1", "--lanes", "64", "--controller", self.controller,

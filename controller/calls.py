@@ -1,0 +1,59 @@
+"""What the calls of the service have in common: who calls, and errors as statuses."""
+
+import logging
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+import grpc
+
+from wiresum.controller.access import Caller
+from wiresum.controller.core import Core
+from wiresum.controller.errors import ControllerError
+
+log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_Reply = TypeVar("_Reply")
+
+_BEARER = "bearer "
+
+
+class Calls:
+    """The calls of one part of the service. What each does is documented in the .proto."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def _caller(self, context: Context, token: str = "") -> Caller:
+        """Who calls: by ``token``, or else by the one in the call's metadata."""
+        return self._core.access.caller(token or _bearer(context))
+
+    def _admin(self, context: Context, what: str) -> None:
+        self._caller(context).require_admin(what)
+
+
+def _bearer(context: Context) -> str:
+    for name, value in context.invocation_metadata() or ():
+        if name == "authorization":
+            text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
+            if text.lower().startswith(_BEARER):
+                return text[len(_BEARER) :].strip()
+    return ""
+
+
+async def or_status(answer: Awaitable[_Reply], context: Context) -> _Reply:
+    """The answer, or the gRPC status that says why there is none."""
+    try:
+        return await answer
+    except ControllerError as error:
+        # UNAVAILABLE is what a client sees when there is no controller: not ours to say.
+        code = "FAILED_PRECONDITION" if error.code == "UNAVAILABLE" else error.code
+        await context.abort(grpc.StatusCode[code], str(error))
+    except Exception as error:
+        log.exception("a request failed")
+        text = " ".join(str(error).split())
+        await context.abort(
+            grpc.StatusCode.INTERNAL,
+            f"the controller failed ({type(error).__name__}: {text}): see its log",
+        )
+    raise AssertionError("abort raises")

@@ -1,0 +1,168 @@
+"""The calls about jobs and their slots."""
+
+from wiresum.controller.calls import Calls, Context, or_status
+from wiresum.controller.checks import check_reason
+from wiresum.controller.errors import ControllerError
+from wiresum.controller.messages import JOB_STATES, heartbeat_message, job_message, slots_message
+from wiresum.controller.model import Job, JobState
+from wiresum.controller.v1 import controller_pb2 as pb
+
+
+class JobCalls(Calls):
+    """Creating, joining, showing and ending jobs: for tenants, and for the jobs themselves."""
+
+    async def CreateJob(self, request: pb.CreateJobRequest, context: Context) -> pb.Job:
+        """Creates a job, or attaches to a live one."""
+
+        async def answer() -> pb.Job:
+            created = self._core.create(request, self._caller(context))
+            (message,) = await self._jobs([created.job], counters=False)
+            message.token = created.token
+            message.attached = created.attached
+            return message
+
+        return await or_status(answer(), context)
+
+    async def JoinJob(self, request: pb.JoinJobRequest, context: Context) -> pb.Lease:
+        """Joins a job; returns when all its ranks have."""
+
+        async def answer() -> pb.Lease:
+            job = self._core.jobs.joinable(request.job_id, self._caller(context, request.token))
+            return await self._core.join(job, request, context.time_remaining())
+
+        return await or_status(answer(), context)
+
+    async def Heartbeat(
+        self, request: pb.HeartbeatRequest, context: Context
+    ) -> pb.HeartbeatResponse:
+        """Keeps a job alive."""
+
+        async def answer() -> pb.HeartbeatResponse:
+            job = self._core.jobs.joinable(request.job_id, self._caller(context, request.token))
+            job = await self._core.heartbeat(job, request, context.time_remaining())
+            return heartbeat_message(job)
+
+        return await or_status(answer(), context)
+
+    async def ChangeLease(
+        self, request: pb.ChangeLeaseRequest, context: Context
+    ) -> pb.ChangeLeaseResponse:
+        """Agrees on where to change over to another lease."""
+
+        async def answer() -> pb.ChangeLeaseResponse:
+            self._core.jobs.joinable(request.job_id, self._caller(context, request.token))
+            return pb.ChangeLeaseResponse(cancelled=True, reason="no change is wanted")
+
+        return await or_status(answer(), context)
+
+    async def ReleaseJob(
+        self, request: pb.ReleaseJobRequest, context: Context
+    ) -> pb.ReleaseJobResponse:
+        """Ends a job."""
+
+        async def answer() -> pb.ReleaseJobResponse:
+            job = self._core.jobs.shown(request.job_id, self._caller(context, request.token))
+            job = await self._core.end(job, JobState.RELEASED, "released")
+            return pb.ReleaseJobResponse(state=JOB_STATES[job.state])
+
+        return await or_status(answer(), context)
+
+    async def EvictJob(self, request: pb.EvictJobRequest, context: Context) -> pb.Job:
+        """Ends anyone's job."""
+
+        async def answer() -> pb.Job:
+            caller = self._caller(context)
+            caller.require_admin("evict jobs")
+            job = self._core.jobs.shown(request.job, caller)
+            if not job.state.live:
+                raise self._core.jobs.ended_error(job)
+            reason = check_reason(request.reason)
+            job = await self._core.end(
+                job,
+                JobState.EVICTED,
+                f"evicted by the admin: {reason}" if reason else "evicted by the admin",
+            )
+            (message,) = await self._jobs([job], counters=False)
+            return message
+
+        return await or_status(answer(), context)
+
+    async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.Job:
+        """Tells about one job."""
+
+        async def answer() -> pb.Job:
+            job = self._core.jobs.shown(request.job_id, self._caller(context))
+            (message,) = await self._jobs([job], counters=request.counters)
+            return message
+
+        return await or_status(answer(), context)
+
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        """Lists jobs."""
+
+        async def answer() -> pb.ListJobsResponse:
+            own = self._caller(context).own_tenant
+            jobs = self._core.store.jobs(live_only=request.live_only, tenant=own)
+            return pb.ListJobsResponse(jobs=await self._jobs(jobs, counters=request.counters))
+
+        return await or_status(answer(), context)
+
+    async def ListSlots(
+        self, request: pb.ListSlotsRequest, context: Context
+    ) -> pb.ListSlotsResponse:
+        """Lists who holds which slots."""
+
+        async def answer() -> pb.ListSlotsResponse:
+            caller = self._caller(context)
+            if caller.job:
+                caller.require_admin("list slots with a job's token")
+            if request.switch:
+                switches = [self._core.switches.get(request.switch)]
+            else:
+                switches = self._core.store.switches()
+            return pb.ListSlotsResponse(
+                switches=[
+                    slots_message(switch, self._core.store.jobs_on(switch.name), caller)
+                    for switch in switches
+                ]
+            )
+
+        return await or_status(answer(), context)
+
+    # ----
+
+    async def _jobs(self, jobs: list[Job], *, counters: bool) -> list[pb.Job]:
+        core = self._core
+        switches = {switch.name: switch for switch in core.store.switches()}
+        messages = [
+            job_message(job, switches.get(job.lease.switch), core.limits, core.clock.now())
+            for job in jobs
+        ]
+        for job, message in zip(jobs, messages, strict=True):
+            message.reports.extend(core.reports.of(job))
+        if counters:
+            await self._add_counters(
+                dict(zip((job.id for job in jobs), messages, strict=True)), jobs
+            )
+        return messages
+
+    async def _add_counters(self, messages: dict[str, pb.Job], jobs: list[Job]) -> None:
+        """Ask each switch once, for all of its jobs."""
+        live: dict[str, list[Job]] = {}
+        for job in jobs:
+            if job.state.live:
+                live.setdefault(job.lease.switch, []).append(job)
+            elif job.events is not None:
+                messages[job.id].events.update(job.events)
+            else:
+                messages[job.id].counters_error = "the switch could not be asked at the job's end"
+        for name, its_jobs in live.items():
+            try:
+                loop = self._core.fleet.loop(name)
+                events = await loop.read_events([job.lease.number for job in its_jobs])
+            except ControllerError as error:
+                for job in its_jobs:
+                    messages[job.id].counters_error = str(error)
+                continue
+            for job in its_jobs:
+                messages[job.id].events.update(events[job.lease.number])

@@ -1,0 +1,80 @@
+"""The options that all commands share: which controller, who asks, and whom to trust."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wiresum.common.errors import WiresumError
+from wiresum.controller.address import is_loopback, parse_address
+from wiresum.controller.client import ControllerClient
+from wiresum.controller.connection import default_token_file
+
+Controller = Annotated[
+    str,
+    typer.Option(
+        "--controller",
+        envvar="WIRESUM_CONTROLLER",
+        metavar="HOST:PORT",
+        help="Where the controller listens; http://HOST:PORT if without TLS.",
+    ),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="File with your token  [default: WIRESUM_TOKEN, or this user's own controller's "
+        "admin token]",
+    ),
+]
+Ca = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Authority of the controller's certificate  [default: WIRESUM_CA, or this "
+        "user's own controller's]",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+class OptionError(WiresumError):
+    """An option that cannot be used."""
+
+    exit_code = 2
+
+
+def connect(controller: str, token_file: Path | None, ca: Path | None) -> ControllerClient:
+    """A client as the options say.
+
+    On the controller's own host, its user need not name the admin's token. It is not told to
+    whoever else listens there: only under the certificate that this user's controller has made.
+    """
+    token = None
+    if token_file is not None:
+        token = read_token(token_file)
+    else:
+        address = parse_address(controller)
+        if is_loopback(address.endpoint.host) and not address.plaintext and ca is None:
+            token = local_admin_token()
+    return ControllerClient(controller, token=token, ca=None if ca is None else str(ca))
+
+
+def read_token(path: Path) -> str:
+    """The token in a file. Raises :class:`OptionError`."""
+    try:
+        return path.expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise OptionError(f"--token-file {path} cannot be read: {reason}") from None
+
+
+def local_admin_token() -> str | None:
+    """The admin token of this user's own controller, unless WIRESUM_TOKEN says another."""
+    if os.environ.get("WIRESUM_TOKEN"):
+        return None
+    try:
+        return default_token_file().read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return None

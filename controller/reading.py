@@ -1,0 +1,317 @@
+"""What may be asked of the store."""
+
+import json
+import sqlite3
+from collections import Counter
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from wiresum.controller.model import (
+    Change,
+    HostRange,
+    Job,
+    JobState,
+    Lease,
+    Member,
+    Switch,
+    Tenant,
+    Waiter,
+)
+from wiresum.controller.slots import SlotRange
+
+# The jobs of a tenant that is gone must not show up among those of a later one of its name:
+# no tenant's name has a blank in it.
+_TENANT = "tenants.name || CASE WHEN tenants.removed IS NULL THEN '' ELSE ' (removed)' END"
+
+_JOBS = f"""
+    SELECT jobs.*, {_TENANT} AS tenant_name, tenants.priority,
+           leases.switch, leases.number, leases.base, leases.slots, leases.counters_reset,
+           changes.number AS next_number, changes.base AS next_base, changes.slots AS next_slots,
+           changes.epoch AS next_epoch, changes.key AS next_key, changes.reason AS next_reason,
+           changes.announced, changes.boundary
+    FROM jobs JOIN tenants ON tenants.id = jobs.tenant JOIN leases ON leases.job = jobs.id
+         LEFT JOIN changes ON changes.job = jobs.id
+"""
+
+_QUEUE = """
+    SELECT queue.*, tenants.name AS tenant_name, tenants.priority
+    FROM queue JOIN tenants ON tenants.id = queue.tenant
+"""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a tenant's jobs count."""
+
+    slots: int
+    """For its quota: those that its live jobs were admitted with."""
+    jobs: int
+    queued: int
+
+
+class Reading:
+    """The questions; none of them changes anything."""
+
+    _db: sqlite3.Connection
+
+    # ---- switches
+
+    def switches(self) -> list[Switch]:
+        """All switches by name."""
+        hosts: dict[str, list[HostRange]] = {}
+        for row in self._db.execute("SELECT * FROM switch_hosts ORDER BY network, port"):
+            network = IPv4Network(row["network"])
+            hosts.setdefault(row["switch"], []).append(HostRange(network, row["port"]))
+        return [
+            Switch(
+                name=row["name"],
+                p4runtime=row["p4runtime"],
+                device_id=row["device_id"],
+                ip=IPv4Address(row["ip"]),
+                udp_port=row["udp_port"],
+                mac=row["mac"],
+                lanes=row["lanes"],
+                slots=row["slots"],
+                hosts=tuple(hosts.get(row["name"], ())),
+                shared_address=bool(row["shared_address"]),
+            )
+            for row in self._db.execute("SELECT * FROM switches ORDER BY name")
+        ]
+
+    def switch(self, name: str) -> Switch | None:
+        """The switch of that name, if any."""
+        return next((switch for switch in self.switches() if switch.name == name), None)
+
+    def draining(self) -> set[str]:
+        """The switches that take no new jobs."""
+        rows = self._db.execute("SELECT name FROM switches WHERE draining")
+        return {row["name"] for row in rows}
+
+    # ---- jobs
+
+    def job(self, job_id: str) -> Job | None:
+        """The job of that id, if any, live or not."""
+        return next(iter(self._jobs("WHERE jobs.id = ?", (job_id,))), None)
+
+    def job_named(self, name: str, tenant: str | None = None) -> Job | None:
+        """The live job of that name, or else the latest one that had it; of any tenant if None."""
+        where = f"""
+            WHERE jobs.name = ? AND (? IS NULL OR {_TENANT} = ?)
+            ORDER BY jobs.ended IS NULL DESC, jobs.created DESC LIMIT 1
+        """
+        return next(iter(self._jobs(where, (name, tenant, tenant))), None)
+
+    def job_requested(self, tenant: str, request: str) -> Job | None:
+        """The tenant's job that was created by the request of that id, if any."""
+        where = "WHERE tenants.name = ? AND tenants.removed IS NULL AND jobs.request = ?"
+        return next(iter(self._jobs(where, (tenant, request))), None) if request else None
+
+    def job_of_token(self, token: str) -> str | None:
+        """The id of the job whose token has this hash, if any."""
+        row = self._db.execute("SELECT job FROM job_tokens WHERE token = ?", (token,)).fetchone()
+        return row["job"] if row else None
+
+    def token_count(self, job_id: str) -> int:
+        """How many tokens the job has."""
+        query = "SELECT COUNT(*) AS count FROM job_tokens WHERE job = ?"
+        return int(self._db.execute(query, (job_id,)).fetchone()["count"])
+
+    def live_job_named(self, tenant: str, name: str) -> Job | None:
+        """The tenant's live job of that name, if any."""
+        where = """
+            WHERE tenants.name = ? AND tenants.removed IS NULL
+              AND jobs.name = ? AND jobs.ended IS NULL
+        """
+        return next(iter(self._jobs(where, (tenant, name))), None)
+
+    def jobs(self, *, live_only: bool = False, tenant: str | None = None) -> list[Job]:
+        """Jobs, newest first; of any tenant if it is None."""
+        where = f"""
+            WHERE (jobs.ended IS NULL OR NOT ?) AND (? IS NULL OR {_TENANT} = ?)
+            ORDER BY jobs.created DESC, jobs.rowid DESC
+        """
+        return self._jobs(where, (live_only, tenant, tenant))
+
+    def changing_jobs(self) -> list[Job]:
+        """The jobs whose lease is about to change."""
+        return self._jobs("WHERE changes.job IS NOT NULL ORDER BY changes.announced")
+
+    def jobs_on(self, switch: str) -> list[Job]:
+        """The live jobs on a switch, by slot."""
+        return self._jobs("WHERE leases.held AND leases.switch = ? ORDER BY leases.base", (switch,))
+
+    def silent_jobs(self, since: float) -> list[Job]:
+        """The live jobs without a heartbeat at or after ``since``."""
+        return self._jobs("WHERE jobs.ended IS NULL AND jobs.heartbeat < ?", (since,))
+
+    def workers_on(self, switch: str, but: str) -> int:
+        """How many workers the live jobs on a switch have, without those of job ``but``."""
+        query = """
+            SELECT COALESCE(SUM(jobs.workers), 0) AS workers
+            FROM jobs JOIN leases ON leases.job = jobs.id
+            WHERE leases.held AND leases.switch = ? AND jobs.id != ?
+        """
+        return int(self._db.execute(query, (switch, but)).fetchone()["workers"])
+
+    def member_elsewhere(
+        self, switch: str, mac: int, port: int, but: str
+    ) -> tuple[str, int, int] | None:
+        """Who has ``mac`` behind another port than ``port`` of a switch: job, rank, port.
+
+        Members of job ``but`` do not matter. None if there is nobody.
+        """
+        query = """
+            SELECT members.job, members.rank, members.port
+            FROM members JOIN leases ON leases.job = members.job
+            WHERE members.mac = ? AND members.port != ? AND leases.held AND leases.switch = ?
+              AND members.job != ? LIMIT 1
+        """
+        row = self._db.execute(query, (mac, port, switch, but)).fetchone()
+        return (row["job"], row["rank"], row["port"]) if row else None
+
+    def waiters(self, tenant: str | None = None) -> list[Waiter]:
+        """The jobs that wait for room, first come first; of any tenant if it is None."""
+        where = "WHERE tenants.name = COALESCE(?, tenants.name) ORDER BY queue.sequence"
+        return self._waiters(where, (tenant,))
+
+    def waiter(self, job_id: str) -> Waiter | None:
+        """The waiting job of that id, if any."""
+        return next(iter(self._waiters("WHERE queue.id = ?", (job_id,))), None)
+
+    def waiter_named(self, tenant: str, name: str) -> Waiter | None:
+        """The tenant's waiting job of that name, if any."""
+        where = "WHERE tenants.name = ? AND queue.name = ?"
+        return next(iter(self._waiters(where, (tenant, name))), None)
+
+    # ---- tenants
+
+    def tenants(self) -> list[Tenant]:
+        """All tenants by name."""
+        rows = self._db.execute("SELECT * FROM tenants WHERE removed IS NULL ORDER BY name")
+        return [_tenant(row) for row in rows]
+
+    def tenant(self, name: str) -> Tenant | None:
+        """The tenant of that name, if any."""
+        query = "SELECT * FROM tenants WHERE name = ? AND removed IS NULL"
+        row = self._db.execute(query, (name,)).fetchone()
+        return _tenant(row) if row else None
+
+    def tenant_of_token(self, token: str) -> str | None:
+        """The name of the tenant whose token has this hash, if any."""
+        query = "SELECT name FROM tenants WHERE token = ? AND removed IS NULL"
+        row = self._db.execute(query, (token,)).fetchone()
+        return row["name"] if row else None
+
+    def admin_token(self) -> str | None:
+        """The hash of the admin's token, if there is one yet."""
+        row = self._db.execute("SELECT token FROM admin").fetchone()
+        return row["token"] if row else None
+
+    def usage(self) -> dict[str, Usage]:
+        """What every tenant's live and waiting jobs count, by its name."""
+        live = self._db.execute(
+            """
+            SELECT tenants.name, COUNT(*) AS jobs, SUM(jobs.target) AS slots
+            FROM jobs JOIN tenants ON tenants.id = jobs.tenant
+            WHERE jobs.ended IS NULL GROUP BY tenants.id
+            """
+        ).fetchall()
+        queued = Counter(waiter.tenant for waiter in self.waiters())
+        counts = {row["name"]: (int(row["slots"]), int(row["jobs"])) for row in live}
+        return {
+            tenant.name: Usage(*counts.get(tenant.name, (0, 0)), queued[tenant.name])
+            for tenant in self.tenants()
+        }
+
+    # ----
+
+    def last_epoch(self) -> int:
+        """The last epoch that was handed out; 0 if none ever was."""
+        row = self._db.execute("SELECT last FROM epochs").fetchone()
+        return int(row["last"])
+
+    def _jobs(self, where: str, parameters: tuple[object, ...] = ()) -> list[Job]:
+        return [self._job(row) for row in self._db.execute(_JOBS + where, parameters).fetchall()]
+
+    def _job(self, row: sqlite3.Row) -> Job:
+        return Job(
+            id=row["id"],
+            tenant=row["tenant_name"],
+            name=row["name"],
+            state=JobState(row["state"]),
+            reason=row["reason"],
+            created=row["created"],
+            heartbeat=row["heartbeat"],
+            attempt=row["attempt"],
+            epoch=row["epoch"],
+            key=int.from_bytes(row["key"], "big"),
+            workers=row["workers"],
+            field=row["field"],
+            lease=Lease(
+                switch=row["switch"],
+                number=row["number"],
+                range=SlotRange(row["base"], row["slots"]),
+                counters_reset=bool(row["counters_reset"]),
+            ),
+            events=json.loads(row["events"]) if row["events"] else None,
+            members=self._members(row["id"], row["change"]),
+            target=row["target"],
+            min_slots=row["min_slots"],
+            priority=row["priority"],
+            change=row["change"],
+            last_change=row["last_change"],
+            pending=self._change(row) if row["next_number"] is not None else None,
+        )
+
+    def _change(self, row: sqlite3.Row) -> Change:
+        return Change(
+            number=row["next_number"],
+            range=SlotRange(row["next_base"], row["next_slots"]),
+            epoch=row["next_epoch"],
+            key=int.from_bytes(row["next_key"], "big"),
+            reason=row["next_reason"],
+            announced=row["announced"],
+            boundary=row["boundary"],
+            members=self._members(row["id"], row["next_number"]),
+        )
+
+    def _members(self, job_id: str, change: int) -> tuple[Member, ...]:
+        query = "SELECT * FROM members WHERE job = ? AND change = ? ORDER BY rank"
+        return tuple(
+            Member(
+                rank=row["rank"],
+                ip=IPv4Address(row["ip"]),
+                udp_port=row["udp_port"],
+                mac=row["mac"],
+                port=row["port"],
+            )
+            for row in self._db.execute(query, (job_id, change))
+        )
+
+    def _waiters(self, where: str, parameters: tuple[object, ...]) -> list[Waiter]:
+        return [
+            Waiter(
+                id=row["id"],
+                tenant=row["tenant_name"],
+                name=row["name"],
+                slots=row["slots"],
+                min_slots=row["min_slots"],
+                switch=row["switch"],
+                request=row["request"],
+                arrived=row["arrived"],
+                sequence=row["sequence"],
+                priority=row["priority"],
+            )
+            for row in self._db.execute(_QUEUE + where, parameters).fetchall()
+        ]
+
+
+def _tenant(row: sqlite3.Row) -> Tenant:
+    return Tenant(
+        name=row["name"],
+        slot_quota=row["slot_quota"],
+        max_jobs=row["max_jobs"],
+        priority=row["priority"],
+        created=row["created"],
+        served=row["served"],
+    )

@@ -1,0 +1,149 @@
+"""Commands about tenants."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wiresum.controller import tables
+from wiresum.controller.client import DEFAULT_CONTROLLER
+from wiresum.controller.options import Ca, Controller, Json, OptionError, TokenFile, connect
+from wiresum.controller.v1 import controller_pb2 as pb
+
+tenant_app = typer.Typer(
+    help="Tenants: who may use the switches, and how much of them.", no_args_is_help=True
+)
+
+Name = Annotated[str, typer.Argument(help="Which tenant.")]
+Save = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write the token there, for its owner only; print it not."),
+]
+
+
+@tenant_app.callback()
+def _tenant() -> None:
+    """Tenants: who may use the switches, and how much of them."""
+
+
+@tenant_app.command("add")
+def tenant_add(
+    name: Annotated[str, typer.Argument(help="What to call it.")],
+    slots: Annotated[
+        int, typer.Option(min=0, help="Slots of all its jobs together; 0: no limit.")
+    ] = 0,
+    jobs: Annotated[int, typer.Option(min=0, help="Live jobs; 0: no limit.")] = 0,
+    priority: Annotated[
+        int,
+        typer.Option(help="Higher goes first, and may shrink the jobs of lower ones."),
+    ] = 0,
+    save: Save = None,
+    controller: Controller = DEFAULT_CONTROLLER,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: Json = False,
+) -> None:
+    """Add a tenant. Its token is shown now and never again."""
+    with connect(controller, token_file, ca) as client:
+        tenant = client.add_tenant(name, slot_quota=slots, max_jobs=jobs, priority=priority)
+    _show_token(tenant, "added", save, as_json)
+
+
+@tenant_app.command("list")
+def tenant_list(
+    controller: Controller = DEFAULT_CONTROLLER,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: Json = False,
+) -> None:
+    """List the tenants, their limits and what they use. A tenant sees itself."""
+    with connect(controller, token_file, ca) as client:
+        tenants = client.list_tenants()
+    if as_json:
+        tables.print_json(tenants)
+    else:
+        tables.console().print(tables.tenant_table(tenants))
+
+
+@tenant_app.command("set")
+def tenant_set(
+    name: Name,
+    slots: Annotated[
+        int | None, typer.Option(min=0, help="Slots of all its jobs together; 0: no limit.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=0, help="Live jobs; 0: no limit.")] = None,
+    priority: Annotated[
+        int | None,
+        typer.Option(help="Higher goes first, and may shrink the jobs of lower ones."),
+    ] = None,
+    controller: Controller = DEFAULT_CONTROLLER,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: Json = False,
+) -> None:
+    """Change a tenant's limits or priority. What runs is not touched."""
+    if slots is None and jobs is None and priority is None:
+        raise OptionError("nothing to set: give --slots, --jobs or --priority")
+    with connect(controller, token_file, ca) as client:
+        tenant = client.set_tenant(name, slot_quota=slots, max_jobs=jobs, priority=priority)
+    if as_json:
+        tables.print_json(tenant)
+    else:
+        print(
+            f"tenant {tenant.name} has {tenant.slot_quota or 'any number of'} slots, "
+            f"{tenant.max_jobs or 'any number of'} jobs, priority {tenant.priority}"
+        )
+
+
+@tenant_app.command("rotate")
+def tenant_rotate(
+    name: Name,
+    save: Save = None,
+    controller: Controller = DEFAULT_CONTROLLER,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: Json = False,
+) -> None:
+    """Give a tenant another token: the one before is worth nothing from then on."""
+    with connect(controller, token_file, ca) as client:
+        tenant = client.rotate_tenant_token(name)
+    _show_token(tenant, "has another token", save, as_json)
+
+
+@tenant_app.command("remove")
+def tenant_remove(
+    name: Name,
+    evict: Annotated[bool, typer.Option("--evict", help="End its live jobs first.")] = False,
+    controller: Controller = DEFAULT_CONTROLLER,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+) -> None:
+    """Forget a tenant; its token is worth nothing from then on."""
+    with connect(controller, token_file, ca) as client:
+        client.remove_tenant(name, evict=evict)
+    print(f"tenant {name} removed")
+
+
+def _show_token(tenant: pb.Tenant, what: str, save: Path | None, as_json: bool) -> None:
+    if save is not None:
+        _save(save, tenant)
+        print(f"tenant {tenant.name} {what}: its token is in {save}")
+    elif as_json:
+        tables.print_json(tenant, secrets=True)
+    else:
+        print(f"tenant {tenant.name} {what}; its token, which is not shown again:\n{tenant.token}")
+
+
+def _save(path: Path, tenant: pb.Tenant) -> None:
+    path = path.expanduser()
+    try:
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"{tenant.token}\n")
+    except OSError as error:
+        # It must not be lost: the controller does not know it any more.
+        raise OptionError(
+            f"{path} cannot be written ({error.strerror}); the token of tenant {tenant.name} is "
+            f"{tenant.token}"
+        ) from None

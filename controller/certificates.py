@@ -22,6 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from wiresum.controller.errors import ServeError
 
 CA_NAME = "wiresum development CA"
+SERVER_NAME = "wiresum controller"  # not the CA's: clients would take it for self-signed
 CA_FILE = "ca.pem"
 
 _DAY = datetime.timedelta(days=1)
@@ -62,7 +63,7 @@ def ensure_server(directory: Path, names: Iterable[str]) -> Files:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         ca, ca_key = _authority(directory)
         if not _still_good(files, ca, set(names)):
-            _issue(files, ca, ca_key, CA_NAME, set(names), ExtendedKeyUsageOID.SERVER_AUTH)
+            _issue(files, ca, ca_key, SERVER_NAME, set(names), ExtendedKeyUsageOID.SERVER_AUTH)
     except (OSError, ValueError) as error:
         raise ServeError(
             f"certificates in {directory} cannot be used: {' '.join(str(error).split())}; "

@@ -1,10 +1,13 @@
 """The commands ``wiresum run`` and ``wiresum demo``. torch is imported only where it is used."""
 
+import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from wiresum.common import logs
 from wiresum.common.errors import WiresumError
 from wiresum.host_agent.environment import FIELDS, IfFull, SlotRequest
 
@@ -35,6 +38,15 @@ def _read_token(path: Path | None) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UsageError(f"--token-file {path} cannot be read: {why}") from None
+
+
+def _configure_log(option: str | None) -> None:
+    """Without a wish of the user's, warnings come out as they are; the workers are left alone."""
+    chosen = logs.log_format(option)
+    if option or os.environ.get(logs.VARIABLE):
+        level = logging.INFO if chosen == "json" else logging.WARNING
+        logs.configure(chosen, level=level, text="%(message)s")
+        os.environ[logs.VARIABLE] = chosen
 
 
 def run(
@@ -107,10 +119,18 @@ def run(
             metavar="S", help="Limit in seconds for the start, for joining and for a collective."
         ),
     ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="text|json",
+            help="How this command and wiresum in the workers log (or WIRESUM_LOG_FORMAT).",
+        ),
+    ] = None,
 ) -> None:
     """Run a training command whose all-reduces are summed by a switch: run -- torchrun ..."""
     from wiresum.host_agent.launcher.run import run as launch
 
+    _configure_log(log_format)
     _check_field(field)
     _check_seconds("--timeout", timeout)
     _check_seconds("--queue-timeout", queue_timeout)

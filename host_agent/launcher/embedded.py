@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import IO, Any
 
+from wiresum.common import logs
 from wiresum.common.address import parse_endpoint
 from wiresum.common.errors import WiresumError
 from wiresum.controller.client import ControllerClient, add_switch_request
@@ -128,7 +129,9 @@ class Embedded:
 
     def _start(self, what: str, command: str, limit_s: float, env: dict[str, str]) -> Part:
         cli = [sys.executable, "-m", "wiresum.cli.main", *command.split(), "--exit-with-parent"]
-        part = Part(what, cli, limit_s, without_secrets(os.environ) | env)
+        # Its last line is quoted in our errors: text, whatever the format of our own log.
+        env = {**without_secrets(os.environ), logs.VARIABLE: "text", **env}
+        part = Part(what, cli, limit_s, env)
         self._parts.append(part)
         return part
 

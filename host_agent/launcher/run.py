@@ -11,7 +11,7 @@ from types import FrameType
 from typing import IO, Self
 
 from wiresum.common.errors import WiresumError
-from wiresum.common.logs import say
+from wiresum.common.logs import bind, say
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent.control import NoRoom
 from wiresum.host_agent.environment import FALLBACK, SlotRequest, without_secrets
@@ -146,6 +146,7 @@ def run(
             return execute(None, signals, resolved, _without_switch(str(full), as_default))
         with session:
             job = session.job
+            bind(job=job.id)
             say(
                 log,
                 f"job {job.name} on switch {job.switch} ({job.switch_ip}:{job.switch_udp_port}), "

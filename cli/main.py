@@ -14,6 +14,8 @@ import typer
 # gRPC's C core logs beside our one line, for instance when a port is in use.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
+from wiresum.cli.top_cli import top
+from wiresum.common import logs
 from wiresum.common.errors import WiresumError
 from wiresum.common.version import package_version
 from wiresum.controller import cli as controller
@@ -56,6 +58,7 @@ def build() -> typer.Typer:
     app.command("run", context_settings=host_agent.RUN_SETTINGS)(host_agent.run)
     app.command("demo")(host_agent.demo)
     app.command("slots")(controller.slots)
+    app.command("top")(top)
     app.command("pcap")(conformance.pcap)
 
     serve = _group("The controller: shares the slots of its switches among jobs.")
@@ -108,7 +111,7 @@ def main() -> None:
     try:
         build()()
     except WiresumError as error:
-        print(f"wiresum: {error}", file=sys.stderr)
+        print(logs.last_words(error), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

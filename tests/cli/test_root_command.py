@@ -15,7 +15,7 @@ def wiresum(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
 
 UDP = "1=udp:127.0.0.1:0"
 COMMANDS = [
-    ("run",), ("demo",), ("slots",), ("controller", "serve"), ("switch", "serve"),
+    ("run",), ("demo",), ("slots",), ("top",), ("controller", "serve"), ("switch", "serve"),
     ("switch", "add"), ("switch", "deploy"), ("switch", "list"), ("switch", "remove"),
     ("switch", "drain"),
     ("switch", "undrain"), ("controller", "certificate"), ("tenant", "add"), ("tenant", "list"),
@@ -52,6 +52,11 @@ def test_help_starts_without_torch():
     [
         (("slots", "--controller", "nowhere"), "nowhere"),
         (("slots", "--controller", "127.0.0.1:1"), "127.0.0.1:1"),
+        (("top", "--once", "--controller", "127.0.0.1:1"), "127.0.0.1:1"),
+        (("run", "--log-format", "xml", "--", "true"), "xml"),
+        (("switch", "serve", "--log-format", "xml"), "xml"),
+        (("switch", "serve", "--metrics", "9500", "--p4runtime", "127.0.0.1:0"), "--metrics"),
+        (("controller", "serve", "--log-format", "xml"), "xml"),
         (("run", "--field", "7", "--", "true"), "--field"),
         (("run",), "no command"),
         (("bench", "switch", "--against", "abacus"), "abacus"),

@@ -115,6 +115,12 @@ class Collector final : public Emitter {
     frames.emplace_back(port, Bytes(length, '\0'));
     return reinterpret_cast<std::uint8_t*>(frames.back().second.data());
   }
+  bool shares_tails() const override { return true; }
+  std::uint8_t* copy(std::uint16_t port, std::size_t head, std::size_t tail) override {
+    const Bytes& before = frames.back().second;
+    frames.emplace_back(port, Bytes(head, '\0') + before.substr(before.size() - tail));
+    return reinterpret_cast<std::uint8_t*>(frames.back().second.data());
+  }
   std::vector<std::pair<std::uint16_t, Bytes>> frames;
 };
 
@@ -124,6 +130,11 @@ class Sink final : public Emitter {
   std::uint8_t* frame(std::uint16_t, std::size_t length) override {
     ++frames;
     return length <= sizeof buffer_ ? buffer_ : nullptr;
+  }
+  // As ports do it: what copies have in common is written once.
+  bool shares_tails() const override { return true; }
+  std::uint8_t* copy(std::uint16_t port, std::size_t head, std::size_t) override {
+    return frame(port, head);
   }
   std::uint64_t frames = 0;
 

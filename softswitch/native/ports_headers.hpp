@@ -37,19 +37,27 @@ inline void store32(std::uint8_t* at, std::uint32_t value) {
 // Adds `bytes` to a ones' complement sum of big-endian 16-bit words (RFC 1071), at most 64 KiB.
 inline std::uint32_t checksum_add(std::uint32_t sum, std::span<const std::uint8_t> bytes) {
   // The sum does not care about byte order as long as the result is swapped back, so that whole
-  // machine words can be added.
-  std::uint64_t native = 0;
+  // machine words can be added, in two chains that do not wait for each other.
+  std::uint64_t native = 0, other = 0;
   std::size_t i = 0;
-  for (; i + 4 <= bytes.size(); i += 4) {
-    std::uint32_t word;
+  for (; i + 16 <= bytes.size(); i += 16) {
+    std::array<std::uint32_t, 4> words;
+    std::memcpy(words.data(), bytes.data() + i, sizeof words);
+    native += std::uint64_t{words[0]} + words[1];
+    other += std::uint64_t{words[2]} + words[3];
+  }
+  native += other;
+  for (; i + 2 <= bytes.size(); i += 2) {
+    std::uint16_t word;
     std::memcpy(&word, bytes.data() + i, sizeof word);
     native += word;
   }
-  std::array<std::uint8_t, 4> rest{};
-  std::memcpy(rest.data(), bytes.data() + i, bytes.size() - i);
-  std::uint32_t last;
-  std::memcpy(&last, rest.data(), sizeof last);
-  native += last;
+  if (i < bytes.size()) {
+    const std::array<std::uint8_t, 2> last{bytes[i], 0};
+    std::uint16_t word;
+    std::memcpy(&word, last.data(), sizeof word);
+    native += word;
+  }
   while (native >> 16 != 0) native = (native & 0xFFFF) + (native >> 16);
   const auto folded = static_cast<std::uint16_t>(native);
   std::array<std::uint8_t, 2> order;
@@ -102,28 +110,52 @@ inline void write_headers(std::uint8_t* at, Peer from, Peer to, std::size_t payl
   store16(udp + 6, 0);
 }
 
-// A datagram inside a frame; the payload points into the frame.
+// The headers of datagrams between the same two and of the same length, made once.
+class HeaderTemplate {
+ public:
+  // Writes kHeaderBytes to `at`.
+  void write(std::uint8_t* at, Peer from, Peer to, std::size_t payload) {
+    if (payload != payload_ || from != from_ || to != to_) {
+      write_headers(bytes_.data(), from, to, payload);
+      from_ = from;
+      to_ = to;
+      payload_ = payload;
+    }
+    std::memcpy(at, bytes_.data(), bytes_.size());
+  }
+
+ private:
+  Peer from_, to_;
+  std::size_t payload_ = ~std::size_t{0};
+  std::array<std::uint8_t, kHeaderBytes> bytes_{};
+};
+
+// Where a datagram lies in a frame.
 struct Datagram {
   Peer from;
   Peer to;
-  std::span<std::uint8_t> payload;
+  std::size_t at = 0;     // of the payload in the frame
+  std::size_t bytes = 0;  // of the payload
 };
 
-// Takes a frame apart. False: not IPv4/UDP, a fragment, or lengths that do not fit.
-inline bool read_datagram(std::span<std::uint8_t> frame, Datagram* out) {
-  if (frame.size() < kHeaderBytes || load16(frame.data() + 12) != kEtherTypeIpv4) return false;
-  std::uint8_t* ip = frame.data() + kEthernetBytes;
+// Takes a frame of `length` bytes apart, of which `head` is the beginning. False: not IPv4/UDP, a
+// fragment, lengths that do not fit, or headers that go on behind `head`.
+inline bool read_datagram(std::span<const std::uint8_t> head, std::size_t length, Datagram* out) {
+  if (head.size() < kHeaderBytes || load16(head.data() + 12) != kEtherTypeIpv4) return false;
+  const std::uint8_t* ip = head.data() + kEthernetBytes;
   const std::size_t header = static_cast<std::size_t>(ip[0] & 15) * 4;
   const std::size_t total = load16(ip + 2);
   if (ip[0] >> 4 != 4 || header < kIpv4Bytes || ip[9] != kProtocolUdp) return false;
   if ((load16(ip + 6) & 0x3FFF) != 0) return false;  // a fragment has no UDP header, or half a body
-  if (total > frame.size() - kEthernetBytes || total < header + kUdpBytes) return false;
-  std::uint8_t* udp = ip + header;
-  const std::size_t length = load16(udp + 4);
-  if (length < kUdpBytes || length > total - header) return false;
+  if (total > length - kEthernetBytes || total < header + kUdpBytes) return false;
+  if (head.size() < kEthernetBytes + header + kUdpBytes) return false;
+  const std::uint8_t* udp = ip + header;
+  const std::size_t bytes = load16(udp + 4);
+  if (bytes < kUdpBytes || bytes > total - header) return false;
   out->from = {load32(ip + 12), load16(udp)};
   out->to = {load32(ip + 16), load16(udp + 2)};
-  out->payload = {udp + kUdpBytes, length - kUdpBytes};
+  out->at = kEthernetBytes + header + kUdpBytes;
+  out->bytes = bytes - kUdpBytes;
   return true;
 }
 

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <stdexcept>
 
 namespace wiresum::softswitch::ports {
@@ -51,27 +52,97 @@ class PortLoop::Exchange final : public FrameSink, public Emitter {
 
   std::uint8_t* frame(std::uint16_t number, std::size_t length) override {
     if (loop_.cpu_port_ == number) return for_controller(length);
-    Port* port = number < kMaxPorts ? loop_.by_number_[number] : nullptr;
-    if (port == nullptr) {
-      loop_.no_port_.add();
-      return nullptr;
+    Port* port = port_of(number);
+    if (port == nullptr) return nullptr;
+    std::uint8_t* at = loop_.memory_.add(length);
+    if (at == nullptr) {
+      flush_all();
+      at = loop_.memory_.add(length);
+      if (at == nullptr) return nullptr;
     }
-    // The description of a TCP train fits what leaves only if nothing was put in or taken out.
-    return port->room(length, length == length_ ? offload_ : Offload{});
+    given(at, length);
+    queue(*port, {.head = at, .head_bytes = static_cast<std::uint32_t>(length)});
+    return at;
+  }
+
+  bool shares_tails() const override { return true; }
+
+  std::uint8_t* copy(std::uint16_t number, std::size_t head, std::size_t tail) override {
+    const std::uint8_t* shared = last_end_ - tail;
+    const bool to_port = loop_.cpu_port_ != number;
+    Port* port = to_port ? port_of(number) : nullptr;
+    if (to_port && port == nullptr) return nullptr;
+    // Not worth it; or the frame before went to the controller, and its memory is not ours.
+    if (!to_port || head < kLeastHead || tail < kLeastTail || !last_is_ours_) {
+      // First out of the way: making room may move or reuse the memory that it lies in.
+      scratch_.assign(shared, shared + tail);
+      std::uint8_t* at = frame(number, head + tail);
+      if (at != nullptr) std::memcpy(at + head, scratch_.data(), tail);
+      return at;
+    }
+    std::uint8_t* at = loop_.memory_.add(head);
+    if (at == nullptr) {
+      flush_all();
+      at = loop_.memory_.add(head + tail);
+      if (at == nullptr) return nullptr;
+      std::memmove(at + head, shared, tail);  // out of what add() has just given away
+      given(at, head + tail);
+      queue(*port, {.head = at, .head_bytes = static_cast<std::uint32_t>(head + tail)});
+      return at;
+    }
+    queue(*port, {.head = at,
+                  .tail = shared,
+                  .head_bytes = static_cast<std::uint32_t>(head),
+                  .tail_bytes = static_cast<std::uint32_t>(tail)});
+    return at;
   }
 
   std::vector<std::string> controller_frames;
 
  private:
+  // What ports look at in most frames: Ethernet, IPv4 without options, UDP.
+  static constexpr std::size_t kLeastHead = 42;
+  static constexpr std::size_t kLeastTail = 64;
+
+  Port* port_of(std::uint16_t number) {
+    Port* port = number < kMaxPorts ? loop_.by_number_[number] : nullptr;
+    if (port == nullptr) loop_.no_port_.add();
+    return port;
+  }
+
+  void given(const std::uint8_t* at, std::size_t length) {
+    last_end_ = at + length;
+    last_is_ours_ = true;
+  }
+
+  void queue(Port& port, Waiting frame) {
+    // The description of a TCP train fits what leaves only if nothing was put in or taken out.
+    if (frame.length() == length_) frame.offload = offload_;
+    if (port.queue(frame)) return;
+    port.flush();
+    port.queue(frame);
+  }
+
+  void flush_all() {
+    for (const auto& port : loop_.ports_) port->flush();
+    loop_.memory_.clear();
+  }
+
   std::uint8_t* for_controller(std::size_t length) {
     if (controller_frames.size() >= kMaxForController) {
       loop_.to_controller_.add();
       return nullptr;
     }
     controller_frames.emplace_back(length, '\0');
-    return reinterpret_cast<std::uint8_t*>(controller_frames.back().data());
+    auto* at = reinterpret_cast<std::uint8_t*>(controller_frames.back().data());
+    given(at, length);
+    last_is_ours_ = false;
+    return at;
   }
 
+  const std::uint8_t* last_end_ = nullptr;  // of the frame that the program was given last
+  bool last_is_ours_ = false;
+  std::vector<std::uint8_t> scratch_;
   PortLoop& loop_;
   Program* program_ = nullptr;
   std::uint16_t ingress_ = 0;
@@ -175,6 +246,7 @@ void PortLoop::turn(Exchange& exchange, std::span<Port* const> ready) {
   if (host_->with_program(
           [&work](Program& program) { work.exchange.run(program, work.ready, work.injected); })) {
     for (const auto& port : ports_) port->flush();
+    memory_.clear();
   } else {
     Discard discard(no_program_);
     for (Port* port : ready) port->deliver(discard);

@@ -71,6 +71,7 @@ class PortLoop {
   Fd poll_, wake_, controller_event_;
   std::thread thread_;
   std::atomic<bool> stopping_{false};
+  TxMemory memory_;
   Count no_program_, no_port_, to_controller_;
 
   std::mutex exchange_mutex_;  // guards the two queues; taken only when the CPU port is used

@@ -6,7 +6,10 @@
 
 #include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <system_error>
+
+#include "ports_batch.hpp"
 
 namespace wiresum::softswitch::ports {
 
@@ -38,30 +41,29 @@ std::uint64_t Loss::next() {
   return (z ^ (z >> 31)) >> 1;
 }
 
-TxQueue::TxQueue()
-    : buffer_(std::make_unique_for_overwrite<std::uint8_t[]>(kBytes)),
-      frames_(std::make_unique<Waiting[]>(kFrames)) {}
-
-std::uint8_t* TxQueue::add(std::size_t length, const Offload& offload) {
-  const std::size_t offset = used_ + kHeadroom;
-  if (count_ == kFrames || offset + length > kBytes) return nullptr;
-  frames_[count_++] = {static_cast<std::uint32_t>(offset), static_cast<std::uint32_t>(length),
-                       offload};
-  used_ = (offset + length + kAlign - 1) / kAlign * kAlign;
-  return buffer_.get() + offset;
+Waiting Port::assembled(const Waiting& frame) {
+  assembled_.push_back(
+      std::make_unique_for_overwrite<std::uint8_t[]>(TxMemory::kHeadroom + frame.length()));
+  std::uint8_t* whole = assembled_.back().get() + TxMemory::kHeadroom;
+  std::memcpy(whole, frame.head, frame.head_bytes);
+  if (frame.tail_bytes > 0) std::memcpy(whole + frame.head_bytes, frame.tail, frame.tail_bytes);
+  return {.head = whole,
+          .head_bytes = static_cast<std::uint32_t>(frame.length()),
+          .offload = frame.offload};
 }
 
-std::uint8_t* Port::room(std::size_t length, const Offload& offload) {
-  std::uint8_t* at = queue_.add(length, offload);
-  if (at != nullptr) return at;
-  flush();
-  return queue_.add(length, offload);
+int send_singly(int fd, const msghdr& header, PortStats& stats) {
+  stats.calls_out.add();
+  while (sendmsg(fd, &header, MSG_DONTWAIT) < 0) {
+    if (errno != EINTR && !(errno == EAGAIN && wait_writable(fd))) return errno;
+  }
+  return 0;
 }
 
-void Port::flush() {
-  if (queue_.empty()) return;
-  transmit();
-  queue_.clear();
+void count_refused(PortStats& stats, int error, std::size_t frames) {
+  // ENOBUFS: the interface's queue is full. A switch drops then; waiting would stop all ports.
+  const bool full = error == EAGAIN || error == ENOBUFS;
+  (full ? stats.drop_out_full : stats.drop_out_failed).add(frames);
 }
 
 Fd::~Fd() {

@@ -1,5 +1,5 @@
-// What every kind of port has in common: statistics, deliberate loss, and a queue of frames that
-// wait for the end of the batch.
+// What every kind of port has in common: statistics, deliberate loss, and frames that wait for the
+// end of the batch.
 #pragma once
 
 #include <array>
@@ -75,39 +75,41 @@ struct Offload {
 };
 static_assert(sizeof(Offload) == 10);
 
-// One frame waiting to be sent.
+// One frame waiting to be sent, in two parts: the second may belong to other frames as well.
 struct Waiting {
-  std::uint32_t offset = 0;
-  std::uint32_t length = 0;
+  std::uint8_t* head = nullptr;  // in front of it: TxMemory::kHeadroom bytes of its own
+  const std::uint8_t* tail = nullptr;
+  std::uint32_t head_bytes = 0;
+  std::uint32_t tail_bytes = 0;
   Offload offload{};
+
+  std::size_t length() const { return std::size_t{head_bytes} + tail_bytes; }
 };
 
-// Frames of one port that wait for the end of the batch, in one block of memory made at the start.
-class TxQueue {
+// Where the frames of all ports lie until the end of the batch: one block, made at the start.
+class TxMemory {
  public:
-  TxQueue();
+  TxMemory() : buffer_(std::make_unique_for_overwrite<std::uint8_t[]>(kBytes)) {}
 
-  // Room for a frame, or nullptr: flush() first. Frames of any length up to kMaxFrameBytes fit
-  // into an empty queue.
-  std::uint8_t* add(std::size_t length, const Offload& offload);
-  std::span<const Waiting> waiting() const { return {frames_.get(), count_}; }
-  std::span<std::uint8_t> bytes(const Waiting& frame) {
-    return {buffer_.get() + frame.offset, frame.length};
+  // Room for a frame, or nullptr: send what is here and clear() first. Any frame that a program
+  // makes fits when there is no other.
+  std::uint8_t* add(std::size_t length) {
+    const std::size_t at = used_ + kHeadroom;
+    if (at + length > kBytes) return nullptr;
+    used_ = (at + length + kAlign - 1) / kAlign * kAlign;
+    return buffer_.get() + at;
   }
-  bool empty() const { return count_ == 0; }
-  void clear() { count_ = used_ = 0; }
+  // The bytes stay until add() gives them away.
+  void clear() { used_ = 0; }
 
-  static constexpr std::size_t kFrames = 2048;
+  // In front of every frame, for what a port puts there (a packet socket's offload header).
+  static constexpr std::size_t kHeadroom = 64;
 
  private:
   static constexpr std::size_t kBytes = std::size_t{1} << 20;
   static constexpr std::size_t kAlign = 64;
-  // In front of every frame, for what a port puts there (a packet socket's offload header).
-  static constexpr std::size_t kHeadroom = 64;
 
   std::unique_ptr<std::uint8_t[]> buffer_;
-  std::unique_ptr<Waiting[]> frames_;
-  std::size_t count_ = 0;
   std::size_t used_ = 0;
 };
 
@@ -121,7 +123,9 @@ class FrameSink {
 // A port. All but stats() is for the loop's thread.
 class Port {
  public:
-  Port(std::uint16_t number, Loss in, Loss out) : number_(number), loss_in_(in), loss_out_(out) {}
+  Port(std::uint16_t number, Loss in, Loss out) : number_(number), loss_in_(in), loss_out_(out) {
+    waiting_.reserve(kMaxWaiting);
+  }
   virtual ~Port() = default;
   Port(const Port&) = delete;
   Port& operator=(const Port&) = delete;
@@ -136,18 +140,33 @@ class Port {
   // Hands the frames of the batch to `sink`.
   virtual void deliver(FrameSink& sink) = 0;
 
-  // Room for a frame that leaves here; it is sent by flush() at the latest.
-  std::uint8_t* room(std::size_t length, const Offload& offload);
-  void flush();
+  // Queues a frame that leaves here. Its memory must stay until flush(); false: flush() first.
+  bool queue(const Waiting& frame) {
+    if (waiting_.size() == kMaxWaiting) return false;
+    waiting_.push_back(frame);
+    return true;
+  }
+  void flush() {
+    if (waiting_.empty()) return;
+    transmit(waiting_);
+    waiting_.clear();
+    assembled_.clear();
+  }
+
+  static constexpr std::size_t kMaxWaiting = 2048;
 
  protected:
-  // Sends all that waits in `queue_`.
-  virtual void transmit() = 0;
+  virtual void transmit(std::span<const Waiting> frames) = 0;
+  // The same frame in one part, until flush() ends. For the few frames that a port must see whole.
+  Waiting assembled(const Waiting& frame);
 
   std::uint16_t number_;
   Loss loss_in_, loss_out_;
   PortStats stats_;
-  TxQueue queue_;
+
+ private:
+  std::vector<Waiting> waiting_;
+  std::vector<std::unique_ptr<std::uint8_t[]>> assembled_;
 };
 
 // A file descriptor that closes itself.

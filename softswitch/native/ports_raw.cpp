@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <linux/if_ether.h>
 #include <net/if.h>
+#include <sys/ioctl.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -18,35 +19,11 @@ namespace {
 
 constexpr int kBufferBytes = 32 << 20;
 constexpr std::size_t kTagBytes = 4;
+// Refusals of a train after which none is tried any more.
+constexpr unsigned kTrainPatience = 4;
 
 bool set_packet_option(int fd, int name, int value) {
   return setsockopt(fd, SOL_PACKET, name, &value, sizeof value) == 0;
-}
-
-// What the kernel says about a received frame.
-struct Received {
-  bool tagged = false;
-  std::uint16_t tag_type = 0;
-  std::uint16_t tag = 0;
-  std::uint32_t overflows = 0;
-};
-
-Received read_control(const msghdr& header) {
-  Received found;
-  msghdr copy = header;
-  for (cmsghdr* c = CMSG_FIRSTHDR(&copy); c != nullptr; c = CMSG_NXTHDR(&copy, c)) {
-    if (c->cmsg_level == SOL_PACKET && c->cmsg_type == PACKET_AUXDATA) {
-      tpacket_auxdata aux{};
-      std::memcpy(&aux, CMSG_DATA(c), sizeof aux);
-      found.tagged = (aux.tp_status & TP_STATUS_VLAN_VALID) != 0;
-      found.tag = aux.tp_vlan_tci;
-      found.tag_type =
-          (aux.tp_status & TP_STATUS_VLAN_TPID_VALID) != 0 ? aux.tp_vlan_tpid : ETH_P_8021Q;
-    } else if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_RXQ_OVFL) {
-      std::memcpy(&found.overflows, CMSG_DATA(c), sizeof found.overflows);
-    }
-  }
-  return found;
 }
 
 // Where the network header begins and what it is, behind any VLAN tags. False: a runt.
@@ -78,15 +55,14 @@ RawPort::RawPort(std::uint16_t number, const std::string& interface, Loss in, Lo
       interface_(interface),
       // Protocol 0: nothing arrives before bind() has chosen the interface.
       socket_(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)),
-      rx_buffer_(
-          std::make_unique_for_overwrite<std::uint8_t[]>(kRxMessages * (kHeadroom + kRxBytes))) {
+      rx_(kRxMessages, kHeadroom, kRxBytes) {
   if (socket_.get() < 0) throw_errno("socket");
   const unsigned index = if_nametoindex(interface.c_str());
   if (index == 0) throw_errno("if_nametoindex");
   enlarge_buffers(fd(), kBufferBytes);
   set_packet_option(fd(), PACKET_IGNORE_OUTGOING, 1);
   set_packet_option(fd(), PACKET_AUXDATA, 1);
-  described_ = set_packet_option(fd(), PACKET_VNET_HDR, 1);
+  described_ = trains_ = set_packet_option(fd(), PACKET_VNET_HDR, 1);
   const int on = 1;
   setsockopt(fd(), SOL_SOCKET, SO_RXQ_OVFL, &on, sizeof on);
   packet_mreq promiscuous{};
@@ -104,57 +80,45 @@ RawPort::RawPort(std::uint16_t number, const std::string& interface, Loss in, Lo
 
 // -- receiving -----------------------------------------------------------------------------------
 
-bool RawPort::receive() {
-  for (std::size_t i = 0; i < kRxMessages; ++i) {
-    RxMessage& slot = rx_[i];
-    slot.vector = {rx_buffer_.get() + i * (kHeadroom + kRxBytes) + kHeadroom, kRxBytes};
-    rx_headers_[i] = {};
-    msghdr& header = rx_headers_[i].msg_hdr;
-    header.msg_name = &slot.from;
-    header.msg_namelen = sizeof slot.from;
-    header.msg_iov = &slot.vector;
-    header.msg_iovlen = 1;
-    header.msg_control = slot.control.data();
-    header.msg_controllen = slot.control.size();
-  }
-  stats_.calls_in.add();
-  const int got = recvmmsg(fd(), rx_headers_.data(), kRxMessages, MSG_DONTWAIT, nullptr);
-  received_ = got > 0 ? static_cast<std::size_t>(got) : 0;
-  return received_ > 0;
-}
-
 void RawPort::deliver(FrameSink& sink) {
-  for (std::size_t i = 0; i < received_; ++i) {
-    accept(rx_headers_[i], static_cast<std::uint8_t*>(rx_[i].vector.iov_base), sink);
-  }
-  received_ = 0;
+  rx_.each([&](const msghdr& header, const sockaddr_ll& from, std::span<std::uint8_t> data) {
+    accept(header, from, data, sink);
+  });
 }
 
-void RawPort::accept(const mmsghdr& message, std::uint8_t* data, FrameSink& sink) {
+void RawPort::accept(const msghdr& header, const sockaddr_ll& from, std::span<std::uint8_t> bytes,
+                     FrameSink& sink) {
   // Where the kernel does not know PACKET_IGNORE_OUTGOING, our own frames come back.
-  const auto* name = static_cast<const sockaddr_ll*>(message.msg_hdr.msg_name);
-  if (name->sll_pkttype == PACKET_OUTGOING) return;
-  const Received info = read_control(message.msg_hdr);
-  if (info.overflows != overflows_) {
-    stats_.drop_in_kernel.add(info.overflows - overflows_);  // the kernel's count wraps at 2^32
-    overflows_ = info.overflows;
-  }
-  std::size_t length = message.msg_len;
+  if (from.sll_pkttype == PACKET_OUTGOING) return;
+  bool tagged = false;
+  std::uint16_t tag = 0, tag_type = 0;
+  for_each_control(header, [&](const cmsghdr& c) {
+    if (is_control(c, SOL_PACKET, PACKET_AUXDATA)) {
+      const auto aux = control_value<tpacket_auxdata>(c);
+      tagged = (aux.tp_status & TP_STATUS_VLAN_VALID) != 0;
+      tag = aux.tp_vlan_tci;
+      tag_type = (aux.tp_status & TP_STATUS_VLAN_TPID_VALID) != 0 ? aux.tp_vlan_tpid : ETH_P_8021Q;
+    } else if (is_control(c, SOL_SOCKET, SO_RXQ_OVFL)) {
+      rx_.count_overflows(control_value<std::uint32_t>(c), stats_);
+    }
+  });
+  std::uint8_t* data = bytes.data();
+  std::size_t length = bytes.size();
   Offload offload;
   const std::size_t description = described_ ? sizeof offload : 0;
-  if ((message.msg_hdr.msg_flags & MSG_TRUNC) != 0 || length < description + kEthernetBytes) {
+  if ((header.msg_flags & MSG_TRUNC) != 0 || length < description + kEthernetBytes) {
     stats_.drop_in_malformed.add();
     return;
   }
   std::memcpy(&offload, data, description);
   data += description;
   length -= description;
-  if (info.tagged) {
+  if (tagged) {
     std::memmove(data - kTagBytes, data, 12);
     data -= kTagBytes;
     length += kTagBytes;
-    store16(data + 12, info.tag_type);
-    store16(data + 14, info.tag);
+    store16(data + 12, tag_type);
+    store16(data + 14, tag);
     offload.header_bytes += kTagBytes;
     offload.checksum_start += kTagBytes;
   }
@@ -229,50 +193,119 @@ void RawPort::pass(std::span<std::uint8_t> frame, const Offload& offload, FrameS
 
 // -- sending -------------------------------------------------------------------------------------
 
-void RawPort::transmit() {
-  std::size_t count = 0;
-  for (const Waiting& waiting : queue_.waiting()) {
+void RawPort::transmit(std::span<const Waiting> frames) {
+  sending_ = frames;
+  longest_ = 0;
+  for (std::size_t i = 0; i < frames.size(); ++i) {
     if (loss_out_.lose()) {
       stats_.drop_out_lost.add();
       continue;
     }
     stats_.frames_out.add();
-    stats_.bytes_out.add(waiting.length);
-    std::span<std::uint8_t> frame = queue_.bytes(waiting);
-    std::uint8_t* start = frame.data();
-    if (described_) {
-      start -= sizeof waiting.offload;
-      std::memcpy(start, &waiting.offload, sizeof waiting.offload);
-    }
-    vectors_[count] = {start, static_cast<std::size_t>(frame.data() + frame.size() - start)};
-    tx_headers_[count] = {};
-    tx_headers_[count].msg_hdr.msg_iov = &vectors_[count];
-    tx_headers_[count].msg_hdr.msg_iovlen = 1;
-    if (++count == kTxMessages) {
-      send_messages(count);
-      count = 0;
-    }
+    stats_.bytes_out.add(frames[i].length());
+    append(i);
   }
-  send_messages(count);
+  close();
+  send_messages();
 }
 
-void RawPort::send_messages(std::size_t count) {
-  std::size_t sent = 0;
-  while (sent < count) {
-    stats_.calls_out.add();
-    const int got =
-        sendmmsg(fd(), &tx_headers_[sent], static_cast<unsigned>(count - sent), MSG_DONTWAIT);
-    if (got > 0) {
-      sent += static_cast<std::size_t>(got);
-      continue;
-    }
-    const int error = errno;
-    if (error == EINTR || (error == EAGAIN && wait_writable(fd()))) continue;
-    // ENOBUFS: the interface's queue is full. A switch drops then; waiting would stop all ports.
-    const bool full = error == EAGAIN || error == ENOBUFS;
-    (full ? stats_.drop_out_full : stats_.drop_out_failed).add();
-    ++sent;
+void RawPort::append(std::size_t index) {
+  const Waiting& frame = sending_[index];
+  // A frame that was lost on purpose leaves a gap in what send_messages() could repeat.
+  const bool next = open_ && index == outgoing_[tx_.number()].first + train_.frames();
+  if (next && tx_.room_for_pieces(2) && train_.add(frame)) {
+    tx_.piece(frame.head + kHeaderBytes, frame.head_bytes - kHeaderBytes);
+    tx_.piece(frame.tail, frame.tail_bytes);
+    return;
   }
+  close();
+  begin(index);
+}
+
+void RawPort::begin(std::size_t index) {
+  if (!tx_.room_for_message(3)) send_messages();
+  const Waiting& frame = sending_[index];
+  Outgoing& message = outgoing_[tx_.number()];
+  message.first = index;
+  tx_.begin();
+  // The kernel cuts a train without a look at the interface's MTU.
+  if (trains_ && index + 1 < sending_.size() && train_.begin(frame) &&
+      frame.length() <= longest_frame()) {
+    tx_.piece(message.head.data(), message.head.size());
+    tx_.piece(frame.head + kHeaderBytes, frame.head_bytes - kHeaderBytes);
+    tx_.piece(frame.tail, frame.tail_bytes);
+    open_ = true;
+  } else {
+    message.count = 1;
+    put_frame(frame);
+    tx_.end();
+  }
+}
+
+void RawPort::put_frame(const Waiting& frame) {
+  std::uint8_t* start = frame.head;
+  if (described_) {
+    start -= sizeof frame.offload;
+    std::memcpy(start, &frame.offload, sizeof frame.offload);
+  }
+  tx_.piece(start, static_cast<std::size_t>(frame.head + frame.head_bytes - start));
+  tx_.piece(frame.tail, frame.tail_bytes);
+}
+
+void RawPort::close() {
+  if (!open_) return;
+  open_ = false;
+  Outgoing& message = outgoing_[tx_.number()];
+  message.count = train_.frames();
+  if (message.count > 1) {
+    message.head = train_.head();
+    tx_.end();
+    return;
+  }
+  // Nothing followed: it leaves as it is.
+  tx_.drop();
+  tx_.begin();
+  put_frame(sending_[message.first]);
+  tx_.end();
+}
+
+void RawPort::send_messages() {
+  tx_.send(fd(), stats_, [&](std::size_t number, const msghdr&, int error) {
+    const Outgoing& message = outgoing_[number];
+    if (message.count == 1 || error == EAGAIN || error == ENOBUFS) {
+      count_refused(stats_, error, message.count);
+      return;
+    }
+    // This kernel takes no trains of UDP.
+    if (++refusals_ >= kTrainPatience) trains_ = false;
+    for (std::size_t i = 0; i < message.count; ++i) {
+      send_alone(sending_[message.first + i]);
+    }
+  });
+}
+
+void RawPort::send_alone(const Waiting& frame) {
+  std::uint8_t* start = frame.head - sizeof frame.offload;  // trains are always described
+  std::memcpy(start, &frame.offload, sizeof frame.offload);
+  std::array<iovec, 2> vectors{
+      iovec{start, sizeof frame.offload + frame.head_bytes},
+      iovec{const_cast<std::uint8_t*>(frame.tail), frame.tail_bytes},
+  };
+  msghdr header{};
+  header.msg_iov = vectors.data();
+  header.msg_iovlen = vectors.size();
+  const int error = send_singly(fd(), header, stats_);
+  if (error != 0) count_refused(stats_, error, 1);
+}
+
+std::size_t RawPort::longest_frame() {
+  if (longest_ == 0) {
+    ifreq request{};
+    std::strncpy(request.ifr_name, interface_.c_str(), IFNAMSIZ - 1);
+    const bool told = ioctl(fd(), SIOCGIFMTU, &request) == 0;
+    longest_ = kEthernetBytes + (told ? static_cast<std::size_t>(request.ifr_mtu) : 0);
+  }
+  return longest_;
 }
 
 }  // namespace wiresum::softswitch::ports

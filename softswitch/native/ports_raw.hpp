@@ -10,6 +10,10 @@
 //    that changes the length of TCP segments needs offloads switched off (ethtool -K ... gro off);
 //  - a VLAN tag that the kernel has taken off is put back.
 // Other frames longer than the outgoing interface's MTU are refused by the kernel and counted.
+//
+// Trains also leave as one, where that changes nothing: frames that follow each other, that are UDP
+// over IPv4 with right checksums, alike but for consecutive identifications, are exactly what the
+// kernel (or the card) makes of one large frame when it cuts it. See RawTrain.
 #pragma once
 
 #include <linux/if_packet.h>
@@ -17,11 +21,12 @@
 
 #include <array>
 #include <cstdint>
-#include <memory>
 #include <string>
 
+#include "ports_batch.hpp"
 #include "ports_headers.hpp"
 #include "ports_port.hpp"
+#include "ports_raw_train.hpp"
 
 namespace wiresum::softswitch::ports {
 
@@ -32,43 +37,53 @@ class RawPort final : public Port {
 
   int fd() const override { return socket_.get(); }
   std::string address() const override { return interface_; }
-  bool receive() override;
+  bool receive() override { return rx_.receive(fd(), stats_); }
   void deliver(FrameSink& sink) override;
 
  protected:
-  void transmit() override;
+  void transmit(std::span<const Waiting> frames) override;
 
  private:
   static constexpr std::size_t kRxMessages = 32;
-  // In front of a frame: room for the kernel's description and for the headers of a split train.
+  // In front of a frame: room for a tag and for the headers of a split train.
   static constexpr std::size_t kHeadroom = 128;
   static constexpr std::size_t kRxBytes = 65536 + 32;
-  static constexpr std::size_t kTxMessages = 64;
 
-  struct RxMessage {
-    sockaddr_ll from;
-    iovec vector;
-    alignas(cmsghdr) std::array<std::uint8_t, 128> control;
+  // What belongs to a message being sent.
+  struct Outgoing {
+    RawTrain::Head head;
+    std::size_t first = 0;  // of its frames in sending_
+    std::size_t count = 0;
   };
 
-  void accept(const mmsghdr& message, std::uint8_t* data, FrameSink& sink);
+  void accept(const msghdr& header, const sockaddr_ll& from, std::span<std::uint8_t> data,
+              FrameSink& sink);
   void split(std::span<std::uint8_t> frame, std::size_t network, const Offload& offload,
              FrameSink& sink);
   void pass(std::span<std::uint8_t> frame, const Offload& offload, FrameSink& sink);
-  void send_messages(std::size_t count);
+
+  void append(std::size_t index);
+  void begin(std::size_t index);
+  void close();
+  void send_messages();
+  void put_frame(const Waiting& frame);
+  void send_alone(const Waiting& frame);
+  std::size_t longest_frame();
 
   std::string interface_;
   Fd socket_;
   bool described_ = false;  // every frame has an Offload in front
-  std::uint32_t overflows_ = 0;
+  bool trains_ = false;
+  unsigned refusals_ = 0;
 
-  std::unique_ptr<std::uint8_t[]> rx_buffer_;
-  std::array<RxMessage, kRxMessages> rx_;
-  std::array<mmsghdr, kRxMessages> rx_headers_;
-  std::size_t received_ = 0;
+  RxBatch<sockaddr_ll> rx_;
 
-  std::array<iovec, kTxMessages> vectors_;
-  std::array<mmsghdr, kTxMessages> tx_headers_;
+  std::span<const Waiting> sending_;
+  RawTrain train_;
+  bool open_ = false;
+  std::size_t longest_ = 0;  // frame that the interface takes; 0: not asked yet
+  TxBatch tx_;
+  std::array<Outgoing, TxBatch::kMessages> outgoing_;
 };
 
 }  // namespace wiresum::softswitch::ports

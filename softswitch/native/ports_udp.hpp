@@ -7,14 +7,13 @@
 #pragma once
 
 #include <netinet/in.h>
-#include <sys/socket.h>
 
 #include <array>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
+#include "ports_batch.hpp"
 #include "ports_headers.hpp"
 #include "ports_port.hpp"
 
@@ -29,14 +28,11 @@ class UdpPort final : public Port {
 
   int fd() const override { return socket_.get(); }
   std::string address() const override;
-  bool receive() override;
+  bool receive() override { return rx_.receive(fd(), stats_); }
   void deliver(FrameSink& sink) override;
 
-  bool uses_gro() const { return gro_; }
-  bool uses_gso() const { return gso_; }
-
  protected:
-  void transmit() override;
+  void transmit(std::span<const Waiting> frames) override;
 
  private:
   static constexpr std::size_t kRxMessages = 16;
@@ -44,20 +40,13 @@ class UdpPort final : public Port {
   // UDP_MAX_SEGMENTS of the oldest kernels that know UDP_SEGMENT.
   static constexpr std::size_t kTrain = 64;
   static constexpr std::size_t kTrainBytes = 65000;
-  static constexpr std::size_t kTxMessages = 64;
-  static constexpr std::size_t kTxVectors = 1024;
 
-  struct RxMessage {
-    sockaddr_in from;
-    iovec vector;
-    alignas(cmsghdr) std::array<std::uint8_t, 128> control;
-  };
-
-  // A train being built: consecutive datagrams to one peer.
+  // What belongs to a message being sent: a train of datagrams to one peer.
   struct Outgoing {
     sockaddr_in to;
     std::size_t bytes = 0;
     std::size_t segment = 0;  // the length of all but the last, which may be shorter
+    std::size_t count = 0;
     alignas(cmsghdr) std::array<std::uint8_t, 64> control;
   };
 
@@ -68,14 +57,25 @@ class UdpPort final : public Port {
     std::uint16_t head = 0, tail = 0;
   };
 
-  void split(const mmsghdr& message, std::uint8_t* data, FrameSink& sink);
-  void chain(std::size_t index);
-  void send_chains();
-  void append(const Chain& chain, std::span<std::uint8_t> payload);
+  // A datagram that leaves: its payload in two parts.
+  struct Payload {
+    const std::uint8_t* first = nullptr;
+    const std::uint8_t* second = nullptr;
+    std::uint32_t first_bytes = 0;
+    std::uint32_t second_bytes = 0;
+    std::size_t bytes() const { return std::size_t{first_bytes} + second_bytes; }
+  };
+
+  void split(const msghdr& header, const sockaddr_in& peer, std::span<std::uint8_t> data,
+             FrameSink& sink);
+  bool take_apart(Waiting frame, Datagram* datagram, Payload* payload);
+  Chain& chain_to(Peer to, std::uint32_t from);
+  void append(const Chain& chain, const Payload& payload);
+  void open_train(const Chain& chain, std::size_t segment);
   void close_train();
   void send_messages();
-  void send_singly(const msghdr& train);
-  void count_failure(int error, std::size_t frames);
+  void send_one_by_one(const msghdr& train, const Outgoing& about);
+  std::uint32_t source_of(const Datagram& datagram) const;
   void learn_local(std::uint32_t ip);
 
   Fd socket_;
@@ -85,25 +85,19 @@ class UdpPort final : public Port {
   bool gso_ = false;
   unsigned gso_refusals_ = 0;
 
-  std::unique_ptr<std::uint8_t[]> rx_buffer_;
-  std::array<RxMessage, kRxMessages> rx_;
-  std::array<mmsghdr, kRxMessages> rx_headers_;
-  std::size_t received_ = 0;
-  std::uint32_t overflows_ = 0;
+  RxBatch<sockaddr_in> rx_;
+  HeaderTemplate headers_;
 
   // Bound to every address: the ones that peers have used, so that answers leave from them.
   std::array<std::uint32_t, 8> local_{};
   std::size_t locals_ = 0;
 
   std::vector<Chain> chains_;
+  std::size_t chain_ = 0;  // the one used last
   std::vector<std::uint16_t> next_;
-  std::vector<Datagram> datagrams_;
-  std::array<Outgoing, kTxMessages> outgoing_;
-  std::array<mmsghdr, kTxMessages> tx_headers_;
-  std::vector<iovec> vectors_;
-  std::size_t messages_ = 0;
-  std::size_t vectors_used_ = 0;
-  std::size_t train_start_ = 0;
+  std::vector<Payload> payloads_;
+  TxBatch tx_;
+  std::array<Outgoing, TxBatch::kMessages> outgoing_;
   bool train_open_ = false;
 };
 

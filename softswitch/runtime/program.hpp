@@ -184,6 +184,15 @@ class Emitter {
   // Room for a frame of `length` bytes that leaves through `port`, or nullptr to drop it. The
   // program fills all of it before its next call. The room must not overlap the input frame.
   virtual std::uint8_t* frame(std::uint16_t port, std::size_t length) = 0;
+
+  // Copies of a packet often differ in their first headers only. Where shares_tails() is true, the
+  // program may ask for the first `head` bytes of a frame alone: its last `tail` bytes are those of
+  // the frame that it was given last, in the same call of process(). Room or nullptr, as above.
+  virtual bool shares_tails() const { return false; }
+  virtual std::uint8_t* copy(std::uint16_t port, std::size_t head, std::size_t tail) {
+    static_cast<void>(port), static_cast<void>(head), static_cast<void>(tail);
+    return nullptr;
+  }
 };
 
 struct ProgramInfo {

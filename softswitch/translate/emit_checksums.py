@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 from . import ir
 from .emit_actions import StatementEmitter
 from .writer import Writer
@@ -119,27 +121,53 @@ def emit_checksums(w: Writer, owner: StatementEmitter) -> None:
     w.line()
 
 
-def emit_deparser(w: Writer, owner: StatementEmitter) -> None:
-    """``deparse_to()``: the valid headers in order, then what the parser left."""
+def emit_deparser(w: Writer, owner: StatementEmitter, changing: Collection[str] | None) -> None:
+    """``deparse_to()``: the valid headers in order, then what the parser left.
+
+    ``changing`` are the headers in which copies of a packet may differ (None: there are no
+    copies). What leaves behind the last of them is put together for the first copy only.
+    """
     layout, program = owner.layout, owner.program
-    w.line("// The deparser: the valid headers in order, then the payload.")
-    with w.block("void deparse_to(std::uint16_t port, Emitter& out)"):
-        w.line("const auto payload = static_cast<std::size_t>(end_ - cursor_);")
-        w.line("std::size_t length = payload;")
-        for name in program.deparser:
+    copied = changing is not None
+    ends = [i + 1 for i, name in enumerate(program.deparser) if name in (changing or ())]
+    split = max(ends, default=0)
+    head, tail = program.deparser[:split], program.deparser[split:]
+
+    def lengths(total: str, names: Iterable[str]) -> None:
+        for name in names:
             nbytes = program.headers[name].type.bits // 8
-            w.line(f"if ({layout.place[name]}.valid) length += {nbytes};")
-        w.line("const std::size_t limit = std::min(length, truncate_);")
-        w.line("std::uint8_t* const frame = out.frame(port, limit);")
-        w.line("if (frame == nullptr) return;")
-        w.line("++stats_.emitted;")
-        w.line("// A frame that is cut short is put together elsewhere first.")
-        w.line("std::uint8_t* p = limit == length ? frame : scratch_.get();")
-        for name in program.deparser:
+            w.line(f"if ({layout.place[name]}.valid) {total} += {nbytes};")
+
+    def headers(names: Iterable[str]) -> None:
+        for name in names:
             nbytes = program.headers[name].type.bits // 8
             with w.block(f"if ({layout.place[name]}.valid)"):
                 w.line(f"deparse({layout.place[name]}, p);")
                 w.line(f"p += {nbytes};")
+
+    w.line("// The deparser: the valid headers in order, then the payload.")
+    with w.block("void deparse_to(std::uint16_t port, Emitter& out)"):
+        w.line("const auto payload = static_cast<std::size_t>(end_ - cursor_);")
+        w.line("std::size_t tail = payload;  // and the headers that are alike in all copies")
+        lengths("tail", tail)
+        w.line("std::size_t length = tail;")
+        lengths("length", head)
+        w.line("const std::size_t limit = std::min(length, truncate_);")
+        if copied:
+            w.line("const bool repeated = tail_given_ && limit == length;")
+            w.line("std::uint8_t* const frame =")
+            w.line("    repeated ? out.copy(port, length - tail, tail) : out.frame(port, limit);")
+        else:
+            w.line("std::uint8_t* const frame = out.frame(port, limit);")
+        w.line("if (frame == nullptr) return;")
+        w.line("++stats_.emitted;")
+        w.line("// A frame that is cut short is put together elsewhere first.")
+        w.line("std::uint8_t* p = limit == length ? frame : scratch_.get();")
+        headers(head)
+        if copied:
+            w.line("if (repeated) return;")
+            w.line("tail_given_ = tail_shared_ && limit == length;")
+        headers(tail)
         w.line("if (payload > 0) std::memcpy(p, cursor_, payload);")
         w.line("if (limit != length) std::memcpy(frame, scratch_.get(), limit);")
     w.line()

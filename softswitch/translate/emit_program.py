@@ -30,7 +30,8 @@ def emit_program(program: ir.Program, layout: Layout, sha256: str) -> str:
     emit_checksums(body, owner)
     emit_pipeline(body, owner, program.ingress)
     emit_pipeline(body, owner, program.egress)
-    emit_deparser(body, owner)
+    copied = _standard(owner, "mcast_grp") is not None
+    emit_deparser(body, owner, _written_by_egress(program) if copied else None)
     _emit_process(body, owner)
 
     w = Writer()
@@ -171,6 +172,8 @@ def _emit_process(w: Writer, owner: StatementEmitter) -> None:
         w.line("end_ = cursor_ + frame.size();")
         w.line("truncate_ = ~std::size_t{0};")
         w.line("exit_ = failed_ = false;")
+        if group is not None:
+            w.line("tail_shared_ = tail_given_ = false;")
         w.line("std::memset(static_cast<void*>(&h.meta), 0, sizeof h.meta);")
         for header in program.headers.values():
             if not header.metadata:
@@ -216,6 +219,7 @@ def _emit_process(w: Writer, owner: StatementEmitter) -> None:
     with w.block("void replicate(std::uint16_t group, Emitter& out)"):
         w.line("const std::span<const Replica> copies = multicast_.replicas(group);")
         _set(w, owner, "instance_type", str(REPLICATION))
+        w.line("tail_shared_ = copies.size() > 1 && out.shares_tails();")
         w.line("// Every copy starts from what ingress left: keep whatever egress may change.")
         w.line("const Headers::Meta meta = h.meta;")
         w.line("const std::uint32_t length = length_;")
@@ -294,6 +298,9 @@ def _emit_state(w: Writer, owner: StatementEmitter) -> None:
     w.line("std::size_t truncate_ = 0;")
     w.line("bool exit_ = false;              // an action has ended the pipeline")
     w.line("bool failed_ = false;            // an assert has dropped the packet")
+    if _standard(owner, "mcast_grp") is not None:
+        w.line("bool tail_shared_ = false;       // between the copies of this packet")
+        w.line("bool tail_given_ = false;        // the first copy has left")
     w.line("ProgramStats stats_;")
     w.line("Random random_;")
     w.line("MulticastEngine multicast_;")

@@ -189,6 +189,117 @@ def test_udp_trains_cross_as_single_frames(
     assert after["2"]["drop_out_failed"] == before["2"]["drop_out_failed"]
 
 
+TRAIN = """
+import os, signal, socket, struct
+
+def checksum(data):
+    total = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\\0" * (len(data) % 2)))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+def frame(payload, number, check=True, first=0xFFF0, extra=0):
+    \"\"\"A datagram from host 1 to host 2 as a cable would carry it; None: no UDP checksum.\"\"\"
+    length = 8 + len(payload)
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + length, (first + number) & 0xFFFF, 0x4000, 64,
+                     17, 0, bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2]))
+    ip = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
+    udp = struct.pack("!HHHH", 6000, 5000, length, 0)
+    pseudo = ip[12:] + struct.pack("!HH", 17, length)
+    right = checksum(pseudo + udp + payload) or 0xFFFF
+    udp = udp[:6] + struct.pack("!H", (right + extra) if check else 0)
+    return bytes.fromhex("020000000002 020000000001 0800") + ip + udp + payload
+
+def expected(kind):
+    full = [frame(bytes([n]) * 1000, n) for n in range(40)]
+    return {
+        "whole": full,
+        "short": [*full[:20], frame(b"short", 20), *full[21:]],
+        "gap": [*full[:20], *full[23:]],
+        "none": [frame(bytes([n]) * 1000, n, check=False) for n in range(40)],
+        "wrong": [frame(bytes([n]) * 1000, n, extra=n == 7) for n in range(40)],
+    }[kind]
+
+def large(frames):
+    \"\"\"Frames as a stack hands them over: one, with an open checksum.\"\"\"
+    payload = b"".join(f[42:] for f in frames)
+    length = 8 + len(payload)
+    ip = bytearray(frames[0][14:34])
+    ip[2:4] = struct.pack("!H", 20 + length)
+    ip[10:12] = b"\\0\\0"
+    ip[10:12] = struct.pack("!H", checksum(bytes(ip)))
+    pseudo = checksum(bytes(ip[12:]) + struct.pack("!HH", 17, length)) ^ 0xFFFF
+    udp = frames[0][34:38] + struct.pack("!HH", length, pseudo)
+    return struct.pack("=BBHHHH", 1, 5, 42, 1000, 34, 6) + frames[0][:14] + ip + udp + payload
+"""
+
+
+@pytest.mark.parametrize("cut", [True, False], ids=["cut by the kernel", "whole"])
+@pytest.mark.parametrize("kind", ["whole", "short", "gap", "none", "wrong"])
+def test_trains_leave_with_every_byte_as_it_was(
+    lab: Lab, switch: SwitchProcess, kind: str, cut: bool
+) -> None:
+    """What a cable would carry is what the program sent, put together on the way or not."""
+    ethtool = ["ip", "netns", "exec", lab.namespaces[0], "ethtool", "-K", "s2"]
+    state = "off" if cut else "on"
+    if not shutil.which("ethtool"):
+        pytest.skip("needs ethtool")
+    subprocess.run(
+        [*ethtool, "tx-udp-segmentation", state, "tx", state], check=True, capture_output=True
+    )
+    out = lab.exchange(
+        TRAIN
+        + f"""
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+s.setsockopt(263, 15, 1)  # SOL_PACKET, PACKET_VNET_HDR
+s.bind(("eth0", 3)); s.settimeout(20)
+print("ready", flush=True)
+frames, longest = [], 0
+while True:
+    data = s.recv(1 << 17)
+    cut, data = data[:10], data[10:]
+    if data[12:14] != b"\\x08\\x00" or data[36:38] != struct.pack("!H", 5000):
+        continue
+    if data[42:] == b"end":
+        break
+    longest = max(longest, len(data))
+    if cut[1] == 0:
+        assert cut[0] & 1 == 0, "an open checksum"
+        frames.append(data)
+    else:
+        size = struct.unpack("=H", cut[4:6])[0]
+        first = struct.unpack("!H", data[18:20])[0]
+        parts = [data[at : at + size] for at in range(42, len(data), size)]
+        frames += [frame(part, n, first=first) for n, part in enumerate(parts)]
+print(frames == expected({kind!r}), len(frames), longest)
+""",
+        TRAIN
+        + f"""
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.setsockopt(263, 15, 1)
+s.bind(("eth0", 0))
+frames = expected({kind!r})
+if {kind!r} == "whole":
+    s.send(large(frames))
+else:
+    os.kill({switch.process.pid}, signal.SIGSTOP)  # so that it finds them all at once
+    for one in frames:
+        s.send(bytes(10) + one)
+    os.kill({switch.process.pid}, signal.SIGCONT)
+s.send(bytes(10) + frame(b"end", 99))
+""",
+    )
+    right, count, longest = out.split()
+    assert (right, int(count)) == ("True", {"gap": 37}.get(kind, 40))
+    if cut or kind == "none":
+        assert int(longest) == 1042
+    else:
+        # They were put together: all, or those before the gap or behind the wrong checksum.
+        together = {"whole": 40_000, "short": 20_005, "gap": 20_000, "wrong": 20_000}[kind]
+        assert int(longest) >= 42 + together
+
+
 def test_tcp_with_offloads(lab: Lab, switch: SwitchProcess) -> None:
     """TCP over veth travels in large segments without checksums; all of it must arrive."""
     before = switch.stats()["1"]

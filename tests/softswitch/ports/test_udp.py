@@ -1,14 +1,16 @@
 """udp ports over loopback: real sockets, a real switch process."""
 
 import random
+import signal
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from echo_program import BACK, NOT_IP, NOWHERE, PORT_2, PUNT, REPLICATE
+from echo_program import BACK, CPU_PORT, NOT_IP, NOWHERE, PORT_2, PUNT, REPLICATE, STAMPED
 from finsy.proto import p4r
 
 from support.p4runtime import INSERT, Client
@@ -160,6 +162,66 @@ def test_trains_are_split_by_peer_and_length(serve: Serve, peers: Callable[..., 
     peer.send(*payloads)
     got = [peer.receive() for _ in range(3 * len(payloads))]
     assert sorted(got) == sorted(3 * payloads)
+
+
+def test_copies_share_what_they_have_in_common(serve: Serve, peers: Callable[..., Peer]) -> None:
+    """Copies of one frame lie in memory once; with the controller and a missing port among them."""
+    switch = serve("--port", "1=udp:127.0.0.1:0")
+    peer = peers(switch.udp(1))
+    ports = [1, 1, int(CPU_PORT), 1, 77, 1, int(CPU_PORT), int(CPU_PORT), 1]
+    with Client(switch.p4runtime, 1) as client:
+        client.standing()
+        entry = p4r.PacketReplicationEngineEntry()
+        entry.multicast_group_entry.multicast_group_id = 1
+        for instance, port in enumerate(ports, 1):
+            entry.multicast_group_entry.replicas.add(egress_port=port, instance=instance)
+        client.write(INSERT, packet_replication_engine_entry=entry)
+        for length in (0, 1, 62, 63, 64, 1000, 30_001, 65_000):
+            payload = order(STAMPED, random.Random(length).randbytes(length))
+            peer.send(payload)
+            assert [peer.receive() for _ in range(ports.count(1))] == [payload] * ports.count(1)
+            frames = [client.receive().packet.payload for _ in range(ports.count(int(CPU_PORT)))]
+            assert [frame[40:] for frame in frames] == [
+                struct.pack("!H", n) + payload for n, port in enumerate(ports, 1) if port == 255
+            ]
+    assert switch.stats()["switch"]["drop_no_port"] == 8
+
+
+def test_more_copies_than_there_is_memory_for(serve: Serve, peers: Callable[..., Peer]) -> None:
+    """The frames of a batch are sent early where they fill the memory or a port's queue."""
+    switch = serve("--port", "1=udp:127.0.0.1:0")
+    copies = 20
+    with Client(switch.p4runtime, 1) as client:
+        client.standing()
+        entry = p4r.PacketReplicationEngineEntry()
+        entry.multicast_group_entry.multicast_group_id = 1
+        for instance in range(copies):
+            entry.multicast_group_entry.replicas.add(egress_port=1, instance=instance)
+        client.write(INSERT, packet_replication_engine_entry=entry)
+    chance = random.Random(3)
+    end = order(BACK, b"end")
+    for count, length in ((16, 64_100), (200, 1_000)):
+        peer = peers(switch.udp(1))
+        payloads = [order(STAMPED, chance.randbytes(length)) for _ in range(count)]
+        switch.process.send_signal(signal.SIGSTOP)  # so that it finds them all at once
+        peer.send(*payloads)
+        got: list[bytes] = []
+
+        def receive(peer: Peer = peer, got: list[bytes] = got) -> None:
+            while (payload := peer.receive()) != end:
+                got.append(payload)
+
+        receiver = threading.Thread(target=receive)
+        receiver.start()
+        switch.process.send_signal(signal.SIGCONT)
+        while receiver.is_alive():
+            peer.send(end)
+            receiver.join(0.1)
+        # What a full socket has not taken is lost; the rest is in order and as it was.
+        position = iter([payload for payload in payloads for _ in range(copies)])
+        assert len(got) > count * copies // 4
+        assert all(any(payload == one for one in position) for payload in got)
+        assert switch.stats()["1"]["drop_out_failed"] == 0
 
 
 def test_the_frame_that_the_program_sees(serve: Serve, peers: Callable[..., Peer]) -> None:

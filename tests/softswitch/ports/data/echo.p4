@@ -2,7 +2,8 @@
 //
 // 1, or an empty datagram: back to its sender. 2: to the controller as it came. 3: to multicast
 // group 1, addressed to its sender. 4: back, but as something that is not IPv4. 5: out of port 99.
-// 6: out of port 2, unchanged. Anything else is dropped.
+// 6: out of port 2, unchanged. 7: as 3, with each copy's instance in its UDP checksum. Anything else is
+// dropped.
 #include <core.p4>
 #include <v1model.p4>
 
@@ -58,7 +59,7 @@ control Decide(inout headers_t hdr, inout metadata_t meta, inout standard_metada
                 back();
             } else if (hdr.order.code == 2) {
                 std.egress_spec = 255;
-            } else if (hdr.order.code == 3) {
+            } else if (hdr.order.code == 3 || hdr.order.code == 7) {
                 back();
                 std.mcast_grp = 1;
             } else if (hdr.order.code == 4) {
@@ -74,7 +75,11 @@ control Decide(inout headers_t hdr, inout metadata_t meta, inout standard_metada
 }
 
 control Stamp(inout headers_t hdr, inout metadata_t meta, inout standard_metadata_t std) {
-    apply { }
+    apply {
+        if (hdr.order.isValid() && hdr.order.code == 7) {
+            hdr.udp.checksum = std.egress_rid;
+        }
+    }
 }
 control Sum(inout headers_t hdr, inout metadata_t meta) { apply { } }
 

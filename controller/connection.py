@@ -21,6 +21,10 @@ _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 
+# gRPC writes to stderr what it also answers; what it answers is told in one line. Whoever looks
+# for a fault in gRPC itself sets the variable.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 _R = TypeVar("_R")
 
 

@@ -35,6 +35,8 @@ class Store(Reading):
             self._db.execute("PRAGMA journal_mode = WAL")
             # An epoch that was handed out must be known after a power cut, too.
             self._db.execute("PRAGMA synchronous = FULL")
+            # What is deleted is overwritten: older stores held tokens as they are.
+            self._db.execute("PRAGMA secure_delete = ON")
             self._migrate()
             # Only now: a step may rebuild a table that others refer to.
             self._db.execute("PRAGMA foreign_keys = ON")

@@ -13,6 +13,7 @@ from wiresum.controller.model import JobState, Member, Switch
 from wiresum.controller.schema import MIGRATIONS
 from wiresum.controller.slots import SlotRange
 from wiresum.controller.store import MEMORY, Store
+from wiresum.controller.tokens import hashed
 
 SWITCH = Switch("s1", "h:1", 0, IPv4Address("10.0.0.1"), 22355, 1, 64, 4096, (), False)
 
@@ -143,3 +144,76 @@ def test_the_default_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert default_ca_file() == tmp_path / "wiresum" / "tls" / "ca.pem"
     monkeypatch.delenv("XDG_STATE_HOME")
     assert default_store_file().relative_to(Path.home()).as_posix().startswith(".local/state/")
+
+
+def test_a_store_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    with sqlite3.connect(path) as db:
+        db.executescript(MIGRATIONS[0] + "PRAGMA user_version = 1;")
+        db.executescript(
+            """
+            UPDATE epochs SET last = 77;
+            INSERT INTO switches VALUES ('s1', 'h:1', 0, '10.0.0.1', 22355, 1, 64, 4096, 0, 1.0);
+            INSERT INTO switch_hosts VALUES ('s1', '10.0.0.0/8', 3);
+            INSERT INTO jobs VALUES
+                ('j-1', 1, 'old', 'secret', 'released', 'released', 1.0, 1.0, 2.0, 0, 76,
+                 x'0000000000000001', 1, 32, '{"completed": 5}'),
+                ('j-2', 1, 'demo', 'token of old', 'ready', '', 3.0, 3.0, NULL, 4, 77,
+                 x'0000000000000002', 1, 16, NULL);
+            INSERT INTO leases VALUES ('j-1', 's1', 1, 0, 64, 0, 1), ('j-2', 's1', 1, 0, 256, 1, 1);
+            INSERT INTO members VALUES ('j-2', 0, 167772169, 4000, 2, 3);
+            """
+        )
+    store = Store(path)
+    old, job = store.job("j-1"), store.job("j-2")
+    assert old is not None
+    assert job is not None
+    assert (old.state, old.events) == (JobState.RELEASED, {"completed": 5})
+    assert (job.state, job.tenant, job.attempt, job.epoch, job.key) == (
+        JobState.READY, "default", 4, 77, 2,
+    )  # fmt: skip
+    assert job.members == (Member(0, IPv4Address("10.0.0.9"), 4000, 2, 3),)
+    assert (job.lease.range, job.target, job.min_slots) == (SlotRange(0, 256), 256, 256)
+    # Its workers' token is good, and nobody can read it any more.
+    assert store.job_of_token(hashed("token of old")) == "j-2"
+    assert store.last_epoch() == 77
+    assert [tenant.name for tenant in store.tenants()] == ["default"]
+    assert store.draining() == set()
+    with pytest.raises(sqlite3.IntegrityError, match="share a slot"):
+        add(store, "j-3", number=2, base=240)
+    add(store, "j-3", number=2, base=256)
+    store.close()
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert b"token of old" not in path.read_bytes()
+
+
+def test_a_change_holds_its_slots_too() -> None:
+    store = Store(MEMORY)
+    add(store, "j-1")
+    job = store.job("j-1")
+    assert job is not None
+    with store.transaction() as transaction:
+        transaction.announce(job, SlotRange(0, 32), 5, 6, "to grow", 1.0)
+    with pytest.raises(sqlite3.IntegrityError, match="share a slot"):
+        add(store, "j-2", number=2, base=16)
+    add(store, "j-2", number=2, base=32)
+    other = store.job("j-2")
+    assert other is not None
+    for base in (0, 16):
+        with (
+            pytest.raises(sqlite3.IntegrityError, match="share a slot"),
+            store.transaction() as transaction,
+        ):
+            transaction.announce(other, SlotRange(base, 16), 7, 8, "to move", 1.0)
+    job = store.job("j-1")
+    assert job is not None
+    assert job.pending is not None
+    assert job.ranges == [SlotRange(0, 16), SlotRange(0, 32)]
+    with store.transaction() as transaction:
+        transaction.finish_change("j-1", job.pending)
+    job = store.job("j-1")
+    assert job is not None
+    assert (job.lease.range, job.epoch, job.key, job.change) == (SlotRange(0, 32), 5, 6, 1)
+    assert job.pending is None

@@ -84,6 +84,7 @@ class Connection:
     def __init__(self, address: ControllerAddress, credentials: Credentials) -> None:
         self.address = address
         self._metadata = None
+        self._closed = False
         if credentials.token:
             if not credentials.token.isascii() or not credentials.token.isprintable():
                 raise ControllerError(
@@ -95,6 +96,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the channel; calls in progress fail."""
+        self._closed = True
         self._channel.close()
 
     def call(self, method: Callable[..., _R], request: Any, timeout_s: float) -> _R:
@@ -105,15 +107,23 @@ class Connection:
             raise self._explain(error, timeout_s) from None
         except ValueError:
             # What grpcio raises for a call on a closed channel.
-            raise ControllerError(
-                "CANCELLED", f"the connection to controller {self.address} has been closed"
-            ) from None
+            raise self._has_been_closed() from None
+
+    def _has_been_closed(self) -> ControllerError:
+        return ControllerError(
+            "CANCELLED", f"the connection to controller {self.address} has been closed"
+        )
 
     def _explain(self, error: grpc.RpcError, limit: float) -> ControllerError:
         code: grpc.StatusCode = error.code()
         details = " ".join((error.details() or "").split())
         if code == grpc.StatusCode.UNAVAILABLE:
             return ControllerError(code.name, _unreachable(self.address, details))
+        if code == grpc.StatusCode.CANCELLED:
+            if self._closed:
+                return self._has_been_closed()
+            # A controller that ends cancels the long polls that it has.
+            return ControllerError("UNAVAILABLE", _unreachable(self.address, "it is ending"))
         if code == grpc.StatusCode.DEADLINE_EXCEEDED and details == "Deadline Exceeded":
             return ControllerError(
                 code.name, f"controller {self.address} did not answer within {limit:g} s"

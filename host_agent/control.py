@@ -18,6 +18,7 @@ UNREACHABLE = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 """Codes of a ``ControllerError`` that say nothing about the job."""
 
 _LIVE = (pb.JOB_STATE_WAITING, pb.JOB_STATE_READY)
+_SOON_S = 1.0
 _SHORTEST_S = 0.05  # between two calls, even if the controller answers at once
 
 
@@ -115,7 +116,7 @@ class Heartbeats:
 
     def _run(self) -> None:
         heard = time.monotonic()
-        warned = not self._loud
+        failures = 0
         rest, change = 0.0, 0
         while not self._stop.wait(rest):
             try:
@@ -125,12 +126,15 @@ class Heartbeats:
                 if self._stop.is_set():
                     return
                 why = self._failed(error, time.monotonic() - heard)
-                if why is None and not warned:
+                failures += 1
+                # One may fail because the controller restarts: it is asked again soon.
+                if failures == 2 and why is None and self._loud:
                     log.warning("wiresum: heartbeats are failing: %s", error)
-                    warned = True
                 rest = max(self._terms().heartbeat_s, _SHORTEST_S)
+                if failures == 1:
+                    rest = min(rest, _SOON_S)
             else:
-                heard, warned = time.monotonic(), not self._loud
+                heard, failures = time.monotonic(), 0
                 why = over(answer, self._label) or self._heard(answer)
             if why is not None:
                 if not self._stop.is_set():

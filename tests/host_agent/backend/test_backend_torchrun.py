@@ -109,6 +109,7 @@ def test_a_job_may_be_made_by_rank_0(session: Session) -> None:
     env = session.variables()
     for name in ("WIRESUM_JOB", "WIRESUM_JOB_TOKEN"):
         del env[name]
+    env["WIRESUM_TOKEN"] = session.environment.tenant_token
     passed(torchrun(SCENARIOS, "hooks", workers=2, env=env), "hooks", 2)
 
 

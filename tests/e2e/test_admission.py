@@ -1,0 +1,251 @@
+"""What users may ask of a controller that is full, and what their workers get to know."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.processes import Commands
+from support.site import Run, Site, eventually, one_line
+from support.training import SCRIPT, torchrun
+
+pytestmark = pytest.mark.timeout(300)
+
+ALL = "4096"
+SLEEP = [sys.executable, "-c", "print('holds it', flush=True); import time; time.sleep(1000)"]
+TRUE = [sys.executable, "-c", "print('ran')"]
+
+
+@pytest.fixture
+def site(cli: Commands) -> Site:
+    return Site(cli)
+
+
+@pytest.fixture
+def token(site: Site) -> Path:
+    return site.tenant("mine")
+
+
+def full(site: Site, token: Path, slots: str = ALL):
+    """A job that holds ``slots``."""
+    holder = site.run(token, "--name", "holder", "--slots", slots, command=SLEEP)
+    assert holder.process.stdout.readline() == "holds it\n", holder.end()
+    return holder
+
+
+def release(holder) -> None:
+    holder.process.send_signal(signal.SIGTERM)
+    holder.end()
+
+
+def test_fail_is_one_line(site: Site, token: Path) -> None:
+    full(site, token)
+    status, out, err = site.run(token, command=TRUE).end()
+    assert (status, out) == (1, "")
+    (line,) = err.splitlines()
+    assert "no room" in line
+
+
+def test_wait_gets_its_turn(site: Site, token: Path) -> None:
+    holder = full(site, token)
+    waiting = site.run(token, "--name", "waiting", "--if-full", "wait", command=TRUE)
+    eventually(
+        lambda: [j for j in site.listed("job") if "queued" in str(j["state"]).lower()], "it queues"
+    )
+    assert waiting.process.poll() is None
+    release(holder)
+    status, out, err = waiting.end()
+    assert (status, out) == (0, "ran\n"), err
+
+
+def test_wait_has_a_limit(site: Site, token: Path) -> None:
+    full(site, token)
+    options = ("--if-full", "wait", "--queue-timeout", "1")
+    status, out, err = site.run(token, *options, command=TRUE).end()
+    assert (status, out) == (1, "")
+    assert "Traceback" not in err
+    assert "1 s" in err.splitlines()[-1]
+
+
+def test_a_signal_ends_the_wait_and_leaves_the_queue(site: Site, token: Path) -> None:
+    full(site, token)
+    waiting = site.run(token, "--name", "waiting", "--if-full", "wait", command=TRUE)
+    eventually(
+        lambda: [j for j in site.listed("job") if "queued" in str(j["state"]).lower()], "it queues"
+    )
+    waiting.process.send_signal(signal.SIGINT)
+    status, _, err = waiting.end()
+    assert status == 128 + signal.SIGINT
+    assert "Traceback" not in err
+    eventually(
+        lambda: not [j for j in site.listed("job") if "queued" in str(j["state"]).lower()],
+        "it is out of the queue",
+    )
+
+
+def test_smaller_takes_what_there_is(site: Site, token: Path) -> None:
+    full(site, token, "2048")
+    options = ("--if-full", "smaller", "--slots", ALL, "--min-slots", "16")
+    status, out, err = site.run(token, *options, command=TRUE).end()
+    assert (status, out) == (0, "ran\n"), err
+    one_line(err, "2048 slots (of 4096 asked for)")
+
+
+def train(site: Site, out: Path) -> list[str]:
+    out.mkdir()
+    return [*torchrun(2), str(SCRIPT), "--out", str(out)]
+
+
+def over_gloo(out: Path) -> None:
+    for rank in range(2):
+        report = json.loads((out / f"report.{rank}.json").read_text())
+        assert report["ones"] == [2.0]
+        assert report["stats"]["switch"] == {}
+        (reason,) = report["stats"]["fallback"]["all_reduce"]
+        assert "no room" in reason
+
+
+def test_fallback_trains_over_gloo_and_says_why_once(
+    site: Site, token: Path, tmp_path: Path
+) -> None:
+    full(site, token)
+    command = train(site, tmp_path / "out")
+    status, _, err = site.run(token, "--if-full", "fallback", command=command).end()
+    assert status == 0, err
+    (line,) = [line for line in err.splitlines() if "wiresum" in line]
+    assert "over gloo" in line
+    assert "no room" in line
+    over_gloo(tmp_path / "out")
+
+
+def test_plain_torchrun_may_ask_for_the_same(site: Site, token: Path, tmp_path: Path) -> None:
+    full(site, token)
+    env = site.admin | {"WIRESUM_TOKEN": token.read_text().strip(), "WIRESUM_IF_FULL": "fallback"}
+    process = site.cli.popen(train(site, tmp_path / "out"), **env)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    (line,) = [line for line in err.splitlines() if "wiresum" in line]
+    assert "over gloo" in line
+    assert "no room" in line
+    over_gloo(tmp_path / "out")
+
+
+def test_plain_torchrun_may_wait_in_the_queue(site: Site, token: Path, tmp_path: Path) -> None:
+    holder = full(site, token)
+    env = site.admin | {"WIRESUM_TOKEN": token.read_text().strip(), "WIRESUM_IF_FULL": "wait"}
+    process = site.cli.popen(train(site, tmp_path / "out"), **env)
+    eventually(
+        lambda: [j for j in site.listed("job") if "queued" in str(j["state"]).lower()], "it queues"
+    )
+    release(holder)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    report = json.loads((tmp_path / "out" / "report.0.json").read_text())
+    assert report["stats"]["switch"]["all_reduce"] > 0
+
+
+def test_workers_get_their_jobs_token_and_no_other(site: Site, token: Path, tmp_path: Path) -> None:
+    """Neither in their environment nor in that of anything between them and the launcher."""
+    secret = token.read_text().strip()
+    script = tmp_path / "look.py"
+    script.write_text(
+        "import os, pathlib\n"
+        "pid = os.getpid()\n"
+        "while True:\n"
+        "    stat = pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()\n"
+        "    print(pathlib.Path(f'/proc/{pid}/environ').read_text().replace(chr(0), chr(10)))\n"
+        "    pid = int(stat[1])\n"
+        "    line = pathlib.Path(f'/proc/{pid}/cmdline').read_text()\n"
+        "    if 'wiresum.cli.main' in line and 'guard.py' not in line: break\n"
+    )
+    started = site.run(token, command=[sys.executable, str(script)], WIRESUM_TOKEN=secret)
+    status, out, err = started.end()
+    assert status == 0, err
+    names = {line.split("=")[0] for line in out.splitlines() if "TOKEN" in line.split("=")[0]}
+    assert names == {"WIRESUM_JOB_TOKEN"}
+    assert secret not in out + err
+
+
+def test_a_job_token_makes_no_jobs(site: Site, token: Path) -> None:
+    code = (
+        "import os\n"
+        "from wiresum.controller.client import ControllerClient\n"
+        "from wiresum.controller.errors import ControllerError\n"
+        "where = os.environ['WIRESUM_CONTROLLER']\n"
+        "with ControllerClient(where, token=os.environ['WIRESUM_JOB_TOKEN']) as client:\n"
+        "    print(client.get_job(os.environ['WIRESUM_JOB']).name)\n"
+        "    try: client.create_job()\n"
+        "    except ControllerError as error: print(error.code)\n"
+        "    try: client.list_jobs()\n"
+        "    except ControllerError as error: print(error.code)\n"
+    )
+    started = site.run(token, "--name", "mine", command=[sys.executable, "-c", code])
+    status, out, err = started.end()
+    assert status == 0, err
+    assert out.split() == ["mine", "PERMISSION_DENIED", "PERMISSION_DENIED"]
+
+
+def test_a_drained_switch_takes_no_new_job_and_keeps_the_old(site: Site, token: Path) -> None:
+    running = site.loop(token, "running", workers=2)
+    running.steps(2)
+    site.operate("switch", "drain", "s1")
+    status, _, err = site.run(token, command=TRUE).end()
+    assert status == 1
+    (line,) = err.splitlines()
+    assert "drained" in line
+    running.steps(5)
+    running.stop()
+
+
+@pytest.mark.parametrize("wrong", ["token", "ca", "no token"])
+def test_wrong_credentials_are_one_line(site: Site, token: Path, wrong: str) -> None:
+    arguments = ["--controller", site.address]
+    other = site.cli.directory / "other"
+    other.write_text("x" * 43)
+    if wrong != "no token":
+        arguments += ["--token-file", str(other if wrong == "token" else token)]
+    env = {"WIRESUM_TOKEN": ""} | ({} if wrong == "ca" else {"WIRESUM_CA": site.ca})
+    done = site.cli.run("run", *arguments, "--", "true", **env)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    expected = {"token": "token", "ca": "certificate", "no token": "token"}
+    assert expected[wrong] in line
+
+
+def test_everything_that_dies_at_once_leaves_nothing(cli: Commands) -> None:
+    """SIGKILL to the launcher, torchrun and the workers: the lease expires, the slots come back."""
+    site = Site(cli, "--expiry", "2")
+    token = site.tenant("mine")
+    for name in ("one", "two"):
+        run = site.loop(token, name, "--slots", ALL, workers=2)
+        run.steps(2)
+        run.kill_everything()
+        eventually(lambda: site.free() == int(ALL), "the slots come back", limit_s=20)
+    assert all("expired" in str(job["state"]).lower() for job in site.listed("job"))
+
+
+def test_a_killed_worker_ends_its_run_and_leaves_nothing(cli: Commands) -> None:
+    site = Site(cli, "--expiry", "2")
+    token = site.tenant("mine")
+    run = site.loop(token, "one", "--slots", ALL, workers=2)
+    run.steps(2)
+    os.kill(run.workers_pids()[1], signal.SIGKILL)
+    assert run.end()[0] != 0
+    eventually(lambda: site.free() == int(ALL), "the slots come back", limit_s=20)
+
+
+def test_a_plain_torchrun_that_is_killed_leaves_nothing(cli: Commands, tmp_path: Path) -> None:
+    """Rank 0 had made the job itself: nobody is left to release it."""
+    site = Site(cli, "--expiry", "2")
+    token = site.tenant("mine")
+    env = site.admin | {"WIRESUM_TOKEN": token.read_text().strip(), "WIRESUM_SLOTS": ALL}
+    out = tmp_path / "plain"
+    command = [*train(site, out), "--steps", "100000", "--pause", "0.01"]
+    process = cli.popen(command, **env)
+    eventually(lambda: (out / "step.1").exists(), "the training has begun")
+    assert site.free() == 0
+    Run(process).kill_everything()
+    eventually(lambda: site.free() == int(ALL), "the slots come back", limit_s=20)

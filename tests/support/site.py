@@ -1,0 +1,210 @@
+"""An operator's site for end-to-end tests: a switch, a controller with TLS, tenants with tokens."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from support.processes import Commands
+from support.training import torchrun
+
+LOOP = Path(__file__).resolve().parents[1] / "e2e" / "reduce.py"
+LIMIT_S = 90.0
+
+
+def eventually(condition: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
+    """Wait until ``condition`` gives something true, and return it."""
+    deadline = time.monotonic() + limit_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {limit_s:g} s: {what}"
+        time.sleep(0.05)
+    return found
+
+
+class Site:
+    """A switch and its controller; ``admin`` is the environment of the operator."""
+
+    def __init__(self, cli: Commands, *options: str) -> None:
+        self.cli = cli
+        self.options = options
+        self.store = str(cli.directory / "site" / "controller.sqlite")
+        Path(self.store).parent.mkdir()
+        _, switch = cli.serve(
+            "switch", "serve", "--lanes", "256", "--p4runtime", "127.0.0.1:0",
+            "--port", "1=udp:127.0.0.1:0",
+        )  # fmt: skip
+        self.listen = "127.0.0.1:0"
+        self.start()
+        self.admin = {
+            "WIRESUM_CONTROLLER": self.address,
+            "WIRESUM_CA": self.ca,
+            "WIRESUM_TOKEN": Path(self.ready["admin_token_file"]).read_text().strip(),
+        }
+        self.operate(
+            "switch", "add", "s1", "--p4runtime", switch["p4runtime"],
+            "--address", switch["ports"]["1"].removeprefix("udp:"), "--host", "127.0.0.0/8=1",
+        )  # fmt: skip
+        eventually(lambda: self.listed("switch")[0]["state"].lower() == "up", "the switch is up")
+
+    def start(self) -> None:
+        """Start the controller, or start it again at the same place."""
+        self.controller = self.cli.start(
+            "controller", "serve", "--listen", self.listen, "--store", self.store, *self.options,
+            WIRESUM_ADMIN_TOKEN="",  # as an operator starts it: the token is in a file
+        )  # fmt: skip
+        assert self.controller.stdout is not None
+        line = self.controller.stdout.readline()
+        assert line, self.controller.communicate()[1]
+        self.ready: dict[str, Any] = json.loads(line)
+        self.listen, self.address = self.ready["listen"], self.ready["address"]
+        self.ca = self.ready["ca"]
+
+    def kill_controller(self) -> None:
+        """SIGKILL."""
+        self.controller.kill()
+        self.controller.wait()
+
+    def operate(self, *arguments: str) -> str:
+        """Run one of the operator's commands; what it printed."""
+        done = self.cli.run(*arguments, **self.admin)
+        assert done.returncode == 0, done.stderr
+        return str(done.stdout)
+
+    def listed(self, what: str, *arguments: str) -> Any:
+        """``wiresum WHAT list --json``."""
+        return json.loads(self.operate(what, "list", "--json", *arguments))
+
+    def free(self) -> int:
+        """How many slots nobody holds."""
+        return int(self.listed("switch")[0]["free_slots"])
+
+    def tenant(self, name: str, *options: str) -> Path:
+        """Add a tenant; the file with its token."""
+        path = self.cli.directory / f"{name}.token"
+        self.operate("tenant", "add", name, "--save", str(path), *options)
+        return path
+
+    def run(self, token: Path, *options: str, command: list[str], **env: str) -> "Run":
+        """Start ``wiresum run OPTIONS -- COMMAND`` as that tenant."""
+        arguments = ["--controller", self.address, "--ca", self.ca, "--token-file", str(token)]
+        return Run(self.cli.start("run", *arguments, *options, "--", *command, **env))
+
+    def loop(self, token: Path, name: str, *options: str, workers: int) -> "Run":
+        """Start the looping training of that name."""
+        out = self.cli.directory / name
+        out.mkdir()
+        command = [*torchrun(workers), str(LOOP), "--out", str(out)]
+        run = self.run(token, "--name", name, *options, command=command)
+        run.out, run.workers = out, workers
+        return run
+
+
+class Run:
+    """A ``wiresum run`` in the background."""
+
+    out: Path
+    workers: int
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+
+    def _read(self, name: str) -> str:
+        """What the loop has written; fails if the run has ended instead."""
+        if self.process.poll() is not None:
+            out, err = self.process.communicate()
+            raise AssertionError(f"it ended with {self.process.returncode}: {out}{err}")
+        path = self.out / name
+        return path.read_text() if path.exists() else ""
+
+    def step(self) -> int:
+        """How far the slowest rank is; -1 before its first step."""
+        return min(int(self._read(f"step.{rank}") or -1) for rank in range(self.workers))
+
+    def lease(self, rank: int = 0) -> dict[str, Any]:
+        """The lease that a rank works with."""
+        text = self._read(f"lease.{rank}")
+        return dict(json.loads(text)) if text else {"slots": 0, "change": -1}
+
+    def steps(self, more: int) -> None:
+        """Wait until all ranks have done so many more steps."""
+        goal = self.step() + more
+        eventually(lambda: self.step() >= goal, f"step {goal} (it is at {self.step()})")
+
+    def until(self, condition: Callable[[dict[str, Any]], bool], what: str) -> None:
+        """Wait until all ranks' leases are such."""
+        eventually(
+            lambda: all(condition(self.lease(rank)) for rank in range(self.workers)),
+            f"{what} (rank 0 has {self.lease()})",
+        )
+
+    def stop(self) -> list[dict[str, Any]]:
+        """End the loop after a step; the ranks' reports."""
+        (self.out / "stop").touch()
+        status, _, err = self.end()
+        assert status == 0, err
+        return [
+            json.loads((self.out / f"report.{rank}.json").read_text())
+            for rank in range(self.workers)
+        ]
+
+    def end(self, limit_s: float = LIMIT_S) -> tuple[int, str, str]:
+        """Wait for the end: status, stdout, stderr."""
+        try:
+            out, err = self.process.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            out, err = self.process.communicate()
+            raise AssertionError(f"it hangs: {out}{err}") from None
+        return self.process.returncode, out, err
+
+    def workers_pids(self) -> list[int]:
+        """The pids of the workers, by rank."""
+        found = {}
+        for pid in descendants(self.process.pid):
+            try:
+                env = dict(
+                    entry.split("=", 1)
+                    for entry in Path(f"/proc/{pid}/environ").read_text().split("\0")
+                    if "=" in entry
+                )
+                line = Path(f"/proc/{pid}/cmdline").read_text()
+            except OSError:
+                continue
+            if "RANK" in env and "TORCHELASTIC_RUN_ID" in env and LOOP.name in line:
+                found[int(env["RANK"])] = pid
+        return [found[rank] for rank in sorted(found)]
+
+    def kill_everything(self) -> None:
+        """SIGKILL to the launcher, its guard and all below, at once."""
+        everything = [self.process.pid, *descendants(self.process.pid)]
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in everything:
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:
+                    continue
+        self.process.wait()
+
+
+def descendants(pid: int) -> list[int]:
+    """Everything below a process."""
+    found = []
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                found += [child, *descendants(child)]
+    except OSError:
+        pass  # it has just ended
+    return found
+
+
+def one_line(text: str, *words: str) -> str:
+    """The line of ``text`` that holds all of ``words``."""
+    for line in text.splitlines():
+        if all(word in line for word in words):
+            return line
+    raise AssertionError(f"no line has {words} in:\n{text[-3000:]}")

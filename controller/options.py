@@ -46,19 +46,23 @@ class OptionError(WiresumError):
 
 
 def connect(controller: str, token_file: Path | None, ca: Path | None) -> ControllerClient:
-    """A client as the options say.
+    """A client as the options say."""
+    token = chosen_token(controller, token_file, ca)
+    return ControllerClient(controller, token=token, ca=None if ca is None else str(ca))
+
+
+def chosen_token(controller: str, token_file: Path | None, ca: Path | None) -> str | None:
+    """The token that the options choose; None: as the environment says.
 
     On the controller's own host, its user need not name the admin's token. It is not told to
     whoever else listens there: only under the certificate that this user's controller has made.
     """
-    token = None
     if token_file is not None:
-        token = read_token(token_file)
-    else:
-        address = parse_address(controller)
-        if is_loopback(address.endpoint.host) and not address.plaintext and ca is None:
-            token = local_admin_token()
-    return ControllerClient(controller, token=token, ca=None if ca is None else str(ca))
+        return read_token(token_file)
+    address = parse_address(controller)
+    if is_loopback(address.endpoint.host) and not address.plaintext and ca is None:
+        return local_admin_token()
+    return None
 
 
 def read_token(path: Path) -> str:

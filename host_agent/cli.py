@@ -30,16 +30,6 @@ def _check_seconds(option: str, seconds: float | None) -> None:
         raise UsageError(f"{option} {seconds:g}: it must be a number of seconds above 0")
 
 
-def _read_token(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return path.expanduser().read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UsageError(f"--token-file {path} cannot be read: {why}") from None
-
-
 def _configure_log(option: str | None) -> None:
     """Without a wish of the user's, warnings come out as they are; the workers are left alone."""
     chosen = logs.log_format(option)
@@ -55,7 +45,8 @@ def run(
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="Controller to use (or WIRESUM_CONTROLLER); without one, a switch and a "
+            envvar="WIRESUM_CONTROLLER",
+            help="Controller to use; http://HOST:PORT if without TLS. Without one, a switch and a "
             "controller are started for this run alone.",
         ),
     ] = None,
@@ -104,7 +95,9 @@ def run(
     token_file: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="The tenant's token (or WIRESUM_TOKEN); workers do not get it."
+            metavar="FILE",
+            help="File with your token; workers do not get it  [default: WIRESUM_TOKEN, or this "
+            "user's own controller's admin token]",
         ),
     ] = None,
     ca: Annotated[
@@ -128,6 +121,7 @@ def run(
     ] = None,
 ) -> None:
     """Run a training command whose all-reduces are summed by a switch: run -- torchrun ..."""
+    from wiresum.controller.options import chosen_token
     from wiresum.host_agent.launcher.run import run as launch
 
     _configure_log(log_format)
@@ -137,13 +131,13 @@ def run(
     request = SlotRequest(slots, min_slots, if_full, queue_timeout)
     status = launch(
         context.args,
-        controller=controller,
+        controller=controller or None,
         field=field,
         as_default=as_default,
         name=name,
         slots=request,
         timeout_s=timeout,
-        token=_read_token(token_file),
+        token=chosen_token(controller, token_file, ca) if controller else None,
         ca=None if ca is None else str(ca.expanduser().absolute()),
     )
     raise typer.Exit(status)

@@ -129,7 +129,6 @@ def run(
             "TORCH_DEVICE_BACKEND_AUTOLOAD keeps torch from finding the backend: "
             "call wiresum.host_agent.autoload.register() in the script",
         )
-    controller = controller or os.environ.get("WIRESUM_CONTROLLER") or None
     with Signals() as signals:
         try:
             session = Session(

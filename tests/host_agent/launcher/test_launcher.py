@@ -102,6 +102,12 @@ def test_the_controller_may_come_from_the_environment(controller: str, env: dict
         ([], 127, "no command"),
         (["--field", "12", "--", "true"], 2, "--field 12: it must be 32, 16 or 8"),
         (["--timeout", "0", "--", "true"], 2, "--timeout 0"),
+        (["--queue-timeout", "0", "--", "true"], 2, "--queue-timeout 0"),
+        (
+            ["--controller", "127.0.0.1:1", "--token-file", "/nowhere", "--", "true"],
+            2,
+            "--token-file /nowhere cannot be read: No such file",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(

@@ -9,3 +9,8 @@ def package_version() -> str:
         return version("wiresum")
     except PackageNotFoundError:
         return "0+unknown"
+
+
+def compatible(one: str, other: str) -> bool:
+    """Whether two versions of the package understand each other: same major and minor."""
+    return one.split(".")[:2] == other.split(".")[:2]

@@ -102,8 +102,3 @@ def check_field(bits: int) -> None:
     """The widths that a quantized element can have."""
     if bits not in FIELDS:
         invalid(f"a field of {bits} bits is not possible: choose 32, 16 or 8")
-
-
-def compatible(one: str, other: str) -> bool:
-    """Whether two versions of the package understand each other: same major and minor."""
-    return one.split(".")[:2] == other.split(".")[:2]

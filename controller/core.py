@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from wiresum.common.version import package_version
+from wiresum.common.version import compatible, package_version
 from wiresum.controller.access import Access, Caller
-from wiresum.controller.checks import compatible, invalid
+from wiresum.controller.checks import invalid
 from wiresum.controller.clock import Clock, SystemClock
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.fleet import Fleet

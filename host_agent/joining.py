@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from wiresum import p4
 from wiresum.common.errors import WiresumError
+from wiresum.common.version import compatible, package_version
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent._engine import Engine
@@ -161,6 +162,7 @@ class Membership:
     def _socket(self) -> socket.socket:
         """A UDP socket bound to the address from which this host reaches the switch."""
         job = self.client.get_job(self.plan.job)
+        self._check_version(job.controller_version)
         self._program_version = _program_version(job.lanes)
         try:
             ip = local_address_towards(job.switch_ip, job.switch_udp_port)
@@ -170,6 +172,16 @@ class Membership:
                 f"no socket towards switch {job.switch} at {job.switch_ip}:{job.switch_udp_port}: "
                 f"{error.strerror or error}"
             ) from None
+
+    def _check_version(self, theirs: str) -> None:
+        # The controller checks ours; one that is too old to know better is refused here.
+        ours = package_version()
+        if not compatible(ours, theirs):
+            worker = self._worker
+            raise AgentError(
+                f"rank {worker.rank} runs wiresum {ours}, the controller {worker.where.controller} "
+                f"{theirs or '(unknown)'}: install the same version on both"
+            )
 
     def _lease(
         self, ip: str, port: int, change: int, again: Callable[[ControllerError], bool]

@@ -10,7 +10,9 @@ import torch
 import torch.distributed as dist
 
 from support.torchruns import fresh_session
+from wiresum import p4
 from wiresum.common.errors import WiresumError
+from wiresum.common.version import package_version
 from wiresum.controller.errors import ControllerError
 from wiresum.host_agent.agent import Agent, JobGone
 from wiresum.host_agent.control import connect
@@ -150,3 +152,30 @@ def test_addresses() -> None:
     assert local_address_towards("127.0.0.5", 9) == "127.0.0.1"
     assert mac_of("127.0.0.1") == ""
     assert mac_of("192.0.2.77") == ""  # not ours
+
+
+@pytest.mark.parametrize(
+    ("place", "version", "said"),
+    [
+        ("wiresum.controller.client.package_version", "7.8.9", "rank 0 runs wiresum 7.8.9"),
+        ("wiresum.host_agent.joining.package_version", "7.8.9", "rank 0 runs wiresum 7.8.9"),
+        ("wiresum.host_agent.joining._program_version", "6.6", "built for switch program 6.6"),
+    ],
+)
+def test_a_wrong_version_is_refused_with_both_named(
+    session: Session,
+    join: Callable[..., Agent],
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    version: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(place, lambda *_: version)
+    with pytest.raises(WiresumError) as caught:
+        join()
+    line = str(caught.value)
+    ours = p4.program(session.job.lanes).version if "program" in said else package_version()
+    assert said in line
+    assert ours in line.replace(said, "")
+    assert "install the same version on both" in line
+    assert "\n" not in line

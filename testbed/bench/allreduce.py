@@ -11,9 +11,9 @@ from typing import Any
 
 from wiresum.testbed.bench import cpu, data, limits
 from wiresum.testbed.bench.cases import GLOO, TRAIN, Case, Options, Side
-from wiresum.testbed.bench.control import Control
+from wiresum.testbed.bench.control import Control, Place, plain
 from wiresum.testbed.bench.crew import Crew
-from wiresum.testbed.bench.links import Star
+from wiresum.testbed.bench.links import SWITCH, SWITCH_IP, Star
 from wiresum.testbed.bench.worker import LEAD_IN
 from wiresum.testbed.errors import RackError
 
@@ -61,10 +61,16 @@ class Bench:
             data.make(file, largest, SEED)
             self._star = star
             with (
-                Control(star, options.fields, options.lanes, options.slots) as self._control,
+                Control(
+                    star.record, Place(enter=star.enter(SWITCH)), options.lanes
+                ) as self._control,
                 Crew("wiresum", star, most, file, limit) as self._engines,
                 Crew(GLOO, star, most if options.tcp else 0, file, limit) as self._gloo,
             ):
+                self._jobs = {
+                    field: self._control.job(f"bench-{field}", options.slots, field)
+                    for field in options.fields
+                }
                 self._make_groups()
                 for number in range(options.repeat):
                     self._once(cases)
@@ -89,12 +95,19 @@ class Bench:
             if joined != (links, case.workers):
                 joined = (links, case.workers)
                 for field in self.options.fields:
-                    self._control.join(self._engines, case.workers, field)
+                    self._join(case.workers, field)
                     self._warm_up(case, field)
             for side in self.options.sides:
                 sample = self._sample(case, side)
                 kept["samples"].setdefault(side.key, []).append(sample)
                 self._say(f"{case}: {side}: {1e3 * sample['seconds']:.2f} ms")
+
+    def _join(self, workers: int, field: int) -> None:
+        """Give the first workers new engines on the job with this field."""
+        crew = self._engines
+        places = crew.all(workers, "bind", field=field, switch_ip=SWITCH_IP)
+        leases = self._control.join(self._jobs[field], places)
+        crew.each([{"do": "lease", "field": field, "lease": plain(lease)} for lease in leases])
 
     def _warm_up(self, case: Case, field: int) -> None:
         """Let an engine find its window; sums integers, so that F = 32 must be exact."""

@@ -1,5 +1,6 @@
 """The benchmarks' commands; the root command mounts them as ``wiresum bench …``."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -89,23 +90,31 @@ def switch(
     against: Annotated[
         str,
         typer.Option(
-            metavar="bmv2|soft",
-            help="The other switch; soft is a control, whose ratio must be near 1.",
+            metavar="auto|bmv2|soft|none",
+            help="The switch to compare with, on racks alike; auto: BMv2 where it can run; soft: a "
+            "control, whose ratio must be near 1.",
         ),
-    ] = "bmv2",
-    lanes: Annotated[int, typer.Option(help="Lanes of the switch program.")] = 64,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Workers on each rack.")] = 2,
+    ] = "auto",
+    lanes: Annotated[int, typer.Option(help="Lanes of the switch program.")] = 256,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Workers of the job.")] = 4,
     repeat: Annotated[int, typer.Option(min=1, help="Rounds; the switches take turns.")] = 5,
-    seconds: Annotated[
-        float, typer.Option(min=0.1, max=60, help="Of one round on one switch, about.")
-    ] = 2.0,
+    seconds: Annotated[float, typer.Option(min=0.1, max=60, help="Of one sample, about.")] = 1.0,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
     ] = None,
 ) -> None:
-    """Chunks per second of the embedded switch and of BMv2, on the same program and links."""
-    from wiresum.testbed.bench.switch import OTHERS, bench
+    """Chunks per second of the embedded switch: in memory, over sockets, and beside BMv2."""
+    from wiresum.p4 import program
+    from wiresum.testbed.bench.racks import OTHERS, why_not
+    from wiresum.testbed.bench.switch import bench
 
-    if against not in OTHERS:
-        raise RackUsageError(f"--against {against}: it must be bmv2 or soft")
-    bench(against, lanes, workers, repeat, seconds, json_file)
+    if against not in ("auto", "none", *OTHERS):
+        raise RackUsageError(f"--against {against}: it must be auto, bmv2, soft or none")
+    program(lanes)
+    other = None if against == "none" else against
+    if against == "auto":
+        reason = why_not("bmv2")
+        other = "bmv2" if reason is None else None
+        if reason is not None:
+            print(f"without BMv2: {reason}", file=sys.stderr)
+    bench(other, lanes, workers, repeat, seconds, json_file)

@@ -4,59 +4,65 @@ import os
 import secrets
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
+from wiresum.common.address import parse_endpoint
 from wiresum.controller.client import ControllerClient, add_switch_request
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent.launcher.session import Session
 from wiresum.p4.packet import UDP_PORT
 from wiresum.testbed.bench import cpu
-from wiresum.testbed.bench.crew import Crew
-from wiresum.testbed.bench.links import SWITCH, SWITCH_IP, Star
+from wiresum.testbed.bench.links import SWITCH, SWITCH_IP
 from wiresum.testbed.children import START_S, Child
 from wiresum.testbed.errors import RackError
+from wiresum.testbed.options import MAX_WORKERS
+from wiresum.testbed.state import Record
 
 JOIN_S = 60.0
 _PORT = 1
 _LOOK_S = 0.05
 
 
-class Control:
-    """A softswitch on the bridge's address, a controller that drives it, and a job for each field.
+@dataclass(frozen=True)
+class Place:
+    """Where a switch shall be: its data-plane address, its hosts, what enters its namespace.
 
-    The controller has no place in the workers' network: the benchmark joins for them, with the
-    addresses of their sockets. Use as a context manager.
+    A UDP port of 0 is any.
     """
 
-    def __init__(self, star: Star, fields: Sequence[int], lanes: int, slots: int) -> None:
-        self._star = star
+    ip: str = SWITCH_IP
+    udp_port: int = UDP_PORT
+    hosts: str = "10.0.0.0/24"
+    enter: tuple[str, ...] = ()
+
+
+class Control:
+    """A softswitch with one udp port, and a controller that drives it.
+
+    The controller has no place in the workers' network: the benchmark joins for them, with the
+    addresses of their sockets. Use as a context manager. Everything raises ``WiresumError``.
+    """
+
+    def __init__(self, record: Record, place: Place, lanes: int) -> None:
+        self._record = record
+        self._place = place
         self._lanes = lanes
         self._token = secrets.token_urlsafe(32)
+        self._attempts: Counter[str] = Counter()
         self._exits = ExitStack()
-        self._attempts = dict.fromkeys(fields, 0)
         try:
             self._switch = self._start_switch()
-            controller = self._start_controller()
+            self._controller = self._start_controller()
             self._client = self._exits.enter_context(
-                ControllerClient(controller, token=self._token)
+                ControllerClient(self._controller, token=self._token)
             )
             self._register()
-            self._sessions = {
-                field: self._exits.enter_context(
-                    Session(
-                        controller,
-                        field=field,
-                        name=f"bench-{field}",
-                        slots=slots,
-                        token=self._token,
-                    )
-                )
-                for field in fields
-            }
-            self._pool = self._exits.enter_context(ThreadPoolExecutor(star.workers))
+            self._pool = self._exits.enter_context(ThreadPoolExecutor(MAX_WORKERS))
         except BaseException:
             self.close()
             raise
@@ -74,22 +80,22 @@ class Control:
     def _start(
         self, what: str, name: str, command: list[str], env: Mapping[str, str] | None = None
     ) -> Child:
-        log = self._star.record.folder / f"{name}.log"
+        log = self._record.folder / f"{name}.log"
         child = Child(what, command, log, env=env, announces=True)
         self._exits.callback(child.end)
-        self._star.record.processes[name] = child.mark
-        self._star.record.save()
+        self._record.processes[name] = child.mark
+        self._record.save()
         return child
 
     def _start_switch(self) -> Child:
-        port = f"{_PORT}=udp:{SWITCH_IP}:{UDP_PORT}"
+        port = f"{_PORT}=udp:{self._place.ip}:{self._place.udp_port}"
         serve = ["--lanes", str(self._lanes), "--port", port, "--p4runtime", self._p4runtime]
         command = [sys.executable, "-m", "wiresum.softswitch", *serve, "--exit-with-parent"]
-        return self._start("the switch", SWITCH, [*self._star.enter(SWITCH), *command])
+        return self._start("the switch", SWITCH, [*self._place.enter, *command])
 
     @property
     def _p4runtime(self) -> str:
-        return f"unix:{self._star.record.folder / 'p4runtime'}"
+        return f"unix:{self._record.folder / 'p4runtime'}"
 
     def _start_controller(self) -> str:
         serve = ["controller", "serve", "--listen", "127.0.0.1:0", "--store", ":memory:"]
@@ -99,13 +105,14 @@ class Control:
         return str(self._start("the controller", "controller", command, env).ready()["address"])
 
     def _register(self) -> None:
-        self._switch.ready()
+        where = str(self._switch.ready()["ports"][str(_PORT)]).removeprefix("udp:")
+        self.address = parse_endpoint(where, what="the switch's port")
         request = add_switch_request(
             SWITCH,
             p4runtime=self._p4runtime,
-            ip=SWITCH_IP,
-            udp_port=UDP_PORT,
-            hosts=[("10.0.0.0/24", _PORT)],
+            ip=self.address.host,
+            udp_port=self.address.port,
+            hosts=[(self._place.hosts, _PORT)],
             lanes=self._lanes,
         )
         state = self._client.add_switch(request)
@@ -119,22 +126,24 @@ class Control:
             time.sleep(_LOOK_S)
             (state,) = self._client.list_switches()
 
-    def join(self, crew: Crew, workers: int, field: int) -> pb.Lease:
-        """Give the first workers of a crew an engine on the job with this field; rank 0's lease."""
-        self._attempts[field] += 1
-        session = self._sessions[field]
+    def job(self, name: str, slots: int, field: int) -> Session:
+        """A job that lives as long as this."""
+        session = Session(self._controller, field=field, name=name, slots=slots, token=self._token)
+        return self._exits.enter_context(session)
+
+    def join(self, session: Session, places: Sequence[Mapping[str, Any]]) -> list[pb.Lease]:
+        """Join ranks 0, 1, … to a new attempt of a job; a place is an ip, udp_port and mac."""
         session.check()
-        places = crew.all(workers, "bind", field=field, switch_ip=SWITCH_IP)
+        job, field = session.job, session.environment.field
+        self._attempts[job.id] += 1
 
         def join(rank: int) -> pb.Lease:
             return self._client.join_job(
-                session.job.id, session.job.token, rank=rank, workers=workers,
-                attempt=self._attempts[field], field=field, timeout_s=JOIN_S, **places[rank],
+                job.id, job.token, rank=rank, workers=len(places),
+                attempt=self._attempts[job.id], field=field, timeout_s=JOIN_S, **places[rank],
             )  # fmt: skip
 
-        leases = list(self._pool.map(join, range(workers)))
-        crew.each([{"do": "lease", "field": field, "lease": _plain(lease)} for lease in leases])
-        return leases[0]
+        return list(self._pool.map(join, range(len(places))))
 
     def cpu_s(self) -> float:
         """CPU seconds that the switch has used. Raises :class:`RackError` if it has ended."""
@@ -143,7 +152,7 @@ class Control:
         return cpu.of_process(self._switch.mark.pid)
 
 
-def _plain(lease: pb.Lease) -> dict[str, Any]:
+def plain(lease: pb.Lease) -> dict[str, Any]:
     """What the engine needs of a lease."""
     names = (
         "switch_ip", "switch_udp_port", "switch_name", "rank", "workers", "job", "epoch", "key",

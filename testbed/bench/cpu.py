@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -21,3 +22,8 @@ def of_machine() -> float:
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     user, nice, system, _idle, _wait, irq, softirq, *_ = map(int, fields)
     return (user + nice + system + irq + softirq) / _TICKS
+
+
+def of_this_thread() -> float:
+    """CPU seconds of the calling thread."""
+    return time.thread_time()

@@ -1,162 +1,120 @@
-"""``wiresum bench switch``: the embedded switch against BMv2, on the same program and links.
+"""``wiresum bench switch``: the embedded switch alone, and beside BMv2.
 
-Two racks stand side by side, alike but for the switch. Workers with the same engine reduce across
-one and the other in turn; a chunk counts when every worker has its sum, and every sum is checked.
-What the embedded switch reaches is a lower bound, since the workers share its cores.
+In memory, on one core; over sockets, beside a reflector; and, where BMv2 can run, on racks alike
+but for the switch (``racks.py``). A chunk here is one contribution of one worker, summed and
+answered.
 """
 
-import importlib.util
-import json
 import math
 import os
-import statistics
-import subprocess
-import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from wiresum.host_agent.launcher import process
-from wiresum.host_agent.launcher.session import Session
-from wiresum.testbed.errors import RackError
-from wiresum.testbed.interrupts import Interrupts
-from wiresum.testbed.namespaces import enter
-from wiresum.testbed.options import RackOptions
-from wiresum.testbed.rack import Rack
+from wiresum.common.version import package_version
+from wiresum.testbed.bench.measure import machine, write
+from wiresum.testbed.bench.memory import InMemory
+from wiresum.testbed.bench.results import Spread
+from wiresum.testbed.bench.sockets import OverSockets
 
-OTHERS = {"bmv2": "BMv2", "soft": "softswitch again"}
-FIRST_CHUNKS = 2_000  # of the all-reduce by which its size is found
-MOST_CHUNKS = 1_000_000
-LIMIT_S = 60.0
-SLOTS = 2048  # so that no switch waits for the window
+KIND = "switch"
+SLOTS = 512  # what a job gets by default
+LANE_BYTES = 4
+_FIRST_CHUNKS = 20_000
 
 
-@dataclass(frozen=True)
-class Rates:
-    """Chunks per second of one switch: each round's, and their size."""
+def measure_alone(
+    lanes: int, workers: int, repeat: int, seconds: float, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """The softswitch in memory and over sockets; chunks per second. Raises ``WiresumError``."""
+    memory = InMemory(lanes, workers, SLOTS)
+    passes = max(1, math.ceil(seconds / memory.seconds(1)))
+    in_memory: list[float] = []
+    over: dict[str, list[dict[str, float]]] = {"switch": [], "kernel": []}
+    with OverSockets(f"bench-{os.getpid()}", lanes, workers, SLOTS) as sockets:
+        sizes = {}
+        for target in over:
+            rate = sockets.sample(target, _FIRST_CHUNKS).rate
+            sizes[target] = max(_FIRST_CHUNKS, math.ceil(rate * seconds / workers))
+        for number in range(repeat):
+            in_memory.append(passes * memory.contributions / memory.seconds(passes))
+            for target, found in over.items():
+                found.append(sockets.sample(target, sizes[target]).plain())
+            say(f"round {number + 1} of {repeat}: alone")
+    return {"memory": in_memory, "sockets": over}
 
-    chunks: int
-    rounds: list[float]
 
-    @property
-    def median(self) -> float:
-        """The middle one."""
-        return statistics.median(self.rounds)
+def show(console: Console, alone: dict[str, Any], lanes: int, workers: int) -> None:
+    """Print what was measured of the switch alone."""
+    Console(width=max(console.width, 100)).print(table(alone, lanes, workers))
 
 
-class Measured:
-    """One rack and the job on it."""
+def table(alone: dict[str, Any], lanes: int, workers: int) -> Table:
+    """Chunks per second in memory and over sockets."""
+    made = Table(title=f"Chunks per second, {lanes} lanes, {workers} workers")
+    for heading in ("", "median", "lowest", "highest", "GB/s", "CPU µs each"):
+        made.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    over = alone["sockets"]
+    rows: list[tuple[str, list[float], str]] = [("in memory", alone["memory"], "")]
+    for label, target in (("over sockets", "switch"), ("the kernel alone", "kernel")):
+        used = Spread.of([each["cpu_target"] for each in over[target]]).median
+        rows.append((label, [each["rate"] for each in over[target]], f"{used:.2f}"))
+    for label, rates, used_us in rows:
+        spread = Spread.of(rates)
+        cells = [f"{value:,.0f}" for value in (spread.median, spread.low, spread.high)]
+        lanes_per_s = spread.median * lanes * LANE_BYTES / 1e9
+        made.add_row(label, *cells, f"{lanes_per_s:.2f}", used_us)
+    made.add_section()
+    share = kernel_share(alone)
+    shown = [f"{100 * value:.0f} %" for value in (share.median, share.low, share.high)]
+    made.add_row("switch / kernel alone", *shown)
+    return made
 
-    def __init__(self, rack: Rack, stack: ExitStack) -> None:
-        self.rack = rack
-        self.session = stack.enter_context(Session(rack.controller, name="bench", slots=SLOTS))
-        self._attempt = 0
 
-    def seconds(self, chunks: int) -> float:
-        """How long an all-reduce of ``chunks`` data chunks takes: the slowest worker's time."""
-        self._attempt += 1
-        workers = self.rack.options.workers
-        running = [
-            process.start(
-                [
-                    *enter(self.rack.record.nodes[worker].namespace),
-                    *[sys.executable, "-m", "wiresum.testbed.bench.reduce"],
-                    *["--rank", str(rank), "--workers", str(workers)],
-                    *["--count", str(chunks * self.rack.options.lanes)],
-                    *["--attempt", str(self._attempt), "--limit", str(LIMIT_S)],
-                ],
-                supervised=False,
-                env={**self.rack.variables(worker), **self.session.environment.variables()},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-            for rank, worker in enumerate(self.rack.workers)
-        ]
-        try:
-            said = [child.communicate(timeout=3 * LIMIT_S) for child in running]
-        except subprocess.TimeoutExpired:
-            raise RackError(
-                f"a worker of the benchmark has not ended in {3 * LIMIT_S:g} s"
-            ) from None
-        finally:
-            for child in running:
-                process.end(child)
-        for rank, (child, (_, errors)) in enumerate(zip(running, said, strict=True)):
-            if child.returncode != 0:
-                lines = errors.decode(errors="replace").strip().splitlines() or ["no reason given"]
-                raise RackError(f"worker {rank} of the benchmark: {lines[-1]}")
-        return max(float(json.loads(out)["seconds"]) for out, _ in said)
+def kernel_share(alone: dict[str, Any]) -> Spread:
+    """What the switch moves over sockets, as a share of what the kernel moves without it."""
+    over = alone["sockets"]
+    rounds = [
+        switch["rate"] / kernel["rate"]
+        for switch, kernel in zip(over["switch"], over["kernel"], strict=True)
+    ]
+    return Spread.of(rounds)
 
 
 def bench(
-    against: str, lanes: int, workers: int, repeat: int, seconds: float, json_file: Path | None
-) -> Mapping[str, Rates]:
-    """Measure, print the table, write the JSON; the rates by switch.
+    against: str | None,
+    lanes: int,
+    workers: int,
+    repeat: int,
+    seconds: float,
+    json_file: Path | None,
+) -> None:
+    """Measure, print the tables, write the JSON. ``against`` None: the switch alone.
 
-    Each of ``repeat`` rounds takes about ``seconds`` on each switch. Raises ``WiresumError``.
+    Each sample takes about ``seconds``. Raises ``WiresumError``.
     """
-    if importlib.util.find_spec("numpy") is None:
-        raise RackError("the benchmark checks its sums with numpy: pip install 'wiresum[torch]'")
+    from wiresum.testbed.bench import racks
+    from wiresum.testbed.interrupts import Interrupts
+
     console = Console()
-    switches = {"softswitch": "soft", OTHERS[against]: against}
-    with Interrupts(), ExitStack() as stack:
-        racks = {}
-        for number, (label, kind) in enumerate(switches.items()):
-            options = RackOptions(
-                switch=kind, workers=workers, lanes=lanes, name=f"bench{number}-{os.getpid()}"
-            ).check()
-            racks[label] = Measured(stack.enter_context(Rack(options)), stack)
-        sizes = {}
-        for label, rack in racks.items():
-            rate = FIRST_CHUNKS / rack.seconds(FIRST_CHUNKS)
-            sizes[label] = min(MOST_CHUNKS, max(FIRST_CHUNKS, math.ceil(rate * seconds)))
-        rounds: dict[str, list[float]] = {label: [] for label in switches}
-        for number in range(repeat):
-            for label, rack in racks.items():
-                rounds[label].append(sizes[label] / rack.seconds(sizes[label]))
-            console.print(f"round {number + 1} of {repeat}", style="dim")
-    rates = {label: Rates(sizes[label], rounds[label]) for label in switches}
-    console.print(_table(rates, lanes, workers))
-    if json_file is not None:
-        _write(json_file, rates, lanes, workers)
-    return rates
-
-
-def _ratios(rates: Mapping[str, Rates]) -> list[float]:
-    (_, first), (_, second) = rates.items()
-    return [a / b for a, b in zip(first.rounds, second.rounds, strict=True)]
-
-
-def _table(rates: Mapping[str, Rates], lanes: int, workers: int) -> Table:
-    ratios = _ratios(rates)
-    other = list(rates)[1]
-    table = Table(title=f"Chunks per second, {lanes} lanes, {workers} workers, same links")
-    for heading in ("switch", "chunks a round", "median", "lowest", "highest"):
-        table.add_column(heading, justify="left" if heading == "switch" else "right")
-    for label, rate in rates.items():
-        cells = (rate.median, min(rate.rounds), max(rate.rounds))
-        table.add_row(label, f"{rate.chunks:,}", *(f"{cell:,.0f}" for cell in cells))
-    table.add_section()
-    cells = (statistics.median(ratios), min(ratios), max(ratios))
-    table.add_row(f"ratio to {other}", "", *(f"{cell:,.1f} ×" for cell in cells))
-    return table
-
-
-def _write(path: Path, rates: Mapping[str, Rates], lanes: int, workers: int) -> None:
     content: dict[str, Any] = {
+        "kind": KIND,
+        "version": package_version(),
+        "machine": machine(),
         "lanes": lanes,
         "workers": workers,
-        "switches": {label: asdict(rate) for label, rate in rates.items()},
-        "ratios": _ratios(rates),
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n")
-    except OSError as error:
-        raise RackError(f"cannot write {path}: {error.strerror}") from None
+    with Interrupts():
+        alone = measure_alone(
+            lanes, workers, repeat, seconds, lambda line: console.print(line, style="dim")
+        )
+        show(console, alone, lanes, workers)
+        content["alone"] = alone
+        if against is not None:
+            rates = racks.bench(against, lanes, workers, repeat, seconds, console)
+            content["racks"] = racks.plain(rates)
+    if json_file is not None:
+        write(json_file, content)

@@ -9,12 +9,18 @@ import pytest
 def test_the_switch_against_another(cli, name, kind, tmp_path):
     file = tmp_path / "bench.json"
     done = cli.run(
-        "bench", "switch", "--against", kind, "--repeat", "2", "--seconds", "0.1",
+        "bench", "switch", "--against", kind, "--lanes", "64", "--workers", "2", "--repeat", "2",
+        "--seconds", "0.1",
         "--json", str(file),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    said = json.loads(file.read_text())
-    first, second = (said["switches"][label] for label in said["switches"])
+    content = json.loads(file.read_text())
+    alone = content["alone"]
+    assert all(rate > 0 for rate in alone["memory"])
+    assert all(each["rate"] > 0 for each in alone["sockets"]["switch"])
+    assert len(alone["sockets"]["kernel"]) == 2
+    said = content["racks"]
+    first, second = said["switches"].values()
     for measured in (first, second):
         assert measured["chunks"] >= 2000
         assert all(rate > 0 for rate in measured["rounds"])

@@ -36,7 +36,7 @@ class CongestionWindow {
  private:
   static constexpr std::uint32_t kInitial = 32;
   static constexpr std::uint32_t kLeast = 16;
-  static constexpr std::uint32_t kComfortable = 128;
+  static constexpr std::uint32_t kComfortable = 256;
   static constexpr double kTolerated = 0.1;
   static constexpr double kDeepest = 0.5;
   static constexpr Nanoseconds kNever = INT64_MAX / 4;

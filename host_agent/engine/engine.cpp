@@ -77,11 +77,9 @@ StreamConfig stream_config(const Lease& lease, const EngineOptions& options, boo
           .poll_max = nanoseconds(options.poll_max_s)};
 }
 
-// Room for what the data window holds, and for exponents that run ahead of it.
+// Room for what blocks_ahead() ever allows.
 std::size_t ring_capacity(std::size_t window, std::size_t elements_per_chunk, std::size_t lanes) {
-  constexpr std::size_t kAhead = 16384;  // blocks: 16 MiB of float32
-  const std::size_t in_window = window * (elements_per_chunk / kBlock + 1);
-  return std::bit_ceil(std::max(kAhead, in_window + 4 * lanes));
+  return std::bit_ceil(kWindowsAhead * window * (elements_per_chunk / kBlock + 1) + 2 * lanes);
 }
 
 sockaddr_in switch_address(const Lease& lease) {

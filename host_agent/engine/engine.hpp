@@ -23,6 +23,9 @@
 
 namespace wiresum {
 
+// Exponents go ahead of the data by so many data windows, the one in flight among them.
+inline constexpr std::size_t kWindowsAhead = 3;
+
 // What the controller leased to this worker.
 struct Lease {
   std::string switch_ip;
@@ -88,6 +91,7 @@ class Engine {
   bool receive(Nanoseconds now);
   void handle_datagram(const std::uint8_t* data, std::size_t bytes, Nanoseconds now);
   bool pump(Nanoseconds now);
+  std::uint64_t blocks_ahead() const;
   bool open_exponents();
   bool open_data();
   void agree(const Chunk& chunk);

@@ -94,6 +94,16 @@ bool Engine::pump(Nanoseconds now) {
   return busy || opened > 0;
 }
 
+// How many blocks may be anywhere between their exponent and their sum: those of the data window
+// and twice as many, so that the data never wait for the exponents' round trip, and a chunk of
+// exponents to fill. Not more: blocks that were looked at long ago have left the cache when they
+// are quantized, and at the start of a tensor all ranks would look at blocks instead of sending the
+// first ones.
+std::uint64_t Engine::blocks_ahead() const {
+  const std::uint64_t in_window = data_.congestion_window() * (elements_per_chunk_ / kBlock + 1);
+  return std::min<std::uint64_t>(kWindowsAhead * in_window + 2 * lease_.lanes, ring_.capacity());
+}
+
 bool Engine::open_exponents() {
   while (exponent_cursor_ < active_.size() &&
          active_[exponent_cursor_]->exponents_opened == active_[exponent_cursor_]->blocks) {
@@ -104,7 +114,7 @@ bool Engine::open_exponents() {
   const std::uint64_t first = collective.exponents_opened;
   const auto blocks =
       static_cast<std::uint32_t>(std::min<std::uint64_t>(lease_.lanes, collective.blocks - first));
-  if (ring_.size() + blocks_in_agreement_ + blocks > ring_.capacity()) return false;
+  if (ring_.size() + blocks_in_agreement_ + blocks > blocks_ahead()) return false;
 
   const Chunk& chunk =
       exponents_.open({&collective, first, blocks}, collective.exponent_fingerprint);

@@ -11,7 +11,7 @@ from wiresum.controller.model import Job, JobState, Switch
 from wiresum.p4 import packet
 
 MEMBERSHIP = "membership"
-TABLES = ("addresses", "own_source", MEMBERSHIP, "hosts", "l2", "deliver")
+TABLES = ("addresses", "own_source", MEMBERSHIP, "hosts", "routes", "l2", "deliver")
 """The tables that the controller owns: what it did not ask for is removed from them."""
 
 Fields = tuple[tuple[str, int], ...]
@@ -70,7 +70,7 @@ def desired(switch: Switch, jobs: Iterable[Job]) -> Tables:
         entries[Key("own_source", fields(ip=ip))] = Action("spoofed_source", ())
         for host in switch.hosts:
             if host.network.prefixlen == 32:
-                entries.update([_behind(host.network.network_address, host.port)])
+                entries.update(_place(host.network.network_address, host.port))
     groups = {packet.FLOOD_GROUP: frozenset(Replica(port, 0) for port in switch.ports)}
     for job in jobs:
         if job.state is JobState.READY:
@@ -79,12 +79,14 @@ def desired(switch: Switch, jobs: Iterable[Job]) -> Tables:
     return Tables(entries, groups)
 
 
-def _behind(ip: IPv4Address, port: int) -> tuple[Key, Action]:
-    """The one port that frames of this address may come from.
+def _place(ip: IPv4Address, port: int) -> Iterable[tuple[Key, Action]]:
+    """The one port that frames of this address come from, and go to.
 
-    The port is the operator's word (``--host``), never the worker's.
+    The port is the operator's word (``--host``). Nothing is forwarded by what a worker says of
+    itself: with a MAC address that is not its own it could have another host's frames.
     """
-    return Key("hosts", fields(ip=int(ip))), Action("behind", fields(port=port))
+    yield Key("hosts", fields(ip=int(ip))), Action("behind", fields(port=port))
+    yield Key("routes", fields(ip=int(ip))), Action("to_port", fields(port=port))
 
 
 def _group(job: Job) -> frozenset[Replica]:
@@ -127,6 +129,4 @@ def _entries(switch: Switch, job: Job) -> Iterable[tuple[Key, Action]]:
             ),
         )
         if not switch.shared_address:
-            yield _behind(member.ip, member.port)
-        if member.mac != switch.mac:
-            yield Key("l2", fields(mac=member.mac)), Action("to_port", fields(port=member.port))
+            yield from _place(member.ip, member.port)

@@ -1,4 +1,4 @@
-// Ordinary frames: to the port of a known station, else to all other ports. What
+// Ordinary frames: to the port of a known address, else to all other ports. What
 // could make a host take somebody else for the switch, or for another host, goes
 // nowhere: the hosts' own stacks believe any source address and any ARP.
 #ifndef WIRESUM_FORWARD
@@ -12,6 +12,7 @@ control Forward(
     inout metadata_t meta,
     inout standard_metadata_t standard_metadata,
     in ip_t sender,
+    in ip_t asked,
     inout bit<32> drop_reason,
     inout bool dropped)
 {
@@ -44,6 +45,16 @@ control Forward(
         standard_metadata.egress_spec = port;
     }
 
+    // Where a host's address is. What comes before l2 can be known for certain:
+    // an address is where the operator says, a MAC where somebody says that it is.
+    @name(".routes")
+    table routes {
+        key = { asked: exact @name("ip"); }
+        actions = { to_port; @defaultonly NoAction; }
+        const default_action = NoAction();
+        size = 16384;
+    }
+
     @name(".flood")
     action flood() {
         standard_metadata.mcast_grp = FLOOD_GROUP;
@@ -66,11 +77,17 @@ control Forward(
         } else if ((hdr.ethernet.dst & LINK_LOCAL_MASK) == LINK_LOCAL_MACS) {
             refuse(DropReason.LINK_LOCAL);
         } else {
+            bool routed = false;
             if (hdr.arp.isValid() || hdr.ipv4.isValid()) {
                 hosts.apply();
+                if (!dropped && (hdr.ethernet.dst & GROUP_BIT) == 0) {
+                    routed = routes.apply().hit;
+                }
             }
             if (!dropped) {
-                l2.apply();
+                if (!routed) {
+                    l2.apply();
+                }
                 if (!meta.flooded
                         && standard_metadata.egress_spec == standard_metadata.ingress_port) {
                     refuse(DropReason.SAME_PORT);

@@ -12,6 +12,8 @@ const bit<16> ETHERTYPE_IPV4 = 0x0800;
 const bit<16> ETHERTYPE_ARP = 0x0806;
 const bit<16> ETHERTYPE_VLAN = 0x8100;
 const bit<16> ETHERTYPE_PROVIDER_VLAN = 0x88A8;
+// Set in the MAC addresses of groups, broadcast among them.
+const mac_t GROUP_BIT = 0x010000000000;
 // 01-80-C2-00-00-00 to -0F: spanning tree, PAUSE, LACP, LLDP.
 const mac_t LINK_LOCAL_MACS = 0x0180C2000000;
 const mac_t LINK_LOCAL_MASK = 0xFFFFFFFFFFF0;

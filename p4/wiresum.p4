@@ -92,7 +92,7 @@ control SwitchIngress(
                     refuse(DropReason.FORGED_REPLY);
                 } else if (!meta.local) {
                     forward.apply(
-                        hdr, meta, standard_metadata, sender, drop_reason, dropped);
+                        hdr, meta, standard_metadata, sender, asked, drop_reason, dropped);
                 } else if (hdr.wiresum.isValid()) {
                     aggregate.apply(hdr, meta, standard_metadata, drop_reason, dropped);
                 } else if (hdr.arp.isValid() && hdr.arp.oper == ARP_REQUEST) {

@@ -302,7 +302,7 @@ class _Traffic:
         mac = {"mac": station(draw.randrange(6)).mac}
         ip = {"ip": station(draw.randrange(6)).ip}
         writes: list[Write]
-        what = draw.randrange(10)
+        what = draw.randrange(11)
         if what == 0:  # a restart: all ranks move to the next epoch
             writes = [Delete("membership", lease.key_of(r)) for r in range(len(lease.workers))]
             lease.epoch = self.next_epoch
@@ -327,8 +327,10 @@ class _Traffic:
         elif what == 8:  # a host has moved, or was not known
             where = {"port": draw.choice(PORTS)}
             writes = [Modify("hosts", ip, "behind", where), Insert("hosts", ip, "behind", where)]
+        elif what == 9:
+            writes = [Modify("routes", ip, "to_port", {"port": draw.choice([*PORTS, 8, 510])})]
         else:
-            writes = [Delete("hosts", ip)]
+            writes = [Delete("hosts", ip), Delete("routes", ip)]
         self.steps.append(Writes(tuple(writes)))
 
     def read_out(self) -> None:
@@ -347,6 +349,8 @@ class _Traffic:
             where = {"port": station(number).port}
             start.append(Insert("l2", {"mac": station(number).mac}, "to_port", where))
             start.append(Insert("hosts", {"ip": station(number).ip}, "behind", where))
+            if draw.random() < 0.5:  # else what l2 says counts
+                start.append(Insert("routes", {"ip": station(number).ip}, "to_port", where))
         self.steps.append(Writes(tuple(start)))
         for _ in range(draw.randint(4, 16)):
             lease = draw.choice(self.leases)

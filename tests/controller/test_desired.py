@@ -59,6 +59,7 @@ def test_an_idle_switch_has_its_address_and_floods() -> None:
         Key("addresses", fields(ip=ip)): Action("switch_address", fields(mac=SWITCH.mac)),
         Key("own_source", fields(ip=ip)): Action("spoofed_source", ()),
         Key("hosts", fields(ip=int(IPv4Address("10.0.2.7")))): Action("behind", fields(port=5)),
+        Key("routes", fields(ip=int(IPv4Address("10.0.2.7")))): Action("to_port", fields(port=5)),
     }
     assert tables.groups == {1: frozenset({Replica(3, 0), Replica(4, 0), Replica(5, 0)})}
 
@@ -70,10 +71,11 @@ def test_a_ready_job_has_entries_for_each_worker() -> None:
     for key in tables.entries:
         counts[key.table] = counts.get(key.table, 0) + 1
     assert counts == {
-        "addresses": 1, "own_source": 1, "hosts": 3, "l2": 2, "deliver": 2, MEMBERSHIP: 2,
+        "addresses": 1, "own_source": 1, "hosts": 3, "routes": 3, "deliver": 2, MEMBERSHIP: 2,
     }  # fmt: skip
     worker = Key("hosts", fields(ip=int(job().members[1].ip)))
     assert tables.entries[worker] == Action("behind", fields(port=4))
+    assert tables.entries[Key("routes", worker.match)] == Action("to_port", fields(port=4))
     member = next(
         action
         for key, action in tables.entries.items()
@@ -125,7 +127,7 @@ def test_the_tables_are_those_of_the_program() -> None:
 
 KEYS = st.builds(
     lambda table, value: Key(table, fields(x=value)),
-    st.sampled_from([MEMBERSHIP, "l2", "deliver"]),
+    st.sampled_from([MEMBERSHIP, "hosts", "deliver"]),
     st.integers(0, 5),
 )
 ACTIONS = st.builds(lambda value: Action("do", fields(y=value)), st.integers(0, 2))

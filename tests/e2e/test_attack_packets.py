@@ -17,7 +17,7 @@ from support import bmv2
 from support.forger import Forger, Scene
 from support.frames import SWITCH_IP, SWITCH_MAC, Host, host
 from support.soft import Soft
-from support.targets import Lease, Target, install_hosts, install_switch
+from support.targets import Lease, Target, install_hosts, install_switch, remove_hosts
 from support.victim import Victim, harm
 from wiresum import p4
 from wiresum.p4 import packet
@@ -136,8 +136,7 @@ def attack(switch: Target) -> Iterator[Callable[..., Attack]]:
         each.scene.victim.withdraw(switch)
         if each.scene.own is not None:
             each.scene.own.withdraw(switch)
-    for place in WORKERS:
-        switch.remove("hosts", {"ip": int.from_bytes(place.ip)})
+    remove_hosts(switch, WORKERS)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -60,7 +60,7 @@ class Server:
 
 def left_on(switch: Client) -> list[str]:
     """Entries and groups that a job has put there."""
-    ours = {"membership", "deliver", "l2", "hosts"}
+    ours = {"membership", "deliver", "l2", "hosts", "routes"}
     found = [p4r.Entity(multicast_group_entry=one) for one in groups_of(switch)]
     config = switch.get_config()
     names = {table.preamble.id: table.preamble.name for table in config.p4info.tables}

@@ -100,6 +100,15 @@ def install_switch(switch: Target, ports: list[int]) -> None:
 
 
 def install_hosts(switch: Target, hosts: Iterable[Host]) -> None:
-    """Program the port that each of these hosts' addresses may come from."""
+    """Program the port that each of these hosts' addresses come from and go to."""
     for place in hosts:
-        switch.insert("hosts", {"ip": int.from_bytes(place.ip)}, "behind", {"port": place.port})
+        match = {"ip": int.from_bytes(place.ip)}
+        switch.insert("hosts", match, "behind", {"port": place.port})
+        switch.insert("routes", match, "to_port", {"port": place.port})
+
+
+def remove_hosts(switch: Target, hosts: Iterable[Host]) -> None:
+    """Take back what :func:`install_hosts` programmed."""
+    for place in hosts:
+        for table in ("hosts", "routes"):
+            switch.remove(table, {"ip": int.from_bytes(place.ip)})

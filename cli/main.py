@@ -102,6 +102,7 @@ def build() -> typer.Typer:
     measure.command("allreduce")(bench.allreduce)
     measure.command("flood")(attack.flood)
     measure.command("switch")(bench.switch)
+    measure.command("engine")(bench.engine)
     app.add_typer(measure, name="bench")
     return app
 

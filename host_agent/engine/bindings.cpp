@@ -9,6 +9,7 @@
 #include <mutex>
 #include <set>
 
+#include "bench.hpp"
 #include "codec.hpp"
 #include "engine.hpp"
 #include "wire.hpp"
@@ -268,6 +269,22 @@ NB_MODULE(_engine, m) {
   m.def("encode", &encode, "data"_a, "dtype"_a, "codes"_a, "workers"_a, "field"_a);
   m.def("decode", &decode, "lanes"_a, "data"_a, "dtype"_a, "codes"_a, "workers"_a, "field"_a,
         "average"_a = false);
+  m.def(
+      "time_codec",
+      [](const std::string& dtype, int field, std::uint64_t workers, std::size_t elements,
+         std::size_t rounds) {
+        const Codec codec = codec_of(workers, field);
+        const Dtype parsed = dtype_of(dtype);
+        Timings timings;
+        {
+          const nb::gil_scoped_release release;
+          timings = time_codec(parsed, codec.field(), workers, elements, rounds);
+        }
+        nb::dict result;
+        for (const auto& [name, seconds] : timings) result[name.c_str()] = nb::cast(seconds);
+        return result;
+      },
+      "dtype"_a, "field"_a, "workers"_a, "elements"_a, "rounds"_a);
   m.def("isa", [] { return kernels().name; });
   m.def(
       "set_isa",

@@ -118,3 +118,29 @@ def switch(
         if reason is not None:
             print(f"without BMv2: {reason}", file=sys.stderr)
     bench(other, lanes, workers, repeat, seconds, json_file)
+
+
+def engine(
+    field: Annotated[
+        str, typer.Option(metavar="32|16|8,…", help="Bits of a quantized element.")
+    ] = "32,16,8",
+    isa: Annotated[
+        str,
+        typer.Option(metavar="NAME,…", help="Instruction sets; all that the machine has.  [all]"),
+    ] = "",
+    workers: Annotated[int, typer.Option(min=1, help="Of the job: they share a field.")] = 4,
+    size: Annotated[str, typer.Option(help="Bytes of the tensor.")] = "25MiB",
+    repeat: Annotated[int, typer.Option(min=1, help="Rounds; codec and memcpy take turns.")] = 15,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
+    ] = None,
+) -> None:
+    """Speed of the codec on one core, beside memcpy of the same bytes."""
+    from wiresum.testbed.bench import cases
+    from wiresum.testbed.bench.engine import bench
+
+    sizes = cases.parse_sizes(size)
+    if len(sizes) != 1:
+        raise RackUsageError(f"--size {size!r}: one size")
+    isas = [name.strip() for name in isa.split(",")] if isa else []
+    bench(cases.parse_fields(field), isas, workers, sizes[0], repeat, json_file)

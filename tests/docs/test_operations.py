@@ -1,0 +1,169 @@
+"""The operations guide says all there is to say, and nothing that is not so."""
+
+import re
+
+import error_lines
+import operations
+import pytest
+
+from wiresum.common.metrics import MetricsServer
+from wiresum.controller.metrics import METRICS as CONTROLLER
+from wiresum.host_agent.metrics import METRICS as AGENT
+from wiresum.p4 import packet
+from wiresum.softswitch.metrics import METRICS as SWITCH
+
+PARTS = (CONTROLLER, SWITCH, AGENT)
+
+
+@pytest.fixture(scope="module")
+def code() -> error_lines.Code:
+    return error_lines.read()
+
+
+@pytest.fixture(scope="module")
+def lines(code: error_lines.Code) -> list[error_lines.Line]:
+    found = [line for line in error_lines.lines(code) if not line.opaque]
+    return [*found, *error_lines.engine_lines()]
+
+
+# ---- metrics
+
+
+def test_every_metric_is_explained_and_every_explanation_has_its_metric() -> None:
+    explained = {row.name: row.labels for row in operations.metrics()}
+    exposed = {metric.name: metric.labels for part in PARTS for metric in part.metrics}
+    assert len(explained) == len(operations.metrics()), "one explanation for each"
+    ours = {name: labels for name, labels in explained.items() if name.startswith("wiresum_")}
+    assert exposed.keys() - ours.keys() == set(), "not explained"
+    assert ours.keys() - exposed.keys() == set(), "not exposed"
+    assert ours == exposed, "the labels, in their order"
+
+
+def test_the_facts_about_processes_are_those_that_an_endpoint_exposes() -> None:
+    import urllib.request
+
+    explained = {row.name for row in operations.metrics() if row.name.startswith("process_")}
+    with (
+        MetricsServer("127.0.0.1:0", CONTROLLER, lambda scrape: None) as server,
+        urllib.request.urlopen(f"http://{server.address}/metrics", timeout=10) as answer,
+    ):
+        names = set(re.findall(r"^# TYPE (\S+) ", answer.read().decode(), re.M))
+    assert explained == {name for name in names if name.startswith("process_")}
+
+
+def test_the_names_of_counters_end_as_prometheus_wants_it() -> None:
+    for part in PARTS:
+        for metric in part.metrics:
+            assert metric.counts == metric.name.endswith("_total"), metric.name
+            assert re.fullmatch(r"[a-z][a-z0-9_]*", metric.name)
+            for wrong in ("_ms", "_us", "_kb", "_mb", "_bits", "_s_total"):
+                assert not metric.name.endswith(wrong), metric.name
+
+
+def test_every_reason_to_drop_is_explained() -> None:
+    text = operations.FILE.read_text()
+    table = text.partition("### What drops mean")[2].partition("###")[0]
+    named = set(re.findall(r"^\| ([^|]*) \|", table, re.M))
+    reasons = {name for cell in named for name in re.findall(r"`(\w+)`", cell)}
+    assert reasons == {reason.name.lower() for reason in packet.DropReason}
+
+
+# ---- the runbook
+
+
+def test_every_error_line_has_an_entry(lines: list[error_lines.Line]) -> None:
+    patterns = operations.runbook()
+    missing = [
+        f"{line.where}: {line.template}"
+        for line in lines
+        if not any(operations.covers(pattern, line.template) for pattern in patterns)
+    ]
+    assert not missing, "write what they mean in docs/operations.md:\n" + "\n".join(missing)
+
+
+def test_every_entry_has_an_error_line(lines: list[error_lines.Line]) -> None:
+    dead = [
+        pattern
+        for pattern in operations.runbook()
+        if not any(operations.covers(pattern, line.template) for line in lines)
+    ]
+    assert not dead, "no code says this (any more):\n" + "\n".join(dead)
+
+
+def test_entries_say_something_of_their_own_and_what_to_do() -> None:
+    patterns = operations.runbook()
+    assert len(set(patterns)) == len(patterns), "twice"
+    for pattern in patterns:
+        assert re.search(r"[A-Za-z]{3,}", pattern) or pattern == OPTION, pattern
+    for pattern, cure in operations.cures().items():
+        assert cure, f"{pattern}: and what shall one do?"
+
+
+def test_lines_without_words_of_their_own_are_known(code: error_lines.Code) -> None:
+    """Whoever raises an error whose line comes from elsewhere says here where that is."""
+    found = {f"{line.path}:{line.function}" for line in error_lines.lines(code) if line.opaque}
+    assert found - OPAQUE == set(), "is that line in the runbook? see error_lines.SOURCES"
+    assert OPAQUE - found == set(), "no longer so"
+
+
+@pytest.mark.parametrize(
+    ("line", "whose"),
+    [
+        ("controller 127.0.0.1:1 cannot be reached (connection refused): is `wiresum controller "
+         "serve` running there?", "controller/"),
+        ("rank 1 runs wiresum 9.9.9, the controller 0.1.0: install the same version on both",
+         "controller/"),
+        ("command 'x' not found", "host_agent/"),
+        ("job j is gone: there is no job", "host_agent/"),
+        ("cannot open port 1 (udp:1.2.3.4:5): the address is in use", "softswitch/"),
+    ],
+)  # fmt: skip
+def test_the_lines_are_found_where_they_are(
+    lines: list[error_lines.Line], line: str, whose: str
+) -> None:
+    """The collector sees raises, helpers, variables and lines that are passed on."""
+    assert any(
+        operations.covers(each.template, line) for each in lines if each.path.startswith(whose)
+    )
+
+
+OPTION = "--… …: …"
+"""A value that an option does not take, and why: there are many, and they explain themselves."""
+
+OPAQUE = {
+    "controller/admission.py:refusal",  # _full's
+    "controller/apart.py:apart",  # `lost` and `late` of its callers
+    "controller/calls.py:or_status",  # a ControllerError
+    "controller/checks.py:invalid",  # its callers'
+    "controller/connection.py:_explain",  # the controller's own line, or _unreachable's
+    "controller/loop.py:run",  # explain's
+    "host_agent/agent.py:_change",  # over's
+    "host_agent/agent.py:check",  # what _lost was told
+    "host_agent/change.py:_agree",  # a ControllerError
+    "host_agent/change.py:_drain",  # an EngineError
+    "host_agent/change.py:_join",  # a WiresumError
+    "host_agent/control.py:_run",  # over's, _failed's, _heard's
+    "host_agent/control.py:create_job",  # a ControllerError
+    "host_agent/joining.py:_read",  # rank 0's NoRoom
+    "host_agent/launcher/embedded.py:_ready_line",  # obituary's
+    "host_agent/launcher/embedded.py:check",  # obituary's
+    "host_agent/launcher/session.py:check",  # what Heartbeats tells
+    "softswitch/control.py:_translated",  # a SwitchError
+    "softswitch/ports.py:__init__",  # _why's
+    "softswitch/ports.py:_udp_address",  # an AddressError
+    "softswitch/serve.py:serve",  # the program's name and a P4RuntimeError
+    "testbed/attack/bench.py:hear",  # a part's own line
+    "testbed/attack/bench.py:tell",  # a part's own line
+    "testbed/bench/allreduce.py:_check",  # what the check of sums says
+    "testbed/bench/control.py:cpu_s",  # obituary's
+    "testbed/bench/crew.py:answer",  # obituary's
+    "testbed/bench/crew.py:cpu_s",  # obituary's
+    "testbed/bench/crew.py:tell",  # obituary's
+    "testbed/children.py:ready",  # obituary's
+    "testbed/children.py:serves",  # obituary's
+    "testbed/conformance/bmv2.py:_gone",  # BMv2's last words
+    "testbed/find_mininet.py:bring_mininet",  # why_not's
+    "testbed/namespaces.py:run",  # the command and its own words
+    "testbed/rack.py:check",  # obituary's
+    "testbed/switches.py:switch_class",  # missing's
+}

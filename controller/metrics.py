@@ -128,16 +128,16 @@ _EVENT_LOOP_S = 5.0  # beyond the switches' own limit, before a scrape gives up
 
 
 @dataclass
-class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class Requests(grpc.aio.ServerInterceptor):
     """Counts calls by method and status."""
 
     ended: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     async def intercept_service(
         self,
-        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]]",
+        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]]",
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> "_Handler":
+    ) -> "_Handler | None":
         """Wrap the handler of one call."""
         handler = await continuation(handler_call_details)
         if handler is None or handler.unary_unary is None:

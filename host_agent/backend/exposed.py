@@ -8,6 +8,7 @@ not seen.
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -86,6 +87,5 @@ def _waited() -> float:
     return getattr(_here, "waited", 0.0)
 
 
-def _queue_callback(callback: object) -> None:
-    engine = torch.autograd.Variable._execution_engine
-    engine.queue_callback(callback)  # type: ignore[attr-defined]
+def _queue_callback(callback: Callable[[], None]) -> None:
+    torch.autograd.Variable._execution_engine.queue_callback(callback)

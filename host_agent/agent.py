@@ -39,7 +39,6 @@ class Agent:
         self._gone: str | None = None
         self._lock = threading.Lock()
         self._closed = False
-        self._announced = lease.change
         self._changing: threading.Thread | None = None
         self._asked = lease
         membership.report = lambda: progress(worker.rank, self.engine.stats())
@@ -126,7 +125,6 @@ class Agent:
         return self._membership.heartbeat(wait_s, epoch=epoch, change=change)
 
     def _heard(self, answer: pb.HeartbeatResponse) -> str | None:
-        self._announced = answer.change
         lease = self._asked
         if self._is_changing() or self._lease is not lease:
             return None  # what it says of the epoch is about another lease than ours
@@ -146,26 +144,24 @@ class Agent:
         return self._changing is not None and self._changing.is_alive()
 
     def _lost(self, why: str) -> None:
-        self._gone = why
+        with self._lock:
+            if self._gone is not None:
+                return
+            self._gone = why
         log.warning("wiresum: %s", why)
         self.engine.close()  # what is in flight ends now, and with this reason
 
     # -- changes of the lease -----------------------------------------------------------------
 
     def _change(self, number: int) -> None:
-        before = self._lease
-        patience = min(before.expiry_s, self._worker.collective_s / 2)
-        change = Change(
-            self.engine,
-            self,
-            number,
-            patience_s=patience,
-            stopped=lambda: self._closed or self._gone is not None,
-        )
+        before, limit = self._lease, self._worker.collective_s
+        change = Change(self.engine, self, number, limit_s=limit, stopped=self._has_ended)
         try:
             changed = change.run()
         except WiresumError as error:
-            self._lost(f"change {number} of the lease has failed: {error}")
+            if not self._has_ended():
+                self._lost(self._why_over() or f"change {number} of the lease has failed: {error}")
+            self._heartbeats.stop()
             return
         if changed and self._worker.rank == 0:
             log.info(
@@ -176,9 +172,18 @@ class Agent:
                 self._lease.epoch,
             )
 
-    def declare(self, change: int, started: int, limit_s: float) -> int | None:
+    def _why_over(self) -> str | None:
+        try:
+            return over(self._membership.heartbeat(), self._membership.plan.job)
+        except ControllerError:
+            return None
+
+    def _has_ended(self) -> bool:
+        return self._closed or self._gone is not None
+
+    def declare(self, change: int, started: int) -> int | None:
         """See :class:`~wiresum.host_agent.change.Control`."""
-        return self._membership.declare(self._lease, change, started, limit_s)
+        return self._membership.declare(self._lease, change, started)
 
     def join_again(
         self, change: int, done: int, again: Callable[[ControllerError], bool]
@@ -186,14 +191,3 @@ class Agent:
         """See :class:`~wiresum.host_agent.change.Control`."""
         self._lease, engine = self._membership.join(change, done, again)
         return engine
-
-    def moved(self) -> bool:
-        """See :class:`~wiresum.host_agent.change.Control`."""
-        answer = self._membership.heartbeat()
-        return over(answer, self._membership.plan.job) is None and (
-            answer.epoch != self._lease.epoch
-        )
-
-    def wanted(self, change: int) -> bool:
-        """See :class:`~wiresum.host_agent.change.Control`."""
-        return self._announced == change

@@ -207,7 +207,8 @@ class Membership:
             except ControllerError as error:
                 if not again(error):
                     raise
-                left = max(round(self._deadline - time.monotonic(), 1), _SHORTEST_JOIN_S)
+                if not change:
+                    left = max(round(self._deadline - time.monotonic(), 1), _SHORTEST_JOIN_S)
 
     def _planned_anew(self, why: ControllerError) -> bool:
         """Wait for another plan of rank 0; False if there is none in time.
@@ -245,7 +246,7 @@ class Membership:
             report=self.report() if self.report is not None else None,
         )
 
-    def declare(self, lease: pb.Lease, change: int, started: int, limit_s: float) -> int | None:
+    def declare(self, lease: pb.Lease, change: int, started: int) -> int | None:
         """Say how many collectives this rank has started under ``lease``; waits for the others.
 
         The boundary of the change; None if it is cancelled.
@@ -257,7 +258,7 @@ class Membership:
             epoch=lease.epoch,
             change=change,
             started=started,
-            timeout_s=limit_s,
+            unreachable_s=0.0,  # who calls asks again, and knows when that is of no use
         )
         return None if answer.cancelled else answer.boundary
 

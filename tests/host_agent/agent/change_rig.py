@@ -41,11 +41,15 @@ def no_fault(_rank: int, _step: str, _when: str) -> None:
 
 @dataclass
 class ModelController:
-    """One job's leases. Decides a boundary once all ranks have declared, a move once all joined."""
+    """One job's leases: a boundary once all ranks have declared, a move once all have joined.
+
+    Cancels a change that not all ranks have declared in ``vote_s``, and none that has a boundary.
+    """
 
     workers: int
     rules: ReferenceSwitch
     fault: Fault = no_fault
+    vote_s: float = 2.0
     slots: int = 64
     epoch: int = 100
     change: int = 0
@@ -66,17 +70,16 @@ class ModelController:
             self._boundary, self.cancelled = None, False
             return self.announced
 
-    def declare(self, rank: int, change: int, started: int, limit_s: float) -> int | None:
+    def declare(self, rank: int, change: int, started: int) -> int | None:
         self.fault(rank, "declare", "before")
-        deadline = time.monotonic() + limit_s
+        deadline = time.monotonic() + self.vote_s
         with self._news:
             if change != self.announced or self.cancelled:
                 return None
-            self.declared.setdefault(rank, started)
-            if started > self.declared[rank]:
-                self.cancel()  # it has gone on: no boundary holds any more
+            self.declared[rank] = started
             if len(self.declared) == self.workers and self._boundary is None:
                 self._boundary = max(self.declared.values())
+            assert self._boundary is None or started <= self._boundary, "it has gone on"
             self._news.notify_all()
             while self._boundary is None and not self.cancelled:
                 if not self._news.wait(max(deadline - time.monotonic(), 0.0)):
@@ -89,8 +92,8 @@ class ModelController:
         self.fault(rank, "join", "before")
         deadline = time.monotonic() + limit_s
         with self._news:
-            if change != self.announced or (self.cancelled and self.change != change):
-                raise ControllerError("FAILED_PRECONDITION", "the change is cancelled")
+            assert change == self.announced
+            assert self._boundary is not None
             self._joined[rank] = address
             if len(self._joined) == self.workers and self.change != change:
                 self._move(change)
@@ -98,9 +101,9 @@ class ModelController:
             while self.change != change:
                 late = not self._news.wait(max(deadline - time.monotonic(), 0.0))
                 if late and self.change != change:
-                    self.cancel()
-                if self.cancelled:
-                    raise ControllerError("DEADLINE_EXCEEDED", "not all ranks were there in time")
+                    missing = [r for r in range(self.workers) if r not in self._joined]
+                    del self._joined[rank]
+                    raise ControllerError("DEADLINE_EXCEEDED", f"ranks {missing} did not join")
             lease = self.rules.leases[-1]
         self.fault(rank, "join", "after")
         return lease
@@ -155,8 +158,8 @@ class Rank:
 
     # -- wiresum.host_agent.change.Control
 
-    def declare(self, change: int, started: int, limit_s: float) -> int | None:
-        return self.rig.controller.declare(self.rank, change, started, limit_s)
+    def declare(self, change: int, started: int) -> int | None:
+        return self.rig.controller.declare(self.rank, change, started)
 
     def join_again(self, change: int, done: int, again: Callable[[ControllerError], bool]) -> Any:
         with bound_socket() as sock:
@@ -172,19 +175,12 @@ class Rank:
             self.epoch = lease.epoch
             return self.rig.engine(self.rank, lease, sock, done)
 
-    def moved(self) -> bool:
-        self.rig.controller.fault(self.rank, "moved", "before")
-        return self.rig.controller.epoch != self.epoch
-
-    def wanted(self, change: int) -> bool:
-        return self.rig.controller.announced == change and not self.rig.controller.cancelled
-
     # --
 
     def change(self, number: int) -> bool:
         """Make a change; blocks."""
         return Change(
-            self.relay, self, number, patience_s=self.rig.patience_s, stopped=self.gone.is_set
+            self.relay, self, number, limit_s=self.rig.limit_s, stopped=self.gone.is_set
         ).run()
 
     def leave(self) -> None:
@@ -201,8 +197,8 @@ class ChangeRig:
         workers: int,
         *,
         fault: Fault = no_fault,
-        patience_s: float = 5.0,
-        join_s: float = 5.0,
+        limit_s: float = 20.0,
+        join_s: float = 2.0,
         timeout_s: float = 20.0,
         faults: Faults | None = None,
         relay_of: Callable[[int, Lease, Engine], Relay] = lambda _rank, _lease, engine: Relay(
@@ -210,7 +206,7 @@ class ChangeRig:
         ),
     ) -> None:
         self.relay_of = relay_of
-        self.workers, self.patience_s, self.join_s = workers, patience_s, join_s
+        self.workers, self.limit_s, self.join_s = workers, limit_s, join_s
         self.timeout_s = timeout_s
         self.rules = ReferenceSwitch(LANES)
         self.switch = UdpSwitch(self.rules, faults)

@@ -63,8 +63,8 @@ class Seat:
             change=controller.announced,
         )
 
-    def declare(self, lease: pb.Lease, change: int, started: int, limit_s: float) -> int | None:
-        return self.rig.controller.declare(self.rank, change, started, limit_s)
+    def declare(self, lease: pb.Lease, change: int, started: int) -> int | None:
+        return self.rig.controller.declare(self.rank, change, started)
 
     def join(self, change: int, done: int, again: Callable[[ControllerError], bool]) -> Any:
         with bound_socket() as sock:
@@ -85,7 +85,7 @@ class Seat:
 def agents(workers: int, **options: Any) -> Iterator[tuple[ChangeRig, list[Agent], list[Seat]]]:
     seats: list[Seat] = []
     joined: list[Agent] = []
-    where = Environment("127.0.0.1:1", "j-1", "t", 32, 6.0)
+    where = Environment("127.0.0.1:1", "j-1", "t", 32, options.get("timeout_s", 6.0))
 
     def agent_of(rank: int, lease: Lease, engine: Engine) -> Relay:
         seats.append(Seat(rig, rank))
@@ -175,12 +175,12 @@ def test_a_later_attempt_replaces_an_agent(changing: bool) -> None:
         assert "epoch 4711: a later attempt has replaced this worker" in line
 
 
-def test_a_controller_that_stays_away_in_a_change_ends_the_lease_in_one_line() -> None:
-    def away(rank: int, step: str, when: str) -> None:
-        if step == "join":
+@pytest.mark.parametrize("step", ["declare", "join"])
+def test_a_controller_that_stays_away_in_a_change_ends_the_lease_in_one_line(step: str) -> None:
+    def away(rank: int, at: str, when: str) -> None:
+        if at == step:
             for seat in seats:
                 seat.away = True
-        if step in ("join", "moved"):
             raise ControllerError("UNAVAILABLE", "controller 127.0.0.1:1 cannot be reached")
 
     seats: list[Seat] = []
@@ -190,12 +190,46 @@ def test_a_controller_that_stays_away_in_a_change_ends_the_lease_in_one_line() -
         for agent in joined:
             line = gone(agent)
             assert "job j-1 has lost its lease: controller 127.0.0.1:1 cannot be reached" in line
+        no_change_goes_on()
+
+
+def test_a_rank_that_never_joins_ends_the_others_in_one_line_that_names_it() -> None:
+    def hold(rank: int, at: str, when: str) -> None:
+        if (rank, at) == (1, "join"):
+            stuck.wait(LIMIT_S)
+            raise ControllerError("UNAVAILABLE", "gone")
+
+    stuck = threading.Event()
+    with agents(2, fault=hold, timeout_s=3.0) as (rig, joined, _):
+        rig.controller.announce(16)
+        eventually(lambda: 1 in rig.controller.declared, "the ranks say where they are")
+        held = rig.ranks[0].all_reduce(np.ones(3, np.float32))
+        line = gone(joined[0])
+        stuck.set()
+        assert line == "change 1 of the lease has failed: ranks [1] did not join"
+        assert rig.ranks[0].wait(held).kind == "EngineClosed"
+
+
+def test_an_answer_that_a_job_is_over_gives_the_jobs_own_reason() -> None:
+    def over(rank: int, at: str, when: str) -> None:
+        if at == "join":
+            for seat in seats:
+                seat.state, seat.reason = pb.JOB_STATE_EVICTED, "noon"
+            raise ControllerError("FAILED_PRECONDITION", "job j-1 is over: create a new one")
+
+    seats: list[Seat] = []
+    with agents(2, fault=over) as (rig, joined, made):
+        seats += made
+        rig.controller.announce(16)
         for agent in joined:
-            agent.close()
-        eventually(
-            lambda: not any(t.name == "wiresum-change" for t in threading.enumerate()),
-            "the change has ended",
-        )
+            assert gone(agent) == "job j-1 is evicted: noon"
+
+
+def no_change_goes_on() -> None:
+    eventually(
+        lambda: not any(t.name == "wiresum-change" for t in threading.enumerate()),
+        "the change has ended",
+    )
 
 
 def test_leaving_in_the_middle_of_a_change_ends_it() -> None:
@@ -205,7 +239,4 @@ def test_leaving_in_the_middle_of_a_change_ends_it() -> None:
         eventually(lambda: 0 in rig.controller.declared, "rank 0 waits for rank 1")
         joined[0].close()
         rig.controller.cancel()
-        eventually(
-            lambda: not any(t.name == "wiresum-change" for t in threading.enumerate()),
-            "the change has ended",
-        )
+        no_change_goes_on()

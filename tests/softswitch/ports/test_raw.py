@@ -210,6 +210,12 @@ def frame(payload, number, check=True, first=0xFFF0, extra=0):
     udp = udp[:6] + struct.pack("!H", (right + extra) if check else 0)
     return bytes.fromhex("020000000002 020000000001 0800") + ip + udp + payload
 
+def stop(process):
+    os.kill(process, signal.SIGSTOP)
+    stats = [f"/proc/{process}/task/{task}/stat" for task in os.listdir(f"/proc/{process}/task")]
+    while any(open(stat).read().rpartition(")")[2].split()[0] != "T" for stat in stats):
+        pass
+
 def expected(kind):
     full = [frame(bytes([n]) * 1000, n) for n in range(40)]
     return {
@@ -283,7 +289,7 @@ frames = expected({kind!r})
 if {kind!r} == "whole":
     s.send(large(frames))
 else:
-    os.kill({switch.process.pid}, signal.SIGSTOP)  # so that it finds them all at once
+    stop({switch.process.pid})  # so that it finds them all at once
     for one in frames:
         s.send(bytes(10) + one)
     os.kill({switch.process.pid}, signal.SIGCONT)

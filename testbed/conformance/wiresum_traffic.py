@@ -166,7 +166,9 @@ class _Traffic:
     def wrap(
         self, worker: Station, payload: bytes, *, ttl: int = 64, tos: int = 0, fragment: int = 0
     ) -> bytes:
-        datagram = frames.udp(worker.udp_port, packet.UDP_PORT, payload)
+        # Not looked at when it comes in, but a RESULT has one where the contribution had.
+        checksum = self.draw.choice([0, self.draw.getrandbits(16)])
+        datagram = frames.udp(worker.udp_port, packet.UDP_PORT, payload, checksum=checksum)
         inner = frames.ipv4(
             worker.ip, SWITCH_IP, frames.UDP, datagram, ttl=ttl, tos=tos, fragment=fragment
         )

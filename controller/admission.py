@@ -1,116 +1,349 @@
-"""Where a job goes: the switch, the range of slots and the number that it gets."""
+"""Who gets slots: jobs come, wait if they must, and get them, or are told why not.
 
+The rules are in scheduling.py, as a pure function; here is what it is asked about, and what is
+done with its answers. All of it is synchronous; who waits for how long is the core's business.
+"""
+
+import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wiresum.controller.access import Caller
-from wiresum.controller.checks import invalid
+from wiresum.controller.changes import Changes
+from wiresum.controller.checks import check_name, check_request_id, invalid
+from wiresum.controller.clock import Clock
 from wiresum.controller.errors import ControllerError
-from wiresum.controller.model import Job, Switch, Tenant
-from wiresum.controller.slots import SlotRange, allocate, free_ranges, lowest_free_number, rounded
+from wiresum.controller.jobs import Created, Jobs
+from wiresum.controller.model import Job, OnFull, Switch, Tenant, Waiter
+from wiresum.controller.packing import Holding
+from wiresum.controller.scheduling import (
+    Account,
+    Decisions,
+    Shrunk,
+    Standing,
+    SwitchView,
+    Wish,
+    decide,
+)
+from wiresum.controller.slots import free_ranges, rounded
 from wiresum.controller.store import Store
+from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.p4 import packet
 
-MEMBERS_PER_SWITCH = 8192
-"""Entries of the program's membership and deliver tables."""
+# The caller of a queued job comes back within moments, or it is gone for now.
+_ABSENT_S = 5.0
 
 _NAMED_HOLDERS = 8
 
+_ON_FULL = {
+    pb.ON_FULL_FAIL: OnFull.FAIL,
+    pb.ON_FULL_WAIT: OnFull.WAIT,
+    pb.ON_FULL_SMALLER: OnFull.SMALLER,
+    pb.ON_FULL_FALLBACK: OnFull.FALLBACK,
+}
+
 
 @dataclass(frozen=True)
-class Place:
-    """A lease that can be had."""
+class Queued:
+    """A place in the queue."""
 
-    switch: str
-    number: int
-    range: SlotRange
+    waiter: Waiter
+    attached: bool
+    """Another caller had asked for the job before."""
 
 
-def wanted_slots(wanted: int) -> int:
+@dataclass(frozen=True)
+class Balance:
+    """What a round of decisions has changed."""
+
+    granted: tuple[str, ...] = ()
+    """Jobs that have got their slots."""
+    changing: tuple[str, ...] = ()
+    """Jobs whose lease changes."""
+    switches: frozenset[str] = frozenset()
+    """The switches that they are on."""
+
+
+@dataclass
+class Admission:
+    """The rules of getting slots. Methods raise :class:`ControllerError`.
+
+    ``usable`` tells whether a switch can be reached now: others are the second choice.
+    """
+
+    store: Store
+    clock: Clock
+    jobs: Jobs
+    changes: Changes
+    usable: Callable[[str], bool] = lambda _name: True
+    _seen: dict[str, float] = field(default_factory=dict)
+    _standings: dict[str, Standing] = field(default_factory=dict)
+
+    def recover(self) -> None:
+        """Take over the queue of an earlier controller: those who wait have to come back."""
+        with self.store.transaction() as transaction:
+            transaction.remove_impatient_waiters()
+        for waiter in self.store.waiters():
+            self._seen[waiter.id] = self.clock.now()
+
+    # ---- who asks
+
+    def request(self, request: pb.CreateJobRequest, caller: Caller) -> Created | Queued:
+        """The job that is asked for if it is there already, or its place in the queue."""
+        tenant = self._tenant(caller.acting_tenant(request.tenant))
+        check_request_id(request.request_id)
+        if request.name:
+            check_name(request.name, "job")
+        # The same request again: the answer to the first one was lost.
+        job = self.store.job_requested(tenant.name, request.request_id)
+        if job is not None and job.state.live:
+            return Created(job, self.jobs.another_token(job), attached=False)
+        if job is not None:
+            raise self.jobs.ended_error(job)
+        live = self.store.live_job_named(tenant.name, request.name)
+        if live is not None:
+            return self.jobs.attach(live, request)
+        waiter = self.store.waiter_requested(tenant.name, request.request_id)
+        if waiter is not None:
+            return Queued(waiter, attached=False)
+        waiter = self.store.waiter_named(tenant.name, request.name)
+        if waiter is not None:
+            return Queued(waiter, attached=True)
+        return Queued(self._enqueue(request, tenant), attached=False)
+
+    def present(self, job_id: str) -> None:
+        """Somebody waits for the job now."""
+        self._seen[job_id] = self.clock.now()
+
+    def leave(self, job_id: str) -> None:
+        """Nobody waits for the job any more."""
+        with self.store.transaction() as transaction:
+            transaction.remove_waiter(job_id)
+        self._seen.pop(job_id, None)
+        self._standings.pop(job_id, None)
+
+    def forget_absent(self) -> list[str]:
+        """Take those out of the queue whose callers have not been seen for long; their ids."""
+        since = self.clock.now() - self.jobs.limits.expiry_s
+        gone = [
+            waiter.id for waiter in self.store.waiters() if self._seen.get(waiter.id, 0.0) < since
+        ]
+        for job_id in gone:
+            self.leave(job_id)
+        return gone
+
+    def shown(self, id_or_name: str, caller: Caller) -> Waiter | None:
+        """The waiting job of that id, or of that name, that the caller may see, if any."""
+        waiters = [] if caller.job else self.store.waiters(caller.own_tenant)
+        named = [waiter for waiter in waiters if waiter.name == id_or_name]
+        found = [waiter for waiter in waiters if waiter.id == id_or_name] or named
+        return found[0] if found else None
+
+    def standing(self, job_id: str) -> Standing:
+        """How things stand with a waiting job, as of the last round."""
+        return self._standings.get(job_id, Standing.FULL)
+
+    def position(self, job_id: str) -> int:
+        """The place of a waiting job in the queue; 1 is the next."""
+        order = list(self._standings)
+        return order.index(job_id) + 1 if job_id in order else len(order) + 1
+
+    # ---- who gets
+
+    def balance(self) -> Balance:
+        """Give slots to those who can have them, and begin the changes that make room."""
+        waiters = {waiter.id: waiter for waiter in self.store.waiters()}
+        shrunk = self.store.shrunk_jobs()
+        if not waiters and not shrunk:
+            self._standings = {}
+            return Balance()
+        decisions = self._decide(waiters, shrunk)
+        self._standings = decisions.standings
+        live = {job.id: job for job in self.store.jobs(live_only=True)}
+        for change in decisions.changes:
+            self.changes.begin(live[change.job], change.range, change.reason)
+        for grant in decisions.grants:
+            waiter = waiters[grant.job]
+            with self.store.transaction() as transaction:
+                transaction.remove_waiter(waiter.id)
+                transaction.add_job(
+                    waiter.id,
+                    tenant=waiter.tenant,
+                    name=waiter.name,
+                    now=self.clock.now(),
+                    switch=grant.switch,
+                    number=grant.number,
+                    slots=grant.range,
+                    min_slots=min(waiter.min_slots, grant.range.slots),
+                    request=waiter.request,
+                )
+                transaction.set_served(waiter.tenant)
+            self._seen.pop(waiter.id, None)
+        changing = tuple(change.job for change in decisions.changes)
+        switches = {grant.switch for grant in decisions.grants}
+        switches |= {live[job_id].lease.switch for job_id in changing}
+        granted = tuple(grant.job for grant in decisions.grants)
+        return Balance(granted, changing, frozenset(switches))
+
+    def _decide(self, waiters: dict[str, Waiter], shrunk: list[Job]) -> Decisions:
+        now = self.clock.now()
+        draining = self.store.draining()
+        usage = self.store.usage()
+        return decide(
+            switches=[
+                self._view(switch, switch.name in draining) for switch in self.store.switches()
+            ],
+            wishes=[
+                Wish(
+                    job=waiter.id,
+                    tenant=waiter.tenant,
+                    priority=waiter.priority,
+                    sizes=waiter.sizes,
+                    switch=waiter.switch,
+                    stays=waiter.on_full is OnFull.WAIT,
+                    present=now - self._seen.get(waiter.id, 0.0) < _ABSENT_S,
+                )
+                for waiter in waiters.values()
+            ],
+            shrunk=[
+                Shrunk(job.id, job.lease.switch, job.priority, job.lease.range, job.target)
+                for job in shrunk
+            ],
+            accounts={
+                tenant.name: Account(
+                    tenant.slot_quota,
+                    tenant.max_jobs,
+                    tenant.served,
+                    usage[tenant.name].slots,
+                    usage[tenant.name].jobs,
+                )
+                for tenant in self.store.tenants()
+            },
+        )
+
+    def _view(self, switch: Switch, draining: bool) -> SwitchView:
+        jobs = self.store.jobs_on(switch.name)
+        return SwitchView(
+            name=switch.name,
+            total=switch.slots,
+            held=tuple((job.id, slots) for job in jobs for slots in job.ranges),
+            holdings=tuple(
+                Holding(
+                    job.id,
+                    job.ranges[-1],
+                    job.min_slots,
+                    job.priority,
+                    self.changes.possible(job),
+                )
+                for job in jobs
+            ),
+            numbers=frozenset(job.lease.number for job in jobs),
+            up=self.usable(switch.name),
+            draining=draining,
+        )
+
+    # ---- who does not
+
+    def refusal(self, waiter: Waiter, caller: Caller) -> ControllerError:
+        """Why the job has no slots, in one line."""
+        tenant = self._tenant(waiter.tenant)
+        usage = self.store.usage()[tenant.name]
+        standing = self.standing(waiter.id)
+        if standing is Standing.JOBS:
+            message = (
+                f"tenant {tenant.name} has {usage.jobs} live jobs, and may have {tenant.max_jobs}: "
+                "wait for one to end"
+            )
+        elif standing is Standing.QUOTA:
+            message = (
+                f"tenant {tenant.name} has {usage.slots} of its {tenant.slot_quota} slots in use: "
+                f"no room for {waiter.sizes[-1]} more"
+            )
+        elif standing is Standing.BEHIND:
+            message = (
+                f"an earlier job of tenant {tenant.name} waits for its quota or its job limit: "
+                f"{waiter.slots} slots have to wait behind it"
+            )
+        else:
+            message = self._full(waiter, caller)
+        return ControllerError("RESOURCE_EXHAUSTED", message)
+
+    def _full(self, waiter: Waiter, caller: Caller) -> str:
+        switches = [
+            switch for switch in self.store.switches() if waiter.switch in ("", switch.name)
+        ]
+        draining = self.store.draining()
+        serving = [switch for switch in switches if switch.name not in draining]
+        if not serving:
+            names = ", ".join(switch.name for switch in switches)
+            verb = (
+                "takes no new jobs, it is" if len(switches) == 1 else "take no new jobs, they are"
+            )
+            return f"switch {names} {verb} being drained"
+        occupancy = "; ".join(
+            _occupancy(switch, self.store.jobs_on(switch.name), caller) for switch in serving
+        )
+        ahead = self.position(waiter.id) - 1
+        first = f" ({ahead} waiting before it)" if ahead else ""
+        return f"no room for {waiter.sizes[-1]} slots in one range{first}: {occupancy}"
+
+    # ----
+
+    def _enqueue(self, request: pb.CreateJobRequest, tenant: Tenant) -> Waiter:
+        slots, least = _size(request.slots_wanted), _size(request.min_slots or 1)
+        if least > slots:
+            invalid(f"at least {least} slots, but {slots} wanted: the other way round is possible")
+        on_full = _ON_FULL.get(request.on_full)
+        if on_full is None:
+            invalid(f"on_full {request.on_full} is not one of 0 to {max(_ON_FULL)}")
+        self._check_switches(request.switch)
+        needed = least if on_full is OnFull.SMALLER else slots
+        if tenant.slot_quota and needed > tenant.slot_quota:
+            raise ControllerError(
+                "RESOURCE_EXHAUSTED",
+                f"{needed} slots are more than tenant {tenant.name} may ever have: its quota is "
+                f"{tenant.slot_quota}",
+            )
+        job_id = f"j-{secrets.token_hex(6)}"
+        waiter = Waiter(
+            id=job_id,
+            tenant=tenant.name,
+            name=request.name or job_id,
+            slots=slots,
+            min_slots=least,
+            switch=request.switch,
+            on_full=on_full,
+            request=request.request_id,
+            arrived=self.clock.now(),
+            sequence=0,
+            priority=tenant.priority,
+        )
+        with self.store.transaction() as transaction:
+            transaction.add_waiter(waiter)
+        return waiter
+
+    def _check_switches(self, wanted: str) -> None:
+        switches = self.store.switches()
+        if not switches:
+            raise ControllerError(
+                "FAILED_PRECONDITION",
+                "the controller knows no switch: add one with `wiresum switch add`",
+            )
+        if wanted and all(switch.name != wanted for switch in switches):
+            raise ControllerError("NOT_FOUND", f"there is no switch {wanted[:80]!r}")
+
+    def _tenant(self, name: str) -> Tenant:
+        tenant = self.store.tenant(name)
+        if tenant is None:
+            raise ControllerError("NOT_FOUND", f"there is no tenant {name[:80]!r}")
+        return tenant
+
+
+def _size(wanted: int) -> int:
     """The slots that a wish for ``wanted`` (0: the default) comes to; refuses the impossible."""
     if wanted > packet.SLOTS:
         invalid(f"{wanted} slots are more than any switch has: ask for at most {packet.SLOTS}")
     return rounded(wanted)
-
-
-def check_limits(store: Store, tenant: Tenant, slots: int) -> None:
-    """Refuse a job that its tenant may not have now: its quota or its job limit is reached."""
-    usage = store.usage()[tenant.name]
-    if tenant.max_jobs and usage.jobs >= tenant.max_jobs:
-        raise ControllerError(
-            "RESOURCE_EXHAUSTED",
-            f"tenant {tenant.name} has {usage.jobs} live jobs, and may have {tenant.max_jobs}: "
-            "wait for one to end",
-        )
-    if tenant.slot_quota and usage.slots + slots > tenant.slot_quota:
-        raise ControllerError(
-            "RESOURCE_EXHAUSTED",
-            f"tenant {tenant.name} has {usage.slots} of its {tenant.slot_quota} slots in use: no "
-            f"room for {slots} more",
-        )
-
-
-def place(
-    store: Store,
-    wanted: int,
-    switch_name: str,
-    *,
-    caller: Caller,
-    usable: Callable[[str], bool],
-) -> Place:
-    """The best place for a job that wants ``wanted`` slots (0: the default).
-
-    Switches that can be reached come first, then the one with the most free slots.
-    Raises :class:`ControllerError`: RESOURCE_EXHAUSTED says who holds what.
-    """
-    slots = wanted_slots(wanted)
-    draining = store.draining()
-    candidates = store.switches()
-    if switch_name:
-        candidates = [switch for switch in candidates if switch.name == switch_name]
-        if not candidates:
-            raise ControllerError("NOT_FOUND", f"there is no switch {switch_name[:80]!r}")
-    if not candidates:
-        raise ControllerError(
-            "FAILED_PRECONDITION",
-            "the controller knows no switch: add one with `wiresum switch add`",
-        )
-    candidates = [switch for switch in candidates if switch.name not in draining]
-    if not candidates:
-        raise ControllerError(
-            "RESOURCE_EXHAUSTED",
-            f"switches {', '.join(sorted(draining))} take no new jobs: they are being drained",
-        )
-    holders = {switch.name: store.jobs_on(switch.name) for switch in candidates}
-    candidates.sort(
-        key=lambda switch: (
-            not usable(switch.name),
-            sum(job.lease.range.slots for job in holders[switch.name]),
-            switch.name,
-        )
-    )
-    for switch in candidates:
-        jobs = holders[switch.name]
-        held = [taken for job in jobs for taken in job.ranges]
-        found = allocate(held, slots, switch.slots)
-        number = lowest_free_number([job.lease.number for job in jobs], 1, packet.JOBS - 1)
-        if found is not None and number is not None:
-            return Place(switch.name, number, found)
-    occupancy = "; ".join(_occupancy(switch, holders[switch.name], caller) for switch in candidates)
-    raise ControllerError(
-        "RESOURCE_EXHAUSTED", f"no room for {slots} slots in one range: {occupancy}"
-    )
-
-
-def check_room_for_members(store: Store, job: Job, workers: int) -> None:
-    """Refuse an attempt whose entries would not fit in the switch's tables."""
-    others = store.workers_on(job.lease.switch, but=job.id)
-    if others + workers > MEMBERS_PER_SWITCH:
-        raise ControllerError(
-            "RESOURCE_EXHAUSTED",
-            f"switch {job.lease.switch} has entries for {MEMBERS_PER_SWITCH} workers and other "
-            f"jobs have {others}: no room for {workers}",
-        )
 
 
 def _occupancy(switch: Switch, jobs: list[Job], caller: Caller) -> str:

@@ -6,29 +6,28 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from wiresum.common.version import compatible, package_version
-from wiresum.controller.access import Access, Caller
-from wiresum.controller.checks import invalid
+from wiresum.controller.access import Access
+from wiresum.controller.admission import Admission
+from wiresum.controller.changes import Changes
 from wiresum.controller.clock import Clock, SystemClock
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.fleet import Fleet
-from wiresum.controller.jobs import Created, Jobs, Limits
+from wiresum.controller.jobs import Jobs, Limits
+from wiresum.controller.joining import Joining
+from wiresum.controller.leases import Leases
 from wiresum.controller.loop import LoopOptions
-from wiresum.controller.messages import lease_message
 from wiresum.controller.model import Job, JobState, Switch, Tenant
+from wiresum.controller.queueing import Queueing
 from wiresum.controller.reports import Reports
 from wiresum.controller.store import Store
 from wiresum.controller.switches import Switches
 from wiresum.controller.tenants import Tenants
-from wiresum.controller.text import format_ranks
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.controller.waiting import Waiting
 from wiresum.p4 import LANE_COUNTS, Program
 from wiresum.p4 import program as committed_program
 
 log = logging.getLogger(__name__)
-
-_MAX_JOIN_TIMEOUT_S = 24 * 3600.0
 
 
 class Core:
@@ -58,12 +57,37 @@ class Core:
         self.switches = Switches(store, self.clock, programs, LANE_COUNTS)
         self.tenants = Tenants(store, self.clock)
         self.access = Access(store, fixed_admin)
-        self.jobs = Jobs(store, self.clock, self.limits, self.fleet.is_up)
+        self.jobs = Jobs(store, self.clock, self.limits)
+        self.changes = Changes(store, self.clock, vote_s=self.limits.change_s)
+        self.admission = Admission(
+            store, self.clock, self.jobs, self.changes, usable=self.fleet.is_up
+        )
+        self.queueing = Queueing(
+            store,
+            self.clock,
+            self.limits,
+            self.jobs,
+            self.admission,
+            self.waiting,
+            self.fleet,
+        )
+        self.leases = Leases(
+            store,
+            self.limits,
+            self.jobs,
+            Joining(store, self.clock, self.jobs),
+            self.changes,
+            self.waiting,
+            self.fleet,
+            self._job_changed,
+        )
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Take over what the store knows, and drive its switches."""
         self.jobs.recover()
+        self.changes.recover()
+        self.admission.recover()
         await self.fleet.refresh()
         self._sweeper = asyncio.create_task(self._sweep_forever(), name="expiry")
 
@@ -90,63 +114,19 @@ class Core:
 
     def drain_switch(self, name: str, *, drain: bool) -> Switch:
         """Give a switch no new jobs, or give it new jobs again."""
-        return self.switches.drain(name, drain)
+        switch = self.switches.drain(name, drain)
+        self.queueing.rebalance()
+        return switch
 
     # ---- jobs
-
-    def create(self, request: pb.CreateJobRequest, caller: Caller) -> Created:
-        """A new job with its lease, or the live one of that name."""
-        created = self.jobs.create(request, caller)
-        self.fleet.wake(created.job.lease.switch)
-        return created
-
-    async def join(self, job: Job, request: pb.JoinJobRequest, time_left: float | None) -> pb.Lease:
-        """Join a job, and wait for the other ranks and the switch.
-
-        ``time_left`` is when the caller stops listening, if it said so.
-        """
-        limit = request.timeout_s or self.limits.join_timeout_s
-        if not 0 < limit <= _MAX_JOIN_TIMEOUT_S:
-            invalid(f"a timeout of {limit:g} s is not possible: at most {_MAX_JOIN_TIMEOUT_S:g}")
-        if time_left is not None:
-            limit = min(limit, time_left)
-        before = job
-        self._check_versions(job, request)
-        with self.waiting.call(job.id, request.attempt, request.rank) as changed:
-            try:
-                job = self.jobs.join(job, request)
-                # Most ranks are neither the first of an attempt nor the last.
-                if (job.epoch, job.state) != (before.epoch, before.state):
-                    self._job_changed(job)
-                async with asyncio.timeout(limit):
-                    job = await self._ready(job, request.attempt, changed)
-            except TimeoutError:
-                raise self._late(self.jobs.get(job.id), limit) from None
-            finally:
-                self._left(job, request)
-        switch = self.switches.get(job.lease.switch)
-        program_version = self.fleet.loop(switch.name).program.version
-        return lease_message(job, request.rank, switch, program_version, self.limits)
 
     async def heartbeat(
         self, job: Job, request: pb.HeartbeatRequest, time_left: float | None
     ) -> Job:
         """A sign of life; returns when there is news for the caller, or after ``wait_s``."""
-        self.jobs.touch(job)
         if request.HasField("report"):
             self.reports.heard(job, request.report)
-        if not 0 <= request.wait_s <= _MAX_JOIN_TIMEOUT_S:
-            invalid(f"a wait of {request.wait_s:g} s is not possible: at most a day")
-        # The caller must show its next sign of life before the lease expires.
-        limit = min(request.wait_s, self.limits.expiry_s / 2)
-        if time_left is not None:
-            limit = min(limit, time_left - min(1.0, time_left / 2))
-        with self.waiting.watch(job.id) as changed, suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                while not _is_news(self.jobs.get(job.id), request):
-                    changed.clear()
-                    await changed.wait()
-        return self.jobs.get(job.id)
+        return await self.leases.heartbeat(job, request, time_left)
 
     async def end(self, job: Job, state: JobState, reason: str) -> Job:
         """Release or evict a job; its counters are remembered if the switch tells them."""
@@ -161,13 +141,21 @@ class Core:
 
     def set_tenant(self, request: pb.SetTenantRequest) -> Tenant:
         """Change a tenant's limits and priority."""
-        return self.tenants.set(request)
+        tenant = self.tenants.set(request)
+        self.queueing.rebalance()
+        return tenant
+
+    def leave_queue(self, job_id: str) -> None:
+        """Take a job out of the queue; whoever waits for it is told."""
+        self.admission.leave(job_id)
+        self.queueing.rebalance()
 
     async def remove_tenant(self, name: str, *, evict: bool) -> None:
         """Forget a tenant; with ``evict``, its live jobs end first."""
         for job in self.tenants.check_removable(name, evict=evict):
             await self.end(job, JobState.EVICTED, f"tenant {name} was removed")
         self.tenants.remove(name)
+        self.queueing.rebalance()
 
     async def sweep(self) -> list[Job]:
         """Expire the jobs that have gone silent; returns them."""
@@ -183,68 +171,15 @@ class Core:
                 self.ended[ended.state] += 1
                 self._job_changed(ended)
                 expired.append(ended)
+        for job in self.changes.overdue():
+            log.warning("job %s: its ranks did not agree to a change of its lease", job.label)
+            self.waiting.notify(job.id)
+        self.admission.forget_absent()
         self.jobs.forget_old()
+        self.queueing.rebalance()
         return expired
 
     # ----
-
-    async def _ready(self, job: Job, attempt: int, changed: asyncio.Event) -> Job:
-        while True:
-            changed.clear()
-            job = self.jobs.get(job.id)
-            if not job.state.live:
-                raise self.jobs.ended_error(job)
-            if job.attempt != attempt:
-                raise self.jobs.replaced_error(job, attempt)
-            if job.state is JobState.READY and self.fleet.confirmed(job):
-                return job
-            await changed.wait()
-
-    def _left(self, job: Job, request: pb.JoinJobRequest) -> None:
-        """A call has ended: unless the attempt is complete, the rank has not joined after all."""
-        others = self.waiting.count(job.id, request.attempt, request.rank) - 1
-        if others == 0:
-            self.waiting.give_up(job.id, request.attempt, request.rank)
-            self.jobs.withdraw(job.id, request.attempt, request.rank)
-
-    def _late(self, job: Job, limit: float) -> ControllerError:
-        attempt = f"attempt {job.attempt} of job {job.label}"
-        if job.state is JobState.READY:
-            loop = self.fleet.loop(job.lease.switch)
-            reason = loop.reason or "its tables are still being written"
-            message = (
-                f"{attempt}: all {job.workers} workers have joined, but switch "
-                f"{loop.switch.name} was not ready within {limit:g} s: {reason}"
-            )
-        else:
-            # Ranks that came and went are not those that all the others were waiting for.
-            gone = self.waiting.gave_up(job.id, job.attempt or 0)
-            absent = [rank for rank in job.missing if rank not in gone]
-            ranks = format_ranks(absent or job.missing)
-            noun = "rank" if len(absent or job.missing) == 1 else "ranks"
-            what = "did not join" if absent else "gave up before all the others had joined,"
-            message = (
-                f"{attempt}: {noun} {ranks} of {job.workers} workers {what} within {limit:g} s"
-            )
-        return ControllerError("DEADLINE_EXCEEDED", message)
-
-    def _check_versions(self, job: Job, request: pb.JoinJobRequest) -> None:
-        ours = package_version()
-        if not compatible(request.agent_version, ours):
-            raise ControllerError(
-                "FAILED_PRECONDITION",
-                f"rank {request.rank} runs wiresum {request.agent_version or '(unknown)'}, the "
-                f"controller {ours}: install the same version on both",
-            )
-        if job.state.live and request.program_version:
-            program = self.fleet.loop(job.lease.switch).program
-            if request.program_version != program.version:
-                raise ControllerError(
-                    "FAILED_PRECONDITION",
-                    f"rank {request.rank} was built for switch program {request.program_version}, "
-                    f"switch {job.lease.switch} runs {program.version}: "
-                    "install the same version on both",
-                )
 
     async def _last_events(self, job: Job) -> dict[str, int] | None:
         try:
@@ -259,6 +194,7 @@ class Core:
             self.reports.forget(job)
         self.fleet.wake(job.lease.switch)
         self.waiting.notify(job.id)
+        self.queueing.rebalance()
 
     def _confirmed_jobs(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:
@@ -273,11 +209,3 @@ class Core:
             except Exception:
                 # The next sweep may fare better; without sweeps, slots would leak for ever.
                 log.exception("looking for silent jobs failed")
-
-
-def _is_news(job: Job, request: pb.HeartbeatRequest) -> bool:
-    return (
-        not job.state.live
-        or request.epoch not in (0, job.epoch)
-        or request.change != job.announced_change
-    )

@@ -1,10 +1,20 @@
 """The calls about jobs and their slots."""
 
+from wiresum.controller.access import Caller
+from wiresum.controller.admission import Queued
 from wiresum.controller.calls import Calls, Context, or_status
+from wiresum.controller.changes import Cancelled
 from wiresum.controller.checks import check_reason
 from wiresum.controller.errors import ControllerError
-from wiresum.controller.messages import JOB_STATES, heartbeat_message, job_message, slots_message
-from wiresum.controller.model import Job, JobState
+from wiresum.controller.messages import (
+    JOB_STATES,
+    heartbeat_message,
+    job_message,
+    slots_message,
+    waiter_message,
+)
+from wiresum.controller.model import Job, JobState, Waiter
+from wiresum.controller.scheduling import Standing
 from wiresum.controller.v1 import controller_pb2 as pb
 
 
@@ -15,7 +25,10 @@ class JobCalls(Calls):
         """Creates a job, or attaches to a live one."""
 
         async def answer() -> pb.Job:
-            created = self._core.create(request, self._caller(context))
+            caller = self._caller(context)
+            created = await self._core.queueing.create(request, caller, context.time_remaining())
+            if isinstance(created, Queued):
+                return self._waiting(created.waiter, caller)
             (message,) = await self._jobs([created.job], counters=False)
             message.token = created.token
             message.attached = created.attached
@@ -28,7 +41,7 @@ class JobCalls(Calls):
 
         async def answer() -> pb.Lease:
             job = self._core.jobs.joinable(request.job_id, self._caller(context, request.token))
-            return await self._core.join(job, request, context.time_remaining())
+            return await self._core.leases.join(job, request, context.time_remaining())
 
         return await or_status(answer(), context)
 
@@ -50,8 +63,11 @@ class JobCalls(Calls):
         """Agrees on where to change over to another lease."""
 
         async def answer() -> pb.ChangeLeaseResponse:
-            self._core.jobs.joinable(request.job_id, self._caller(context, request.token))
-            return pb.ChangeLeaseResponse(cancelled=True, reason="no change is wanted")
+            job = self._core.jobs.joinable(request.job_id, self._caller(context, request.token))
+            outcome = await self._core.leases.change(job, request, context.time_remaining())
+            if isinstance(outcome, Cancelled):
+                return pb.ChangeLeaseResponse(cancelled=True, reason=outcome.reason)
+            return pb.ChangeLeaseResponse(boundary=outcome.boundary)
 
         return await or_status(answer(), context)
 
@@ -61,7 +77,12 @@ class JobCalls(Calls):
         """Ends a job."""
 
         async def answer() -> pb.ReleaseJobResponse:
-            job = self._core.jobs.shown(request.job_id, self._caller(context, request.token))
+            caller = self._caller(context, request.token)
+            waiter = self._core.admission.shown(request.job_id, caller)
+            if waiter is not None:
+                self._core.leave_queue(waiter.id)
+                return pb.ReleaseJobResponse(state=pb.JOB_STATE_RELEASED)
+            job = self._core.jobs.shown(request.job_id, caller)
             job = await self._core.end(job, JobState.RELEASED, "released")
             return pb.ReleaseJobResponse(state=JOB_STATES[job.state])
 
@@ -73,15 +94,18 @@ class JobCalls(Calls):
         async def answer() -> pb.Job:
             caller = self._caller(context)
             caller.require_admin("evict jobs")
+            given = check_reason(request.reason)
+            reason = f"evicted by the admin: {given}" if given else "evicted by the admin"
+            waiter = self._core.admission.shown(request.job, caller)
+            if waiter is not None:
+                message = self._waiting(waiter, caller)
+                self._core.leave_queue(waiter.id)
+                message.state, message.reason = pb.JOB_STATE_EVICTED, reason
+                return message
             job = self._core.jobs.shown(request.job, caller)
             if not job.state.live:
                 raise self._core.jobs.ended_error(job)
-            reason = check_reason(request.reason)
-            job = await self._core.end(
-                job,
-                JobState.EVICTED,
-                f"evicted by the admin: {reason}" if reason else "evicted by the admin",
-            )
+            job = await self._core.end(job, JobState.EVICTED, reason)
             (message,) = await self._jobs([job], counters=False)
             return message
 
@@ -91,7 +115,11 @@ class JobCalls(Calls):
         """Tells about one job."""
 
         async def answer() -> pb.Job:
-            job = self._core.jobs.shown(request.job_id, self._caller(context))
+            caller = self._caller(context)
+            waiter = self._core.admission.shown(request.job_id, caller)
+            if waiter is not None:
+                return self._waiting(waiter, caller)
+            job = self._core.jobs.shown(request.job_id, caller)
             (message,) = await self._jobs([job], counters=request.counters)
             return message
 
@@ -101,9 +129,13 @@ class JobCalls(Calls):
         """Lists jobs."""
 
         async def answer() -> pb.ListJobsResponse:
-            own = self._caller(context).own_tenant
+            caller = self._caller(context)
+            own = caller.own_tenant
+            waiters = self._core.store.waiters(own)
+            queued = [self._waiting(waiter, caller) for waiter in waiters]
             jobs = self._core.store.jobs(live_only=request.live_only, tenant=own)
-            return pb.ListJobsResponse(jobs=await self._jobs(jobs, counters=request.counters))
+            others = await self._jobs(jobs, counters=request.counters)
+            return pb.ListJobsResponse(jobs=[*reversed(queued), *others])
 
         return await or_status(answer(), context)
 
@@ -130,6 +162,13 @@ class JobCalls(Calls):
         return await or_status(answer(), context)
 
     # ----
+
+    def _waiting(self, waiter: Waiter, caller: Caller) -> pb.Job:
+        admission = self._core.admission
+        reason = str(admission.refusal(waiter, caller))
+        if admission.standing(waiter.id) is Standing.COMING:
+            reason = Standing.COMING.value
+        return waiter_message(waiter, admission.position(waiter.id), reason, self._core.limits)
 
     async def _jobs(self, jobs: list[Job], *, counters: bool) -> list[pb.Job]:
         core = self._core

@@ -4,7 +4,7 @@ from wiresum.common.version import package_version
 from wiresum.controller.access import Caller
 from wiresum.controller.jobs import Limits
 from wiresum.controller.loop import SwitchLoop, SwitchState
-from wiresum.controller.model import Job, JobState, Switch, Tenant, format_mac
+from wiresum.controller.model import Job, JobState, Switch, Tenant, Waiter, format_mac
 from wiresum.controller.reading import Usage
 from wiresum.controller.slots import SlotRange, disjoint, free_ranges
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -82,6 +82,26 @@ def job_message(job: Job, switch: Switch | None, limits: Limits, now: float) -> 
         slots_target=job.target,
         min_slots=job.min_slots,
         priority=job.priority,
+        controller_version=package_version(),
+    )
+
+
+def waiter_message(waiter: Waiter, position: int, reason: str, limits: Limits) -> pb.Job:
+    """A job that waits for room, and why."""
+    return pb.Job(
+        id=waiter.id,
+        name=waiter.name,
+        tenant=waiter.tenant,
+        state=pb.JOB_STATE_QUEUED,
+        reason=reason,
+        switch=waiter.switch,
+        created=waiter.arrived,
+        heartbeat_s=limits.heartbeat_s,
+        expiry_s=limits.expiry_s,
+        slots_target=waiter.slots,
+        min_slots=waiter.min_slots,
+        priority=waiter.priority,
+        queue_position=position,
         controller_version=package_version(),
     )
 

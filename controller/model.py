@@ -179,6 +179,15 @@ class Job:
         return self.id if self.name == self.id else f"{self.name} ({self.id})"
 
 
+class OnFull(enum.Enum):
+    """What becomes of a job that does not fit; the values are what the store holds."""
+
+    FAIL = "fail"
+    WAIT = "wait"
+    SMALLER = "smaller"
+    FALLBACK = "fallback"
+
+
 @dataclass(frozen=True, slots=True)
 class Waiter:
     """A job that waits for room; it has its id, but holds nothing."""
@@ -190,6 +199,7 @@ class Waiter:
     min_slots: int
     switch: str
     """Empty: any."""
+    on_full: OnFull
     request: str
     """The caller's own name for it."""
     arrived: float
@@ -197,6 +207,14 @@ class Waiter:
     """Of two of one tenant's, the lower goes first."""
     priority: int = 0
     """Its tenant's."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The numbers of slots that it accepts, the best first."""
+        sizes = [self.slots]
+        while self.on_full is OnFull.SMALLER and sizes[-1] // 2 >= self.min_slots:
+            sizes.append(sizes[-1] // 2)
+        return tuple(sizes)
 
     @property
     def label(self) -> str:

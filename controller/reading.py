@@ -13,6 +13,7 @@ from wiresum.controller.model import (
     JobState,
     Lease,
     Member,
+    OnFull,
     Switch,
     Tenant,
     Waiter,
@@ -132,6 +133,11 @@ class Reading:
         """
         return self._jobs(where, (live_only, tenant, tenant))
 
+    def shrunk_jobs(self) -> list[Job]:
+        """The live jobs that have fewer slots than they were admitted with, the oldest first."""
+        where = "WHERE jobs.ended IS NULL AND leases.slots < jobs.target ORDER BY jobs.created"
+        return self._jobs(where)
+
     def changing_jobs(self) -> list[Job]:
         """The jobs whose lease is about to change."""
         return self._jobs("WHERE changes.job IS NOT NULL ORDER BY changes.announced")
@@ -153,22 +159,6 @@ class Reading:
         """
         return int(self._db.execute(query, (switch, but)).fetchone()["workers"])
 
-    def member_elsewhere(
-        self, switch: str, mac: int, port: int, but: str
-    ) -> tuple[str, int, int] | None:
-        """Who has ``mac`` behind another port than ``port`` of a switch: job, rank, port.
-
-        Members of job ``but`` do not matter. None if there is nobody.
-        """
-        query = """
-            SELECT members.job, members.rank, members.port
-            FROM members JOIN leases ON leases.job = members.job
-            WHERE members.mac = ? AND members.port != ? AND leases.held AND leases.switch = ?
-              AND members.job != ? LIMIT 1
-        """
-        row = self._db.execute(query, (mac, port, switch, but)).fetchone()
-        return (row["job"], row["rank"], row["port"]) if row else None
-
     def waiters(self, tenant: str | None = None) -> list[Waiter]:
         """The jobs that wait for room, first come first; of any tenant if it is None."""
         where = "WHERE tenants.name = COALESCE(?, tenants.name) ORDER BY queue.sequence"
@@ -177,6 +167,11 @@ class Reading:
     def waiter(self, job_id: str) -> Waiter | None:
         """The waiting job of that id, if any."""
         return next(iter(self._waiters("WHERE queue.id = ?", (job_id,))), None)
+
+    def waiter_requested(self, tenant: str, request: str) -> Waiter | None:
+        """The tenant's waiting job that was asked for by the request of that id, if any."""
+        where = "WHERE tenants.name = ? AND queue.request = ?"
+        return next(iter(self._waiters(where, (tenant, request))), None) if request else None
 
     def waiter_named(self, tenant: str, name: str) -> Waiter | None:
         """The tenant's waiting job of that name, if any."""
@@ -297,6 +292,7 @@ class Reading:
                 slots=row["slots"],
                 min_slots=row["min_slots"],
                 switch=row["switch"],
+                on_full=OnFull(row["on_full"]),
                 request=row["request"],
                 arrived=row["arrived"],
                 sequence=row["sequence"],

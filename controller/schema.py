@@ -226,6 +226,7 @@ MIGRATIONS: tuple[str, ...] = (
         slots INTEGER NOT NULL,
         min_slots INTEGER NOT NULL,
         switch TEXT NOT NULL,
+        on_full TEXT NOT NULL CHECK (on_full IN ('fail', 'wait', 'smaller', 'fallback')),
         request TEXT NOT NULL,
         arrived REAL NOT NULL,
         UNIQUE (tenant, name)

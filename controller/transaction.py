@@ -131,7 +131,7 @@ class Transaction:
         *,
         tenant: str,
         name: str,
-        token: str,
+        token: str | None = None,
         now: float,
         switch: str,
         number: int,
@@ -142,8 +142,8 @@ class Transaction:
     ) -> None:
         """Create a waiting job together with its lease.
 
-        ``token`` is a hash. ``target`` is what the job grows back to when it has been shrunk (0:
-        what it gets).
+        ``token`` is a hash, if there is one yet. ``target`` is what the job grows back to when it
+        has been shrunk (0: what it gets).
         """
         self._db.execute(
             """
@@ -158,7 +158,8 @@ class Transaction:
             "INSERT INTO leases (job, switch, number, base, slots) VALUES (?, ?, ?, ?, ?)",
             (job_id, switch, number, slots.base, slots.slots),
         )
-        self.add_job_token(job_id, token)
+        if token is not None:
+            self.add_job_token(job_id, token)
 
     def add_job_token(self, job_id: str, token: str) -> None:
         """Keep the hash of one more token of a job."""
@@ -251,6 +252,10 @@ class Transaction:
         """All ranks have agreed on the last collective under the lease in use."""
         self._db.execute("UPDATE changes SET boundary = ? WHERE job = ?", (boundary, job_id))
 
+    def set_announced(self, job_id: str, now: float) -> None:
+        """Give the ranks of a changing job their whole time again."""
+        self._db.execute("UPDATE changes SET announced = ? WHERE job = ?", (now, job_id))
+
     def cancel_change(self, job_id: str) -> None:
         """A job keeps the lease that it has."""
         self._db.execute("DELETE FROM changes WHERE job = ?", (job_id,))
@@ -297,9 +302,10 @@ class Transaction:
         """A job waits for room; its ``sequence`` is chosen here."""
         self._db.execute(
             """
-            INSERT INTO queue (id, tenant, name, slots, min_slots, switch, request, arrived)
+            INSERT INTO queue
+                (id, tenant, name, slots, min_slots, switch, on_full, request, arrived)
             VALUES (?, (SELECT id FROM tenants WHERE name = ? AND removed IS NULL),
-                    ?, ?, ?, ?, ?, ?)
+                    ?, ?, ?, ?, ?, ?, ?)
             """,
             (
                 waiter.id,
@@ -308,10 +314,15 @@ class Transaction:
                 waiter.slots,
                 waiter.min_slots,
                 waiter.switch,
+                waiter.on_full.value,
                 waiter.request,
                 waiter.arrived,
             ),
         )
+
+    def remove_impatient_waiters(self) -> None:
+        """Forget those who would not have waited, and have gone with the last controller."""
+        self._db.execute("DELETE FROM queue WHERE on_full != 'wait'")
 
     def remove_waiter(self, job_id: str) -> None:
         """A job waits no longer."""

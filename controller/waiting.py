@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+Turn = tuple[int, int]
+"""What a rank joins: the attempt of its job, and the change of the lease in it."""
+
 
 @dataclass
 class Waiting:
@@ -15,9 +18,9 @@ class Waiting:
     has called again before the controller noticed. It is gone when its last call is.
     """
 
-    _calls: Counter[tuple[str, int, int]] = field(default_factory=Counter)
+    _calls: Counter[tuple[str, Turn, int]] = field(default_factory=Counter)
     _sleepers: dict[str, set[asyncio.Event]] = field(default_factory=dict)
-    _gave_up: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+    _gave_up: dict[str, set[tuple[Turn, int]]] = field(default_factory=dict)
     _watchers: dict[str, set[asyncio.Event]] = field(default_factory=dict)
 
     @contextmanager
@@ -33,34 +36,34 @@ class Waiting:
                 del self._watchers[job_id]
 
     @contextmanager
-    def call(self, job_id: str, attempt: int, rank: int) -> Iterator[asyncio.Event]:
+    def call(self, job_id: str, turn: Turn, rank: int) -> Iterator[asyncio.Event]:
         """One call of a rank; the event is set whenever something about the job changes."""
         event = asyncio.Event()
-        self._calls[job_id, attempt, rank] += 1
+        self._calls[job_id, turn, rank] += 1
         self._sleepers.setdefault(job_id, set()).add(event)
         try:
             yield event
         finally:
-            self._calls[job_id, attempt, rank] -= 1
-            if not self._calls[job_id, attempt, rank]:
-                del self._calls[job_id, attempt, rank]
+            self._calls[job_id, turn, rank] -= 1
+            if not self._calls[job_id, turn, rank]:
+                del self._calls[job_id, turn, rank]
             self._sleepers[job_id].discard(event)
             if not self._sleepers[job_id]:
                 del self._sleepers[job_id]
                 self._gave_up.pop(job_id, None)
 
-    def give_up(self, job_id: str, attempt: int, rank: int) -> None:
+    def give_up(self, job_id: str, turn: Turn, rank: int) -> None:
         """A rank has stopped waiting; remembered as long as others go on."""
-        self._gave_up.setdefault(job_id, set()).add((attempt, rank))
+        self._gave_up.setdefault(job_id, set()).add((turn, rank))
 
-    def gave_up(self, job_id: str, attempt: int) -> set[int]:
+    def gave_up(self, job_id: str, turn: Turn) -> set[int]:
         """The ranks that have been there, but have stopped waiting before those still there."""
         ranks = self._gave_up.get(job_id, set())
-        return {rank for its_attempt, rank in ranks if its_attempt == attempt}
+        return {rank for its_turn, rank in ranks if its_turn == turn}
 
-    def count(self, job_id: str, attempt: int, rank: int) -> int:
+    def count(self, job_id: str, turn: Turn, rank: int) -> int:
         """How many calls of the rank are in progress."""
-        return self._calls[job_id, attempt, rank]
+        return self._calls[job_id, turn, rank]
 
     def jobs(self) -> list[str]:
         """The jobs that any rank is waiting for."""

@@ -4,13 +4,20 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fake_switch import FakeSwitch
 
+from wiresum.controller.access import Caller
+from wiresum.controller.admission import Admission
+from wiresum.controller.changes import Changes
 from wiresum.controller.client import ControllerClient, add_switch_request
 from wiresum.controller.core import Core
+from wiresum.controller.jobs import Created, Jobs, Limits
+from wiresum.controller.joining import Joining
 from wiresum.controller.loop import LoopOptions
+from wiresum.controller.model import Job
+from wiresum.controller.store import Store
 from wiresum.controller.v1 import controller_pb2 as pb
 
 _R = TypeVar("_R")
@@ -29,6 +36,60 @@ class Clock:
 
     def now(self) -> float:
         return self.time
+
+
+ADMIN = Caller(admin=True)
+
+
+@dataclass
+class Office:
+    """The rules of jobs on a store, without tasks, switches or a network."""
+
+    store: Store
+    clock: Clock
+    limits: Limits = field(default_factory=Limits)
+    usable: Callable[[str], bool] = lambda _name: True
+
+    def __post_init__(self) -> None:
+        self.jobs = Jobs(self.store, self.clock, self.limits)
+        self.changes = Changes(self.store, self.clock, vote_s=self.limits.change_s)
+        self.joining = Joining(self.store, self.clock, self.jobs)
+        self.admission = Admission(
+            self.store, self.clock, self.jobs, self.changes, usable=self.usable
+        )
+        self.jobs.recover()
+        self.changes.recover()
+        self.admission.recover()
+
+    def create(self, caller: Caller = ADMIN, **request: Any) -> Created:
+        """What CreateJob does for those who do not wait."""
+        found = self.admission.request(pb.CreateJobRequest(**request), caller)
+        if isinstance(found, Created):
+            return found
+        waiter = found.waiter
+        self.admission.present(waiter.id)
+        while self.admission.balance().changing:
+            pass
+        job = self.store.job(waiter.id)
+        if job is None:
+            refusal = self.admission.refusal(waiter, caller)
+            self.admission.leave(waiter.id)
+            raise refusal
+        return Created(job, self.jobs.another_token(job), attached=False)
+
+    def join(self, job: Job, rank: int, workers: int, attempt: int = 0, change: int = 0) -> Job:
+        """As 127.0.0.1, from a port of its own for each change."""
+        request = pb.JoinJobRequest(
+            job_id=job.id,
+            rank=rank,
+            workers=workers,
+            attempt=attempt,
+            change=change,
+            ip="127.0.0.1",
+            udp_port=1000 + 100 * change + rank,
+            field=32,
+        )
+        return self.joining.join(job, request)
 
 
 @dataclass

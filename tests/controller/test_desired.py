@@ -107,7 +107,7 @@ def test_the_longest_host_range_counts() -> None:
 def test_the_tables_are_those_of_the_program() -> None:
     from finsy import P4Schema, P4TableAction, P4TableEntry, P4TableMatch
 
-    from wiresum.controller.admission import MEMBERS_PER_SWITCH
+    from wiresum.controller.joining import MEMBERS_PER_SWITCH
     from wiresum.p4 import LANE_COUNTS, program
 
     for lanes in LANE_COUNTS:

@@ -3,20 +3,19 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
-from controller_rig import Clock
+from controller_rig import ADMIN, Clock, Office
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from wiresum.controller.access import Caller
 from wiresum.controller.client import add_switch_request
 from wiresum.controller.desired import MEMBERSHIP, desired
 from wiresum.controller.errors import ControllerError
-from wiresum.controller.jobs import Jobs, Limits
-from wiresum.controller.model import Job, JobState
+from wiresum.controller.jobs import Limits
+from wiresum.controller.model import JobState
 from wiresum.controller.store import Store
 from wiresum.controller.switches import Switches
 from wiresum.controller.tokens import hashed
@@ -24,8 +23,6 @@ from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.p4 import LANE_COUNTS, packet, program
 
 _R = TypeVar("_R")
-
-ADMIN = Caller(admin=True)
 
 
 def with_switches(store: Store, clock: Clock, *names: str) -> None:
@@ -39,25 +36,6 @@ def with_switches(store: Store, clock: Clock, *names: str) -> None:
                 hosts=[("0.0.0.0/0", 1)],
             )
         )
-
-
-def join(jobs: Jobs, job: Job, rank: int, workers: int, attempt: int) -> Job:
-    return jobs.join(
-        job,
-        pb.JoinJobRequest(
-            job_id=job.id,
-            rank=rank,
-            workers=workers,
-            attempt=attempt,
-            ip="127.0.0.1",
-            udp_port=1000 + rank,
-            field=32,
-        ),
-    )
-
-
-def create(jobs: Jobs, **request: Any) -> Job:
-    return jobs.create(pb.CreateJobRequest(**request), ADMIN).job
 
 
 def answer_of(call: Callable[[], _R]) -> _R | ControllerError:
@@ -81,8 +59,8 @@ class Lifecycle(RuleBasedStateMachine):
 
     def open(self) -> None:
         self.store = Store(Path(self.directory.name) / "store.sqlite")
-        self.jobs = Jobs(self.store, self.clock, self.limits)
-        self.jobs.recover()
+        self.office = Office(self.store, self.clock, self.limits)
+        self.jobs = self.office.jobs
 
     def teardown(self) -> None:
         self.store.close()
@@ -94,9 +72,8 @@ class Lifecycle(RuleBasedStateMachine):
         slots=st.sampled_from([0, 16, 100, 1024, 4096]),
     )
     def create(self, name: str, slots: int) -> str:
-        request = pb.CreateJobRequest(name=name, slots_wanted=slots)
         live = self.store.live_job_named("default", name)
-        answer = answer_of(lambda: self.jobs.create(request, ADMIN))
+        answer = answer_of(lambda: self.office.create(name=name, slots_wanted=slots))
         if isinstance(answer, ControllerError):
             assert answer.code == "RESOURCE_EXHAUSTED"
             assert live is None
@@ -118,7 +95,7 @@ class Lifecycle(RuleBasedStateMachine):
         before = self.store.job(job_id)
         if before is None:
             return
-        after = answer_of(lambda: join(self.jobs, before, rank, workers, attempt))
+        after = answer_of(lambda: self.office.join(before, rank, workers, attempt))
         if isinstance(after, ControllerError):
             assert self.store.job(job_id) == before
             if after.code == "ABORTED":
@@ -142,7 +119,8 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(job_id=jobs_made, rank=st.integers(0, 2), attempt=st.integers(0, 4))
     def give_up(self, job_id: str, rank: int, attempt: int) -> None:
         before = self.store.job(job_id)
-        self.jobs.withdraw(job_id, attempt, rank)
+        request = pb.JoinJobRequest(job_id=job_id, attempt=attempt, rank=rank)
+        self.office.joining.withdraw(request)
         if before is not None and before.state is JobState.READY:
             assert self.store.job(job_id) == before
 
@@ -232,14 +210,14 @@ def test_a_thousand_deaths_leak_nothing() -> None:
     clock = Clock()
     store = Store(":memory:")
     with_switches(store, clock, "s1")
-    jobs = Jobs(store, clock, Limits())
+    office = Office(store, clock)
     for number in range(1000):
-        job = create(jobs, name=f"job-{number % 7}", slots_wanted=4096)
-        join(jobs, job, 0, 1 + number % 2, 0)
+        job = office.create(name=f"job-{number % 7}", slots_wanted=4096).job
+        office.join(job, 0, 1 + number % 2, 0)
         clock.time += 31.0
-        assert [silent.id for silent in jobs.silent()] == [job.id]
-        jobs.expire(job.id)
-        jobs.forget_old()
+        assert [silent.id for silent in office.jobs.silent()] == [job.id]
+        office.jobs.expire(job.id)
+        office.jobs.forget_old()
     assert store.jobs_on("s1") == []
     assert store.jobs(live_only=True) == []
     switch = store.switches()[0]
@@ -252,9 +230,9 @@ def test_a_new_store_does_not_repeat_the_epochs_of_a_lost_one() -> None:
     for _ in range(2):
         store = Store(":memory:")
         with_switches(store, clock, "s1")
-        jobs = Jobs(store, clock, Limits())
-        job = create(jobs)
-        epochs.append(join(jobs, job, 0, 1, 0).epoch)
+        office = Office(store, clock)
+        job = office.create().job
+        epochs.append(office.join(job, 0, 1, 0).epoch)
         clock.time += 60
     assert epochs[0] < epochs[1]
 
@@ -263,32 +241,32 @@ def test_a_full_switch_says_who_holds_what() -> None:
     clock = Clock()
     store = Store(":memory:")
     with_switches(store, clock, "s1")
-    jobs = Jobs(store, clock, Limits())
-    first = create(jobs, name="first", slots_wanted=2048)
-    create(jobs, name="second", slots_wanted=1024)
+    office = Office(store, clock)
+    first = office.create(name="first", slots_wanted=2048).job
+    office.create(name="second", slots_wanted=1024)
     with pytest.raises(ControllerError) as caught:
-        create(jobs, slots_wanted=1500)
+        office.create(slots_wanted=1500)
     assert caught.value.code == "RESOURCE_EXHAUSTED"
     assert f"first ({first.id}) holds 0-2047, second" in str(caught.value)
     assert "no room for 2048 slots in one range" in str(caught.value)
     assert "1024 of 4096 slots free, at most 1024 in a row" in str(caught.value)
     with pytest.raises(ControllerError, match="5000 slots are more than any switch has"):
-        create(jobs, slots_wanted=5000)
+        office.create(slots_wanted=5000)
 
 
 def test_switches_that_are_up_and_empty_come_first() -> None:
     clock = Clock()
     store = Store(":memory:")
     with_switches(store, clock, "s1", "s2", "s3")
-    jobs = Jobs(store, clock, Limits(), usable=lambda name: name != "s1")
-    chosen = [create(jobs).lease.switch for _ in range(3)]
+    office = Office(store, clock, usable=lambda name: name != "s1")
+    chosen = [office.create().job.lease.switch for _ in range(3)]
     assert chosen == ["s2", "s3", "s2"]
     # One that is down may come up again; the job waits for it if there is no other room.
     for name in ("s2", "s3"):
-        create(jobs, switch=name, slots_wanted=2048)
-    assert create(jobs, slots_wanted=2048).lease.switch == "s1"
+        office.create(switch=name, slots_wanted=2048)
+    assert office.create(slots_wanted=2048).job.lease.switch == "s1"
     with pytest.raises(ControllerError, match="no switch 's9'"):
-        create(jobs, switch="s9")
+        office.create(switch="s9")
 
 
 @pytest.mark.parametrize("name", ["a b", "-x", "x" * 65, "j-0123456789ab", "a\nb", "é"])
@@ -296,7 +274,7 @@ def test_names_that_would_confuse(name: str) -> None:
     store = Store(":memory:")
     with_switches(store, Clock(), "s1")
     with pytest.raises(ControllerError) as caught:
-        create(Jobs(store, Clock(), Limits()), name=name)
+        Office(store, Clock()).create(name=name)
     assert caught.value.code == "INVALID_ARGUMENT"
     assert "\n" not in str(caught.value)
 
@@ -304,22 +282,22 @@ def test_names_that_would_confuse(name: str) -> None:
 def test_attaching_to_a_live_job() -> None:
     store, clock = Store(":memory:"), Clock()
     with_switches(store, clock, "s1", "s2")
-    jobs = Jobs(store, clock, Limits())
-    made = jobs.create(pb.CreateJobRequest(name="demo", switch="s1"), ADMIN)
+    office = Office(store, clock)
+    made = office.create(name="demo", switch="s1")
     first = made.job
     assert not made.attached
-    again = jobs.create(pb.CreateJobRequest(name="demo", slots_wanted=64), ADMIN)
+    again = office.create(name="demo", slots_wanted=64)
     assert (again.job, again.attached) == (first, True)
     # Each has a token of its own, and both are good.
     assert made.token != again.token
     for token in (made.token, again.token):
         assert store.job_of_token(hashed(token)) == first.id
     with pytest.raises(ControllerError, match="is live on switch s1, not s2"):
-        create(jobs, name="demo", switch="s2")
-    jobs.end(first, JobState.RELEASED, "released")
-    third = jobs.create(pb.CreateJobRequest(name="demo", switch="s2"), ADMIN)
+        office.create(name="demo", switch="s2")
+    office.jobs.end(first, JobState.RELEASED, "released")
+    third = office.create(name="demo", switch="s2")
     assert not third.attached
     assert third.job.id != first.id
-    assert jobs.shown("demo", ADMIN) == third.job
+    assert office.jobs.shown("demo", ADMIN) == third.job
     with pytest.raises(ControllerError, match="no tenant 'acme'"):
-        create(jobs, tenant="acme")
+        office.create(tenant="acme")

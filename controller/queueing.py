@@ -1,0 +1,134 @@
+"""What those wait for who ask for slots: their turn."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from wiresum.controller.access import Caller
+from wiresum.controller.admission import Admission, Balance, Queued
+from wiresum.controller.checks import invalid
+from wiresum.controller.clock import Clock
+from wiresum.controller.errors import ControllerError
+from wiresum.controller.fleet import Fleet
+from wiresum.controller.jobs import Created, Jobs, Limits
+from wiresum.controller.leases import MAX_TIMEOUT_S, until
+from wiresum.controller.model import OnFull, Waiter
+from wiresum.controller.scheduling import Standing
+from wiresum.controller.store import Store
+from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.controller.waiting import Waiting
+
+# After so long in the queue a caller is told how things stand, and asks again.
+_NEWS_S = 25.0
+
+# Rounds of decisions in a row: a job that nobody has joined yet changes its slots at once, which
+# may be all that another was waiting for.
+_ROUNDS = 64
+
+
+@dataclass
+class Queueing:
+    """The long polls of those who create jobs. Methods raise :class:`ControllerError`."""
+
+    store: Store
+    clock: Clock
+    limits: Limits
+    jobs: Jobs
+    admission: Admission
+    waiting: Waiting
+    fleet: Fleet
+    _calls: Counter[str] = field(default_factory=Counter)
+
+    async def create(
+        self, request: pb.CreateJobRequest, caller: Caller, time_left: float | None
+    ) -> Created | Queued:
+        """A new job with its lease, the live one of that name, or a place in the queue."""
+        if not 0 <= request.wait_timeout_s <= MAX_TIMEOUT_S * 365:
+            invalid(f"a wait of {request.wait_timeout_s:g} s is not possible: at most a year")
+        found = self.admission.request(request, caller)
+        if isinstance(found, Created):
+            return found
+        with self._calling(found.waiter), self.waiting.watch(found.waiter.id) as news:
+            self.rebalance()
+            return await self._turn(found, request, caller, until(_NEWS_S, time_left), news)
+
+    def rebalance(self) -> None:
+        """Give slots to those whose turn it is, and wake whoever is concerned."""
+        for job_id in self._calls:
+            self.admission.present(job_id)
+        for _ in range(_ROUNDS):
+            balance = self.admission.balance()
+            self._tell(balance)
+            if not balance.granted and not balance.changing:
+                break
+        for job_id in self._calls:
+            self.waiting.notify(job_id)
+
+    # ----
+
+    async def _turn(
+        self,
+        queued: Queued,
+        request: pb.CreateJobRequest,
+        caller: Caller,
+        limit: float,
+        news: asyncio.Event,
+    ) -> Created | Queued:
+        waiter = queued.waiter
+        patient = waiter.on_full is OnFull.WAIT
+        began = self.clock.now()
+        # The event loop's clock paces the call, the controller's own judges the wait as a whole.
+        left = limit if patient else min(limit, self.limits.change_s)
+        deadline = asyncio.get_running_loop().time() + left
+        while True:
+            news.clear()
+            job = self.store.job(waiter.id)
+            if job is not None:
+                return Created(job, self.jobs.another_token(job), attached=queued.attached)
+            if self.store.waiter(waiter.id) is None:
+                raise ControllerError("ABORTED", f"job {waiter.label} was taken out of the queue")
+            waited = self.clock.now() - waiter.arrived
+            over = patient and 0 < request.wait_timeout_s <= waited
+            if over or not (patient or self.admission.standing(waiter.id) is Standing.COMING):
+                raise self._give_up(waiter, caller, waited if over else 0.0)
+            remaining = deadline - asyncio.get_running_loop().time()
+            if patient and request.wait_timeout_s:
+                remaining = min(remaining, request.wait_timeout_s - waited)
+            try:
+                async with asyncio.timeout(remaining):
+                    await news.wait()
+            except TimeoutError:
+                if not patient:
+                    raise self._give_up(waiter, caller, self.clock.now() - began) from None
+                if asyncio.get_running_loop().time() >= deadline:
+                    return queued
+
+    def _give_up(self, waiter: Waiter, caller: Caller, waited: float) -> ControllerError:
+        refusal = self.admission.refusal(waiter, caller)
+        if self._calls[waiter.id] == 1:
+            self.admission.leave(waiter.id)
+        if not waited:
+            return refusal
+        return ControllerError(refusal.code, f"waited {waited:.0f} s: {refusal}")
+
+    @contextmanager
+    def _calling(self, waiter: Waiter) -> Iterator[None]:
+        self._calls[waiter.id] += 1
+        try:
+            yield
+        finally:
+            self.admission.present(waiter.id)
+            self._calls[waiter.id] -= 1
+            if not self._calls[waiter.id]:
+                del self._calls[waiter.id]
+                if waiter.on_full is not OnFull.WAIT and self.store.waiter(waiter.id):
+                    # The caller is gone, and would not have waited.
+                    self.admission.leave(waiter.id)
+
+    def _tell(self, balance: Balance) -> None:
+        for name in balance.switches:
+            self.fleet.wake(name)
+        for job_id in [*balance.granted, *balance.changing]:
+            self.waiting.notify(job_id)

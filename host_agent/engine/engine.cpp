@@ -79,7 +79,7 @@ StreamConfig stream_config(const Lease& lease, const EngineOptions& options, boo
 
 // Room for what blocks_ahead() ever allows.
 std::size_t ring_capacity(std::size_t window, std::size_t elements_per_chunk, std::size_t lanes) {
-  return std::bit_ceil(kWindowsAhead * window * (elements_per_chunk / kBlock + 1) + 2 * lanes);
+  return std::bit_ceil(kWindowsAhead * (window * elements_per_chunk / kBlock + 1) + 2 * lanes);
 }
 
 sockaddr_in switch_address(const Lease& lease) {

@@ -24,7 +24,7 @@
 namespace wiresum {
 
 // Exponents go ahead of the data by so many data windows, the one in flight among them.
-inline constexpr std::size_t kWindowsAhead = 3;
+inline constexpr std::size_t kWindowsAhead = 2;
 
 // What the controller leased to this worker.
 struct Lease {

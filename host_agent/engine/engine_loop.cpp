@@ -100,7 +100,7 @@ bool Engine::pump(Nanoseconds now) {
 // are quantized, and at the start of a tensor all ranks would look at blocks instead of sending the
 // first ones.
 std::uint64_t Engine::blocks_ahead() const {
-  const std::uint64_t in_window = data_.congestion_window() * (elements_per_chunk_ / kBlock + 1);
+  const std::uint64_t in_window = data_.congestion_window() * elements_per_chunk_ / kBlock + 1;
   return std::min<std::uint64_t>(kWindowsAhead * in_window + 2 * lease_.lanes, ring_.capacity());
 }
 

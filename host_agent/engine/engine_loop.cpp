@@ -95,7 +95,7 @@ bool Engine::pump(Nanoseconds now) {
 }
 
 // How many blocks may be anywhere between their exponent and their sum: those of the data window
-// and twice as many, so that the data never wait for the exponents' round trip, and a chunk of
+// and as many again, so that the data never wait for the exponents' round trip, and chunks of
 // exponents to fill. Not more: blocks that were looked at long ago have left the cache when they
 // are quantized, and at the start of a tensor all ranks would look at blocks instead of sending the
 // first ones.

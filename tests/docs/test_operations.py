@@ -127,7 +127,7 @@ def test_the_lines_are_found_where_they_are(
     )
 
 
-OPTION = "--… …: …"
+OPTION = "--…: …"
 """A value that an option does not take, and why: there are many, and they explain themselves."""
 
 OPAQUE = {
@@ -139,9 +139,7 @@ OPAQUE = {
     "controller/loop.py:run",  # explain's
     "host_agent/agent.py:_change",  # over's
     "host_agent/agent.py:check",  # what _lost was told
-    "host_agent/change.py:_agree",  # a ControllerError
     "host_agent/change.py:_drain",  # an EngineError
-    "host_agent/change.py:_join",  # a WiresumError
     "host_agent/control.py:_run",  # over's, _failed's, _heard's
     "host_agent/control.py:create_job",  # a ControllerError
     "host_agent/joining.py:_read",  # rank 0's NoRoom

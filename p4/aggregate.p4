@@ -66,7 +66,6 @@ control Aggregate(
         hdr.ipv4.ttl = 64;
         hdr.udp.dst_port = hdr.udp.src_port;
         hdr.udp.src_port = UDP_PORT;
-        hdr.udp.checksum = 0;
         meta.reply = true;
     }
 
@@ -79,6 +78,7 @@ control Aggregate(
         hdr.contributors.setValid();
         hdr.contributors.bitmap = bitmap;
         hdr.udp.length = STATUS_UDP_BYTES;
+        hdr.udp.checksum = 0;
         hdr.ipv4.length = IPV4_BYTES + STATUS_UDP_BYTES;
     }
 

@@ -142,6 +142,19 @@ control UpdateHeader(inout headers_t hdr, inout metadata_t meta) {
               hdr.ipv4.identification, hdr.ipv4.flags, hdr.ipv4.fragment, hdr.ipv4.ttl,
               hdr.ipv4.protocol, hdr.ipv4.src, hdr.ipv4.dst },
             hdr.ipv4.checksum, HashAlgorithm.csum16);
+        // A RESULT carries a checksum if the contribution that completed it did: then
+        // ports that pass many frames on as one can take it, and a bit that flips
+        // behind the switch is noticed.
+#define LANE_SUMMED(x) hdr.lanes.l##x,
+        update_checksum(
+            meta.reply && hdr.lanes.isValid() && hdr.udp.checksum != 0,
+            { EACH_LANE(LANE_SUMMED)
+              hdr.ipv4.src, hdr.ipv4.dst, 8w0, hdr.ipv4.protocol, hdr.udp.length,
+              hdr.udp.src_port, hdr.udp.dst_port, hdr.udp.length,
+              hdr.wiresum.version, hdr.wiresum.kind, hdr.wiresum.op, hdr.wiresum.flags,
+              hdr.wiresum.job, hdr.wiresum.slot, hdr.wiresum.epoch, hdr.wiresum.chunk,
+              hdr.wiresum.key, hdr.wiresum.fingerprint },
+            hdr.udp.checksum, HashAlgorithm.csum16);
     }
 }
 

@@ -38,10 +38,11 @@ class Rack:
         )  # fmt: skip
         return base.but(**fields)
 
-    def send(self, sender: int | Host, chunk: Chunk) -> list[Delivered]:
+    def send(self, sender: int | Host, chunk: Chunk, checksummed: bool = False) -> list[Delivered]:
         """Send from a rank (or any host); replies sorted by port."""
         place = self.lease.hosts[sender] if isinstance(sender, int) else sender
-        out = self.switch.inject(place.port, frame(place, chunk.payload()))
+        data = frame(place, chunk.payload(), checksummed=checksummed)
+        out = self.switch.inject(place.port, data)
         return sorted((delivered(*item) for item in out), key=lambda d: d.port)
 
     def event(self, event: Event) -> int:
@@ -267,6 +268,27 @@ def test_truncated_frames_are_dropped(switch, lease, drops):
     for cut in cuts:
         assert switch.inject(sender.port, whole[:cut]) == []
     assert drops(DropReason.TRUNCATED) == len(cuts)
+
+
+def test_a_result_has_a_checksum_where_the_contribution_had_one(switch, lease):
+    rack = lease(workers=3)
+    chunk = rack.chunk(lanes=lanes(switch, 0xFFFF_0001))
+
+    def send(rank, checksummed):
+        replies = rack.send(rank, chunk, checksummed)
+        return {(reply.chunk.kind, reply.checksummed) for reply in replies}
+
+    assert send(0, True) == set()
+    assert send(0, True) == {(Kind.WAIT, False)}
+    assert send(1, False) == set()
+    assert send(2, True) == {(Kind.RESULT, True)}
+    assert send(0, False) == {(Kind.RESULT, False)}
+    assert send(0, True) == {(Kind.RESULT, True)}
+    later = chunk.but(chunk=1)
+    assert rack.send(0, later, True) == []
+    assert [r.checksummed for r in rack.send(1, later.but(fingerprint=1), True)] == [False] * 3
+    rack.send(1, later, True)
+    assert [r.checksummed for r in rack.send(2, later, False)] == [False] * 3
 
 
 def test_a_bad_ip_checksum_is_dropped(switch, lease, drops):

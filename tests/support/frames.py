@@ -91,9 +91,9 @@ def ipv4(src: bytes, dst: bytes, protocol: int, payload: bytes, ttl: int = 64) -
     return header[:10] + struct.pack("!H", checksum) + header[12:] + payload
 
 
-def udp(src_port: int, dst_port: int, payload: bytes) -> bytes:
-    """A UDP datagram without a checksum."""
-    return struct.pack("!HHHH", src_port, dst_port, 8 + len(payload), 0) + payload
+def udp(src_port: int, dst_port: int, payload: bytes, checksum: int = 0) -> bytes:
+    """A UDP datagram, by default without a checksum."""
+    return struct.pack("!HHHH", src_port, dst_port, 8 + len(payload), checksum) + payload
 
 
 def ethernet(dst: bytes, src: bytes, kind: int, payload: bytes) -> bytes:
@@ -103,10 +103,14 @@ def ethernet(dst: bytes, src: bytes, kind: int, payload: bytes) -> bytes:
 
 def frame(
     sender: Host, payload: bytes, *, dst_ip: bytes = SWITCH_IP, dst_mac: bytes = SWITCH_MAC,
-    dst_port: int = packet.UDP_PORT,
+    dst_port: int = packet.UDP_PORT, checksummed: bool = False,
 ) -> bytes:  # fmt: skip
     """``payload`` as a UDP datagram from ``sender`` to the switch (or ``dst_ip``)."""
     datagram = udp(sender.udp_port, dst_port, payload)
+    if checksummed:
+        pseudo = sender.ip + dst_ip + struct.pack("!HH", 17, len(datagram))
+        checksum = ones_complement_sum(pseudo + datagram) or 0xFFFF
+        datagram = udp(sender.udp_port, dst_port, payload, checksum)
     return ethernet(dst_mac, sender.mac, 0x0800, ipv4(sender.ip, dst_ip, 17, datagram))
 
 
@@ -119,6 +123,7 @@ class Delivered:
     dst_ip: bytes
     dst_port: int
     chunk: Chunk
+    checksummed: bool = False
 
 
 def delivered(port: int, data: bytes) -> Delivered:
@@ -132,5 +137,8 @@ def delivered(port: int, data: bytes) -> Delivered:
     src_port, dst_port, length, checksum = struct.unpack("!HHHH", data[34:42])
     assert src_port == packet.UDP_PORT
     assert length == len(data) - 34
-    assert checksum == 0
-    return Delivered(port, data[:6], header[16:20], dst_port, Chunk.parse(data[42:]))
+    if checksum != 0:
+        pseudo = header[12:] + struct.pack("!HH", 17, length)
+        assert ones_complement_sum(pseudo + data[34:]) == 0, "UDP checksum"
+    chunk = Chunk.parse(data[42:])
+    return Delivered(port, data[:6], header[16:20], dst_port, chunk, checksum != 0)

@@ -79,7 +79,7 @@ def dequantize(
 
 
 def quotient_narrow(total: NDArray[np.int64], scale: float) -> Floats:
-    """A narrow sum times ``scale`` in float32 arithmetic: with its first 8 bits, and with the rest."""
+    """A narrow sum times ``scale`` in float32: with its first 8 bits, and with the rest."""
     high = (np.array(scale, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
     low = np.float32(scale - float(high))
     sums = total.astype(np.float32)

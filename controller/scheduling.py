@@ -16,6 +16,10 @@ from wiresum.controller.slots import SlotRange, allocate, lowest_free_number
 from wiresum.p4 import packet
 
 
+# For how many jobs at once room is looked for where none is free: those behind them wait.
+_TRIES = 16
+
+
 @dataclass(frozen=True)
 class SwitchView:
     """A switch: what is held now, and what will be when all changes under way are over."""
@@ -196,6 +200,7 @@ class _Run:
         self.decisions = Decisions()
         self._held_up: set[tuple[str, int]] = set()
         self._somebody_keeps_a_range = False
+        self._tries = _TRIES
 
     def serve(self, wish: Wish) -> None:
         """Give the job its slots, or make room, or say why not."""
@@ -209,7 +214,7 @@ class _Run:
                 if range_ is not None and number is not None:
                     self._grant(wish, board, range_, number)
                     return
-        for slots in sizes:
+        for slots in sizes if self._tries else ():
             rooms = [
                 (room.cost(board.holdings), place, board, room)
                 for place, board in enumerate(boards)
@@ -219,6 +224,7 @@ class _Run:
                 *_, board, room = min(rooms, key=lambda each: each[:2])
                 self._make_room(wish, board, room)
                 return
+        self._tries = max(0, self._tries - 1)
         self.decisions.standings[wish.job] = Standing.FULL
         if wish.stays and not self._somebody_keeps_a_range:
             self._keep_a_range(boards, sizes[-1])

@@ -90,6 +90,10 @@ JOB_SLOTS = METRICS.gauge("job_slots", "Slots of a job's lease.", "job_id")
 TARGET = METRICS.gauge(
     "job_slots_target", "Slots that it was admitted with; more than job_slots: shrunk.", "job_id"
 )
+CHANGES = METRICS.gauge(
+    "job_change", "How often a job's lease was changed in this attempt.", "job_id"
+)
+CHANGING = METRICS.gauge("job_changing", "1 while a job's lease is being changed.", "job_id")
 SILENCE = METRICS.gauge(
     "job_heartbeat_age_seconds", "Time since the last sign of life of a job.", "job_id"
 )
@@ -193,7 +197,10 @@ class ControllerReader:
     async def _fill(self, scrape: Scrape) -> None:
         core = self._core
         switches = core.store.switches()
-        on = {switch.name: core.store.jobs_on(switch.name) for switch in switches}
+        on: dict[str, list[Job]] = {}
+        for switch in switches:
+            on[switch.name] = core.store.jobs_on(switch.name)
+            await asyncio.sleep(0)  # a thousand jobs take a while: calls go in between
         await self._ask(on)
         scrape.set(INFO, 1, package_version())
         scrape.set(LAST_EPOCH, core.store.last_epoch())
@@ -205,10 +212,10 @@ class ControllerReader:
         for switch in switches:
             self._switch(scrape, switch, on[switch.name])
             scrape.set(DRAINING, switch.name in draining, switch.name)
-        jobs = [job for its_jobs in on.values() for job in its_jobs]
-        for job in jobs:
-            self._job(scrape, job)
-        self._tenants(scrape, jobs)
+            for job in on[switch.name]:
+                self._job(scrape, job)
+            await asyncio.sleep(0)
+        self._tenants(scrape, [job for its_jobs in on.values() for job in its_jobs])
 
     # ---- the switches' counters
 
@@ -270,6 +277,8 @@ class ControllerReader:
         scrape.set(JOINED, len(job.joined), job.id)
         scrape.set(JOB_SLOTS, job.lease.range.slots, job.id)
         scrape.set(TARGET, job.target, job.id)
+        scrape.set(CHANGES, job.change, job.id)
+        scrape.set(CHANGING, job.pending is not None, job.id)
         scrape.set(SILENCE, max(0.0, self._core.clock.now() - job.heartbeat), job.id)
         for event, count in self._told.events.get(job.id, {}).items():
             scrape.set(EVENTS, count, job.id, event)

@@ -113,6 +113,46 @@ async def test_switches_jobs_and_tenants(watched: Watched) -> None:
     assert "wiresum_controller_job_info" not in found
 
 
+async def test_the_queue_and_a_lease_that_is_to_shrink(watched: Watched) -> None:
+    rig, scrape = watched
+    await rig.call(lambda client: client.add_tenant("urgent", priority=10))
+    large = await rig.call(
+        lambda client: client.create_job("large", slots=packet.SLOTS, min_slots=packet.SLOTS)
+    )
+    await rig.join_all(large)
+    asking = asyncio.create_task(
+        rig.call(lambda client: client.create_job("small", slots=64, on_full="wait"))
+    )
+    await until(lambda: bool(rig.core.store.waiters()))
+    rig.clock.time += 7.0
+    found = await scrape()
+    assert found["wiresum_controller_queue_length"]["default",] == 1
+    assert found["wiresum_controller_queue_oldest_seconds"]["default",] == 7.0
+    assert found["wiresum_controller_jobs"]["queued", "default"] == 1
+    assert found["wiresum_controller_switch_slots_free"] == {("s1",): 0}
+    assert found["wiresum_controller_job_changing"] == {(large.id,): 0}
+    await rig.call(lambda client: client.release_job(large.id, large.token))
+    small = await asking
+    found = await scrape()
+    assert found["wiresum_controller_queue_length"]["default",] == 0
+    assert found["wiresum_controller_job_info"].keys() == {
+        (small.id, "small", str(small.number), "s1", "default")
+    }
+
+    shrinking = await rig.call(lambda client: client.create_job("rest", slots=2048, min_slots=16))
+    await rig.join_all(shrinking)
+    pressing = asyncio.create_task(
+        rig.call(lambda client: client.create_job("now", slots=2048, tenant="urgent",
+                                                  on_full="wait"))
+    )  # fmt: skip
+    await until(lambda: any(job.pending for job in rig.core.store.jobs(live_only=True)))
+    found = await scrape()
+    assert 1 in found["wiresum_controller_job_changing"].values()
+    for job in (small, shrinking):
+        await rig.call(lambda client, job=job: client.release_job(job.id, job.token))
+    await pressing
+
+
 async def test_calls_are_counted_by_how_they_end(watched: Watched) -> None:
     rig, scrape = watched
     await rig.call(lambda client: client.list_jobs())

@@ -39,7 +39,8 @@ class Agent:
         self._gone: str | None = None
         self._lock = threading.Lock()
         self._closed = False
-        self._changing: threading.Thread | None = None
+        self._changing: threading.Thread | None = None  # while it is under way
+        self._wanted = lease.change
         self._asked = lease
         membership.report = lambda: progress(worker.rank, self.engine.stats())
         self._heartbeats = Heartbeats(
@@ -121,27 +122,27 @@ class Agent:
 
     def _beat(self, wait_s: float, change: int) -> pb.HeartbeatResponse:
         self._asked = lease = self._lease
-        epoch = 0 if self._is_changing() else lease.epoch
+        epoch = 0 if self._changing is not None else lease.epoch
         return self._membership.heartbeat(wait_s, epoch=epoch, change=change)
 
     def _heard(self, answer: pb.HeartbeatResponse) -> str | None:
-        lease = self._asked
-        if self._is_changing() or self._lease is not lease:
-            return None  # what it says of the epoch is about another lease than ours
-        if answer.epoch != lease.epoch:
-            return (
-                f"job {self._membership.plan.job} is in epoch {answer.epoch}: a later attempt has "
-                f"replaced this worker (rank {lease.rank}, epoch {lease.epoch})"
-            )
-        if answer.change > lease.change:
-            self._changing = threading.Thread(
-                target=self._change, args=(answer.change,), name="wiresum-change", daemon=True
-            )
-            self._changing.start()
+        with self._lock:
+            self._wanted = answer.change
+            if self._changing is not None:
+                return None
+            lease = self._lease
+            # An answer to a question from before a change knows of that lease's epoch only.
+            if answer.epoch != lease.epoch and self._asked is lease:
+                return (
+                    f"job {self._membership.plan.job} is in epoch {answer.epoch}: a later attempt "
+                    f"has replaced this worker (rank {lease.rank}, epoch {lease.epoch})"
+                )
+            if answer.change > lease.change:
+                self._changing = threading.Thread(
+                    target=self._make_changes, name="wiresum-change", daemon=True
+                )
+                self._changing.start()
         return None
-
-    def _is_changing(self) -> bool:
-        return self._changing is not None and self._changing.is_alive()
 
     def _lost(self, why: str) -> None:
         with self._lock:
@@ -152,6 +153,17 @@ class Agent:
         self.engine.close()  # what is in flight ends now, and with this reason
 
     # -- changes of the lease -----------------------------------------------------------------
+
+    def _make_changes(self) -> None:
+        tried = 0
+        while True:
+            with self._lock:
+                # One that was called off is tried again when the next heartbeat still wants it.
+                if self._wanted <= max(tried, self._lease.change) or self._has_ended():
+                    self._changing = None
+                    return
+                tried = self._wanted
+            self._change(tried)
 
     def _change(self, number: int) -> None:
         before, limit = self._lease, self._worker.collective_s
@@ -165,9 +177,11 @@ class Agent:
             return
         if changed and self._worker.rank == 0:
             log.info(
-                "wiresum: the lease has %d slots now, %d before (change %d, epoch %d)",
+                "wiresum: the lease has %d slots now, %d before; collectives were held for %.3f s "
+                "(change %d, epoch %d)",
                 self._lease.slots,
                 before.slots,
+                change.held_s,
                 number,
                 self._lease.epoch,
             )

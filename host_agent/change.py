@@ -72,12 +72,15 @@ class Change:
         self._limit_s = limit_s
         self._stopped = stopped
         self._deadline = 0.0
+        self.held_s = 0.0
+        """How long collectives were held, once :meth:`run` has made the change; seconds."""
 
     def run(self) -> bool:
         """Make the change; False if it was called off and the old engine goes on.
 
         Raises ``WiresumError`` if there is no answer in time, or one that leaves no lease.
         """
+        began = time.monotonic()
         try:
             self._agree()
             self._drain()
@@ -88,6 +91,7 @@ class Change:
             self._relay.resume()
             return False
         self._relay.replace(engine)
+        self.held_s = time.monotonic() - began
         return True
 
     def _agree(self) -> None:

@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ import wiresum.host_agent
 parser = argparse.ArgumentParser()
 parser.add_argument("--out", type=Path, required=True)
 parser.add_argument("--steps", type=int, default=1_000_000)
+parser.add_argument("--pause", type=float, default=0.0, help="seconds between two steps")
 parser.add_argument("--flying", type=int, default=8, help="all-reduces in flight per step")
 arguments = parser.parse_args()
 
@@ -67,6 +69,7 @@ for step in range(arguments.steps):
         leases.append({name: lease[name] for name in ("epoch", "slots", "change")})
         write(f"lease.{rank}", json.dumps(lease))
     write(f"step.{rank}", str(step))
+    time.sleep(arguments.pause)
     stop = torch.tensor([int((arguments.out / "stop").exists())])
     dist.all_reduce(stop, op=dist.ReduceOp.MAX)
     if stop.item():

@@ -97,7 +97,7 @@ class Site:
         """Start the looping training of that name."""
         out = self.cli.directory / name
         out.mkdir()
-        command = [*torchrun(workers), str(LOOP), "--out", str(out)]
+        command = [*torchrun(workers), str(LOOP), "--out", str(out), "--pause", "0.03"]
         run = self.run(token, "--name", name, *options, command=command)
         run.out, run.workers = out, workers
         return run

@@ -25,7 +25,7 @@ from wiresum.controller.scheduling import (
     Wish,
     decide,
 )
-from wiresum.controller.slots import free_ranges, rounded
+from wiresum.controller.slots import disjoint, free_ranges, rounded
 from wiresum.controller.store import Store
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.p4 import packet
@@ -352,7 +352,7 @@ def _occupancy(switch: Switch, jobs: list[Job], caller: Caller) -> str:
     held = [
         f"{job.label} holds {slots.base}-{slots.end - 1}"
         for job in known[:_NAMED_HOLDERS]
-        for slots in job.ranges
+        for slots in disjoint(job.ranges)
     ]
     if len(known) > _NAMED_HOLDERS:
         held.append(f"{len(known) - _NAMED_HOLDERS} more jobs hold the rest")

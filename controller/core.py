@@ -174,7 +174,7 @@ class Core:
         for job in self.changes.overdue():
             log.warning("job %s: its ranks did not agree to a change of its lease", job.label)
             self.waiting.notify(job.id)
-        self.admission.forget_absent()
+        self.queueing.forget_absent()
         self.jobs.forget_old()
         self.queueing.rebalance()
         return expired

@@ -54,10 +54,14 @@ class Queueing:
             self.rebalance()
             return await self._turn(found, request, caller, until(_NEWS_S, time_left), news)
 
+    def forget_absent(self) -> None:
+        """Take those out of the queue whose callers do not come back."""
+        self._see()
+        self.admission.forget_absent()
+
     def rebalance(self) -> None:
         """Give slots to those whose turn it is, and wake whoever is concerned."""
-        for job_id in self._calls:
-            self.admission.present(job_id)
+        self._see()
         for _ in range(_ROUNDS):
             balance = self.admission.balance()
             self._tell(balance)
@@ -126,6 +130,10 @@ class Queueing:
                 if waiter.on_full is not OnFull.WAIT and self.store.waiter(waiter.id):
                     # The caller is gone, and would not have waited.
                     self.admission.leave(waiter.id)
+
+    def _see(self) -> None:
+        for job_id in self._calls:
+            self.admission.present(job_id)
 
     def _tell(self, balance: Balance) -> None:
         for name in balance.switches:

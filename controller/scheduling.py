@@ -15,7 +15,6 @@ from wiresum.controller.packing import Holding, Room, emptiest, make_room
 from wiresum.controller.slots import SlotRange, allocate, lowest_free_number
 from wiresum.p4 import packet
 
-
 # For how many jobs at once room is looked for where none is free: those behind them wait.
 _TRIES = 16
 

@@ -120,7 +120,7 @@ class Scene:
                 prefer_switch(rack)
             self._make_nowhere()
             session = self._exits.enter_context(
-                Session(rack.controller, name="flooded", slots=SLOTS)
+                Session(rack.controller, name="flooded", slots=SLOTS, token=rack.token)
             )
             self._victims = [self._victim(rank, session) for rank in range(workers)]
             said = [victim.hear(START_S) for victim in self._victims]

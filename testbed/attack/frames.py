@@ -89,7 +89,7 @@ def flood(kind: str, target: Target, seed: int = 1) -> list[bytes]:
     for number in range(_SAMPLES):
         worker = target.workers[number % len(target.workers)]
         if kind in ("garbage", "elsewhere"):
-            payload = b"\xee" + rng.randbytes(MTU_PAYLOAD - 1)
+            payload = bytes([0xEE, packet.Kind.CONTRIBUTION]) + rng.randbytes(MTU_PAYLOAD - 2)
             made.append(_udp(target.attacker, target.switch, payload))
         elif kind == "wrong-key":
             header = struct.pack(

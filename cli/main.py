@@ -103,6 +103,7 @@ def build() -> typer.Typer:
     measure.command("flood")(attack.flood)
     measure.command("switch")(bench.switch)
     measure.command("engine")(bench.engine)
+    measure.command("report")(bench.report)
     app.add_typer(measure, name="bench")
     return app
 

@@ -17,6 +17,7 @@ from wiresum.testbed.bench.links import SWITCH, SWITCH_IP, Star
 from wiresum.testbed.bench.worker import LEAD_IN
 from wiresum.testbed.errors import RackError
 
+KIND = "allreduce"
 SEED = 4
 _LEAST_LIMIT_S = 30.0
 _SHAPER_SLACK = 1.005  # a sample that was more than this ahead of its bytes: a broken shaper

@@ -51,6 +51,9 @@ def allreduce(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
     ] = None,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add the rounds to those in the JSON file.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only the table.")] = False,
     spoil: Annotated[
         bool,
@@ -82,6 +85,7 @@ def allreduce(
             spoil=spoil,
         ).check(),
         json_file,
+        append,
         quiet,
     )
 
@@ -144,3 +148,29 @@ def engine(
         raise RackUsageError(f"--size {size!r}: one size")
     isas = [name.strip() for name in isa.split(",")] if isa else []
     bench(cases.parse_fields(field), isas, workers, sizes[0], repeat, json_file)
+
+
+def report(
+    files: Annotated[list[Path], typer.Argument(help="What the benchmarks wrote with --json.")],
+    markdown: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A page: its tables are put between two marks in it."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A picture of the ratios (.png, .svg).")
+    ] = None,
+) -> None:
+    """Tables and a plot from the benchmarks' JSON; without options, the tables on stdout."""
+    from wiresum.testbed.bench import markdown as text
+    from wiresum.testbed.bench.report import load, put
+
+    measured = load(files)
+    made = text.page(measured)
+    if markdown is not None:
+        put(markdown, made, "Performance")
+    if plot is not None:
+        from wiresum.testbed.bench.plot import plot as draw
+
+        draw(measured, plot)
+    if markdown is None and plot is None:
+        print(made)

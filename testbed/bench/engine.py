@@ -102,7 +102,7 @@ def bench(
             raise RackError(f"--isa {isa}: this machine has {', '.join(known)}")
     entries = list(measure(isas or known, fields, workers, size, repeat))
     console = Console()
-    Console(width=max(console.width, 120)).print(table(entries, size))
+    Console(width=max(console.width, 140)).print(table(entries, size))
     if json_file is not None:
         head = {"kind": KIND, "version": package_version(), "machine": machine()}
         write(json_file, {**head, "workers": workers, "size": size, "entries": entries})

@@ -53,7 +53,9 @@ class Engine:
         gso: bool = True,
         gro: bool = True,
     ) -> None:
-        """Duplicate the bound UDP socket ``socket_fd`` (IPv4) and start the engine's thread.
+        """Duplicate ``socket_fd`` and start the engine's thread.
+
+        It is a bound UDP socket (IPv4), or one that :func:`shm_connect` has made.
 
         ``window`` limits the chunks in flight per stream (0: half of the stream's slots);
         ``first_position`` is where both streams start numbering (all ranks must agree).
@@ -86,6 +88,16 @@ class Engine:
 
     @property
     def closed(self) -> bool: ...
+
+def shm_connect(
+    path: str, payload_bytes: int, records: int, timeout_s: float
+) -> tuple[int, int, int, int]:
+    """Connect to a shm port of a switch on this host, for one :class:`Engine`.
+
+    Asks for rings of at least ``records`` datagrams of at most ``payload_bytes``. Returns the
+    socket's descriptor, which the caller closes, this worker's IPv4 address (a number) and UDP port,
+    and the switch's IPv4 address. Raises ``EngineError``.
+    """
 
 def budget(workers: int, field: int) -> int:
     """L: the largest magnitude that one rank may contribute. Raises ``CodecError`` if it is 0."""

@@ -9,7 +9,7 @@ import typer
 
 from wiresum.common import logs
 from wiresum.common.errors import WiresumError
-from wiresum.host_agent.environment import FIELDS, IfFull, SlotRequest
+from wiresum.host_agent.environment import FIELDS, IfFull, SlotRequest, Transport
 
 OUT = Path("out")
 
@@ -112,6 +112,14 @@ def run(
             metavar="S", help="Limit in seconds for the start, for joining and for a collective."
         ),
     ] = None,
+    transport: Annotated[
+        Transport,
+        typer.Option(
+            help="How workers reach the switch: over UDP, or through memory that they share with a "
+            "switch on their own host. auto: memory if the switch is started for this run, or "
+            "WIRESUM_SHM names its socket.",
+        ),
+    ] = Transport.AUTO,
     log_format: Annotated[
         str | None,
         typer.Option(
@@ -139,6 +147,7 @@ def run(
         timeout_s=timeout,
         token=chosen_token(controller, token_file, ca) if controller else None,
         ca=None if ca is None else str(ca.expanduser().absolute()),
+        transport=transport,
     )
     raise typer.Exit(status)
 

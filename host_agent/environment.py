@@ -14,6 +14,17 @@ FIELDS = (32, 16, 8)
 FALLBACK = "WIRESUM_FALLBACK"
 """The reason why a run that asked for a switch trains without one; for its workers."""
 
+SHM = "WIRESUM_SHM"
+"""The socket of a shm port of the switch, where that is on the workers' host."""
+
+
+class Transport(StrEnum):
+    """How the workers of a run reach the switch."""
+
+    AUTO = "auto"
+    UDP = "udp"
+    SHM = "shm"
+
 
 class IfFull(StrEnum):
     """What becomes of a job for which no switch has room."""
@@ -46,7 +57,8 @@ class Environment:
     """How to reach the controller, which job this is, and what it asks for.
 
     ``token`` is the job's, ``tenant_token`` the user's own, with which jobs are made. ``ca``,
-    ``cert`` and ``key`` are files for TLS, empty for none.
+    ``cert`` and ``key`` are files for TLS, empty for none. ``shm`` is the socket of a shm port of
+    the switch, where that is on this host; empty: UDP.
     """
 
     controller: str
@@ -59,6 +71,7 @@ class Environment:
     cert: str = ""
     key: str = ""
     request: SlotRequest = SlotRequest()
+    shm: str = ""
 
     def variables(self) -> dict[str, str]:
         """As environment variables for workers; :func:`environment` reads them back.
@@ -74,6 +87,7 @@ class Environment:
             "WIRESUM_CA": self.ca,
             "WIRESUM_CERT": self.cert,
             "WIRESUM_KEY": self.key,
+            SHM: self.shm,
         }
         return {name: value for name, value in values.items() if value}
 
@@ -116,6 +130,7 @@ def environment(env: Mapping[str, str]) -> Environment | None:
             if_full=_if_full(env),
             queue_timeout_s=_seconds(env, "WIRESUM_QUEUE_TIMEOUT"),
         ),
+        shm=env.get(SHM, ""),
     )
 
 

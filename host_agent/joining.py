@@ -2,7 +2,6 @@
 
 import json
 import logging
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent._engine import Engine
 from wiresum.host_agent.control import NoRoom, connect, create_job
 from wiresum.host_agent.environment import AgentError, IfFull
-from wiresum.host_agent.network import bound_socket, local_address_towards, mac_of
+from wiresum.host_agent.errors import EngineError
+from wiresum.host_agent.network import Place, mac_of, shm_place, udp_place
 from wiresum.host_agent.worker import Worker
 
 log = logging.getLogger("wiresum")
@@ -58,6 +58,7 @@ class Membership:
         self.plan = self._decide() if worker.rank == 0 else self._read()
         self.client = connect(worker.where, self.plan.token)
         self._program_version = ""
+        self._without_shm = False  # it was tried in vain, and said so
         self.report: Callable[[], pb.RankReport] | None = None
         """What heartbeats say of this worker's progress."""
 
@@ -138,9 +139,9 @@ class Membership:
         collectives there have been before it; ``again`` says whether to try again after an error.
         """
         worker = self._worker
-        with self._socket() as sock:
-            ip, port = sock.getsockname()
-            lease = self._lease(ip, port, change, again or self._planned_anew)
+        place = self._place()
+        with place.socket as sock:
+            lease = self._lease(place.ip, place.udp_port, change, again or self._planned_anew)
             engine = Engine(
                 sock.fileno(),
                 lease.switch_ip,
@@ -159,14 +160,20 @@ class Membership:
             )
         return lease, engine
 
-    def _socket(self) -> socket.socket:
-        """A UDP socket bound to the address from which this host reaches the switch."""
+    def _place(self) -> Place:
+        """A socket towards the switch: through shared memory if told so, else UDP."""
         job = self.client.get_job(self.plan.job)
         self._check_version(job.controller_version)
         self._program_version = _program_version(job.lanes)
+        path = self._worker.where.shm
+        if path and not self._without_shm:
+            try:
+                return shm_place(path, job.switch_ip, job.lanes, job.slots, self._worker.join_s)
+            except EngineError as error:
+                self._without_shm = True
+                log.warning("wiresum: UDP instead of shared memory: %s", error)
         try:
-            ip = local_address_towards(job.switch_ip, job.switch_udp_port)
-            return bound_socket(ip)
+            return udp_place(job.switch_ip, job.switch_udp_port)
         except OSError as error:
             raise AgentError(
                 f"no socket towards switch {job.switch} at {job.switch_ip}:{job.switch_udp_port}: "

@@ -4,13 +4,49 @@ import fcntl
 import ipaddress
 import socket
 import struct
+from dataclasses import dataclass
 from pathlib import Path
+
+from wiresum.host_agent._engine import shm_connect
+from wiresum.host_agent.errors import EngineError
+from wiresum.p4.packet import HEADER_BYTES
 
 _SIOCGIFADDR = 0x8915
 
 # linux/in.h; Python's socket module does not have them.
 _IP_MTU_DISCOVER = 10
 _IP_PMTUDISC_INTERFACE = 4
+
+
+@dataclass(frozen=True)
+class Place:
+    """A worker's socket towards its switch, and the address that the switch knows it by."""
+
+    socket: socket.socket
+    ip: str
+    udp_port: int
+
+
+def udp_place(switch_ip: str, switch_udp_port: int) -> Place:
+    """A socket bound to the address from which this host reaches the switch. Raises OSError."""
+    sock = bound_socket(local_address_towards(switch_ip, switch_udp_port))
+    return Place(sock, *sock.getsockname())
+
+
+def shm_place(path: str, switch_ip: str, lanes: int, slots: int, timeout_s: float) -> Place:
+    """A connection to a shm port of the switch, with rings for chunks of ``lanes``.
+
+    ``slots``: of the lease, of which half can be in flight. Raises ``EngineError``, also if the
+    port belongs to another switch than ``switch_ip``.
+    """
+    fd, ip, udp_port, there = shm_connect(path, HEADER_BYTES + 4 * lanes, slots, timeout_s)
+    sock = socket.socket(fileno=fd)
+    if there != int(ipaddress.IPv4Address(switch_ip)):
+        sock.close()
+        raise EngineError(
+            f"the switch at {path} is {ipaddress.IPv4Address(there)}, the job's is {switch_ip}"
+        )
+    return Place(sock, str(ipaddress.IPv4Address(ip)), udp_port)
 
 
 def bound_socket(ip: str) -> socket.socket:

@@ -30,7 +30,8 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="N=KIND:ADDRESS",
-            help="A port: 1=udp:127.0.0.1:0 (rootless; 0 is any free port) or 2=raw:eth1. "
+            help="A port: 1=udp:127.0.0.1:0 (rootless; 0 is any free port), 2=raw:eth1 or "
+            "3=shm:/run/wiresum.sock (workers on this host). "
             "With ?loss=0.01&seed=7 it loses frames at random, for tests. Repeat for more.",
         ),
     ] = None,

@@ -1,9 +1,9 @@
 """Ports of the embedded switch: what users write, and the native ports made from it."""
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from urllib.parse import parse_qsl
 
 from wiresum.common.address import AddressError, parse_endpoint
@@ -16,6 +16,12 @@ MAX_PORT = 510
 
 IFNAMSIZ = 16
 
+SHM_NETWORK = IPv4Network("127.77.0.0/16")
+"""Where the workers of a shm port get their addresses from, unless the user says otherwise."""
+
+_SHM_PATH_BYTES = 107  # sockaddr_un
+_WIDEST, _NARROWEST = 8, 29  # prefixes of such a network
+
 
 class PortError(WiresumError):
     """A port that cannot be understood or opened."""
@@ -25,9 +31,11 @@ class PortError(WiresumError):
 class PortSpec:
     """A port as the user wants it.
 
-    ``kind`` is ``udp`` or ``raw``; ``host`` is an IPv4 address or an interface; ``port`` is a
-    UDP port (udp only, 0: any); ``loss`` is the probability with which each frame is lost, in
-    each direction.
+    ``kind`` is ``udp``, ``raw`` or ``shm``; ``host`` is an IPv4 address, an interface or the path
+    of a socket; ``port`` is a UDP port (udp only, 0: any); ``loss`` is the probability with which
+    each frame is lost, in each direction. Of a shm port, ``network`` is where its workers'
+    addresses come from, ``switch_ip`` the address that their frames go to (None: the first udp
+    port's, else the network's first), ``mode`` the mode of the socket's file.
     """
 
     number: int
@@ -36,28 +44,40 @@ class PortSpec:
     port: int = 0
     loss: float = 0.0
     seed: int = 0
+    network: IPv4Network = SHM_NETWORK
+    switch_ip: IPv4Address | None = None
+    mode: int = 0o600
 
 
 def parse_port(text: str) -> PortSpec:
-    """Parse ``N=udp:HOST:PORT`` or ``N=raw:INTERFACE``, either with ``?loss=P&seed=S``.
+    """Parse ``N=udp:HOST:PORT``, ``N=raw:INTERFACE`` or ``N=shm:PATH``.
 
-    Raises :class:`PortError`.
+    Each may go on with ``?loss=P&seed=S``, a shm port with ``net=CIDR``, ``ip=ADDRESS`` and
+    ``mode=OCTAL`` too. Raises :class:`PortError`.
     """
     number, equals, rest = text.partition("=")
     if not equals or not (number.isascii() and number.isdigit()) or int(number) > MAX_PORT:
         raise PortError(
-            f"--port {text!r} must be N=udp:HOST:PORT or N=raw:INTERFACE, N from 0 to {MAX_PORT}"
+            f"--port {text!r} must be N=udp:HOST:PORT, N=raw:INTERFACE or N=shm:PATH, N from 0 to "
+            f"{MAX_PORT}"
         )
     where, _, query = rest.partition("?")
     kind, _, address = where.partition(":")
-    loss, seed = _options(text, query)
+    options = _options(text, query, _SHM_OPTIONS if kind == "shm" else ())
+    loss, seed = _loss(text, options)
     if kind == "udp":
         return PortSpec(int(number), kind, *_udp_address(text, address), loss, seed)
     if kind == "raw":
         if not address or len(address) >= IFNAMSIZ or "/" in address:
             raise PortError(f"--port {text!r}: {address!r} cannot be the name of an interface")
         return PortSpec(int(number), kind, address, 0, loss, seed)
-    raise PortError(f"--port {text!r}: there are udp and raw ports, no {kind!r}")
+    if kind == "shm":
+        if not address or len(address.encode()) > _SHM_PATH_BYTES:
+            raise PortError(
+                f"--port {text!r}: the path of the socket must have 1 to {_SHM_PATH_BYTES} bytes"
+            )
+        return PortSpec(int(number), kind, address, 0, loss, seed, *_shm(text, options))
+    raise PortError(f"--port {text!r}: there are udp, raw and shm ports, no {kind!r}")
 
 
 def _udp_address(text: str, address: str) -> tuple[str, int]:
@@ -73,16 +93,25 @@ def _udp_address(text: str, address: str) -> tuple[str, int]:
     return host, endpoint.port
 
 
-def _options(text: str, query: str) -> tuple[float, int]:
-    loss, seed = 0.0, 0
+_SHM_OPTIONS = ("net", "ip", "mode")
+
+
+def _options(text: str, query: str, more: Sequence[str]) -> dict[str, str]:
+    known = ("loss", "seed", *more)
     try:
-        for name, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
-            if name == "loss":
-                loss = float(value)
-            elif name == "seed":
-                seed = int(value)
-            else:
-                raise PortError(f"--port {text!r}: the options are loss and seed, not {name!r}")
+        options = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError as error:
+        raise PortError(f"--port {text!r}: {error}") from error
+    for name, _ in options:
+        if name not in known:
+            names = f"{', '.join(known[:-1])} and {known[-1]}"
+            raise PortError(f"--port {text!r}: the options are {names}, not {name!r}")
+    return dict(options)
+
+
+def _loss(text: str, options: dict[str, str]) -> tuple[float, int]:
+    try:
+        loss, seed = float(options.get("loss", 0)), int(options.get("seed", 0))
     except ValueError as error:
         raise PortError(f"--port {text!r}: {error}") from error
     if not 0 <= loss <= 1:
@@ -90,6 +119,20 @@ def _options(text: str, query: str) -> tuple[float, int]:
     if not 0 <= seed < 1 << 64:
         raise PortError(f"--port {text!r}: seed is a number from 0 to 2^64 - 1")
     return loss, seed
+
+
+def _shm(text: str, options: dict[str, str]) -> tuple[IPv4Network, IPv4Address | None, int]:
+    try:
+        network = IPv4Network(options["net"]) if "net" in options else SHM_NETWORK
+        ip = IPv4Address(options["ip"]) if "ip" in options else None
+        mode = int(options.get("mode", "600"), 8)
+    except ValueError as error:
+        raise PortError(f"--port {text!r}: {error}") from error
+    if not _WIDEST <= network.prefixlen <= _NARROWEST:
+        raise PortError(f"--port {text!r}: net is a network from /{_WIDEST} to /{_NARROWEST}")
+    if not 0 <= mode <= 0o777:
+        raise PortError(f"--port {text!r}: mode is a file mode from 0 to 777")
+    return network, ip, mode
 
 
 def _why(spec: PortSpec, error: OSError) -> str:
@@ -100,6 +143,12 @@ def _why(spec: PortSpec, error: OSError) -> str:
             errno.EADDRNOTAVAIL: "the address is not one of this machine's",
             errno.EACCES: "UDP ports below 1024 need root",
         }
+    elif spec.kind == "shm":
+        what = f"port {spec.number} (shm:{spec.host})"
+        reasons = {
+            errno.EADDRINUSE: "another process listens there, or the file is no socket",
+            errno.ENOENT: "there is no such folder",
+        }
     else:
         what = f"port {spec.number} (raw:{spec.host})"
         reasons = {
@@ -107,6 +156,14 @@ def _why(spec: PortSpec, error: OSError) -> str:
             errno.EPERM: "raw ports need root or CAP_NET_RAW; udp ports need neither",
         }
     return f"cannot open {what}: {reasons.get(error.errno or 0, error.strerror or error)}"
+
+
+def _switch_ip(spec: PortSpec, specs: Iterable[PortSpec]) -> IPv4Address:
+    """Where the frames of a shm port's workers go."""
+    if spec.switch_ip is not None:
+        return spec.switch_ip
+    hosts = (IPv4Address(other.host) for other in specs if other.kind == "udp")
+    return next((ip for ip in hosts if not ip.is_unspecified), spec.network.network_address + 1)
 
 
 class SwitchPorts:
@@ -121,6 +178,7 @@ class SwitchPorts:
             raise PortError(f"the CPU port {cpu_port} is not from 0 to {MAX_PORT}")
         self.native = _softswitch.Ports(cpu_port)
         self.addresses: dict[int, str] = {}
+        specs = list(specs)
         for spec in specs:
             if spec.number in self.addresses or spec.number == cpu_port:
                 raise PortError(f"port {spec.number} is given twice")
@@ -128,6 +186,18 @@ class SwitchPorts:
                 if spec.kind == "udp":
                     bound = self.native.add_udp(
                         spec.number, spec.host, spec.port, UDP_PORT, spec.loss, spec.seed
+                    )
+                elif spec.kind == "shm":
+                    bound = self.native.add_shm(
+                        spec.number,
+                        spec.host,
+                        spec.mode,
+                        int(spec.network.network_address),
+                        spec.network.num_addresses,
+                        int(_switch_ip(spec, specs)),
+                        UDP_PORT,
+                        spec.loss,
+                        spec.seed,
                     )
                 else:
                     bound = self.native.add_raw(spec.number, spec.host, spec.loss, spec.seed)

@@ -110,7 +110,8 @@ def table(gloo: Training, wiresum: Training, field: int) -> Table:
 
 
 NOTES = """\
-¹ sent + received, counted by the engine, Ethernet/IPv4/UDP headers included
+¹ sent + received, counted by the engine, Ethernet/IPv4/UDP headers included: what a link
+  would carry; here the datagrams go through memory shared with the switch
 ² sent + received, from TCP_INFO of gloo's sockets, plus 66 bytes of headers
   for each 1448 bytes of payload (acknowledgements not counted)
 ³ the switch's own counters, read over P4Runtime"""

@@ -3,15 +3,18 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <mutex>
 #include <set>
+#include <tuple>
 
 #include "bench.hpp"
 #include "codec.hpp"
 #include "engine.hpp"
+#include "transport_shm.hpp"
 #include "wire.hpp"
 
 namespace nb = nanobind;
@@ -262,6 +265,19 @@ NB_MODULE(_engine, m) {
       .def("close", &PythonEngine::close, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("closed", &PythonEngine::closed);
 
+  m.def(
+      "shm_connect",
+      [](const std::string& path, std::uint32_t payload_bytes, std::uint32_t records,
+         double timeout_s) {
+        ShmAddress address;
+        int fd;
+        {
+          const nb::gil_scoped_release release;
+          fd = shm_connect(path, payload_bytes, records, timeout_s, address);
+        }
+        return std::make_tuple(fd, address.ip, address.udp_port, address.switch_ip);
+      },
+      "path"_a, "payload_bytes"_a, "records"_a, "timeout_s"_a);
   m.def(
       "budget", [](std::uint64_t workers, int field) { return codec_of(workers, field).level(); },
       "workers"_a, "field"_a);

@@ -15,6 +15,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "transport_shm.hpp"
+#include "transport_udp.hpp"
+
 namespace wiresum {
 namespace {
 
@@ -94,6 +97,30 @@ sockaddr_in switch_address(const Lease& lease) {
   return address;
 }
 
+// Over `fd`, of which a duplicate is kept: a bound UDP socket, or one that shm_connect() has made.
+std::unique_ptr<Transport> open_transport(int fd, const Lease& lease, const EngineOptions& options,
+                                          Stats& stats) {
+  const sockaddr_in peer = switch_address(lease);
+  sockaddr_storage own{};
+  socklen_t length = sizeof(own);
+  int type = 0;
+  socklen_t type_length = sizeof(type);
+  const bool known = getsockname(fd, reinterpret_cast<sockaddr*>(&own), &length) == 0 &&
+                     getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_length) == 0;
+  const bool shm = known && own.ss_family == AF_UNIX && type == SOCK_SEQPACKET;
+  const bool udp = known && own.ss_family == AF_INET && type == SOCK_DGRAM &&
+                   reinterpret_cast<const sockaddr_in&>(own).sin_port != 0;
+  if (!shm && !udp) {
+    refuse("file descriptor " + std::to_string(fd) + " is not a bound IPv4 UDP socket");
+  }
+  const int duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+  if (duplicate < 0) refuse(std::string("the socket cannot be duplicated: ") + strerror(errno));
+  const std::size_t datagram_bytes = Header::kBytes + 4 * lease.lanes;
+  if (shm) return std::make_unique<ShmTransport>(duplicate, datagram_bytes, stats);
+  return std::make_unique<UdpTransport>(duplicate, peer, datagram_bytes,
+                                        UdpOptions{options.gso, options.gro}, stats);
+}
+
 }  // namespace
 
 Engine::Engine(int fd, const Lease& lease, const EngineOptions& options)
@@ -107,20 +134,7 @@ Engine::Engine(int fd, const Lease& lease, const EngineOptions& options)
             stats_.data_results),
       elements_per_chunk_(lease.lanes * fields_per_lane(codec_.field())),
       ring_(ring_capacity(data_.window(), elements_per_chunk_, lease.lanes)) {
-  const sockaddr_in peer = switch_address(lease);
-  sockaddr_in own{};
-  socklen_t length = sizeof(own);
-  int type = 0;
-  socklen_t type_length = sizeof(type);
-  if (getsockname(fd, reinterpret_cast<sockaddr*>(&own), &length) != 0 ||
-      getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_length) != 0 || own.sin_family != AF_INET ||
-      type != SOCK_DGRAM || own.sin_port == 0) {
-    refuse("file descriptor " + std::to_string(fd) + " is not a bound IPv4 UDP socket");
-  }
-  const int duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-  if (duplicate < 0) refuse(std::string("the socket cannot be duplicated: ") + strerror(errno));
-  transport_ = std::make_unique<Transport>(duplicate, peer, Header::kBytes + 4 * lease.lanes,
-                                           TransportOptions{options.gso, options.gro}, stats_);
+  transport_ = open_transport(fd, lease, options, stats_);
   wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake_fd_ < 0) refuse(std::string("no eventfd: ") + strerror(errno));
 

@@ -86,6 +86,10 @@ void Engine::fail_timeout(Nanoseconds now) {
 }
 
 void Engine::fail_unreachable() {
+  if (transport_->hung_up()) {
+    fail(ErrorKind::Unreachable, switch_label() + " has hung up on this worker: is it running?");
+    return;
+  }
   std::string line =
       switch_label() + " has not answered anything for " + seconds(options_.switch_timeout_s);
   if (const int error = transport_->last_error(); error != 0) {

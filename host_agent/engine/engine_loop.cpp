@@ -293,7 +293,8 @@ void Engine::excuse_absence(Nanoseconds now) {
 
 void Engine::check_limits(Nanoseconds now) {
   if (!outstanding()) return;
-  if (now - last_heard_ > static_cast<Nanoseconds>(options_.switch_timeout_s * 1e9)) {
+  if (transport_->hung_up() ||
+      now - last_heard_ > static_cast<Nanoseconds>(options_.switch_timeout_s * 1e9)) {
     fail_unreachable();
   } else if (now - last_progress_ > static_cast<Nanoseconds>(options_.timeout_s * 1e9)) {
     fail_timeout(now);
@@ -314,14 +315,10 @@ void Engine::sleep(Nanoseconds now) {
   }
   const Nanoseconds span = std::max<Nanoseconds>(until - now, 0) + 1;
   const timespec timeout{.tv_sec = span / 1'000'000'000, .tv_nsec = span % 1'000'000'000};
-  const short wanted = transport_->wants_write() ? POLLIN | POLLOUT : POLLIN;
-  pollfd sources[] = {{transport_->fd(), wanted, 0}, {wake_fd_, POLLIN, 0}};
-  if (ppoll(sources, 2, &timeout, nullptr) <= 0) return;
-  if (sources[0].revents & POLLOUT) transport_->writable();
-  if (sources[0].revents & POLLERR) {
-    transport_->drain_errors();
-    transport_->writable();
-  }
+  pollfd sources[] = {{-1, 0, 0}, {wake_fd_, POLLIN, 0}};
+  if (!transport_->about_to_sleep(sources[0])) return;
+  if (ppoll(sources, 2, &timeout, nullptr) <= 0) sources[0].revents = sources[1].revents = 0;
+  transport_->awake(sources[0]);
   if (sources[1].revents & POLLIN) {
     std::uint64_t count;
     [[maybe_unused]] const auto bytes = read(wake_fd_, &count, sizeof(count));

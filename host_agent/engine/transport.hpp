@@ -1,46 +1,38 @@
-// Datagrams to and from the switch over one UDP socket: batches, trains (UDP_SEGMENT, UDP_GRO),
-// and what the kernel says about the path. Knows nothing of what is in a datagram.
+// Datagrams to and from the switch, whatever carries them. Knows nothing of what is in a datagram.
 #pragma once
 
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
+#include <poll.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <vector>
 
+#include "packet.hpp"
 #include "stats.hpp"
 
 namespace wiresum {
 
-struct TransportOptions {
-  bool gso = true;
-  bool gro = true;
-};
+// What a datagram costs on a link beyond its payload.
+inline constexpr std::size_t kFrameHeaders =
+    packet::kEthernetBytes + packet::kIpv4Bytes + packet::kUdpBytes;
 
 class Transport {
  public:
-  // Takes over `fd`, a bound IPv4 UDP socket. Every datagram sent is `datagram_bytes` long.
-  // The socket's blocking mode is left as it is (it may be shared with the caller's own).
-  Transport(int fd, const sockaddr_in& peer, std::size_t datagram_bytes,
-            const TransportOptions& options, Stats& stats);
-  ~Transport();
+  Transport(std::size_t datagram_bytes, Stats& stats)
+      : datagram_bytes_(datagram_bytes), stats_(stats) {}
+  virtual ~Transport() = default;
   Transport(const Transport&) = delete;
   Transport& operator=(const Transport&) = delete;
 
-  int fd() const { return fd_; }
+  // Sends datagrams in order, each of `datagram_bytes`; returns how many were handed over (or given
+  // up as lost). Fewer than asked for means that no more fit: wants_write() until some do.
+  virtual std::size_t send(std::span<std::uint8_t* const> datagrams) = 0;
+  virtual bool wants_write() const = 0;
 
-  // Sends datagrams in order; returns how many were handed over (or given up as lost). Fewer than
-  // asked for means that the socket is full: wants_write() until it is writable.
-  std::size_t send(std::span<std::uint8_t* const> datagrams);
-  bool wants_write() const { return wants_write_; }
-  void writable() { wants_write_ = false; }
-
-  // Receives one batch and calls handle(data, bytes) for each datagram that the peer sent.
-  // Returns the number of datagrams taken from the socket; 0 if there was none.
+  // Receives one batch and calls handle(data, bytes) for each datagram that the switch sent.
+  // Returns the number of datagrams taken; 0 if there was none.
   template <typename Handle>
   std::size_t receive(Handle&& handle) {
     const int messages = receive_batch();
@@ -53,15 +45,21 @@ class Transport {
       }
       if (batch.bytes == 0) ++taken;
     }
+    if (messages > 0) batch_done();
     return taken;
   }
 
-  // Reads the socket's error queue (ICMP messages), counting them.
-  void drain_errors();
+  // What to poll while asleep. False: do not sleep, there is something to do.
+  virtual bool about_to_sleep(pollfd& source) = 0;
+  // After the sleep, with what poll has said.
+  virtual void awake(const pollfd& source) = 0;
+
   int last_error() const { return last_error_; }  // errno of the last failure on the path, 0: none
   void path_works() { last_error_ = 0; }
+  // The switch has ended and will never answer through this transport again.
+  virtual bool hung_up() const { return false; }
 
- private:
+ protected:
   struct Batch {
     const std::uint8_t* data;
     std::size_t bytes;
@@ -69,36 +67,24 @@ class Transport {
     bool foreign;
   };
 
-  int receive_batch();
-  Batch batch_at(int index);
-  std::size_t prepare(std::span<std::uint8_t* const> datagrams, std::size_t per_message);
-  void path_failed(int error);
-  void count_sent(std::size_t datagrams);
+  virtual int receive_batch() = 0;
+  virtual Batch batch_at(int index) = 0;
+  virtual void batch_done() {}
 
-  int fd_;
-  sockaddr_in peer_;
-  std::size_t datagram_bytes_;
+  void count_sent(std::size_t datagrams) {
+    stats_.packets_sent.add(datagrams);
+    stats_.bytes_sent.add(datagrams * datagram_bytes_);
+    stats_.header_bytes_sent.add(datagrams * kFrameHeaders);
+  }
+  void count_received(std::size_t datagrams, std::size_t bytes) {
+    stats_.packets_received.add(datagrams);
+    stats_.bytes_received.add(bytes);
+    stats_.header_bytes_received.add(datagrams * kFrameHeaders);
+  }
+
+  const std::size_t datagram_bytes_;
   Stats& stats_;
-  bool gso_;
-  bool gro_ = false;
-  bool wants_write_ = false;
   int last_error_ = 0;
-
-  // Everything below is allocated once.
-  struct Control {
-    alignas(cmsghdr) unsigned char bytes[64];
-  };
-  std::size_t receive_bytes_;  // size of one receive buffer
-  std::unique_ptr<std::uint8_t[]> receive_buffer_;
-  std::vector<mmsghdr> received_;
-  std::vector<iovec> receive_iov_;
-  std::vector<Control> receive_control_;
-  std::vector<sockaddr_in> sources_;
-
-  std::vector<mmsghdr> sending_;
-  std::vector<std::size_t> datagrams_in_;  // datagrams in each message of sending_
-  std::vector<iovec> send_iov_;
-  std::vector<Control> send_control_;
 };
 
 }  // namespace wiresum

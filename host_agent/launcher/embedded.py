@@ -22,6 +22,12 @@ from wiresum.host_agent.launcher import process
 START_S = 60.0
 NAME = "embedded"
 LANES = 256
+UDP_PORT, SHM_PORT = 1, 2
+"""The switch's ports. Workers come from 127.0.0.0/8 or, through shared memory, from SHM_HOSTS."""
+
+SHM_HOSTS = "127.77.0.0/16"
+_LONGEST_PATH = 107  # sockaddr_un
+_PASSING = ("--store", ":memory:", "--plaintext")
 _LINE_LIMIT = 65536
 
 
@@ -98,26 +104,46 @@ class Part:
         self._stderr.close()
 
 
+def _socket_path() -> str:
+    name = f"wiresum-{secrets.token_hex(8)}.sock"
+    path = os.path.join(tempfile.gettempdir(), name)  # noqa: PTH118
+    usable = "?" not in path and len(os.fsencode(path)) <= _LONGEST_PATH
+    return path if usable else f"/tmp/{name}"
+
+
 class Embedded:
     """The pair. Use as a context manager.
 
     ``controller`` is where the controller listens, on loopback and without TLS; ``token`` is what
-    it asks of whoever wants something.
+    it asks of whoever wants something. ``shm`` is the socket of the switch's shm port, if it has
+    one: its file is this user's alone.
     """
 
-    def __init__(self, limit_s: float = START_S) -> None:
+    def __init__(self, limit_s: float = START_S, *, shm: bool = True) -> None:
         self._parts: list[Part] = []
         self.token = secrets.token_urlsafe(32)
+        self.shm = _socket_path() if shm else ""
+        ports = ["--port", f"{UDP_PORT}=udp:127.0.0.1:0"]
+        if shm:
+            ports += ["--port", f"{SHM_PORT}=shm:{self.shm}?net={SHM_HOSTS}"]
         try:
             switch = self._start(
                 "switch",
-                f"switch serve --lanes {LANES} --port 1=udp:127.0.0.1:0 --p4runtime 127.0.0.1:0",
+                ["switch", "serve", "--lanes", str(LANES), "--p4runtime", "127.0.0.1:0", *ports],
                 limit_s,
                 {},
             )
             controller = self._start(
                 "controller",
-                "controller serve --listen 127.0.0.1:0 --store :memory: --plaintext",
+                [
+                    "controller",
+                    "serve",
+                    "--listen",
+                    "127.0.0.1:0",
+                    "--store",
+                    ":memory:",
+                    "--plaintext",
+                ],
                 limit_s,
                 {"WIRESUM_ADMIN_TOKEN": self.token},
             )
@@ -127,8 +153,8 @@ class Embedded:
             self.close()
             raise
 
-    def _start(self, what: str, command: str, limit_s: float, env: dict[str, str]) -> Part:
-        cli = [sys.executable, "-m", "wiresum.cli.main", *command.split(), "--exit-with-parent"]
+    def _start(self, what: str, command: list[str], limit_s: float, env: dict[str, str]) -> Part:
+        cli = [sys.executable, "-m", "wiresum.cli.main", *command, "--exit-with-parent"]
         # Its last line is quoted in our errors: text, whatever the format of our own log.
         env = {**without_secrets(os.environ), logs.VARIABLE: "text", **env}
         part = Part(what, cli, limit_s, env)
@@ -137,14 +163,15 @@ class Embedded:
 
     def _register(self, switch: dict[str, Any], limit_s: float) -> None:
         where = parse_endpoint(
-            str(switch["ports"]["1"]).removeprefix("udp:"), what="the embedded switch's port"
+            str(switch["ports"][str(UDP_PORT)]).removeprefix("udp:"),
+            what="the embedded switch's port",
         )
         request = add_switch_request(
             NAME,
             p4runtime=str(switch["p4runtime"]),
             ip=where.host,
             udp_port=where.port,
-            hosts=[("127.0.0.0/8", 1)],
+            hosts=[("127.0.0.0/8", UDP_PORT), *([(SHM_HOSTS, SHM_PORT)] if self.shm else [])],
             lanes=LANES,
             device_id=int(switch.get("device_id", 0)),
         )

@@ -14,7 +14,7 @@ from wiresum.common.errors import WiresumError
 from wiresum.common.logs import bind, say
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent.control import NoRoom
-from wiresum.host_agent.environment import FALLBACK, SlotRequest, without_secrets
+from wiresum.host_agent.environment import FALLBACK, SlotRequest, Transport, without_secrets
 from wiresum.host_agent.launcher import process
 from wiresum.host_agent.launcher.session import Session
 
@@ -120,6 +120,7 @@ def run(
     timeout_s: float | None,
     token: str | None,
     ca: str | None,
+    transport: Transport = Transport.AUTO,
 ) -> int:
     """``wiresum run``: returns the exit status to end with. Raises ``WiresumError``."""
     resolved = resolve(command)
@@ -139,6 +140,7 @@ def run(
                 timeout_s=timeout_s,
                 token=token,
                 ca=ca,
+                transport=transport,
             )
         except NoRoom as full:
             say(log, f"training goes on over gloo, without a switch: {full}")

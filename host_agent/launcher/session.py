@@ -11,7 +11,14 @@ from wiresum.common.logs import say
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent.control import Heartbeats, connect, create_job
-from wiresum.host_agent.environment import SlotRequest, own_environment, without_secrets
+from wiresum.host_agent.environment import (
+    SHM,
+    AgentError,
+    SlotRequest,
+    Transport,
+    own_environment,
+    without_secrets,
+)
 from wiresum.host_agent.launcher.embedded import START_S, Embedded
 
 log = logging.getLogger("wiresum")
@@ -37,17 +44,23 @@ class Session:
         timeout_s: float | None = None,
         token: str | None = None,
         ca: str | None = None,
+        transport: Transport = Transport.AUTO,
     ) -> None:
         """Register a job with ``controller``, or start one and a switch.
 
         ``slots``: how many (0: the default), or all that there is to say about them.
         ``timeout_s`` limits the start, and the workers' joining and collectives. ``token`` is the
         tenant's, ``ca`` the file with the controller's authority; None: as the environment says.
+        ``transport`` is how the workers reach the switch.
         Raises ``ControllerError``, ``NoRoom``, ``EmbeddedError`` or ``AddressError``.
         """
         self._lost: str | None = None
         self._place = 0
-        self.embedded = Embedded(timeout_s or START_S) if controller is None else None
+        self.embedded = (
+            Embedded(timeout_s or START_S, shm=transport is not Transport.UDP)
+            if controller is None
+            else None
+        )
         try:
             where = own_environment(self.embedded.controller if self.embedded else str(controller))
             if self.embedded:
@@ -58,6 +71,7 @@ class Session:
                 timeout_s=timeout_s,
                 tenant_token=where.tenant_token if token is None else token,
                 ca=where.ca if ca is None else ca,
+                shm=self._shm(transport),
                 request=slots if isinstance(slots, SlotRequest) else SlotRequest(slots),
             )
             self.job = create_job(where, name, self._queued)
@@ -76,12 +90,22 @@ class Session:
             loud=True,
         )
 
+    def _shm(self, transport: Transport) -> str:
+        if self.embedded is not None:
+            return self.embedded.shm
+        path = os.environ.get(SHM, "")
+        if transport is Transport.SHM and not path:
+            raise AgentError(f"--transport shm: {SHM} must say where the switch's shm port is")
+        return "" if transport is Transport.UDP else path
+
     def variables(self, *, as_default: bool = False) -> dict[str, str]:
         """The environment for the workers: this process's own, with the job's instead of secrets.
 
         Whoever runs in it can join this job, and make no other.
         """
-        env = without_secrets(os.environ) | self.environment.variables()
+        env = without_secrets(os.environ)
+        env.pop(SHM, None)
+        env |= self.environment.variables()
         if as_default:
             env["WIRESUM_AS_DEFAULT"] = "1"
         return env

@@ -13,6 +13,7 @@
 #include "dataplane.hpp"
 #include "ports_loop.hpp"
 #include "ports_raw.hpp"
+#include "ports_shm.hpp"
 #include "ports_udp.hpp"
 
 namespace nb = nanobind;
@@ -152,6 +153,19 @@ void register_ports(nb::module_& m) {
       },
       "number"_a, "interface"_a, "loss"_a = 0.0, "seed"_a = 0,
       "Opens a raw port; returns the interface. Raises OSError.");
+  c.def(
+      "add_shm",
+      [](Ports& ports, std::uint16_t number, const std::string& path, unsigned mode,
+         std::uint32_t network, std::uint32_t addresses, std::uint32_t switch_ip,
+         std::uint16_t service_port, double loss, std::uint64_t seed) {
+        return or_oserror([&] {
+          return ports.add(std::make_unique<ShmPort>(
+              number, ShmOptions{path, mode, network, addresses, switch_ip, service_port},
+              Loss(loss, seed), Loss(loss, ~seed)));
+        });
+      },
+      "number"_a, "path"_a, "mode"_a, "network"_a, "addresses"_a, "switch_ip"_a, "service_port"_a,
+      "loss"_a = 0.0, "seed"_a = 0, "Opens a shm port; returns the path. Raises OSError.");
   c.def("set_dataplane", &Ports::set_dataplane, "dataplane"_a.none(),
         "Runs frames through this data plane from now on (None: drops and counts them).");
   c.def("start", &Ports::start, "Starts the thread.");

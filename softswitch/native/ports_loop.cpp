@@ -182,6 +182,7 @@ void PortLoop::add(std::unique_ptr<Port> port) {
     throw std::invalid_argument("port number out of range or used twice");
   }
   by_number_[port->number()] = port.get();
+  if (port->in_memory()) in_memory_.push_back(port.get());
   ports_.push_back(std::move(port));
 }
 
@@ -214,17 +215,28 @@ void PortLoop::run() {
   std::vector<epoll_event> events(ports_.size() + 1);
   std::vector<Port*> ready;
   ready.reserve(ports_.size());
+  unsigned busy_turns = 0;
   while (!stopping_.load(std::memory_order_relaxed)) {
-    const int count = epoll_wait(poll_.get(), events.data(), static_cast<int>(events.size()), -1);
-    if (count < 0 && errno != EINTR) return;
+    bool rest = true;
+    for (Port* port : in_memory_) rest = port->rest() && rest;
     ready.clear();
-    for (int i = 0; i < count; ++i) {
-      auto* port = static_cast<Port*>(events[static_cast<std::size_t>(i)].data.ptr);
-      if (port == nullptr) {
-        clear_event(wake_.get());
-      } else if (port->receive()) {
-        ready.push_back(port);
+    if (rest || ++busy_turns % kTurnsWithoutCall == 0) {
+      const int count =
+          epoll_wait(poll_.get(), events.data(), static_cast<int>(events.size()), rest ? -1 : 0);
+      if (count < 0 && errno != EINTR) return;
+      for (int i = 0; i < count; ++i) {
+        auto* port = static_cast<Port*>(events[static_cast<std::size_t>(i)].data.ptr);
+        if (port == nullptr) {
+          clear_event(wake_.get());
+        } else if (port->in_memory()) {
+          port->attend();
+        } else if (port->receive()) {
+          ready.push_back(port);
+        }
       }
+    }
+    for (Port* port : in_memory_) {
+      if (port->receive()) ready.push_back(port);
     }
     turn(exchange, ready);
   }

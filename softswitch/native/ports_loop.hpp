@@ -60,6 +60,8 @@ class PortLoop {
   static constexpr std::size_t kMaxForController = 1024;
   static constexpr std::size_t kMaxInjected = 1024;
   static constexpr std::size_t kMaxPorts = 512;
+  // While ports in memory are busy, the others are looked at once in so many turns.
+  static constexpr unsigned kTurnsWithoutCall = 4;
 
   void run();
   void turn(Exchange& exchange, std::span<Port* const> ready);
@@ -68,6 +70,7 @@ class PortLoop {
   std::optional<std::uint16_t> cpu_port_;
   std::vector<std::unique_ptr<Port>> ports_;
   std::vector<Port*> by_number_;
+  std::vector<Port*> in_memory_;
   Fd poll_, wake_, controller_event_;
   std::thread thread_;
   std::atomic<bool> stopping_{false};

@@ -1,4 +1,4 @@
-#include "transport.hpp"
+#include "transport_udp.hpp"
 
 #include <linux/errqueue.h>
 #include <netinet/udp.h>
@@ -7,8 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-
-#include "packet.hpp"
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -25,8 +23,6 @@ constexpr std::size_t kMaxSegments = 64;  // UDP_MAX_SEGMENTS of every kernel th
 constexpr std::size_t kSendMessages = 32;
 constexpr std::size_t kSendDatagrams = 512;  // in one call
 constexpr int kSocketBuffer = 8 << 20;
-constexpr std::size_t kFrameHeaders =
-    packet::kEthernetBytes + packet::kIpv4Bytes + packet::kUdpBytes;
 
 void enlarge(int fd, int forced, int plain) {
   // The forced one passes the system's limit but needs CAP_NET_ADMIN.
@@ -37,9 +33,9 @@ void enlarge(int fd, int forced, int plain) {
 
 }  // namespace
 
-Transport::Transport(int fd, const sockaddr_in& peer, std::size_t datagram_bytes,
-                     const TransportOptions& options, Stats& stats)
-    : fd_(fd), peer_(peer), datagram_bytes_(datagram_bytes), stats_(stats), gso_(options.gso) {
+UdpTransport::UdpTransport(int fd, const sockaddr_in& peer, std::size_t datagram_bytes,
+                           const UdpOptions& options, Stats& stats)
+    : Transport(datagram_bytes, stats), fd_(fd), peer_(peer), gso_(options.gso) {
   enlarge(fd_, SO_RCVBUFFORCE, SO_RCVBUF);
   enlarge(fd_, SO_SNDBUFFORCE, SO_SNDBUF);
   const int on = 1;
@@ -71,21 +67,16 @@ Transport::Transport(int fd, const sockaddr_in& peer, std::size_t datagram_bytes
   send_control_.resize(kSendMessages);
 }
 
-Transport::~Transport() { close(fd_); }
+UdpTransport::~UdpTransport() { close(fd_); }
 
-void Transport::path_failed(int error) {
+void UdpTransport::path_failed(int error) {
   last_error_ = error;
   (error == ECONNREFUSED ? stats_.refused : stats_.send_errors).add();
 }
 
-void Transport::count_sent(std::size_t datagrams) {
-  stats_.packets_sent.add(datagrams);
-  stats_.bytes_sent.add(datagrams * datagram_bytes_);
-  stats_.header_bytes_sent.add(datagrams * kFrameHeaders);
-}
-
 // Lays datagrams out as messages of up to `per_message` equal segments; returns the messages made.
-std::size_t Transport::prepare(std::span<std::uint8_t* const> datagrams, std::size_t per_message) {
+std::size_t UdpTransport::prepare(std::span<std::uint8_t* const> datagrams,
+                                  std::size_t per_message) {
   std::size_t messages = 0;
   std::size_t vectors = 0;
   for (std::size_t at = 0; at < datagrams.size() && messages < kSendMessages; ++messages) {
@@ -122,7 +113,7 @@ std::size_t Transport::prepare(std::span<std::uint8_t* const> datagrams, std::si
   return messages;
 }
 
-std::size_t Transport::send(std::span<std::uint8_t* const> datagrams) {
+std::size_t UdpTransport::send(std::span<std::uint8_t* const> datagrams) {
   std::size_t done = 0;
   while (done < datagrams.size()) {
     const std::size_t per_message =
@@ -170,7 +161,7 @@ std::size_t Transport::send(std::span<std::uint8_t* const> datagrams) {
   return done;
 }
 
-int Transport::receive_batch() {
+int UdpTransport::receive_batch() {
   for (std::size_t i = 0; i < received_.size(); ++i) {
     msghdr& header = received_[i].msg_hdr;
     header = {};
@@ -190,7 +181,7 @@ int Transport::receive_batch() {
   return 0;
 }
 
-Transport::Batch Transport::batch_at(int index) {
+UdpTransport::Batch UdpTransport::batch_at(int index) {
   const mmsghdr& message = received_[static_cast<std::size_t>(index)];
   const sockaddr_in& source = sources_[static_cast<std::size_t>(index)];
   Batch batch;
@@ -209,9 +200,7 @@ Transport::Batch Transport::batch_at(int index) {
   }
   const std::size_t datagrams =
       std::max<std::size_t>(1, (batch.bytes + batch.segment - 1) / batch.segment);
-  stats_.packets_received.add(datagrams);
-  stats_.bytes_received.add(batch.bytes);
-  stats_.header_bytes_received.add(datagrams * kFrameHeaders);
+  count_received(datagrams, batch.bytes);
   batch.foreign = source.sin_family != AF_INET || source.sin_addr.s_addr != peer_.sin_addr.s_addr ||
                   source.sin_port != peer_.sin_port;
   if (batch.foreign) {
@@ -222,7 +211,20 @@ Transport::Batch Transport::batch_at(int index) {
   return batch;
 }
 
-void Transport::drain_errors() {
+bool UdpTransport::about_to_sleep(pollfd& source) {
+  source = {fd_, static_cast<short>(wants_write_ ? POLLIN | POLLOUT : POLLIN), 0};
+  return true;
+}
+
+void UdpTransport::awake(const pollfd& source) {
+  if ((source.revents & POLLOUT) != 0) wants_write_ = false;
+  if ((source.revents & POLLERR) != 0) {
+    drain_errors();
+    wants_write_ = false;
+  }
+}
+
+void UdpTransport::drain_errors() {
   for (;;) {
     Control control;
     std::uint8_t data[64];

@@ -1,0 +1,389 @@
+#include "ports_shm.hpp"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <new>
+
+namespace wiresum::softswitch::ports {
+namespace {
+
+constexpr std::uint64_t kListener = ~std::uint64_t{0};
+constexpr std::uint32_t kFirstPort = 1024;
+constexpr int kBacklog = 128;
+
+// What an event is about. The generation: a slot may have a new connection by now.
+std::uint64_t token(std::uint32_t generation, std::uint32_t slot, bool is_socket) {
+  return std::uint64_t{generation} << 32 | std::uint64_t{slot} << 1 | (is_socket ? 1 : 0);
+}
+
+sockaddr_un unix_address(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof address.sun_path) {
+    errno = ENAMETOOLONG;
+    throw_errno("bind");
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  return address;
+}
+
+// Whether there is a socket that nobody listens on any more.
+bool is_stale(const sockaddr_un& address) {
+  struct stat about{};
+  if (lstat(address.sun_path, &about) != 0 || !S_ISSOCK(about.st_mode)) return false;
+  const Fd probe(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  return probe.get() >= 0 &&
+         connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 &&
+         errno == ECONNREFUSED;
+}
+
+}  // namespace
+
+ShmPort::Memory::~Memory() {
+  if (at != nullptr) munmap(at, bytes);
+}
+
+ShmPort::ShmPort(std::uint16_t number, ShmOptions options, Loss in, Loss out)
+    : Port(number, in, out), options_(std::move(options)), poll_(epoll_create1(EPOLL_CLOEXEC)) {
+  if (poll_.get() < 0) throw_errno("epoll_create1");
+  // The network's first two addresses, and its last one, are nobody's.
+  const std::size_t sources = options_.addresses > 3 ? options_.addresses - 3 : 0;
+  slots_.resize(std::min(kMaxConnections, sources));
+  active_.reserve(slots_.size());
+  written_.reserve(slots_.size());
+  open_socket();
+}
+
+ShmPort::~ShmPort() {
+  struct stat about{};
+  if (lstat(options_.path.c_str(), &about) == 0 && about.st_ino == inode_) {
+    unlink(options_.path.c_str());
+  }
+}
+
+void ShmPort::open_socket() {
+  const sockaddr_un address = unix_address(options_.path);
+  listener_ = Fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (listener_.get() < 0) throw_errno("socket");
+  // Linux takes the file's mode from here, less the umask: nobody too many at any time.
+  if (fchmod(listener_.get(), options_.mode) != 0) throw_errno("fchmod");
+  const auto* name = reinterpret_cast<const sockaddr*>(&address);
+  if (bind(listener_.get(), name, sizeof address) != 0) {
+    if (errno != EADDRINUSE) throw_errno("bind");
+    if (!is_stale(address)) {
+      errno = EADDRINUSE;
+      throw_errno("bind");
+    }
+    unlink(address.sun_path);
+    if (bind(listener_.get(), name, sizeof address) != 0) throw_errno("bind");
+  }
+  struct stat about{};
+  if (chmod(address.sun_path, options_.mode) != 0 || lstat(address.sun_path, &about) != 0 ||
+      listen(listener_.get(), kBacklog) != 0) {
+    const int error = errno;
+    unlink(address.sun_path);
+    errno = error;
+    throw_errno("listen");
+  }
+  inode_ = about.st_ino;
+  epoll_event event{EPOLLIN, {.u64 = kListener}};
+  if (epoll_ctl(poll_.get(), EPOLL_CTL_ADD, listener_.get(), &event) != 0) throw_errno("epoll_ctl");
+}
+
+// -- connections ---------------------------------------------------------------------------------
+
+void ShmPort::attend() {
+  std::array<epoll_event, 64> events;
+  const int count = epoll_wait(poll_.get(), events.data(), events.size(), 0);
+  stats_.calls_in.add();
+  for (int i = 0; i < count; ++i) {
+    const std::uint64_t about = events[static_cast<std::size_t>(i)].data.u64;
+    if (about == kListener) {
+      accept_workers();
+      continue;
+    }
+    Connection* connection = slots_[(about & 0xFFFFFFFF) >> 1].get();
+    if (connection == nullptr || connection->generation != about >> 32) continue;
+    // The eventfd has done its work by waking us.
+    if ((about & 1) != 0) socket_event(*connection, events[static_cast<std::size_t>(i)].events);
+  }
+  sweep();
+}
+
+void ShmPort::accept_workers() {
+  for (;;) {
+    Fd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (socket.get() < 0) return;
+    std::uint32_t tried = 0;
+    while (tried < slots_.size() && slots_[next_slot_ % slots_.size()] != nullptr) {
+      ++next_slot_;
+      ++tried;
+    }
+    if (tried == slots_.size()) continue;  // no address is left: the worker sees a hang-up
+    const auto slot = static_cast<std::uint32_t>(next_slot_++ % slots_.size());
+    auto connection = std::make_unique<Connection>();
+    connection->socket = std::move(socket);
+    connection->slot = slot;
+    connection->generation = ++generations_;
+    // Another port each time: what the program knows of a worker that has gone does not fit the
+    // next one that gets its address.
+    connection->peer = {
+        options_.network + 2 + slot,
+        static_cast<std::uint16_t>(kFirstPort + generations_ % (65536 - kFirstPort))};
+    watch(connection->socket.get(), EPOLLIN | EPOLLRDHUP, *connection, true);
+    slots_[slot] = std::move(connection);
+  }
+}
+
+void ShmPort::watch(int fd, std::uint32_t events, const Connection& connection, bool is_socket) {
+  epoll_event event{events, {.u64 = token(connection.generation, connection.slot, is_socket)}};
+  // Fails only for want of memory; the worker then waits in vain and gives up.
+  epoll_ctl(poll_.get(), EPOLL_CTL_ADD, fd, &event);
+}
+
+void ShmPort::socket_event(Connection& connection, std::uint32_t events) {
+  shm::Hello hello;
+  const ssize_t got = recv(connection.socket.get(), &hello, sizeof hello, MSG_DONTWAIT | MSG_TRUNC);
+  if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+    if ((events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) doom(connection);
+    return;
+  }
+  // The end, or a second Hello, which nobody says.
+  if (got <= 0 || connection.control != nullptr) return doom(connection);
+  if (got != sizeof hello || hello.magic != shm::kMagic) {
+    answer(connection, shm::Answer::kOtherVersion, nullptr);
+    return doom(connection);
+  }
+  greet(connection, hello);
+}
+
+void ShmPort::greet(Connection& connection, const shm::Hello& hello) {
+  const std::uint32_t records =
+      std::bit_ceil(std::clamp(hello.records, shm::kMinRecords, shm::kMaxRecords));
+  if (!shm::valid(hello.payload_bytes, records)) {
+    answer(connection, shm::Answer::kBadRequest, nullptr);
+    return doom(connection);
+  }
+  Fd memory;
+  if (!share(connection, hello.payload_bytes, records, &memory)) {
+    answer(connection, shm::Answer::kNoMemory, nullptr);
+    return doom(connection);
+  }
+  const std::array<int, shm::kDescriptors> descriptors{memory.get(), connection.wake.get()};
+  answer(connection, shm::Answer::kWelcome, descriptors.data());
+  if (!connection.doomed) active_.push_back(&connection);
+}
+
+// Makes the memory and what wakes us. False: there is none, or no descriptor for it.
+bool ShmPort::share(Connection& connection, std::uint32_t payload_bytes, std::uint32_t records,
+                    Fd* memory) {
+  const std::size_t bytes = shm::memory_bytes(payload_bytes, records);
+  *memory = Fd(memfd_create("wiresum-shm", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  connection.wake = Fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (memory->get() < 0 || connection.wake.get() < 0 ||
+      ftruncate(memory->get(), static_cast<off_t>(bytes)) != 0 ||
+      // A worker that could shrink it would end the switch.
+      fcntl(memory->get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+    return false;
+  }
+  void* at =
+      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, memory->get(), 0);
+  if (at == MAP_FAILED) return false;
+  connection.memory.at = static_cast<std::uint8_t*>(at);
+  connection.memory.bytes = bytes;
+  connection.control = new (at) shm::Control{};
+  std::uint8_t* records_at = connection.memory.at + sizeof(shm::Control);
+  connection.in = shm::Reader(&connection.control->to_switch, records_at, payload_bytes, records);
+  connection.out =
+      shm::Writer(&connection.control->to_worker,
+                  records_at + shm::ring_bytes(payload_bytes, records), payload_bytes, records);
+  // Every write is an edge, whatever the count: it is never read.
+  watch(connection.wake.get(), EPOLLIN | EPOLLET, connection, false);
+  return true;
+}
+
+void ShmPort::answer(Connection& connection, shm::Answer answer, const int* descriptors) {
+  shm::Welcome welcome{.answer = answer,
+                       .payload_bytes = connection.out.payload_bytes(),
+                       .records = connection.out.records(),
+                       .ip = connection.peer.ip,
+                       .udp_port = connection.peer.port,
+                       .switch_ip = options_.switch_ip};
+  iovec vector{&welcome, sizeof welcome};
+  alignas(cmsghdr) std::array<std::uint8_t, CMSG_SPACE(shm::kDescriptors * sizeof(int))> control{};
+  msghdr message{};
+  message.msg_iov = &vector;
+  message.msg_iovlen = 1;
+  if (descriptors != nullptr) {
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    cmsghdr* rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(shm::kDescriptors * sizeof(int));
+    std::memcpy(CMSG_DATA(rights), descriptors, shm::kDescriptors * sizeof(int));
+  }
+  if (sendmsg(connection.socket.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) doom(connection);
+}
+
+void ShmPort::doom(Connection& connection) {
+  connection.doomed = true;
+  connection.pending = 0;
+  any_doomed_ = true;
+}
+
+void ShmPort::sweep() {
+  if (!any_doomed_) return;
+  any_doomed_ = false;
+  std::erase_if(active_, [](const Connection* connection) { return connection->doomed; });
+  for (auto& connection : slots_) {
+    if (connection == nullptr || !connection->doomed) continue;
+    // The worker may hold the eventfd still: closing ours would leave it in the set.
+    if (connection->wake.get() >= 0) {
+      epoll_ctl(poll_.get(), EPOLL_CTL_DEL, connection->wake.get(), nullptr);
+    }
+    connection.reset();
+  }
+}
+
+// -- frames in -----------------------------------------------------------------------------------
+
+bool ShmPort::anything() {
+  return std::any_of(active_.begin(), active_.end(), [](Connection* connection) {
+    return connection->in.available() > 0 || connection->broken();
+  });
+}
+
+bool ShmPort::rest() {
+  if (anything()) return false;
+  resting_ = true;
+  for (Connection* connection : active_) {
+    connection->control->switch_sleeps.store(shm::kForRecords, std::memory_order_relaxed);
+  }
+  shm::full_fence();
+  return !anything();
+}
+
+bool ShmPort::receive() {
+  if (resting_) {
+    resting_ = false;
+    for (Connection* connection : active_) {
+      connection->control->switch_sleeps.store(shm::kAwake, std::memory_order_relaxed);
+    }
+  }
+  bool any = false;
+  for (Connection* connection : active_) {
+    connection->pending = std::min(connection->in.available(kBatch), kBatch);
+    if (connection->broken()) {
+      stats_.drop_in_malformed.add();
+      doom(*connection);
+    }
+    any |= connection->pending > 0;
+  }
+  sweep();
+  return any;
+}
+
+void ShmPort::deliver(FrameSink& sink) {
+  const Peer to{options_.switch_ip, options_.service_port};
+  for (std::size_t i = 0; i < active_.size(); ++i) {
+    Connection& connection = *active_[(first_ + i) % active_.size()];
+    if (connection.pending == 0) continue;
+    for (std::uint32_t ahead = 0; ahead < connection.pending; ++ahead) {
+      const shm::View view = connection.in.at(ahead);
+      if (ahead + 1 < connection.pending) connection.in.prefetch(ahead + 1);
+      if (!view.sound) {
+        stats_.drop_in_malformed.add();
+        continue;
+      }
+      if (loss_in_.lose()) {
+        stats_.drop_in_lost.add();
+        continue;
+      }
+      connection.headers.write(frame_.data(), connection.peer, to, view.bytes);
+      std::memcpy(frame_.data() + kHeaderBytes, view.payload, view.bytes);
+      stats_.frames_in.add();
+      stats_.bytes_in.add(kHeaderBytes + view.bytes);
+      sink.frame({frame_.data(), kHeaderBytes + view.bytes}, Offload{});
+    }
+    connection.in.take(connection.pending);
+    connection.pending = 0;
+    shm::full_fence();
+    if (shm::wake_needed(connection.control->worker_sleeps, shm::kForRecordsOrRoom)) {
+      wake(connection);
+    }
+  }
+  ++first_;
+}
+
+// -- frames out ----------------------------------------------------------------------------------
+
+void ShmPort::transmit(std::span<const Waiting> frames) {
+  for (const Waiting& frame : frames) put(frame);
+  for (Connection* connection : written_) connection->out.publish();
+  shm::full_fence();
+  for (Connection* connection : written_) {
+    connection->written = false;
+    if (shm::wake_needed(connection->control->worker_sleeps, shm::kForRecords)) wake(*connection);
+  }
+  written_.clear();
+}
+
+// Copies a frame's datagram to where it goes.
+void ShmPort::put(const Waiting& frame) {
+  Waiting whole = frame;
+  Datagram datagram;
+  if (!read_datagram({whole.head, whole.head_bytes}, whole.length(), &datagram)) {
+    if (whole.tail_bytes > 0) whole = assembled(whole);
+    if (!read_datagram({whole.head, whole.head_bytes}, whole.length(), &datagram)) {
+      return stats_.drop_out_not_udp.add();
+    }
+  }
+  if (loss_out_.lose()) return stats_.drop_out_lost.add();
+  Connection* connection = connection_to(datagram.to);
+  if (connection == nullptr || datagram.bytes > connection->out.payload_bytes()) {
+    return stats_.drop_out_failed.add();
+  }
+  std::uint8_t* room = connection->out.room();
+  if (room == nullptr) return stats_.drop_out_full.add();
+  const std::size_t first = std::min(datagram.bytes, whole.head_bytes - datagram.at);
+  std::memcpy(room, whole.head + datagram.at, first);
+  if (datagram.bytes > first) std::memcpy(room + first, whole.tail, datagram.bytes - first);
+  connection->out.push(static_cast<std::uint32_t>(datagram.bytes));
+  stats_.frames_out.add();
+  stats_.bytes_out.add(whole.length());
+  if (!connection->written) {
+    connection->written = true;
+    written_.push_back(connection);
+  }
+}
+
+ShmPort::Connection* ShmPort::connection_to(Peer to) const {
+  const std::uint32_t slot = to.ip - options_.network - 2;
+  if (slot >= slots_.size()) return nullptr;
+  Connection* connection = slots_[slot].get();
+  const bool found = connection != nullptr && connection->control != nullptr &&
+                     connection->peer.port == to.port && !connection->doomed;
+  return found ? connection : nullptr;
+}
+
+void ShmPort::wake(Connection& connection) {
+  stats_.calls_out.add();
+  const std::uint8_t byte = 0;
+  // Refused only if bytes enough lie there unread, or the worker has gone.
+  [[maybe_unused]] const ssize_t sent =
+      send(connection.socket.get(), &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+}  // namespace wiresum::softswitch::ports

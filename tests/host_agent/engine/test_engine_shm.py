@@ -1,0 +1,244 @@
+"""Engines over shared memory, through a real embedded switch; UDP beside it, to the last bit."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from engine_rig import LIMIT_S, normal
+from numpy.typing import NDArray
+
+from wiresum.controller.client import ControllerClient
+from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent._engine import shm_connect
+from wiresum.host_agent.engine import Engine, raise_for
+from wiresum.host_agent.errors import EngineError, SwitchUnreachable
+from wiresum.host_agent.launcher.embedded import Embedded
+from wiresum.host_agent.network import Place, shm_place, udp_place
+from wiresum.p4 import program
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[Embedded]:
+    with Embedded() as pair:
+        yield pair
+
+
+class Group:
+    """The ranks of one job, over ``udp`` or ``shm``."""
+
+    def __init__(
+        self, embedded: Embedded, kind: str, workers: int, field: int, records: int | None = None
+    ) -> None:
+        self.stack = ExitStack()
+        client = self.stack.enter_context(
+            ControllerClient(embedded.controller, token=embedded.token)
+        )
+        job = client.create_job(f"{kind}-{workers}-{field}-{time.monotonic_ns()}")
+        self.stack.callback(client.release_job, job.id, job.token)
+        self.places: list[Place] = []
+        for _ in range(workers):
+            if kind == "shm":
+                asked = records or job.slots
+                place = shm_place(embedded.shm, job.switch_ip, job.lanes, asked, LIMIT_S)
+            else:
+                place = udp_place(job.switch_ip, job.switch_udp_port)
+            self.places.append(place)
+            self.stack.callback(place.socket.close)
+        leases: list[pb.Lease] = [pb.Lease()] * workers
+
+        def join(rank: int) -> None:
+            leases[rank] = client.join_job(
+                job.id, job.token, rank=rank, workers=workers, attempt=0, field=field,
+                ip=self.places[rank].ip, udp_port=self.places[rank].udp_port, mac="",
+                program_version=program(job.lanes).version, timeout_s=LIMIT_S,
+            )  # fmt: skip
+
+        threads = [threading.Thread(target=join, args=(rank,)) for rank in range(workers)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        self.leases, self.field = leases, field
+        self.engines = [self.engine(rank) for rank in range(workers)]
+
+    def engine(self, rank: int, place: Place | None = None, **options: Any) -> Engine:
+        lease = self.leases[rank]
+        names = (
+            "switch_ip", "switch_udp_port", "switch_name", "rank", "workers", "job", "epoch",
+            "key", "slots", "lanes",
+        )  # fmt: skip
+        engine = Engine(
+            (place or self.places[rank]).socket.fileno(),
+            **{name: getattr(lease, name) for name in names},
+            field=self.field,
+            **{"timeout_s": LIMIT_S, **options},
+        )
+        self.stack.callback(engine.close)
+        return engine
+
+    def start(self, arrays: list[NDArray[Any]]) -> list[int]:
+        return [
+            engine.all_reduce(array.ctypes.data, array.size, array.dtype.name, False)
+            for engine, array in zip(self.engines, arrays, strict=True)
+        ]
+
+    def finish(self, tickets: list[int]) -> None:
+        for engine, ticket in zip(self.engines, tickets, strict=True):
+            done = engine.wait(ticket, LIMIT_S)
+            assert done is not None
+            raise_for(done)
+
+    def reduce(self, arrays: list[NDArray[Any]]) -> None:
+        self.finish(self.start(arrays))
+
+    def __enter__(self) -> "Group":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+
+@pytest.mark.parametrize("field", [32, 16, 8])
+def test_the_same_bits_as_over_udp(embedded: Embedded, field: int) -> None:
+    results = {}
+    for kind in ("udp", "shm"):
+        with Group(embedded, kind, 3, field) as group:
+            arrays = normal(3, 300_007, seed=field)
+            small = normal(3, 5, seed=1)
+            tickets = group.start(arrays)
+            group.reduce(small)
+            group.finish(tickets)
+            for rank in (1, 2):
+                np.testing.assert_array_equal(arrays[0].view(np.uint32), arrays[rank].view("u4"))
+            results[kind] = (arrays[0].tobytes(), small[0].tobytes())
+            stats = group.engines[0].stats()
+            # Bytes are counted as they would be on a link.
+            assert stats["header_bytes_sent"] == 42 * stats["packets_sent"]
+            assert stats["bytes_sent"] == 1052 * stats["packets_sent"]
+            assert stats["results"] == stats["contributions"]
+    assert results["udp"] == results["shm"]
+
+
+def test_a_busy_pair_makes_few_calls(embedded: Embedded) -> None:
+    with Group(embedded, "shm", 2, 32) as group:
+        group.reduce(normal(2, 2_000_000))
+        for engine in group.engines:
+            stats = engine.stats()
+            assert stats["packets_sent"] > 5000
+            assert stats["send_calls"] + stats["receive_calls"] < stats["packets_sent"] / 4
+
+
+def test_more_chunks_than_a_ring_holds(embedded: Embedded) -> None:
+    """The smallest rings under a window of 256 chunks: they run full, and nothing is lost."""
+    with Group(embedded, "shm", 2, 32, records=16) as group:
+        arrays = normal(2, 300_000)
+        expected = arrays[0].astype(np.float64) + arrays[1]
+        group.reduce(arrays)
+        np.testing.assert_allclose(arrays[0], expected, atol=1e-6)
+
+
+def test_another_tenants_key_does_not_help(embedded: Embedded) -> None:
+    """Who knows all of a lease but is another connection is nobody to the switch."""
+    with Group(embedded, "shm", 2, 32) as group:
+        lease = group.leases[0]
+        other = shm_place(embedded.shm, lease.switch_ip, lease.lanes, lease.slots, LIMIT_S)
+        with other.socket:
+            thief = group.engine(0, other, switch_timeout_s=1.0)
+            array = np.ones(1000, np.float32)
+            done = thief.wait(thief.all_reduce(array.ctypes.data, 1000, "float32"), LIMIT_S)
+            assert done is not None
+            with pytest.raises(SwitchUnreachable, match="has not answered anything"):
+                raise_for(done)
+            assert thief.stats()["packets_received"] == 0
+        ones = [np.ones(1000, np.float32) for _ in range(2)]
+        group.reduce(ones)
+        assert (ones[0] == 2).all()
+
+
+def test_the_switch_is_killed_under_a_worker() -> None:
+    with Embedded() as pair, Group(pair, "shm", 2, 32) as group:
+        group.reduce([np.ones(1000, np.float32) for _ in range(2)])
+        array = np.ones(1_000_000, np.float32)
+        engine = group.engines[0]
+        # Rank 1 does not take part: it can only wait.
+        ticket = engine.all_reduce(array.ctypes.data, array.size, "float32")
+        pair._parts[0].process.send_signal(signal.SIGKILL)
+        done = engine.wait(ticket, LIMIT_S)
+        assert done is not None
+        with pytest.raises(SwitchUnreachable, match="has hung up on this worker"):
+            raise_for(done)
+        # One that had nothing under way learns it with its next collective.
+        ticket = group.engines[1].all_reduce(array.ctypes.data, array.size, "float32")
+        done = group.engines[1].wait(ticket, LIMIT_S)
+        assert done is not None
+        with pytest.raises(SwitchUnreachable):
+            raise_for(done)
+
+
+def test_a_fork_does_not_hang_up(embedded: Embedded) -> None:
+    with Group(embedded, "shm", 2, 32) as group:
+        child = os.fork()
+        if child == 0:
+            try:
+                for engine in group.engines:
+                    engine.close()
+                group.engines.clear()
+            finally:
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        ones = [np.ones(1000, np.float32) for _ in range(2)]
+        group.reduce(ones)
+        assert (ones[1] == 2).all()
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="cannot be reached: No such file"):
+        shm_connect(str(tmp_path / "nothing"), 1052, 64, 1.0)
+    with pytest.raises(EngineError, match="cannot be the path"):
+        shm_connect("", 1052, 64, 1.0)
+
+
+@pytest.mark.parametrize("answer", [b"", b"nonsense", bytes(28)])
+def test_a_switch_that_talks_nonsense(tmp_path: Path, answer: bytes) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            with listener.accept()[0] as worker:
+                worker.recv(64)
+                if answer:
+                    worker.send(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(EngineError, match=r"hung up|another version"):
+            shm_connect(str(path), 1052, 64, LIMIT_S)
+        thread.join()
+
+
+def test_a_switch_that_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with pytest.raises(EngineError, match="no answer in time"):
+            shm_connect(str(path), 1052, 64, 0.1)
+
+
+def test_a_lease_that_does_not_fit_the_rings(embedded: Embedded) -> None:
+    fd, *_ = shm_connect(embedded.shm, 100, 64, LIMIT_S)
+    with (
+        socket.socket(fileno=fd) as sock,
+        pytest.raises(EngineError, match="take 100 bytes, a chunk of this lease has 1052"),
+    ):
+        Engine(sock.fileno(), "127.0.0.1", 9, "s", 0, 1, 1, 1, 1, 64, 256, 32)

@@ -23,7 +23,7 @@ def cells(line: Line) -> list[str]:
         size_text(case.size),
         str(line.side),
         _ms(line.seconds.median),
-        _span(line.seconds, 1e3),
+        _span(line.seconds),
         "" if line.ratio is None else f"{line.ratio.median:.2f}",
         "" if line.ratio is None else f"{line.ratio.low:.2f}–{line.ratio.high:.2f}",
         f"{line.sent / 1e6:.3f}",
@@ -56,5 +56,5 @@ def _ms(seconds: float) -> str:
     return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
 
 
-def _span(spread: Spread, scale: float) -> str:
-    return f"{spread.low * scale:.3g}–{spread.high * scale:.3g}"
+def _span(spread: Spread) -> str:
+    return f"{_ms(spread.low)}–{_ms(spread.high)}"

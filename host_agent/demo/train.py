@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from wiresum import host_agent
-from wiresum.common.address import parse_endpoint
+from wiresum.controller.address import parse_address
 from wiresum.host_agent.demo.model import CharacterTransformer
 from wiresum.host_agent.demo.tcp import tcp_bytes
 from wiresum.host_agent.demo.text import Corpus, load, windows
@@ -56,7 +56,7 @@ def _traffic() -> dict[str, float]:
     """This worker's bytes so far: over UDP to the switch (with headers), over TCP (payload)."""
     skip = [int(os.environ["MASTER_PORT"])]
     if "WIRESUM_CONTROLLER" in os.environ:
-        skip.append(parse_endpoint(os.environ["WIRESUM_CONTROLLER"]).port)
+        skip.append(parse_address(os.environ["WIRESUM_CONTROLLER"]).endpoint.port)
     engine = host_agent.stats()["engine"]
     switch = sum(engine.get(name, 0) for name in ENGINE_BYTES)
     return {"switch": switch, "tcp": tcp_bytes(skip)}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Iterator
 
 from . import ir
 from .emit_actions import StatementEmitter
@@ -16,6 +17,35 @@ FUNCTIONS = {
     "identity": "identity",
     "xor16": "xor16",
 }
+
+
+# Lines that differ in one index alone, so many of them or more, become a loop.
+_LEAST_ROLLED = 8
+_INDEX = re.compile(r"\[(\d+)\]")
+
+
+def _rolled_up(lines: Iterable[str]) -> Iterator[str]:
+    """The same lines, with runs over consecutive elements of an array as loops."""
+    run: list[str] = []
+    shape: tuple[str, str] | None = None
+    first = 0
+
+    def finished() -> Iterator[str]:
+        if shape is None or len(run) < _LEAST_ROLLED:
+            yield from run
+        else:
+            before, after = shape
+            yield f"for (std::size_t i = {first}; i < {first + len(run)}; ++i) {before}[i]{after}"
+
+    for line in lines:
+        found = _INDEX.search(line)
+        here = None if found is None else (line[: found.start()], line[found.end() :])
+        index = 0 if found is None else int(found[1])
+        if here is None or here != shape or index != first + len(run):
+            yield from finished()
+            run, shape, first = [], here, index
+        run.append(line)
+    yield from finished()
 
 
 def emit_calculations(w: Writer, owner: StatementEmitter) -> None:
@@ -37,9 +67,12 @@ def emit_calculations(w: Writer, owner: StatementEmitter) -> None:
             else:
                 w.line(f"std::uint8_t buffer[{max((total + 7) // 8, 1)}];")
             w.line("BitWriter out(buffer);")
-            guard: str | None = None
+            appended: list[str] = []
             for i in calc.inputs:
                 if isinstance(i, ir.HeaderRef):
+                    for line in _rolled_up(appended):
+                        w.line(line)
+                    appended = []
                     header = program.headers[i.name]
                     place = layout.place[i.name]
                     with w.block(f"if ({place}.valid)"):
@@ -48,10 +81,12 @@ def emit_calculations(w: Writer, owner: StatementEmitter) -> None:
                         w.line("out.append_bytes(bytes, sizeof bytes);")
                     continue
                 expr, bits = i
-                guard = None
+                guard = ""
                 if isinstance(expr, ir.FieldRef) and not program.headers[expr.header].metadata:
                     guard = f"if ({layout.place[expr.header]}.valid) "
-                w.line(f"{guard or ''}out.append({values.assigned(expr, bits)}, {bits});")
+                appended.append(f"{guard}out.append({values.assigned(expr, bits)}, {bits});")
+            for line in _rolled_up(appended):
+                w.line(line)
             if calc.payload:
                 w.line("out.append_bytes(cursor_, static_cast<std::size_t>(end_ - cursor_));")
             w.line(f"return {FUNCTIONS[calc.algorithm]}(buffer, out.bytes());")
@@ -82,7 +117,7 @@ def _emit_known_places(w: Writer, owner: StatementEmitter, calc: ir.Calculation)
         terms.append(f"sum.add({value} << {up});" if up else f"sum.add({value});")
     with w.block(f"if ({' && '.join(guards) or 'true'})"):
         w.line("Csum16 sum;")
-        for term in terms:
+        for term in _rolled_up(terms):
             w.line(term)
         w.line("return sum.finish();")
 

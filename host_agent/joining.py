@@ -168,7 +168,8 @@ class Membership:
         path = self._worker.where.shm
         if path and not self._without_shm:
             try:
-                return shm_place(path, job.switch_ip, job.lanes, job.slots, self._worker.join_s)
+                slots = max(job.slots, job.slots_next)  # if the lease is about to change
+                return shm_place(path, job.switch_ip, job.lanes, slots, self._worker.join_s)
             except EngineError as error:
                 self._without_shm = True
                 log.warning("wiresum: UDP instead of shared memory: %s", error)

@@ -1,5 +1,6 @@
 """An agent against a real controller and switch, in this process: a world of one rank."""
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -179,3 +180,54 @@ def test_a_wrong_version_is_refused_with_both_named(
     assert ours in line.replace(said, "")
     assert "install the same version on both" in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("through", ["udp", "shm"])
+def test_a_lease_changes_for_a_job_of_higher_priority(through: str) -> None:
+    """Against the real controller: shrunk, and given back what it had."""
+    with fresh_session(slots=4096) as session:
+        assert session.environment.shm
+        where = dataclasses.replace(
+            session.environment, shm="" if through == "udp" else session.environment.shm
+        )
+        agent = Agent.join(Worker(where, dist.HashStore(), 0, 1, MINUTE, "1"))
+        try:
+            with connect(where, where.tenant_token) as admin:
+                admin.add_tenant("urgent", priority=10)
+                sums(agent)
+                urgent = admin.create_job(
+                    slots=2048, tenant="urgent", on_full="wait", wait_timeout_s=LIMIT_S
+                )
+                has_change(agent, 1)
+                assert agent.describe()["slots"] < 4096
+                sums(agent)
+                admin.release_job(urgent.id, urgent.token)
+            has_change(agent, 2)
+            assert agent.describe()["slots"] == 4096
+            sums(agent)
+            agent.check()
+            assert agent.engine.stats()["collectives"] == 3 * 20
+        finally:
+            agent.close()
+
+
+def has_change(agent: Agent, number: int) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while agent.describe()["change"] < number:
+        assert time.monotonic() < deadline, agent.describe()
+        time.sleep(0.01)
+
+
+def sums(agent: Agent) -> None:
+    """Twenty all-reduces over one rank, all in flight at once: they leave the data alone."""
+    tensors = [torch.arange(50_000.0) + number for number in range(20)]
+    open_tickets = {
+        agent.engine.all_reduce(tensor.data_ptr(), tensor.numel(), "float32") for tensor in tensors
+    }
+    deadline = time.monotonic() + LIMIT_S
+    while open_tickets:
+        assert time.monotonic() < deadline
+        for ended in agent.engine.poll(1.0):
+            assert ended.error is None, ended.error
+            open_tickets.remove(ended.ticket)
+    assert all(torch.equal(t, torch.arange(50_000.0) + n) for n, t in enumerate(tensors))

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from wiresum.testbed.bench import cpu, data, limits
-from wiresum.testbed.bench.cases import GLOO, TRAIN, Case, Options, Side
+from wiresum.testbed.bench.cases import GLOO, SHM, TRAIN, Case, Options, Side
 from wiresum.testbed.bench.control import Control, Place, plain
 from wiresum.testbed.bench.crew import Crew
-from wiresum.testbed.bench.links import SWITCH, SWITCH_IP, Star
+from wiresum.testbed.bench.links import SWITCH, Star
 from wiresum.testbed.bench.worker import LEAD_IN
 from wiresum.testbed.errors import RackError
 
@@ -62,15 +62,13 @@ class Bench:
             data.make(file, largest, SEED)
             self._star = star
             with (
-                Control(
-                    star.record, Place(enter=star.enter(SWITCH)), options.lanes
-                ) as self._control,
+                Control(star.record, self._place(), options.lanes) as self._control,
                 Crew("wiresum", star, most, file, limit) as self._engines,
                 Crew(GLOO, star, most if options.tcp else 0, file, limit) as self._gloo,
             ):
                 self._jobs = {
-                    field: self._control.job(f"bench-{field}", options.slots, field)
-                    for field in options.fields
+                    side: self._control.job(f"bench-{side.key}", options.slots, side.field or 0)
+                    for side in options.own_sides
                 }
                 self._make_groups()
                 for number in range(options.repeat):
@@ -78,12 +76,17 @@ class Bench:
                     self._say(f"round {number + 1} of {options.repeat} done")
                     self._save()
 
+    def _place(self) -> Place:
+        """Where the switch shall be."""
+        shm = self._star.record.folder / "shm" if SHM in self.options.transports else None
+        return Place(enter=self._star.enter(SWITCH), shm=shm)
+
     def _make_groups(self) -> None:
         """A group of gloo's for each number of workers and way of TCP's."""
         most = max(self.options.workers)
         for tcp in self.options.tcp:
             self._star.use_tcp(tcp)
-            self._gloo.all(most, "group", tcp=tcp, counts=self.options.workers)
+            self._gloo.all(most, "group", side=Side(tcp=tcp).key, counts=self.options.workers)
 
     def _once(self, cases: list[Case]) -> None:
         """One round."""
@@ -95,25 +98,36 @@ class Bench:
                 self._star.lose(case.loss)
             if joined != (links, case.workers):
                 joined = (links, case.workers)
-                for field in self.options.fields:
-                    self._join(case.workers, field)
-                    self._warm_up(case, field)
+                for side in self.options.own_sides:
+                    self._join(case.workers, side)
+                    self._warm_up(case, side)
             for side in self.options.sides:
                 sample = self._sample(case, side)
                 kept["samples"].setdefault(side.key, []).append(sample)
                 self._say(f"{case}: {side}: {1e3 * sample['seconds']:.2f} ms")
 
-    def _join(self, workers: int, field: int) -> None:
-        """Give the first workers new engines on the job with this field."""
-        crew = self._engines
-        places = crew.all(workers, "bind", field=field, switch_ip=SWITCH_IP)
-        leases = self._control.join(self._jobs[field], places)
-        crew.each([{"do": "lease", "field": field, "lease": plain(lease)} for lease in leases])
+    def _join(self, workers: int, side: Side) -> None:
+        """Give the first workers new engines on the job of this side."""
+        crew, session = self._engines, self._jobs[side]
+        address, shm = self._control.address, self._place().shm
+        places = crew.all(
+            workers,
+            "bind",
+            side=side.key,
+            ip=address.host,
+            udp_port=address.port,
+            shm=str(shm) if side.transport == SHM else None,
+            lanes=self.options.lanes,
+            slots=session.job.slots,
+        )
+        leases = self._control.join(session, places)
+        orders = [plain(lease) | {"field": side.field} for lease in leases]
+        crew.each([{"do": "lease", "side": side.key, "lease": order} for order in orders])
 
-    def _warm_up(self, case: Case, field: int) -> None:
+    def _warm_up(self, case: Case, side: Side) -> None:
         """Let an engine find its window; sums integers, so that F = 32 must be exact."""
         warm = Case(case.rate_mbit, case.loss, case.workers, min(_WARM_UP, case.size))
-        self._measure(warm, Side(field=field), ops=1, integers=True)
+        self._measure(warm, side, ops=1, integers=True)
 
     def _sample(self, case: Case, side: Side) -> Sample:
         """Measure; see that the link's rate has held."""
@@ -135,7 +149,7 @@ class Bench:
         workers = case.workers
         self._round += 1
         order: dict[str, Any] = {"elements": case.elements, "ops": ops, "round": self._round}
-        order |= {"workers": workers, "integers": integers, "field": side.field, "tcp": side.tcp}
+        order |= {"workers": workers, "integers": integers, "side": side.key, "field": side.field}
         crew.all(workers, "fill", **order)
         lost = self._star.lost()
         wire = self._star.traffic()[:workers]

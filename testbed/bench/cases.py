@@ -13,7 +13,7 @@ from wiresum.testbed.options import MAX_MBIT, MAX_WORKERS, check_name, parse_los
 FIELDS = (32, 16, 8)
 GLOO = "gloo"
 
-TRANSPORTS = ("udp",)
+UDP, SHM = TRANSPORTS = ("udp", "shm")
 ELEMENT_BYTES = 4
 
 _UNITS = {"b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
@@ -31,24 +31,33 @@ _MOST_BYTES = 64 << 20  # of the operations in a sample together, unless it is o
 
 @dataclass(frozen=True)
 class Side:
-    """What reduces: wiresum with a field, or gloo with a TCP congestion control."""
+    """What reduces: wiresum with a field over a transport, or gloo with a congestion control."""
 
     field: int | None = None
     tcp: str | None = None
+    transport: str = UDP
 
     @property
     def key(self) -> str:
-        """Its name in the JSON: ``32``, ``gloo-cubic``."""
-        return f"{GLOO}-{self.tcp}" if self.field is None else str(self.field)
+        """Its name in the JSON: ``32``, ``32-shm``, ``gloo-cubic``."""
+        if self.field is None:
+            return f"{GLOO}-{self.tcp}"
+        return str(self.field) if self.transport == UDP else f"{self.field}-{self.transport}"
 
     @classmethod
     def of(cls, key: str) -> "Side":
         """The side with that key."""
-        name, _, tcp = key.partition("-")
-        return cls(tcp=tcp) if name == GLOO else cls(field=int(key))
+        name, _, way = key.partition("-")
+        return cls(tcp=way) if name == GLOO else cls(field=int(name), transport=way or UDP)
+
+    def order(self) -> tuple[bool, int, int, str]:
+        """Where it stands in tables: wiresum's widest field first, gloo last."""
+        return self.field is None, TRANSPORTS.index(self.transport), -(self.field or 0), self.key
 
     def __str__(self) -> str:
-        return f"{GLOO}, {self.tcp}" if self.field is None else f"F = {self.field}"
+        if self.field is None:
+            return f"{GLOO}, {self.tcp}"
+        return f"F = {self.field}" + (", shared memory" if self.transport == SHM else "")
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,7 @@ class Options:
     lanes: int = 256
     slots: int = 0
     mtu: int = 1500
-    transport: str = "udp"
+    transports: tuple[str, ...] = (UDP,)
     name: str = "bench"
     spoil: bool = False
 
@@ -107,14 +116,27 @@ class Options:
         """All sides, in the order of a round: gloo in the middle of wiresum's fields, so that what
         changes slowly on the machine meets both.
         """
-        sides = [Side(field=field) for field in self.fields]
+        sides = self.own_sides
         for place, tcp in enumerate(self.tcp):
             sides.insert(1 + 2 * place, Side(tcp=tcp))
         return sides
 
+    @property
+    def own_sides(self) -> list[Side]:
+        """Wiresum's."""
+        return [
+            Side(field=field, transport=transport)
+            for transport in self.transports
+            for field in self.fields
+        ]
+
     def check(self) -> "Options":
         """Return the options; raises :class:`RackUsageError` for what makes no sense."""
         check_name(self.name)
+        if SHM in self.transports and (set(self.rates) != {None} or set(self.losses) != {0.0}):
+            raise RackUsageError(
+                "--transport shm: memory has neither a rate nor loss; say --rate none"
+            )
         program(self.lanes)
         return self
 
@@ -182,6 +204,14 @@ def parse_fields(text: str) -> tuple[int, ...]:
     if not all(item in map(str, FIELDS) for item in items):
         raise RackUsageError(f"--field {text!r}: fields have 32, 16 or 8 bits")
     return tuple(map(int, items))
+
+
+def parse_transports(text: str) -> tuple[str, ...]:
+    """Parse ``udp,shm``."""
+    items = _items("--transport", text)
+    if not set(items) <= set(TRANSPORTS):
+        raise RackUsageError(f"--transport {text!r}: it must be {' or '.join(TRANSPORTS)}")
+    return tuple(items)
 
 
 def parse_tcp(text: str) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def allreduce(
         typer.Option(metavar="SHARE,…", help="Of frames on each link, in each direction: 0,0.1%."),
     ] = "0",
     transport: Annotated[
-        str, typer.Option(metavar="udp", help="How frames come to the switch.")
+        str, typer.Option(metavar="udp|shm,…", help="How frames come to the switch.")
     ] = "udp",
     lanes: Annotated[int, typer.Option(help="Lanes of the switch program.")] = 256,
     slots: Annotated[
@@ -66,8 +66,6 @@ def allreduce(
 
     if against not in ("gloo", "none"):
         raise RackUsageError(f"--against {against}: it must be gloo or none")
-    if transport not in cases.TRANSPORTS:
-        raise RackUsageError(f"--transport {transport}: it must be udp")
     measure(
         cases.Options(
             workers=cases.parse_workers(workers),
@@ -80,7 +78,7 @@ def allreduce(
             lanes=lanes,
             slots=slots,
             mtu=mtu,
-            transport=transport,
+            transports=cases.parse_transports(transport),
             name=name,
             spoil=spoil,
         ).check(),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from wiresum.common.address import parse_endpoint
@@ -24,7 +25,8 @@ from wiresum.testbed.options import MAX_WORKERS
 from wiresum.testbed.state import Record
 
 JOIN_S = 60.0
-_PORT = 1
+_PORT, _SHM_PORT = 1, 2
+_SHM_HOSTS = "127.77.0.0/16"
 _LOOK_S = 0.05
 
 
@@ -32,13 +34,14 @@ _LOOK_S = 0.05
 class Place:
     """Where a switch shall be: its data-plane address, its hosts, what enters its namespace.
 
-    A UDP port of 0 is any.
+    A UDP port of 0 is any. ``shm``: the socket of a shm port, if it shall have one.
     """
 
     ip: str = SWITCH_IP
     udp_port: int = UDP_PORT
     hosts: str = "10.0.0.0/24"
     enter: tuple[str, ...] = ()
+    shm: Path | None = None
 
 
 class Control:
@@ -90,6 +93,8 @@ class Control:
     def _start_switch(self) -> Child:
         port = f"{_PORT}=udp:{self._place.ip}:{self._place.udp_port}"
         serve = ["--lanes", str(self._lanes), "--port", port, "--p4runtime", self._p4runtime]
+        if self._place.shm is not None:
+            serve += ["--port", f"{_SHM_PORT}=shm:{self._place.shm}?net={_SHM_HOSTS}"]
         command = [sys.executable, "-m", "wiresum.softswitch", *serve, "--exit-with-parent"]
         return self._start("the switch", SWITCH, [*self._place.enter, *command])
 
@@ -112,7 +117,10 @@ class Control:
             p4runtime=self._p4runtime,
             ip=self.address.host,
             udp_port=self.address.port,
-            hosts=[(self._place.hosts, _PORT)],
+            hosts=[
+                (self._place.hosts, _PORT),
+                *([(_SHM_HOSTS, _SHM_PORT)] if self._place.shm is not None else []),
+            ],
             lanes=self._lanes,
         )
         state = self._client.add_switch(request)

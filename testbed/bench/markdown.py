@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from wiresum.testbed.bench.cases import Case, rate_text, size_text
+from wiresum.testbed.bench.cases import Case, Side, rate_text, size_text
 from wiresum.testbed.bench.engine import ratio
 from wiresum.testbed.bench.report import Measured
 from wiresum.testbed.bench.results import Line, Spread
@@ -61,8 +61,8 @@ def _rates(measured: Measured) -> list[float | None]:
     return rates
 
 
-def _side(found: Sequence[Line], field: int) -> Line | None:
-    return next((line for line in found if line.side.field == field), None)
+def _line(found: Sequence[Line], side: Side) -> Line | None:
+    return next((line for line in found if line.side == side), None)
 
 
 def _gloo(found: Sequence[Line]) -> Line | None:
@@ -71,9 +71,10 @@ def _gloo(found: Sequence[Line]) -> Line | None:
     return min(ways, key=lambda line: line.seconds.median, default=None)
 
 
-def _fields(cases: Iterable[Sequence[Line]]) -> list[int]:
-    fields = {line.side.field for found in cases for line in found}
-    return sorted((field for field in fields if field is not None), reverse=True)
+def _own(cases: Iterable[Sequence[Line]]) -> list[Side]:
+    """Wiresum's sides, in order."""
+    sides = {line.side for found in cases for line in found if line.side.field is not None}
+    return sorted(sides, key=Side.order)
 
 
 def _against_gloo(measured: Measured, rate: float | None) -> str:
@@ -82,18 +83,18 @@ def _against_gloo(measured: Measured, rate: float | None) -> str:
         for found in measured.allreduce
         if found[0].case.rate_mbit == rate and not found[0].case.loss
     ]
-    fields = _fields(cases)
+    own = _own(cases)
     limited = rate is not None
-    headings = ["n", "size", *(f"F = {field}" for field in fields)]
+    headings = ["n", "size", *(str(side) for side in own)]
     if limited:
-        headings += [f"limit, F = {field}" for field in fields] + ["limit, gloo"]
+        headings += [f"limit, {side}" for side in own] + ["limit, gloo"]
     rows = []
     for found in cases:
         row = [str(found[0].case.workers), size_text(found[0].case.size)]
-        sides = [_side(found, field) for field in fields]
-        row += [_ratio(side) for side in sides]
+        of_own = [_line(found, side) for side in own]
+        row += [_ratio(line) for line in of_own]
         if limited:
-            row += [_share(side.share if side else None) for side in [*sides, _gloo(found)]]
+            row += [_share(line.share if line else None) for line in [*of_own, _gloo(found)]]
         rows.append(row)
     title = "Links without a limit" if rate is None else f"Links of {rate_text(rate)}"
     head = f"### {title}\n\ngloo's time / wiresum's; bold: gloo was faster."
@@ -117,19 +118,19 @@ def _costs(measured: Measured) -> str:
         if not case.loss and _gloo(found) is not None:
             largest[case.rate_mbit, case.workers] = found  # sizes ascend
     rows = []
-    fields = _fields(largest.values())
+    own = _own(largest.values())
     for sides_of in largest.values():
         case, gloo = sides_of[0].case, _gloo(sides_of)
         assert gloo is not None
-        sides = [_side(sides_of, field) for field in fields]
+        of_own = [_line(sides_of, side) for side in own]
         row = [rate_text(case.rate_mbit), str(case.workers), size_text(case.size)]
-        row += [f"{side.sent / gloo.sent:.2f}" if side else "" for side in sides]
-        row += [f"{_cpu(side) / _cpu(gloo):.2f}" if side else "" for side in sides]
+        row += [f"{line.sent / gloo.sent:.2f}" if line else "" for line in of_own]
+        row += [f"{_cpu(line) / _cpu(gloo):.2f}" if line else "" for line in of_own]
         rows.append(row)
     if not rows:
         return ""
-    headings = ["links", "n", "size", *(f"bytes, F = {field}" for field in fields)]
-    headings += [f"CPU, F = {field}" for field in fields]
+    headings = ["links", "n", "size", *(f"bytes, {side}" for side in own)]
+    headings += [f"CPU, {side}" for side in own]
     text = "Wiresum's share of gloo's: bytes that a worker sends, headers included; CPU seconds of "
     text += "all workers and the switch."
     return f"### Bytes and CPU time\n\n{text}\n\n{_table(headings, rows)}"
@@ -141,21 +142,21 @@ def _cpu(line: Line) -> float:
 
 def _loss(measured: Measured) -> str:
     lossy = [found for found in measured.allreduce if found[0].case.loss]
-    fields = _fields(lossy)
+    own = _own(lossy)
     rows = []
     for found in lossy:
         case = found[0].case
         free = measured.case(Case(case.rate_mbit, 0.0, case.workers, case.size))
         row = [rate_text(case.rate_mbit), str(case.workers), size_text(case.size)]
         row.append(f"{100 * case.loss:g} %")
-        row += [_kept(_side(free, field), _side(found, field)) for field in fields]
+        row += [_kept(_line(free, side), _line(found, side)) for side in own]
         row.append(_kept(_gloo(free), _gloo(found)))
-        row += [_ratio(_side(found, field)) for field in fields]
+        row += [_ratio(_line(found, side)) for side in own]
         rows.append(row)
     if not rows:
         return ""
-    headings = ["links", "n", "size", "lost", *(f"F = {field}" for field in fields), "gloo"]
-    headings += [f"gloo / F = {field}" for field in fields]
+    headings = ["links", "n", "size", "lost", *(str(side) for side in own), "gloo"]
+    headings += [f"gloo / {side}" for side in own]
     text = "Speed kept when frames get lost, each by itself, in both directions: time without loss "
     text += "/ time with it."
     return f"### Loss\n\n{text}\n\n{_table(headings, rows)}"
@@ -176,19 +177,19 @@ def _growth(measured: Measured) -> str:
             by_setting.setdefault((case.rate_mbit, case.size), []).append(found)
     rows = []
     kept = [found for group in by_setting.values() if len(group) > 1 for found in group]
-    fields = _fields(kept)
+    own = _own(kept)
     for (rate, size), group in by_setting.items():
         few, many = group[0], group[-1]
         if len(group) == 1 or size != max(s for r, s in by_setting if r == rate):
             continue
         row = [rate_text(rate), size_text(size)]
         row.append(f"{few[0].case.workers} → {many[0].case.workers}")
-        row += [_longer(_side(few, field), _side(many, field)) for field in fields]
+        row += [_longer(_line(few, side), _line(many, side)) for side in own]
         row.append(_longer(_gloo(few), _gloo(many)))
         rows.append(row)
     if not rows:
         return ""
-    headings = ["links", "size", "workers", *(f"F = {field}" for field in fields), "gloo"]
+    headings = ["links", "size", "workers", *(str(side) for side in own), "gloo"]
     return f"### More workers\n\nHow much longer it takes.\n\n{_table(headings, rows)}"
 
 

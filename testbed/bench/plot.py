@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wiresum.testbed.bench.cases import rate_text, size_text
+from wiresum.testbed.bench.cases import UDP, Side, rate_text, size_text
 from wiresum.testbed.bench.report import Measured
 from wiresum.testbed.bench.results import Line
 from wiresum.testbed.errors import RackError
@@ -47,8 +47,13 @@ def plot(measured: Measured, path: Path) -> None:
             axis.set_title(f"{rate_text(rate)}, {count} workers", fontsize=9)
     for row_of in axes:
         row_of[0].set_ylabel("gloo's time / wiresum's")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False)
+    shown = [axis.get_legend_handles_labels() for row_of in axes for axis in row_of]
+    legend = {
+        label: handle
+        for handles, labels in shown
+        for handle, label in zip(handles, labels, strict=True)
+    }
+    figure.legend(legend.values(), legend.keys(), loc="upper center", ncols=3, frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 0.95))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,16 +65,13 @@ def plot(measured: Measured, path: Path) -> None:
 
 
 def _panel(axis: Any, cases: Sequence[Sequence[Line]]) -> None:
-    fields = sorted(
-        {line.side.field for found in cases for line in found if line.side.field is not None},
-        reverse=True,
-    )
-    for field in fields:
+    sides = {line.side for found in cases for line in found if line.side.field is not None}
+    for side in sorted(sides, key=Side.order):
         points = [
             (line.case.size / (1 << 20), line.ratio)
             for found in cases
             for line in found
-            if line.side.field == field and line.ratio is not None
+            if line.side == side and line.ratio is not None
         ]
         if not points:
             continue
@@ -79,7 +81,8 @@ def _panel(axis: Any, cases: Sequence[Sequence[Line]]) -> None:
         above = [max(0.0, ratio.high - ratio.median) for _, ratio in points]
         axis.errorbar(
             sizes, middle, yerr=(below, above), marker="o", markersize=3, capsize=2, linewidth=1.2,
-            color=_COLOURS.get(field), label=f"F = {field}",
+            color=_COLOURS.get(side.field or 0), label=str(side),
+            linestyle="-" if side.transport == UDP else ":",
         )  # fmt: skip
     axis.axhline(1.0, color="black", linewidth=0.8, linestyle="--")
     axis.set_xscale("log", base=4)

@@ -59,7 +59,7 @@ def lines(entry: Mapping[str, Any], mtu: int) -> list[Line]:
     """All sides of one case, wiresum's widest field first, gloo last."""
     case = case_of(entry)
     samples: Mapping[str, Sequence[Mapping[str, Any]]] = entry["samples"]
-    sides = sorted(map(Side.of, samples), key=lambda side: (-(side.field or 0), side.key))
+    sides = sorted(map(Side.of, samples), key=Side.order)
     gloo = [[each["seconds"] for each in samples[side.key]] for side in sides if side.field is None]
     fastest = min(gloo, key=statistics.median, default=[])
     return [_line(case, side, samples[side.key], fastest, mtu) for side in sides]

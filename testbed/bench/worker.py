@@ -54,41 +54,41 @@ class Wiresum(Side):
         from wiresum.host_agent.engine import Engine
 
         self._limit_s = limit_s
-        self._sockets: dict[int, socket.socket] = {}
-        self._engines: dict[int, Engine] = {}
-        self._field = 32
-        self._workers = 0
+        self._sockets: dict[str, socket.socket] = {}
+        self._engines: dict[str, Engine] = {}
+        self._order: dict[str, Any] = {}
 
     def bind(self, order: dict[str, Any]) -> dict[str, Any]:
-        """A socket towards the switch for the job with this field; where it is."""
-        from wiresum.host_agent.network import local_address_towards, mac_of
+        """A socket towards the switch for the job of one side; where it is."""
+        from wiresum.host_agent.network import mac_of, shm_place, udp_place
 
-        ip = local_address_towards(order["switch_ip"], 9)
-        sock = self._sockets[order["field"]] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.bind((ip, 0))
-        return {"ip": ip, "udp_port": sock.getsockname()[1], "mac": mac_of(ip)}
+        if order["shm"] is None:
+            place = udp_place(order["ip"], order["udp_port"])
+        else:
+            size = order["lanes"], order["slots"]
+            place = shm_place(order["shm"], order["ip"], *size, self._limit_s)
+        self._sockets[order["side"]] = place.socket
+        return {"ip": place.ip, "udp_port": place.udp_port, "mac": mac_of(place.ip)}
 
     def lease(self, order: dict[str, Any]) -> None:
         """Start the engine for a lease."""
         from wiresum.host_agent.engine import Engine
 
-        field, lease = order["field"], order["lease"]
-        if field in self._engines:
-            self._engines.pop(field).close()
-        with self._sockets.pop(field) as sock:
-            self._engines[field] = Engine(
-                sock.fileno(), **lease, field=field, timeout_s=self._limit_s
-            )
+        side = order["side"]
+        if side in self._engines:
+            self._engines.pop(side).close()
+        with self._sockets.pop(side) as sock:
+            self._engines[side] = Engine(sock.fileno(), **order["lease"], timeout_s=self._limit_s)
 
     def use(self, order: dict[str, Any]) -> None:
-        """The engine of a field."""
-        self._field, self._workers = order["field"], order["workers"]
+        """The engine of one side."""
+        self._order = order
 
     def reduce(self, tensor: Floats) -> None:
         """Through the switch."""
         from wiresum.host_agent.engine import raise_for
 
-        engine = self._engines[self._field]
+        engine = self._engines[self._order["side"]]
         ticket = engine.all_reduce(tensor.ctypes.data, tensor.size, "float32", False)
         done = engine.wait(ticket, self._limit_s)
         if done is None:
@@ -97,13 +97,14 @@ class Wiresum(Side):
 
     def counters(self) -> dict[str, float]:
         """The engine's."""
-        return dict(self._engines[self._field].stats())
+        return dict(self._engines[self._order["side"]].stats())
 
     def codec(self) -> tuple[int | None, int]:
         """Field and L."""
         from wiresum.host_agent._engine import budget
 
-        return self._field, budget(self._workers, self._field)
+        field = int(self._order["field"])
+        return field, budget(self._order["workers"], field)
 
     def close(self) -> None:
         """End the engines."""
@@ -130,11 +131,11 @@ class Gloo(Side):
         """Connect groups of each size, with what TCP uses now."""
         for count in order["counts"]:
             group = self._dist.new_group(list(range(count)))
-            self._groups[order["tcp"], count] = group
+            self._groups[order["side"], count] = group
 
     def use(self, order: dict[str, Any]) -> None:
         """The group of so many workers."""
-        self._group = self._groups[order["tcp"], order["workers"]]
+        self._group = self._groups[order["side"], order["workers"]]
 
     def reduce(self, tensor: Floats) -> None:
         """Over gloo's ring."""

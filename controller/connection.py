@@ -10,6 +10,7 @@ import grpc
 
 from wiresum.controller.address import ControllerAddress, is_loopback
 from wiresum.controller.errors import ControllerError
+from wiresum.controller.text import format_seconds
 from wiresum.controller.v1 import controller_pb2_grpc as pb_grpc
 
 _CHANNEL_OPTIONS: list[tuple[str, int]] = [
@@ -126,7 +127,8 @@ class Connection:
             return ControllerError("UNAVAILABLE", _unreachable(self.address, "it is ending"))
         if code == grpc.StatusCode.DEADLINE_EXCEEDED and details == "Deadline Exceeded":
             return ControllerError(
-                code.name, f"controller {self.address} did not answer within {limit:g} s"
+                code.name,
+                f"controller {self.address} did not answer within {format_seconds(limit)} s",
             )
         if code == grpc.StatusCode.UNIMPLEMENTED:
             return ControllerError(

@@ -15,7 +15,7 @@ from wiresum.controller.joining import Joining
 from wiresum.controller.messages import lease_message
 from wiresum.controller.model import Job, JobState
 from wiresum.controller.store import Store
-from wiresum.controller.text import format_ranks
+from wiresum.controller.text import format_ranks, format_seconds
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.controller.waiting import Waiting
 
@@ -125,7 +125,7 @@ class Leases:
                 ranks = "rank" if len(missing) == 1 else "ranks"
                 return outcome or Cancelled(
                     f"{ranks} {format_ranks(missing)} did not agree to change {request.change} "
-                    f"within {limit:g} s"
+                    f"within {format_seconds(limit)} s"
                 )
 
     # ----
@@ -172,7 +172,7 @@ class Leases:
             reason = loop.reason or "its tables are still being written"
             message = (
                 f"{attempt}: all {job.workers} workers have joined, but switch "
-                f"{loop.switch.name} was not ready within {limit:g} s: {reason}"
+                f"{loop.switch.name} was not ready within {format_seconds(limit)} s: {reason}"
             )
         else:
             # Ranks that came and went are not those that all the others were waiting for.
@@ -182,7 +182,8 @@ class Leases:
             noun = "rank" if len(absent or missing) == 1 else "ranks"
             what = "did not join" if absent else "gave up before all the others had joined,"
             message = (
-                f"{attempt}: {noun} {ranks} of {job.workers} workers {what} within {limit:g} s"
+                f"{attempt}: {noun} {ranks} of {job.workers} workers {what} "
+                f"within {format_seconds(limit)} s"
             )
         return ControllerError("DEADLINE_EXCEEDED", message)
 

@@ -14,3 +14,8 @@ def format_ranks(ranks: Iterable[int]) -> str:
     return ", ".join(
         f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs
     )
+
+
+def format_seconds(seconds: float) -> str:
+    """A time limit as somebody has set it: a call that began a moment ago has a little less."""
+    return f"{round(seconds, 1):g}" if seconds >= 1 else f"{seconds:.2g}"

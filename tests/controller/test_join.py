@@ -90,6 +90,13 @@ async def test_missing_ranks_are_named(rig: Rig) -> None:
     assert len(await rig.join_all(job, 3)) == 3
 
 
+async def test_a_limit_is_told_as_it_was_set(rig: Rig) -> None:
+    """The client asks for what is left of it, which is a little less."""
+    job = await rig.create("demo")
+    with pytest.raises(ControllerError, match=r"did not join within 1 s$"):
+        await rig.join(job, 0, 2, timeout_s=0.9998)
+
+
 async def test_a_cancelled_call_is_a_rank_that_has_not_joined(rig: Rig) -> None:
     job = await rig.create("demo")
     with pytest.raises(ControllerError, match="did not answer"):

@@ -5,8 +5,6 @@ never as a traceback.
 """
 
 import os
-import signal
-import sys
 from typing import Annotated
 
 import typer
@@ -15,8 +13,7 @@ import typer
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from wiresum.cli.top_cli import top
-from wiresum.common import logs
-from wiresum.common.errors import WiresumError
+from wiresum.common import command_line
 from wiresum.common.version import package_version
 from wiresum.controller import cli as controller
 from wiresum.host_agent import cli as host_agent
@@ -110,18 +107,7 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Entry point of the command ``wiresum``."""
-    try:
-        build()()
-    except WiresumError as error:
-        print(logs.last_words(error), file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:
-        # The reader went away (`wiresum job list | head`): not an error of ours. Python would
-        # complain again when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+    command_line.main(build())
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def parse_endpoint(text: str, *, what: str = "address") -> Endpoint:
         host = host[1:-1]
     elif ":" in host:
         separator = ""
-    if not separator or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise AddressError(f"{what} {text!r} is not HOST:PORT with a port from 0 to 65535")
+    named = separator and host and host.isprintable() and not any(map(str.isspace, host))
+    if not named or not (port.isascii() and port.isdigit() and len(port) < 6) or int(port) > 65535:
+        raise AddressError(f"{what} {text[:80]!r} is not HOST:PORT with a port from 0 to 65535")
     return Endpoint(host, int(port))

@@ -127,15 +127,24 @@ def say(log: logging.Logger, message: str, **fields: Any) -> None:
 
 
 def last_words(error: WiresumError) -> str:
-    """The line with which a command ends in an error, in the format of its log."""
+    """The line with which a command ends in an error, in the format of its log.
+
+    It is one line whatever the message quotes: a child's output, a file's content, an argument.
+    """
     if _format != "json":
-        return f"wiresum: {error}"
+        return f"wiresum: {one_line(str(error))}"
     record = logging.makeLogRecord(
         {"name": "wiresum", "levelname": "ERROR", "msg": "%s", "args": (str(error),)}
     )
     record.error = type(error).__name__
     record.exit_code = error.exit_code
     return JsonFormatter().format(record)
+
+
+def one_line(text: str) -> str:
+    """``text`` with its line breaks as blanks and all else that would not print as escapes."""
+    words = " ".join(text.split())
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in words)
 
 
 def _scalar(value: Any) -> Any:

@@ -4,10 +4,14 @@ import re
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from typing import NoReturn
 
+from wiresum.common.address import AddressError, parse_endpoint
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.model import default_mac, format_mac
 
 MAX_WORKERS = 64
+MAX_PRIORITY = 1000
+MAX_LIMIT = (1 << 31) - 1
+"""Of a tenant's slots and jobs."""
 FIELDS = (32, 16, 8)
 
 # BMv2 drops what is sent to 511; 0 is not a port anywhere.
@@ -32,6 +36,16 @@ def check_name(name: str, what: str) -> None:
         )
     if _JOB_ID.fullmatch(name):
         invalid(f"{what} {name!r} looks like a job's id: choose another name")
+
+
+def check_p4runtime(text: str, what: str) -> None:
+    """``HOST:PORT`` or ``unix:PATH``; it appears in tables and in one-line messages, too."""
+    is_path = text.startswith("unix:") and len(text) > len("unix:") and text.isprintable()
+    try:
+        if not is_path:
+            parse_endpoint(text)
+    except AddressError:
+        invalid(f"{what}: {text[:80]!r} is no P4Runtime address: give HOST:PORT or unix:/path")
 
 
 def check_request_id(text: str) -> None:

@@ -1,14 +1,12 @@
 """The controller's part of the command line; the root command mounts it."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wiresum.common import logs
-from wiresum.common.errors import WiresumError
+from wiresum.common import command_line, logs
 from wiresum.controller.client import DEFAULT_CONTROLLER
 from wiresum.controller.connection import default_ca_file
 from wiresum.controller.job_cli import job_app, job_evict, job_list, job_show, slots
@@ -194,12 +192,4 @@ def main() -> None:
     app.add_typer(job_app, name="job")
     app.add_typer(tenant_app, name="tenant")
     app.command()(slots)
-    try:
-        app()
-    except WiresumError as error:
-        print(logs.last_words(error), file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader has seen enough; keep the interpreter from flushing into the void.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    command_line.main(app)

@@ -16,6 +16,8 @@ from wiresum.controller.v1 import controller_pb2_grpc as pb_grpc
 _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     # An http_proxy in the environment is meant for the web, not for the cluster's control plane.
     ("grpc.enable_http_proxy", 0),
+    # A list of all jobs that a controller of many tenants remembers takes more than the usual 4 MB.
+    ("grpc.max_receive_message_length", 256 << 20),
     ("grpc.initial_reconnect_backoff_ms", 100),
     # Also the limit of one attempt to connect: a busy controller may take its time to greet.
     ("grpc.min_reconnect_backoff_ms", 5000),
@@ -188,6 +190,13 @@ def _unreachable(address: ControllerAddress, details: str) -> str:
         )
     if "wrong_version_number" in low:
         return f"{where} (it does not speak TLS): use http://{address.endpoint} if that is meant"
+    if "security handshaker" in low:
+        return (
+            f"{where} (a file for TLS cannot be used): check that --ca or WIRESUM_CA, WIRESUM_CERT "
+            "and WIRESUM_KEY are PEM files"
+        )
+    if address.plaintext and "socket closed" in low:
+        return f"{where} (it hung up: does it speak TLS?): use {address.endpoint} without http://"
     if "certificate_required" in low or "bad_certificate" in low:
         return f"{where} (it asks for a client certificate): give WIRESUM_CERT and WIRESUM_KEY"
     for known in ("Connection refused", "No route to host", "Name or service not known"):

@@ -32,8 +32,12 @@ def switch_add(
         typer.Option(metavar="CIDR=PORT", help="Workers in CIDR are behind its port PORT."),
     ],
     mac: Annotated[str, typer.Option(help="Its MAC address  [default: 02:00:<ip>]")] = "",
-    lanes: Annotated[int, typer.Option(min=1, help="Lanes of the program to run on it.")] = 256,
-    device_id: Annotated[int, typer.Option(min=0, help="Its P4Runtime device id.")] = 0,
+    lanes: Annotated[
+        int, typer.Option(min=1, max=65535, help="Lanes of the program to run on it.")
+    ] = 256,
+    device_id: Annotated[
+        int, typer.Option(min=0, max=(1 << 63) - 1, help="Its P4Runtime device id.")
+    ] = 0,
     shared_address: Annotated[
         bool | None,
         typer.Option(
@@ -137,8 +141,12 @@ def switch_deploy(
     p4runtime: Annotated[
         str, typer.Option(metavar="ADDR", help="Its P4Runtime server: HOST:PORT or unix:/path.")
     ],
-    lanes: Annotated[int, typer.Option(min=1, help="Lanes of the program to run on it.")] = 256,
-    device_id: Annotated[int, typer.Option(min=0, help="Its P4Runtime device id.")] = 0,
+    lanes: Annotated[
+        int, typer.Option(min=1, max=65535, help="Lanes of the program to run on it.")
+    ] = 256,
+    device_id: Annotated[
+        int, typer.Option(min=0, max=(1 << 63) - 1, help="Its P4Runtime device id.")
+    ] = 0,
     election_id: Annotated[
         int,
         typer.Option(

@@ -7,6 +7,7 @@ from typing import NoReturn
 from wiresum.controller.checks import (
     MAX_PORT,
     check_name,
+    check_p4runtime,
     check_udp_port,
     invalid,
     parse_ip,
@@ -81,8 +82,7 @@ class Switches:
     def _parse(self, request: pb.AddSwitchRequest) -> Switch:
         check_name(request.name, "switch")
         what = f"switch {request.name}"
-        if not request.p4runtime:
-            invalid(f"{what} has no P4Runtime address: give HOST:PORT or unix:/path")
+        check_p4runtime(request.p4runtime, what)
         if request.device_id >= 1 << 63:
             invalid(f"{what}: device id {request.device_id} is too large")
         ip = parse_ip(request.ip, f"{what}: address")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from wiresum.controller import tables
+from wiresum.controller.checks import MAX_LIMIT, MAX_PRIORITY
 from wiresum.controller.client import DEFAULT_CONTROLLER
 from wiresum.controller.options import Ca, Controller, Json, OptionError, TokenFile, connect
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -20,6 +21,19 @@ Save = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write the token there, for its owner only; print it not."),
 ]
+Slots = Annotated[
+    int | None,
+    typer.Option(min=0, max=MAX_LIMIT, help="Slots of all its jobs together; 0: no limit."),
+]
+Jobs = Annotated[int | None, typer.Option(min=0, max=MAX_LIMIT, help="Live jobs; 0: no limit.")]
+Priority = Annotated[
+    int | None,
+    typer.Option(
+        min=-MAX_PRIORITY,
+        max=MAX_PRIORITY,
+        help="Higher goes first, and may shrink the jobs of lower ones.",
+    ),
+]
 
 
 @tenant_app.callback()
@@ -30,14 +44,9 @@ def _tenant() -> None:
 @tenant_app.command("add")
 def tenant_add(
     name: Annotated[str, typer.Argument(help="What to call it.")],
-    slots: Annotated[
-        int, typer.Option(min=0, help="Slots of all its jobs together; 0: no limit.")
-    ] = 0,
-    jobs: Annotated[int, typer.Option(min=0, help="Live jobs; 0: no limit.")] = 0,
-    priority: Annotated[
-        int,
-        typer.Option(help="Higher goes first, and may shrink the jobs of lower ones."),
-    ] = 0,
+    slots: Slots = 0,
+    jobs: Jobs = 0,
+    priority: Priority = 0,
     save: Save = None,
     controller: Controller = DEFAULT_CONTROLLER,
     token_file: TokenFile = None,
@@ -46,7 +55,9 @@ def tenant_add(
 ) -> None:
     """Add a tenant. Its token is shown now and never again."""
     with connect(controller, token_file, ca) as client:
-        tenant = client.add_tenant(name, slot_quota=slots, max_jobs=jobs, priority=priority)
+        tenant = client.add_tenant(
+            name, slot_quota=slots or 0, max_jobs=jobs or 0, priority=priority or 0
+        )
     _show_token(tenant, "added", save, as_json)
 
 
@@ -69,14 +80,9 @@ def tenant_list(
 @tenant_app.command("set")
 def tenant_set(
     name: Name,
-    slots: Annotated[
-        int | None, typer.Option(min=0, help="Slots of all its jobs together; 0: no limit.")
-    ] = None,
-    jobs: Annotated[int | None, typer.Option(min=0, help="Live jobs; 0: no limit.")] = None,
-    priority: Annotated[
-        int | None,
-        typer.Option(help="Higher goes first, and may shrink the jobs of lower ones."),
-    ] = None,
+    slots: Slots = None,
+    jobs: Jobs = None,
+    priority: Priority = None,
     controller: Controller = DEFAULT_CONTROLLER,
     token_file: TokenFile = None,
     ca: Ca = None,
@@ -128,6 +134,9 @@ def tenant_remove(
 def _show_token(tenant: pb.Tenant, what: str, save: Path | None, as_json: bool) -> None:
     if save is not None:
         _save(save, tenant)
+    if save is not None and as_json:
+        tables.print_json(tenant)
+    elif save is not None:
         print(f"tenant {tenant.name} {what}: its token is in {save}")
     elif as_json:
         tables.print_json(tenant, secrets=True)

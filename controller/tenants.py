@@ -3,16 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from wiresum.controller.checks import check_name, invalid
+from wiresum.controller.checks import MAX_LIMIT, MAX_PRIORITY, check_name, invalid
 from wiresum.controller.clock import Clock
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.model import DEFAULT_TENANT, Job, Tenant
 from wiresum.controller.store import Store
 from wiresum.controller.tokens import TENANT, hashed, new_token
 from wiresum.controller.v1 import controller_pb2 as pb
-
-MAX_PRIORITY = 1000
-_MAX_LIMIT = 1 << 31
 
 
 @dataclass
@@ -106,7 +103,7 @@ def _check_limits(tenant: Tenant) -> None:
             f"from {-MAX_PRIORITY} to {MAX_PRIORITY}"
         )
     for what, limit in (("slot quota", tenant.slot_quota), ("job limit", tenant.max_jobs)):
-        if limit >= _MAX_LIMIT:
+        if limit > MAX_LIMIT:
             invalid(f"tenant {tenant.name}: a {what} of {limit} is too large: 0 means no limit")
 
 

@@ -65,7 +65,9 @@ def run(
     ] = "",
     slots: Annotated[
         int,
-        typer.Option(help="Slots to ask for; 0: the default.", min=0, envvar="WIRESUM_SLOTS"),
+        typer.Option(
+            help="Slots to ask for; 0: the default.", min=0, max=65535, envvar="WIRESUM_SLOTS"
+        ),
     ] = 0,
     min_slots: Annotated[
         int,
@@ -73,6 +75,7 @@ def run(
             help="The fewest slots that the job can do with, now and when jobs of higher "
             "priority need room.",
             min=0,
+            max=65535,
             envvar="WIRESUM_MIN_SLOTS",
         ),
     ] = 0,

@@ -4,6 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import typer
+
+from wiresum.cli.main import build
+from wiresum.common import command_line
 
 
 def wiresum(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
@@ -21,7 +25,8 @@ COMMANDS = [
     ("switch", "undrain"), ("controller", "certificate"), ("tenant", "add"), ("tenant", "list"),
     ("tenant", "set"), ("tenant", "rotate"), ("tenant", "remove"), ("job", "evict"),
     ("job", "list"), ("job", "show"), ("testbed", "up"), ("testbed", "down"), ("testbed", "exec"),
-    ("testbed", "train"), ("bench", "switch"),
+    ("testbed", "train"), ("testbed", "conformance"), ("bench", "allreduce"), ("bench", "flood"),
+    ("bench", "switch"), ("bench", "engine"), ("bench", "report"), ("pcap",),
 ]  # fmt: skip
 
 
@@ -30,6 +35,82 @@ def test_every_command_explains_itself(command):
     done = wiresum(*command, "--help")
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
+
+
+def ended(capsys, *arguments: str) -> tuple[int, str, str]:
+    """Run a command in this process: for what ends before it has begun."""
+    with pytest.raises(SystemExit) as end:
+        command_line.main(build(), arguments)
+    out, err = capsys.readouterr()
+    return end.value.code, out, err
+
+
+def names(command, *path: str):
+    """All commands that there are, each as a tuple of words."""
+    if not hasattr(command, "commands"):
+        return {path}
+    found = [names(inner, *path, name) for name, inner in command.commands.items()]
+    return set().union(*found)
+
+
+def test_no_command_is_left_out_here():
+    assert set(COMMANDS) == names(typer.main.get_command(build()))
+
+
+# What `testbed exec` does not know is the command that it shall run.
+STRICT = [command for command in COMMANDS if command != ("testbed", "exec")]
+
+
+@pytest.mark.parametrize("command", STRICT, ids=" ".join)
+def test_an_option_that_there_is_not_is_one_line(command, capsys):
+    status, out, err = ended(capsys, *command, "--no-such-option")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("wiresum: no such option: --no-such-option")
+
+
+@pytest.mark.parametrize(
+    "command", [("switch", "list"), ("tenant", "list"), ("job", "list"), ("slots",), ("top",)]
+)
+def test_every_list_can_be_had_as_json(command):
+    options = typer.main.get_command(build())
+    for word in command:
+        options = options.commands[word]
+    assert any("--json" in option.opts for option in options.params)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("tenant", "add"), "'name'"),
+        (("tenant", "add", "x", "--slots", "-1"), "'--slots'"),
+        (("tenant", "add", "x", "--slots", "99999999999"), "'--slots'"),
+        (("tenant", "add", "x", "--priority", "1001"), "'--priority'"),
+        (("tenant", "set", "x"), "nothing to set"),
+        (("tenant", "set", "x", "--jobs", "many"), "'--jobs'"),
+        (("tenant", "list", "x"), "x"),
+        (("switch", "add", "s"), "missing option"),
+        (("switch", "add", "s", "--p4runtime", "h:1", "--address", "h", "--host", "x"), "'h'"),
+        (("switch", "add", "s", "--device-id", str(1 << 64)), "'--device-id'"),
+        (("switch", "add", "s", "--lanes", "99999999999"), "'--lanes'"),
+        (("switch", "frobnicate"), "'frobnicate'"),
+        (("job", "show"), "'job'"),
+        (("job", "list", "--controller", "a\nb:1"), r"'a\nb:1'"),
+        (("job", "list", "--controller", "h:" + "1" * 5000), "'h:111"),
+        (("job", "list", "--token-file", "/no/file"), "/no/file"),
+        (("slots", "--token-file", "/"), "directory"),
+        (("top", "--interval", "inf"), "'--interval'"),
+        (("top", "--interval", "nan"), "'--interval'"),
+        (("run", "--slots", "99999999999", "--", "true"), "'--slots'"),
+        (("controller", "serve", "--expiry", "0"), "'--expiry'"),
+        (("x\x1b[31m",), "no such command"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_one_line(arguments, words, capsys):
+    status, out, err = ended(capsys, *arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("wiresum: ")
+    assert err.strip().isprintable()
+    assert words in err
 
 
 def test_the_version():

@@ -13,7 +13,22 @@ def test_what_is_printed_can_be_parsed(host, port):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "host", ":1", "host:", "host:x", "host:-1", "host:65536", "::1:80", "host:¹", "h:1 "],
+    [
+        "",
+        "host",
+        ":1",
+        "host:",
+        "host:x",
+        "host:-1",
+        "host:65536",
+        "::1:80",
+        "host:¹",
+        "h:1 ",
+        "a b:1",
+        "a\nb:1",
+        "\x1b[31mh:1",
+        "h:000080",
+    ],
 )
 def test_what_is_no_endpoint_is_named(text):
     with pytest.raises(AddressError) as raised:

@@ -235,7 +235,10 @@ async def test_facts_of_a_busy_switch(rig: Rig, fake: FakeSwitch) -> None:
 @pytest.mark.parametrize(
     ("pattern", "changes"),
     [
-        ("no P4Runtime address", {"p4runtime": ""}),
+        ("'' is no P4Runtime address", {"p4runtime": ""}),
+        ("'http://x:1' is no P4Runtime address", {"p4runtime": "http://x:1"}),
+        (r"'unix:/a\\x1b\[31m' is no P4Runtime", {"p4runtime": "unix:/a\x1b[31m"}),
+        (r"'a\\nb:1' is no P4Runtime", {"p4runtime": "a\nb:1"}),
         ("'10.0.0' is not an IPv4", {"ip": "10.0.0"}),
         ("no program of 65 lanes: choose 64 or 256", {"lanes": 65}),
         ("no hosts", {"hosts": []}),

@@ -33,6 +33,9 @@ from wiresum.p4 import packet
 # The caller of a queued job comes back within moments, or it is gone for now.
 _ABSENT_S = 5.0
 
+# Of one tenant: more launchers than have any use for being in line.
+_QUEUE_PER_TENANT = 256
+
 _NAMED_HOLDERS = 8
 
 _ON_FULL = {
@@ -303,6 +306,12 @@ class Admission:
                 "RESOURCE_EXHAUSTED",
                 f"{needed} slots are more than tenant {tenant.name} may ever have: its quota is "
                 f"{tenant.slot_quota}",
+            )
+        if len(self.store.waiters(tenant.name)) >= _QUEUE_PER_TENANT:
+            raise ControllerError(
+                "RESOURCE_EXHAUSTED",
+                f"tenant {tenant.name} has {_QUEUE_PER_TENANT} jobs in the queue: wait for some of "
+                "them to get slots",
             )
         job_id = f"j-{secrets.token_hex(6)}"
         waiter = Waiter(

@@ -16,6 +16,8 @@ from wiresum.controller.tokens import JOB, hashed, new_token
 from wiresum.controller.v1 import controller_pb2 as pb
 
 _HISTORY_S = 7 * 24 * 3600.0
+_HISTORY_JOBS = 1000
+"""Of each tenant, so that none drives out what others had."""
 
 # A launcher on every host of the largest job, each of which has lost its answer a few times.
 _TOKENS_PER_JOB = 1024
@@ -178,3 +180,4 @@ class Jobs:
     ) -> None:
         with self.store.transaction() as transaction:
             transaction.end_job(job.id, state, reason, self.clock.now(), events)
+            transaction.forget_jobs_before(job.id, keep=_HISTORY_JOBS)

@@ -112,13 +112,22 @@ class Joining:
         return job.pending
 
     def _check_room_for_members(self, job: Job, workers: int) -> None:
-        """Refuse an attempt whose entries would not fit in the switch's tables."""
-        others = self.store.workers_on(job.lease.switch, but=job.id)
-        if others + workers > MEMBERS_PER_SWITCH:
+        """Refuse an attempt whose entries would not fit in the switch's tables.
+
+        A tenant may have as many as it leaves free: so none can fill the tables alone, and each
+        that comes still finds room. A job may always restart with the workers that it has.
+        """
+        if workers <= job.workers:
+            return
+        taken = self.store.workers_on(job.lease.switch, but=job.id)
+        free = MEMBERS_PER_SWITCH - taken.total()
+        own = taken[job.tenant]
+        if own + workers > free - workers:
             raise ControllerError(
                 "RESOURCE_EXHAUSTED",
-                f"switch {job.lease.switch} has entries for {MEMBERS_PER_SWITCH} workers and other "
-                f"jobs have {others}: no room for {workers}",
+                f"switch {job.lease.switch} has room for {free} of {MEMBERS_PER_SWITCH} workers: "
+                f"tenant {job.tenant} has {own} there, and would leave less than that with "
+                f"{workers} more",
             )
 
     def _start_attempt(self, job: Job, request: pb.JoinJobRequest) -> Job:

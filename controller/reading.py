@@ -150,14 +150,15 @@ class Reading:
         """The live jobs without a heartbeat at or after ``since``."""
         return self._jobs("WHERE jobs.ended IS NULL AND jobs.heartbeat < ?", (since,))
 
-    def workers_on(self, switch: str, but: str) -> int:
-        """How many workers the live jobs on a switch have, without those of job ``but``."""
-        query = """
-            SELECT COALESCE(SUM(jobs.workers), 0) AS workers
-            FROM jobs JOIN leases ON leases.job = jobs.id
-            WHERE leases.held AND leases.switch = ? AND jobs.id != ?
+    def workers_on(self, switch: str, but: str) -> Counter[str]:
+        """How many workers each tenant's live jobs on a switch have, without those of ``but``."""
+        query = f"""
+            SELECT {_TENANT} AS tenant, SUM(jobs.workers) AS workers
+            FROM jobs JOIN leases ON leases.job = jobs.id JOIN tenants ON tenants.id = jobs.tenant
+            WHERE leases.held AND leases.switch = ? AND jobs.id != ? GROUP BY tenants.id
         """
-        return int(self._db.execute(query, (switch, but)).fetchone()["workers"])
+        rows = self._db.execute(query, (switch, but))
+        return Counter({row["tenant"]: row["workers"] for row in rows})
 
     def waiters(self, tenant: str | None = None) -> list[Waiter]:
         """The jobs that wait for room, first come first; of any tenant if it is None."""

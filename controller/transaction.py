@@ -361,5 +361,22 @@ class Transaction:
         )
 
     def forget_jobs_ended_before(self, time: float) -> None:
-        """Drop the history before ``time``."""
+        """Drop the history before ``time``, and the tenants that only it knew."""
         self._db.execute("DELETE FROM jobs WHERE ended < ?", (time,))
+        self._db.execute(
+            "DELETE FROM tenants WHERE removed IS NOT NULL AND id NOT IN (SELECT tenant FROM jobs)"
+        )
+
+    def forget_jobs_before(self, job_id: str, keep: int) -> None:
+        """Drop the history of a job's tenant but for that job and the last ``keep`` others."""
+        self._db.execute(
+            """
+            DELETE FROM jobs WHERE id IN (
+                SELECT id FROM jobs
+                WHERE tenant = (SELECT tenant FROM jobs WHERE id = ?1)
+                  AND ended IS NOT NULL AND id != ?1
+                ORDER BY ended DESC, rowid DESC LIMIT -1 OFFSET ?2
+            )
+            """,
+            (job_id, keep),
+        )

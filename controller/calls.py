@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from wiresum.common.logs import one_line
 from wiresum.controller.access import Caller
 from wiresum.controller.core import Core
 from wiresum.controller.errors import ControllerError
@@ -16,6 +17,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _Reply = TypeVar("_Reply")
 
 _BEARER = "bearer "
+
+_MAX_WORDS = 1000
 
 
 class Calls:
@@ -48,12 +51,17 @@ async def or_status(answer: Awaitable[_Reply], context: Context) -> _Reply:
     except ControllerError as error:
         # UNAVAILABLE is what a client sees when there is no controller: not ours to say.
         code = "FAILED_PRECONDITION" if error.code == "UNAVAILABLE" else error.code
-        await context.abort(grpc.StatusCode[code], str(error))
+        await context.abort(grpc.StatusCode[code], _words(error))
     except Exception as error:
         log.exception("a request failed")
-        text = " ".join(str(error).split())
         await context.abort(
             grpc.StatusCode.INTERNAL,
-            f"the controller failed ({type(error).__name__}: {text}): see its log",
+            f"the controller failed ({type(error).__name__}: {_words(error)}): see its log",
         )
     raise AssertionError("abort raises")
+
+
+def _words(error: Exception) -> str:
+    """One line that fits into a status, whatever the request was that it quotes."""
+    words = one_line(str(error))
+    return words if len(words) <= _MAX_WORDS else f"{words[: _MAX_WORDS - 1]}…"

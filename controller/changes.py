@@ -23,6 +23,9 @@ from wiresum.controller.model import Change, Job, JobState
 from wiresum.controller.slots import SlotRange
 from wiresum.controller.store import Store
 
+# The store's numbers have 64 bits, one of them for the sign.
+_MAX_STARTED = 1 << 62
+
 
 @dataclass(frozen=True)
 class Vote:
@@ -177,6 +180,11 @@ def _check_vote(job: Job, vote: Vote) -> None:
         raise ControllerError(
             "INVALID_ARGUMENT",
             f"rank {vote.rank} is not one of 0 to {job.workers - 1}, the ranks of job {job.label}",
+        )
+    if vote.started >= _MAX_STARTED:
+        raise ControllerError(
+            "INVALID_ARGUMENT",
+            f"rank {vote.rank} of job {job.label} cannot have started {vote.started} collectives",
         )
     if vote.epoch != job.epoch:
         raise ControllerError(

@@ -168,6 +168,16 @@ async def test_a_vote_counts_while_its_call_lasts(rig: Rig) -> None:
     asked.cancel()
 
 
+async def test_a_vote_that_cannot_be_is_refused(rig: Rig) -> None:
+    job, leases, asked = await shrunk(rig, 1)
+    with pytest.raises(ControllerError, match="cannot have started") as caught:
+        await say(rig, job, leases[0], 1, (1 << 64) - 1)
+    assert caught.value.code == "INVALID_ARGUMENT"
+    assert (await say(rig, job, leases[0], 1, 0)).boundary == 0
+    await join_next(rig, job, 0, 1, workers=1)
+    await asked
+
+
 async def test_an_agreed_change_survives_who_gives_up_joining(rig: Rig) -> None:
     job, leases, asked = await shrunk(rig)
     await refused("FAILED_PRECONDITION", "not agreed on change 1 yet", join_next(rig, job, 0, 1))

@@ -71,7 +71,7 @@ class Balance:
 class Admission:
     """The rules of getting slots. Methods raise :class:`ControllerError`.
 
-    ``usable`` tells whether a switch can be reached now: others are the second choice.
+    ``usable`` tells whether a switch can be reached now: others get jobs only while none can.
     """
 
     store: Store
@@ -283,8 +283,12 @@ class Admission:
                 "takes no new jobs, it is" if len(switches) == 1 else "take no new jobs, they are"
             )
             return f"switch {names} {verb} being drained"
+        up = [switch for switch in serving if self.usable(switch.name)]
         occupancy = "; ".join(
-            _occupancy(switch, self.store.jobs_on(switch.name), caller) for switch in serving
+            _occupancy(switch, self.store.jobs_on(switch.name), caller)
+            if switch in up or not up
+            else f"switch {switch.name} is down"
+            for switch in serving
         )
         ahead = self.position(waiter.id) - 1
         first = f" ({ahead} waiting before it)" if ahead else ""

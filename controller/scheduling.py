@@ -279,7 +279,10 @@ class _Run:
             for board in self.boards
             if wish.switch in ("", board.view.name) and not board.view.draining
         ]
-        return sorted(fitting, key=lambda board: (not board.view.up, board.load, board.view.name))
+        # One that is down may come back at once, as after a restart, or never: jobs go there only
+        # if there is no other that they could wait for.
+        up = [board for board in fitting if board.view.up]
+        return sorted(up or fitting, key=lambda board: (board.load, board.view.name))
 
     def _grant(self, wish: Wish, board: _Board, range_: SlotRange, number: int) -> None:
         if not wish.present:

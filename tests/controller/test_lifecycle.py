@@ -467,10 +467,14 @@ def test_switches_that_are_up_and_empty_come_first() -> None:
     office = Office(store, clock, usable=lambda name: name != "s1")
     chosen = [office.create().job.lease.switch for _ in range(3)]
     assert chosen == ["s2", "s3", "s2"]
-    # One that is down may come up again; the job waits for it if there is no other room.
+    # One that is down is no place to run; but whoever names it, or has no other, waits for it.
     for name in ("s2", "s3"):
         office.create(switch=name, slots_wanted=2048)
-    assert office.create(slots_wanted=2048).job.lease.switch == "s1"
+    with pytest.raises(ControllerError, match="no room for 2048 .*switch s1 is down; switch s2 has"):
+        office.create(slots_wanted=2048)
+    assert office.create(slots_wanted=2048, switch="s1").job.lease.switch == "s1"
+    office.admission.usable = lambda _name: False
+    assert office.create(slots_wanted=1024).job.lease.switch == "s1"
     with pytest.raises(ControllerError, match="no switch 's9'"):
         office.create(switch="s9")
 

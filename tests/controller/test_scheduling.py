@@ -193,7 +193,11 @@ def test_which_switch() -> None:
     assert (grant.switch, grant.number) == ("s3", 2)
     (grant,) = decide(switches, [wish("j", switch="s1")], [], accounts()).grants
     assert grant.switch == "s1"
-    (grant,) = decide(switches, [wish("j", 4096)], [], accounts()).grants
+    # Who needs more than is free waits for those that are up, unless it named the other.
+    assert decide(switches, [wish("j", 4096)], [], accounts()).grants == []
+    (grant,) = decide(switches, [wish("j", 4096, switch="s2")], [], accounts()).grants
+    assert grant.switch == "s2"
+    (grant,) = decide([view(name="s2", up=False)], [wish("j")], [], accounts()).grants
     assert grant.switch == "s2"
     assert decide(switches, [wish("j", switch="s4")], [], accounts()).grants == []
     # Room is made where that disturbs the fewest.

@@ -8,6 +8,7 @@ expire or lacks a name. Keys are readable for their owner only. Nothing here is 
 import datetime
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ _RENEW_BEFORE = 30 * _DAY
 # Clocks of clients may be behind.
 _BACKDATE = _DAY
 
+_NAME = re.compile(r"[A-Za-z0-9_*][A-Za-z0-9._-]{0,252}")
+
 _ANY_ADDRESS = ("0.0.0.0", "::")
 
 
@@ -46,8 +49,15 @@ class Files:
 
 
 def server_names(listen_host: str, more: Iterable[str] = ()) -> list[str]:
-    """What clients may call a controller that listens at ``listen_host``."""
-    names = ["localhost", "127.0.0.1", "::1", socket.gethostname(), *more]
+    """What clients may call a controller that listens at ``listen_host``.
+
+    Raises :class:`ServeError` for what is neither a name nor an address.
+    """
+    given = [name for name in more if name]
+    for name in given:
+        if not _NAME.fullmatch(name) and not _is_address(name):
+            raise ServeError(f"{name!r} is not the name or the address of a host (--tls-name)")
+    names = ["localhost", "127.0.0.1", "::1", socket.gethostname(), *given]
     if listen_host not in _ANY_ADDRESS:
         names.append(listen_host)
     return sorted(set(filter(None, names)))
@@ -90,6 +100,16 @@ def issue_client(directory: Path, name: str, out: Path) -> Files:
     except (OSError, ValueError) as error:
         raise ServeError(f"certificate {files.cert} cannot be made: {error}") from error
     return files
+
+
+def check_authority(file: Path) -> None:
+    """Raises :class:`ServeError` unless there are certificates in ``file``."""
+    try:
+        x509.load_pem_x509_certificates(file.read_bytes())
+    except ValueError as error:
+        raise ServeError(
+            f"--client-ca {file} has no certificates in it that can be used"
+        ) from error
 
 
 def check_pair(cert: Path, key: Path) -> None:
@@ -197,11 +217,16 @@ def _builder(
     )
 
 
-def _general_name(name: str) -> x509.GeneralName:
+def _is_address(name: str) -> bool:
     try:
-        return x509.IPAddress(ipaddress.ip_address(name))
+        ipaddress.ip_address(name)
     except ValueError:
-        return x509.DNSName(name)
+        return False
+    return True
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    return x509.IPAddress(ipaddress.ip_address(name)) if _is_address(name) else x509.DNSName(name)
 
 
 def _now() -> datetime.datetime:

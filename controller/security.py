@@ -137,8 +137,8 @@ class _Reader:
         self._seen: list[int] = []
 
     def first(self) -> grpc.ServerCertificateConfiguration:
-        certificates.check_pair(self._cert, self._key)
         try:
+            self._check()
             self._seen = self._stamps()
             return self._read()
         except OSError as error:
@@ -150,7 +150,7 @@ class _Reader:
             stamps = self._stamps()
             if stamps == self._seen:
                 return None
-            certificates.check_pair(self._cert, self._key)
+            self._check()
             found = self._read()
         except (OSError, ServeError) as error:
             # Half-way through a renewal: the next connection looks again.
@@ -159,6 +159,11 @@ class _Reader:
         self._seen = stamps
         log.info("certificate %s is in use", self._cert)
         return found
+
+    def _check(self) -> None:
+        certificates.check_pair(self._cert, self._key)
+        if self._client_ca is not None:
+            certificates.check_authority(self._client_ca)
 
     def _stamps(self) -> list[int]:
         files = [self._cert, self._key, *([self._client_ca] if self._client_ca else [])]

@@ -19,7 +19,7 @@ class OptionError(WiresumError):
 def _p4info_beside(program: Path) -> Path | None:
     """P4Info where p4c's users put it: next to the JSON, under the same name."""
     for ending in (".p4info.txtpb", ".p4info.txt", ".p4info.bin"):
-        candidate = program.with_suffix(ending)
+        candidate = program.parent / f"{program.stem}{ending}"
         if candidate.exists():
             return candidate
     return None
@@ -49,7 +49,9 @@ def serve(
     p4runtime: Annotated[
         str, typer.Option(metavar="ADDRESS", help="HOST:PORT (port 0: any) or unix:/path.")
     ] = "127.0.0.1:9559",
-    device_id: Annotated[int, typer.Option(min=0, help="P4Runtime's name of this switch.")] = 0,
+    device_id: Annotated[
+        int, typer.Option(min=0, max=(1 << 63) - 1, help="P4Runtime's name of this switch.")
+    ] = 0,
     cpu_port: Annotated[
         int | None,
         typer.Option(help="The port number that stands for the controller (packet-in and -out)."),

@@ -144,6 +144,7 @@ def test_help_starts_without_torch():
         (("switch", "serve", "--port", "1=carrier-pigeon:x"), "carrier-pigeon"),
         (("switch", "serve", "--port", UDP, "--program", "/no/file.json"), "/no/file.json"),
         (("switch", "serve", "--port", UDP, "--lanes", "96"), "96"),
+        (("switch", "serve", "--port", UDP, "--program", "/"), "directory"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_without_a_traceback(arguments, words):

@@ -470,7 +470,9 @@ def test_switches_that_are_up_and_empty_come_first() -> None:
     # One that is down is no place to run; but whoever names it, or has no other, waits for it.
     for name in ("s2", "s3"):
         office.create(switch=name, slots_wanted=2048)
-    with pytest.raises(ControllerError, match="no room for 2048 .*switch s1 is down; switch s2 has"):
+    with pytest.raises(
+        ControllerError, match=r"no room for 2048 .*switch s1 is down; switch s2 has"
+    ):
         office.create(slots_wanted=2048)
     assert office.create(slots_wanted=2048, switch="s1").job.lease.switch == "s1"
     office.admission.usable = lambda _name: False

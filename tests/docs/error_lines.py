@@ -44,7 +44,11 @@ SOURCES = {
 # Functions that keep what they are told as the reason why a worker or a switch is gone.
 SINKS = {("host_agent", "_lost"): {"why": 0}, ("controller", "_set_down"): {"reason": 0}}
 
-CPP = "host_agent/engine"
+# The folders of C++ whose exceptions become WiresumErrors, and what makes these exceptions.
+CPP = {
+    "host_agent/engine": r"\b(?:fail|refuse|EngineError|CodecError)\s*\(",
+    "softswitch/native": r"\bthrow (?:LibraryError|StatusError)\s*\(",
+}
 
 
 @dataclass(frozen=True)
@@ -220,28 +224,34 @@ def _returned(function: ast.AST, path: str, variables: dict[str, list[ast.expr]]
     return found
 
 
-_CPP_CALL = re.compile(r"\b(?:fail|refuse|EngineError|CodecError)\s*\(")
-_CPP_FIRST = re.compile(r"^\s*(?:ErrorKind::\w+\s*,\s*)?(?:std::string\()?")
+_CPP_FIRST = re.compile(r"^\s*(?:\{?(?:ErrorKind|Code)::\w+\s*,\s*)?(?:std::string\()?")
 _CPP_TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
-def engine_lines(root: Path = ROOT) -> list[Line]:
-    """The templates of the worker engine, which is C++: the strings in calls that make errors."""
+def cpp_lines(root: Path = ROOT) -> list[Line]:
+    """The templates of what is C++: the strings in calls that make errors."""
     found = []
-    for path in sorted((root / CPP).glob("*.cpp")):
-        source = re.sub(r"//[^\n]*", "", path.read_text())
-        for match in _CPP_CALL.finditer(source):
-            arguments = _CPP_FIRST.sub("", _balanced(source, match.end()))
-            texts = _CPP_TEXT.findall(arguments)
-            joined = GAP.join(re.sub(r"\\(.)", r"\1", text) for text in _adjacent(texts, arguments))
-            if not arguments.rstrip().endswith('"'):
-                joined += GAP
-            number = source.count("\n", 0, match.start()) + 1
-            if not arguments.startswith('"'):
-                joined = GAP + joined
-            line = Line(_squeezed(joined), str(path.relative_to(root)), "", number)
-            if not line.opaque:
-                found.append(line)
+    for folder, calls in CPP.items():
+        for path in sorted((root / folder).glob("*.cpp")):
+            found += _cpp_file(path, root, calls)
+    return found
+
+
+def _cpp_file(path: Path, root: Path, calls: str) -> list[Line]:
+    found = []
+    source = re.sub(r"//[^\n]*", "", path.read_text())
+    for match in re.finditer(calls, source):
+        arguments = _CPP_FIRST.sub("", _balanced(source, match.end()))
+        texts = _CPP_TEXT.findall(arguments)
+        joined = GAP.join(re.sub(r"\\(.)", r"\1", text) for text in _adjacent(texts, arguments))
+        if not arguments.rstrip().endswith('"'):
+            joined += GAP
+        number = source.count("\n", 0, match.start()) + 1
+        if not arguments.startswith('"'):
+            joined = GAP + joined
+        line = Line(_squeezed(joined), str(path.relative_to(root)), "", number)
+        if not line.opaque:
+            found.append(line)
     return found
 
 

@@ -23,7 +23,7 @@ def code() -> error_lines.Code:
 @pytest.fixture(scope="module")
 def lines(code: error_lines.Code) -> list[error_lines.Line]:
     found = [line for line in error_lines.lines(code) if not line.opaque]
-    return [*found, *error_lines.engine_lines()]
+    return [*found, *error_lines.cpp_lines()]
 
 
 # ---- metrics

@@ -28,18 +28,19 @@ def look(client: ControllerClient, job: str = "") -> Moment:
 
     Raises ``ControllerError``; :class:`TopError` if there is no such live job.
     """
+    switches, all_told = [], True
     try:
         switches = client.list_switches(counters=True)
     except ControllerError as error:
         if error.code != "PERMISSION_DENIED":
             raise
-        switches = []  # a tenant sees its jobs
+        all_told = False  # a tenant sees its jobs
     jobs = client.list_jobs(counters=True, live_only=True)
     if job:
         jobs = [one for one in jobs if job in (one.id, one.name)]
         if not jobs:
             raise TopError(f"no live job is called {job!r}: see `wiresum job list`")
-    return Moment(time.monotonic(), switches, jobs)
+    return Moment(time.monotonic(), switches, jobs, all_told)
 
 
 def picture(client: ControllerClient, interval_s: float, job: str = "") -> Frame:

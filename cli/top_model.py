@@ -22,6 +22,8 @@ class Moment:
     time_s: float
     switches: Sequence[pb.Switch]
     jobs: Sequence[pb.Job]
+    all_told: bool = True
+    """False: to a tenant, who sees its jobs, and no switches."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class Frame:
     """Between the two moments; 0: there was one, and there are no rates."""
     switches: list[SwitchRow]
     jobs: list[JobRow]
+    all_told: bool
+    """False: there may be switches, but this token does not see them."""
 
 
 def frame(controller: str, before: Moment | None, now: Moment) -> Frame:
@@ -116,6 +120,7 @@ def frame(controller: str, before: Moment | None, now: Moment) -> Frame:
             for switch in now.switches
         ],
         jobs=jobs,
+        all_told=now.all_told,
     )
 
 

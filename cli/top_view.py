@@ -109,14 +109,17 @@ def render(frame: Frame, width: int, *, clock: str = "", problem: str = "") -> R
     ``clock`` is the time of day; ``problem`` is why the picture is old, if it is.
     """
     up = sum(switch.state == "up" for switch in frame.switches)
-    title = f"wiresum  {frame.controller}  {up}/{len(frame.switches)} switches up"
+    title = f"wiresum  {frame.controller}"
+    if frame.all_told:
+        title += f"  {up}/{len(frame.switches)} switches up"
     live = sum(job.slots > 0 for job in frame.jobs)
     queued = sum(job.state == "queued" for job in frame.jobs)
-    title += f"  {live} jobs" + (f"  {queued} queued" if queued else "")
+    title += f"  {live} {'job' if live == 1 else 'jobs'}" + (f"  {queued} queued" if queued else "")
     parts: list[RenderableType] = [_line(f"{title}  {clock}".rstrip(), width, "bold")]
     if problem:
         parts.append(Text(problem, _STRAGGLER, overflow="fold"))
-    parts += [Text(), *_section(frame.switches, _SWITCHES, width, "no switches")]
+    if frame.all_told:
+        parts += [Text(), *_section(frame.switches, _SWITCHES, width, "no switches")]
     for switch in frame.switches:
         parts += _notes(switch, width)
     parts += [Text(), *_section(frame.jobs, _JOBS, width, "no jobs")]

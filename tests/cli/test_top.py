@@ -7,8 +7,10 @@ import pytest
 from rich.console import Console
 
 from wiresum.cli.stragglers import stragglers
+from wiresum.cli.top import picture
 from wiresum.cli.top_model import Moment, as_json, frame
 from wiresum.cli.top_view import number, render, seconds
+from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 
 
@@ -173,6 +175,23 @@ def test_a_shrunk_job_a_queued_job_and_a_problem():
 
 def test_nothing_at_all():
     assert "no switches" in "\n".join(lines(80, switches=[]))
+
+
+def test_a_tenant_is_told_of_its_jobs_alone():
+    class Client:
+        address = "10.0.0.1:7500"
+
+        def list_switches(self, **_):
+            raise ControllerError("PERMISSION_DENIED", "only the admin may list switches")
+
+        def list_jobs(self, **_):
+            return [job()]
+
+    text = StringIO()
+    Console(file=text, width=80).print(render(picture(Client(), 0.0), 80))
+    assert "switches" not in text.getvalue()
+    assert "1 job\n" in text.getvalue()
+    assert "resnet" in text.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ It needs grpcio and the generated stubs only: neither the store nor the P4Runtim
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -28,6 +29,9 @@ _POLL_MARGIN_S = 5.0
 
 # How long one call in the queue may last; then the controller says that the job still waits.
 _QUEUE_POLL_S = 30.0
+
+# How long an interrupted caller tries to give up its place in the queue.
+_LEAVE_S = 2.0
 
 _RETRY_S = 0.2
 
@@ -101,7 +105,8 @@ class ControllerClient:
         ``on_full`` says what happens when there is no room: with "wait", the call returns when
         there is, or raises RESOURCE_EXHAUSTED after ``wait_timeout_s`` (0: never); meanwhile
         ``on_queue`` gets the job as it stands in the queue, again and again. A controller that goes
-        away meanwhile is asked again for ``unreachable_s``, and the place in the queue is kept.
+        away meanwhile is asked again for ``unreachable_s``, and the place in the queue is kept;
+        any other exception (a signal's, say) gives it up.
         """
         request = pb.CreateJobRequest(
             name=name,
@@ -115,15 +120,30 @@ class ControllerClient:
         )
         if on_full != "wait":
             return self._call(self._stub.CreateJob, request)
-        while True:
-            job = self._again(
-                lambda: self._call(self._stub.CreateJob, request, timeout_s=_QUEUE_POLL_S),
-                unreachable_s,
-            )
-            if job.state != pb.JOB_STATE_QUEUED:
-                return job
-            if on_queue is not None:
-                on_queue(job)
+        try:
+            while True:
+                job = self._again(
+                    lambda: self._call(self._stub.CreateJob, request, timeout_s=_QUEUE_POLL_S),
+                    unreachable_s,
+                )
+                if job.state != pb.JOB_STATE_QUEUED:
+                    return job
+                if on_queue is not None:
+                    on_queue(job)
+        except ControllerError:
+            raise
+        except BaseException:
+            self._leave_queue(request)
+            raise
+
+    def _leave_queue(self, request: pb.CreateJobRequest) -> None:
+        """Nobody waits any more: slots must not go to nobody, who would keep them for a while."""
+        with suppress(ControllerError):
+            # Asking once more tells which job it is, and whether others wait for it too.
+            job = self._call(self._stub.CreateJob, request, timeout_s=_LEAVE_S)
+            if not job.attached:
+                release = pb.ReleaseJobRequest(job_id=job.id)
+                self._call(self._stub.ReleaseJob, release, timeout_s=_LEAVE_S)
 
     def join_job(
         self,

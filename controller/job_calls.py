@@ -28,7 +28,9 @@ class JobCalls(Calls):
             caller = self._caller(context)
             created = await self._core.queueing.create(request, caller, context.time_remaining())
             if isinstance(created, Queued):
-                return self._waiting(created.waiter, caller)
+                message = self._waiting(created.waiter, caller)
+                message.attached = created.attached
+                return message
             (message,) = await self._jobs([created.job], counters=False)
             message.token = created.token
             message.attached = created.attached

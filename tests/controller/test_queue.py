@@ -259,3 +259,26 @@ async def test_the_caller_hears_how_things_stand(rig: Rig, monkeypatch: pytest.M
     assert len({job.id for job in heard}) == 1
     await release(rig, first)
     assert (await waiting).id == heard[0].id
+
+
+async def test_an_interrupted_caller_gives_up_its_place(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the slots would go to nobody, and only come back when the lease expires."""
+    monkeypatch.setattr("wiresum.controller.client._QUEUE_POLL_S", 0.4)
+    monkeypatch.setattr("wiresum.controller.client._LEAVE_S", 2.5)
+    await rig.create("first", slots=4096)
+
+    def interrupt(_: pb.Job) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        await asks(rig, "second", on_queue=interrupt)
+    assert rig.core.store.waiters() == []
+    # A place that somebody else waits at is not given up.
+    third = asks(rig, "third")
+    await queued(rig, "third")
+    with pytest.raises(InterruptedError):
+        await asks(rig, "third", on_queue=interrupt)
+    await queued(rig, "third")
+    third.cancel()

@@ -136,7 +136,7 @@ def test_a_controller_that_is_killed_and_comes_back(cli, tmp_path, running):
     process = running("--controller", controller)
     os.kill(first, signal.SIGKILL)
     steps = tmp_path / "running" / "step.0"
-    reached = int(steps.read_text())
+    reached = int(steps.read_text() or 0)
     listen = controller.removeprefix("http://")
     cli.serve("controller", "serve", "--listen", listen, "--store", store, "--plaintext")
     wait_for(lambda: int(steps.read_text() or 0) > reached + 50, "fifty more steps")

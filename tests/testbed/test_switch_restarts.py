@@ -31,6 +31,7 @@ class Place(ABC):
     cli: Commands
     controller: str
     master: str
+    master_port = 29517  # free in a rack's own namespaces
 
     def enter(self, _rank: int) -> list[str]:
         """The prefix that runs a command where a worker is."""
@@ -50,6 +51,15 @@ class Place(ABC):
         return dict(only)
 
 
+def free_port(kind: socket.SocketKind) -> int:
+    """A port of 127.0.0.1 that nobody uses."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert isinstance(port, int)
+    return port
+
+
 class Loopback(Place):
     """The embedded switch on a udp port: needs no root."""
 
@@ -57,9 +67,8 @@ class Loopback(Place):
 
     def __init__(self, cli: Commands, folder: Path) -> None:
         self.cli = cli
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._udp = f"127.0.0.1:{probe.getsockname()[1]}"
+        self._udp = f"127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
+        self.master_port = free_port(socket.SOCK_STREAM)
         self._p4runtime = f"unix:{folder}/p4runtime"
         self._process = self._start()
         _, ready = cli.serve(
@@ -157,7 +166,7 @@ class Lines:
 @contextlib.contextmanager
 def workers(place: Place, folder: Path) -> Iterator[list[Lines]]:
     env = {
-        "WORLD_SIZE": "2", "MASTER_ADDR": place.master, "MASTER_PORT": "29517",
+        "WORLD_SIZE": "2", "MASTER_ADDR": place.master, "MASTER_PORT": str(place.master_port),
         "WIRESUM_CONTROLLER": place.controller, "WIRESUM_TIMEOUT": TIMEOUT_S,
     }  # fmt: skip
     processes = [

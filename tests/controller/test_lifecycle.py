@@ -351,7 +351,7 @@ class Lifecycle(RuleBasedStateMachine):
 
 
 TestLifecycle = Lifecycle.TestCase
-TestLifecycle.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestLifecycle.settings = settings(max_examples=25, stateful_step_count=30)
 
 
 @pytest.mark.parametrize("seed", range(3))

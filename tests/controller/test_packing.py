@@ -139,7 +139,7 @@ def boards(draw: st.DrawFn) -> tuple[list[Holding], list[SlotRange]]:
     return holdings, reserved
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(boards(), st.sampled_from(SIZES), st.integers(0, 3))
 def test_room_is_made_by_moves_that_can_be_made(
     board: tuple[list[Holding], list[SlotRange]], slots: int, priority: int

@@ -33,7 +33,7 @@ def test_random_schedules(switch):
             pytest.fail(f"schedule {seed}: {error}")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     parameters=st.fixed_dictionaries(
         {

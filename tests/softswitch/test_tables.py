@@ -235,7 +235,7 @@ def test_what_is_not_there(switch: Switch) -> None:
         switch.table_add("run_table", match, "stop")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(
@@ -263,7 +263,7 @@ def test_ternary_agrees_with_a_model(
         assert ask(switch, TERNARY, b=probe).action == (max(hits)[2] if hits else 201)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.dictionaries(
         st.tuples(st.integers(0, 0xFF), st.integers(0, 32)), st.integers(0, 190), max_size=12

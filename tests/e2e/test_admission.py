@@ -4,13 +4,15 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.processes import Commands
+from support.processes import Commands, commands
 from support.site import Run, Site, eventually, one_line
 from support.training import SCRIPT, torchrun
+from wiresum.controller.v1 import controller_pb2 as pb
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -19,14 +21,29 @@ SLEEP = [sys.executable, "-c", "print('holds it', flush=True); import time; time
 TRUE = [sys.executable, "-c", "print('ran')"]
 
 
-@pytest.fixture
-def site(cli: Commands) -> Site:
-    return Site(cli)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Path]]:
+    """A site, and the token of a tenant."""
+    with commands(tmp_path_factory.mktemp("shared")) as servers:
+        site = Site(servers)
+        yield site, site.tenant("mine")
+    assert not servers.left_behind(), "processes were left behind"
 
 
 @pytest.fixture
-def token(site: Site) -> Path:
-    return site.tenant("mine")
+def site(shared: tuple[Site, Path], cli: Commands) -> Site:
+    """The site with all slots free; what a test starts there ends with it."""
+    site, _ = shared
+    site.cli = cli
+    with site.client() as client:
+        client.drain_switch("s1", undrain=True)
+    eventually(lambda: site.free() == int(ALL), "what the test before has held is free")
+    return site
+
+
+@pytest.fixture
+def token(shared: tuple[Site, Path]) -> Path:
+    return shared[1]
 
 
 def full(site: Site, token: Path, slots: str = ALL):
@@ -52,9 +69,7 @@ def test_fail_is_one_line(site: Site, token: Path) -> None:
 def test_wait_gets_its_turn(site: Site, token: Path) -> None:
     holder = full(site, token)
     waiting = site.run(token, "--name", "waiting", "--if-full", "wait", command=TRUE)
-    eventually(
-        lambda: [j for j in site.listed("job") if "queued" in str(j["state"]).lower()], "it queues"
-    )
+    eventually(site.queued, "it queues")
     assert waiting.process.poll() is None
     release(holder)
     status, out, err = waiting.end()
@@ -73,14 +88,13 @@ def test_wait_has_a_limit(site: Site, token: Path) -> None:
 def test_a_signal_ends_the_wait(site: Site, token: Path) -> None:
     full(site, token)
     waiting = site.run(token, "--name", "waiting", "--if-full", "wait", command=TRUE)
-    eventually(
-        lambda: [j for j in site.listed("job") if "queued" in str(j["state"]).lower()], "it queues"
-    )
+    eventually(site.queued, "it queues")
     waiting.process.send_signal(signal.SIGINT)
     status, _, err = waiting.end()
     assert status == 128 + signal.SIGINT
     (line,) = [line for line in err.splitlines() if "waiting for room" not in line]
     assert line == "wiresum: interrupted by SIGINT"
+    assert not site.queued()
 
 
 def test_smaller_takes_what_there_is(site: Site, token: Path) -> None:
@@ -134,9 +148,7 @@ def test_plain_torchrun_may_wait_in_the_queue(site: Site, token: Path, tmp_path:
     holder = full(site, token)
     env = site.admin | {"WIRESUM_TOKEN": token.read_text().strip(), "WIRESUM_IF_FULL": "wait"}
     process = site.cli.popen(train(site, tmp_path / "out"), **env)
-    eventually(
-        lambda: [j for j in site.listed("job") if "queued" in str(j["state"]).lower()], "it queues"
-    )
+    eventually(site.queued, "it queues")
     release(holder)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
@@ -213,8 +225,10 @@ def test_wrong_credentials_are_one_line(site: Site, token: Path, wrong: str) -> 
 
 
 def test_workers_show_the_certificate_that_the_controller_asks_for(
-    site: Site, token: Path, tmp_path: Path
+    cli: Commands, tmp_path: Path
 ) -> None:
+    site = Site(cli)
+    token = site.tenant("mine")
     tls = Path(site.ca).parent
     site.operate("controller", "certificate", "rack7", "--tls-dir", str(tls), "--out", str(tls))
     site.controller.terminate()
@@ -242,7 +256,7 @@ def test_everything_that_dies_at_once_leaves_nothing(cli: Commands) -> None:
         run.steps(2)
         run.kill_everything()
         eventually(lambda: site.free() == int(ALL), "the slots come back", limit_s=20)
-    assert all("expired" in str(job["state"]).lower() for job in site.listed("job"))
+    assert all(job.state == pb.JOB_STATE_EXPIRED for job in site.jobs())
 
 
 def test_a_killed_worker_ends_its_run_and_leaves_nothing(cli: Commands) -> None:

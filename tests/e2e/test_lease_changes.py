@@ -35,7 +35,7 @@ def undisturbed(cli: Commands, steps: int, workers: int) -> str:
 
 def test_a_job_shrinks_and_grows_and_its_results_stay_the_same(cli: Commands, site: Site) -> None:
     """Two jobs of a higher tenant come and go; bit for bit as if the first had been alone."""
-    low, high = site.tenant("low"), site.tenant("high", "--priority", "10")
+    low, high = site.tenant("low"), site.tenant("high", priority=10)
     first = site.loop(low, "first", "--slots", str(ALL), "--min-slots", "64", workers=3)
     first.steps(5)
     assert first.lease()["slots"] == ALL
@@ -63,13 +63,13 @@ def test_a_job_shrinks_and_grows_and_its_results_stay_the_same(cli: Commands, si
 
 
 def test_a_rank_killed_in_the_middle_of_a_change_ends_its_job_and_no_other(site: Site) -> None:
-    low, high = site.tenant("low"), site.tenant("high", "--priority", "10")
+    low, high = site.tenant("low"), site.tenant("high", priority=10)
     first = site.loop(low, "first", "--slots", str(ALL), workers=3)
     first.steps(5)
     victim = first.workers_pids()[1]
     os.kill(victim, signal.SIGSTOP)  # so that it cannot say where it is
     other = site.loop(high, "second", "--slots", "2048", "--if-full", "wait", workers=2)
-    eventually(lambda: site.listed("job")[-1]["change_wanted"] > 0, "the change is announced")
+    eventually(lambda: site.jobs()[-1].change_wanted > 0, "the change is announced")
     os.kill(victim, signal.SIGKILL)
     status, _, err = first.end()
     assert status != 0
@@ -81,13 +81,13 @@ def test_a_rank_killed_in_the_middle_of_a_change_ends_its_job_and_no_other(site:
 
 def test_a_controller_killed_in_the_middle_of_a_change(site: Site) -> None:
     """It comes back from its store; the change takes place, or a later one; nobody is hurt."""
-    low, high = site.tenant("low"), site.tenant("high", "--priority", "10")
+    low, high = site.tenant("low"), site.tenant("high", priority=10)
     first = site.loop(low, "first", "--slots", str(ALL), workers=3)
     first.steps(5)
     slow = first.workers_pids()[2]
     os.kill(slow, signal.SIGSTOP)
     other = site.loop(high, "second", "--slots", "2048", "--if-full", "wait", workers=2)
-    eventually(lambda: site.listed("job")[-1]["change_wanted"] > 0, "the change is announced")
+    eventually(lambda: site.jobs()[-1].change_wanted > 0, "the change is announced")
     site.kill_controller()
     os.kill(slow, signal.SIGCONT)
     site.start()
@@ -102,13 +102,13 @@ def test_a_controller_killed_in_the_middle_of_a_change(site: Site) -> None:
 
 
 def test_a_rank_that_sleeps_through_a_change_is_waited_for(site: Site) -> None:
-    low, high = site.tenant("low"), site.tenant("high", "--priority", "10")
+    low, high = site.tenant("low"), site.tenant("high", priority=10)
     first = site.loop(low, "first", "--slots", str(ALL), workers=2)
     first.steps(5)
     slow = first.workers_pids()[0]
     os.kill(slow, signal.SIGSTOP)
     other = site.loop(high, "second", "--slots", "2048", "--if-full", "wait", workers=2)
-    eventually(lambda: site.listed("job")[-1]["change_wanted"] > 0, "the change is announced")
+    eventually(lambda: site.jobs()[-1].change_wanted > 0, "the change is announced")
     os.kill(slow, signal.SIGCONT)
     first.until(lambda lease: 0 < lease["slots"] < ALL, "the first job is shrunk")
     other.steps(5)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.processes import commands
 from support.training import SCRIPT, rack, torchrun
 
 
@@ -23,24 +24,32 @@ def through_the_switch(reports):
         assert report["stats"]["engine"]["contributions"] > 0
 
 
-@pytest.fixture
-def gloo(tmp_path) -> list[dict]:
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> list[dict]:
+    """The training of two workers over an embedded switch; others are compared with it."""
+    folder = tmp_path_factory.mktemp("plain")
+    with commands(folder) as cli:
+        done = cli.run("run", "--", *torchrun(2), str(SCRIPT), "--out", str(folder))
+    assert done.returncode == 0, done.stderr
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("report.*.json"))]
+
+
+@pytest.fixture(scope="module")
+def gloo(tmp_path_factory) -> list[dict]:
     """The same training over gloo, without wiresum."""
-    out = tmp_path / "gloo"
-    out.mkdir()
-    subprocess.run(
+    out = tmp_path_factory.mktemp("gloo")
+    done = subprocess.run(
         [*torchrun(2), str(SCRIPT), "--out", str(out), "--backend", "gloo"],
-        check=True, capture_output=True, timeout=120,
+        capture_output=True, text=True, timeout=120,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     return [json.loads(path.read_text()) for path in sorted(out.glob("report.*.json"))]
 
 
-def test_training_through_the_switch_ends_where_gloo_ends(train, gloo):
-    done, reports = train()
-    assert done.returncode == 0, done.stderr
-    same_weights(reports, 2)
-    through_the_switch(reports)
-    assert reports[0]["loss"] == pytest.approx(gloo[0]["loss"], rel=1e-3)
+def test_training_through_the_switch_ends_where_gloo_ends(plain, gloo):
+    same_weights(plain, 2)
+    through_the_switch(plain)
+    assert plain[0]["loss"] == pytest.approx(gloo[0]["loss"], rel=1e-3)
 
 
 @pytest.mark.parametrize("field", ["16", "8"])
@@ -53,16 +62,15 @@ def test_narrow_fields_train_too(train, gloo, field):
 
 
 def test_a_script_that_says_gloo_gets_the_switch_with_as_default(train):
-    for backend in ("gloo", "none"):
-        done, reports = train("--as-default", script=("--backend", backend))
-        assert done.returncode == 0, done.stderr
-        same_weights(reports, 2)
-        through_the_switch(reports)
+    done, reports = train("--as-default", script=("--backend", "gloo"))
+    assert done.returncode == 0, done.stderr
+    same_weights(reports, 2)
+    through_the_switch(reports)
 
 
 def test_loss_changes_nothing_but_the_time(train, cli):
     digests = set()
-    for loss, seed in ((0.0, 1), (0.01, 2), (0.1, 3)):
+    for loss, seed in ((0.0, 1), (0.1, 3)):
         done, reports = train("--controller", rack(cli, loss, seed), workers=3)
         assert done.returncode == 0, done.stderr
         digests.add(same_weights(reports, 3))
@@ -71,15 +79,14 @@ def test_loss_changes_nothing_but_the_time(train, cli):
     assert len(digests) == 1
 
 
-def test_64_lanes_give_the_same_sums_as_256(train, cli):
-    digests = {
-        same_weights(train("--controller", rack(cli, lanes=lanes))[1], 2) for lanes in (64, 256)
-    }
-    assert len(digests) == 1
+def test_64_lanes_give_the_same_sums_as_256(train, cli, plain):
+    done, reports = train("--controller", rack(cli, lanes=64))
+    assert done.returncode == 0, done.stderr
+    assert same_weights(reports, 2) == same_weights(plain, 2)
 
 
-def test_two_jobs_share_a_switch(train, cli, tmp_path):
-    alone = same_weights(train()[1], 2)
+def test_two_jobs_share_a_switch(cli, tmp_path, plain):
+    alone = same_weights(plain, 2)
     controller = rack(cli)
     processes = []
     for index in range(2):

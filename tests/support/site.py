@@ -11,6 +11,8 @@ from typing import Any
 
 from support.processes import Commands
 from support.training import torchrun
+from wiresum.controller.client import ControllerClient, add_switch_request
+from wiresum.controller.v1 import controller_pb2 as pb
 
 LOOP = Path(__file__).resolve().parents[1] / "e2e" / "reduce.py"
 LIMIT_S = 90.0
@@ -26,14 +28,17 @@ def eventually(condition: Callable[[], Any], what: str, limit_s: float = LIMIT_S
 
 
 class Site:
-    """A switch and its controller; ``admin`` is the environment of the operator."""
+    """A switch and its controller; ``admin`` is the environment of the operator.
+
+    What is started from here on belongs to ``cli``, which whoever shares a site may replace.
+    """
 
     def __init__(self, cli: Commands, *options: str) -> None:
         self.cli = cli
+        self.directory = cli.directory / "site"
+        self.directory.mkdir()
         self.options = options
-        self.store = str(cli.directory / "site" / "controller.sqlite")
-        Path(self.store).parent.mkdir()
-        _, switch = cli.serve(
+        switch = self.cli.start(
             "switch", "serve", "--lanes", "256", "--p4runtime", "127.0.0.1:0",
             "--port", "1=udp:127.0.0.1:0",
         )  # fmt: skip
@@ -44,22 +49,28 @@ class Site:
             "WIRESUM_CA": self.ca,
             "WIRESUM_TOKEN": Path(self.ready["admin_token_file"]).read_text().strip(),
         }
-        self.operate(
-            "switch", "add", "s1", "--p4runtime", switch["p4runtime"],
-            "--address", switch["ports"]["1"].removeprefix("udp:"), "--host", "127.0.0.0/8=1",
-        )  # fmt: skip
-        eventually(lambda: self.listed("switch")[0]["state"].lower() == "up", "the switch is up")
+        facts = _ready_line(switch)
+        ip, port = facts["ports"]["1"].removeprefix("udp:").rsplit(":", 1)
+        with self.client() as client:
+            client.add_switch(
+                add_switch_request(
+                    "s1",
+                    p4runtime=facts["p4runtime"],
+                    ip=ip,
+                    udp_port=int(port),
+                    hosts=[("127.0.0.0/8", 1)],
+                )
+            )
+        eventually(lambda: self.switch().state == pb.SWITCH_STATE_UP, "the switch is up")
 
     def start(self) -> None:
         """Start the controller, or start it again at the same place."""
+        store = str(self.directory / "controller.sqlite")
         self.controller = self.cli.start(
-            "controller", "serve", "--listen", self.listen, "--store", self.store, *self.options,
+            "controller", "serve", "--listen", self.listen, "--store", store, *self.options,
             WIRESUM_ADMIN_TOKEN="",  # as an operator starts it: the token is in a file
         )  # fmt: skip
-        assert self.controller.stdout is not None
-        line = self.controller.stdout.readline()
-        assert line, self.controller.communicate()[1]
-        self.ready: dict[str, Any] = json.loads(line)
+        self.ready = _ready_line(self.controller)
         self.listen, self.address = self.ready["listen"], self.ready["address"]
         self.ca = self.ready["ca"]
 
@@ -68,24 +79,40 @@ class Site:
         self.controller.kill()
         self.controller.wait()
 
+    def client(self) -> ControllerClient:
+        """The operator's; it says the same as the commands, which take a while to start."""
+        token, ca = self.admin["WIRESUM_TOKEN"], self.admin["WIRESUM_CA"]
+        return ControllerClient(self.address, token=token, ca=ca, cert="", key="")
+
     def operate(self, *arguments: str) -> str:
         """Run one of the operator's commands; what it printed."""
         done = self.cli.run(*arguments, **self.admin)
         assert done.returncode == 0, done.stderr
         return str(done.stdout)
 
-    def listed(self, what: str, *arguments: str) -> Any:
-        """``wiresum WHAT list --json``."""
-        return json.loads(self.operate(what, "list", "--json", *arguments))
+    def jobs(self) -> list[pb.Job]:
+        """All jobs, newest first."""
+        with self.client() as client:
+            return client.list_jobs()
+
+    def queued(self) -> bool:
+        """Whether a job waits for room."""
+        return any(job.state == pb.JOB_STATE_QUEUED for job in self.jobs())
+
+    def switch(self) -> pb.Switch:
+        """The switch."""
+        with self.client() as client:
+            return client.list_switches()[0]
 
     def free(self) -> int:
         """How many slots nobody holds."""
-        return int(self.listed("switch")[0]["free_slots"])
+        return self.switch().free_slots
 
-    def tenant(self, name: str, *options: str) -> Path:
+    def tenant(self, name: str, priority: int = 0) -> Path:
         """Add a tenant; the file with its token."""
-        path = self.cli.directory / f"{name}.token"
-        self.operate("tenant", "add", name, "--save", str(path), *options)
+        path = self.directory / f"{name}.token"
+        with self.client() as client:
+            path.write_text(client.add_tenant(name, priority=priority).token)
         return path
 
     def run(self, token: Path, *options: str, command: list[str], **env: str) -> "Run":
@@ -97,10 +124,17 @@ class Site:
         """Start the looping training of that name."""
         out = self.cli.directory / name
         out.mkdir()
-        command = [*torchrun(workers), str(LOOP), "--out", str(out), "--pause", "0.03"]
+        command = [*torchrun(workers), str(LOOP), "--out", str(out), "--pause", "0.1"]
         run = self.run(token, "--name", name, *options, command=command)
         run.out, run.workers = out, workers
         return run
+
+
+def _ready_line(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, process.communicate()[1]
+    return dict(json.loads(line))
 
 
 class Run:

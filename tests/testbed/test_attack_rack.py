@@ -26,7 +26,7 @@ MACS = {f"10.0.0.{n}": f"02:00:0a:00:00:{n:02x}" for n in (1, 2, 3, 254)}
 # BMv2 takes some thousand frames a second: an attack is not a flood here.
 RATE = {"soft": 4000, "bmv2": 400}
 LANES = {"soft": "256", "bmv2": "64"}
-SECONDS = 4.0
+SECONDS = 2.0
 
 
 class Job:

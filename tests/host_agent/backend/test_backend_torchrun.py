@@ -113,7 +113,8 @@ def test_a_job_may_be_made_by_rank_0(session: Session) -> None:
     passed(torchrun(SCENARIOS, "hooks", workers=2, env=env), "hooks", 2)
 
 
-@pytest.mark.parametrize("backend", ["none", "gloo", "cpu:gloo,cuda:nccl"])
+# A script that says "gloo": see e2e/test_training.py.
+@pytest.mark.parametrize("backend", ["none", "cpu:gloo,cuda:nccl"])
 def test_as_default_replaces_gloo_and_the_default(session: Session, backend: str) -> None:
     env = session.variables(as_default=True)
     ended = torchrun(SCENARIOS, "count_reductions", backend, workers=2, env=env)

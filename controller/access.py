@@ -37,12 +37,16 @@ class Caller:
     @property
     def own_tenant(self) -> str | None:
         """The tenant that the caller sees the jobs of; None: all. Refuses a job."""
+        self.refuse_jobs()
+        return None if self.admin else self.tenant
+
+    def refuse_jobs(self) -> None:
+        """Refuse whoever holds a job's token: what is asked for is a tenant's, or the admin's."""
         if self.job:
             raise ControllerError(
                 "PERMISSION_DENIED",
                 "a job's token shows that job only: use the tenant's token",
             )
-        return None if self.admin else self.tenant
 
     def acting_tenant(self, named: str) -> str:
         """The tenant that a job is created for, if the request names ``named`` (or nobody)."""

@@ -264,7 +264,7 @@ class ControllerClient:
         return list(self._call(self._stub.ListJobs, request).jobs)
 
     def evict_job(self, job: str, reason: str = "") -> pb.Job:
-        """End anyone's job, or take it out of the queue; its workers are told ``reason``."""
+        """End a job, or take it out of the queue; its workers are told ``reason``."""
         return self._call(self._stub.EvictJob, pb.EvictJobRequest(job=job, reason=reason))
 
     def list_slots(self, switch: str = "") -> list[pb.SwitchSlots]:

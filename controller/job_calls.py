@@ -80,6 +80,7 @@ class JobCalls(Calls):
 
         async def answer() -> pb.ReleaseJobResponse:
             caller = self._caller(context, request.token)
+            self._check_unambiguous(request.job_id, caller)
             waiter = self._core.admission.shown(request.job_id, caller)
             if waiter is not None:
                 self._core.leave_queue(waiter.id)
@@ -91,13 +92,14 @@ class JobCalls(Calls):
         return await or_status(answer(), context)
 
     async def EvictJob(self, request: pb.EvictJobRequest, context: Context) -> pb.Job:
-        """Ends anyone's job."""
+        """Ends a job: the admin anyone's, a tenant its own."""
 
         async def answer() -> pb.Job:
             caller = self._caller(context)
-            caller.require_admin("evict jobs")
+            caller.refuse_jobs()
+            self._check_unambiguous(request.job, caller)
             given = check_reason(request.reason)
-            reason = f"evicted by the admin: {given}" if given else "evicted by the admin"
+            reason = f"evicted by {caller}: {given}" if given else f"evicted by {caller}"
             waiter = self._core.admission.shown(request.job, caller)
             if waiter is not None:
                 message = self._waiting(waiter, caller)
@@ -118,6 +120,7 @@ class JobCalls(Calls):
 
         async def answer() -> pb.Job:
             caller = self._caller(context)
+            self._check_unambiguous(request.job_id, caller)
             waiter = self._core.admission.shown(request.job_id, caller)
             if waiter is not None:
                 return self._waiting(waiter, caller)
@@ -164,6 +167,21 @@ class JobCalls(Calls):
         return await or_status(answer(), context)
 
     # ----
+
+    def _check_unambiguous(self, id_or_name: str, caller: Caller) -> None:
+        """Refuse a name that several tenants' jobs have: whose is meant would be a guess."""
+        store = self._core.store
+        if not caller.admin or store.job(id_or_name) or store.waiter(id_or_name):
+            return
+        jobs: list[Job | Waiter] = [*store.waiters(), *store.jobs(live_only=True)]
+        found = [f"{job.tenant}'s {job.id}" for job in jobs if job.name == id_or_name]
+        if len(found) > 1:
+            more = f" and {len(found) - 4} more" if len(found) > 4 else ""
+            raise ControllerError(
+                "FAILED_PRECONDITION",
+                f"{len(found)} jobs are called {id_or_name!r} ({', '.join(found[:4])}{more}): say "
+                "which by its id",
+            )
 
     def _waiting(self, waiter: Waiter, caller: Caller) -> pb.Job:
         admission = self._core.admission

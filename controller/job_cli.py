@@ -59,7 +59,7 @@ def job_evict(
     ca: Ca = None,
     as_json: Json = False,
 ) -> None:
-    """End anyone's job, or take it out of the queue."""
+    """End a job, or take it out of the queue: a tenant its own, the admin anyone's."""
     with connect(controller, token_file, ca) as client:
         message = client.evict_job(job, reason)
     if as_json:

@@ -19,7 +19,9 @@ from wiresum.controller.v1 import controller_pb2_grpc as pb_grpc
 CALLS = list(pb.DESCRIPTOR.services_by_name["Controller"].methods)
 
 # What a stranger's token may do: nothing. What the others may, beside the admin.
-FOR_TENANTS = {"ListTenants", "CreateJob", "ReleaseJob", "GetJob", "ListJobs", "ListSlots"}
+FOR_TENANTS = {
+    "ListTenants", "CreateJob", "ReleaseJob", "EvictJob", "GetJob", "ListJobs", "ListSlots",
+}  # fmt: skip
 FOR_JOBS = {"JoinJob", "Heartbeat", "ChangeLease", "ReleaseJob", "GetJob"}
 
 
@@ -242,6 +244,25 @@ async def test_eviction(rig: Rig) -> None:
     other = await rig.create("other")
     call = rig.call(lambda client: client.evict_job(other.id, "x" * 201))
     await refused("INVALID_ARGUMENT", "too long", call)
+
+
+async def test_a_tenant_evicts_its_own(rig: Rig) -> None:
+    ours, theirs = await tenant(rig, "ours"), await tenant(rig, "theirs")
+    jobs = [
+        await rig.call(lambda client: client.create_job("demo"), token) for token in (ours, theirs)
+    ]
+    call = rig.call(lambda client: client.evict_job(jobs[1].id), ours)
+    await refused("NOT_FOUND", "no job", call)
+    # Of a name that two have, the admin has to say which.
+    for ask in (
+        lambda client: client.evict_job("demo"),
+        lambda client: client.get_job("demo"),
+        lambda client: client.release_job("demo", ADMIN_TOKEN),
+    ):
+        await refused("FAILED_PRECONDITION", "2 jobs are called 'demo' .*ours's j-", rig.call(ask))
+    evicted = await rig.call(lambda client: client.evict_job("demo", "enough"), ours)
+    assert (evicted.id, evicted.reason) == (jobs[0].id, "evicted by tenant ours: enough")
+    assert (await rig.call(lambda client: client.evict_job("demo"))).id == jobs[1].id
 
 
 async def test_draining(rig: Rig) -> None:

@@ -52,10 +52,13 @@ class Engine:
         first_position: int = 0,
         gso: bool = True,
         gro: bool = True,
+        shm_path: str = "",
     ) -> None:
         """Duplicate ``socket_fd`` and start the engine's thread.
 
-        It is a bound UDP socket (IPv4), or one that :func:`shm_connect` has made.
+        It is a bound UDP socket (IPv4), or one that :func:`shm_connect` has made at ``shm_path``:
+        should the switch hang up, the engine asks there for its old address until
+        ``switch_timeout_s`` is over. Without a path a hang-up is the end.
 
         ``window`` limits the chunks in flight per stream (0: half of the stream's slots);
         ``first_position`` is where both streams start numbering (all ranks must agree).

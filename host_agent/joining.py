@@ -24,6 +24,9 @@ log = logging.getLogger("wiresum")
 LEAVE_S = 5.0
 """How long the rank that made the job waits for the others before it releases it."""
 
+SHM_S = 5.0
+"""How long a switch on this host may take to answer before the worker goes on over UDP."""
+
 QUEUE_NEWS_S = 60.0
 """How long no news of a place in the queue is no bad news: the controller sends some every 30 s."""
 
@@ -157,6 +160,7 @@ class Membership:
                 worker.where.field,
                 timeout_s=worker.collective_s,
                 first_position=done * APART,
+                shm_path=place.shm_path,
             )
         return lease, engine
 
@@ -169,7 +173,8 @@ class Membership:
         if path and not self._without_shm:
             try:
                 slots = max(job.slots, job.slots_next)  # if the lease is about to change
-                return shm_place(path, job.switch_ip, job.lanes, slots, self._worker.join_s)
+                limit = min(self._worker.join_s, SHM_S)
+                return shm_place(path, job.switch_ip, job.lanes, slots, limit)
             except EngineError as error:
                 self._without_shm = True
                 log.warning("wiresum: UDP instead of shared memory: %s", error)

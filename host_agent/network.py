@@ -25,6 +25,8 @@ class Place:
     socket: socket.socket
     ip: str
     udp_port: int
+    shm_path: str = ""
+    """Where the socket of a shm port is, if this is a connection to one."""
 
 
 def udp_place(switch_ip: str, switch_udp_port: int) -> Place:
@@ -46,7 +48,7 @@ def shm_place(path: str, switch_ip: str, lanes: int, slots: int, timeout_s: floa
         raise EngineError(
             f"the switch at {path} is {ipaddress.IPv4Address(there)}, the job's is {switch_ip}"
         )
-    return Place(sock, str(ipaddress.IPv4Address(ip)), udp_port)
+    return Place(sock, str(ipaddress.IPv4Address(ip)), udp_port, path)
 
 
 def bound_socket(ip: str) -> socket.socket:

@@ -24,7 +24,7 @@
 
 namespace wiresum::shm {
 
-inline constexpr std::uint32_t kMagic = 0x77737231;  // "wsr1": changes with anything in this file
+inline constexpr std::uint32_t kMagic = 0x77737232;  // "wsr2": changes with anything in this file
 inline constexpr std::size_t kLine = 64;
 
 // What may be asked for. A datagram of 2048 lanes fits, and so does a jumbo frame's.
@@ -37,13 +37,20 @@ struct Hello {
   std::uint32_t magic = kMagic;
   std::uint32_t payload_bytes = 0;  // of the longest datagram
   std::uint32_t records = 0;        // of each ring; the switch makes it a power of two
+  // The address that this worker has had, and the ticket that came with it; 0: it wants a new one.
+  std::uint32_t ip = 0;
+  std::uint32_t udp_port = 0;
+  std::uint32_t unused = 0;
+  std::uint64_t ticket = 0;
 };
+static_assert(sizeof(Hello) == 32);
 
 enum class Answer : std::uint32_t {
   kWelcome = 0,
   kOtherVersion = 1,
   kBadRequest = 2,
-  kNoMemory = 3
+  kNoMemory = 3,
+  kOtherAddress = 4,  // the address that was asked for is not to be had
 };
 
 struct Welcome {
@@ -55,7 +62,10 @@ struct Welcome {
   std::uint32_t ip = 0;
   std::uint32_t udp_port = 0;
   std::uint32_t switch_ip = 0;
+  std::uint32_t unused = 0;
+  std::uint64_t ticket = 0;  // for another Hello, if this connection ends
 };
+static_assert(sizeof(Welcome) == 40);
 
 enum Descriptor { kMemory, kWakeSwitch, kDescriptors };
 

@@ -234,13 +234,13 @@ NB_MODULE(_engine, m) {
              std::uint32_t slots, std::uint32_t lanes, int field, double timeout_s,
              double switch_timeout_s, double rto_initial_s, double rto_min_s, double rto_max_s,
              double poll_max_s, std::uint32_t window, std::uint64_t first_position, bool gso,
-             bool gro) {
+             bool gro, const std::string& shm_path) {
             new (self) PythonEngine(
                 socket_fd,
                 Lease{switch_ip, switch_udp_port, switch_name, rank, workers, job, epoch, key,
                       slots, lanes, field},
                 EngineOptions{timeout_s, switch_timeout_s, rto_initial_s, rto_min_s, rto_max_s,
-                              poll_max_s, window, first_position, gso, gro});
+                              poll_max_s, window, first_position, gso, gro, shm_path});
           },
           "socket_fd"_a, "switch_ip"_a, "switch_udp_port"_a, "switch_name"_a, "rank"_a, "workers"_a,
           "job"_a, "epoch"_a, "key"_a, "slots"_a, "lanes"_a, "field"_a, nb::kw_only(),
@@ -248,7 +248,7 @@ NB_MODULE(_engine, m) {
           "rto_initial_s"_a = defaults.rto_initial_s, "rto_min_s"_a = defaults.rto_min_s,
           "rto_max_s"_a = defaults.rto_max_s, "poll_max_s"_a = defaults.poll_max_s,
           "window"_a = defaults.window, "first_position"_a = defaults.first_position,
-          "gso"_a = defaults.gso, "gro"_a = defaults.gro)
+          "gso"_a = defaults.gso, "gro"_a = defaults.gro, "shm_path"_a = defaults.shm_path)
       .def(
           "all_reduce",
           [](PythonEngine& self, std::uintptr_t data, std::uint64_t count, const std::string& dtype,

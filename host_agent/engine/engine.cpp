@@ -116,7 +116,9 @@ std::unique_ptr<Transport> open_transport(int fd, const Lease& lease, const Engi
   const int duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 3);
   if (duplicate < 0) refuse(std::string("the socket cannot be duplicated: ") + strerror(errno));
   const std::size_t datagram_bytes = Header::kBytes + 4 * lease.lanes;
-  if (shm) return std::make_unique<ShmTransport>(duplicate, datagram_bytes, stats);
+  if (shm) {
+    return std::make_unique<ShmTransport>(duplicate, options.shm_path, datagram_bytes, stats);
+  }
   return std::make_unique<UdpTransport>(duplicate, peer, datagram_bytes,
                                         UdpOptions{options.gso, options.gro}, stats);
 }

@@ -52,6 +52,7 @@ struct EngineOptions {
   std::uint64_t first_position = 0;
   bool gso = true;
   bool gro = true;
+  std::string shm_path{};  // where the socket was connected to, to connect again; empty: never
 };
 
 struct Completion {

@@ -86,8 +86,8 @@ void Engine::fail_timeout(Nanoseconds now) {
 }
 
 void Engine::fail_unreachable() {
-  if (transport_->hung_up()) {
-    fail(ErrorKind::Unreachable, switch_label() + " has hung up on this worker: is it running?");
+  if (const char* why = transport_->ended(); why != nullptr) {
+    fail(ErrorKind::Unreachable, switch_label() + " " + why);
     return;
   }
   std::string line =

@@ -293,7 +293,7 @@ void Engine::excuse_absence(Nanoseconds now) {
 
 void Engine::check_limits(Nanoseconds now) {
   if (!outstanding()) return;
-  if (transport_->hung_up() ||
+  if (transport_->ended() != nullptr ||
       now - last_heard_ > static_cast<Nanoseconds>(options_.switch_timeout_s * 1e9)) {
     fail_unreachable();
   } else if (now - last_progress_ > static_cast<Nanoseconds>(options_.timeout_s * 1e9)) {

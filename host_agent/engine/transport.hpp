@@ -56,8 +56,8 @@ class Transport {
 
   int last_error() const { return last_error_; }  // errno of the last failure on the path, 0: none
   void path_works() { last_error_ = 0; }
-  // The switch has ended and will never answer through this transport again.
-  virtual bool hung_up() const { return false; }
+  // Why the switch will never answer through this transport again; nullptr: it may.
+  virtual const char* ended() const { return nullptr; }
 
  protected:
   struct Batch {

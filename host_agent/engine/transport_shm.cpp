@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "errors.hpp"
 
@@ -19,6 +20,7 @@ namespace wiresum {
 namespace {
 
 constexpr std::uint32_t kReceiveRecords = 64;  // in one batch
+constexpr std::chrono::milliseconds kCallEvery{20};
 
 [[noreturn]] void refuse(const std::string& line) { throw EngineError(ErrorKind::Engine, line); }
 
@@ -33,6 +35,16 @@ struct Held {
     if (fd >= 0) ::close(fd);
   }
 };
+
+sockaddr_un address_of(const std::string& path) {
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof(name.sun_path)) {
+    refuse("'" + path + "' cannot be the path of a socket");
+  }
+  std::memcpy(name.sun_path, path.data(), path.size());
+  return name;
+}
 
 void limit_waits(int fd, double seconds) {
   timeval limit{};
@@ -49,6 +61,11 @@ void check(const shm::Welcome& welcome, ssize_t bytes, const std::string& who) {
       welcome.answer == shm::Answer::kOtherVersion) {
     refuse(who + " speaks another version: install the same wiresum on both sides");
   }
+  if (welcome.answer == shm::Answer::kOtherAddress) {
+    refuse(who +
+           " has been restarted and does not give this worker its address back: restart the "
+           "job");
+  }
   if (welcome.answer == shm::Answer::kNoMemory) refuse(who + " has no memory for this worker");
   if (welcome.answer != shm::Answer::kWelcome ||
       !shm::valid(welcome.payload_bytes, welcome.records) || welcome.udp_port == 0 ||
@@ -62,13 +79,8 @@ void check(const shm::Welcome& welcome, ssize_t bytes, const std::string& who) {
 int shm_connect(const std::string& path, std::uint32_t payload_bytes, std::uint32_t records,
                 double timeout_s, ShmAddress& address) {
   const std::string who = "the switch at " + path;
-  sockaddr_un name{};
-  name.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof(name.sun_path)) {
-    refuse("'" + path + "' cannot be the path of a socket");
-  }
+  const sockaddr_un name = address_of(path);
   if (!(timeout_s > 0) || timeout_s > 1e6) refuse("a time limit is not between 0 and 1000000 s");
-  std::memcpy(name.sun_path, path.data(), path.size());
   Held socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)};
   if (socket.fd < 0) refuse(std::string("no socket: ") + std::strerror(errno));
   limit_waits(socket.fd, timeout_s);
@@ -91,17 +103,19 @@ int shm_connect(const std::string& path, std::uint32_t payload_bytes, std::uint3
   return std::exchange(socket.fd, -1);
 }
 
-ShmTransport::ShmTransport(int fd, std::size_t datagram_bytes, Stats& stats)
-    : Transport(datagram_bytes, stats), process_(getpid()), fd_(fd) {
+ShmTransport::ShmTransport(int fd, std::string path, std::size_t datagram_bytes, Stats& stats)
+    : Transport(datagram_bytes, stats), process_(getpid()), path_(std::move(path)), fd_(fd) {
   try {
-    attach();
+    if (!path_.empty()) address_of(path_);
+    if (!attach()) refuse("no shared memory from the switch: it has not answered");
   } catch (...) {
     close_all();
     throw;
   }
 }
 
-void ShmTransport::attach() {
+// With what Welcome brings. False: it is not there yet. Throws EngineError.
+bool ShmTransport::attach() {
   const std::string who = "the switch";
   shm::Welcome welcome;
   iovec vector{&welcome, sizeof(welcome)};
@@ -112,6 +126,7 @@ void ShmTransport::attach() {
   message.msg_control = control.data();
   message.msg_controllen = control.size();
   const ssize_t got = recvmsg(fd_, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return false;
   if (got < 0) refuse(std::string("no shared memory from the switch: ") + std::strerror(errno));
   Held memory;
   const cmsghdr* rights = CMSG_FIRSTHDR(&message);
@@ -146,28 +161,92 @@ void ShmTransport::attach() {
   in_ = shm::Reader(&control_->to_worker,
                     records + shm::ring_bytes(welcome.payload_bytes, welcome.records),
                     welcome.payload_bytes, welcome.records);
+  again_ = {.payload_bytes = welcome.payload_bytes,
+            .records = welcome.records,
+            .ip = welcome.ip,
+            .udp_port = welcome.udp_port,
+            .ticket = welcome.ticket};
+  state_ = State::kConnected;
+  return true;
 }
 
 ShmTransport::~ShmTransport() { close_all(); }
 
 void ShmTransport::close_all() {
   // Descriptors may live on in a fork of this process: what ends the connection is this.
-  if (getpid() == process_) shutdown(fd_, SHUT_RDWR);
-  if (memory_ != nullptr) munmap(memory_, memory_bytes_);
-  if (wake_ >= 0) ::close(wake_);
-  ::close(fd_);
+  if (fd_ >= 0 && getpid() == process_) shutdown(fd_, SHUT_RDWR);
+  if (memory_ != nullptr) munmap(std::exchange(memory_, nullptr), memory_bytes_);
+  if (wake_ >= 0) ::close(std::exchange(wake_, -1));
+  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+  control_ = nullptr;
+  received_ = 0;
+  full_ = false;
 }
 
+// -- when the switch is gone
+
 void ShmTransport::gone(int error) {
-  hung_up_ = true;
+  close_all();
   last_error_ = error;
   stats_.refused.add();
+  if (path_.empty()) return give_up("has hung up on this worker: is it running?");
+  state_ = State::kAlone;
+}
+
+void ShmTransport::give_up(std::string why) {
+  close_all();
+  state_ = State::kEnded;
+  why_ended_ = std::move(why);
+}
+
+// Tries to get a connection again. What was on its way is lost, as datagrams may be.
+void ShmTransport::call() {
+  if (state_ == State::kAlone) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_call_) return;
+    next_call_ = now + kCallEvery;
+    if (dial()) state_ = State::kCalling;
+  }
+  if (state_ == State::kCalling) listen();
+}
+
+bool ShmTransport::dial() {
+  fd_ = ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  const sockaddr_un name = address_of(path_);
+  if (fd_ < 0 || connect(fd_, reinterpret_cast<const sockaddr*>(&name), sizeof(name)) != 0 ||
+      ::send(fd_, &again_, sizeof(again_), MSG_NOSIGNAL) < 0) {
+    last_error_ = errno;
+    close_all();
+    return false;
+  }
+  return true;
+}
+
+void ShmTransport::listen() {
+  std::uint8_t byte;
+  stats_.receive_calls.add();
+  const ssize_t got = recv(fd_, &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT);
+  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  if (got <= 0) {  // it has no room yet, or has ended again
+    last_error_ = got == 0 ? EPIPE : errno;
+    close_all();
+    state_ = State::kAlone;
+    return;
+  }
+  try {
+    attach();
+  } catch (const EngineError& error) {
+    give_up(std::string("has hung up, and then: ") + error.what());
+  }
 }
 
 // -- sending
 
 std::size_t ShmTransport::send(std::span<std::uint8_t* const> datagrams) {
-  if (hung_up_) return datagrams.size();
+  if (state_ != State::kConnected) {
+    call();
+    if (state_ != State::kConnected) return datagrams.size();
+  }
   std::size_t done = 0;
   for (; done < datagrams.size(); ++done) {
     std::uint8_t* room = out_.room();
@@ -192,8 +271,12 @@ std::size_t ShmTransport::send(std::span<std::uint8_t* const> datagrams) {
 // -- receiving
 
 int ShmTransport::receive_batch() {
+  if (state_ != State::kConnected) {
+    call();
+    if (state_ != State::kConnected) return 0;
+  }
   received_ = std::min(in_.available(), kReceiveRecords);
-  if (in_.broken() && !hung_up_) gone(EPROTO);
+  if (in_.broken()) gone(EPROTO);
   return static_cast<int>(received_);
 }
 
@@ -211,8 +294,8 @@ void ShmTransport::batch_done() { in_.take(received_); }
 // -- sleeping
 
 bool ShmTransport::about_to_sleep(pollfd& source) {
-  source = {hung_up_ ? -1 : fd_, POLLIN, 0};
-  if (hung_up_) return true;
+  source = {fd_, POLLIN, 0};
+  if (state_ != State::kConnected) return true;
   control_->worker_sleeps.store(full_ ? shm::kForRecordsOrRoom : shm::kForRecords,
                                 std::memory_order_relaxed);
   shm::full_fence();
@@ -224,7 +307,7 @@ bool ShmTransport::about_to_sleep(pollfd& source) {
 }
 
 void ShmTransport::awake(const pollfd& source) {
-  if (hung_up_) return;
+  if (state_ != State::kConnected) return;
   control_->worker_sleeps.store(shm::kAwake, std::memory_order_relaxed);
   if ((source.revents & (POLLIN | POLLHUP | POLLERR)) == 0) return;
   std::array<std::uint8_t, 64> bytes;

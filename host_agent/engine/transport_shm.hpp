@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -28,15 +29,20 @@ int shm_connect(const std::string& path, std::uint32_t payload_bytes, std::uint3
 
 class ShmTransport final : public Transport {
  public:
-  // Takes over `fd`, a socket of shm_connect()'s that nobody has used since. Throws EngineError.
-  ShmTransport(int fd, std::size_t datagram_bytes, Stats& stats);
+  // Takes over `fd`, a socket of shm_connect()'s that nobody has used since. If the switch hangs
+  // up, asks at `path`, unless that is empty, for the same address again. Throws EngineError.
+  ShmTransport(int fd, std::string path, std::size_t datagram_bytes, Stats& stats);
   ~ShmTransport() override;
 
   std::size_t send(std::span<std::uint8_t* const> datagrams) override;
-  bool wants_write() const override { return full_ && !hung_up_ && !out_.has_room(); }
+  bool wants_write() const override {
+    return full_ && state_ == State::kConnected && !out_.has_room();
+  }
   bool about_to_sleep(pollfd& source) override;
   void awake(const pollfd& source) override;
-  bool hung_up() const override { return hung_up_; }
+  const char* ended() const override {
+    return state_ == State::kEnded ? why_ended_.c_str() : nullptr;
+  }
 
  protected:
   int receive_batch() override;
@@ -44,11 +50,27 @@ class ShmTransport final : public Transport {
   void batch_done() override;
 
  private:
-  void attach();
+  enum class State {
+    kConnected,
+    kAlone,    // the switch has hung up: it is called from time to time
+    kCalling,  // Hello is said, Welcome is not there yet
+    kEnded
+  };
+
+  bool attach();
   void gone(int error);
+  void give_up(std::string why);
+  void call();
+  bool dial();
+  void listen();
   void close_all();
 
   const pid_t process_;  // a fork must not hang up for its parent
+  const std::string path_;
+  State state_ = State::kCalling;
+  std::string why_ended_;
+  shm::Hello again_;  // what will be said when the switch is called again
+  std::chrono::steady_clock::time_point next_call_{};
   int fd_ = -1;
   int wake_ = -1;  // an eventfd; the switch holds it as well
   void* memory_ = nullptr;
@@ -58,7 +80,6 @@ class ShmTransport final : public Transport {
   mutable shm::Writer out_;  // looking for room keeps what it finds
   std::uint32_t received_ = 0;
   bool full_ = false;
-  bool hung_up_ = false;
 };
 
 }  // namespace wiresum

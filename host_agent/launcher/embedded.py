@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import IO, Any
 
 from wiresum.common import logs
@@ -198,6 +199,9 @@ class Embedded:
         """Stop both, the controller first."""
         while self._parts:
             self._parts.pop().end()
+        if self.shm:  # what a switch that was killed has left, and its key, which nobody needs now
+            for file in (self.shm, f"{self.shm}.key"):
+                Path(file).unlink(missing_ok=True)
 
     def __enter__(self) -> "Embedded":
         return self

@@ -6,12 +6,14 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <new>
 
@@ -19,12 +21,21 @@ namespace wiresum::softswitch::ports {
 namespace {
 
 constexpr std::uint64_t kListener = ~std::uint64_t{0};
+constexpr std::uint64_t kClock = kListener - 1;
 constexpr std::uint32_t kFirstPort = 1024;
+// A worker says Hello right after it has connected. Who does not would hold its place for ever.
+constexpr std::int64_t kHelloLimitNs = 3'000'000'000;
 constexpr int kBacklog = 128;
 
 // What an event is about. The generation: a slot may have a new connection by now.
 std::uint64_t token(std::uint32_t generation, std::uint32_t slot, bool is_socket) {
   return std::uint64_t{generation} << 32 | std::uint64_t{slot} << 1 | (is_socket ? 1 : 0);
+}
+
+std::uint64_t key_of(Peer peer) { return std::uint64_t{peer.ip} << 16 | peer.port; }
+
+std::int64_t now_ns() {
+  return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 sockaddr_un unix_address(const std::string& path) {
@@ -55,11 +66,17 @@ ShmPort::Memory::~Memory() {
 }
 
 ShmPort::ShmPort(std::uint16_t number, ShmOptions options, Loss in, Loss out)
-    : Port(number, in, out), options_(std::move(options)), poll_(epoll_create1(EPOLL_CLOEXEC)) {
-  if (poll_.get() < 0) throw_errno("epoll_create1");
+    : Port(number, in, out),
+      options_(std::move(options)),
+      poll_(epoll_create1(EPOLL_CLOEXEC)),
+      clock_(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)),
+      tickets_(options_.path + ".key"),
+      generations_(static_cast<std::uint32_t>(random_bits())) {
+  if (poll_.get() < 0 || clock_.get() < 0) throw_errno("epoll_create1");
   // The network's first two addresses, and its last one, are nobody's.
   const std::size_t sources = options_.addresses > 3 ? options_.addresses - 3 : 0;
   slots_.resize(std::min(kMaxConnections, sources));
+  base_ = static_cast<std::uint32_t>(random_bits() % (sources - slots_.size() + 1));
   active_.reserve(slots_.size());
   written_.reserve(slots_.size());
   open_socket();
@@ -98,7 +115,11 @@ void ShmPort::open_socket() {
   }
   inode_ = about.st_ino;
   epoll_event event{EPOLLIN, {.u64 = kListener}};
-  if (epoll_ctl(poll_.get(), EPOLL_CTL_ADD, listener_.get(), &event) != 0) throw_errno("epoll_ctl");
+  epoll_event clock{EPOLLIN, {.u64 = kClock}};
+  if (epoll_ctl(poll_.get(), EPOLL_CTL_ADD, listener_.get(), &event) != 0 ||
+      epoll_ctl(poll_.get(), EPOLL_CTL_ADD, clock_.get(), &clock) != 0) {
+    throw_errno("epoll_ctl");
+  }
 }
 
 // -- connections ---------------------------------------------------------------------------------
@@ -111,6 +132,10 @@ void ShmPort::attend() {
     const std::uint64_t about = events[static_cast<std::size_t>(i)].data.u64;
     if (about == kListener) {
       accept_workers();
+      continue;
+    }
+    if (about == kClock) {
+      expire_silent();
       continue;
     }
     Connection* connection = slots_[(about & 0xFFFFFFFF) >> 1].get();
@@ -126,7 +151,7 @@ void ShmPort::accept_workers() {
     Fd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (socket.get() < 0) return;
     std::uint32_t tried = 0;
-    while (tried < slots_.size() && slots_[next_slot_ % slots_.size()] != nullptr) {
+    while (tried < slots_.size() && !is_free(next_slot_ % slots_.size())) {
       ++next_slot_;
       ++tried;
     }
@@ -136,14 +161,47 @@ void ShmPort::accept_workers() {
     connection->socket = std::move(socket);
     connection->slot = slot;
     connection->generation = ++generations_;
+    connection->accepted_ns = now_ns();
     // Another port each time: what the program knows of a worker that has gone does not fit the
     // next one that gets its address.
     connection->peer = {
-        options_.network + 2 + slot,
+        options_.network + 2 + base_ + slot,
         static_cast<std::uint16_t>(kFirstPort + generations_ % (65536 - kFirstPort))};
     watch(connection->socket.get(), EPOLLIN | EPOLLRDHUP, *connection, true);
     slots_[slot] = std::move(connection);
+    if (!clock_runs_) set_clock(kHelloLimitNs);
   }
+}
+
+// Whether its address is nobody's.
+bool ShmPort::is_free(std::size_t slot) const {
+  const std::uint32_t ip = options_.network + 2 + base_ + static_cast<std::uint32_t>(slot);
+  return slots_[slot] == nullptr &&
+         std::none_of(returned_.begin(), returned_.end(),
+                      [ip](const auto& each) { return each.second->peer.ip == ip; });
+}
+
+void ShmPort::set_clock(std::int64_t ns) {
+  itimerspec time{};
+  time.it_value = {.tv_sec = ns / 1'000'000'000, .tv_nsec = ns % 1'000'000'000};
+  timerfd_settime(clock_.get(), 0, &time, nullptr);
+  clock_runs_ = ns != 0;
+}
+
+// Hangs up on those who have connected and said nothing for too long.
+void ShmPort::expire_silent() {
+  const std::int64_t now = now_ns();
+  std::int64_t next = 0;
+  for (const auto& connection : slots_) {
+    if (connection == nullptr || connection->control != nullptr || connection->doomed) continue;
+    const std::int64_t left = connection->accepted_ns + kHelloLimitNs - now;
+    if (left <= 0) {
+      doom(*connection);
+    } else {
+      next = next == 0 ? left : std::min(next, left);
+    }
+  }
+  set_clock(next);  // which also makes the descriptor unreadable
 }
 
 void ShmPort::watch(int fd, std::uint32_t events, const Connection& connection, bool is_socket) {
@@ -175,6 +233,10 @@ void ShmPort::greet(Connection& connection, const shm::Hello& hello) {
     answer(connection, shm::Answer::kBadRequest, nullptr);
     return doom(connection);
   }
+  if (hello.ticket != 0 && !take_back(connection, hello)) {
+    answer(connection, shm::Answer::kOtherAddress, nullptr);
+    return doom(connection);
+  }
   Fd memory;
   if (!share(connection, hello.payload_bytes, records, &memory)) {
     answer(connection, shm::Answer::kNoMemory, nullptr);
@@ -183,6 +245,29 @@ void ShmPort::greet(Connection& connection, const shm::Hello& hello) {
   const std::array<int, shm::kDescriptors> descriptors{memory.get(), connection.wake.get()};
   answer(connection, shm::Answer::kWelcome, descriptors.data());
   if (!connection.doomed) active_.push_back(&connection);
+}
+
+// Gives a connection the address that its worker has had before. False: that was not its own, or
+// somebody else has it by now.
+bool ShmPort::take_back(Connection& connection, const shm::Hello& hello) {
+  const Peer wanted{hello.ip, static_cast<std::uint16_t>(hello.udp_port)};
+  const std::uint32_t offset = wanted.ip - options_.network - 2;
+  if (hello.udp_port > 65535 || hello.ticket != tickets_.of(wanted) ||
+      offset >= options_.addresses - 3) {
+    return false;
+  }
+  // One that still has it is its owner's too, who no longer wants it.
+  if (Connection* before = connection_to(wanted); before != nullptr) {
+    doom(*before);
+    before->peer = {};
+    returned_.erase(key_of(wanted));
+  } else if (const std::uint32_t slot = offset - base_;
+             slot < slots_.size() && slot != connection.slot && !is_free(slot)) {
+    return false;
+  }
+  connection.peer = wanted;
+  returned_[key_of(wanted)] = &connection;
+  return true;
 }
 
 // Makes the memory and what wakes us. False: there is none, or no descriptor for it.
@@ -219,7 +304,8 @@ void ShmPort::answer(Connection& connection, shm::Answer answer, const int* desc
                        .records = connection.out.records(),
                        .ip = connection.peer.ip,
                        .udp_port = connection.peer.port,
-                       .switch_ip = options_.switch_ip};
+                       .switch_ip = options_.switch_ip,
+                       .ticket = tickets_.of(connection.peer)};
   iovec vector{&welcome, sizeof welcome};
   alignas(cmsghdr) std::array<std::uint8_t, CMSG_SPACE(shm::kDescriptors * sizeof(int))> control{};
   msghdr message{};
@@ -252,6 +338,10 @@ void ShmPort::sweep() {
     // The worker may hold the eventfd still: closing ours would leave it in the set.
     if (connection->wake.get() >= 0) {
       epoll_ctl(poll_.get(), EPOLL_CTL_DEL, connection->wake.get(), nullptr);
+    }
+    const auto returned = returned_.find(key_of(connection->peer));
+    if (returned != returned_.end() && returned->second == connection.get()) {
+      returned_.erase(returned);
     }
     connection.reset();
   }
@@ -296,26 +386,12 @@ bool ShmPort::receive() {
 }
 
 void ShmPort::deliver(FrameSink& sink) {
-  const Peer to{options_.switch_ip, options_.service_port};
   for (std::size_t i = 0; i < active_.size(); ++i) {
     Connection& connection = *active_[(first_ + i) % active_.size()];
     if (connection.pending == 0) continue;
     for (std::uint32_t ahead = 0; ahead < connection.pending; ++ahead) {
-      const shm::View view = connection.in.at(ahead);
       if (ahead + 1 < connection.pending) connection.in.prefetch(ahead + 1);
-      if (!view.sound) {
-        stats_.drop_in_malformed.add();
-        continue;
-      }
-      if (loss_in_.lose()) {
-        stats_.drop_in_lost.add();
-        continue;
-      }
-      connection.headers.write(frame_.data(), connection.peer, to, view.bytes);
-      std::memcpy(frame_.data() + kHeaderBytes, view.payload, view.bytes);
-      stats_.frames_in.add();
-      stats_.bytes_in.add(kHeaderBytes + view.bytes);
-      sink.frame({frame_.data(), kHeaderBytes + view.bytes}, Offload{});
+      deliver(sink, connection, connection.in.at(ahead));
     }
     connection.in.take(connection.pending);
     connection.pending = 0;
@@ -325,6 +401,17 @@ void ShmPort::deliver(FrameSink& sink) {
     }
   }
   ++first_;
+}
+
+void ShmPort::deliver(FrameSink& sink, Connection& connection, const shm::View& view) {
+  if (!view.sound) return stats_.drop_in_malformed.add();
+  if (loss_in_.lose()) return stats_.drop_in_lost.add();
+  const Peer to{options_.switch_ip, options_.service_port};
+  connection.headers.write(frame_.data(), connection.peer, to, view.bytes);
+  std::memcpy(frame_.data() + kHeaderBytes, view.payload, view.bytes);
+  stats_.frames_in.add();
+  stats_.bytes_in.add(kHeaderBytes + view.bytes);
+  sink.frame({frame_.data(), kHeaderBytes + view.bytes}, Offload{});
 }
 
 // -- frames out ----------------------------------------------------------------------------------
@@ -370,11 +457,14 @@ void ShmPort::put(const Waiting& frame) {
 }
 
 ShmPort::Connection* ShmPort::connection_to(Peer to) const {
-  const std::uint32_t slot = to.ip - options_.network - 2;
-  if (slot >= slots_.size()) return nullptr;
-  Connection* connection = slots_[slot].get();
-  const bool found = connection != nullptr && connection->control != nullptr &&
-                     connection->peer.port == to.port && !connection->doomed;
+  const std::uint32_t slot = to.ip - options_.network - 2 - base_;
+  Connection* connection = slot < slots_.size() ? slots_[slot].get() : nullptr;
+  if (connection == nullptr || connection->peer != to) {
+    if (returned_.empty()) return nullptr;
+    const auto returned = returned_.find(key_of(to));
+    connection = returned != returned_.end() ? returned->second : nullptr;
+  }
+  const bool found = connection != nullptr && connection->control != nullptr && !connection->doomed;
   return found ? connection : nullptr;
 }
 

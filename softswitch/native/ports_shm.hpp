@@ -12,10 +12,12 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "ports_headers.hpp"
 #include "ports_port.hpp"
+#include "ports_shm_ticket.hpp"
 #include "shm_ring.hpp"
 
 namespace wiresum::softswitch::ports {
@@ -70,6 +72,7 @@ class ShmPort final : public Port {
     shm::Writer out;
     HeaderTemplate headers;
     Peer peer;
+    std::int64_t accepted_ns = 0;
     std::uint32_t slot = 0;
     std::uint32_t generation = 0;
     std::uint32_t pending = 0;
@@ -81,6 +84,10 @@ class ShmPort final : public Port {
 
   void open_socket();
   void accept_workers();
+  void expire_silent();
+  void set_clock(std::int64_t ns);
+  bool is_free(std::size_t slot) const;
+  bool take_back(Connection& connection, const shm::Hello& hello);
   void watch(int fd, std::uint32_t events, const Connection& connection, bool is_socket);
   void socket_event(Connection& connection, std::uint32_t events);
   void greet(Connection& connection, const shm::Hello& hello);
@@ -88,6 +95,7 @@ class ShmPort final : public Port {
   bool share(Connection& connection, std::uint32_t payload_bytes, std::uint32_t records,
              Fd* memory);
   bool anything();
+  void deliver(FrameSink& sink, Connection& connection, const shm::View& view);
   void doom(Connection& connection);
   void sweep();
   void wake(Connection& connection);
@@ -97,15 +105,22 @@ class ShmPort final : public Port {
   ShmOptions options_;
   Fd listener_;
   Fd poll_;
+  Fd clock_;  // a timerfd: runs while there are connections without a Hello
+  bool clock_runs_ = false;
+  const Tickets tickets_;
   std::uint64_t inode_ = 0;  // of the socket's file: only our own is removed
-  std::uint32_t generations_ = 0;
+  // Where our own addresses begin in the network, after its first two: elsewhere in each process,
+  // so that those of a process before it are free for who comes back.
+  std::uint32_t base_ = 0;
+  std::uint32_t generations_;
   std::uint32_t next_slot_ = 0;
   bool resting_ = false;
   bool any_doomed_ = false;
   std::size_t first_ = 0;  // whose turn it is to be first
 
   std::vector<std::unique_ptr<Connection>> slots_;
-  std::vector<Connection*> active_;   // those that have said Hello
+  std::unordered_map<std::uint64_t, Connection*> returned_;  // with addresses of processes before
+  std::vector<Connection*> active_;                          // those that have said Hello
   std::vector<Connection*> written_;  // those that have something to be published
   std::array<std::uint8_t, kHeaderBytes + shm::kMaxPayload> frame_;
 };

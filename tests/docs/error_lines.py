@@ -46,7 +46,7 @@ SINKS = {("host_agent", "_lost"): {"why": 0}, ("controller", "_set_down"): {"rea
 
 # The folders of C++ whose exceptions become WiresumErrors, and what makes these exceptions.
 CPP = {
-    "host_agent/engine": r"\b(?:fail|refuse|EngineError|CodecError)\s*\(",
+    "host_agent/engine": r"\b(?:fail|refuse|give_up|EngineError|CodecError)\s*\(",
     "softswitch/native": r"\bthrow (?:LibraryError|StatusError)\s*\(",
 }
 

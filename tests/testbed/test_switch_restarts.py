@@ -32,6 +32,7 @@ class Place(ABC):
     controller: str
     master: str
     master_port = 29517  # free in a rack's own namespaces
+    shm = ""  # the socket of a shm port through which the workers reach the switch
 
     def enter(self, _rank: int) -> list[str]:
         """The prefix that runs a command where a worker is."""
@@ -77,18 +78,28 @@ class Loopback(Place):
         self.controller = ready["address"]
         added = cli.run(
             "switch", "add", "s1", "--p4runtime", self._p4runtime, "--address", self._udp,
-            "--host", "127.0.0.0/8=1", "--lanes", "64", "--controller", self.controller,
+            *("--host", "127.77.0.0/16=2" if self.shm else "127.0.0.0/8=1"),
+            *("--lanes", "64", "--controller", self.controller),
         )  # fmt: skip
         assert added.returncode == 0, added.stderr
 
     def _start(self) -> "subprocess.Popen[str]":
-        serve = ("switch", "serve", "--p4runtime", self._p4runtime, "--port", f"1=udp:{self._udp}")
+        serve = ["switch", "serve", "--p4runtime", self._p4runtime, "--port", f"1=udp:{self._udp}"]
+        serve += ["--port", f"2=shm:{self.shm}"] if self.shm else []
         return self.cli.serve(*serve)[0]
 
     def restart(self) -> None:
         self._process.kill()
         self._process.wait()
         self._process = self._start()
+
+
+class SharedMemory(Loopback):
+    """The same with a shm port: its workers connect again."""
+
+    def __init__(self, cli: Commands, folder: Path) -> None:
+        self.shm = str(folder / "shm")
+        super().__init__(cli, folder)
 
 
 class InRack(Place):
@@ -116,6 +127,7 @@ class InRack(Place):
 @pytest.fixture(
     params=[
         "loopback",
+        "shm",
         pytest.param("soft", marks=pytest.mark.root),
         pytest.param("bmv2", marks=[pytest.mark.root, pytest.mark.bmv2]),
     ]
@@ -123,6 +135,8 @@ class InRack(Place):
 def place(request: pytest.FixtureRequest, cli: Commands, tmp_path: Path) -> Place:
     if request.param == "loopback":
         return Loopback(cli, tmp_path)
+    if request.param == "shm":
+        return SharedMemory(cli, tmp_path)
     if request.param == "bmv2" and not any(
         (Path(folder) / "simple_switch_grpc").exists() for folder in os.get_exec_path()
     ):
@@ -168,6 +182,7 @@ def workers(place: Place, folder: Path) -> Iterator[list[Lines]]:
     env = {
         "WORLD_SIZE": "2", "MASTER_ADDR": place.master, "MASTER_PORT": str(place.master_port),
         "WIRESUM_CONTROLLER": place.controller, "WIRESUM_TIMEOUT": TIMEOUT_S,
+        "WIRESUM_SHM": place.shm,
     }  # fmt: skip
     processes = [
         place.cli.popen(

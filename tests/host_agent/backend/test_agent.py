@@ -1,10 +1,16 @@
 """An agent against a real controller and switch, in this process: a world of one rank."""
 
+import contextlib
 import dataclasses
+import logging
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,15 +21,18 @@ from wiresum import p4
 from wiresum.common.errors import WiresumError
 from wiresum.common.version import package_version
 from wiresum.controller.errors import ControllerError
+from wiresum.host_agent import joining
 from wiresum.host_agent.agent import Agent, JobGone
 from wiresum.host_agent.control import connect
-from wiresum.host_agent.environment import AgentError, Environment
+from wiresum.host_agent.environment import SHM, AgentError, Environment, environment
+from wiresum.host_agent.joining import Membership
 from wiresum.host_agent.launcher.session import Session
-from wiresum.host_agent.network import local_address_towards, mac_of
+from wiresum.host_agent.network import Place, local_address_towards, mac_of
 from wiresum.host_agent.worker import Worker
 
 LIMIT_S = 20.0
 MINUTE = timedelta(seconds=60)
+MAGIC = 0x77737232  # common/native/shm_ring.hpp
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +218,98 @@ def test_a_lease_changes_for_a_job_of_higher_priority(through: str) -> None:
             assert agent.engine.stats()["collectives"] == 3 * 20
         finally:
             agent.close()
+
+
+ANOTHER_VERSION = struct.pack("=8IQ", MAGIC, 1, 0, 0, 0, 0, 0, 0, 0)
+ANOTHER_HOST = struct.pack("=8IQ", MAGIC, 0, 2048, 512, 0x7F4D0002, 2000, 0x0A010203, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ("absent", "cannot be reached: No such file or directory"),
+        ("refused", "cannot be reached: Connection refused"),
+        ("silent", "cannot be reached: no answer in time"),
+        (b"", "has hung up: it has no room for another worker"),
+        (bytes(28), "speaks another version: install the same wiresum on both sides"),
+        (ANOTHER_VERSION, "speaks another version: install the same wiresum on both sides"),
+        (ANOTHER_HOST, "is 10.1.2.3, the job's is 127.0.0.1"),
+    ],
+)
+def test_udp_where_shared_memory_cannot_be_had(
+    session: Session,
+    tmp_path: Path,
+    places: list[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str | bytes,
+    why: str,
+) -> None:
+    """One warning that says why; the job goes on."""
+    path = tmp_path / "socket"
+    monkeypatch.setattr(joining, "SHM_S", 0.3 if answer == "silent" else LIMIT_S)
+    with contextlib.ExitStack() as stack:
+        if answer != "absent":
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            listener.bind(str(path))
+            if answer != "refused":
+                listener.listen()
+        if isinstance(answer, bytes):
+
+            def serve() -> None:
+                with listener.accept()[0] as worker:
+                    worker.recv(64)
+                    if answer:
+                        worker.send(answer)
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            stack.callback(thread.join)
+        where = dataclasses.replace(session.environment, shm=str(path))
+        membership = Membership(Worker(where, dist.HashStore(), 0, 1, MINUTE, "1"))
+        agent = Agent(membership._worker, membership, *membership.join())
+        stack.callback(agent.close)
+        sums(agent)
+        # Nor is it tried again with the next lease.
+        with membership._place().socket:
+            assert places == ["udp", "udp"]
+    said = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+    (line,) = said
+    assert line.startswith(f"wiresum: UDP instead of shared memory: the switch at {path} ")
+    assert line.endswith(why)
+
+
+@pytest.mark.parametrize("through", ["udp", "shm"])
+def test_the_socket_in_the_environment_is_used(
+    rack: Session, session: Session, places: list[str], through: str
+) -> None:
+    variables = session.variables() | {SHM: rack.environment.shm if through == "shm" else ""}
+    where = environment(variables)
+    assert where is not None
+    agent = Agent.join(Worker(where, dist.HashStore(), 0, 1, MINUTE, "1"))
+    try:
+        sums(agent)
+    finally:
+        agent.close()
+    assert places == [through]
+
+
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kinds of sockets that workers have got, in their order."""
+    got: list[str] = []
+
+    def spy(kind: str, make: Callable[..., Place]) -> Callable[..., Place]:
+        def noted(*arguments: Any) -> Place:
+            place = make(*arguments)
+            got.append(kind)
+            return place
+
+        return noted
+
+    monkeypatch.setattr(joining, "udp_place", spy("udp", joining.udp_place))
+    monkeypatch.setattr(joining, "shm_place", spy("shm", joining.shm_place))
+    return got
 
 
 def has_change(agent: Agent, number: int) -> None:

@@ -3,10 +3,12 @@
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from wiresum.host_agent.launcher.embedded import Embedded
 from wiresum.host_agent.network import Place, shm_place, udp_place
 from wiresum.p4 import program
 
+MAGIC = 0x77737232
+
 
 @pytest.fixture(scope="module")
 def embedded() -> Iterator[Embedded]:
@@ -35,7 +39,13 @@ class Group:
     """The ranks of one job, over ``udp`` or ``shm``."""
 
     def __init__(
-        self, embedded: Embedded, kind: str, workers: int, field: int, records: int | None = None
+        self,
+        embedded: Embedded,
+        kind: str,
+        workers: int,
+        field: int,
+        records: int | None = None,
+        **options: Any,
     ) -> None:
         self.stack = ExitStack()
         client = self.stack.enter_context(
@@ -67,7 +77,7 @@ class Group:
         for each in threads:
             each.join()
         self.leases, self.field = leases, field
-        self.engines = [self.engine(rank) for rank in range(workers)]
+        self.engines = [self.engine(rank, **options) for rank in range(workers)]
 
     def engine(self, rank: int, place: Place | None = None, **options: Any) -> Engine:
         lease = self.leases[rank]
@@ -75,11 +85,12 @@ class Group:
             "switch_ip", "switch_udp_port", "switch_name", "rank", "workers", "job", "epoch",
             "key", "slots", "lanes",
         )  # fmt: skip
+        place = place or self.places[rank]
         engine = Engine(
-            (place or self.places[rank]).socket.fileno(),
+            place.socket.fileno(),
             **{name: getattr(lease, name) for name in names},
             field=self.field,
-            **{"timeout_s": LIMIT_S, **options},
+            **{"timeout_s": LIMIT_S, "shm_path": place.shm_path, **options},
         )
         self.stack.callback(engine.close)
         return engine
@@ -163,8 +174,16 @@ def test_another_tenants_key_does_not_help(embedded: Embedded) -> None:
         assert (ones[0] == 2).all()
 
 
-def test_the_switch_is_killed_under_a_worker() -> None:
-    with Embedded() as pair, Group(pair, "shm", 2, 32) as group:
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("", "has hung up on this worker"),
+        (None, r"has not answered anything for 1 s \(Connection refused\)"),
+    ],
+)
+def test_the_switch_is_killed_under_a_worker(path: str | None, why: str) -> None:
+    options = {"switch_timeout_s": 1.0} | ({} if path is None else {"shm_path": path})
+    with Embedded() as pair, Group(pair, "shm", 2, 32, **options) as group:
         group.reduce([np.ones(1000, np.float32) for _ in range(2)])
         array = np.ones(1_000_000, np.float32)
         engine = group.engines[0]
@@ -173,7 +192,7 @@ def test_the_switch_is_killed_under_a_worker() -> None:
         pair._parts[0].process.send_signal(signal.SIGKILL)
         done = engine.wait(ticket, LIMIT_S)
         assert done is not None
-        with pytest.raises(SwitchUnreachable, match="has hung up on this worker"):
+        with pytest.raises(SwitchUnreachable, match=why):
             raise_for(done)
         # One that had nothing under way learns it with its next collective.
         ticket = group.engines[1].all_reduce(array.ctypes.data, array.size, "float32")
@@ -181,6 +200,66 @@ def test_the_switch_is_killed_under_a_worker() -> None:
         assert done is not None
         with pytest.raises(SwitchUnreachable):
             raise_for(done)
+
+
+class Pretender:
+    """A switch's shm port that answers each Hello as it is told."""
+
+    def __init__(self, path: Path, *answers: bytes) -> None:
+        path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._listener.settimeout(LIMIT_S)
+        self.hellos: list[bytes] = []
+        self._thread = threading.Thread(target=self._serve, args=answers)
+        self._thread.start()
+
+    def _serve(self, *answers: bytes) -> None:
+        for answer in answers:
+            with self._listener.accept()[0] as worker:
+                worker.settimeout(LIMIT_S)
+                self.hellos.append(worker.recv(64))
+                if answer:
+                    worker.send(answer)
+
+    def __enter__(self) -> "Pretender":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        self._listener.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (struct.pack("=8IQ", MAGIC, 4, 0, 0, 0, 0, 0, 0, 0), "does not give this worker its add"),
+        (struct.pack("=8IQ", MAGIC, 0, 2048, 64, 1, 2, 3, 0, 4), "that cannot be trusted"),
+        (struct.pack("=8IQ", MAGIC, 0, 64, 64, 1, 2, 3, 0, 4), "rings take 64 bytes"),
+        (b"nonsense", "speaks another version"),
+    ],
+)
+def test_another_switch_where_the_old_one_was(answer: bytes, why: str) -> None:
+    """The worker shows who it was, twice, since the first time nobody talks; then it gives up."""
+    with Embedded() as pair, Group(pair, "shm", 2, 32) as group:
+        pair._parts[0].process.kill()
+        array = np.ones(1000, np.float32)
+        with Pretender(Path(pair.shm), b"", b"", answer, answer) as pretender:
+            tickets = [
+                engine.all_reduce(array.ctypes.data, array.size, "float32")
+                for engine in group.engines
+            ]
+            for engine, ticket in zip(group.engines, tickets, strict=True):
+                done = engine.wait(ticket, LIMIT_S)
+                assert done is not None
+                with pytest.raises(SwitchUnreachable, match=f"has hung up, and then: .*{why}"):
+                    raise_for(done)
+        claims = {struct.unpack("=6IQ", hello)[3:] for hello in pretender.hellos}
+        assert len(claims) == 2
+        assert {(str(IPv4Address(ip)), port) for ip, port, _, _ in claims} == {
+            (place.ip, place.udp_port) for place in group.places
+        }
 
 
 def test_a_fork_does_not_hang_up(embedded: Embedded) -> None:
@@ -206,7 +285,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
         shm_connect("", 1052, 64, 1.0)
 
 
-@pytest.mark.parametrize("answer", [b"", b"nonsense", bytes(28)])
+@pytest.mark.parametrize("answer", [b"", b"nonsense", bytes(40)])
 def test_a_switch_that_talks_nonsense(tmp_path: Path, answer: bytes) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:

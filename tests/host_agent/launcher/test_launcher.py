@@ -14,6 +14,7 @@ from test_launcher_parts import LIMIT_S, wait_gone
 from support.torchruns import clean_environment, finish, fresh_session, torchrun_command
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent.environment import Transport
 from wiresum.host_agent.launcher.session import LeaseLost, Session
 
 SCENARIOS = Path(__file__).parents[1] / "backend" / "scenarios.py"
@@ -94,6 +95,44 @@ def test_the_controller_may_come_from_the_environment(controller: str, env: dict
 
 
 @pytest.mark.parametrize(
+    ("options", "given", "handed_over"),
+    [
+        ([], "", ""),
+        ([], "/a/socket", "/a/socket"),
+        (["--transport", "auto"], "/a/socket", "/a/socket"),
+        (["--transport", "shm"], "/a/socket", "/a/socket"),
+        (["--transport", "udp"], "/a/socket", ""),
+    ],
+)
+def test_the_transport_is_handed_over(
+    controller: str, env: dict[str, str], options: list[str], given: str, handed_over: str
+) -> None:
+    env |= {"WIRESUM_SHM": given}
+    command = wiresum_run("--controller", controller, *options)
+    ended = finish([*command, "--", "sh", "-c", 'echo "through ($WIRESUM_SHM)"'], env)
+    assert f"through ({handed_over})\n" in ended.output
+
+
+@pytest.mark.parametrize("transport", list(Transport))
+def test_a_switch_of_its_own_and_the_transport(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another switch's socket in the environment is none of its business."""
+    monkeypatch.setenv("WIRESUM_SHM", "/another/switch")
+    monkeypatch.delenv("WIRESUM_TOKEN", raising=False)
+    with Session(transport=transport) as session:
+        path = session.variables().get("WIRESUM_SHM")
+        assert session.embedded is not None
+        if transport is Transport.UDP:
+            assert path is None
+            return
+        assert path is not None
+        assert path == session.embedded.shm
+        assert Path(path).is_socket()
+    assert list(Path(path).parent.glob(f"{Path(path).name}*")) == []
+
+
+@pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         (["--controller", "127.0.0.1:1", "--", "true"], 1, "127.0.0.1:1 cannot be reached"),
@@ -103,6 +142,11 @@ def test_the_controller_may_come_from_the_environment(controller: str, env: dict
         (["--field", "12", "--", "true"], 2, "--field 12: it must be 32, 16 or 8"),
         (["--timeout", "0", "--", "true"], 2, "--timeout 0"),
         (["--queue-timeout", "0", "--", "true"], 2, "--queue-timeout 0"),
+        (
+            ["--transport", "shm", "--controller", "127.0.0.1:1", "--", "true"],
+            1,
+            "--transport shm: WIRESUM_SHM must say where the switch's shm port is",
+        ),
         (
             ["--controller", "127.0.0.1:1", "--token-file", "/nowhere", "--", "true"],
             2,

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-MAGIC = 0x77737231
+MAGIC = 0x77737232
 LIMIT_S = 20
 LINE = 64
 PAYLOAD_AT = 36
@@ -20,7 +20,9 @@ PAYLOAD_AT = 36
 TO_SWITCH_HEAD, TO_SWITCH_TAIL, TO_WORKER_HEAD, TO_WORKER_TAIL = 0, 64, 128, 192
 SWITCH_SLEEPS, WORKER_SLEEPS = 256, 320
 CONTROL_BYTES = 384
-WELCOME = struct.Struct("=7I")
+HELLO = struct.Struct("=6IQ")
+WELCOME = struct.Struct("=8IQ")
+OTHER_ADDRESS = 4
 
 
 class Refused(Exception):
@@ -36,20 +38,27 @@ class ShmPeer:
         payload_bytes: int = 2048,
         records: int = 64,
         hello: bytes | None = None,
+        claim: tuple[tuple[str, int], int] | None = None,
     ) -> None:
+        """``claim``: the address to ask for, and the ticket that came with it."""
+        (wanted, wanted_port), ticket = claim or (("0.0.0.0", 0), 0)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.memory: mmap.mmap | None = None
         self.descriptors: list[int] = []
         try:
             self.socket.settimeout(LIMIT_S)
             self.socket.connect(str(path))
-            self.socket.send(hello or struct.pack("=3I", MAGIC, payload_bytes, records))
+            (number,) = struct.unpack("!I", socket.inet_aton(wanted))
+            plain = HELLO.pack(MAGIC, payload_bytes, records, number, wanted_port, 0, ticket)
+            self.socket.send(hello or plain)
             answer: bytes = b""
             with contextlib.suppress(ConnectionError):
                 answer, rights, _, _ = self.socket.recvmsg(64, socket.CMSG_SPACE(8))
             if not answer:
                 raise Refused("hung up")
-            _, said, self.payload_bytes, self.records, ip, port, switch_ip = WELCOME.unpack(answer)
+            _, said, self.payload_bytes, self.records, ip, port, switch_ip, _, self.ticket = (
+                WELCOME.unpack(answer)
+            )
             if said != 0:
                 raise Refused(said)
             self.address = socket.inet_ntoa(struct.pack("!I", ip)), port

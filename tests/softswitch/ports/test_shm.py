@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from shm_peer import (
     CONTROL_BYTES,
     LIMIT_S,
     MAGIC,
+    OTHER_ADDRESS,
     TO_SWITCH_HEAD,
     TO_SWITCH_TAIL,
     TO_WORKER_HEAD,
@@ -207,7 +209,8 @@ def test_the_memory_keeps_its_size(switch: SwitchProcess, peers: Callable[..., S
         b"x",
         bytes(12),
         MAGIC.to_bytes(4, sys.byteorder) + bytes(8),
-        MAGIC.to_bytes(4, sys.byteorder) + b"\xff" * 8,
+        MAGIC.to_bytes(4, sys.byteorder) + bytes(28),
+        MAGIC.to_bytes(4, sys.byteorder) + b"\xff" * 28,
         MAGIC.to_bytes(4, sys.byteorder) * 100,
     ],
 )
@@ -275,6 +278,102 @@ def test_there_are_only_so_many_addresses(serve: Serve, path: Path) -> None:
         assert again.address[0] == made[0].address[0] != again.address[1]
 
 
+def test_who_says_nothing_loses_its_place(serve: Serve, path: Path) -> None:
+    switch = serve("--port", f"2=shm:{path}?net=10.9.8.0/29")
+    with ExitStack() as stack:
+        honest = stack.enter_context(ShmPeer(path))
+        before = descriptors(switch)
+        silent = [
+            stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            for _ in range(4)
+        ]
+        for each in silent:
+            each.settimeout(LIMIT_S)
+            each.connect(str(path))
+        with pytest.raises(Refused):
+            ShmPeer(path)
+        for each in silent:
+            assert each.recv(1) == b""
+        until(lambda: descriptors(switch) == before)
+        for _ in silent:
+            peer = stack.enter_context(ShmPeer(path))
+            peer.send(bytes([BACK]))
+            assert peer.receive() == bytes([BACK])
+        honest.send(bytes([BACK]))
+        assert honest.receive() == bytes([BACK])
+
+
+def test_a_worker_comes_back(serve: Serve, path: Path) -> None:
+    """To its own address, which nobody else can get: to the same process and to the next one."""
+    first = serve("--port", f"2=shm:{path}")
+    with ExitStack() as stack:
+        peer = stack.enter_context(ShmPeer(path))
+        claim = peer.address, peer.ticket
+        # While it is there: who has the ticket is the same worker, who wants another connection.
+        second = stack.enter_context(ShmPeer(path, claim=claim))
+        assert (second.address, second.ticket) == claim
+        assert peer.is_cut_off()
+        second.send(bytes([BACK]) + b"second")
+        assert second.receive() == bytes([BACK]) + b"second"
+        other = stack.enter_context(ShmPeer(path))
+        for wrong in (
+            (peer.address, peer.ticket ^ 1),
+            (other.address, peer.ticket),
+            ((peer.address[0], peer.address[1] ^ 1), peer.ticket),
+            (("1.2.3.4", peer.address[1]), peer.ticket),
+        ):
+            with pytest.raises(Refused) as refusal:
+                ShmPeer(path, claim=wrong)
+            assert refusal.value.args == (OTHER_ADDRESS,)
+        other.send(bytes([BACK]))
+        assert other.receive() == bytes([BACK])
+
+        first.process.kill()
+        assert second.is_cut_off()
+        serve("--port", f"2=shm:{path}")
+        strangers = [stack.enter_context(ShmPeer(path)) for _ in range(20)]
+        again = [
+            stack.enter_context(ShmPeer(path, claim=(each.address, each.ticket)))
+            for each in (second, other)
+        ]
+        everybody = [*strangers, *again]
+        assert len({each.address for each in everybody}) == 22
+        assert [each.address for each in again] == [second.address, other.address]
+        for number, each in enumerate(everybody):
+            each.send(bytes([BACK, number]))
+        for number, each in enumerate(everybody):
+            assert each.receive() == bytes([BACK, number])
+            assert not each.waiting()
+        # Gone again, and back again.
+        again.pop().close()
+        back = stack.enter_context(ShmPeer(path, claim=(other.address, other.ticket)))
+        back.send(bytes([BACK]))
+        assert back.receive() == bytes([BACK])
+
+
+@pytest.mark.parametrize("file", ["open", "short", "folder", "link"])
+def test_a_key_that_others_know_is_not_used(serve: Serve, path: Path, file: str) -> None:
+    key = path.with_name(path.name + ".key")
+    if file == "folder":
+        key.mkdir()
+    elif file == "link":
+        key.symlink_to("/dev/zero")
+    else:
+        key.write_bytes(bytes(16 if file == "open" else 3))
+        key.chmod(0o644 if file == "open" else 0o600)
+    before = key.lstat()
+    for _ in range(2):
+        switch = serve("--port", f"2=shm:{path}")
+        with ShmPeer(path) as peer, ShmPeer(path, claim=(peer.address, peer.ticket)):
+            assert peer.is_cut_off()
+        switch.process.kill()
+        switch.process.wait()
+    serve("--port", f"2=shm:{path}")
+    with pytest.raises(Refused):
+        ShmPeer(path, claim=(peer.address, peer.ticket))
+    assert key.lstat().st_mtime_ns == before.st_mtime_ns
+
+
 def test_the_files_mode_and_its_end(serve: Serve, path: Path) -> None:
     with SwitchProcess("--port", f"2=shm:{path}?mode=620", "--p4runtime", "127.0.0.1:0"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o620
@@ -288,6 +387,7 @@ def test_the_files_mode_and_its_end(serve: Serve, path: Path) -> None:
         assert peer.is_cut_off()
     killed.process.wait()
     assert path.exists()  # it could not clean up
+    assert stat.S_IMODE(path.with_name(path.name + ".key").stat().st_mode) == 0o600
     serve("--port", f"2=shm:{path}")
     with ShmPeer(path) as peer:
         peer.send(bytes([BACK]))

@@ -88,7 +88,9 @@ int shm_connect(const std::string& path, std::uint32_t payload_bytes, std::uint3
     refuse(who + " cannot be reached: " + reason(errno));
   }
   const shm::Hello hello{.payload_bytes = payload_bytes, .records = records};
-  if (::send(socket.fd, &hello, sizeof(hello), MSG_NOSIGNAL) < 0) {
+  // To one that has hung up already: said below.
+  const auto hung_up = [] { return errno == EPIPE || errno == ECONNRESET; };
+  if (::send(socket.fd, &hello, sizeof(hello), MSG_NOSIGNAL) < 0 && !hung_up()) {
     refuse(who + " cannot be reached: " + reason(errno));
   }
   // Looked at only: the descriptors that come with it are ShmTransport's to take.
@@ -97,6 +99,7 @@ int shm_connect(const std::string& path, std::uint32_t payload_bytes, std::uint3
   do {
     got = recv(socket.fd, &welcome, sizeof(welcome), MSG_PEEK);
   } while (got < 0 && errno == EINTR);
+  if (got < 0 && hung_up()) got = 0;
   if (got < 0) refuse(who + " cannot be reached: " + reason(errno));
   check(welcome, got, who);
   address = {welcome.ip, static_cast<std::uint16_t>(welcome.udp_port), welcome.switch_ip};

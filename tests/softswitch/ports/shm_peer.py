@@ -20,6 +20,8 @@ PAYLOAD_AT = 36
 TO_SWITCH_HEAD, TO_SWITCH_TAIL, TO_WORKER_HEAD, TO_WORKER_TAIL = 0, 64, 128, 192
 SWITCH_SLEEPS, WORKER_SLEEPS = 256, 320
 CONTROL_BYTES = 384
+# In one piece: "=I" goes byte by byte, and the other side would see indices that were never meant.
+WORD = struct.Struct("@I")
 HELLO = struct.Struct("=6IQ")
 WELCOME = struct.Struct("=8IQ")
 OTHER_ADDRESS = 4
@@ -50,9 +52,9 @@ class ShmPeer:
             self.socket.connect(str(path))
             (number,) = struct.unpack("!I", socket.inet_aton(wanted))
             plain = HELLO.pack(MAGIC, payload_bytes, records, number, wanted_port, 0, ticket)
-            self.socket.send(hello or plain)
             answer: bytes = b""
             with contextlib.suppress(ConnectionError):
+                self.socket.send(hello or plain)
                 answer, rights, _, _ = self.socket.recvmsg(64, socket.CMSG_SPACE(8))
             if not answer:
                 raise Refused("hung up")
@@ -104,12 +106,12 @@ class ShmPeer:
     def read_word(self, at: int) -> int:
         """A word, as it is now."""
         assert self.memory is not None
-        return int(struct.unpack_from("=I", self.memory, at)[0])
+        return int(WORD.unpack_from(self.memory, at)[0])
 
     def write_word(self, at: int, value: int) -> None:
         """Write a word."""
         assert self.memory is not None
-        struct.pack_into("=I", self.memory, at, value & 0xFFFFFFFF)
+        WORD.pack_into(self.memory, at, value & 0xFFFFFFFF)
 
     def _at(self, ring: int, index: int) -> int:
         first = CONTROL_BYTES + ring * self.stride * self.records

@@ -39,12 +39,20 @@ float power_of_two(int exponent) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(exponent + 127) << 23);
 }
 
+double double_power_of_two(int exponent) {
+  return std::bit_cast<double>(static_cast<std::uint64_t>(exponent + 1023) << 52);
+}
+
 struct Magnitude {
   double fraction;  // M = fraction * 2^exponent, 0.5 <= fraction < 1
   int exponent;
 };
 
 Magnitude magnitude_of(std::uint32_t code) {
+  if (code >= 0x00800000u) {  // normal
+    return {static_cast<double>(std::bit_cast<float>((code & 0x007fffffu) | 126u << 23)),
+            static_cast<int>(code >> 23) - 126};
+  }
   Magnitude result;
   result.fraction = std::frexp(static_cast<double>(std::bit_cast<float>(code)), &result.exponent);
   return result;
@@ -131,22 +139,9 @@ std::size_t Codec::encode(Dtype dtype, const void* in, std::size_t n, std::uint3
   }
   params.offset = level_;
 
+  table.quantize[static_cast<int>(field_)].of[static_cast<int>(dtype)](in, n, params, lanes);
   const std::size_t per_lane = fields_per_lane(field_);
-  const std::size_t padded = (n + per_lane - 1) / per_lane * per_lane;
-  const auto quantize = table.quantize[static_cast<int>(field_)];
-  if (dtype == Dtype::Float32 && padded == n) {
-    quantize(static_cast<const float*>(in), n, params, lanes);
-  } else {
-    alignas(64) float values[kMaxRun];
-    if (dtype == Dtype::Float32) {
-      std::memcpy(values, in, n * sizeof(float));
-    } else {
-      table.load[static_cast<int>(dtype)](in, n, values);
-    }
-    for (std::size_t i = n; i < padded; ++i) values[i] = 0.0f;
-    quantize(values, padded, params, lanes);
-  }
-  return padded / per_lane;
+  return (n + per_lane - 1) / per_lane;
 }
 
 void Codec::decode(Dtype dtype, const std::uint8_t* lanes, std::size_t n, std::uint32_t code,
@@ -158,7 +153,7 @@ void Codec::decode(Dtype dtype, const std::uint8_t* lanes, std::size_t n, std::u
   // One step of q is 2^(e-b), or M / L in the narrow fields; an nth of it for the average.
   const double share = average ? static_cast<double>(workers_) : 1.0;
   if (field_ == Field::F32) {
-    params.scale = std::ldexp(1.0, m.exponent - level_exponent_) / share;
+    params.scale = double_power_of_two(m.exponent - level_exponent_) / share;
     const bool power_of_two = !average || std::has_single_bit(workers_);
     params.in_float = power_of_two && params.scale >= 0x1p-126;  // no result is denormal
     params.high = params.in_float ? static_cast<float>(params.scale) : 0.0f;
@@ -171,20 +166,7 @@ void Codec::decode(Dtype dtype, const std::uint8_t* lanes, std::size_t n, std::u
     params.low = static_cast<float>(params.scale - static_cast<double>(params.high));
   }
 
-  const std::size_t per_lane = fields_per_lane(field_);
-  const std::size_t padded = (n + per_lane - 1) / per_lane * per_lane;
-  const auto dequantize = table.dequantize[static_cast<int>(field_)];
-  if (dtype == Dtype::Float32 && padded == n) {
-    dequantize(lanes, n, params, static_cast<float*>(out));
-    return;
-  }
-  alignas(64) float values[kMaxRun];
-  dequantize(lanes, padded, params, values);
-  if (dtype == Dtype::Float32) {
-    std::memcpy(out, values, n * sizeof(float));
-  } else {
-    table.store[static_cast<int>(dtype)](values, n, out);
-  }
+  table.dequantize[static_cast<int>(field_)].of[static_cast<int>(dtype)](lanes, n, params, out);
 }
 
 void Codec::fill_unsent(Dtype dtype, std::uint32_t code, void* out, std::size_t n) {

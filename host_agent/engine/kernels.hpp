@@ -36,19 +36,26 @@ struct DequantizeParams {
   float low;
 };
 
+// By element type; n is at most kMaxRun, lanes are big-endian. The last lane is whole: the rest of
+// it encodes zero, and is left aside on the way back.
+struct QuantizeKernels {
+  void (*of[kDtypes])(const void* in, std::size_t n, const QuantizeParams& params,
+                      std::uint8_t* lanes);
+};
+struct DequantizeKernels {
+  void (*of[kDtypes])(const std::uint8_t* lanes, std::size_t n, const DequantizeParams& params,
+                      void* out);
+};
+
 struct Kernels {
   const char* name;
 
   // Largest bit pattern of |x| over n elements, as float32 bits.
   std::uint32_t (*max_bits[kDtypes])(const void* in, std::size_t n);
-  // To and from float32; [Float32] is not used.
-  void (*load[kDtypes])(const void* in, std::size_t n, float* out);
+  // From float32; [Float32] is not used.
   void (*store[kDtypes])(const float* in, std::size_t n, void* out);
-  // n is a multiple of the elements per lane and at most kMaxRun; lanes are big-endian.
-  void (*quantize[kFields])(const float* in, std::size_t n, const QuantizeParams& params,
-                            std::uint8_t* lanes);
-  void (*dequantize[kFields])(const std::uint8_t* lanes, std::size_t n,
-                              const DequantizeParams& params, float* out);
+  QuantizeKernels quantize[kFields];
+  DequantizeKernels dequantize[kFields];
 };
 
 inline constexpr std::size_t kMaxRun = 256;

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__F16C__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -20,6 +20,15 @@ namespace {
 
 #include "half.inl"
 #include "lanes.inl"
+
+// Adding 1.5 * 2^23 to a float of less than 2^22 rounds it to nearest even, and leaves the integer
+// in the low bits: no conversion, in any instruction set.
+constexpr float kRounder = 12582912.0f;
+constexpr std::uint32_t kRounderBits = 0x4b400000u;
+
+#if defined(__AVX2__)
+#include "vectors.inl"
+#endif
 
 // Round to nearest even, as an integer.
 inline std::int32_t round_to_int(float value) {
@@ -33,7 +42,11 @@ inline std::int32_t round_to_int(float value) {
 std::uint32_t max_bits_float32(const void* in, std::size_t n) {
   const auto* bytes = static_cast<const unsigned char*>(in);
   std::int32_t best = 0;  // signed: SSE4.1 and AVX have it, and |x| never has the top bit set
-  for (std::size_t i = 0; i < n; ++i) {
+  std::size_t i = 0;
+#if defined(__AVX2__)
+  best = max_vectors_32(bytes, n, i);
+#endif
+  for (; i < n; ++i) {
     std::int32_t bits;
     std::memcpy(&bits, bytes + 4 * i, 4);
     bits &= 0x7fffffff;
@@ -45,7 +58,11 @@ std::uint32_t max_bits_float32(const void* in, std::size_t n) {
 std::int32_t max_bits_16(const void* in, std::size_t n) {
   const auto* bytes = static_cast<const unsigned char*>(in);
   std::int16_t best = 0;
-  for (std::size_t i = 0; i < n; ++i) {
+  std::size_t i = 0;
+#if defined(__AVX2__)
+  best = max_vectors_16(bytes, n, i);
+#endif
+  for (; i < n; ++i) {
     std::int16_t bits;
     std::memcpy(&bits, bytes + 2 * i, 2);
     bits = static_cast<std::int16_t>(bits & 0x7fff);
@@ -114,11 +131,6 @@ void store_bfloat16(const float* in, std::size_t n, void* out) {
   }
 }
 
-// Adding 1.5 * 2^23 to a float of less than 2^22 rounds it to nearest even, and leaves the integer
-// in the low bits: no conversion, in any instruction set.
-constexpr float kRounder = 12582912.0f;
-constexpr std::uint32_t kRounderBits = 0x4b400000u;
-
 // kCount: n where it is known when this is compiled, or 0.
 template <int kBits, std::size_t kCount>
 inline void quantize_run(const float* in, std::size_t count, const QuantizeParams& params,
@@ -145,13 +157,48 @@ inline void quantize_run(const float* in, std::size_t count, const QuantizeParam
   pack(fields, n, lanes);
 }
 
-template <int kBits>
-void quantize(const float* in, std::size_t n, const QuantizeParams& params, std::uint8_t* lanes) {
-  if (n == kMaxRun) {
-    quantize_run<kBits, kMaxRun>(in, n, params, lanes);
+template <Dtype kDtype>
+inline void load(const unsigned char* in, std::size_t n, float* out) {
+  if constexpr (kDtype == Dtype::Float32) {
+    std::memcpy(out, in, n * sizeof(float));
+  } else if constexpr (kDtype == Dtype::Float16) {
+    load_float16(in, n, out);
   } else {
-    quantize_run<kBits, 0>(in, n, params, lanes);
+    load_bfloat16(in, n, out);
   }
+}
+
+template <Dtype kDtype>
+inline void store(const float* in, std::size_t n, unsigned char* out) {
+  if constexpr (kDtype == Dtype::Float32) {
+    std::memcpy(out, in, n * sizeof(float));
+  } else if constexpr (kDtype == Dtype::Float16) {
+    store_float16(in, n, out);
+  } else {
+    store_bfloat16(in, n, out);
+  }
+}
+
+template <int kBits, Dtype kDtype>
+void quantize(const void* in, std::size_t n, const QuantizeParams& params, std::uint8_t* lanes) {
+  constexpr std::size_t kPerLane = 32 / kBits;
+  const auto* bytes = static_cast<const unsigned char*>(in);
+#if defined(__AVX2__)
+  const std::size_t done = quantize_vectors<kBits, kDtype>(bytes, n, params, lanes);
+  if (done == n) return;
+  bytes += done * (kDtype == Dtype::Float32 ? 4 : 2);
+  n -= done;
+  lanes += done * kBits / 8;
+#endif
+  if (kDtype == Dtype::Float32 && n == kMaxRun) {
+    return quantize_run<kBits, kMaxRun>(reinterpret_cast<const float*>(bytes), n, params, lanes);
+  }
+  alignas(64) float values[kMaxRun];
+  load<kDtype>(bytes, n, values);
+  if (n == kMaxRun) return quantize_run<kBits, kMaxRun>(values, n, params, lanes);
+  std::size_t padded = n;
+  while (padded % kPerLane != 0) values[padded++] = 0.0f;
+  quantize_run<kBits, 0>(values, padded, params, lanes);
 }
 
 // The quotient that `scale` stands for, rounded once to float.
@@ -192,22 +239,49 @@ inline void dequantize_run(const std::uint8_t* lanes, std::size_t count,
   }
 }
 
-template <int kBits>
+template <int kBits, Dtype kDtype>
 void dequantize(const std::uint8_t* lanes, std::size_t n, const DequantizeParams& params,
-                float* out) {
-  if (n == kMaxRun) return dequantize_run<kBits, kMaxRun>(lanes, n, params, out);
-  dequantize_run<kBits, 0>(lanes, n, params, out);
+                void* out) {
+  constexpr std::size_t kPerLane = 32 / kBits;
+  auto* bytes = static_cast<unsigned char*>(out);
+#if defined(__AVX2__)
+  if (params.in_float) {
+    const std::size_t done = dequantize_vectors<kBits, kDtype>(lanes, n, params, bytes);
+    if (done == n) return;
+    lanes += done * kBits / 8;
+    n -= done;
+    bytes += done * (kDtype == Dtype::Float32 ? 4 : 2);
+  }
+#endif
+  if (kDtype == Dtype::Float32 && n == kMaxRun) {
+    return dequantize_run<kBits, kMaxRun>(lanes, n, params, reinterpret_cast<float*>(bytes));
+  }
+  alignas(64) float values[kMaxRun];
+  if (n == kMaxRun) {
+    dequantize_run<kBits, kMaxRun>(lanes, n, params, values);
+  } else {
+    dequantize_run<kBits, 0>(lanes, (n + kPerLane - 1) / kPerLane * kPerLane, params, values);
+  }
+  store<kDtype>(values, n, bytes);
 }
+
+template <int kBits>
+constexpr QuantizeKernels kQuantizers = {quantize<kBits, Dtype::Float32>,
+                                         quantize<kBits, Dtype::Float16>,
+                                         quantize<kBits, Dtype::Bfloat16>};
+template <int kBits>
+constexpr DequantizeKernels kDequantizers = {dequantize<kBits, Dtype::Float32>,
+                                             dequantize<kBits, Dtype::Float16>,
+                                             dequantize<kBits, Dtype::Bfloat16>};
 
 }  // namespace
 
 const Kernels WIRESUM_KERNELS = {
     .name = WIRESUM_KERNELS_NAME,
     .max_bits = {max_bits_float32, max_bits_float16, max_bits_bfloat16},
-    .load = {nullptr, load_float16, load_bfloat16},
     .store = {nullptr, store_float16, store_bfloat16},
-    .quantize = {quantize<32>, quantize<16>, quantize<8>},
-    .dequantize = {dequantize<32>, dequantize<16>, dequantize<8>},
+    .quantize = {kQuantizers<32>, kQuantizers<16>, kQuantizers<8>},
+    .dequantize = {kDequantizers<32>, kDequantizers<16>, kDequantizers<8>},
 };
 
 }  // namespace wiresum

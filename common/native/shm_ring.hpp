@@ -15,6 +15,7 @@
 // whether the other one sleeps. A full fence lies between the two steps on both sides.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cstddef>
@@ -26,6 +27,8 @@ namespace wiresum::shm {
 
 inline constexpr std::uint32_t kMagic = 0x77737232;  // "wsr2": changes with anything in this file
 inline constexpr std::size_t kLine = 64;
+
+inline constexpr std::size_t kPrefetchBytes = 1152;  // a chunk of 256 lanes
 
 // What may be asked for. A datagram of 2048 lanes fits, and so does a jumbo frame's.
 inline constexpr std::uint32_t kMaxPayload = 9216;
@@ -211,6 +214,10 @@ class Writer : public Ring {
   void push(std::uint32_t bytes) {
     __atomic_store_n(reinterpret_cast<std::uint32_t*>(record(own_)), bytes, __ATOMIC_RELAXED);
     ++own_;
+    // The next record lies in the reader's cache: fetch it while something else is done.
+    const std::uint8_t* next = record(own_);
+    const std::size_t much = std::min<std::size_t>(kPayloadAt + bytes, kPrefetchBytes);
+    for (std::size_t at = 0; at < much; at += kLine) __builtin_prefetch(next + at, 1);
   }
   // Shows the reader what was pushed. False: nothing was.
   bool publish() {

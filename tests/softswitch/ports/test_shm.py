@@ -60,7 +60,7 @@ def counts(switch: SwitchProcess) -> dict[str, int]:
 
 
 def descriptors(switch: SwitchProcess, peer: ShmPeer | None = None) -> int:
-    """How many the switch holds; ``peer`` is who came last, whose Welcome may be under way still."""
+    """How many the switch holds; ``peer`` came last: its Welcome may be under way still."""
     if peer is not None:
         peer.send(bytes([BACK]))
         assert peer.receive() == bytes([BACK])

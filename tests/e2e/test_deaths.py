@@ -61,13 +61,11 @@ class Server:
 def left_on(switch: Client) -> list[str]:
     """Entries and groups that a job has put there."""
     ours = {"membership", "deliver", "l2", "hosts", "routes"}
-    found = [p4r.Entity(multicast_group_entry=one) for one in groups_of(switch)]
+    groups = [str(group) for group in groups_of(switch)]
     config = switch.get_config()
     names = {table.preamble.id: table.preamble.name for table in config.p4info.tables}
     entries = [entry for entry in switch.read_tables() if not entry.is_default_action]
-    return [str(each) for each in found] + [
-        str(entry) for entry in entries if names[entry.table_id] in ours
-    ]
+    return groups + [str(entry) for entry in entries if names[entry.table_id] in ours]
 
 
 def groups_of(switch: Client) -> list[Any]:

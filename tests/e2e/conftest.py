@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from support.processes import Commands, commands
-from support.training import SCRIPT, torchrun
+from support.training import SCRIPT, spawned
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def train(cli: Commands, tmp_path: Path) -> Callable[..., tuple[Any, list[dict[s
         out = tmp_path / f"out{next(number)}"
         out.mkdir()
         done = cli.run(
-            "run", *options, "--", *torchrun(workers), str(SCRIPT), "--out", str(out), *script,
+            "run", *options, "--", *spawned(workers), str(SCRIPT), "--out", str(out), *script,
             limit_s=limit_s,
         )  # fmt: skip
         reports = [json.loads(path.read_text()) for path in sorted(out.glob("report.*.json"))]

@@ -252,7 +252,7 @@ def test_everything_that_dies_at_once_leaves_nothing(cli: Commands) -> None:
     site = Site(cli, "--expiry", "2")
     token = site.tenant("mine")
     for name in ("one", "two"):
-        run = site.loop(token, name, "--slots", ALL, workers=2)
+        run = site.loop(token, name, "--slots", ALL, workers=2, started_by=torchrun)
         run.steps(2)
         run.kill_everything()
         eventually(lambda: site.free() == int(ALL), "the slots come back", limit_s=20)
@@ -262,7 +262,7 @@ def test_everything_that_dies_at_once_leaves_nothing(cli: Commands) -> None:
 def test_a_killed_worker_ends_its_run_and_leaves_nothing(cli: Commands) -> None:
     site = Site(cli, "--expiry", "2")
     token = site.tenant("mine")
-    run = site.loop(token, "one", "--slots", ALL, workers=2)
+    run = site.loop(token, "one", "--slots", ALL, workers=2, started_by=torchrun)
     run.steps(2)
     os.kill(run.workers_pids()[1], signal.SIGKILL)
     assert run.end()[0] != 0

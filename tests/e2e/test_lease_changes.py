@@ -8,7 +8,7 @@ import pytest
 
 from support.processes import Commands
 from support.site import LOOP, Site, eventually, one_line
-from support.training import torchrun
+from support.training import spawned, torchrun
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -25,7 +25,7 @@ def undisturbed(cli: Commands, steps: int, workers: int) -> str:
     out = cli.directory / "undisturbed"
     out.mkdir()
     done = cli.run(
-        "run", "--", *torchrun(workers), str(LOOP), "--out", str(out), "--steps", str(steps)
+        "run", "--", *spawned(workers), str(LOOP), "--out", str(out), "--steps", str(steps)
     )
     assert done.returncode == 0, done.stderr
     digest = json.loads((out / "report.0.json").read_text())["digest"]
@@ -64,7 +64,7 @@ def test_a_job_shrinks_and_grows_and_its_results_stay_the_same(cli: Commands, si
 
 def test_a_rank_killed_in_the_middle_of_a_change_ends_its_job_and_no_other(site: Site) -> None:
     low, high = site.tenant("low"), site.tenant("high", priority=10)
-    first = site.loop(low, "first", "--slots", str(ALL), workers=3)
+    first = site.loop(low, "first", "--slots", str(ALL), workers=3, started_by=torchrun)
     first.steps(5)
     victim = first.workers_pids()[1]
     os.kill(victim, signal.SIGSTOP)  # so that it cannot say where it is
@@ -119,7 +119,7 @@ def test_a_rank_that_sleeps_through_a_change_is_waited_for(site: Site) -> None:
 
 def test_an_evicted_job_ends_with_the_reason(site: Site) -> None:
     tenant = site.tenant("low")
-    first = site.loop(tenant, "first", workers=2)
+    first = site.loop(tenant, "first", workers=2, started_by=torchrun)
     first.steps(3)
     site.operate("job", "evict", "first", "--reason", "the rack goes down at noon")
     status, _, err = first.end()

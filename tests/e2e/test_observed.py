@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.processes import Commands
-from support.training import torchrun
+from support.training import spawned
 from wiresum.controller.metrics import METRICS as CONTROLLER
 from wiresum.host_agent.metrics import METRICS as AGENT
 from wiresum.softswitch.metrics import METRICS as SWITCH
@@ -59,7 +59,7 @@ def run(cli: Commands, tmp_path: Path) -> Iterator[Run]:
     with log.open("w") as stderr:
         launcher = subprocess.Popen(
             [*cli.wiresum, "run", "--controller", controller["address"], "--name", "late",
-             "--log-format", "json", "--", *torchrun(3), str(SCRIPT), str(LATE), str(stop)],
+             "--log-format", "json", "--", *spawned(3), str(SCRIPT), str(LATE), str(stop)],
             env=cli.env | {"WIRESUM_METRICS": any_port}, cwd=tmp_path, stdin=subprocess.DEVNULL,
             stdout=stderr, stderr=stderr, text=True,
         )  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.processes import commands
-from support.training import SCRIPT, rack, torchrun
+from support.training import SCRIPT, rack, spawned, torchrun
 
 
 def same_weights(reports, workers):
@@ -29,7 +29,7 @@ def plain(tmp_path_factory) -> list[dict]:
     """The training of two workers over an embedded switch; others are compared with it."""
     folder = tmp_path_factory.mktemp("plain")
     with commands(folder) as cli:
-        done = cli.run("run", "--", *torchrun(2), str(SCRIPT), "--out", str(folder))
+        done = cli.run("run", "--", *spawned(2), str(SCRIPT), "--out", str(folder))
     assert done.returncode == 0, done.stderr
     return [json.loads(path.read_text()) for path in sorted(folder.glob("report.*.json"))]
 
@@ -39,7 +39,7 @@ def gloo(tmp_path_factory) -> list[dict]:
     """The same training over gloo, without wiresum."""
     out = tmp_path_factory.mktemp("gloo")
     done = subprocess.run(
-        [*torchrun(2), str(SCRIPT), "--out", str(out), "--backend", "gloo"],
+        [*spawned(2), str(SCRIPT), "--out", str(out), "--backend", "gloo"],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -93,7 +93,7 @@ def test_two_jobs_share_a_switch(cli, tmp_path, plain):
         out = tmp_path / f"job{index}"
         out.mkdir()
         process = cli.start(
-            "run", "--controller", controller, "--", *torchrun(2), str(SCRIPT), "--out", str(out),
+            "run", "--controller", controller, "--", *spawned(2), str(SCRIPT), "--out", str(out),
         )  # fmt: skip
         processes.append((process, out))
     for process, out in processes:

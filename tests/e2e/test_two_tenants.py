@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support.processes import Commands
-from support.training import rack, torchrun
+from support.training import rack, spawned
 
 SCRIPT = Path(__file__).with_name("tenant_train.py")
 LIMIT_S = 150.0
@@ -62,7 +62,7 @@ class Training:
             script += ["--gate", str(gate)]
         self.process: subprocess.Popen[str] = cli.start(
             "run", "--controller", controller, "--field", str(tenant.field), "--slots", SLOTS,
-            "--", *torchrun(tenant.workers), str(SCRIPT), *script,
+            "--", *spawned(tenant.workers), str(SCRIPT), *script,
             WIRESUM_TOKEN=tenant.token,
         )  # fmt: skip
 

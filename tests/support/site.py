@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from support.processes import Commands
-from support.training import torchrun
+from support.training import spawned
 from wiresum.controller.client import ControllerClient, add_switch_request
 from wiresum.controller.v1 import controller_pb2 as pb
 
@@ -120,11 +120,18 @@ class Site:
         arguments = ["--controller", self.address, "--ca", self.ca, "--token-file", str(token)]
         return Run(self.cli.start("run", *arguments, *options, "--", *command, **env))
 
-    def loop(self, token: Path, name: str, *options: str, workers: int) -> "Run":
+    def loop(
+        self,
+        token: Path,
+        name: str,
+        *options: str,
+        workers: int,
+        started_by: Callable[[int], list[str]] = spawned,
+    ) -> "Run":
         """Start the looping training of that name."""
         out = self.cli.directory / name
         out.mkdir()
-        command = [*torchrun(workers), str(LOOP), "--out", str(out), "--pause", "0.1"]
+        command = [*started_by(workers), str(LOOP), "--out", str(out), "--pause", "0.1"]
         run = self.run(token, "--name", name, *options, command=command)
         run.out, run.workers = out, workers
         return run
@@ -208,7 +215,7 @@ class Run:
                 line = Path(f"/proc/{pid}/cmdline").read_text()
             except OSError:
                 continue
-            if "RANK" in env and "TORCHELASTIC_RUN_ID" in env and LOOP.name in line:
+            if "RANK" in env and LOOP.name in line:
                 found[int(env["RANK"])] = pid
         return [found[rank] for rank in sorted(found)]
 

@@ -16,6 +16,11 @@ def torchrun(workers: int) -> list[str]:
     ]  # fmt: skip
 
 
+def spawned(workers: int) -> list[str]:
+    """The same without torchrun, which takes a while to start: see ``support/spawn.py``."""
+    return [sys.executable, str(Path(__file__).with_name("spawn.py")), str(workers)]
+
+
 def rack(
     cli: Commands, loss: float = 0.0, seed: int = 1, lanes: int = 256, store: str = ":memory:"
 ) -> str:

@@ -113,7 +113,17 @@ def neighbours(rack: Up, host: str) -> dict[str, str]:
     return {line[0]: line[line.index("lladdr") + 1] for line in lines if "lladdr" in line}
 
 
-@pytest.mark.parametrize("tenants", [0, TENANTS], ids=["outsider", "tenant"])
+# What an outsider sends, a tenant sends too.
+@pytest.mark.parametrize(
+    ("kind", "tenants"),
+    [
+        pytest.param("soft", 0, id="soft-outsider"),
+        pytest.param("soft", TENANTS, id="soft-tenant"),
+        pytest.param("bmv2", 0, id="bmv2-outsider", marks=[pytest.mark.bmv2, pytest.mark.slow]),
+        pytest.param("bmv2", TENANTS, id="bmv2-tenant", marks=pytest.mark.bmv2),
+    ],
+    indirect=["kind"],
+)
 def test_an_attacked_job(
     up: Callable[..., Up], job: Callable[..., Job], cli: Commands, name: str, kind: str,
     tenants: int,

@@ -17,7 +17,19 @@ FACTS = {
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("priority", [[], ["--priority"]], ids=["plain", "priority"])
+# The rack's links see to the priority, whichever switch it is; see testbed/attack/priority.py.
+@pytest.mark.parametrize(
+    ("kind", "priority"),
+    [
+        pytest.param("soft", [], id="soft-plain"),
+        pytest.param("soft", ["--priority"], id="soft-priority"),
+        pytest.param("bmv2", [], id="bmv2-plain", marks=pytest.mark.bmv2),
+        pytest.param(
+            "bmv2", ["--priority"], id="bmv2-priority", marks=[pytest.mark.bmv2, pytest.mark.slow]
+        ),
+    ],
+    indirect=["kind"],
+)
 def test_a_flood_is_measured(cli, name, kind, priority, tmp_path):
     file = tmp_path / "flood.json"
     done = cli.run(

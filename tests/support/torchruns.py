@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from support.training import spawned
 from wiresum.host_agent.launcher.session import Session
 
 LIMIT_S = 100.0
@@ -79,6 +80,11 @@ def torchrun(
     """Run a script under torchrun to its end."""
     command = torchrun_command(script, *arguments, workers=workers, options=options)
     return finish(command, env, limit_s)
+
+
+def spawn(script: Path, *arguments: str, workers: int, env: Mapping[str, str]) -> Ended:
+    """The same without torchrun, which takes a while to start: see ``support/spawn.py``."""
+    return finish([*spawned(workers), str(script), *arguments], env)
 
 
 @contextlib.contextmanager

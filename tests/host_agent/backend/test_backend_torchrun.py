@@ -1,4 +1,7 @@
-"""The backend under real torchruns, over the embedded switch. Each scenario asserts its path."""
+"""The backend under torchrun, over the embedded switch. Each scenario asserts its path.
+
+Where it does not matter who starts the workers, it is not torchrun, which takes seconds.
+"""
 
 import json
 from collections.abc import Iterator
@@ -6,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.torchruns import Ended, clean_environment, fresh_session, torchrun
+from support.torchruns import Ended, clean_environment, fresh_session, spawn, torchrun
 from wiresum.host_agent.launcher.session import Session
 
 SCENARIOS = Path(__file__).parent / "scenarios.py"
@@ -40,7 +43,8 @@ def passed(ended: Ended, scenario: str, workers: int) -> None:
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else None,
 )
 def test_scenarios(session: Session, scenarios: tuple[str, ...], workers: int) -> None:
-    ended = torchrun(SCENARIOS, "+".join(scenarios), workers=workers, env=session.variables())
+    start = torchrun if len(scenarios) > 1 else spawn
+    ended = start(SCENARIOS, "+".join(scenarios), workers=workers, env=session.variables())
     for scenario in scenarios:
         passed(ended, scenario, workers)
 
@@ -60,7 +64,7 @@ def test_a_restart_by_torchrun_gets_an_epoch_of_its_own(session: Session) -> Non
 def test_the_switchs_counters_agree_with_the_workers(session: Session, tmp_path: Path) -> None:
     before = dict(session.describe().events)
     env = session.variables() | {"WIRESUM_DUMP": str(tmp_path / "{rank}.json")}
-    passed(torchrun(SCENARIOS, "hooks", workers=2, env=env), "hooks", 2)
+    passed(spawn(SCENARIOS, "hooks", workers=2, env=env), "hooks", 2)
     after = dict(session.describe().events)
     engines = [json.loads((tmp_path / f"{r}.json").read_text())["engine"] for r in range(2)]
     chunks = {engine["contributions"] for engine in engines}
@@ -85,22 +89,22 @@ def test_an_unreachable_controller_is_named_by_every_rank() -> None:
         "WIRESUM_JOB": "x",
         "WIRESUM_TIMEOUT": "10",
     }
-    ended = torchrun(SCENARIOS, "fallback", workers=2, env=env)
+    ended = spawn(SCENARIOS, "fallback", workers=2, env=env)
     assert ended.status != 0
     assert "controller 127.0.0.1:1 cannot be reached" in ended.output
 
 
 def test_a_missing_rank_is_named(session: Session) -> None:
     # Two torchruns would be one job; one that says it is half of it waits for the other half.
-    env = session.variables() | {"WIRESUM_TIMEOUT": "5"}
-    ended = torchrun(Path(__file__).parent / "lonely.py", workers=1, env=env)
+    env = session.variables() | {"WIRESUM_TIMEOUT": "3"}
+    ended = spawn(Path(__file__).parent / "lonely.py", workers=1, env=env)
     assert ended.status != 0
-    assert "rank 1 of 2 workers did not join within 5 s" in ended.output
+    assert "rank 1 of 2 workers did not join within 3 s" in ended.output
 
 
 def test_nonsense_in_the_environment_is_refused() -> None:
     env = clean_environment() | {"WIRESUM_CONTROLLER": "127.0.0.1:1", "WIRESUM_FIELD": "7"}
-    ended = torchrun(SCENARIOS, "fallback", workers=1, env=env)
+    ended = spawn(SCENARIOS, "fallback", workers=1, env=env)
     assert ended.status != 0
     assert "WIRESUM_FIELD is '7'; it must be 32, 16 or 8" in ended.output
 
@@ -110,14 +114,14 @@ def test_a_job_may_be_made_by_rank_0(session: Session) -> None:
     for name in ("WIRESUM_JOB", "WIRESUM_JOB_TOKEN"):
         del env[name]
     env["WIRESUM_TOKEN"] = session.environment.tenant_token
-    passed(torchrun(SCENARIOS, "hooks", workers=2, env=env), "hooks", 2)
+    passed(spawn(SCENARIOS, "hooks", workers=2, env=env), "hooks", 2)
 
 
 # A script that says "gloo": see e2e/test_training.py.
 @pytest.mark.parametrize("backend", ["none", "cpu:gloo,cuda:nccl"])
 def test_as_default_replaces_gloo_and_the_default(session: Session, backend: str) -> None:
     env = session.variables(as_default=True)
-    ended = torchrun(SCENARIOS, "count_reductions", backend, workers=2, env=env)
+    ended = spawn(SCENARIOS, "count_reductions", backend, workers=2, env=env)
     passed(ended, "count_reductions", 2)
     for rank in (0, 1):
         assert f"rank {rank} of 2: 1 over the switch" in ended.output
@@ -126,6 +130,6 @@ def test_as_default_replaces_gloo_and_the_default(session: Session, backend: str
 
 def test_autoload_can_be_switched_off() -> None:
     env = clean_environment() | {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
-    ended = torchrun(SCENARIOS, "fallback", workers=1, env=env)
+    ended = spawn(SCENARIOS, "fallback", workers=1, env=env)
     assert ended.status != 0
     assert "wiresum" in ended.output

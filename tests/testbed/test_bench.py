@@ -6,6 +6,11 @@ import pytest
 
 
 @pytest.mark.root
+@pytest.mark.parametrize(
+    "kind",
+    ["soft", pytest.param("bmv2", marks=[pytest.mark.bmv2, pytest.mark.slow])],
+    indirect=True,
+)
 def test_the_switch_against_another(cli, name, kind, tmp_path):
     file = tmp_path / "bench.json"
     done = cli.run(

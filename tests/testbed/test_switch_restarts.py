@@ -129,7 +129,8 @@ class InRack(Place):
         "loopback",
         "shm",
         pytest.param("soft", marks=pytest.mark.root),
-        pytest.param("bmv2", marks=[pytest.mark.root, pytest.mark.bmv2]),
+        # controller/test_real_switches.py restarts BMv2 as well, without workers.
+        pytest.param("bmv2", marks=[pytest.mark.root, pytest.mark.bmv2, pytest.mark.slow]),
     ]
 )
 def place(request: pytest.FixtureRequest, cli: Commands, tmp_path: Path) -> Place:

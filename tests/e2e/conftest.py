@@ -21,11 +21,17 @@ def train(cli: Commands, tmp_path: Path) -> Callable[..., tuple[Any, list[dict[s
     """Runs the training script under ``wiresum run``; its outcome and each rank's report."""
     number = iter(range(1000))
 
-    def run(*options: str, workers: int = 2, script: tuple[str, ...] = (), limit_s: float = 150):
+    def run(
+        *options: str,
+        workers: int = 2,
+        script: tuple[str, ...] = (),
+        limit_s: float = 150,
+        started_by: Callable[[int], list[str]] = spawned,
+    ):
         out = tmp_path / f"out{next(number)}"
         out.mkdir()
         done = cli.run(
-            "run", *options, "--", *spawned(workers), str(SCRIPT), "--out", str(out), *script,
+            "run", *options, "--", *started_by(workers), str(SCRIPT), "--out", str(out), *script,
             limit_s=limit_s,
         )  # fmt: skip
         reports = [json.loads(path.read_text()) for path in sorted(out.glob("report.*.json"))]

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
 from wiresum.host_agent.backend.core import Core, cores
-from wiresum.host_agent.backend.fallback import make_fallback
+from wiresum.host_agent.backend.fallback import let_gloo_finish, make_fallback
 from wiresum.host_agent.backend.link import Link
 from wiresum.host_agent.backend.monitored import install_monitored_barrier
 from wiresum.host_agent.backend.process_group import adapt
@@ -85,3 +85,4 @@ def _leave() -> None:
     write_at_exit()
     for core in list(cores):
         core.shutdown()
+    let_gloo_finish()

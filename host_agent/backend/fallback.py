@@ -1,10 +1,15 @@
 """The process group that does what the switch cannot: gloo on CPU, nccl on CUDA."""
 
+import contextlib
+import time
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, ProcessGroup, ProcessGroupGloo, Store
+
+SAMPLE_S = 0.002  # a thread that waits for the GIL gets it within this, once it is free
 
 
 def make_fallback(
@@ -27,3 +32,33 @@ def make_fallback(
         nccl = dist.ProcessGroupNCCL(PrefixStore("nccl", store), rank, size, options)
         group._register_backend(torch.device("cuda"), ProcessGroup.BackendType.NCCL, nccl)
     return group
+
+
+def let_gloo_finish(limit_s: float = 2.0) -> None:
+    """Wait until gloo's own threads sleep, so that the interpreter may end.
+
+    A gloo thread lets go of a collective's tensors shortly *after* ``wait()`` has returned, and
+    takes the GIL for it. One that does so while the interpreter ends brings down the process with
+    SIGABRT: a known fault of torch (pytorch#190489), for scripts that have done nothing wrong.
+    This sleeps with the GIL free until no such thread has run in between, or ``limit_s`` is over.
+    """
+    deadline = time.monotonic() + limit_s
+    before = _gloo_threads()
+    while before and time.monotonic() < deadline:
+        time.sleep(SAMPLE_S)
+        now = _gloo_threads()
+        if now == before and all(state == "S" for state, _ in now.values()):
+            return
+        before = now
+
+
+def _gloo_threads() -> dict[str, tuple[str, str]]:
+    """State and number of voluntary context switches of each gloo thread, as Linux tells them."""
+    threads = {}
+    for path in Path("/proc/self/task").glob("*/status"):
+        with contextlib.suppress(OSError):  # it has ended since
+            fields = dict(line.split(":\t", 1) for line in path.read_text().splitlines())
+            if fields["Name"] == "pt_gloo_runloop":
+                switches = fields["voluntary_ctxt_switches"]
+                threads[path.parent.name] = (fields["State"][:1], switches)
+    return threads

@@ -63,3 +63,7 @@ if "wiresum" in report["backend"]:
     report["stats"] = wiresum.host_agent.stats()
 (arguments.out / f"report.{rank}.json").write_text(json.dumps(report))
 dist.destroy_process_group()
+if report["backend"] == "gloo":  # wiresum's own groups do this themselves
+    from wiresum.host_agent.backend.fallback import let_gloo_finish
+
+    let_gloo_finish()

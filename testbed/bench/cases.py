@@ -62,10 +62,14 @@ class Side:
 
 @dataclass(frozen=True)
 class Case:
-    """One setting in which both sides reduce. ``rate_mbit`` None: no limit; size in bytes."""
+    """One setting in which both sides reduce. ``rate_mbit`` None: no limit; size in bytes.
+
+    ``loss``: None where trains of frames cross whole; a share where they are cut before the
+    receiver, and each frame may be lost by itself. 0: cut, but none is lost.
+    """
 
     rate_mbit: float | None
-    loss: float
+    loss: float | None
     workers: int
     size: int
 
@@ -73,6 +77,12 @@ class Case:
     def elements(self) -> int:
         """Of float32."""
         return self.size // ELEMENT_BYTES
+
+    @property
+    def links(self) -> str:
+        """Their rate and loss, for tables."""
+        lost = "" if self.loss is None else f", {100 * self.loss:g} % lost"
+        return rate_text(self.rate_mbit) + lost
 
     def least_bytes(self, side: Side, mtu: int = 1500) -> int:
         """What one all-reduce puts on each link at least, in each direction."""
@@ -89,8 +99,7 @@ class Case:
         return max(1, min(math.ceil(wanted / one), _MOST_OPS, _MOST_BYTES // self.size))
 
     def __str__(self) -> str:
-        lost = f", {100 * self.loss:g} % loss" if self.loss else ""
-        return f"{rate_text(self.rate_mbit)}{lost}, {self.workers} workers, {size_text(self.size)}"
+        return f"{self.links}, {self.workers} workers, {size_text(self.size)}"
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,7 @@ class Options:
     workers: tuple[int, ...] = (2, 4, 8)
     sizes: tuple[int, ...] = (64 << 10, 1 << 20, 4 << 20, 25 << 20, 100 << 20)
     rates: tuple[float | None, ...] = (100.0, 1000.0, None)
-    losses: tuple[float, ...] = (0.0,)
+    losses: tuple[float | None, ...] = (None,)
     fields: tuple[int, ...] = FIELDS
     tcp: tuple[str, ...] = ()
     repeat: int = 5
@@ -133,7 +142,7 @@ class Options:
     def check(self) -> "Options":
         """Return the options; raises :class:`RackUsageError` for what makes no sense."""
         check_name(self.name)
-        if SHM in self.transports and (set(self.rates) != {None} or set(self.losses) != {0.0}):
+        if SHM in self.transports and (set(self.rates) != {None} or set(self.losses) != {None}):
             raise RackUsageError(
                 "--transport shm: memory has neither a rate nor loss; say --rate none"
             )
@@ -193,9 +202,10 @@ def parse_rates(text: str) -> tuple[float | None, ...]:
     return tuple(rates)
 
 
-def parse_losses(text: str) -> tuple[float, ...]:
-    """Parse ``0,0.1%``: probabilities."""
-    return tuple(parse_loss(item) for item in _items("--loss", text))
+def parse_losses(text: str) -> tuple[float | None, ...]:
+    """Parse ``none,0,0.1%``: probabilities; None for ``none``. See :class:`Case`."""
+    items = _items("--loss", text)
+    return tuple(None if item.lower() == "none" else parse_loss(item) for item in items)
 
 
 def parse_fields(text: str) -> tuple[int, ...]:

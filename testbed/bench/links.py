@@ -140,13 +140,23 @@ class Star:
             run(*tc, *whose, "htb", *limit, "quantum", "1514")
         self._shaped = True
 
-    def lose(self, share: float) -> None:
-        """Lose this share of frames on each link, in each direction, each by itself; 0: none."""
+    def lose(self, share: float | None) -> None:
+        """Lose this share of frames on each link, in each direction, each by itself.
+
+        None leaves trains of frames whole; with 0 they are cut as with any share.
+        """
         while self._losses:
             self._losses.pop().close()
         for namespace, interface in self._ends():
-            run(*enter(namespace), "ethtool", "-K", interface, "gro", "on" if share else "off")
-            if share:
+            run(
+                *enter(namespace),
+                "ethtool",
+                "-K",
+                interface,
+                "gro",
+                "off" if share is None else "on",
+            )
+            if share is not None:
                 self._losses.append(FrameLoss(namespace, interface, share))
 
     def lost(self) -> int:

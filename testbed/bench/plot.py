@@ -22,7 +22,7 @@ def plot(measured: Measured, path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    cases = [found for found in measured.allreduce if not found[0].case.loss]
+    cases = [found for found in measured.allreduce if found[0].case.loss is None]
     rates = list(dict.fromkeys(found[0].case.rate_mbit for found in cases))
     counts = sorted({found[0].case.workers for found in cases})
     if not cases:

@@ -52,7 +52,8 @@ def load(paths: Sequence[Path]) -> Measured:
 
 
 def _order(case: Case) -> tuple[bool, float, float, int, int]:
-    return (case.rate_mbit is None, case.rate_mbit or 0, case.loss, case.workers, case.size)
+    loss = -1.0 if case.loss is None else case.loss
+    return (case.rate_mbit is None, case.rate_mbit or 0, loss, case.workers, case.size)
 
 
 def _add(measured: Measured, content: dict[str, Any], path: Path, seen: dict[Case, Path]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from wiresum.testbed.bench.cases import rate_text, size_text
+from wiresum.testbed.bench.cases import size_text
 from wiresum.testbed.bench.results import Line, Spread
 
 HEADINGS = (
@@ -16,9 +16,8 @@ HEADINGS = (
 def cells(line: Line) -> list[str]:
     """One line of the table, as text."""
     case = line.case
-    lost = f", {100 * case.loss:g} % lost" if case.loss else ""
     return [
-        rate_text(case.rate_mbit) + lost,
+        case.links,
         str(case.workers),
         size_text(case.size),
         str(line.side),

@@ -84,13 +84,13 @@ def test_loss_of_single_frames(cli: Commands, bench_name: str, tmp_path: Path) -
     file = tmp_path / "bench.json"
     done = cli.run(
         "bench", "allreduce", "--name", bench_name, *TINY, "--rate", "none", "--field", "16",
-        "--loss", "0,2%", "--against", "none", "--json", str(file),
+        "--loss", "none,0,2%", "--against", "none", "--json", str(file),
     )  # fmt: skip
     if "runs XDP programs" in done.stderr:
         pytest.skip(done.stderr)
     assert done.returncode == 0, done.stderr
-    free, lossy = (case["samples"]["16"][0] for case in json.loads(file.read_text())["cases"])
-    assert free["lost"] == 0
+    whole, cut, lossy = (case["samples"]["16"][0] for case in json.loads(file.read_text())["cases"])
+    assert whole["lost"] == cut["lost"] == 0
     assert lossy["lost"] > 0
     assert lossy["retransmissions"] > 0
     chunks = 2 * 2 * 64 * 1024 / 2 / 1024  # both ways, on both links

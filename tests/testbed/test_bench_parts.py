@@ -46,19 +46,19 @@ def test_samples_are_long_enough_for_their_shaper() -> None:
     for size in (64 << 10, MIB, 4 * MIB, 25 * MIB):
         for field in (32, 16, 8):
             side = Side(field=field)
-            case = Case(1000.0, 0.0, 4, size)
+            case = Case(1000.0, None, 4, size)
             wire = case.ops(side) * case.least_bytes(side)
             capped = case.ops(side) * size > 60 * MIB or case.ops(side) == 512
             assert wire >= 100 * cases.TRAIN or capped, (size, field)
-    assert Case(100.0, 0.0, 8, 100 * MIB).ops(Side(tcp="cubic")) == 1
-    assert Case(None, 0.0, 4, 64 << 10).ops(Side(field=32)) > 100
+    assert Case(100.0, None, 8, 100 * MIB).ops(Side(tcp="cubic")) == 1
+    assert Case(None, None, 4, 64 << 10).ops(Side(field=32)) > 100
 
 
 def test_options_as_users_write_them() -> None:
     assert cases.parse_workers("2,4,8") == (2, 4, 8)
     assert cases.parse_sizes("64KiB, 25mib,8b") == (64 << 10, 25 * MIB, 8)
     assert cases.parse_rates("100mbit,1gbit,none") == (100.0, 1000.0, None)
-    assert cases.parse_losses("0,0.1%") == (0.0, 0.001)
+    assert cases.parse_losses("none,0,0.1%") == (None, 0.0, 0.001)
     assert cases.parse_fields("8,32") == (8, 32)
     assert cases.parse_tcp("") == cases.parse_tcp(cases.parse_tcp("")[0])
 
@@ -228,7 +228,7 @@ def sample(seconds: float, sent: float = 1e6) -> dict[str, object]:
 
 def test_ratios_and_shares() -> None:
     entry = {
-        "rate_mbit": 1000.0, "loss": 0.0, "workers": 2, "size": 25 * MIB,
+        "rate_mbit": 1000.0, "loss": None, "workers": 2, "size": 25 * MIB,
         "samples": {
             "8": [sample(0.05), sample(0.06), sample(0.1)],
             "gloo-bbr": [sample(0.5), sample(0.6), sample(0.55)],

@@ -135,18 +135,22 @@ class Rank:
             self.relay = rig.relay_of(rank, lease, rig.engine(rank, lease, sock, 0))
         self.ended: dict[int, Ended] = {}
         self.gone = threading.Event()
+        self._closed = threading.Event()
         self._news = threading.Condition()
         self._poller = threading.Thread(target=self._poll, daemon=True)
         self._poller.start()
 
     def _poll(self) -> None:
-        while not self.gone.is_set():
+        while True:
+            last = self._closed.is_set()  # looked at before: what it ended is still to come
             batch = self.relay.poll(0.1)
             with self._news:
                 for each in batch:
                     assert each.ticket not in self.ended, "ended twice"
                     self.ended[each.ticket] = each
                 self._news.notify_all()
+            if last and not batch:
+                return
 
     def wait(self, ticket: int) -> Ended:
         with self._news:
@@ -186,6 +190,7 @@ class Rank:
     def leave(self) -> None:
         self.gone.set()
         self.relay.close()
+        self._closed.set()
         self._poller.join(LIMIT_S)
 
 

@@ -20,8 +20,6 @@ PAYLOAD_AT = 36
 TO_SWITCH_HEAD, TO_SWITCH_TAIL, TO_WORKER_HEAD, TO_WORKER_TAIL = 0, 64, 128, 192
 SWITCH_SLEEPS, WORKER_SLEEPS = 256, 320
 CONTROL_BYTES = 384
-# In one piece: "=I" goes byte by byte, and the other side would see indices that were never meant.
-WORD = struct.Struct("@I")
 HELLO = struct.Struct("=6IQ")
 WELCOME = struct.Struct("=8IQ")
 OTHER_ADDRESS = 4
@@ -70,6 +68,9 @@ class ShmPeer:
             self.descriptors = list(descriptors)
             self.memory_fd, self.wake_fd = self.descriptors
             self.memory = mmap.mmap(self.memory_fd, os.fstat(self.memory_fd).st_size)
+            # Written in one piece. struct.pack_into() writes zeros first: the other side would see
+            # indices that were never meant.
+            self.words = memoryview(self.memory).cast("I")
         except BaseException:
             self.close()
             raise
@@ -79,6 +80,7 @@ class ShmPeer:
     def close(self) -> None:
         """Hang up."""
         if self.memory is not None:
+            self.words.release()
             self.memory.close()
         self.memory = None
         while self.descriptors:
@@ -105,13 +107,11 @@ class ShmPeer:
 
     def read_word(self, at: int) -> int:
         """A word, as it is now."""
-        assert self.memory is not None
-        return int(WORD.unpack_from(self.memory, at)[0])
+        return self.words[at // 4]
 
     def write_word(self, at: int, value: int) -> None:
         """Write a word."""
-        assert self.memory is not None
-        WORD.pack_into(self.memory, at, value & 0xFFFFFFFF)
+        self.words[at // 4] = value & 0xFFFFFFFF
 
     def _at(self, ring: int, index: int) -> int:
         first = CONTROL_BYTES + ring * self.stride * self.records

@@ -261,6 +261,7 @@ def test_killed_workers_leave_nothing(
     until(lambda: descriptors(switch) == before)
     maps = Path(f"/proc/{switch.process.pid}/maps")
     until(lambda: maps.read_text().count("memfd:wiresum-shm") == 1)
+    assert counts(switch)["drop_in_malformed"] == 0
     honest.send(bytes([BACK]))
     assert honest.receive() == bytes([BACK])
 

@@ -56,7 +56,8 @@ def _gloo_threads() -> dict[str, tuple[str, str]]:
     """State and number of voluntary context switches of each gloo thread, as Linux tells them."""
     threads = {}
     for path in Path("/proc/self/task").glob("*/status"):
-        with contextlib.suppress(OSError):  # it has ended since
+        # It may have ended since; and no kernel's way to write this may spoil the end of a script.
+        with contextlib.suppress(OSError, ValueError, KeyError):
             fields = dict(line.split(":\t", 1) for line in path.read_text().splitlines())
             if fields["Name"] == "pt_gloo_runloop":
                 switches = fields["voluntary_ctxt_switches"]

@@ -105,6 +105,17 @@ inline Ints widen_lanes_8(const std::uint8_t* lanes, std::size_t part) {
   const auto* at = reinterpret_cast<const __m128i*>(lanes + part * kWide);
   return shuffle(_mm512_broadcast_i32x4(_mm_loadu_si128(at)), kWidenedBytes);
 }
+// The upper halves of each 32-bit value: those of `even` become the lower ones.
+inline Ints upper_halves(Ints even, Ints odd) {
+  return _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_srli_epi32(even, 16), odd);
+}
+// The 32-bit values of both in turn.
+inline void store_in_turn(Ints a, Ints b, void* at) {
+  const Ints first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  store_ints(_mm512_permutex2var_epi32(a, first, b), at);
+  store_ints(_mm512_permutex2var_epi32(a, add(first, all(8u)), b),
+             static_cast<unsigned char*>(at) + sizeof(Ints));
+}
 inline Ints highest_32(Ints a, Ints b) { return _mm512_max_epi32(a, b); }
 inline Ints highest_16(Ints a, Ints b) { return _mm512_max_epi16(a, b); }
 inline __m256i fold_32(Ints value) {
@@ -169,6 +180,18 @@ inline Ints widen_lanes_8(const std::uint8_t* lanes, std::size_t part) {
   const auto* at = reinterpret_cast<const __m128i*>(lanes + part / 2 * 16);
   return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(at)),
                              load_ints(kWidenedBytes.at + part % 2 * 32));
+}
+// The upper halves of each 32-bit value: those of `even` become the lower ones.
+inline Ints upper_halves(Ints even, Ints odd) {
+  return _mm256_blend_epi16(_mm256_srli_epi32(even, 16), odd, 0xaa);
+}
+// The 32-bit values of both in turn.
+inline void store_in_turn(Ints a, Ints b, void* at) {
+  const Ints low = _mm256_unpacklo_epi32(a, b);
+  const Ints high = _mm256_unpackhi_epi32(a, b);
+  store_ints(_mm256_permute2x128_si256(low, high, 0x20), at);
+  store_ints(_mm256_permute2x128_si256(low, high, 0x31),
+             static_cast<unsigned char*>(at) + sizeof(Ints));
 }
 inline Ints highest_32(Ints a, Ints b) { return _mm256_max_epi32(a, b); }
 inline Ints highest_16(Ints a, Ints b) { return _mm256_max_epi16(a, b); }
@@ -298,26 +321,63 @@ inline void store_two(Floats first, Floats second, unsigned char* out) {
   }
 }
 
+// Element `kElement` of each lane, of those whose bytes were turned round.
+template <int kBits, int kElement>
+inline Ints field_of(Ints words) {
+  const Ints shifted = shift_right<kElement * kBits>(words);
+  return (kElement + 1) * kBits == 32 ? shifted : both(shifted, all((1u << kBits) - 1));
+}
+
+class Dequantizer {
+ public:
+  explicit Dequantizer(const DequantizeParams& params)
+      : offset_(all(params.offset)), high_(all(params.high)), low_(all(params.low)) {}
+
+  template <int kBits>
+  Floats value(Ints field) const {
+    const Floats sum = converted(subtract(field, offset_));
+    const Floats product = multiply(sum, high_);
+    return kBits == 32 ? product : add(product, multiply(sum, low_));
+  }
+  // Elements kFirst and kFirst + 1 of each lane, rounded, in 32 bits as they lie in memory.
+  template <int kBits, int kFirst>
+  Ints two_bfloat16s(Ints words) const {
+    return upper_halves(rounded_to_bfloat16(value<kBits>(field_of<kBits, kFirst>(words))),
+                        rounded_to_bfloat16(value<kBits>(field_of<kBits, kFirst + 1>(words))));
+  }
+
+ private:
+  Ints offset_;
+  Floats high_, low_;
+};
+
 // With params.in_float; returns how many of the n elements are done. No sum makes a NaN.
 template <int kBits, Dtype kDtype>
 inline std::size_t dequantize_vectors(const std::uint8_t* lanes, std::size_t n,
                                       const DequantizeParams& params, unsigned char* out) {
   constexpr std::size_t kSize = kDtype == Dtype::Float32 ? 4 : 2;
   constexpr std::size_t kStep = kParts<kBits> * kWide;
-  const Ints offset = all(params.offset);
-  const Floats high = all(params.high);
-  const Floats low = all(params.low);
+  const Dequantizer dequantized(params);
   std::size_t i = 0;
   for (; i + kStep <= n; i += kStep) {
-    Floats parts[kParts<kBits>];
-    for (std::size_t part = 0; part < kParts<kBits>; ++part) {
-      const Floats sum =
-          converted(subtract(load_lanes<kBits>(lanes + i * kBits / 8, part), offset));
-      parts[part] = multiply(sum, high);
-      if constexpr (kBits != 32) parts[part] = add(parts[part], multiply(sum, low));
-    }
-    for (std::size_t part = 0; part < kParts<kBits>; part += 2) {
-      store_two<kDtype>(parts[part], parts[part + 1], out + (i + part * kWide) * kSize);
+    const std::uint8_t* in = lanes + i * kBits / 8;
+    if constexpr (kDtype == Dtype::Bfloat16 && kBits != 32) {
+      // Neighbours in a lane are neighbours in memory: nothing needs to be widened or narrowed.
+      const Ints words = shuffle(load_ints(in), kTurnedWords);
+      const Ints first = dequantized.template two_bfloat16s<kBits, 0>(words);
+      if constexpr (kBits == 16) {
+        store_ints(first, out + i * kSize);
+      } else {
+        store_in_turn(first, dequantized.template two_bfloat16s<kBits, 2>(words), out + i * kSize);
+      }
+    } else {
+      Floats parts[kParts<kBits>];
+      for (std::size_t part = 0; part < kParts<kBits>; ++part) {
+        parts[part] = dequantized.template value<kBits>(load_lanes<kBits>(in, part));
+      }
+      for (std::size_t part = 0; part < kParts<kBits>; part += 2) {
+        store_two<kDtype>(parts[part], parts[part + 1], out + (i + part * kWide) * kSize);
+      }
     }
   }
   return i;

@@ -12,6 +12,12 @@ from wiresum.controller.spec import describe
 
 switch_app = typer.Typer(help="Switches that the controller drives.", no_args_is_help=True)
 
+P4Runtime = Annotated[
+    str, typer.Option(metavar="ADDR", help="Its P4Runtime server: HOST:PORT or unix:/path.")
+]
+Lanes = Annotated[int, typer.Option(min=1, max=65535, help="Lanes of the program to run on it.")]
+DeviceId = Annotated[int, typer.Option(min=0, max=(1 << 63) - 1, help="Its P4Runtime device id.")]
+
 
 @switch_app.callback()
 def _switch() -> None:
@@ -21,9 +27,7 @@ def _switch() -> None:
 @switch_app.command("add")
 def switch_add(
     name: Annotated[str, typer.Argument(help="What to call it.")],
-    p4runtime: Annotated[
-        str, typer.Option(metavar="ADDR", help="Its P4Runtime server: HOST:PORT or unix:/path.")
-    ],
+    p4runtime: P4Runtime,
     address: Annotated[
         str, typer.Option(metavar="IP:UDPPORT", help="Where workers send their packets.")
     ],
@@ -32,12 +36,8 @@ def switch_add(
         typer.Option(metavar="CIDR=PORT", help="Workers in CIDR are behind its port PORT."),
     ],
     mac: Annotated[str, typer.Option(help="Its MAC address  [default: 02:00:<ip>]")] = "",
-    lanes: Annotated[
-        int, typer.Option(min=1, max=65535, help="Lanes of the program to run on it.")
-    ] = 256,
-    device_id: Annotated[
-        int, typer.Option(min=0, max=(1 << 63) - 1, help="Its P4Runtime device id.")
-    ] = 0,
+    lanes: Lanes = 256,
+    device_id: DeviceId = 0,
     shared_address: Annotated[
         bool | None,
         typer.Option(
@@ -138,15 +138,9 @@ def switch_remove(
 
 @switch_app.command("deploy")
 def switch_deploy(
-    p4runtime: Annotated[
-        str, typer.Option(metavar="ADDR", help="Its P4Runtime server: HOST:PORT or unix:/path.")
-    ],
-    lanes: Annotated[
-        int, typer.Option(min=1, max=65535, help="Lanes of the program to run on it.")
-    ] = 256,
-    device_id: Annotated[
-        int, typer.Option(min=0, max=(1 << 63) - 1, help="Its P4Runtime device id.")
-    ] = 0,
+    p4runtime: P4Runtime,
+    lanes: Lanes = 256,
+    device_id: DeviceId = 0,
     election_id: Annotated[
         int,
         typer.Option(

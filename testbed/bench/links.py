@@ -148,14 +148,8 @@ class Star:
         while self._losses:
             self._losses.pop().close()
         for namespace, interface in self._ends():
-            run(
-                *enter(namespace),
-                "ethtool",
-                "-K",
-                interface,
-                "gro",
-                "off" if share is None else "on",
-            )
+            gro = "off" if share is None else "on"
+            run(*enter(namespace), "ethtool", "-K", interface, "gro", gro)
             if share is not None:
                 self._losses.append(FrameLoss(namespace, interface, share))
 

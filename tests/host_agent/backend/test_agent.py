@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from support.impostor import impostor
 from support.torchruns import fresh_session
 from wiresum import p4
 from wiresum.common.errors import WiresumError
@@ -249,22 +250,13 @@ def test_udp_where_shared_memory_cannot_be_had(
     path = tmp_path / "socket"
     monkeypatch.setattr(joining, "SHM_S", 0.3 if answer == "silent" else LIMIT_S)
     with contextlib.ExitStack() as stack:
-        if answer != "absent":
+        if isinstance(answer, bytes):
+            stack.enter_context(impostor(path, answer))
+        elif answer != "absent":
             listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             listener.bind(str(path))
             if answer != "refused":
                 listener.listen()
-        if isinstance(answer, bytes):
-
-            def serve() -> None:
-                with listener.accept()[0] as worker:
-                    worker.recv(64)
-                    if answer:
-                        worker.send(answer)
-
-            thread = threading.Thread(target=serve)
-            thread.start()
-            stack.callback(thread.join)
         where = dataclasses.replace(session.environment, shm=str(path))
         membership = Membership(Worker(where, dist.HashStore(), 0, 1, MINUTE, "1"))
         agent = Agent(membership._worker, membership, *membership.join())

@@ -13,6 +13,7 @@ import pytest
 from engine_rig import LIMIT_S, normal
 from group_rig import Group
 
+from support.impostor import impostor
 from wiresum.host_agent._engine import shm_connect
 from wiresum.host_agent.engine import Engine, raise_for
 from wiresum.host_agent.errors import EngineError, SwitchUnreachable
@@ -193,21 +194,9 @@ def test_nobody_listens(tmp_path: Path) -> None:
 @pytest.mark.parametrize("answer", [b"", b"nonsense", bytes(40)])
 def test_a_switch_that_talks_nonsense(tmp_path: Path, answer: bytes) -> None:
     path = tmp_path / "socket"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(path))
-        listener.listen()
-
-        def serve() -> None:
-            with listener.accept()[0] as worker:
-                worker.recv(64)
-                if answer:
-                    worker.send(answer)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        with pytest.raises(EngineError, match=r"hung up|another version"):
-            shm_connect(str(path), 1052, 64, LIMIT_S)
-        thread.join()
+    refused = pytest.raises(EngineError, match=r"hung up|another version")
+    with impostor(path, answer), refused:
+        shm_connect(str(path), 1052, 64, LIMIT_S)
 
 
 def test_a_switch_that_says_nothing(tmp_path: Path) -> None:

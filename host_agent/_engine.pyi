@@ -24,6 +24,32 @@ class Completion:
     def kind(self) -> str | None:
         """Name of the class in :mod:`wiresum.host_agent.errors`."""
 
+class StreamPosition:
+    """How far one stream of an engine is, in chunks: absolute positions, from ``first_position``."""
+
+    @property
+    def oldest(self) -> int:
+        """The oldest chunk without a result; equal to ``next`` if all that are open have one."""
+    @property
+    def next(self) -> int:
+        """The first chunk that is not open yet."""
+    @property
+    def result_s(self) -> float | None:
+        """Seconds since the last result; None if there was none yet.
+
+        Time for which the process was stopped is left out.
+        """
+    @property
+    def wait(self) -> tuple[int, int] | None:
+        """The last WAIT: the chunk's position, and the ranks that the switch has it from, as bits.
+
+        It is kept when the chunk's result comes: it says something of the present only while
+        its position is not below ``oldest``.
+        """
+    @property
+    def wait_s(self) -> float | None:
+        """Seconds since that WAIT."""
+
 class Engine:
     """One worker's end of a lease: a thread that all-reduces tensors in place through a switch."""
 
@@ -85,6 +111,21 @@ class Engine:
 
     def stats(self) -> dict[str, int | float]:
         """Counters since the start; the names are listed in ``engine/README.md``."""
+
+    def positions(self) -> dict[str, StreamPosition]:
+        """How far the streams ``exponent`` and ``data`` are. Takes no lock; any thread may ask.
+
+        Of each stream it is one moment's state, at most one turn of the engine's thread old.
+        """
+
+    def fail(self, kind: str, line: str) -> None:
+        """End everything in flight, and all that comes, with this error; any thread may call it.
+
+        ``kind``: the name of a class in :mod:`wiresum.host_agent.errors`; ``line``: one line. The
+        completions come from the engine's thread, soon: until then it may write into tensors. An
+        engine that has failed or was closed keeps its first cause. Raises ``EngineError`` for an
+        unknown kind.
+        """
 
     def close(self) -> None:
         """Fail what is queued with ``EngineClosed``, end the thread, close the socket. Idempotent."""

@@ -171,6 +171,19 @@ void decode(const Words& lanes, const Array& data, const std::string& dtype_name
   }
 }
 
+// What `fail` may be told: the name of an error that this package's users know.
+void check_kind(const std::string& kind) {
+  const nb::module_ errors = nb::module_::import_("wiresum.host_agent.errors");
+  const nb::object base = errors.attr("EngineError");
+  if (nb::hasattr(errors, kind.c_str())) {
+    const nb::object found = errors.attr(kind.c_str());
+    if (PyType_Check(found.ptr()) && PyObject_IsSubclass(found.ptr(), base.ptr()) == 1) return;
+  }
+  throw EngineError(ErrorKind::Engine, "fail with kind " + kind +
+                                           ": it must be the name of an EngineError in "
+                                           "wiresum.host_agent.errors");
+}
+
 void raise(const EngineError& error) {
   const nb::object kind =
       nb::module_::import_("wiresum.host_agent.errors").attr(class_name(error.kind()));
@@ -216,12 +229,28 @@ NB_MODULE(_engine, m) {
       .def_prop_ro("kind",
                    [](const Completion& self) -> std::optional<std::string> {
                      if (!self.failed) return std::nullopt;
-                     return class_name(self.kind);
+                     return self.kind;
                    })
       .def("__repr__", [](const Completion& self) {
         return "Completion(ticket=" + std::to_string(self.ticket) +
-               (self.failed ? ", " + std::string(class_name(self.kind)) + ": " + self.error : "") +
+               (self.failed ? ", " + self.kind + ": " + self.error : "") +
                ")";
+      });
+
+  nb::class_<StreamPosition>(m, "StreamPosition")
+      .def_ro("oldest", &StreamPosition::oldest)
+      .def_ro("next", &StreamPosition::next)
+      .def_ro("result_s", &StreamPosition::result_s)
+      .def_prop_ro("wait",
+                   [](const StreamPosition& self)
+                       -> std::optional<std::tuple<std::uint64_t, std::uint64_t>> {
+                     if (!self.wait) return std::nullopt;
+                     return std::make_tuple(self.wait->position, self.wait->bitmap);
+                   })
+      .def_ro("wait_s", &StreamPosition::wait_s)
+      .def("__repr__", [](const StreamPosition& self) {
+        return "StreamPosition(oldest=" + std::to_string(self.oldest) +
+               ", next=" + std::to_string(self.next) + ")";
       });
 
   const EngineOptions defaults;
@@ -262,6 +291,22 @@ NB_MODULE(_engine, m) {
       .def("wait", &PythonEngine::wait, "ticket"_a, "timeout_s"_a,
            nb::call_guard<nb::gil_scoped_release>())
       .def("stats", [](const PythonEngine& self) { return stats_of(self); })
+      .def("positions",
+           [](const PythonEngine& self) {
+             const Positions positions = self.positions();
+             nb::dict result;
+             result["exponent"] = positions.exponent;
+             result["data"] = positions.data;
+             return result;
+           })
+      .def(
+          "fail",
+          [](PythonEngine& self, const std::string& kind, const std::string& line) {
+            check_kind(kind);
+            const nb::gil_scoped_release release;
+            self.fail(kind, line);
+          },
+          "kind"_a, "line"_a)
       .def("close", &PythonEngine::close, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("closed", &PythonEngine::closed);
 

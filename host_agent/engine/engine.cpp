@@ -140,6 +140,8 @@ Engine::Engine(int fd, const Lease& lease, const EngineOptions& options)
   wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake_fd_ < 0) refuse(std::string("no eventfd: ") + strerror(errno));
 
+  publish();
+
   // The process's signals belong to the threads that were there before.
   sigset_t all;
   sigset_t before;
@@ -254,15 +256,30 @@ void Engine::close() {
   stop_.store(true);
   wake();
   if (thread_.joinable()) thread_.join();
-  fail(ErrorKind::Closed, "the engine was closed by its owner");
+  give_up(ErrorKind::Closed, "the engine was closed by its owner");
   transport_.reset();
   const std::lock_guard lock(mutex_);
   closed_.store(true);
   completed_.notify_all();
 }
 
-void Engine::fail(ErrorKind kind, const std::string& line) {
-  Failure failure{kind, line};
+void Engine::fail(const std::string& kind, const std::string& line) {
+  if (getpid() != process_) return;
+  {
+    const std::lock_guard lock(mutex_);
+    if (failure_) return;
+    failure_ = Failure{kind, line};
+    told_to_fail_.store(true, std::memory_order_release);
+  }
+  wake();
+}
+
+void Engine::give_up(ErrorKind kind, const std::string& line) {
+  give_up(Failure{class_name(kind), line});
+}
+
+// On the engine's thread, or after its end.
+void Engine::give_up(Failure failure) {
   std::deque<std::unique_ptr<Collective>> late;
   {
     const std::lock_guard lock(mutex_);

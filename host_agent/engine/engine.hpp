@@ -17,6 +17,7 @@
 #include "codec.hpp"
 #include "collective.hpp"
 #include "errors.hpp"
+#include "positions.hpp"
 #include "stats.hpp"
 #include "stream.hpp"
 #include "transport.hpp"
@@ -58,8 +59,14 @@ struct EngineOptions {
 struct Completion {
   std::uint64_t ticket = 0;
   bool failed = false;
-  ErrorKind kind = ErrorKind::Engine;
+  std::string kind;  // name of a class in wiresum.host_agent.errors
   std::string error;
+};
+
+// One for each stream.
+struct Positions {
+  StreamPosition exponent;
+  StreamPosition data;
 };
 
 class Engine {
@@ -75,12 +82,15 @@ class Engine {
   std::vector<Completion> poll(double timeout_s);
   std::optional<Completion> wait(std::uint64_t ticket, double timeout_s);
   std::vector<std::pair<std::string, std::uint64_t>> stats() const { return stats_.read(); }
+  Positions positions() const;
+  // Ends everything in flight with this cause, unless there is one already.
+  void fail(const std::string& kind, const std::string& line);
   void close();
   bool closed() const { return closed_.load(); }
 
  private:
   struct Failure {
-    ErrorKind kind;
+    std::string kind;  // name of a class in wiresum.host_agent.errors
     std::string line;
   };
 
@@ -106,7 +116,8 @@ class Engine {
   bool outstanding() const { return !exponents_.idle() || !data_.idle(); }
 
   // -- failing
-  void fail(ErrorKind kind, const std::string& line);
+  void give_up(ErrorKind kind, const std::string& line);
+  void give_up(Failure failure);
   void fail_mismatch(const Stream& stream, const Chunk& chunk, const Header& header,
                      std::uint64_t bitmap);
   void fail_timeout(Nanoseconds now);
@@ -121,6 +132,7 @@ class Engine {
   const Codec codec_;
   const int process_;  // the thread does not survive a fork
   Stats stats_;
+  Published positions_;
   std::unique_ptr<Transport> transport_;
   int wake_fd_ = -1;
 
@@ -148,6 +160,7 @@ class Engine {
   std::uint64_t next_ticket_ = 1;
   std::optional<Failure> failure_;
   std::atomic<bool> has_submissions_{false};
+  std::atomic<bool> told_to_fail_{false};
   std::atomic<bool> stop_{false};
   std::atomic<bool> closed_{false};
   std::mutex closing_;

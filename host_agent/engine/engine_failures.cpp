@@ -55,7 +55,7 @@ void Engine::fail_mismatch(const Stream& stream, const Chunk& chunk, const Heade
   const std::uint64_t full =
       lease_.workers >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << lease_.workers) - 1;
   const std::string others = ranks_in((ours ? ~bitmap : bitmap) & full, lease_.workers);
-  fail(ErrorKind::Mismatch,
+  give_up(ErrorKind::Mismatch,
        describe(*chunk.cargo.collective) + " of rank " + std::to_string(lease_.rank) +
            " disagrees with " + others + " at " + describe(stream, chunk) + " on " +
            switch_label() + ": fingerprint " + hexadecimal(chunk.fingerprint) + " here, " +
@@ -79,7 +79,7 @@ void Engine::fail_timeout(Nanoseconds now) {
     missing = "still waiting for " + ranks_in(~wait->bitmap & full, lease_.workers) + " of " +
               std::to_string(lease_.workers);
   }
-  fail(ErrorKind::Timeout, describe(*chunk.cargo.collective) + " made no progress for " +
+  give_up(ErrorKind::Timeout, describe(*chunk.cargo.collective) + " made no progress for " +
                                seconds(static_cast<double>(now - last_progress_) * 1e-9) + ": " +
                                missing + " at " + describe(stream, chunk) + " on " +
                                switch_label());
@@ -87,7 +87,7 @@ void Engine::fail_timeout(Nanoseconds now) {
 
 void Engine::fail_unreachable() {
   if (const char* why = transport_->ended(); why != nullptr) {
-    fail(ErrorKind::Unreachable, switch_label() + " " + why);
+    give_up(ErrorKind::Unreachable, switch_label() + " " + why);
     return;
   }
   std::string line =
@@ -95,7 +95,7 @@ void Engine::fail_unreachable() {
   if (const int error = transport_->last_error(); error != 0) {
     line += std::string(" (") + std::strerror(error) + ")";
   }
-  fail(ErrorKind::Unreachable, line + "; is it running, and does it know this worker's address?");
+  give_up(ErrorKind::Unreachable, line + "; is it running, and does it know this worker's address?");
 }
 
 }  // namespace wiresum

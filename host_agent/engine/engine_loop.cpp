@@ -31,6 +31,7 @@ void Engine::run() {
     const Nanoseconds now = monotonic_now();
     excuse_absence(now);
     bool busy = false;
+    if (told_to_fail_.load(std::memory_order_acquire) && !stopped_) give_up({});
     if (has_submissions_.load(std::memory_order_acquire)) busy |= take_submissions(now);
     busy |= receive(now);
     if (!stopped_) {
@@ -285,6 +286,8 @@ void Engine::finish_if_complete(Collective& collective) {
 void Engine::excuse_absence(Nanoseconds now) {
   const Nanoseconds away = now - last_turn_ - kLongestSleep;
   if (last_turn_ != 0 && away > kLongestSleep) {
+    exponents_.excuse(away);
+    data_.excuse(away);
     last_heard_ += away;
     last_progress_ += away;
   }
@@ -330,6 +333,28 @@ void Engine::publish() {
   stats_.exponent_window.set(exponents_.congestion_window());
   stats_.rtt_ns.set(static_cast<std::uint64_t>(data_.rtt().srtt()));
   stats_.rto_ns.set(static_cast<std::uint64_t>(data_.rtt().rto()));
+  positions_.publish({.turn = static_cast<std::uint64_t>(last_turn_),
+                      .exponent = exponents_.marks(),
+                      .data = data_.marks()});
+}
+
+Positions Engine::positions() const {
+  const Published::Marks marks = positions_.read();
+  // A process that was away counts no time until the engine's thread has had its turn.
+  const std::uint64_t now = std::min(static_cast<std::uint64_t>(monotonic_now()),
+                                     marks.turn + 2 * std::uint64_t{kLongestSleep});
+  const auto since = [now](std::uint64_t then) -> std::optional<double> {
+    if (then == 0) return std::nullopt;
+    return now > then ? static_cast<double>(now - then) * 1e-9 : 0.0;
+  };
+  const auto position = [&](const StreamMarks& stream) {
+    StreamPosition result{.oldest = stream.oldest, .next = stream.next};
+    result.result_s = since(stream.last_result);
+    result.wait_s = since(stream.last_wait);
+    if (result.wait_s) result.wait = WaitReport{stream.wait_position, stream.wait_bitmap};
+    return result;
+  };
+  return {position(marks.exponent), position(marks.data)};
 }
 
 }  // namespace wiresum

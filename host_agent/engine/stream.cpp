@@ -251,6 +251,22 @@ std::optional<Nanoseconds> Stream::deadline() const {
   return std::max(chunk.last_sent, last_result_) + patience();
 }
 
+StreamMarks Stream::marks() const {
+  StreamMarks marks{.oldest = base_, .next = next_};
+  marks.last_result = static_cast<std::uint64_t>(last_result_);
+  if (last_wait_) {
+    marks.last_wait = static_cast<std::uint64_t>(straggling_since_);
+    marks.wait_position = last_wait_->position;
+    marks.wait_bitmap = last_wait_->bitmap;
+  }
+  return marks;
+}
+
+void Stream::excuse(Nanoseconds away) {
+  if (last_result_ != 0) last_result_ += away;
+  if (last_wait_) straggling_since_ += away;
+}
+
 void Stream::tick(Nanoseconds now) {
   resend_overtaken();
   if (recovery_ > 0) resend_expired(now);

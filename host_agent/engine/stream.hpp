@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "congestion.hpp"
+#include "positions.hpp"
 #include "rtt.hpp"
 #include "stats.hpp"
 #include "transport.hpp"
@@ -56,12 +57,6 @@ struct Chunk {
   bool waited = false;  // a WAIT came after the last transmission: the switch has this chunk
 };
 
-// The last WAIT: whom the switch is waiting for.
-struct WaitReport {
-  std::uint64_t position;
-  std::uint64_t bitmap;
-};
-
 enum class ReplyOutcome { Result, Wait, Mismatch, Ignored };
 
 class Stream {
@@ -102,6 +97,9 @@ class Stream {
   std::uint32_t congestion_window() const { return std::min(congestion_.size(), window_); }
   std::uint32_t window() const { return window_; }
   const RttEstimator& rtt() const { return rtt_; }
+  StreamMarks marks() const;
+  // The process was away for so long: that time counts as no silence.
+  void excuse(Nanoseconds away);
 
  private:
   Chunk& at(std::uint64_t position) { return chunks_[position % window_]; }

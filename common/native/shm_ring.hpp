@@ -40,7 +40,8 @@ struct Hello {
   std::uint32_t magic = kMagic;
   std::uint32_t payload_bytes = 0;  // of the longest datagram
   std::uint32_t records = 0;        // of each ring; the switch makes it a power of two
-  // The address that this worker has had, and the ticket that came with it; 0: it wants a new one.
+  // The address that this worker has had, and the ticket that came with it last; 0: it wants a new
+  // address.
   std::uint32_t ip = 0;
   std::uint32_t udp_port = 0;
   std::uint32_t unused = 0;
@@ -66,7 +67,9 @@ struct Welcome {
   std::uint32_t udp_port = 0;
   std::uint32_t switch_ip = 0;
   std::uint32_t unused = 0;
-  std::uint64_t ticket = 0;  // for another Hello, if this connection ends
+  // For another Hello, if this connection ends. Random; each connection gets a new one, and only
+  // the last one of an address is good.
+  std::uint64_t ticket = 0;
 };
 static_assert(sizeof(Welcome) == 40);
 

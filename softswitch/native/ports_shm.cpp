@@ -150,13 +150,12 @@ void ShmPort::accept_workers() {
   for (;;) {
     Fd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (socket.get() < 0) return;
-    std::uint32_t tried = 0;
-    while (tried < slots_.size() && !is_free(next_slot_ % slots_.size())) {
-      ++next_slot_;
-      ++tried;
-    }
-    if (tried == slots_.size()) continue;  // no address is left: the worker sees a hang-up
-    const auto slot = static_cast<std::uint32_t>(next_slot_++ % slots_.size());
+    // One that no worker of a process before may still come back to, if there is any.
+    std::size_t found = next_free(true);
+    if (found == slots_.size()) found = next_free(false);
+    if (found == slots_.size()) continue;  // no address is left: the worker sees a hang-up
+    const auto slot = static_cast<std::uint32_t>(found);
+    next_slot_ = slot + 1;
     auto connection = std::make_unique<Connection>();
     connection->socket = std::move(socket);
     connection->slot = slot;
@@ -165,20 +164,21 @@ void ShmPort::accept_workers() {
     // Another port each time: what the program knows of a worker that has gone does not fit the
     // next one that gets its address.
     connection->peer = {
-        options_.network + 2 + base_ + slot,
-        static_cast<std::uint16_t>(kFirstPort + generations_ % (65536 - kFirstPort))};
+        ip_of(slot), static_cast<std::uint16_t>(kFirstPort + generations_ % (65536 - kFirstPort))};
     watch(connection->socket.get(), EPOLLIN | EPOLLRDHUP, *connection, true);
     slots_[slot] = std::move(connection);
     if (!clock_runs_) set_clock(kHelloLimitNs);
   }
 }
 
-// Whether its address is nobody's.
-bool ShmPort::is_free(std::size_t slot) const {
-  const std::uint32_t ip = options_.network + 2 + base_ + static_cast<std::uint32_t>(slot);
-  return slots_[slot] == nullptr &&
-         std::none_of(returned_.begin(), returned_.end(),
-                      [ip](const auto& each) { return each.second->peer.ip == ip; });
+// The next slot in turn whose address is nobody's; as many as there are: none.
+std::size_t ShmPort::next_free(bool unexpected) const {
+  for (std::size_t tried = 0; tried < slots_.size(); ++tried) {
+    const std::size_t slot = (next_slot_ + tried) % slots_.size();
+    const bool expected = tickets_.expected(ip_of(static_cast<std::uint32_t>(slot)));
+    if (slots_[slot] == nullptr && !(unexpected && expected)) return slot;
+  }
+  return slots_.size();
 }
 
 void ShmPort::set_clock(std::int64_t ns) {
@@ -243,31 +243,50 @@ void ShmPort::greet(Connection& connection, const shm::Hello& hello) {
     return doom(connection);
   }
   const std::array<int, shm::kDescriptors> descriptors{memory.get(), connection.wake.get()};
-  answer(connection, shm::Answer::kWelcome, descriptors.data());
-  if (!connection.doomed) active_.push_back(&connection);
+  const std::uint64_t ticket = tickets_.issue(connection.peer, hello.ticket);
+  answer(connection, shm::Answer::kWelcome, descriptors.data(), ticket);
+  if (connection.doomed) return;
+  tickets_.arrived(connection.peer);
+  active_.push_back(&connection);
 }
 
-// Gives a connection the address that its worker has had before. False: that was not its own, or
-// somebody else has it by now.
+// Gives a connection the address that its worker has had before. False: it was somebody else's, or
+// has been since.
 bool ShmPort::take_back(Connection& connection, const shm::Hello& hello) {
   const Peer wanted{hello.ip, static_cast<std::uint16_t>(hello.udp_port)};
   const std::uint32_t offset = wanted.ip - options_.network - 2;
-  if (hello.udp_port > 65535 || hello.ticket != tickets_.of(wanted) ||
-      offset >= options_.addresses - 3) {
+  if (hello.udp_port > 65535 || offset >= options_.addresses - 3 ||
+      !tickets_.good(wanted, hello.ticket)) {
     return false;
   }
-  // One that still has it is its owner's too, who no longer wants it.
+  // A connection that still has it came with this very ticket: its worker no longer wants it.
   if (Connection* before = connection_to(wanted); before != nullptr) {
     doom(*before);
     before->peer = {};
     returned_.erase(key_of(wanted));
-  } else if (const std::uint32_t slot = offset - base_;
-             slot < slots_.size() && slot != connection.slot && !is_free(slot)) {
-    return false;
+  }
+  if (const std::uint32_t slot = offset - base_; slot < slots_.size()) {
+    change_places(connection, slot);
+  } else {
+    returned_[key_of(wanted)] = &connection;
   }
   connection.peer = wanted;
-  returned_[key_of(wanted)] = &connection;
   return true;
+}
+
+// Puts a connection that has just said Hello into the slot of another address. Who is there has not
+// said Hello yet, or is doomed: a ticket is good only as long as nobody else has the address.
+void ShmPort::change_places(Connection& connection, std::uint32_t slot) {
+  const std::uint32_t old = connection.slot;
+  std::swap(slots_[old], slots_[slot]);
+  for (const std::uint32_t changed : {old, slot}) {
+    Connection* moved = slots_[changed].get();
+    if (moved == nullptr) continue;
+    moved->slot = changed;
+    if (moved->control == nullptr) moved->peer.ip = ip_of(changed);
+    epoll_event event{EPOLLIN | EPOLLRDHUP, {.u64 = token(moved->generation, changed, true)}};
+    epoll_ctl(poll_.get(), EPOLL_CTL_MOD, moved->socket.get(), &event);
+  }
 }
 
 // Makes the memory and what wakes us. False: there is none, or no descriptor for it.
@@ -298,14 +317,15 @@ bool ShmPort::share(Connection& connection, std::uint32_t payload_bytes, std::ui
   return true;
 }
 
-void ShmPort::answer(Connection& connection, shm::Answer answer, const int* descriptors) {
+void ShmPort::answer(Connection& connection, shm::Answer answer, const int* descriptors,
+                     std::uint64_t ticket) {
   shm::Welcome welcome{.answer = answer,
                        .payload_bytes = connection.out.payload_bytes(),
                        .records = connection.out.records(),
                        .ip = connection.peer.ip,
                        .udp_port = connection.peer.port,
                        .switch_ip = options_.switch_ip,
-                       .ticket = tickets_.of(connection.peer)};
+                       .ticket = ticket};
   iovec vector{&welcome, sizeof welcome};
   alignas(cmsghdr) std::array<std::uint8_t, CMSG_SPACE(shm::kDescriptors * sizeof(int))> control{};
   msghdr message{};
@@ -335,6 +355,10 @@ void ShmPort::sweep() {
   std::erase_if(active_, [](const Connection* connection) { return connection->doomed; });
   for (auto& connection : slots_) {
     if (connection == nullptr || !connection->doomed) continue;
+    // Unless its worker is back already.
+    if (connection->control != nullptr && connection_to(connection->peer) == nullptr) {
+      tickets_.ended(connection->peer);
+    }
     // The worker may hold the eventfd still: closing ours would leave it in the set.
     if (connection->wake.get() >= 0) {
       epoll_ctl(poll_.get(), EPOLL_CTL_DEL, connection->wake.get(), nullptr);

@@ -86,12 +86,15 @@ class ShmPort final : public Port {
   void accept_workers();
   void expire_silent();
   void set_clock(std::int64_t ns);
-  bool is_free(std::size_t slot) const;
+  std::size_t next_free(bool unexpected) const;
   bool take_back(Connection& connection, const shm::Hello& hello);
+  void change_places(Connection& connection, std::uint32_t slot);
+  std::uint32_t ip_of(std::uint32_t slot) const { return options_.network + 2 + base_ + slot; }
   void watch(int fd, std::uint32_t events, const Connection& connection, bool is_socket);
   void socket_event(Connection& connection, std::uint32_t events);
   void greet(Connection& connection, const shm::Hello& hello);
-  void answer(Connection& connection, shm::Answer answer, const int* descriptors);
+  void answer(Connection& connection, shm::Answer answer, const int* descriptors,
+              std::uint64_t ticket = 0);
   bool share(Connection& connection, std::uint32_t payload_bytes, std::uint32_t records,
              Fd* memory);
   bool anything();
@@ -107,7 +110,7 @@ class ShmPort final : public Port {
   Fd poll_;
   Fd clock_;  // a timerfd: runs while there are connections without a Hello
   bool clock_runs_ = false;
-  const Tickets tickets_;
+  Tickets tickets_;
   std::uint64_t inode_ = 0;  // of the socket's file: only our own is removed
   // Where our own addresses begin in the network, after its first two: elsewhere in each process,
   // so that those of a process before it are free for who comes back.
@@ -119,7 +122,7 @@ class ShmPort final : public Port {
   std::size_t first_ = 0;  // whose turn it is to be first
 
   std::vector<std::unique_ptr<Connection>> slots_;
-  std::unordered_map<std::uint64_t, Connection*> returned_;  // with addresses of processes before
+  std::unordered_map<std::uint64_t, Connection*> returned_;  // with addresses beyond our own
   std::vector<Connection*> active_;                          // those that have said Hello
   std::vector<Connection*> written_;  // those that have something to be published
   std::array<std::uint8_t, kHeaderBytes + shm::kMaxPayload> frame_;

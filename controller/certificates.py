@@ -1,13 +1,14 @@
 """A certificate authority of the controller's own, for those who have none: development, one rack.
 
-It is made once and lives for ten years; the server's certificate is made anew when it is about to
-expire or lacks a name. Keys are readable for their owner only. Nothing here is needed where
+It is made once and lives for ten years, and is never replaced: what is missing of it must be put
+back, or all of it moved away. The server's certificate is made anew when it is about to expire or
+lacks a name. Keys are readable for their owner only. Nothing here is needed where
 ``--tls-cert`` and ``--tls-key`` come from an authority that the site has already.
 """
 
 import datetime
 import ipaddress
-import os
+import logging
 import re
 import socket
 from collections.abc import Iterable
@@ -20,17 +21,29 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from wiresum.common import private, wall_clock
+from wiresum.common.errors import WiresumError
+from wiresum.common.tls import (
+    SOON,
+    CertificateError,
+    check_time,
+    now,
+    read_certificates,
+    read_key,
+    stamp,
+)
 from wiresum.controller.errors import ServeError
+
+log = logging.getLogger(__name__)
 
 CA_NAME = "wiresum development CA"
 SERVER_NAME = "wiresum controller"  # not the CA's: clients would take it for self-signed
 CA_FILE = "ca.pem"
+CA_KEY_FILE = "ca.key"
 
 _DAY = datetime.timedelta(days=1)
 _CA_LIFE = 3650 * _DAY
 _LEAF_LIFE = 397 * _DAY
-# A certificate that ends sooner than this is made anew when the controller starts.
-_RENEW_BEFORE = 30 * _DAY
 # Clocks of clients may be behind.
 _BACKDATE = _DAY
 
@@ -66,73 +79,140 @@ def server_names(listen_host: str, more: Iterable[str] = ()) -> list[str]:
 def ensure_server(directory: Path, names: Iterable[str]) -> Files:
     """The authority and a server's certificate for ``names`` in ``directory``, made if needed.
 
-    Raises :class:`ServeError` if they cannot be read or written.
+    An authority is made where there is nothing of one. Without its key (which may be kept
+    elsewhere) the server's certificate is used as long as it is good, and not made anew.
+    Raises :class:`ServeError` if they cannot be read, written or made.
     """
     files = Files(directory / CA_FILE, directory / "server.pem", directory / "server.key")
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        ca, ca_key = _authority(directory)
-        if not _still_good(files, ca, set(names)):
+        private.folder(directory)
+        if not any(map(_there, (files.ca, _ca_key(directory), files.cert, files.key))):
+            _make_authority(directory)
+        for key in (_ca_key(directory), files.key):
+            private.tighten(key, "key")
+        ca = _authority(directory)
+        why = _why_not_good(files, ca, set(names))
+        if why:
+            ca_key = _authority_key(directory, ca, f"{files.cert} must be made anew ({why})")
             _issue(files, ca, ca_key, SERVER_NAME, set(names), ExtendedKeyUsageOID.SERVER_AUTH)
-    except (OSError, ValueError) as error:
+        elif read_certificates(files.cert, "certificate")[0].not_valid_after_utc - now() < SOON:
+            _renew(files, ca, set(names))
+    except (OSError, ValueError, TypeError, WiresumError) as error:
         raise ServeError(
-            f"certificates in {directory} cannot be used: {' '.join(str(error).split())}; "
+            f"certificates in {directory} cannot be used: {_words(error)}; "
             "give another --tls-dir, or --tls-cert and --tls-key"
         ) from error
     return files
 
 
+def _renew(files: Files, ca: x509.Certificate, names: set[str]) -> None:
+    """Make a certificate anew that is still good, if that is possible."""
+    try:
+        ca_key = _authority_key(files.ca.parent, ca, f"{files.cert} expires soon")
+    except CertificateError as error:
+        log.warning("certificate %s is not renewed: %s", files.cert, error)
+        return
+    _issue(files, ca, ca_key, SERVER_NAME, names, ExtendedKeyUsageOID.SERVER_AUTH)
+
+
 def issue_client(directory: Path, name: str, out: Path) -> Files:
     """A client's certificate, signed by the authority in ``directory``, as ``out``/``name``.pem.
 
+    One that the authority has signed for the same name before is replaced; nothing else is.
     Raises :class:`ServeError` if there is no authority, or files cannot be written.
     """
     files = Files(directory / CA_FILE, out / f"{name}.pem", out / f"{name}.key")
-    if not files.ca.exists():
+    if not _there(files.ca) and not _there(_ca_key(directory)):
         raise ServeError(
             f"there is no CA in {directory}: `wiresum controller serve` makes one at its first "
             "start; give its --tls-dir"
         )
     try:
-        ca, ca_key = _authority(directory)
+        ca = _authority(directory)
+        ca_key = _authority_key(directory, ca, "it signs certificates")
+        _check_replaceable(files, ca, name)
         out.mkdir(parents=True, exist_ok=True)
         _issue(files, ca, ca_key, name, set(), ExtendedKeyUsageOID.CLIENT_AUTH)
-    except (OSError, ValueError) as error:
-        raise ServeError(f"certificate {files.cert} cannot be made: {error}") from error
+    except (OSError, ValueError, TypeError, WiresumError) as error:
+        raise ServeError(f"certificate {files.cert} cannot be made: {_words(error)}") from error
     return files
 
 
-def check_authority(file: Path) -> None:
-    """Raises :class:`ServeError` unless there are certificates in ``file``."""
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _ca_key(directory: Path) -> Path:
+    return directory / CA_KEY_FILE
+
+
+def _there(path: Path) -> bool:
+    """Whether there is a file, or a link to one that may be elsewhere for now."""
+    return path.is_symlink() or path.exists()
+
+
+def _authority(directory: Path) -> x509.Certificate:
+    """The authority's certificate. Raises :class:`CertificateError`."""
+    file = directory / CA_FILE
+    if not _there(file):
+        raise CertificateError(
+            f"{file} is missing, and others of this CA's files are there: put it back; or move all "
+            f"of {directory} away, and a new CA is made, which every client must be given"
+        )
+    certificate = read_certificates(file, "CA")[0]
+    check_time(certificate, f"CA {file}")
+    return certificate
+
+
+def _authority_key(directory: Path, ca: x509.Certificate, why: str) -> ec.EllipticCurvePrivateKey:
+    """The authority's key, which must be there because of ``why``.
+
+    Raises :class:`CertificateError`.
+    """
+    file = _ca_key(directory)
+    if not _there(file):
+        raise CertificateError(
+            f"{file} is missing, and {why}: put it back for this; or move all of {directory} away, "
+            "and a new CA is made, which every client must be given"
+        )
+    key = read_key(file, "CA key")
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise CertificateError(f"{file} is not a key that wiresum has made: put that back")
+    if key.public_key() != ca.public_key():
+        raise CertificateError(
+            f"{file} is not the key of {directory / CA_FILE}: put the one back that is"
+        )
+    return key
+
+
+def _check_replaceable(files: Files, ca: x509.Certificate, name: str) -> None:
+    """Refuse to write over anything but a client's certificate of the same name and authority."""
+    there = [file for file in (files.cert, files.key) if _there(file)]
+    if not there:
+        return
     try:
-        x509.load_pem_x509_certificates(file.read_bytes())
-    except ValueError as error:
-        raise ServeError(
-            f"--client-ca {file} has no certificates in it that can be used"
-        ) from error
+        before = read_certificates(files.cert, "certificate")[0]
+        before.verify_directly_issued_by(ca)
+        constraints = before.extensions.get_extension_for_class(x509.BasicConstraints).value
+        usage = before.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        ours = (
+            before.subject == _subject(name)
+            and not constraints.ca
+            and list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+        )
+    except (CertificateError, InvalidSignature, ValueError, TypeError, x509.ExtensionNotFound):
+        ours = False
+    if not ours:
+        raise CertificateError(
+            f"{there[0]} is there, and not a certificate that this CA has signed for {name}: "
+            "move it away, or give another --out"
+        )
 
 
-def check_pair(cert: Path, key: Path) -> None:
-    """Raises :class:`ServeError` unless ``key`` is that of the certificate in ``cert``."""
-    try:
-        certificate = x509.load_pem_x509_certificates(cert.read_bytes())[0]
-        private = serialization.load_pem_private_key(key.read_bytes(), None)
-    except (OSError, ValueError, TypeError) as error:
-        text = " ".join(str(error).split())
-        raise ServeError(f"certificate {cert} and key {key} cannot be used: {text}") from error
-    if private.public_key() != certificate.public_key():
-        raise ServeError(f"key {key} is not that of certificate {cert}: give the pair")
-
-
-def _authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    cert, key = directory / CA_FILE, directory / "ca.key"
-    if cert.exists() and key.exists():
-        private = serialization.load_pem_private_key(key.read_bytes(), None)
-        if not isinstance(private, ec.EllipticCurvePrivateKey):
-            raise ValueError(f"{key} is not a key that wiresum has made")
-        return x509.load_pem_x509_certificate(cert.read_bytes()), private
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, CA_NAME)])
+def _make_authority(directory: Path) -> None:
+    """A new authority; its key first, so that none is without."""
+    private_key = ec.generate_private_key(ec.SECP256R1())
+    name = _subject(CA_NAME)
     usage = x509.KeyUsage(
         digital_signature=False,
         content_commitment=False,
@@ -144,32 +224,44 @@ def _authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePriva
         encipher_only=False,
         decipher_only=False,
     )
-    identifier = x509.SubjectKeyIdentifier.from_public_key(private.public_key())
+    identifier = x509.SubjectKeyIdentifier.from_public_key(private_key.public_key())
     certificate = (
-        _builder(name, name, private, _CA_LIFE)
+        _builder(name, name, private_key, _CA_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(identifier, critical=False)
-        .sign(private, hashes.SHA256())
+        .sign(private_key, hashes.SHA256())
     )
-    _write_key(key, private)
-    _write(cert, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
-    return certificate, private
+    _write_key(_ca_key(directory), private_key)
+    private.write(directory / CA_FILE, _pem(certificate), 0o644)
 
 
-def _still_good(files: Files, ca: x509.Certificate, names: set[str]) -> bool:
+def _subject(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _why_not_good(files: Files, ca: x509.Certificate, names: set[str]) -> str:
+    """Why the server's certificate must be made anew; empty: it is good."""
     if not (files.cert.exists() and files.key.exists()):
-        return False
-    certificate = x509.load_pem_x509_certificate(files.cert.read_bytes())
+        return "it or its key is missing"
     try:
+        certificate = read_certificates(files.cert, "certificate")[0]
         certificate.verify_directly_issued_by(ca)
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (InvalidSignature, ValueError, x509.ExtensionNotFound):
-        return False
+        fits = read_key(files.key, "key").public_key() == certificate.public_key()
+    except (InvalidSignature, ValueError, TypeError, CertificateError, x509.ExtensionNotFound):
+        return "it is not this CA's, or damaged"
+    if not fits:
+        return f"{files.key.name} is not its key"
     there = set(found.get_values_for_type(x509.DNSName))
     there |= {str(address) for address in found.get_values_for_type(x509.IPAddress)}
-    left = certificate.not_valid_after_utc - _now()
-    return names <= there and left > _RENEW_BEFORE
+    if not names <= there:
+        return f"it does not name {', '.join(sorted(names - there))}"
+    if not wall_clock.plausible():
+        return ""
+    if certificate.not_valid_before_utc > now():
+        return "it is not valid yet"
+    return "it has expired" if certificate.not_valid_after_utc < now() else ""
 
 
 def _issue(
@@ -180,10 +272,10 @@ def _issue(
     names: set[str],
     purpose: x509.ObjectIdentifier,
 ) -> None:
-    private = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    private_key = ec.generate_private_key(ec.SECP256R1())
+    life = min(_LEAF_LIFE, ca.not_valid_after_utc - now())
     builder = (
-        _builder(subject, ca.subject, private, _LEAF_LIFE)
+        _builder(_subject(common_name), ca.subject, private_key, life)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         .add_extension(
@@ -196,24 +288,28 @@ def _issue(
             critical=False,
         )
     certificate = builder.sign(ca_key, hashes.SHA256())
-    _write_key(files.key, private)
-    _write(files.cert, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    _write_key(files.key, private_key)
+    private.write(files.cert, _pem(certificate), 0o644)
 
 
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    private: ec.EllipticCurvePrivateKey,
+    private_key: ec.EllipticCurvePrivateKey,
     life: datetime.timedelta,
 ) -> x509.CertificateBuilder:
+    if not wall_clock.plausible():
+        raise CertificateError(
+            f"no certificate can be made while this machine's clock says {stamp(now())}: set it"
+        )
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(private.public_key())
+        .public_key(private_key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(_now() - _BACKDATE)
-        .not_valid_after(_now() + life)
+        .not_valid_before(now() - _BACKDATE)
+        .not_valid_after(now() + life)
     )
 
 
@@ -229,23 +325,14 @@ def _general_name(name: str) -> x509.GeneralName:
     return x509.IPAddress(ipaddress.ip_address(name)) if _is_address(name) else x509.DNSName(name)
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
-
-
-def _write_key(path: Path, private: ec.EllipticCurvePrivateKey) -> None:
-    pem = private.private_bytes(
+def _write_key(path: Path, private_key: ec.EllipticCurvePrivateKey) -> None:
+    pem = private_key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    _write(path, pem, 0o600)
+    private.write(path, pem)
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
-    """Replace a file at once: who reads it meanwhile sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(data)
-    temporary.replace(path)
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import grpc
 
+from wiresum.common import tls
 from wiresum.controller.address import ControllerAddress, is_loopback
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.text import format_seconds
@@ -27,6 +28,12 @@ _CHANNEL_OPTIONS: list[tuple[str, int]] = [
 # gRPC writes to stderr what it also answers; what it answers is told in one line. Whoever looks
 # for a fault in gRPC itself sets the variable.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+# Found in gRPC's words for a connection that failed at TLS, whosever fault it was.
+_TLS_WORDS = (
+    "certificate", "peer name", "hostname", "handshake", "alert", "ssl", "tls", "socket closed",
+    "connection reset",
+)  # fmt: skip
 
 _R = TypeVar("_R")
 
@@ -86,6 +93,7 @@ class Connection:
 
     def __init__(self, address: ControllerAddress, credentials: Credentials) -> None:
         self.address = address
+        self._credentials = credentials = _completed(address, credentials)
         self._metadata = None
         self._closed = False
         if credentials.token:
@@ -121,7 +129,12 @@ class Connection:
         code: grpc.StatusCode = error.code()
         details = " ".join((error.details() or "").split())
         if code == grpc.StatusCode.UNAVAILABLE:
-            return ControllerError(code.name, _unreachable(self.address, details))
+            found = (
+                None
+                if self.address.plaintext
+                else _tls_fault(self.address, self._credentials, details)
+            )
+            return ControllerError(code.name, found or _unreachable(self.address, details))
         if code == grpc.StatusCode.CANCELLED:
             if self._closed:
                 return self._has_been_closed()
@@ -141,6 +154,17 @@ class Connection:
         )
 
 
+def _completed(address: ControllerAddress, credentials: Credentials) -> Credentials:
+    """With the CA that counts where none was given.
+
+    The controller on this host, started by this user, needs no further introduction.
+    """
+    local = is_loopback(address.endpoint.host) and not address.plaintext
+    if credentials.ca or not local or not default_ca_file().exists():
+        return credentials
+    return replace(credentials, ca=str(default_ca_file()))
+
+
 def _channel(address: ControllerAddress, credentials: Credentials) -> grpc.Channel:
     target = str(address.endpoint)
     if address.plaintext:
@@ -156,16 +180,16 @@ def _channel(address: ControllerAddress, credentials: Credentials) -> grpc.Chann
             "INVALID_ARGUMENT",
             "a certificate and its key belong together: give both WIRESUM_CERT and WIRESUM_KEY",
         )
-    ca = credentials.ca
-    if not ca and is_loopback(address.endpoint.host) and default_ca_file().exists():
-        # The controller on this host, started by this user, needs no further introduction.
-        ca = str(default_ca_file())
-    tls = grpc.ssl_channel_credentials(
-        root_certificates=_read(ca, "CA"),
+    ca = _read(credentials.ca, "CA")
+    if ca is not None and not tls.looks_like_certificates(ca):
+        # gRPC would say no more than that a file cannot be used.
+        _check_files(credentials)
+    channel = grpc.ssl_channel_credentials(
+        root_certificates=ca,
         private_key=_read(credentials.key, "key"),
         certificate_chain=_read(credentials.cert, "certificate"),
     )
-    return grpc.secure_channel(target, tls, options=_CHANNEL_OPTIONS)
+    return grpc.secure_channel(target, channel, options=_CHANNEL_OPTIONS)
 
 
 def _read(path: str, what: str) -> bytes | None:
@@ -177,6 +201,42 @@ def _read(path: str, what: str) -> bytes | None:
         raise ControllerError(
             "INVALID_ARGUMENT", f"{what} file {path} cannot be read: {error.strerror}"
         ) from None
+
+
+def _path(text: str) -> Path | None:
+    return Path(text).expanduser() if text else None
+
+
+def _check_files(credentials: Credentials) -> None:
+    """Look at the files for TLS more closely. Raises :class:`ControllerError` INVALID_ARGUMENT."""
+    ca, cert, key = map(_path, (credentials.ca, credentials.cert, credentials.key))
+    try:
+        if ca is not None:
+            tls.check_authorities(ca, "CA file")
+        if cert is not None and key is not None:
+            tls.check_pair(cert, key, cert_name="client certificate", key_name="client key")
+    except tls.CertificateError as error:
+        raise ControllerError("INVALID_ARGUMENT", str(error)) from None
+
+
+def _tls_fault(address: ControllerAddress, credentials: Credentials, details: str) -> str | None:
+    """What is wrong with a certificate, if that is why the controller cannot be reached."""
+    low = details.lower()
+    if not any(word in low for word in _TLS_WORDS):
+        return None
+    from wiresum.common import tls_probe
+
+    where = f"controller {address} cannot be reached"
+    try:
+        _check_files(credentials)
+        ca, cert, key = map(_path, (credentials.ca, credentials.cert, credentials.key))
+        found = tls_probe.fault_of_server(address.endpoint, ca)
+        if found is not None:
+            return f"{where} (its certificate is not trusted: {found.what}): {found.remedy}"
+        found = tls_probe.fault_of_client(address.endpoint, cert, key)
+    except ControllerError as error:
+        return f"{where} (a file for TLS cannot be used): {error}"
+    return None if found is None else f"{where} ({found.what}): {found.remedy}"
 
 
 def _unreachable(address: ControllerAddress, details: str) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from wiresum.common.metrics import Catalogue, MetricsServer, Scrape
+from wiresum.common.tls import Validity
 from wiresum.common.version import package_version
 from wiresum.controller.core import Core
 from wiresum.controller.errors import ControllerError
@@ -27,6 +28,10 @@ METRICS = Catalogue("wiresum_controller")
 INFO = METRICS.gauge("info", "The controller; always 1.", "version")
 REQUESTS = METRICS.counter("requests_total", "Calls that have ended, by how.", "method", "code")
 LAST_EPOCH = METRICS.gauge("last_epoch", "The last epoch that was handed out, of 4294967295.")
+CERTIFICATE_END = METRICS.gauge(
+    "certificate_end_timestamp_seconds",
+    "When the server's certificate in use expires; absent without TLS.",
+)
 
 SWITCH = METRICS.gauge(
     "switch_info", "A switch; always 1.",
@@ -179,8 +184,16 @@ class _Told:
 class ControllerReader:
     """Reads a running controller; call it with a scrape, from any thread but the event loop's."""
 
-    def __init__(self, core: Core, requests: Requests, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        core: Core,
+        requests: Requests,
+        loop: asyncio.AbstractEventLoop,
+        validity: Callable[[], Validity | None] = lambda: None,
+    ) -> None:
+        """``validity`` tells about the certificate in use, if there is one."""
         self._core = core
+        self._validity = validity
         self._requests = requests
         self._loop = loop
         self._told = _Told()
@@ -204,6 +217,9 @@ class ControllerReader:
         await self._ask(on)
         scrape.set(INFO, 1, package_version())
         scrape.set(LAST_EPOCH, core.store.last_epoch())
+        validity = self._validity()
+        if validity is not None:
+            scrape.set(CERTIFICATE_END, validity.ends.timestamp())
         for (method, code), count in self._requests.ended.items():
             scrape.set(REQUESTS, count, method, code)
         for state, count in core.ended.items():

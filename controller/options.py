@@ -9,7 +9,7 @@ import typer
 from wiresum.common.errors import WiresumError
 from wiresum.controller.address import is_loopback, parse_address
 from wiresum.controller.client import ControllerClient
-from wiresum.controller.connection import default_token_file
+from wiresum.controller.connection import default_ca_file, default_token_file
 
 Controller = Annotated[
     str,
@@ -54,15 +54,26 @@ def connect(controller: str, token_file: Path | None, ca: Path | None) -> Contro
 def chosen_token(controller: str, token_file: Path | None, ca: Path | None) -> str | None:
     """The token that the options choose; None: as the environment says.
 
-    On the controller's own host, its user need not name the admin's token. It is not told to
-    whoever else listens there: only under the certificate that this user's controller has made.
+    On the controller's own host, its user need not name the admin's token. It goes only to a
+    server that this user's own CA vouches for: behind a port of localhost may be anybody, also
+    another machine, at the other end of a tunnel, that another CA vouches for.
     """
     if token_file is not None:
         return read_token(token_file)
     address = parse_address(controller)
-    if is_loopback(address.endpoint.host) and not address.plaintext and ca is None:
+    local = is_loopback(address.endpoint.host) and not address.plaintext
+    if local and ca is None and _trusts_own_ca_only():
         return local_admin_token()
     return None
+
+
+def _trusts_own_ca_only() -> bool:
+    """Whether a connection for which no CA is named is one under this user's own CA."""
+    own, given = default_ca_file(), os.environ.get("WIRESUM_CA")
+    try:
+        return not given or Path(given).expanduser().read_bytes() == own.read_bytes()
+    except OSError:
+        return False
 
 
 def read_token(path: Path) -> str:
@@ -75,8 +86,11 @@ def read_token(path: Path) -> str:
 
 
 def local_admin_token() -> str | None:
-    """The admin token of this user's own controller, unless WIRESUM_TOKEN says another."""
-    if os.environ.get("WIRESUM_TOKEN"):
+    """The admin token of this user's own controller, unless WIRESUM_TOKEN says another.
+
+    None, too, without the CA that such a controller makes: nothing would vouch for the server.
+    """
+    if os.environ.get("WIRESUM_TOKEN") or not default_ca_file().is_file():
         return None
     try:
         return default_token_file().read_text().strip()

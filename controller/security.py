@@ -1,7 +1,6 @@
 """How a controller proves who it is, and who its admin is: certificates and the admin's token."""
 
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,8 @@ from typing import cast
 
 import grpc
 
+from wiresum.common import private, tls
+from wiresum.common.tls import CertificateError, Validity
 from wiresum.controller import certificates
 from wiresum.controller.address import is_loopback
 from wiresum.controller.errors import ServeError
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 ADMIN_TOKEN_VARIABLE = "WIRESUM_ADMIN_TOKEN"
 _MIN_ADMIN_TOKEN = 16
+
+_OURS = ("certificate", "key")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Secured:
     admin_token_file: Path | None
     fixed_admin: str
     """The hash of an admin's token that counts instead of the store's."""
+    validity: Callable[[], Validity | None] = lambda: None
+    """From when until when the certificate in use is valid; None: plaintext."""
 
 
 def secure(security: Security, store: Store, store_path: str, host: str, scratch: Path) -> Secured:
@@ -79,7 +84,8 @@ def secure(security: Security, store: Store, store_path: str, host: str, scratch
         )
         ca, cert, key = files.ca.absolute(), files.cert, files.key
     client_ca = Path(security.client_ca).expanduser() if security.client_ca else None
-    return Secured(_credentials(cert, key, client_ca), ca, token_file, fixed)
+    reader = _Reader(cert, key, client_ca, ("--tls-cert", "--tls-key") if ca is None else _OURS)
+    return Secured(_credentials(reader), ca, token_file, fixed, lambda: reader.validity)
 
 
 def _check_plaintext(security: Security, host: str) -> None:
@@ -104,9 +110,7 @@ def _admin(security: Security, store: Store, path: Path) -> tuple[str, Path | No
     if store.admin_token() is None or security.new_admin_token:
         token = new_token(ADMIN)
         try:
-            path.unlink(missing_ok=True)
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(f"{token}\n")
+            private.write(path, f"{token}\n".encode())
         except OSError as error:
             raise ServeError(
                 f"the admin's token cannot be written to {path}: {error.strerror}"
@@ -115,34 +119,49 @@ def _admin(security: Security, store: Store, path: Path) -> tuple[str, Path | No
         with store.transaction() as transaction:
             transaction.set_admin_token(hashed(token))
         log.info("made the admin's token: %s", path)
+    private.tighten(path, "the admin's token")
     return "", path if path.exists() else None
 
 
-def _credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
+def _credentials(read: "_Reader") -> grpc.ServerCredentials:
     """Certificates that are read again when their files change: they can be renewed in place."""
-    read = _Reader(cert, key, client_ca)
     return grpc.dynamic_ssl_server_credentials(
         read.first(),
         # The stubs do not know that None is an answer, too; gRPC's documentation does.
         cast(Callable[[], grpc.ServerCertificateConfiguration], read.changed),
-        require_client_authentication=client_ca is not None,
+        require_client_authentication=read.asks_clients,
     )
 
 
 class _Reader:
     """Reads the files, and tells whether they have changed since."""
 
-    def __init__(self, cert: Path, key: Path, client_ca: Path | None) -> None:
+    def __init__(
+        self, cert: Path, key: Path, client_ca: Path | None, names: tuple[str, str]
+    ) -> None:
+        """``names`` are what messages call the certificate and the key."""
         self._cert, self._key, self._client_ca = cert, key, client_ca
+        self._names = names
         self._seen: list[int] = []
+        self.validity: Validity | None = None
+        """Of the certificate in use."""
+
+    @property
+    def asks_clients(self) -> bool:
+        """Whether clients must show a certificate."""
+        return self._client_ca is not None
 
     def first(self) -> grpc.ServerCertificateConfiguration:
         try:
             self._check()
             self._seen = self._stamps()
-            return self._read()
+            found = self._read()
         except OSError as error:
             raise ServeError(f"{error.filename} cannot be read: {error.strerror}") from error
+        except CertificateError as error:
+            raise ServeError(str(error)) from error
+        self._warn()
+        return found
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
         """Called by gRPC for each new connection; None: as before."""
@@ -152,18 +171,43 @@ class _Reader:
                 return None
             self._check()
             found = self._read()
-        except (OSError, ServeError) as error:
+        except (OSError, CertificateError) as error:
             # Half-way through a renewal: the next connection looks again.
             log.warning("certificates are not read again: %s", error)
             return None
         self._seen = stamps
         log.info("certificate %s is in use", self._cert)
+        self._warn()
         return found
 
     def _check(self) -> None:
-        certificates.check_pair(self._cert, self._key)
+        cert_name, key_name = self._names
+        found = tls.check_pair(self._cert, self._key, cert_name=cert_name, key_name=key_name)
         if self._client_ca is not None:
-            certificates.check_authority(self._client_ca)
+            tls.check_authorities(self._client_ca, "--client-ca")
+        self.validity = found
+
+    def _warn(self) -> None:
+        """Tell, in a line each, what is no reason not to serve."""
+        certificate = tls.read_certificates(self._cert, "certificate")[0]
+        validity = self.validity
+        for fault in tls.chain_faults(self._cert):
+            log.warning("certificate %s: %s", self._cert, fault)
+        if validity is not None and validity.ends_soon:
+            log.warning(
+                "certificate %s expires in %.1f days, on %s: renew it",
+                self._cert,
+                validity.days_left,
+                tls.stamp(validity.ends),
+            )
+        if not tls.host_names(certificate):
+            log.warning(
+                "certificate %s names no host in a subjectAltName, only %s: many clients refuse it",
+                self._cert,
+                tls.subject(certificate),
+            )
+        if self._key.stat().st_mode & 0o004:
+            log.warning("key %s can be read by every user of this machine: chmod 600 it", self._key)
 
     def _stamps(self) -> list[int]:
         files = [self._cert, self._key, *([self._client_ca] if self._client_ca else [])]

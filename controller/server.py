@@ -155,7 +155,7 @@ async def _serve(store: Store, options: ServeOptions, secured: Secured) -> None:
             "admin_token_file": _path(secured.admin_token_file),
         }
         if options.metrics is not None:
-            reader = ControllerReader(core, requests, event_loop)
+            reader = ControllerReader(core, requests, event_loop, secured.validity)
             endpoint = stack.enter_context(serve_metrics(options.metrics, reader))
             ready["metrics"] = str(endpoint.address)
         print(json.dumps(ready), flush=True)

@@ -4,13 +4,14 @@ Everything here is synchronous and belongs to one thread: the statements take mi
 """
 
 import fcntl
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from wiresum.common import private
+from wiresum.common.errors import WiresumError
 from wiresum.controller.errors import StoreError
 from wiresum.controller.reading import Reading
 from wiresum.controller.schema import MIGRATIONS
@@ -43,7 +44,7 @@ class Store(Reading):
         except (OSError, sqlite3.Error) as error:
             self._unlock()
             raise StoreError(f"store {self._path} cannot be opened: {error}") from error
-        except StoreError:
+        except WiresumError:
             self._unlock()
             raise
 
@@ -66,10 +67,15 @@ class Store(Reading):
     # ---- opening
 
     def _prepare(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # The store holds keys and tokens: nobody else may read it (nor, hence, its journal).
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        private.folder(path.parent)
+        # The store holds keys and tokens: nobody else may read it, nor its journal, which SQLite
+        # makes with the store's own mode. A backup may have come back with any.
+        private.touch(path, "store")
+        for ending in ("-wal", "-shm", "-journal"):
+            private.tighten(path.with_name(path.name + ending), "store")
         lock_path = path.with_name(path.name + ".lock")
+        # Whoever can open it can hold it, and so keep a controller from starting.
+        private.touch(lock_path, "lock of the store")
         self._lock = lock_path.open("a")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

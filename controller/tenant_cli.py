@@ -1,11 +1,11 @@
 """Commands about tenants."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from wiresum.common import private
 from wiresum.controller import tables
 from wiresum.controller.checks import MAX_LIMIT, MAX_PRIORITY
 from wiresum.controller.client import DEFAULT_CONTROLLER
@@ -147,9 +147,7 @@ def _show_token(tenant: pb.Tenant, what: str, save: Path | None, as_json: bool) 
 def _save(path: Path, tenant: pb.Tenant) -> None:
     path = path.expanduser()
     try:
-        path.unlink(missing_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(f"{tenant.token}\n")
+        private.write(path, f"{tenant.token}\n".encode())
     except OSError as error:
         # It must not be lost: the controller does not know it any more.
         raise OptionError(

@@ -131,12 +131,17 @@ OPTION = "--…: …"
 """A value that an option does not take, and why: there are many, and they explain themselves."""
 
 OPAQUE = {
+    "common/tls.py:_read",  # _why_unreadable's
+    "common/tls.py:read_certificates",  # _why_no_certificate's
+    "common/tls.py:read_key",  # _why_no_key's
     "controller/admission.py:refusal",  # _full's
     "controller/apart.py:apart",  # `lost` and `late` of its callers
     "controller/calls.py:or_status",  # a ControllerError
     "controller/checks.py:invalid",  # its callers'
+    "controller/connection.py:_check_files",  # a CertificateError
     "controller/connection.py:_explain",  # the controller's own line, or _unreachable's
     "controller/loop.py:run",  # explain's
+    "controller/security.py:first",  # a CertificateError
     "host_agent/agent.py:_change",  # over's
     "host_agent/agent.py:check",  # what _lost was told
     "host_agent/change.py:_drain",  # an EngineError

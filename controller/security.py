@@ -1,7 +1,6 @@
 """How a controller proves who it is, and who its admin is: certificates and the admin's token."""
 
 import logging
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import cast
 import grpc
 
 from wiresum.common import private, tls
+from wiresum.common.temporary import PrivateFolder
 from wiresum.common.tls import CertificateError, Validity
 from wiresum.controller import certificates
 from wiresum.controller.address import is_loopback
@@ -220,6 +220,6 @@ class _Reader:
         )
 
 
-def scratch_folder() -> "tempfile.TemporaryDirectory[str]":
-    """A folder for what a store in memory would have beside it."""
-    return tempfile.TemporaryDirectory(prefix="wiresum-controller-")
+def scratch_folder() -> PrivateFolder:
+    """A folder that goes with the process. Raises ``TemporaryError``."""
+    return PrivateFolder("controller")

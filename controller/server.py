@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import os
-import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -15,6 +14,7 @@ import grpc
 
 from wiresum.common import logs
 from wiresum.common.address import Endpoint, parse_endpoint
+from wiresum.common.signals import serve_until
 from wiresum.controller.address import ControllerAddress
 from wiresum.controller.client import DEFAULT_CONTROLLER
 from wiresum.controller.connection import default_store_file
@@ -108,7 +108,7 @@ def _cannot_listen(wanted: Endpoint, reason: str) -> ServeError:
 
 
 def serve(options: ServeOptions) -> None:
-    """Run a controller until SIGTERM or SIGINT.
+    """Run a controller until a signal asks for the end (SIGTERM, SIGINT, SIGHUP and the like).
 
     Prints one line of JSON once it serves::
 
@@ -123,15 +123,14 @@ def serve(options: ServeOptions) -> None:
     path = str(options.store or default_store_file())
     with scratch_folder() as scratch, closing(Store(path)) as store:
         host = parse_endpoint(options.listen, what="listen address").host
-        secured = secure(options.security, store, path, host, Path(scratch))
+        secured = secure(options.security, store, path, host, scratch.path)
         asyncio.run(_serve(store, options, secured))
 
 
 async def _serve(store: Store, options: ServeOptions, secured: Secured) -> None:
     stop = asyncio.Event()
     event_loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        event_loop.add_signal_handler(number, stop.set)
+    serve_until(event_loop, stop.set)
     watcher = None
     if options.exit_with_parent:
         watcher = asyncio.create_task(_watch_parent(os.getppid(), stop))

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from wiresum.common import logs
 from wiresum.common.errors import WiresumError
+from wiresum.common.signals import serve_until
 from wiresum.softswitch import _softswitch
 from wiresum.softswitch.compiler import load_program
 from wiresum.softswitch.control import NativeControl
@@ -109,14 +110,13 @@ def read_config(program: Path, p4info: Path | None) -> p4r.ForwardingPipelineCon
 
 
 async def serve(options: ServeOptions, ready: Callable[[dict[str, Any]], None]) -> None:
-    """Serve until SIGTERM or SIGINT (or the parent's end); call ``ready`` once when it works.
+    """Serve until a signal asks for the end, or the parent ends; call ``ready`` once it works.
 
     Raises WiresumError where it cannot start.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    serve_until(loop, stop.set)
     if options.exit_with_parent:
         watch_parent(loop, stop.set)
     config = None if options.program is None else read_config(options.program, options.p4info)

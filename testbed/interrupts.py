@@ -4,28 +4,27 @@ import signal
 from types import FrameType
 from typing import Self
 
+from wiresum.common.signals import TABLE, name_of, server_takes
 from wiresum.testbed.errors import RackError
-
-HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(RackError):
     """A signal asked for the end."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"ended by {signal.Signals(number).name}")
+        super().__init__(f"ended by {name_of(number)}")
         self.number = number
         self.exit_code = 128 + number
 
 
 class Interrupts:
-    """While active, these signals raise :class:`Interrupted` in the main thread."""
+    """While active, signals that end a server raise :class:`Interrupted` in the main thread."""
 
     def __init__(self) -> None:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
-        for number in HANDLED:
+        for number in server_takes():
             self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -35,4 +34,5 @@ class Interrupts:
 
     @staticmethod
     def _handle(number: int, _frame: FrameType | None) -> None:
-        raise Interrupted(number)
+        if TABLE[number].ends_server:
+            raise Interrupted(number)

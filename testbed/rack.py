@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from wiresum.common.address import parse_endpoint
+from wiresum.common.signals import server_takes
 from wiresum.controller.client import ControllerClient, add_switch_request
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.p4.packet import UDP_PORT
@@ -29,7 +30,6 @@ SWITCH_IP = "10.0.0.254"
 _LOOK_S = 0.05
 _SHORT_LIFE_S = 2.0
 _SHORT_LIVES = 3  # in a row: then a switch is not worth starting again
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def worker_ip(number: int) -> str:
@@ -92,7 +92,7 @@ class Rack:
 
     def close(self) -> None:
         """Take it down. A signal that comes meanwhile must not leave half of it behind."""
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in server_takes()}
         try:
             self._exits.close()
         finally:

@@ -3,7 +3,6 @@
 import importlib.util
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from wiresum.common.temporary import PrivateFolder
 from wiresum.host_agent.demo.results import Training, read
 from wiresum.host_agent.demo.show import Bars, write_json
 from wiresum.host_agent.launcher import process
@@ -75,9 +75,9 @@ def train_across(rack: Rack, options: TrainOptions, console: Console) -> Outcome
             name="train",
             timeout_s=options.timeout_s,
         ) as session,
-        tempfile.TemporaryDirectory(prefix="wiresum-testbed-") as name,
+        PrivateFolder("testbed") as private,
     ):
-        folder = Path(name)
+        folder = private.path
         tick = bars.follow("wiresum", folder / "progress0.jsonl")
         started = time.monotonic()
         _run(rack, session, options, folder, console, tick)

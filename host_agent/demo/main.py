@@ -3,17 +3,18 @@
 import importlib.util
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 
+from wiresum.common.temporary import PrivateFolder
 from wiresum.host_agent.demo.results import DemoError, Training, read, verify
 from wiresum.host_agent.demo.show import NOTES, Bars, as_json, table, write_json, write_plot
-from wiresum.host_agent.launcher.run import Signals, execute
+from wiresum.host_agent.launcher.run import execute
 from wiresum.host_agent.launcher.session import Session
+from wiresum.host_agent.launcher.signals import Signals
 
 
 def demo(
@@ -75,8 +76,8 @@ class _Runner:
     def train(self, backend: str, session: Session | None) -> Training:
         """One torchrun of all workers; over the switch if there is a session."""
         log = self._out / f"demo-{backend}.log"
-        with tempfile.TemporaryDirectory(prefix="wiresum-demo-") as name, log.open("wb") as output:
-            folder = Path(name)
+        with PrivateFolder("demo") as private, log.open("wb") as output:
+            folder = private.path
             started = time.monotonic()
             status = execute(
                 session,

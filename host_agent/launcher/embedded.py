@@ -15,6 +15,7 @@ from typing import IO, Any
 from wiresum.common import logs
 from wiresum.common.address import parse_endpoint
 from wiresum.common.errors import WiresumError
+from wiresum.common.temporary import PrivateFolder
 from wiresum.controller.client import ControllerClient, add_switch_request
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent.environment import without_secrets
@@ -27,7 +28,6 @@ UDP_PORT, SHM_PORT = 1, 2
 """The switch's ports. Workers come from 127.0.0.0/8 or, through shared memory, from SHM_HOSTS."""
 
 SHM_HOSTS = "127.77.0.0/16"
-_LONGEST_PATH = 107  # sockaddr_un
 _PASSING = ("--store", ":memory:", "--plaintext")
 _LINE_LIMIT = 65536
 
@@ -40,11 +40,20 @@ class Part:
     """One child process that says in one line of JSON on stdout that it serves."""
 
     def __init__(
-        self, what: str, command: list[str], limit_s: float, env: Mapping[str, str] | None = None
+        self,
+        what: str,
+        command: list[str],
+        limit_s: float,
+        env: Mapping[str, str] | None = None,
+        *,
+        scratch: Path | None = None,
     ) -> None:
-        """Start ``command`` and wait for its line. Raises :class:`EmbeddedError`."""
+        """Start ``command`` and wait for its line. Raises :class:`EmbeddedError`.
+
+        What it writes to stderr is kept in the folder ``scratch`` (None: the system's choice).
+        """
         self.what = what
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end)
+        self._stderr: IO[bytes] = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 (end closes)
         self.process = process.start(
             command,
             supervised=False,
@@ -105,25 +114,19 @@ class Part:
         self._stderr.close()
 
 
-def _socket_path() -> str:
-    name = f"wiresum-{secrets.token_hex(8)}.sock"
-    path = os.path.join(tempfile.gettempdir(), name)  # noqa: PTH118
-    usable = "?" not in path and len(os.fsencode(path)) <= _LONGEST_PATH
-    return path if usable else f"/tmp/{name}"
-
-
 class Embedded:
     """The pair. Use as a context manager.
 
     ``controller`` is where the controller listens, on loopback and without TLS; ``token`` is what
     it asks of whoever wants something. ``shm`` is the socket of the switch's shm port, if it has
-    one: its file is this user's alone.
+    one. ``folder`` holds the sockets of this run: it is this user's alone.
     """
 
     def __init__(self, limit_s: float = START_S, *, shm: bool = True) -> None:
         self._parts: list[Part] = []
         self.token = secrets.token_urlsafe(32)
-        self.shm = _socket_path() if shm else ""
+        self.folder = PrivateFolder("run", for_sockets=True)
+        self.shm = str(self.folder.path / "shm.sock") if shm else ""
         ports = ["--port", f"{UDP_PORT}=udp:127.0.0.1:0"]
         if shm:
             ports += ["--port", f"{SHM_PORT}=shm:{self.shm}?net={SHM_HOSTS}"]
@@ -158,7 +161,7 @@ class Embedded:
         cli = [sys.executable, "-m", "wiresum.cli.main", *command, "--exit-with-parent"]
         # Its last line is quoted in our errors: text, whatever the format of our own log.
         env = {**without_secrets(os.environ), logs.VARIABLE: "text", **env}
-        part = Part(what, cli, limit_s, env)
+        part = Part(what, cli, limit_s, env, scratch=self.folder.path)
         self._parts.append(part)
         return part
 
@@ -196,12 +199,10 @@ class Embedded:
                 raise EmbeddedError(part.obituary())
 
     def close(self) -> None:
-        """Stop both, the controller first."""
+        """Stop both, the controller first, and remove the folder."""
         while self._parts:
             self._parts.pop().end()
-        if self.shm:  # what a switch that was killed has left, and its key, which nobody needs now
-            for file in (self.shm, f"{self.shm}.key"):
-                Path(file).unlink(missing_ok=True)
+        self.folder.close()
 
     def __enter__(self) -> "Embedded":
         return self

@@ -2,16 +2,41 @@
 
 import contextlib
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from wiresum.host_agent.launcher import guard
 
 TERMINATE_S = 10.0  # from SIGTERM to SIGKILL
+_SETTLED_S = 2.0
+
+
+class Supervised(subprocess.Popen[bytes]):
+    """A guard that runs a command; what is done to this process is done through ``control``."""
+
+    control: socket.socket
+
+    def pass_on(self, number: int) -> None:
+        """Say that a signal came to this process: the command gets it, and gets it once."""
+        with contextlib.suppress(OSError):
+            self.control.send(bytes([number]))
+
+    def stops(self) -> None:
+        """Wait until the command has got a SIGTSTP that was passed on."""
+        with contextlib.suppress(OSError):
+            if select.select([self.control], [], [], _SETTLED_S)[0]:
+                self.control.recv(256)
+
+    def let_go(self) -> None:
+        """Tell the guard to end the command."""
+        with contextlib.suppress(OSError):
+            self.control.shutdown(socket.SHUT_WR)
 
 
 def start(
@@ -23,49 +48,76 @@ def start(
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
     limit_s: float = TERMINATE_S,
+    group: int = 0,
+    mask: Iterable[int] = (),
+    keep: Sequence[int] = (),
 ) -> "subprocess.Popen[bytes]":
     """Start a command under a guard, which ends it if this process dies.
 
-    ``supervised``: the command may start processes of its own, which are ended with it; signals
-    to the guard reach its process group. Call it from the main thread: Linux tells the guard when
-    the *thread* that started it ends.
+    ``supervised``: the command may start processes of its own, which are ended with it; what is
+    :func:`pass_on`-ed reaches its process group. That is one of its own, or ``group``, this
+    process's. It starts with the signals in ``mask`` blocked; ``keep`` are descriptors that it
+    inherits beside the first three.
+    What is not supervised must be started from the main thread: Linux tells it when the *thread*
+    that started it ends.
     """
     wrapper = [sys.executable, "-I", "-S", str(Path(guard.__file__))]
-    mode = [] if supervised else ["--exec"]
-    return subprocess.Popen(
-        [*wrapper, str(os.getpid()), str(limit_s), *mode, *command],
-        env=env,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        process_group=0,
-    )
+    where: dict[str, Any] = {"env": env, "stdin": stdin, "stdout": stdout, "stderr": stderr}
+    if not supervised:
+        become = [*wrapper, "--exec", str(os.getpid()), *command]
+        return subprocess.Popen(become, **where, process_group=0)
+    if not group:
+        where["process_group"] = 0
+    ours, theirs = socket.socketpair()
+    with theirs:
+        blocked = ",".join(str(int(number)) for number in mask)
+        facts = [str(theirs.fileno()), str(group), blocked, str(limit_s)]
+        # Until it has come so far as to block them itself: it may be in a terminal's foreground.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            made = Supervised(
+                [*wrapper, *facts, *command], **where, pass_fds=[theirs.fileno(), *keep]
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    ours.setblocking(False)  # a guard that does not listen must not hold up a signal's handler
+    made.control = ours
+    return made
 
 
 def pass_on(process: "subprocess.Popen[bytes]", number: int) -> None:
     """Send a signal to a command, if it is still there."""
+    if isinstance(process, Supervised):
+        process.pass_on(number)
+        return
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(number)
 
 
 def end(process: "subprocess.Popen[bytes]", limit_s: float = TERMINATE_S) -> int:
     """SIGTERM, and after ``limit_s`` SIGKILL; returns the status. For what is not supervised."""
-    return _end(process, signal.SIGTERM, limit_s)
+    pass_on(process, signal.SIGTERM)
+    return _wait(process, limit_s)
 
 
 def end_supervised(process: "subprocess.Popen[bytes]") -> int:
     """Let the guard end the command and everything below it; returns the status."""
-    return _end(process, guard.END, 3 * TERMINATE_S)
+    assert isinstance(process, Supervised)
+    process.let_go()
+    status = _wait(process, 3 * TERMINATE_S)
+    process.control.close()
+    return status
 
 
-def _end(process: "subprocess.Popen[bytes]", number: int, limit_s: float) -> int:
-    if process.poll() is None:
-        pass_on(process, number)
-        try:
-            process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    return process.wait()
+def _wait(process: "subprocess.Popen[bytes]", limit_s: float) -> int:
+    try:
+        return process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def exit_status(returncode: int) -> int:

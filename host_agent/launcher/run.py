@@ -1,14 +1,13 @@
 """Runs the training command inside a session and passes signals and its status on."""
 
+import contextlib
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from types import FrameType
-from typing import IO, Self
+from typing import IO
 
 from wiresum.common.errors import WiresumError
 from wiresum.common.logs import bind, say
@@ -17,10 +16,10 @@ from wiresum.host_agent.control import NoRoom
 from wiresum.host_agent.environment import FALLBACK, SlotRequest, Transport, without_secrets
 from wiresum.host_agent.launcher import process
 from wiresum.host_agent.launcher.session import Session
+from wiresum.host_agent.launcher.signals import Signals
 
 log = logging.getLogger("wiresum")
 
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK_S = 0.2
 
 
@@ -28,36 +27,6 @@ class LaunchError(WiresumError):
     """The command cannot be run."""
 
     exit_code = 127
-
-
-class Interrupted(WiresumError):
-    """A signal came while there was no child to pass it on to."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(number).name}")
-        self.exit_code = 128 + number
-
-
-class Signals:
-    """While active, signals go to the child; before there is one, they end the launcher."""
-
-    def __init__(self) -> None:
-        self.child: subprocess.Popen[bytes] | None = None
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> Self:
-        for number in FORWARDED:
-            self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.child is None:
-            raise Interrupted(number)
-        process.pass_on(self.child, number)
 
 
 def resolve(command: Sequence[str]) -> list[str]:
@@ -71,7 +40,8 @@ def resolve(command: Sequence[str]) -> list[str]:
     if shutil.which(name) is not None:
         return list(command)
     if name == "torchrun":
-        return [sys.executable, "-m", "torch.distributed.run", *arguments]
+        # -P: as with torchrun itself, the working directory's own modules are not in its way.
+        return [sys.executable, "-P", "-m", "torch.distributed.run", *arguments]
     raise LaunchError(f"command {name!r} not found")
 
 
@@ -84,21 +54,37 @@ def execute(
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
     tick: Callable[[], None] | None = None,
+    foreground: bool = False,
+    keep: Sequence[int] = (),
 ) -> int:
     """Run ``command`` until it ends; returns its exit status as a shell would give it.
 
-    ``tick`` is called every 0.2 s. Raises what ``session.check()`` raises, once the command and
-    its children have been ended.
+    ``tick`` is called every 0.2 s. ``foreground``: the command is this process's job: it belongs to
+    its process group and inherits its stdin, so that it may use a terminal. ``keep`` are
+    descriptors that it inherits as well. Raises what ``session.check()`` raises, once the command
+    and its children have been ended.
     """
-    child = process.start(command, supervised=True, env=env, stdout=stdout, stderr=stderr)
-    signals.child = child
+    with signals.starting() as mask:
+        child = process.start(
+            command,
+            supervised=True,
+            env=env,
+            stdin=None if foreground else subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            group=os.getpgrp() if foreground else 0,
+            mask=mask,
+            keep=keep,
+        )
+        assert isinstance(child, process.Supervised)
+        signals.child = child
     try:
         while True:
             try:
                 status = child.wait(_LOOK_S)
                 break
             except subprocess.TimeoutExpired:
-                if session is not None:
+                if session is not None and not signals.ending:
                     session.check()
             finally:
                 if tick is not None:
@@ -130,6 +116,7 @@ def run(
             "TORCH_DEVICE_BACKEND_AUTOLOAD keeps torch from finding the backend: "
             "call wiresum.host_agent.autoload.register() in the script",
         )
+    keep = inherited()
     with Signals() as signals:
         try:
             session = Session(
@@ -144,7 +131,8 @@ def run(
             )
         except NoRoom as full:
             say(log, f"training goes on over gloo, without a switch: {full}")
-            return execute(None, signals, resolved, _without_switch(str(full), as_default))
+            env = _without_switch(str(full), as_default)
+            return execute(None, signals, resolved, env, foreground=True, keep=keep)
         with session:
             job = session.job
             bind(job=job.id)
@@ -154,7 +142,23 @@ def run(
                 f"{job.slots} slots{_asked(job, slots)}, {field}-bit fields",
                 job=job.id,
             )
-            return execute(session, signals, resolved, session.variables(as_default=as_default))
+            env = session.variables(as_default=as_default)
+            status = execute(session, signals, resolved, env, foreground=True, keep=keep)
+            signals.over = True
+            return status
+
+
+def inherited() -> list[int]:
+    """The descriptors beside the first three that whoever started this process has left open.
+
+    A shell's ``<(…)``, for one, is such a descriptor; Python makes its own ones not inheritable.
+    """
+    found = []
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 (names, not entries)
+        with contextlib.suppress(OSError):
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
 
 
 def _asked(job: pb.Job, slots: SlotRequest) -> str:

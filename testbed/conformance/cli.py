@@ -34,6 +34,7 @@ def conformance(
     lanes: Annotated[int, typer.Option(min=1, help="Lanes of the switch program.")] = 64,
 ) -> None:
     """Compare the embedded switch with BMv2: each output byte, each counter. Needs no root."""
+    from wiresum.common.temporary import PrivateFolder
     from wiresum.testbed.conformance import bmv2, wiresum_traffic
     from wiresum.testbed.conformance.fuzz import fuzz as run
     from wiresum.testbed.conformance.run import Tally, show
@@ -58,10 +59,10 @@ def conformance(
             said = time.monotonic()
             print(f"  {tally.sequences} sequences, {tally.frames_in} frames", flush=True)
 
-    with Interrupts(), tempfile.TemporaryDirectory(prefix="wiresum-") as scratch:
+    with Interrupts(), PrivateFolder("conformance", for_sockets=True) as private:
 
         def theirs() -> bmv2.Bmv2Target:
-            return bmv2.Bmv2Target(scenario, Path(tempfile.mkdtemp(dir=scratch)))
+            return bmv2.Bmv2Target(scenario, Path(tempfile.mkdtemp(dir=private.path)))
 
         result = run(
             scenario,

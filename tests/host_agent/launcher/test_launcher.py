@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,28 +17,6 @@ from wiresum.host_agent.environment import Transport
 from wiresum.host_agent.launcher.session import LeaseLost, Session
 
 SCENARIOS = Path(__file__).parents[1] / "backend" / "scenarios.py"
-
-
-@pytest.fixture(scope="module")
-def rack() -> Iterator[Session]:
-    with fresh_session() as session:
-        yield session
-
-
-@pytest.fixture
-def controller(rack: Session) -> str:
-    return rack.environment.controller
-
-
-@pytest.fixture
-def token(rack: Session) -> str:
-    return rack.environment.tenant_token
-
-
-@pytest.fixture
-def env(token: str) -> dict[str, str]:
-    """What a user of that controller has in the environment."""
-    return clean_environment() | {"WIRESUM_TOKEN": token}
 
 
 def wiresum_run(*options: str) -> list[str]:

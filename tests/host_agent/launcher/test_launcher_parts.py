@@ -148,7 +148,7 @@ def test_torchrun_is_found_in_an_environment_that_is_not_activated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    module = [sys.executable, "-m", "torch.distributed.run"]
+    module = [sys.executable, "-P", "-m", "torch.distributed.run"]
     assert resolve(["torchrun", "train.py"]) == [*module, "train.py"]
     with pytest.raises(LaunchError, match="command 'trainer' not found"):
         resolve(["trainer"])

@@ -120,10 +120,11 @@ class Admission:
 
     def leave(self, job_id: str) -> None:
         """Nobody waits for the job any more."""
-        with self.store.transaction() as transaction:
-            transaction.remove_waiter(job_id)
+        # First: should the store fail, nobody has been seen, and :meth:`forget_absent` does it.
         self._seen.pop(job_id, None)
         self._standings.pop(job_id, None)
+        with self.store.transaction() as transaction:
+            transaction.remove_waiter(job_id)
 
     def forget_absent(self) -> list[str]:
         """Take those out of the queue whose callers have not been seen for long; their ids."""
@@ -133,6 +134,9 @@ class Admission:
         ]
         for job_id in gone:
             self.leave(job_id)
+        # Whoever has got slots meanwhile was seen, too.
+        waiting = {waiter.id for waiter in self.store.waiters()}
+        self._seen = {job_id: time for job_id, time in self._seen.items() if job_id in waiting}
         return gone
 
     def shown(self, id_or_name: str, caller: Caller) -> Waiter | None:

@@ -2,7 +2,10 @@
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
+
+from wiresum.controller.patience import Limiting
 
 _R = TypeVar("_R")
 
@@ -21,22 +24,25 @@ async def apart(
     late: str,
     lost: str,
     down: asyncio.Event | None = None,
+    limit: Limiting = asyncio.timeout,
 ) -> _R:
     """Await ``coroutine`` in a task of its own.
 
     When a gRPC channel is closed, or a part of finsy fails, whoever is waiting for an answer
     is cancelled. That must not look as if the caller were: it becomes a :class:`GoneError` that
     says ``lost``, as does ``down`` being set; taking longer than ``limit_s``, one that says
-    ``late``. A cancellation of the caller, or an error of the coroutine, goes through.
+    ``late``. ``limit`` watches the time. A cancellation of the caller, or an error of the
+    coroutine, goes through.
     """
     task = asyncio.create_task(coroutine)
     watch = asyncio.create_task(down.wait()) if down is not None else None
     try:
-        await asyncio.wait(
-            [task, watch] if watch is not None else [task],
-            timeout=limit_s,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
+        with suppress(TimeoutError):
+            async with limit(limit_s):
+                await asyncio.wait(
+                    [task, watch] if watch is not None else [task],
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
         if task.done():
             if task.cancelled():
                 raise GoneError(lost)

@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 
 from wiresum.common.logs import one_line
 from wiresum.controller.access import Caller
+from wiresum.controller.connection import RETRY_AFTER_MS
 from wiresum.controller.core import Core
 from wiresum.controller.errors import ControllerError
 
@@ -49,9 +50,7 @@ async def or_status(answer: Awaitable[_Reply], context: Context) -> _Reply:
     try:
         return await answer
     except ControllerError as error:
-        # UNAVAILABLE is what a client sees when there is no controller: not ours to say.
-        code = "FAILED_PRECONDITION" if error.code == "UNAVAILABLE" else error.code
-        await context.abort(grpc.StatusCode[code], _words(error))
+        await abort(context, error)
     except Exception as error:
         log.exception("a request failed")
         await context.abort(
@@ -59,6 +58,18 @@ async def or_status(answer: Awaitable[_Reply], context: Context) -> _Reply:
             f"the controller failed ({type(error).__name__}: {_words(error)}): see its log",
         )
     raise AssertionError("abort raises")
+
+
+async def abort(context: Context, error: ControllerError) -> NoReturn:
+    """End a call with the status of ``error``, and when to try again, if it says so."""
+    if error.retry_after_s is not None:
+        later = str(max(1, round(1000 * error.retry_after_s)))
+        await context.abort(
+            grpc.StatusCode[error.code], _words(error), trailing_metadata=((RETRY_AFTER_MS, later),)
+        )
+    # UNAVAILABLE alone is what a client sees when there is no controller: not ours to say.
+    code = "FAILED_PRECONDITION" if error.code == "UNAVAILABLE" else error.code
+    await context.abort(grpc.StatusCode[code], _words(error))
 
 
 def _words(error: Exception) -> str:

@@ -74,12 +74,18 @@ class Changes:
     """How long a job whose change was cancelled is left in peace."""
     _ballots: dict[str, _Ballot] = field(default_factory=dict)
     _resting: dict[str, float] = field(default_factory=dict)
+    _since: float = float("-inf")
+    """The time before which no vote is late."""
 
     def recover(self) -> None:
         """Take over what an earlier controller left: votes are cast again, boundaries stand."""
         with self.store.transaction() as transaction:
             for job in self.store.changing_jobs():
                 transaction.set_announced(job.id, self.clock.now())
+
+    def give_time(self) -> None:
+        """Give the ranks of every changing job their whole time from now on."""
+        self._since = self.clock.now()
 
     def possible(self, job: Job) -> bool:
         """Whether the lease of the job may be changed now."""
@@ -153,8 +159,9 @@ class Changes:
             if job.pending.boundary is not None:
                 continue
             ballot = self._ballots.get(job.id)
-            voting = ballot is not None and now - ballot.opened > self.vote_s
-            if voting or now - job.pending.announced > 3 * self.vote_s:
+            opened = max(ballot.opened, self._since) if ballot is not None else now
+            announced = max(job.pending.announced, self._since)
+            if now - opened > self.vote_s or now - announced > 3 * self.vote_s:
                 self.cancel(job)
                 late.append(job)
         self._resting = {job: until for job, until in self._resting.items() if until > now}

@@ -23,6 +23,12 @@ _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     # Also the limit of one attempt to connect: a busy controller may take its time to greet.
     ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # A controller whose host has died without a word: after 20 s a call goes to its successor,
+    # before the lease (30 s) has expired. gRPC's default is never.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
 ]
 
 # gRPC writes to stderr what it also answers; what it answers is told in one line. Whoever looks
@@ -34,6 +40,10 @@ _TLS_WORDS = (
     "certificate", "peer name", "hostname", "handshake", "alert", "ssl", "tls", "socket closed",
     "connection reset",
 )  # fmt: skip
+
+RETRY_AFTER_MS = "wiresum-retry-after-ms"
+"""Trailing metadata of a status: the controller is there, and the same call may be made again after
+so many milliseconds; see ``ControllerError.retry_after_s``."""
 
 _R = TypeVar("_R")
 
@@ -128,6 +138,9 @@ class Connection:
     def _explain(self, error: grpc.RpcError, limit: float) -> ControllerError:
         code: grpc.StatusCode = error.code()
         details = " ".join((error.details() or "").split())
+        retry_after_s = _retry_after_s(error)
+        if retry_after_s is not None:
+            return ControllerError(code.name, details, retry_after_s)
         if code == grpc.StatusCode.UNAVAILABLE:
             found = (
                 None
@@ -163,6 +176,13 @@ def _completed(address: ControllerAddress, credentials: Credentials) -> Credenti
     if credentials.ca or not local or not default_ca_file().exists():
         return credentials
     return replace(credentials, ca=str(default_ca_file()))
+
+
+def _retry_after_s(error: grpc.RpcError) -> float | None:
+    for name, value in error.trailing_metadata() or ():
+        if name == RETRY_AFTER_MS and str(value).isdecimal() and len(value) < 10:
+            return int(value) / 1000
+    return None
 
 
 def _channel(address: ControllerAddress, credentials: Credentials) -> grpc.Channel:

@@ -10,13 +10,14 @@ from wiresum.controller.access import Access
 from wiresum.controller.admission import Admission
 from wiresum.controller.changes import Changes
 from wiresum.controller.clock import Clock, SystemClock
-from wiresum.controller.errors import ControllerError
+from wiresum.controller.errors import ControllerError, StoreFailed
 from wiresum.controller.fleet import Fleet
 from wiresum.controller.jobs import Jobs, Limits
 from wiresum.controller.joining import Joining
 from wiresum.controller.leases import Leases
 from wiresum.controller.loop import LoopOptions
 from wiresum.controller.model import Job, JobState, Switch, Tenant
+from wiresum.controller.patience import Patience
 from wiresum.controller.queueing import Queueing
 from wiresum.controller.reports import Reports
 from wiresum.controller.store import Store
@@ -28,6 +29,9 @@ from wiresum.p4 import LANE_COUNTS, Program
 from wiresum.p4 import program as committed_program
 
 log = logging.getLogger(__name__)
+
+# How often the history is looked through for what is too old.
+_FORGET_S = 60.0
 
 
 class Core:
@@ -53,7 +57,11 @@ class Core:
         self.reports = Reports(self.clock)
         self.ended: Counter[JobState] = Counter()
         """Jobs that have ended since the controller began, by how."""
-        self.fleet = Fleet(store, programs, self._confirmed_jobs, loop_options or LoopOptions())
+        self.patience = Patience(self.clock, self._stood_still)
+        limit = self.patience.limit
+        self.fleet = Fleet(
+            store, programs, self._confirmed_jobs, loop_options or LoopOptions(), limit
+        )
         self.switches = Switches(store, self.clock, programs, LANE_COUNTS)
         self.tenants = Tenants(store, self.clock)
         self.access = Access(store, fixed_admin)
@@ -70,6 +78,7 @@ class Core:
             self.admission,
             self.waiting,
             self.fleet,
+            limit,
         )
         self.leases = Leases(
             store,
@@ -80,14 +89,17 @@ class Core:
             self.waiting,
             self.fleet,
             self._job_changed,
+            limit,
         )
         self._sweeper: asyncio.Task[None] | None = None
+        self._forget_at = 0.0
 
     async def start(self) -> None:
         """Take over what the store knows, and drive its switches."""
         self.jobs.recover()
         self.changes.recover()
         self.admission.recover()
+        self.patience.start()
         await self.fleet.refresh()
         self._sweeper = asyncio.create_task(self._sweep_forever(), name="expiry")
 
@@ -97,6 +109,7 @@ class Core:
             self._sweeper.cancel()
             with suppress(asyncio.CancelledError):
                 await self._sweeper
+        self.patience.stop()
         await self.fleet.stop()
 
     # ---- switches
@@ -158,9 +171,30 @@ class Core:
         self.queueing.rebalance()
 
     async def sweep(self) -> list[Job]:
-        """Expire the jobs that have gone silent; returns them."""
+        """Expire the jobs that have gone silent; returns them.
+
+        What cannot be done because the store fails is done by a later sweep; the store says so.
+        """
         for job_id in self.waiting.jobs():
-            self.jobs.touch(self.jobs.get(job_id))
+            self.jobs.heard(job_id)
+        expired: list[Job] = []
+        with suppress(StoreFailed):
+            self.store.probe()
+            expired = await self._expire_silent()
+        for step in (
+            self._end_overdue_changes,
+            self.leases.settle,
+            self.queueing.forget_absent,
+            self._forget_old,
+            self.queueing.rebalance,
+        ):
+            with suppress(StoreFailed):
+                step()
+        return expired
+
+    # ----
+
+    async def _expire_silent(self) -> list[Job]:
         silent = self.jobs.silent()
         events = await asyncio.gather(*(self._last_events(job) for job in silent))
         expired = []
@@ -171,15 +205,25 @@ class Core:
                 self.ended[ended.state] += 1
                 self._job_changed(ended)
                 expired.append(ended)
+        return expired
+
+    def _stood_still(self, seconds: float) -> None:
+        """The clock has stood still with us; who would be late by it all the same is not."""
+        if 4 * seconds >= self.limits.expiry_s:
+            self.jobs.give_time()
+        if 4 * seconds >= self.limits.change_s:
+            self.changes.give_time()
+
+    def _end_overdue_changes(self) -> None:
         for job in self.changes.overdue():
             log.warning("job %s: its ranks did not agree to a change of its lease", job.label)
             self.waiting.notify(job.id)
-        self.queueing.forget_absent()
-        self.jobs.forget_old()
-        self.queueing.rebalance()
-        return expired
 
-    # ----
+    def _forget_old(self) -> None:
+        now = self.clock.now()
+        if now >= self._forget_at:
+            self.jobs.forget_old()
+            self._forget_at = now + _FORGET_S
 
     async def _last_events(self, job: Job) -> dict[str, int] | None:
         try:
@@ -202,10 +246,14 @@ class Core:
 
     async def _sweep_forever(self) -> None:
         interval = min(1.0, self.limits.expiry_s / 10)
+        told = ""
         while True:
             await asyncio.sleep(interval)
             try:
                 await self.sweep()
-            except Exception:
+                told = ""
+            except Exception as error:
                 # The next sweep may fare better; without sweeps, slots would leak for ever.
-                log.exception("looking for silent jobs failed")
+                if told != repr(error):
+                    log.exception("looking for silent jobs failed")
+                told = repr(error)

@@ -7,12 +7,21 @@ class ControllerError(WiresumError):
     """A request that the controller refused, or could not be asked.
 
     ``code`` is the name of the gRPC status (``"NOT_FOUND"``, ``"DEADLINE_EXCEEDED"``, …);
-    ``"UNAVAILABLE"`` means that there is no controller at that address.
+    ``"UNAVAILABLE"`` without ``retry_after_s`` means that there is no controller at that address.
+
+    ``retry_after_s``: the controller is there and has heard the caller, but cannot do it now;
+    nothing has happened, and the same request may be made again after so many seconds. None: the
+    controller does not say so.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.retry_after_s = retry_after_s
+
+
+class StoreFailed(ControllerError):
+    """The store cannot be read or written now: disk full, locked, broken. Nothing has happened."""
 
 
 class StoreError(WiresumError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.loop import LoopOptions, SwitchLoop, SwitchState
 from wiresum.controller.model import Job
+from wiresum.controller.patience import Limiting
 from wiresum.controller.store import Store
 from wiresum.p4 import Program
 
@@ -23,6 +24,7 @@ class Fleet:
     programs: Callable[[int], Program]
     confirmed_jobs: Callable[[Iterable[str]], None]
     options: LoopOptions = field(default_factory=LoopOptions)
+    limit: Limiting = asyncio.timeout
     _running: dict[str, tuple[SwitchLoop, asyncio.Task[None]]] = field(default_factory=dict)
     _refreshing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -44,7 +46,9 @@ class Fleet:
         for name, switch in wanted.items():
             if name not in self._running:
                 program = self.programs(switch.lanes)
-                loop = SwitchLoop(switch, self.store, program, self.confirmed_jobs, self.options)
+                loop = SwitchLoop(
+                    switch, self.store, program, self.confirmed_jobs, self.options, self.limit
+                )
                 task = asyncio.create_task(loop.run(), name=f"switch {name}")
                 self._running[name] = (loop, task)
 

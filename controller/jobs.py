@@ -22,9 +22,6 @@ _HISTORY_JOBS = 1000
 # A launcher on every host of the largest job, each of which has lost its answer a few times.
 _TOKENS_PER_JOB = 1024
 
-# A sign of life is written to the store at most this often.
-_HEARTBEAT_RESOLUTION_S = 1.0
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -73,15 +70,22 @@ class Jobs:
         Ranks that were waiting for others are not waiting any more, so they have not joined.
         """
         with self.store.transaction() as transaction:
-            transaction.set_all_heartbeats(self.clock.now())
             transaction.remove_waiting_members()
+        # Not what the store says: the clock may have been put back since.
+        self.store.heard = dict.fromkeys(self.store.live_job_ids(), self.clock.now())
+
+    def give_time(self) -> None:
+        """Give every live job the whole expiry time from now on."""
+        self.store.all_heard = self.clock.now()
 
     def touch(self, job: Job) -> None:
-        """Record a sign of life."""
-        now = self.clock.now()
-        if job.state.live and now - job.heartbeat >= _HEARTBEAT_RESOLUTION_S:
-            with self.store.transaction() as transaction:
-                transaction.set_heartbeat(job.id, now)
+        """Record a sign of life, in memory: it must not depend on the store's file."""
+        if job.state.live:
+            self.heard(job.id)
+
+    def heard(self, job_id: str) -> None:
+        """Record a sign of life of a job that is thought to be live."""
+        self.store.heard[job_id] = self.clock.now()
 
     def end(
         self, job: Job, state: JobState, reason: str, events: Mapping[str, int] | None = None
@@ -154,7 +158,11 @@ class Jobs:
         return self.get(job_id)
 
     def forget_old(self) -> None:
-        """Drop the history of jobs that ended more than a week ago."""
+        """Drop the history of jobs that ended more than a week ago, and signs of former life."""
+        live = set(self.store.live_job_ids())
+        self.store.heard = {
+            job_id: time for job_id, time in self.store.heard.items() if job_id in live
+        }
         with self.store.transaction() as transaction:
             transaction.forget_jobs_ended_before(self.clock.now() - _HISTORY_S)
 

@@ -56,7 +56,7 @@ class Joining:
             transaction.add_member(job.id, member)
             if job.missing == [member.rank]:
                 transaction.set_ready(job.id)
-            transaction.set_heartbeat(job.id, self.clock.now())
+        self.jobs.heard(job.id)
         return self.jobs.get(job.id)
 
     def withdraw(self, request: pb.JoinJobRequest) -> None:
@@ -93,7 +93,7 @@ class Joining:
                 transaction.add_member(job.id, member, pending.number)
                 if len(pending.members) + 1 == job.workers:
                     transaction.finish_change(job.id, pending)
-                transaction.set_heartbeat(job.id, self.clock.now())
+            self.jobs.heard(job.id)
         return self.jobs.get(job.id)
 
     def _agreed(self, job: Job, number: int) -> Change:

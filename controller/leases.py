@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from wiresum.common.version import compatible, package_version
 from wiresum.controller.changes import Agreed, Cancelled, Changes, Vote
 from wiresum.controller.checks import invalid
-from wiresum.controller.errors import ControllerError
+from wiresum.controller.errors import ControllerError, StoreFailed
 from wiresum.controller.fleet import Fleet
 from wiresum.controller.jobs import Jobs, Limits
 from wiresum.controller.joining import Joining
 from wiresum.controller.messages import lease_message
 from wiresum.controller.model import Job, JobState
+from wiresum.controller.patience import Limiting
 from wiresum.controller.store import Store
 from wiresum.controller.text import format_ranks, format_seconds
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -42,7 +43,8 @@ def check_timeout(seconds: float) -> None:
 class Leases:
     """The long polls of ranks. Methods raise :class:`ControllerError`.
 
-    ``changed`` is called with a job whose entries on its switch are others from now on.
+    ``changed`` is called with a job whose entries on its switch are others from now on;
+    ``limit`` watches over the time that callers wait.
     """
 
     store: Store
@@ -53,6 +55,9 @@ class Leases:
     waiting: Waiting
     fleet: Fleet
     changed: Callable[[Job], None]
+    limit: Limiting = asyncio.timeout
+    _unsettled: bool = False
+    """Ranks have given up while the store could not be written."""
 
     async def join(self, job: Job, request: pb.JoinJobRequest, time_left: float | None) -> pb.Lease:
         """Join a job, and wait for the other ranks and the switch.
@@ -67,17 +72,22 @@ class Leases:
         self._check_versions(job, request)
         turn = (request.attempt, request.change)
         with self.waiting.call(job.id, turn, request.rank) as news:
+            # What is refused has not joined, and leaves nothing behind.
             try:
                 job = self.joining.join(job, request)
+            except StoreFailed:
+                self._unsettled = True  # whether the rank is in the store is not known
+                raise
+            try:
                 # Most ranks are neither the first of an attempt nor the last.
                 if (job.epoch, job.state) != (before.epoch, before.state):
                     self.changed(job)
-                async with asyncio.timeout(limit):
+                async with self.limit(limit):
                     job = await self._ready(job, request, news)
             except TimeoutError:
                 raise self._late(self.jobs.get(job.id), request, limit) from None
             finally:
-                self._left(job, request)
+                self._left(job.id, request)
         switch = self.store.switch(job.lease.switch)
         assert switch is not None, "a switch with live jobs cannot be removed"
         program_version = self.fleet.loop(switch.name).program.version
@@ -93,7 +103,7 @@ class Leases:
         # The caller must show its next sign of life before the lease expires.
         limit = until(min(request.wait_s, self.limits.expiry_s / 2), time_left)
         with self.waiting.watch(job.id) as news, suppress(TimeoutError):
-            async with asyncio.timeout(limit):
+            async with self.limit(limit):
                 while not _is_news(self.jobs.get(job.id), request):
                     news.clear()
                     await news.wait()
@@ -111,7 +121,7 @@ class Leases:
         self.jobs.touch(job)
         with self.waiting.watch(job.id) as news, self.changes.voting(job, vote):
             try:
-                async with asyncio.timeout(until(limit, time_left)):
+                async with self.limit(until(limit, time_left)):
                     while True:
                         news.clear()
                         outcome = self._outcome(job.id, vote)
@@ -152,13 +162,25 @@ class Leases:
                 return job
             await news.wait()
 
-    def _left(self, job: Job, request: pb.JoinJobRequest) -> None:
+    def settle(self) -> None:
+        """Withdraw those who gave up while the store failed. Raises ``StoreFailed``."""
+        if self._unsettled:
+            with self.store.transaction() as transaction:
+                for job_id, attempt, change, rank in self.store.waiting_members():
+                    if not self.waiting.count(job_id, (attempt, change), rank):
+                        transaction.remove_member(job_id, rank, change)
+            self._unsettled = False
+
+    def _left(self, job_id: str, request: pb.JoinJobRequest) -> None:
         """A call has ended: unless all are there, the rank has not joined after all."""
         turn = (request.attempt, request.change)
-        others = self.waiting.count(job.id, turn, request.rank) - 1
+        others = self.waiting.count(job_id, turn, request.rank) - 1
         if others == 0:
-            self.waiting.give_up(job.id, turn, request.rank)
-            self.joining.withdraw(request)
+            self.waiting.give_up(job_id, turn, request.rank)
+            try:
+                self.joining.withdraw(request)
+            except StoreFailed:
+                self._unsettled = True
 
     def _late(self, job: Job, request: pb.JoinJobRequest, limit: float) -> ControllerError:
         attempt = f"attempt {job.attempt} of job {job.label}"

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 from wiresum.controller.apart import apart
 from wiresum.controller.desired import Tables, desired
-from wiresum.controller.errors import ControllerError
+from wiresum.controller.errors import ControllerError, StoreFailed
 from wiresum.controller.model import Job, JobState, Switch
+from wiresum.controller.patience import Limiting
 from wiresum.controller.reconcile import reconcile
 from wiresum.controller.southbound import Link, connect, explain
 from wiresum.controller.store import Store
@@ -67,7 +68,8 @@ class Tally:
 class SwitchLoop:
     """One switch. ``run`` it in a task; everything else may be called at any time.
 
-    ``confirmed_jobs`` is called with the ids of the jobs whose entries have just been confirmed.
+    ``confirmed_jobs`` is called with the ids of the jobs whose entries have just been confirmed;
+    ``limit`` watches over the time that the switch may take.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class SwitchLoop:
         program: Program,
         confirmed_jobs: Callable[[Iterable[str]], None],
         options: LoopOptions,
+        limit: Limiting = asyncio.timeout,
     ) -> None:
         self.switch = switch
         self.program = program
@@ -86,10 +89,13 @@ class SwitchLoop:
         self._store = store
         self._confirmed_jobs = confirmed_jobs
         self._options = options
+        self._limit = limit
         self._wake = asyncio.Event()
         self._leaving = False
         self._link: Link | None = None
         self._confirmed: dict[str, int] = {}
+        self._reset: set[str] = set()
+        """Jobs whose counters have been set to zero, which is not in the store yet."""
         self._fields = {"switch": switch.name}
 
     def wake(self) -> None:
@@ -106,7 +112,9 @@ class SwitchLoop:
         while not self._leaving:
             connects = self.tally.connects
             try:
-                async with connect(self.switch, self.program, self._options.connect_s) as link:
+                async with connect(
+                    self.switch, self.program, self._options.connect_s, self._limit
+                ) as link:
                     self.tally.connects += 1
                     await self._one_pass(link)
                     retry_s = self._options.retry_s
@@ -170,13 +178,15 @@ class SwitchLoop:
         while not leaving:
             await self._pause(link)
             leaving = self._leaving
-            await self._one_pass(link)
+            with suppress(StoreFailed):  # what it shall hold is not known: it keeps what it has
+                await self._one_pass(link)
 
     async def _one_pass(self, link: Link) -> None:
         self._wake.clear()
         jobs = [] if self._leaving else self._store.jobs_on(self.switch.name)
         wanted = Tables({}, {}) if self._leaving else desired(self.switch, jobs)
-        fresh = [job for job in jobs if not job.lease.counters_reset]
+        unrecorded = [job for job in jobs if not job.lease.counters_reset]
+        fresh = [job for job in unrecorded if job.id not in self._reset]
         numbers = [job.lease.number for job in fresh]
         began = time.monotonic()
         try:
@@ -189,10 +199,7 @@ class SwitchLoop:
         self.tally.passes += 1
         self.tally.writes += writes
         self.tally.last_pass = time.time()
-        if fresh:
-            with self._store.transaction() as transaction:
-                for job in fresh:
-                    transaction.set_counters_reset(job.id)
+        self._record_reset({job.id for job in unrecorded})
         if writes:
             log.info("switch %s: %d writes", self.switch.name, writes, extra=self._fields)
         before = self._confirmed
@@ -204,6 +211,15 @@ class SwitchLoop:
             [job_id for job_id, epoch in self._confirmed.items() if before.get(job_id) != epoch]
         )
 
+    def _record_reset(self, job_ids: set[str]) -> None:
+        """The switch's counters of these jobs are zero now: do not set them to zero again."""
+        # A store that fails is no reason to give the switch up: a later pass records it.
+        self._reset = job_ids
+        if job_ids:
+            with suppress(StoreFailed), self._store.transaction() as transaction:
+                for job_id in job_ids:
+                    transaction.set_counters_reset(job_id)
+
     async def _apart(self, link: Link, work: Coroutine[Any, Any, _R], limit_s: float) -> _R:
         address = self.switch.p4runtime
         return await apart(
@@ -212,6 +228,7 @@ class SwitchLoop:
             late=f"{address} did not answer within {limit_s:g} s",
             lost=f"the connection to {address} was lost",
             down=link.down,
+            limit=self._limit,
         )
 
     async def _pause(self, link: Link) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from wiresum.controller.access import Caller
@@ -15,6 +15,7 @@ from wiresum.controller.fleet import Fleet
 from wiresum.controller.jobs import Created, Jobs, Limits
 from wiresum.controller.leases import MAX_TIMEOUT_S, until
 from wiresum.controller.model import OnFull, Waiter
+from wiresum.controller.patience import Limiting
 from wiresum.controller.scheduling import Standing
 from wiresum.controller.store import Store
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -39,6 +40,7 @@ class Queueing:
     admission: Admission
     waiting: Waiting
     fleet: Fleet
+    limit: Limiting = asyncio.timeout
     _calls: Counter[str] = field(default_factory=Counter)
 
     async def create(
@@ -84,8 +86,19 @@ class Queueing:
         patient = waiter.on_full is OnFull.WAIT
         began = self.clock.now()
         # The event loop's clock paces the call, the controller's own judges the wait as a whole.
-        left = limit if patient else min(limit, self.limits.change_s)
-        deadline = asyncio.get_running_loop().time() + left
+        try:
+            async with self.limit(limit if patient else min(limit, self.limits.change_s)):
+                return await self._granted(queued, request, caller, news)
+        except TimeoutError:
+            if not patient:
+                raise self._give_up(waiter, caller, self.clock.now() - began) from None
+            return queued
+
+    async def _granted(
+        self, queued: Queued, request: pb.CreateJobRequest, caller: Caller, news: asyncio.Event
+    ) -> Created:
+        waiter = queued.waiter
+        patient = waiter.on_full is OnFull.WAIT
         while True:
             news.clear()
             job = self.store.job(waiter.id)
@@ -97,17 +110,12 @@ class Queueing:
             over = patient and 0 < request.wait_timeout_s <= waited
             if over or not (patient or self.admission.standing(waiter.id) is Standing.COMING):
                 raise self._give_up(waiter, caller, waited if over else 0.0)
-            remaining = deadline - asyncio.get_running_loop().time()
-            if patient and request.wait_timeout_s:
-                remaining = min(remaining, request.wait_timeout_s - waited)
-            try:
-                async with asyncio.timeout(remaining):
+            if not patient or not request.wait_timeout_s:
+                await news.wait()
+                continue
+            with suppress(TimeoutError):
+                async with self.limit(request.wait_timeout_s - waited):
                     await news.wait()
-            except TimeoutError:
-                if not patient:
-                    raise self._give_up(waiter, caller, self.clock.now() - began) from None
-                if asyncio.get_running_loop().time() >= deadline:
-                    return queued
 
     def _give_up(self, waiter: Waiter, caller: Caller, waited: float) -> ControllerError:
         refusal = self.admission.refusal(waiter, caller)

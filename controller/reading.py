@@ -54,6 +54,11 @@ class Reading:
     """The questions; none of them changes anything."""
 
     _db: sqlite3.Connection
+    heard: dict[str, float]
+    """When each live job last showed a sign of life. In memory: after a restart each has its whole
+    time again, and a store that cannot be written must end no job."""
+    all_heard: float
+    """The time before which no live job counts as silent."""
 
     # ---- switches
 
@@ -148,7 +153,22 @@ class Reading:
 
     def silent_jobs(self, since: float) -> list[Job]:
         """The live jobs without a heartbeat at or after ``since``."""
-        return self._jobs("WHERE jobs.ended IS NULL AND jobs.heartbeat < ?", (since,))
+        rows = self._db.execute("SELECT id, heartbeat FROM jobs WHERE ended IS NULL").fetchall()
+        silent = [row["id"] for row in rows if self._heard(row) < since]
+        return [job for job_id in silent if (job := self.job(job_id)) is not None]
+
+    def live_job_ids(self) -> list[str]:
+        """The ids of all live jobs."""
+        return [row["id"] for row in self._db.execute("SELECT id FROM jobs WHERE ended IS NULL")]
+
+    def waiting_members(self) -> list[tuple[str, int, int, int]]:
+        """The ranks that wait for others: job, attempt, change of its lease, rank."""
+        query = """
+            SELECT members.job, jobs.attempt, members.change, members.rank
+            FROM members JOIN jobs ON jobs.id = members.job
+            WHERE jobs.state != 'ready' OR members.change != jobs.change
+        """
+        return [tuple(row) for row in self._db.execute(query).fetchall()]
 
     def workers_on(self, switch: str, but: str) -> Counter[str]:
         """How many workers each tenant's live jobs on a switch have, without those of ``but``."""
@@ -229,6 +249,9 @@ class Reading:
     def _jobs(self, where: str, parameters: tuple[object, ...] = ()) -> list[Job]:
         return [self._job(row) for row in self._db.execute(_JOBS + where, parameters).fetchall()]
 
+    def _heard(self, row: sqlite3.Row) -> float:
+        return max(self.heard.get(row["id"], row["heartbeat"]), self.all_heard)
+
     def _job(self, row: sqlite3.Row) -> Job:
         return Job(
             id=row["id"],
@@ -237,7 +260,7 @@ class Reading:
             state=JobState(row["state"]),
             reason=row["reason"],
             created=row["created"],
-            heartbeat=row["heartbeat"],
+            heartbeat=self._heard(row),
             attempt=row["attempt"],
             epoch=row["epoch"],
             key=int.from_bytes(row["key"], "big"),

@@ -34,6 +34,16 @@ log = logging.getLogger(__name__)
 _SERVER_OPTIONS: list[tuple[str, int]] = [
     # Otherwise a second controller on the same port would get every other call.
     ("grpc.so_reuseport", 0),
+    # Who is behind a connection that is only half open does not wait for anything any more: after
+    # 20 s its calls end. gRPC's default is 2 hours.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Clients do the same, and must not be hung up on for it.
+    ("grpc.http2.min_ping_interval_without_data_ms", 1000),
+    ("grpc.http2.max_ping_strikes", 0),
 ]
 
 # How long calls in progress may take to end when the controller ends.

@@ -11,13 +11,17 @@ from contextlib import asynccontextmanager
 from typing import TypeVar, cast
 
 import finsy
+import finsy.p4client
 from finsy import P4Client, P4ClientError, P4Schema
+from finsy.grpcutil import GRPCOptions
 from finsy.p4entity import P4Entity, P4Replica
 from finsy.proto import U128, p4r
 
 from wiresum.controller.apart import GoneError, apart
 from wiresum.controller.desired import TABLES, Action, Fields, Key, Replica, Tables
+from wiresum.controller.errors import StoreFailed
 from wiresum.controller.model import Switch
+from wiresum.controller.patience import Limiting
 from wiresum.controller.reconcile import Change
 from wiresum.p4 import Program, packet
 
@@ -26,6 +30,26 @@ log = logging.getLogger(__name__)
 # finsy reports every lost connection with a traceback; the reconcile loop says the same thing
 # in one line, and where it can be asked for.
 logging.getLogger("finsy").setLevel(logging.CRITICAL + 1)
+
+_KEEPALIVE: list[tuple[str, int | str]] = [
+    # A switch that has died without a word is noticed within 15 s. Not more pings in a row than
+    # gRPC sends by default: BMv2's server hangs up on who sends more, and each pass resets the
+    # count.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5000),
+    ("grpc.http2.ping_timeout_ms", 5000),
+]
+
+
+class _Options(GRPCOptions):
+    """finsy's options of a channel, and those that it has no names for."""
+
+    def to_native(self) -> list[tuple[str, int | str]]:
+        return [*super().to_native(), *_KEEPALIVE]
+
+
+# finsy makes the options of its channels itself, and lets nobody add to them.
+finsy.p4client.GRPCOptions = _Options  # type: ignore[misc]
 
 # A request must stay below gRPC's limit of 4 MiB for what a server receives.
 _BATCH = 500
@@ -131,7 +155,9 @@ class Link:
 
 
 @asynccontextmanager
-async def connect(switch: Switch, program: Program, timeout_s: float) -> AsyncIterator[Link]:
+async def connect(
+    switch: Switch, program: Program, timeout_s: float, limit: Limiting = asyncio.timeout
+) -> AsyncIterator[Link]:
     """Connect to ``switch``, become its controller and have it run ``program``.
 
     Raises what :func:`explain` explains; ``GoneError`` if it takes longer than ``timeout_s``.
@@ -171,6 +197,7 @@ async def connect(switch: Switch, program: Program, timeout_s: float) -> AsyncIt
         limit_s=timeout_s,
         late=f"{switch.p4runtime} did not answer within {timeout_s:g} s",
         lost=f"the connection to {switch.p4runtime} was lost while it was set up",
+        limit=limit,
     )
     try:
         yield link
@@ -227,7 +254,7 @@ def explain(error: BaseException, address: str) -> str:
         ]
         text = " ".join([error.message, *details[:3]])
         return f"{address} answered {code}: {' '.join(text.split())}"
-    if isinstance(error, SouthboundError | GoneError):
+    if isinstance(error, SouthboundError | GoneError | StoreFailed):
         return str(error)
     if isinstance(error, AssertionError):
         # How finsy takes a request while its connection is being closed.

@@ -1,25 +1,50 @@
 """The controller's memory: one SQLite file, written in transactions only.
 
 Everything here is synchronous and belongs to one thread: the statements take microseconds.
+
+A file that cannot be read or written (disk full, locked, a broken disk) makes every question and
+every transaction raise :class:`StoreFailed`, and changes nothing. Signs of life are in memory
+(``heard``), so that running jobs do not depend on it.
 """
 
 import fcntl
+import logging
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NoReturn
 
 from wiresum.common import private
 from wiresum.common.errors import WiresumError
-from wiresum.controller.errors import StoreError
+from wiresum.controller.errors import StoreError, StoreFailed
 from wiresum.controller.reading import Reading
 from wiresum.controller.schema import MIGRATIONS
 from wiresum.controller.tokens import hashed
 from wiresum.controller.transaction import Transaction
 
+log = logging.getLogger(__name__)
+
 MEMORY = ":memory:"
 """The path of a store that is gone with its controller."""
+
+# Whoever has the file locked stops the whole controller for so long at each write.
+_BUSY_S = 0.1
+
+# What SQLite says of the file, in contrast to what it says of a statement.
+_OF_THE_FILE = {
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_NOTADB,
+}
 
 
 class Store(Reading):
@@ -28,10 +53,16 @@ class Store(Reading):
     def __init__(self, path: Path | str = MEMORY) -> None:
         self._path = str(path)
         self._lock: IO[str] | None = None
+        self.heard = {}
+        self.all_heard = float("-inf")
+        self.trouble = ""
+        """Why the store cannot be written; empty while it can."""
         try:
             if self._path != MEMORY:
                 self._prepare(Path(self._path))
-            self._db = sqlite3.connect(self._path, isolation_level=None)
+            self._db = sqlite3.connect(
+                self._path, isolation_level=None, timeout=_BUSY_S, factory=_Connection
+            )
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode = WAL")
             # An epoch that was handed out must be known after a power cut, too.
@@ -41,9 +72,9 @@ class Store(Reading):
             self._migrate()
             # Only now: a step may rebuild a table that others refer to.
             self._db.execute("PRAGMA foreign_keys = ON")
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, StoreFailed) as error:
             self._unlock()
-            raise StoreError(f"store {self._path} cannot be opened: {error}") from error
+            raise StoreError(f"store {self._path} cannot be opened: {_cause(error)}") from error
         except WiresumError:
             self._unlock()
             raise
@@ -55,14 +86,35 @@ class Store(Reading):
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """All writes inside happen, or none does."""
-        self._db.execute("BEGIN IMMEDIATE")
+        """All writes inside happen, or none does. Raises :class:`StoreFailed`."""
+        before = self._db.total_changes
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield Transaction(self._db)
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            # Some errors end the transaction, and a COMMIT that fails may leave it open.
+            if self._db.in_transaction:
+                with suppress(sqlite3.Error):  # it is rolled back all the same
+                    self._db.rollback()
+            if isinstance(error, StoreFailed):
+                self._set_trouble(str(error))
             raise
-        self._db.execute("COMMIT")
+        if self._db.total_changes > before:
+            self._set_trouble("")
+
+    def probe(self) -> None:
+        """Write, if the last attempt to has failed. Raises :class:`StoreFailed` if this does."""
+        if self.trouble:
+            with self.transaction() as transaction:
+                transaction.write_nothing_new()
+
+    def _set_trouble(self, trouble: str) -> None:
+        if trouble and not self.trouble:
+            log.error("%s", trouble)
+        elif self.trouble and not trouble:
+            log.warning("the store can be written again")
+        self.trouble = trouble
 
     # ---- opening
 
@@ -99,3 +151,65 @@ class Store(Reading):
         self._db.create_function("sha256", 1, hashed, deterministic=True)
         for version, script in enumerate(MIGRATIONS[done:], start=done + 1):
             self._db.executescript(f"BEGIN;\n{script}\nPRAGMA user_version = {version};\nCOMMIT;")
+
+
+class _Cursor(sqlite3.Cursor):
+    """Says of a file that fails that it is the file: :class:`StoreFailed`."""
+
+    def execute(self, *arguments: Any) -> "_Cursor":
+        try:
+            super().execute(*arguments)
+        except sqlite3.Error as error:
+            self._raise(error)
+        return self
+
+    def executemany(self, *arguments: Any) -> "_Cursor":
+        try:
+            super().executemany(*arguments)
+        except sqlite3.Error as error:
+            self._raise(error)
+        return self
+
+    def fetchone(self) -> Any:
+        try:
+            return super().fetchone()
+        except sqlite3.Error as error:
+            self._raise(error)
+
+    def fetchall(self) -> list[Any]:
+        try:
+            return super().fetchall()
+        except sqlite3.Error as error:
+            self._raise(error)
+
+    def __next__(self) -> Any:
+        try:
+            return super().__next__()
+        except sqlite3.Error as error:
+            self._raise(error)
+
+    def _raise(self, error: sqlite3.Error) -> NoReturn:
+        # The traceback has us: what we hold would keep the file from being closed.
+        self.close()
+        # The lowest byte is the primary code; errors of the module itself have none.
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_FILE:
+            raise StoreFailed(
+                "UNAVAILABLE",
+                f"the controller's store cannot be used ({error}): running jobs go on, all else "
+                "has to wait; see to the disk and the file of the controller's --store, and try "
+                "again",
+                retry_after_s=1.0,
+            ) from error
+        raise error
+
+
+class _Connection(sqlite3.Connection):
+    def execute(self, *arguments: Any) -> _Cursor:
+        return self.cursor(_Cursor).execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> _Cursor:
+        return self.cursor(_Cursor).executemany(*arguments)
+
+
+def _cause(error: BaseException) -> BaseException:
+    return error.__cause__ or error

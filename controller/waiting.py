@@ -20,7 +20,8 @@ class Waiting:
 
     _calls: Counter[tuple[str, Turn, int]] = field(default_factory=Counter)
     _sleepers: dict[str, set[asyncio.Event]] = field(default_factory=dict)
-    _gave_up: dict[str, set[tuple[Turn, int]]] = field(default_factory=dict)
+    _gave_up: dict[str, tuple[Turn, set[int]]] = field(default_factory=dict)
+    """Of each job's latest turn only: attempts are numbers that callers choose."""
     _watchers: dict[str, set[asyncio.Event]] = field(default_factory=dict)
 
     @contextmanager
@@ -53,13 +54,17 @@ class Waiting:
                 self._gave_up.pop(job_id, None)
 
     def give_up(self, job_id: str, turn: Turn, rank: int) -> None:
-        """A rank has stopped waiting; remembered as long as others go on."""
-        self._gave_up.setdefault(job_id, set()).add((turn, rank))
+        """A rank that had joined has stopped waiting; remembered as long as others go on."""
+        latest, ranks = self._gave_up.get(job_id, (turn, set()))
+        if turn > latest:
+            latest, ranks = turn, set()
+        if turn == latest:
+            self._gave_up[job_id] = (turn, ranks | {rank})
 
     def gave_up(self, job_id: str, turn: Turn) -> set[int]:
         """The ranks that have been there, but have stopped waiting before those still there."""
-        ranks = self._gave_up.get(job_id, set())
-        return {rank for its_turn, rank in ranks if its_turn == turn}
+        latest, ranks = self._gave_up.get(job_id, (turn, set()))
+        return ranks if latest == turn else set()
 
     def count(self, job_id: str, turn: Turn, rank: int) -> int:
         """How many calls of the rank are in progress."""

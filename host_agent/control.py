@@ -14,8 +14,9 @@ from wiresum.host_agent.environment import Environment, IfFull
 
 log = logging.getLogger("wiresum")
 
-UNREACHABLE = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
-"""Codes of a ``ControllerError`` that say nothing about the job."""
+GONE = ("NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED")
+"""Codes of a ``ControllerError`` that say that there is no such job. All others say nothing about
+the job: the controller is away, busy, in trouble, or what answers is not the controller."""
 
 _LIVE = (pb.JOB_STATE_WAITING, pb.JOB_STATE_READY)
 _SOON_S = 1.0
@@ -125,6 +126,8 @@ class Heartbeats:
             except ControllerError as error:
                 if self._stop.is_set():
                     return
+                if error.retry_after_s is not None:
+                    heard = time.monotonic()  # it is there, and knows that we are
                 why = self._failed(error, time.monotonic() - heard)
                 failures += 1
                 # One may fail because the controller restarts: it is asked again soon.
@@ -142,7 +145,7 @@ class Heartbeats:
                 return
 
     def _failed(self, error: ControllerError, silent_s: float) -> str | None:
-        if error.code not in UNREACHABLE:
+        if error.code in GONE:
             return f"job {self._label} is gone: {error}"
         if silent_s > self._terms().expiry_s:
             return f"job {self._label} has lost its lease: {error}"

@@ -136,7 +136,8 @@ OPAQUE = {
     "common/tls.py:read_key",  # _why_no_key's
     "controller/admission.py:refusal",  # _full's
     "controller/apart.py:apart",  # `lost` and `late` of its callers
-    "controller/calls.py:or_status",  # a ControllerError
+    "controller/calls.py:abort",  # a ControllerError
+    "controller/calls.py:or_status",  # the same
     "controller/checks.py:invalid",  # its callers'
     "controller/connection.py:_check_files",  # a CertificateError
     "controller/connection.py:_explain",  # the controller's own line, or _unreachable's

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import grpc
 import pytest
 from change_rig import LIMIT_S, eventually, unavailable
 
@@ -88,10 +89,36 @@ def test_the_jobs_end_is_told_once_with_its_reason(
     assert len(script.calls) == 2
 
 
-def test_a_refusal_is_final(ended: list[tuple[Script, Heartbeats]]) -> None:
-    script = Script([ControllerError("NOT_FOUND", "there is no job")])
+GONE = ("NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED")
+
+
+@pytest.mark.parametrize("code", GONE)
+def test_an_answer_that_there_is_no_job_is_final(
+    ended: list[tuple[Script, Heartbeats]], code: str
+) -> None:
+    script = Script([ControllerError(code, "there is no job")])
     ended.append((script, script.start()))
     assert script.lost.get(timeout=LIMIT_S) == "job mine is gone: there is no job"
+
+
+@pytest.mark.parametrize(
+    "code", [*sorted({code.name for code in grpc.StatusCode} - {"OK", *GONE}), "A_LATER_ONE"]
+)
+def test_no_other_error_says_that_the_job_is_gone(
+    ended: list[tuple[Script, Heartbeats]], code: str
+) -> None:
+    script = Script([*[ControllerError(code, "trouble")] * 4, ready(), ready(99)])
+    ended.append((script, script.start()))
+    assert script.lost.get(timeout=LIMIT_S) == "enough"
+
+
+def test_a_controller_that_says_later_has_not_been_silent(
+    ended: list[tuple[Script, Heartbeats]],
+) -> None:
+    later = ControllerError("UNAVAILABLE", "the store is full", retry_after_s=0.01)
+    script = Script([*[later] * 20, ready(99)], expiry_s=0.1)
+    ended.append((script, script.start()))
+    assert script.lost.get(timeout=LIMIT_S) == "enough"
 
 
 def test_silence_is_final_once_the_lease_has_expired(

@@ -16,6 +16,19 @@ from wiresum.softswitch.p4runtime.service import P4RuntimeService
 MAX_MESSAGE_BYTES = 64 << 20
 """A program's JSON is several megabytes; gRPC's default is 4."""
 
+KEEPALIVE = (
+    # A controller whose host has died without a word must not stay primary: after 3 s of silence it
+    # is pinged, and hung up on when it does not answer within 4 s more. gRPC's default is 2 hours.
+    ("grpc.keepalive_time_ms", 3000),
+    ("grpc.keepalive_timeout_ms", 4000),
+    ("grpc.http2.ping_timeout_ms", 4000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # And a controller may do the same: by default it would be hung up on for its pings.
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+
 _GRACE_S = 0.2
 
 
@@ -33,6 +46,7 @@ class P4RuntimeServer:
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
                 # A second switch on the same port must fail, not share it.
                 ("grpc.so_reuseport", 0),
+                *KEEPALIVE,
             ]
         )
         p4r_grpc.add_P4RuntimeServicer_to_server(service, self._server)

@@ -1,7 +1,8 @@
 """``WIRESUM_METRICS``: what this worker's collectives and its engine have counted, on request.
 
-One endpoint per process, at the port of the variable plus the process's local rank. It is there for
-as long as the process is, whatever groups come and go.
+One endpoint per process, at the port of the variable plus the process's local rank. Workers whose
+launcher does not say that (LOCAL_RANK) add their rank in the group instead: so no two workers of a
+host want the same port. It is there for as long as the process is, whatever groups come and go.
 """
 
 import logging
@@ -176,32 +177,36 @@ _server: MetricsServer | None = None
 _lock = threading.Lock()
 
 
-def where(env: Mapping[str, str]) -> Endpoint | None:
-    """Where this process shall serve: WIRESUM_METRICS plus LOCAL_RANK; None if it shall not.
+def where(env: Mapping[str, str], rank: int | None = None) -> Endpoint | None:
+    """Where this process, of rank ``rank``, shall serve; None if it shall not.
 
+    That is WIRESUM_METRICS plus LOCAL_RANK. Without that, or where it is of other workers than
+    these (RANK is not ``rank``: processes that a worker has started), it is plus ``rank``.
     Raises ``AddressError`` or :class:`AgentError`.
     """
     text = env.get(VARIABLE, "")
     if not text:
         return None
     wanted = parse_endpoint(text, what=VARIABLE)
-    local_rank = env.get("LOCAL_RANK") or "0"
-    port = wanted.port and wanted.port + (int(local_rank) if local_rank.isdigit() else 0)
+    local = env.get("LOCAL_RANK", "")
+    ours = rank is None or env.get("RANK", "") in ("", str(rank))
+    number = int(local) if local.isdigit() and ours else rank or 0
+    port = wanted.port and wanted.port + number
     if port > 65535:
         raise AgentError(
-            f"{VARIABLE} is {text!r}: with local rank {local_rank} the port would be {port}"
+            f"{VARIABLE} is {text!r}: with local rank {number} the port would be {port}"
         )
     return Endpoint(wanted.host, port)
 
 
-def serve(env: Mapping[str, str] = os.environ) -> Endpoint | None:
+def serve(env: Mapping[str, str] = os.environ, rank: int | None = None) -> Endpoint | None:
     """Serve this process's metrics if the environment says so; may be called again.
 
-    A port that is taken costs the metrics and not the training: it is logged. Raises what
-    :func:`where` raises.
+    ``rank`` is the process's. A port that is taken costs the metrics and not the training: it is
+    logged. Raises what :func:`where` raises.
     """
     global _server
-    wanted = where(env)
+    wanted = where(env, rank)
     if wanted is None:
         return None
     with _lock:

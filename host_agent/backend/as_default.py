@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 log = logging.getLogger("wiresum")
 
@@ -25,7 +26,7 @@ def install() -> None:
     @functools.wraps(original)
     def init_process_group(backend: Any = None, *args: Any, **kwargs: Any) -> Any:
         asked = "undefined" if backend is None else str(backend).lower().replace(" ", "")
-        first = os.environ.get("RANK", "0") == "0"
+        first = _rank(*args, **kwargs) == 0
         if asked in REPLACED:
             if first:
                 named = "no backend" if asked == "undefined" else f"backend {asked!r}"
@@ -48,3 +49,14 @@ def install() -> None:
             getattr(module, "init_process_group", None) is original
         ):
             module.init_process_group = init_process_group  # type: ignore[attr-defined]
+
+
+def _rank(init_method: Any = None, *args: Any, rank: int = -1, **_: Any) -> int:
+    """The rank that the arguments of ``init_process_group`` after the first say, or RANK does."""
+    if len(args) > 2 and isinstance(args[2], int):  # timeout, world_size, rank
+        rank = args[2]
+    query = parse_qs(urlsplit(str(init_method or "")).query)
+    for said in (rank, *query.get("rank", ()), os.environ.get("RANK", "")):
+        if str(said).isdigit():
+            return int(said)
+    return 0

@@ -19,10 +19,14 @@ def _create(options: Any, _backend_options: Any) -> Any:
     # Imported late: most programs that import torch never make a wiresum group.
     from wiresum.common import logs
     from wiresum.host_agent import metrics
+    from wiresum.host_agent.backend import report
     from wiresum.host_agent.backend.create import create
 
     logs.configure_library()
-    if not options.global_ranks_in_group:
-        logs.bind(rank=options.group_rank)
-    metrics.serve()
+    # Not every launcher sets RANK; the group knows.
+    members = list(options.global_ranks_in_group)
+    rank = members[options.group_rank] if members else options.group_rank
+    logs.bind(rank=rank)
+    report.set_rank(rank)
+    metrics.serve(rank=rank)
     return create(options)

@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from wiresum.host_agent.backend.core import Core
 
 
+_rank: int | None = None
+
+
+def set_rank(rank: int) -> None:
+    """Say which rank this process has, for the name of its dump."""
+    global _rank
+    _rank = rank
+
+
 def stats() -> dict[str, Any]:
     """The counts of collectives by path, and the engine's counters."""
     counts = COUNTERS.snapshot()
@@ -31,7 +40,8 @@ def write_at_exit() -> None:
     """Write the dump to the file that WIRESUM_DUMP names (``{rank}`` is replaced), if it does."""
     path = os.environ.get("WIRESUM_DUMP")
     if path:
-        path = path.replace("{rank}", os.environ.get("RANK", "0"))
+        rank = os.environ.get("RANK", "0") if _rank is None else str(_rank)
+        path = path.replace("{rank}", rank)
         try:
             Path(path).write_text(json.dumps(dump(), indent=1, default=str) + "\n")
         except OSError as error:

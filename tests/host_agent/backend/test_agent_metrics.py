@@ -132,17 +132,24 @@ def engine_stats() -> Iterator[dict[str, float]]:
 
 
 @pytest.mark.parametrize(
-    ("env", "port"),
+    ("env", "rank", "port"),
     [
-        ({}, None),
-        ({"WIRESUM_METRICS": ""}, None),
-        ({"WIRESUM_METRICS": "0.0.0.0:9470"}, 9470),
-        ({"WIRESUM_METRICS": "0.0.0.0:9470", "LOCAL_RANK": "3"}, 9473),
-        ({"WIRESUM_METRICS": "127.0.0.1:0", "LOCAL_RANK": "3"}, 0),
+        ({}, 1, None),
+        ({"WIRESUM_METRICS": ""}, 1, None),
+        ({"WIRESUM_METRICS": "0.0.0.0:9470"}, None, 9470),
+        ({"WIRESUM_METRICS": "0.0.0.0:9470"}, 5, 9475),
+        ({"WIRESUM_METRICS": "0.0.0.0:9470", "LOCAL_RANK": "3"}, None, 9473),
+        ({"WIRESUM_METRICS": "0.0.0.0:9470", "LOCAL_RANK": "3"}, 7, 9473),
+        ({"WIRESUM_METRICS": "0.0.0.0:9470", "LOCAL_RANK": "3", "RANK": "7"}, 7, 9473),
+        # Processes that a worker of torchrun has started: what it has in its environment is its.
+        ({"WIRESUM_METRICS": "0.0.0.0:9470", "LOCAL_RANK": "0", "RANK": "0"}, 1, 9471),
+        ({"WIRESUM_METRICS": "127.0.0.1:0", "LOCAL_RANK": "3"}, 5, 0),
     ],
 )
-def test_the_port_follows_from_the_local_rank(env: dict[str, str], port: int | None) -> None:
-    found = metrics.where(env)
+def test_the_port_follows_from_the_local_rank_or_the_groups(
+    env: dict[str, str], rank: int | None, port: int | None
+) -> None:
+    found = metrics.where(env, rank)
     assert (found.port if found else None) == port
 
 

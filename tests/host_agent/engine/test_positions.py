@@ -13,7 +13,12 @@ from engine_rig import LIMIT_S, InThread, Rig, eventually, normal
 
 from reference_switch import Faults
 from wiresum.host_agent.engine import error_of
-from wiresum.host_agent.errors import CollectiveTimeout, EngineClosed, EngineError, SwitchUnreachable
+from wiresum.host_agent.errors import (
+    CollectiveTimeout,
+    EngineClosed,
+    EngineError,
+    SwitchUnreachable,
+)
 
 LANES = 64
 

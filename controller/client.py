@@ -35,6 +35,10 @@ _LEAVE_S = 2.0
 
 _RETRY_S = 0.2
 
+# The longest waits that a controller grants, for the other ranks and in the queue.
+_LONGEST_JOIN_S = 24 * 3600.0
+_LONGEST_QUEUE_S = 365 * _LONGEST_JOIN_S
+
 _R = TypeVar("_R")
 
 
@@ -103,7 +107,8 @@ class ControllerClient:
         """Reserve ``slots`` (0: the default) for a job, or attach to the live one of that name.
 
         ``on_full`` says what happens when there is no room: with "wait", the call returns when
-        there is, or raises RESOURCE_EXHAUSTED after ``wait_timeout_s`` (0: never); meanwhile
+        there is, or raises RESOURCE_EXHAUSTED after ``wait_timeout_s`` (0: never; at most a
+        year); meanwhile
         ``on_queue`` gets the job as it stands in the queue, again and again. A controller that goes
         away meanwhile is asked again for ``unreachable_s``, and the place in the queue is kept;
         any other exception (a signal's, say) gives it up.
@@ -115,7 +120,7 @@ class ControllerClient:
             tenant=tenant,
             on_full=pb.OnFull.Value(f"ON_FULL_{on_full.upper()}"),
             min_slots=min_slots,
-            wait_timeout_s=wait_timeout_s,
+            wait_timeout_s=min(wait_timeout_s, _LONGEST_QUEUE_S),
             request_id=secrets.token_hex(16),
         )
         if on_full != "wait":
@@ -166,7 +171,7 @@ class ControllerClient:
 
         ``attempt`` grows with every restart; ``change`` is that which :meth:`change_lease` has
         agreed upon; ``ip`` and ``udp_port`` are where this rank's socket is bound. Waits at most
-        ``timeout_s``; the error then names the missing ranks.
+        ``timeout_s``, and no longer than a day; the error then names the missing ranks.
         A controller that goes away meanwhile is asked again for ``unreachable_s``.
         """
         request = pb.JoinJobRequest(
@@ -183,7 +188,7 @@ class ControllerClient:
             program_version=program_version,
             change=change,
         )
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + min(timeout_s, _LONGEST_JOIN_S)
 
         def ask() -> pb.Lease:
             # 0 would ask for the controller's default.

@@ -9,7 +9,7 @@ import typer
 
 from wiresum.common import logs
 from wiresum.common.errors import WiresumError
-from wiresum.host_agent.environment import FIELDS, IfFull, SlotRequest, Transport
+from wiresum.host_agent.environment import FIELDS, LONGEST_S, IfFull, SlotRequest, Transport
 
 OUT = Path("out")
 
@@ -25,9 +25,12 @@ def _check_field(field: int) -> None:
         raise UsageError(f"--field {field}: it must be 32, 16 or 8")
 
 
-def _check_seconds(option: str, seconds: float | None) -> None:
-    if seconds is not None and not 0 < seconds < 1e7:
+def _checked_seconds(option: str, seconds: float | None) -> float | None:
+    if seconds is None:
+        return None
+    if not seconds > 0:
         raise UsageError(f"{option} {seconds:g}: it must be a number of seconds above 0")
+    return min(seconds, LONGEST_S)
 
 
 def _configure_log(option: str | None) -> None:
@@ -137,8 +140,8 @@ def run(
 
     _configure_log(log_format)
     _check_field(field)
-    _check_seconds("--timeout", timeout)
-    _check_seconds("--queue-timeout", queue_timeout)
+    timeout = _checked_seconds("--timeout", timeout)
+    queue_timeout = _checked_seconds("--queue-timeout", queue_timeout)
     request = SlotRequest(slots, min_slots, if_full, queue_timeout)
     status = launch(
         context.args,

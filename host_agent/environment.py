@@ -11,6 +11,10 @@ from wiresum.controller.address import parse_address
 
 FIELDS = (32, 16, 8)
 
+LONGEST_S = 100 * 365.25 * 86400.0
+"""A hundred years: longer limits are cut to it. Clocks that count nanoseconds in 64 bits overflow
+not far above."""
+
 FALLBACK = "WIRESUM_FALLBACK"
 """The reason why a run that asked for a switch trains without one; for its workers."""
 
@@ -149,9 +153,11 @@ def _seconds(env: Mapping[str, str], name: str) -> float | None:
         value = float(text) if text else None
     except ValueError:
         value = -1.0
-    if value is not None and not 0 < value < 1e7:
+    if value is None:
+        return None
+    if not value > 0:
         raise AgentError(f"{name} is {text!r}; it must be a number of seconds above 0")
-    return value
+    return min(value, LONGEST_S)
 
 
 def _count(env: Mapping[str, str], name: str) -> int:

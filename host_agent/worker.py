@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from wiresum.host_agent.environment import Environment
+from wiresum.host_agent.environment import LONGEST_S, Environment
 
 JOIN_TIMEOUT_S = 60.0
 
@@ -48,9 +48,11 @@ class Worker:
     @property
     def join_s(self) -> float:
         """How long joining may take: ``where.timeout_s``, or 60 s but not more than ``timeout``."""
-        return self.where.timeout_s or min(JOIN_TIMEOUT_S, self.timeout.total_seconds())
+        return min(
+            self.where.timeout_s or min(JOIN_TIMEOUT_S, self.timeout.total_seconds()), LONGEST_S
+        )
 
     @property
     def collective_s(self) -> float:
         """How long a collective may go without a result."""
-        return self.where.timeout_s or self.timeout.total_seconds()
+        return min(self.where.timeout_s or self.timeout.total_seconds(), LONGEST_S)

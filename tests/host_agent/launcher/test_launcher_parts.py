@@ -1,18 +1,22 @@
 """The launcher's parts that need no switch: child processes, ready lines, commands."""
 
+import dataclasses
 import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
 import pytest
+import torch.distributed as dist
 
-from wiresum.host_agent.environment import AgentError, Environment, environment
+from wiresum.host_agent.environment import LONGEST_S, AgentError, Environment, environment
 from wiresum.host_agent.launcher import guard, process
 from wiresum.host_agent.launcher.embedded import EmbeddedError, Part
 from wiresum.host_agent.launcher.run import LaunchError, resolve
+from wiresum.host_agent.worker import Worker
 
 LIMIT_S = 20.0
 
@@ -166,6 +170,33 @@ def test_the_environment_is_read_back_as_it_was_written() -> None:
     made = Environment("h:1", "a", "b", 32, None, tenant_token="secret")
     assert "secret" not in [*made.variables().values(), repr(made)]
     assert environment({}) is None
+
+
+@pytest.mark.parametrize("value", ["1000001", "1e7", "1e18", "1e300", "inf"])
+def test_time_limits_of_any_length_are_taken(value: str) -> None:
+    """As torch and gloo take them: up to timedelta.max, and what means "never"."""
+    made = environment(
+        {
+            "WIRESUM_CONTROLLER": "127.0.0.1:1",
+            "WIRESUM_TIMEOUT": value,
+            "WIRESUM_QUEUE_TIMEOUT": value,
+        }
+    )
+    assert made is not None
+    wanted = min(float(value), LONGEST_S)
+    assert made.timeout_s == made.request.queue_timeout_s == wanted
+    again = environment(made.variables())
+    assert again is not None
+    assert again.timeout_s == pytest.approx(wanted, rel=1e-5)
+    for limit in (timedelta.max, timedelta(seconds=60)):
+        worker = Worker(made, dist.HashStore(), 0, 1, limit, "0")
+        unset = Worker(
+            dataclasses.replace(made, timeout_s=None), dist.HashStore(), 0, 1, limit, "0"
+        )
+        for seconds in (worker.join_s, worker.collective_s, unset.join_s, unset.collective_s):
+            assert 0 < seconds <= LONGEST_S
+            timedelta(seconds=seconds)
+        assert worker.collective_s == wanted
 
 
 @pytest.mark.parametrize(

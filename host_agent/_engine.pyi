@@ -7,7 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK: int
-"""Elements that share one exponent."""
+"""Elements that share one exponent in a large tensor."""
+
+SMALL: int
+"""Most elements of a small tensor: each element has an exponent, and 32 bits, of its own."""
 
 NONFINITE_CODE: int
 """Exponent code of a block that holds Inf or NaN."""
@@ -23,6 +26,13 @@ class Completion:
     @property
     def kind(self) -> str | None:
         """Name of the class in :mod:`wiresum.host_agent.errors`."""
+    @property
+    def nonfinite(self) -> list[tuple[int, int]]:
+        """Elements that were left as they are: (first, count) of each run, in order.
+
+        They are the blocks that held Inf or NaN on any rank, neighbours merged: the same list on
+        all ranks. Empty without ``keep_nonfinite``, and where ``error`` is set.
+        """
 
 class StreamPosition:
     """How far one stream of an engine is, in chunks: absolute positions, from ``first_position``."""
@@ -79,6 +89,7 @@ class Engine:
         gso: bool = True,
         gro: bool = True,
         shm_path: str = "",
+        keep_nonfinite: bool = False,
     ) -> None:
         """Duplicate ``socket_fd`` and start the engine's thread.
 
@@ -88,6 +99,9 @@ class Engine:
 
         ``window`` limits the chunks in flight per stream (0: half of the stream's slots);
         ``first_position`` is where both streams start numbering (all ranks must agree).
+        Time limits are above 0; more than a hundred years mean a hundred years.
+        ``keep_nonfinite``: blocks that hold Inf or NaN on any rank are left as they are on every
+        rank and named in :attr:`Completion.nonfinite`; otherwise every rank writes NaN over them.
         Raises ``CodecError`` if ``field`` has no budget for ``workers``, ``EngineError`` for any
         other argument out of range.
         """
@@ -146,11 +160,26 @@ def shm_connect(
 def budget(workers: int, field: int) -> int:
     """L: the largest magnitude that one rank may contribute. Raises ``CodecError`` if it is 0."""
 
-def exponents(data: NDArray[np.generic], dtype: str) -> NDArray[np.uint32]:
+def layout(count: int, field: int) -> tuple[int, int]:
+    """What an engine makes of a tensor of ``count`` elements over a lease with ``field``.
+
+    (Elements that share an exponent, bits of a field): ``(1, 32)`` up to ``SMALL`` elements, else
+    ``(BLOCK, field)``. The functions below take both.
+    """
+
+def exponents(
+    data: NDArray[np.generic], dtype: str, *, block: int = 256
+) -> NDArray[np.uint32]:
     """Exponent code of each block of a contiguous array of 32-bit or 16-bit items."""
 
 def encode(
-    data: NDArray[np.generic], dtype: str, codes: NDArray[np.uint32], workers: int, field: int
+    data: NDArray[np.generic],
+    dtype: str,
+    codes: NDArray[np.uint32],
+    workers: int,
+    field: int,
+    *,
+    block: int = 256,
 ) -> NDArray[np.uint32]:
     """Lanes (as numbers, in host order) of all blocks that ``codes`` says are sent, packed in order."""
 
@@ -162,6 +191,8 @@ def decode(
     workers: int,
     field: int,
     average: bool = False,
+    *,
+    block: int = 256,
 ) -> None:
     """Write the sums in ``lanes`` (packed as by :func:`encode`) over ``data``."""
 
@@ -173,6 +204,9 @@ def time_codec(
     ``copy_in``, ``copy_out``: of as many bytes as the tensor has, to and from a buffer that is used
     over and over, as packets are; ``copy``: of the tensor into another one.
     """
+
+def close_all() -> None:
+    """Close all engines of this process, as its end does; any thread may call it."""
 
 def isa() -> str:
     """The instruction set in use: avx512, avx2 or baseline."""

@@ -8,7 +8,7 @@ it; that all ranks change engines after the same one is for the caller to see to
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ class Ended:
     ticket: int
     error: str | None
     kind: str | None
+    nonfinite: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,10 @@ class Relay:
                     # It answers at once, and would again and again.
                     self._changed.wait(timeout_s)
                 return []
-            ended = [Ended(tickets.pop(each.ticket), each.error, each.kind) for each in batch]
+            ended = [
+                Ended(tickets.pop(each.ticket), each.error, each.kind, each.nonfinite)
+                for each in batch
+            ]
             self._failed = self._failed or any(each.error is not None for each in ended)
             self._changed.notify_all()
         return ended

@@ -8,7 +8,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from wiresum.host_agent.backend.counters import COUNTERS
 from wiresum.host_agent.backend.link import Engine, Finished
@@ -173,6 +173,7 @@ class _Lost:
 
     kind: str | None = EngineClosed.__name__
     error: str | None = "the process group was shut down while this all-reduce was in flight"
+    nonfinite: Sequence[tuple[int, int]] = ()
 
     def __init__(self, ticket: int) -> None:
         self.ticket = ticket

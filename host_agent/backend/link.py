@@ -22,6 +22,10 @@ class Finished(Protocol):
     def kind(self) -> str | None:
         """The kind of error: the name of a class in ``wiresum.host_agent.errors``."""
 
+    @property
+    def nonfinite(self) -> Sequence[tuple[int, int]]:
+        """Runs of elements (first, count) that were left as they are: see the engine's stub."""
+
 
 class Engine(Protocol):
     """The part of the C++ engine that the backend uses."""

@@ -2,14 +2,17 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <memory>
 #include <mutex>
-#include <set>
 #include <tuple>
+#include <vector>
 
 #include "bench.hpp"
 #include "codec.hpp"
@@ -28,36 +31,85 @@ using ReadOnlyArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 using Words = nb::ndarray<const std::uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using OwnedWords = nb::ndarray<nb::numpy, std::uint32_t, nb::ndim<1>>;
 
-// Engines that are alive, to be closed before the interpreter goes: their threads write into
-// tensors that it is about to free.
-std::mutex g_engines_mutex;
-std::set<Engine*> g_engines;
+// While one lives, other threads may have the GIL. Where the interpreter has ended meanwhile, this
+// thread stays where it is: Python before 3.14 would unwind its stack, through functions that let
+// nothing pass, which ends the process with an abort.
+class WithoutGil {
+ public:
+  WithoutGil() : state_(PyEval_SaveThread()) {}
+  WithoutGil(const WithoutGil&) = delete;
+  WithoutGil& operator=(const WithoutGil&) = delete;
+  ~WithoutGil() {
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (...) {
+      while (true) pause();
+    }
+  }
 
-class PythonEngine : public Engine {
+ private:
+  PyThreadState* state_;
+};
+
+// Engines that are alive, to be closed before the interpreter goes: their threads write into
+// tensors that it is about to free. Whoever closes an engine owns it meanwhile, so it does not
+// matter which thread drops it.
+class Registry {
+ public:
+  void add(const std::shared_ptr<Engine>& engine) {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(engines_, [](const auto& each) { return each.expired(); });
+    engines_.push_back(engine);
+  }
+  std::vector<std::shared_ptr<Engine>> alive() {
+    const std::lock_guard lock(mutex_);
+    std::vector<std::shared_ptr<Engine>> result;
+    for (const auto& each : engines_) {
+      if (auto engine = each.lock()) result.push_back(std::move(engine));
+    }
+    return result;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::weak_ptr<Engine>> engines_;
+};
+
+// Never destroyed: threads may outlive what C++ takes down at the end.
+Registry& registry() {
+  static auto& registry = *new Registry;
+  return registry;
+}
+
+class PythonEngine {
  public:
   PythonEngine(int fd, const Lease& lease, const EngineOptions& options)
-      : Engine(fd, lease, options) {
-    const std::lock_guard lock(g_engines_mutex);
-    g_engines.insert(this);
+      : engine_(std::make_shared<Engine>(fd, lease, options)) {
+    registry().add(engine_);
   }
+  PythonEngine(const PythonEngine&) = delete;
+  PythonEngine& operator=(const PythonEngine&) = delete;
   ~PythonEngine() {
-    {
-      const std::lock_guard lock(g_engines_mutex);
-      g_engines.erase(this);
+    const WithoutGil release;
+    engine_->close();
+    if (engine_->forked()) {
+      // Destroying what another thread of the parent may have been waiting on would wait for it.
+      new std::shared_ptr<Engine>(std::move(engine_));
     }
-    const nb::gil_scoped_release release;
-    close();
+    engine_.reset();
   }
+  Engine* operator->() const { return engine_.get(); }
+
+ private:
+  std::shared_ptr<Engine> engine_;
 };
 
 void close_all() {
-  std::vector<Engine*> engines;
-  {
-    const std::lock_guard lock(g_engines_mutex);
-    engines.assign(g_engines.begin(), g_engines.end());
-  }
-  const nb::gil_scoped_release release;
-  for (Engine* engine : engines) engine->close();
+  // With the GIL, under which others fork: a child never inherits the registry's lock.
+  auto engines = registry().alive();
+  const WithoutGil release;
+  for (const auto& engine : engines) engine->close();
+  engines.clear();
 }
 
 Dtype dtype_of(const std::string& name) {
@@ -95,14 +147,38 @@ OwnedWords owned(std::vector<std::uint32_t> words) {
   return OwnedWords(kept->data(), {kept->size()}, owner);
 }
 
-std::size_t blocks_of(std::size_t elements) { return (elements + kBlock - 1) / kBlock; }
+// Elements that share an exponent code, as the caller has it.
+std::size_t checked_block(std::size_t block, int field) {
+  if (block != 1 && block != kBlock) {
+    throw EngineError(ErrorKind::Codec, "blocks of " + std::to_string(block) +
+                                            " elements: they have 1 or " + std::to_string(kBlock));
+  }
+  if (block == 1 && field != 32) {
+    throw EngineError(ErrorKind::Codec,
+                      "blocks of one element have fields of 32 bits, not " + std::to_string(field));
+  }
+  return block;
+}
 
-OwnedWords exponents(const ReadOnlyArray& data, const std::string& dtype_name) {
+std::size_t blocks_of(std::size_t elements, std::size_t block) {
+  return (elements + block - 1) / block;
+}
+
+OwnedWords exponents(const ReadOnlyArray& data, const std::string& dtype_name, std::size_t block) {
+  checked_block(block, 32);
   const Dtype dtype = dtype_of(dtype_name);
   const std::size_t count = elements_of(data, dtype);
   const auto* bytes = static_cast<const std::byte*>(data.data());
-  std::vector<std::uint32_t> codes(blocks_of(count));
+  std::vector<std::uint32_t> codes(blocks_of(count, block));
   const DefaultFloatEnvironment arithmetic;
+  if (block == 1) {
+    std::vector<std::uint8_t> wire(4 * count);
+    Codec::exponents_of_each(dtype, bytes, count, wire.data());
+    for (std::size_t i = 0; i < count; ++i) {
+      codes[i] = load_big_endian<std::uint32_t>(wire.data() + 4 * i);
+    }
+    return owned(std::move(codes));
+  }
   for (std::size_t i = 0; i < codes.size(); ++i) {
     codes[i] = Codec::exponent(dtype, bytes + i * kBlock * size_of(dtype),
                                std::min(kBlock, count - i * kBlock));
@@ -110,23 +186,88 @@ OwnedWords exponents(const ReadOnlyArray& data, const std::string& dtype_name) {
   return owned(std::move(codes));
 }
 
-void check_codes(const Words& codes, std::size_t count) {
-  if (codes.size() != blocks_of(count)) {
+void check_codes(const Words& codes, std::size_t count, std::size_t block) {
+  if (codes.size() != blocks_of(count, block)) {
     throw EngineError(ErrorKind::Codec, std::to_string(codes.size()) + " exponent codes for " +
-                                            std::to_string(blocks_of(count)) + " blocks");
+                                            std::to_string(blocks_of(count, block)) + " blocks");
+  }
+}
+
+// Where the elements that are sent lie, in order, with their codes.
+struct Sent {
+  std::vector<std::size_t> at;
+  std::vector<std::uint32_t> codes;
+};
+
+Sent sent_of(const Words& codes) {
+  Sent sent;
+  for (std::size_t i = 0; i < codes.size(); ++i) {
+    if (!is_sent(codes.data()[i])) continue;
+    sent.at.push_back(i);
+    sent.codes.push_back(codes.data()[i]);
+  }
+  return sent;
+}
+
+std::vector<std::uint32_t> encode_each(const Codec& codec, Dtype dtype, const std::byte* bytes,
+                                       const Words& codes) {
+  const Sent sent = sent_of(codes);
+  const std::size_t size = size_of(dtype);
+  std::vector<std::uint32_t> lanes;
+  for (std::size_t done = 0; done < sent.at.size(); done += kMaxRun) {
+    const std::size_t n = std::min(kMaxRun, sent.at.size() - done);
+    std::byte values[kMaxRun * sizeof(float)];
+    std::uint8_t wire[4 * kMaxRun];
+    for (std::size_t i = 0; i < n; ++i) {
+      std::memcpy(values + i * size, bytes + sent.at[done + i] * size, size);
+    }
+    codec.encode_each(dtype, values, n, sent.codes.data() + done, wire);
+    for (std::size_t i = 0; i < n; ++i) {
+      lanes.push_back(load_big_endian<std::uint32_t>(wire + 4 * i));
+    }
+  }
+  return lanes;
+}
+
+[[noreturn]] void too_few(const Words& lanes) {
+  throw EngineError(ErrorKind::Codec,
+                    std::to_string(lanes.size()) + " lanes are fewer than the codes call for");
+}
+
+void decode_each(const Codec& codec, Dtype dtype, const Words& lanes, const Words& codes,
+                 bool average, std::byte* bytes) {
+  const Sent sent = sent_of(codes);
+  const std::size_t size = size_of(dtype);
+  if (sent.at.size() > lanes.size()) too_few(lanes);
+  for (std::size_t i = 0; i < codes.size(); ++i) {
+    if (!is_sent(codes.data()[i])) {
+      Codec::fill_unsent(dtype, codes.data()[i], bytes + i * size, 1);
+    }
+  }
+  for (std::size_t done = 0; done < sent.at.size(); done += kMaxRun) {
+    const std::size_t n = std::min(kMaxRun, sent.at.size() - done);
+    std::byte values[kMaxRun * sizeof(float)];
+    std::uint8_t wire[4 * kMaxRun];
+    for (std::size_t i = 0; i < n; ++i) store_big_endian(wire + 4 * i, lanes.data()[done + i]);
+    codec.decode_each(dtype, wire, n, sent.codes.data() + done, average, values);
+    for (std::size_t i = 0; i < n; ++i) {
+      std::memcpy(bytes + sent.at[done + i] * size, values + i * size, size);
+    }
   }
 }
 
 OwnedWords encode(const ReadOnlyArray& data, const std::string& dtype_name, const Words& codes,
-                  std::uint64_t workers, int field) {
+                  std::uint64_t workers, int field, std::size_t block) {
   const Codec codec = codec_of(workers, field);
+  checked_block(block, field);
   const Dtype dtype = dtype_of(dtype_name);
   const std::size_t count = elements_of(data, dtype);
-  check_codes(codes, count);
+  check_codes(codes, count, block);
   const auto* bytes = static_cast<const std::byte*>(data.data());
+  const DefaultFloatEnvironment arithmetic;
+  if (block == 1) return owned(encode_each(codec, dtype, bytes, codes));
   std::vector<std::uint32_t> lanes;
   lanes.reserve(count / fields_per_lane(codec.field()) + kBlock);
-  const DefaultFloatEnvironment arithmetic;
   for (std::size_t i = 0; i < codes.size(); ++i) {
     if (!is_sent(codes.data()[i])) continue;
     std::uint8_t wire[4 * kBlock];
@@ -141,15 +282,18 @@ OwnedWords encode(const ReadOnlyArray& data, const std::string& dtype_name, cons
 }
 
 void decode(const Words& lanes, const Array& data, const std::string& dtype_name,
-            const Words& codes, std::uint64_t workers, int field, bool average) {
+            const Words& codes, std::uint64_t workers, int field, bool average,
+            std::size_t block_elements) {
   const Codec codec = codec_of(workers, field);
+  checked_block(block_elements, field);
   const Dtype dtype = dtype_of(dtype_name);
   const std::size_t count = elements_of(data, dtype);
-  check_codes(codes, count);
+  check_codes(codes, count, block_elements);
   auto* bytes = static_cast<std::byte*>(data.data());
+  const DefaultFloatEnvironment arithmetic;
+  if (block_elements == 1) return decode_each(codec, dtype, lanes, codes, average, bytes);
   const std::size_t per_lane = fields_per_lane(codec.field());
   std::size_t at = 0;
-  const DefaultFloatEnvironment arithmetic;
   for (std::size_t i = 0; i < codes.size(); ++i) {
     const std::size_t n = std::min(kBlock, count - i * kBlock);
     std::byte* block = bytes + i * kBlock * size_of(dtype);
@@ -158,10 +302,7 @@ void decode(const Words& lanes, const Array& data, const std::string& dtype_name
       continue;
     }
     const std::size_t needed = (n + per_lane - 1) / per_lane;
-    if (at + needed > lanes.size()) {
-      throw EngineError(ErrorKind::Codec,
-                        std::to_string(lanes.size()) + " lanes are fewer than the codes call for");
-    }
+    if (at + needed > lanes.size()) too_few(lanes);
     std::uint8_t wire[4 * kBlock];
     for (std::size_t j = 0; j < needed; ++j) {
       store_big_endian(wire + 4 * j, lanes.data()[at + j]);
@@ -190,9 +331,9 @@ void raise(const EngineError& error) {
   PyErr_SetString(kind.ptr(), error.what());
 }
 
-nb::dict stats_of(const Engine& engine) {
+nb::dict stats_of(const PythonEngine& engine) {
   nb::dict result;
-  for (const auto& [name, value] : engine.stats()) {
+  for (const auto& [name, value] : engine->stats()) {
     if (name == "rtt_ns" || name == "rto_ns") {
       result[(name.substr(0, 3) + "_us").c_str()] = static_cast<double>(value) * 1e-3;
     } else {
@@ -208,6 +349,9 @@ nb::dict stats_of(const Engine& engine) {
 NB_MODULE(_engine, m) {
   using namespace wiresum;
   m.doc() = "The worker engine in C++; engine/README.md says what lives there.";
+  // Daemon threads and forks that end early leave objects behind, which nobody can do anything
+  // about.
+  nb::set_leak_warnings(false);
   nb::register_exception_translator([](const std::exception_ptr& pointer, void*) {
     try {
       std::rethrow_exception(pointer);
@@ -217,6 +361,7 @@ NB_MODULE(_engine, m) {
   });
 
   m.attr("BLOCK") = kBlock;
+  m.attr("SMALL") = kSmall;
   m.attr("NONFINITE_CODE") = kNonFinite;
 
   nb::class_<Completion>(m, "Completion")
@@ -231,10 +376,10 @@ NB_MODULE(_engine, m) {
                      if (!self.failed) return std::nullopt;
                      return self.kind;
                    })
+      .def_ro("nonfinite", &Completion::nonfinite)
       .def("__repr__", [](const Completion& self) {
         return "Completion(ticket=" + std::to_string(self.ticket) +
-               (self.failed ? ", " + self.kind + ": " + self.error : "") +
-               ")";
+               (self.failed ? ", " + self.kind + ": " + self.error : "") + ")";
       });
 
   nb::class_<StreamPosition>(m, "StreamPosition")
@@ -263,13 +408,14 @@ NB_MODULE(_engine, m) {
              std::uint32_t slots, std::uint32_t lanes, int field, double timeout_s,
              double switch_timeout_s, double rto_initial_s, double rto_min_s, double rto_max_s,
              double poll_max_s, std::uint32_t window, std::uint64_t first_position, bool gso,
-             bool gro, const std::string& shm_path) {
-            new (self) PythonEngine(
-                socket_fd,
-                Lease{switch_ip, switch_udp_port, switch_name, rank, workers, job, epoch, key,
-                      slots, lanes, field},
-                EngineOptions{timeout_s, switch_timeout_s, rto_initial_s, rto_min_s, rto_max_s,
-                              poll_max_s, window, first_position, gso, gro, shm_path});
+             bool gro, const std::string& shm_path, bool keep_nonfinite) {
+            new (self)
+                PythonEngine(socket_fd,
+                             Lease{switch_ip, switch_udp_port, switch_name, rank, workers, job,
+                                   epoch, key, slots, lanes, field},
+                             EngineOptions{timeout_s, switch_timeout_s, rto_initial_s, rto_min_s,
+                                           rto_max_s, poll_max_s, window, first_position, gso, gro,
+                                           shm_path, keep_nonfinite});
           },
           "socket_fd"_a, "switch_ip"_a, "switch_udp_port"_a, "switch_name"_a, "rank"_a, "workers"_a,
           "job"_a, "epoch"_a, "key"_a, "slots"_a, "lanes"_a, "field"_a, nb::kw_only(),
@@ -277,23 +423,30 @@ NB_MODULE(_engine, m) {
           "rto_initial_s"_a = defaults.rto_initial_s, "rto_min_s"_a = defaults.rto_min_s,
           "rto_max_s"_a = defaults.rto_max_s, "poll_max_s"_a = defaults.poll_max_s,
           "window"_a = defaults.window, "first_position"_a = defaults.first_position,
-          "gso"_a = defaults.gso, "gro"_a = defaults.gro, "shm_path"_a = defaults.shm_path)
+          "gso"_a = defaults.gso, "gro"_a = defaults.gro, "shm_path"_a = defaults.shm_path,
+          "keep_nonfinite"_a = defaults.keep_nonfinite)
       .def(
           "all_reduce",
           [](PythonEngine& self, std::uintptr_t data, std::uint64_t count, const std::string& dtype,
              bool average) {
             const Dtype parsed = dtype_of(dtype);
-            const nb::gil_scoped_release release;
-            return self.all_reduce(reinterpret_cast<void*>(data), count, parsed, average);
+            const WithoutGil release;
+            return self->all_reduce(reinterpret_cast<void*>(data), count, parsed, average);
           },
           "data"_a, "count"_a, "dtype"_a, "average"_a = false)
-      .def("poll", &PythonEngine::poll, "timeout_s"_a, nb::call_guard<nb::gil_scoped_release>())
-      .def("wait", &PythonEngine::wait, "ticket"_a, "timeout_s"_a,
-           nb::call_guard<nb::gil_scoped_release>())
+      .def(
+          "poll", [](PythonEngine& self, double timeout_s) { return self->poll(timeout_s); },
+          "timeout_s"_a, nb::call_guard<WithoutGil>())
+      .def(
+          "wait",
+          [](PythonEngine& self, std::uint64_t ticket, double timeout_s) {
+            return self->wait(ticket, timeout_s);
+          },
+          "ticket"_a, "timeout_s"_a, nb::call_guard<WithoutGil>())
       .def("stats", [](const PythonEngine& self) { return stats_of(self); })
       .def("positions",
            [](const PythonEngine& self) {
-             const Positions positions = self.positions();
+             const Positions positions = self->positions();
              nb::dict result;
              result["exponent"] = positions.exponent;
              result["data"] = positions.data;
@@ -303,12 +456,13 @@ NB_MODULE(_engine, m) {
           "fail",
           [](PythonEngine& self, const std::string& kind, const std::string& line) {
             check_kind(kind);
-            const nb::gil_scoped_release release;
-            self.fail(kind, line);
+            const WithoutGil release;
+            self->fail(kind, line);
           },
           "kind"_a, "line"_a)
-      .def("close", &PythonEngine::close, nb::call_guard<nb::gil_scoped_release>())
-      .def_prop_ro("closed", &PythonEngine::closed);
+      .def(
+          "close", [](PythonEngine& self) { self->close(); }, nb::call_guard<WithoutGil>())
+      .def_prop_ro("closed", [](const PythonEngine& self) { return self->closed(); });
 
   m.def(
       "shm_connect",
@@ -317,7 +471,7 @@ NB_MODULE(_engine, m) {
         ShmAddress address;
         int fd;
         {
-          const nb::gil_scoped_release release;
+          const WithoutGil release;
           fd = shm_connect(path, payload_bytes, records, timeout_s, address);
         }
         return std::make_tuple(fd, address.ip, address.udp_port, address.switch_ip);
@@ -326,10 +480,17 @@ NB_MODULE(_engine, m) {
   m.def(
       "budget", [](std::uint64_t workers, int field) { return codec_of(workers, field).level(); },
       "workers"_a, "field"_a);
-  m.def("exponents", &exponents, "data"_a, "dtype"_a);
-  m.def("encode", &encode, "data"_a, "dtype"_a, "codes"_a, "workers"_a, "field"_a);
+  m.def(
+      "layout",
+      [](std::uint64_t count, int field) {
+        return std::make_tuple(block_of(count), count <= kSmall ? 32 : field);
+      },
+      "count"_a, "field"_a);
+  m.def("exponents", &exponents, "data"_a, "dtype"_a, nb::kw_only(), "block"_a = kBlock);
+  m.def("encode", &encode, "data"_a, "dtype"_a, "codes"_a, "workers"_a, "field"_a, nb::kw_only(),
+        "block"_a = kBlock);
   m.def("decode", &decode, "lanes"_a, "data"_a, "dtype"_a, "codes"_a, "workers"_a, "field"_a,
-        "average"_a = false);
+        "average"_a = false, nb::kw_only(), "block"_a = kBlock);
   m.def(
       "time_codec",
       [](const std::string& dtype, int field, std::uint64_t workers, std::size_t elements,
@@ -338,7 +499,7 @@ NB_MODULE(_engine, m) {
         const Dtype parsed = dtype_of(dtype);
         Timings timings;
         {
-          const nb::gil_scoped_release release;
+          const WithoutGil release;
           timings = time_codec(parsed, codec.field(), workers, elements, rounds);
         }
         nb::dict result;
@@ -357,5 +518,6 @@ NB_MODULE(_engine, m) {
       },
       "name"_a);
 
-  nb::module_::import_("atexit").attr("register")(nb::cpp_function(&close_all));
+  m.def("close_all", &close_all);
+  nb::module_::import_("atexit").attr("register")(m.attr("close_all"));
 }

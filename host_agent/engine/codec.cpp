@@ -1,5 +1,6 @@
 #include "codec.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cfenv>
@@ -56,6 +57,14 @@ Magnitude magnitude_of(std::uint32_t code) {
   Magnitude result;
   result.fraction = std::frexp(static_cast<double>(std::bit_cast<float>(code)), &result.exponent);
   return result;
+}
+
+void load(Dtype dtype, const void* in, std::size_t n, float* out) {
+  if (dtype == Dtype::Float32) {
+    std::memcpy(out, in, n * sizeof(float));
+  } else {
+    kernels().load[static_cast<int>(dtype)](in, n, out);
+  }
 }
 
 }  // namespace
@@ -167,6 +176,40 @@ void Codec::decode(Dtype dtype, const std::uint8_t* lanes, std::size_t n, std::u
   }
 
   table.dequantize[static_cast<int>(field_)].of[static_cast<int>(dtype)](lanes, n, params, out);
+}
+
+void Codec::exponents_of_each(Dtype dtype, const void* in, std::size_t n, std::uint8_t* codes) {
+  const auto* bytes = static_cast<const std::byte*>(in);
+  for (std::size_t done = 0; done < n; done += kMaxRun) {
+    float values[kMaxRun];
+    const std::size_t run = std::min(n - done, kMaxRun);
+    load(dtype, bytes + done * size_of(dtype), run, values);
+    kernels().codes_of_each(values, run, codes + 4 * done);
+  }
+}
+
+void Codec::encode_each(Dtype dtype, const void* in, std::size_t n, const std::uint32_t* codes,
+                        std::uint8_t* lanes) const {
+  float values[kMaxRun];
+  load(dtype, in, n, values);
+  const EachParams params{
+      .level_exponent = level_exponent_, .level = level_, .offset = 0, .part = 1};
+  kernels().quantize_each(values, codes, n, params, lanes);
+}
+
+void Codec::decode_each(Dtype dtype, const std::uint8_t* lanes, std::size_t n,
+                        const std::uint32_t* codes, bool average, void* out) const {
+  float values[kMaxRun];
+  const EachParams params{.level_exponent = level_exponent_,
+                          .level = level_,
+                          .offset = static_cast<std::uint32_t>(workers_ * level_),
+                          .part = 1.0 / (average ? static_cast<double>(workers_) : 1.0)};
+  kernels().dequantize_each(lanes, codes, n, params, values);
+  if (dtype == Dtype::Float32) {
+    std::memcpy(out, values, n * sizeof(float));
+  } else {
+    kernels().store[static_cast<int>(dtype)](values, n, out);
+  }
 }
 
 void Codec::fill_unsent(Dtype dtype, std::uint32_t code, void* out, std::size_t n) {

@@ -14,6 +14,12 @@ namespace wiresum {
 inline constexpr std::size_t kBlock = 256;  // elements that share one exponent
 static_assert(kBlock == kMaxRun);
 
+// Tensors of so few elements are metrics, norms and flags, whose values have nothing to do with
+// each other: each element has an exponent of its own, and a 32-bit field whatever the lease's
+// width.
+inline constexpr std::uint64_t kSmall = 1024;
+inline constexpr std::size_t block_of(std::uint64_t count) { return count <= kSmall ? 1 : kBlock; }
+
 // Exponent codes: 0 = all zero, kNonFinite = holds Inf or NaN, otherwise the float32 bits of
 // max|x|.
 inline constexpr std::uint32_t kNonFinite = 0xffffffffu;
@@ -58,6 +64,8 @@ class Codec {
   std::uint32_t zero_lane() const { return zero_lane_; }  // a lane whose fields are all zero
 
   static std::uint32_t exponent(Dtype dtype, const void* block, std::size_t n);
+  // Of n blocks of one element each, big-endian.
+  static void exponents_of_each(Dtype dtype, const void* in, std::size_t n, std::uint8_t* codes);
 
   // Quantize n <= 256 elements with the agreed code (is_sent(code)) into ceil(n / fields_per_lane)
   // big-endian lanes; the rest of the last lane encodes zero. Returns the lanes written.
@@ -67,6 +75,12 @@ class Codec {
   // Inverse of encode for the sum over all workers: sum, or sum / workers if `average`.
   void decode(Dtype dtype, const std::uint8_t* lanes, std::size_t n, std::uint32_t code,
               bool average, void* out) const;
+
+  // The same for n <= 256 blocks of one element, which have a code each; 32-bit fields only.
+  void encode_each(Dtype dtype, const void* in, std::size_t n, const std::uint32_t* codes,
+                   std::uint8_t* lanes) const;
+  void decode_each(Dtype dtype, const std::uint8_t* lanes, std::size_t n,
+                   const std::uint32_t* codes, bool average, void* out) const;
 
   // What every rank writes for a block that was not sent: +0.0, or NaN.
   static void fill_unsent(Dtype dtype, std::uint32_t code, void* out, std::size_t n);

@@ -4,11 +4,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "codec.hpp"
 
 namespace wiresum {
+
+// Elements from the first one on.
+using Range = std::pair<std::uint64_t, std::uint64_t>;  // first, count
 
 struct Collective {
   std::uint64_t ticket = 0;
@@ -18,6 +22,9 @@ struct Collective {
   Dtype dtype = Dtype::Float32;
   bool average = false;
 
+  const Codec* codec = nullptr;
+  std::size_t block_elements =
+      kBlock;  // or 1: a small tensor, whose elements each have an exponent
   std::uint64_t blocks = 0;
   std::uint32_t exponent_fingerprint = 0;
   std::uint32_t data_fingerprint = 0;
@@ -31,17 +38,33 @@ struct Collective {
   std::uint64_t elements_to_send = 0;
   std::uint64_t elements_packed = 0;
   std::uint64_t chunks_open = 0;
+  // small tensors: codes of the elements that are sent, in order, and where these lie
+  std::vector<std::uint32_t> sent_codes;
+  std::vector<std::uint16_t> sent_at;
+  std::vector<Range> nonfinite;  // of the blocks that are left as they are, neighbours merged
   bool finished = false;
 
+  bool small() const { return block_elements == 1; }
   bool all_agreed() const { return exponents_agreed == blocks; }
   bool all_packed() const { return all_agreed() && elements_packed == elements_to_send; }
   bool complete() const { return all_packed() && chunks_open == 0; }
 
   std::size_t elements_of(std::uint64_t block) const {
-    return static_cast<std::size_t>(block + 1 < blocks ? kBlock : count - block * kBlock);
+    return static_cast<std::size_t>(block + 1 < blocks ? block_elements
+                                                       : count - block * block_elements);
   }
   std::byte* address_of(std::uint64_t block) const {
-    return data + block * kBlock * size_of(dtype);
+    return data + block * block_elements * size_of(dtype);
+  }
+  std::size_t elements_per_chunk(std::size_t lanes) const {
+    return lanes * fields_per_lane(codec->field());
+  }
+  void leave(std::uint64_t block) {
+    const std::uint64_t first = block * block_elements;
+    if (nonfinite.empty() || nonfinite.back().first + nonfinite.back().second != first) {
+      nonfinite.emplace_back(first, 0);
+    }
+    nonfinite.back().second += elements_of(block);
   }
 };
 

@@ -23,7 +23,22 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& line) { throw EngineError(ErrorKind::Engine, line); }
 
+// A hundred years: no run lasts so long, and nanoseconds in 64 bits hold it twice.
+constexpr double kLongest = 100 * 365.25 * 86400;
+
 Nanoseconds nanoseconds(double seconds) { return static_cast<Nanoseconds>(seconds * 1e9); }
+
+EngineOptions bounded(EngineOptions options) {
+  for (double* seconds : {&options.timeout_s, &options.switch_timeout_s, &options.rto_initial_s,
+                          &options.rto_min_s, &options.rto_max_s, &options.poll_max_s}) {
+    *seconds = std::min(*seconds, kLongest);
+  }
+  return options;
+}
+
+std::chrono::duration<double> limit_of(double timeout_s) {
+  return std::chrono::duration<double>(timeout_s > 0 ? std::min(timeout_s, kLongest) : 0.0);
+}
 
 void check(const Lease& lease, const EngineOptions& options) {
   if (lease.workers == 0 || lease.rank >= lease.workers) {
@@ -48,7 +63,7 @@ void check(const Lease& lease, const EngineOptions& options) {
   }
   for (const double seconds : {options.timeout_s, options.switch_timeout_s, options.rto_initial_s,
                                options.rto_min_s, options.rto_max_s, options.poll_max_s}) {
-    if (!(seconds > 0) || seconds > 1e6) refuse("a time limit is not between 0 and 1000000 s");
+    if (!(seconds > 0)) refuse("a time limit is not above 0 s");
   }
   if (options.rto_min_s > options.rto_max_s) refuse("rto_min_s exceeds rto_max_s");
   if (options.first_position > std::uint64_t{1} << 62) refuse("first_position exceeds 2^62");
@@ -127,12 +142,13 @@ std::unique_ptr<Transport> open_transport(int fd, const Lease& lease, const Engi
 
 Engine::Engine(int fd, const Lease& lease, const EngineOptions& options)
     : lease_(checked(lease, options)),
-      options_(options),
+      options_(bounded(options)),
       codec_(lease.workers, *parse_field(lease.field)),
+      small_codec_(lease.workers, Field::F32),
       process_(getpid()),
-      exponents_(stream_config(lease, options, true), stats_, stats_.exponent_contributions,
+      exponents_(stream_config(lease, options_, true), stats_, stats_.exponent_contributions,
                  stats_.exponent_results),
-      data_(stream_config(lease, options, false), stats_, stats_.data_contributions,
+      data_(stream_config(lease, options_, false), stats_, stats_.data_contributions,
             stats_.data_results),
       elements_per_chunk_(lease.lanes * fields_per_lane(codec_.field())),
       ring_(ring_capacity(data_.window(), elements_per_chunk_, lease.lanes)) {
@@ -160,12 +176,22 @@ Engine::Engine(int fd, const Lease& lease, const EngineOptions& options)
 
 Engine::~Engine() {
   close();
+  if (thread_.joinable()) thread_.detach();  // in a fork
   if (wake_fd_ >= 0) ::close(wake_fd_);
 }
 
 void Engine::wake() {
   const std::uint64_t one = 1;
   [[maybe_unused]] const auto written = write(wake_fd_, &one, sizeof(one));
+}
+
+bool Engine::forked() const { return getpid() != process_; }
+
+void Engine::refuse_fork() const {
+  if (forked()) {
+    throw EngineError(ErrorKind::Closed,
+                      "the engine belongs to the process that made it, not to its forks");
+  }
 }
 
 std::uint64_t Engine::all_reduce(void* data, std::uint64_t count, Dtype dtype, bool average) {
@@ -176,15 +202,18 @@ std::uint64_t Engine::all_reduce(void* data, std::uint64_t count, Dtype dtype, b
   collective->count = count;
   collective->dtype = dtype;
   collective->average = average;
-  collective->blocks = (count + kBlock - 1) / kBlock;
+  collective->codec = count <= kSmall ? &small_codec_ : &codec_;
+  collective->block_elements = block_of(count);
+  if (collective->small()) {
+    collective->sent_codes.resize(count);
+    collective->sent_at.resize(count);
+  }
+  collective->blocks = (count + collective->block_elements - 1) / collective->block_elements;
 
+  refuse_fork();
   std::uint64_t ticket;
   {
     const std::lock_guard lock(mutex_);
-    if (getpid() != process_) {
-      throw EngineError(ErrorKind::Closed,
-                        "the engine belongs to the process that made it, not to its forks");
-    }
     if (failure_) {
       throw EngineError(ErrorKind::Closed, "the engine takes no more work: " + failure_->line);
     }
@@ -199,9 +228,10 @@ std::uint64_t Engine::all_reduce(void* data, std::uint64_t count, Dtype dtype, b
 }
 
 std::vector<Completion> Engine::poll(double timeout_s) {
+  refuse_fork();
   std::unique_lock lock(mutex_);
-  const auto limit = std::chrono::duration<double>(std::clamp(timeout_s, 0.0, 1e6));
-  completed_.wait_for(lock, limit, [this] { return !completions_.empty() || closed_.load(); });
+  completed_.wait_for(lock, limit_of(timeout_s),
+                      [this] { return !completions_.empty() || closed_.load(); });
   std::vector<Completion> taken(std::make_move_iterator(completions_.begin()),
                                 std::make_move_iterator(completions_.end()));
   completions_.clear();
@@ -209,6 +239,7 @@ std::vector<Completion> Engine::poll(double timeout_s) {
 }
 
 std::optional<Completion> Engine::wait(std::uint64_t ticket, double timeout_s) {
+  refuse_fork();
   std::unique_lock lock(mutex_);
   const auto find = [&] {
     return std::find_if(completions_.begin(), completions_.end(),
@@ -218,8 +249,8 @@ std::optional<Completion> Engine::wait(std::uint64_t ticket, double timeout_s) {
     return find() == completions_.end() &&
            !std::binary_search(pending_.begin(), pending_.end(), ticket);
   };
-  const auto limit = std::chrono::duration<double>(std::clamp(timeout_s, 0.0, 1e6));
-  completed_.wait_for(lock, limit, [&] { return find() != completions_.end() || gone(); });
+  completed_.wait_for(lock, limit_of(timeout_s),
+                      [&] { return find() != completions_.end() || gone(); });
   const auto found = find();
   if (found == completions_.end()) {
     if (gone()) refuse("ticket " + std::to_string(ticket) + " is unknown or was taken already");
@@ -230,10 +261,11 @@ std::optional<Completion> Engine::wait(std::uint64_t ticket, double timeout_s) {
   return taken;
 }
 
-void Engine::complete(std::uint64_t ticket, const Failure* failure) {
+void Engine::complete(std::uint64_t ticket, const Failure* failure, std::vector<Range> nonfinite) {
   const std::lock_guard lock(mutex_);
   Completion completion;
   completion.ticket = ticket;
+  completion.nonfinite = std::move(nonfinite);
   if (failure != nullptr) {
     completion.failed = true;
     completion.kind = failure->kind;
@@ -246,13 +278,9 @@ void Engine::complete(std::uint64_t ticket, const Failure* failure) {
 }
 
 void Engine::close() {
+  if (forked()) return closed_.store(true);
   const std::lock_guard closing(closing_);
   if (closed_.load()) return;
-  if (getpid() != process_) {  // in a fork: there is no thread here to end
-    closed_.store(true);
-    if (thread_.joinable()) thread_.detach();
-    return;
-  }
   stop_.store(true);
   wake();
   if (thread_.joinable()) thread_.join();
@@ -264,7 +292,7 @@ void Engine::close() {
 }
 
 void Engine::fail(const std::string& kind, const std::string& line) {
-  if (getpid() != process_) return;
+  if (forked()) return;
   {
     const std::lock_guard lock(mutex_);
     if (failure_) return;

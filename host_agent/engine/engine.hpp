@@ -54,6 +54,9 @@ struct EngineOptions {
   bool gso = true;
   bool gro = true;
   std::string shm_path{};  // where the socket was connected to, to connect again; empty: never
+  // Blocks that hold Inf or NaN on any rank stay as they are and are named in the completion;
+  // false: every rank writes NaN.
+  bool keep_nonfinite = false;
 };
 
 struct Completion {
@@ -61,6 +64,7 @@ struct Completion {
   bool failed = false;
   std::string kind;  // name of a class in wiresum.host_agent.errors
   std::string error;
+  std::vector<Range> nonfinite;  // elements that were left as they are
 };
 
 // One for each stream.
@@ -87,6 +91,8 @@ class Engine {
   void fail(const std::string& kind, const std::string& line);
   void close();
   bool closed() const { return closed_.load(); }
+  // In a child of the process that made it: there is no thread here, and its locks may be held.
+  bool forked() const;
 
  private:
   struct Failure {
@@ -106,9 +112,17 @@ class Engine {
   bool open_exponents();
   bool open_data();
   void agree(const Chunk& chunk);
+  void pack(const Collective& collective, std::uint64_t first, std::uint32_t elements,
+            std::uint8_t* lanes) const;
+  void leave_unsent(Collective& collective, std::uint64_t block, std::uint32_t code) const;
   void apply_exponents(const Chunk& chunk, const std::uint8_t* lanes);
   void apply_data(const Chunk& chunk, const std::uint8_t* lanes);
   void release(const Chunk& chunk);
+  // of small tensors
+  void agree_each(const Chunk& chunk, const std::uint8_t* lanes);
+  void pack_each(const Collective& collective, std::uint64_t first, std::uint32_t elements,
+                 std::uint8_t* lanes) const;
+  void apply_each(const Chunk& chunk, const std::uint8_t* lanes) const;
   void finish_if_complete(Collective& collective);
   void check_limits(Nanoseconds now);
   void sleep(Nanoseconds now);
@@ -124,13 +138,15 @@ class Engine {
   void fail_unreachable();
   std::string switch_label() const;
 
-  void complete(std::uint64_t ticket, const Failure* failure);
+  void refuse_fork() const;
+  void complete(std::uint64_t ticket, const Failure* failure, std::vector<Range> nonfinite = {});
   void wake();
 
   const Lease lease_;
   const EngineOptions options_;
   const Codec codec_;
-  const int process_;  // the thread does not survive a fork
+  const Codec small_codec_;  // of tensors whose elements have an exponent each
+  const int process_;        // the thread does not survive a fork
   Stats stats_;
   Published positions_;
   std::unique_ptr<Transport> transport_;
@@ -139,7 +155,7 @@ class Engine {
   // Owned by the engine's thread.
   Stream exponents_;
   Stream data_;
-  std::size_t elements_per_chunk_;
+  std::size_t elements_per_chunk_;  // of large tensors
   BlockRing ring_;
   std::uint64_t blocks_in_agreement_ = 0;  // of exponent chunks opened, not agreed yet
   std::deque<std::unique_ptr<Collective>> active_;

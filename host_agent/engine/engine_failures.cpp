@@ -56,11 +56,11 @@ void Engine::fail_mismatch(const Stream& stream, const Chunk& chunk, const Heade
       lease_.workers >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << lease_.workers) - 1;
   const std::string others = ranks_in((ours ? ~bitmap : bitmap) & full, lease_.workers);
   give_up(ErrorKind::Mismatch,
-       describe(*chunk.cargo.collective) + " of rank " + std::to_string(lease_.rank) +
-           " disagrees with " + others + " at " + describe(stream, chunk) + " on " +
-           switch_label() + ": fingerprint " + hexadecimal(chunk.fingerprint) + " here, " +
-           (ours ? "another" : hexadecimal(header.fingerprint)) +
-           " there; all ranks must issue the same collectives in the same order");
+          describe(*chunk.cargo.collective) + " of rank " + std::to_string(lease_.rank) +
+              " disagrees with " + others + " at " + describe(stream, chunk) + " on " +
+              switch_label() + ": fingerprint " + hexadecimal(chunk.fingerprint) + " here, " +
+              (ours ? "another" : hexadecimal(header.fingerprint)) +
+              " there; all ranks must issue the same collectives in the same order");
 }
 
 void Engine::fail_timeout(Nanoseconds now) {
@@ -80,9 +80,9 @@ void Engine::fail_timeout(Nanoseconds now) {
               std::to_string(lease_.workers);
   }
   give_up(ErrorKind::Timeout, describe(*chunk.cargo.collective) + " made no progress for " +
-                               seconds(static_cast<double>(now - last_progress_) * 1e-9) + ": " +
-                               missing + " at " + describe(stream, chunk) + " on " +
-                               switch_label());
+                                  seconds(static_cast<double>(now - last_progress_) * 1e-9) + ": " +
+                                  missing + " at " + describe(stream, chunk) + " on " +
+                                  switch_label());
 }
 
 void Engine::fail_unreachable() {
@@ -95,7 +95,8 @@ void Engine::fail_unreachable() {
   if (const int error = transport_->last_error(); error != 0) {
     line += std::string(" (") + std::strerror(error) + ")";
   }
-  give_up(ErrorKind::Unreachable, line + "; is it running, and does it know this worker's address?");
+  give_up(ErrorKind::Unreachable,
+          line + "; is it running, and does it know this worker's address?");
 }
 
 }  // namespace wiresum

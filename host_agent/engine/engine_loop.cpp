@@ -15,6 +15,7 @@ namespace {
 // Work per turn of the loop, so that replies are never left lying for long.
 constexpr int kReceiveBatches = 4;
 constexpr int kDataChunksPerTurn = 64;
+constexpr int kExponentChunksPerTurn = 16;  // of small tensors
 constexpr Nanoseconds kLongestSleep = 1'000'000'000;
 
 Nanoseconds monotonic_now() {
@@ -58,9 +59,9 @@ bool Engine::take_submissions(Nanoseconds now) {
     collective->sequence = sequence_++;
     const auto print = [&](const StreamConfig& stream) {
       return fingerprint({collective->sequence, collective->count,
-                          static_cast<std::uint64_t>(collective->dtype), bits_of(codec_.field()),
-                          kBlock, collective->average ? 1u : 0u,
-                          static_cast<std::uint64_t>(stream.op)});
+                          static_cast<std::uint64_t>(collective->dtype),
+                          bits_of(collective->codec->field()), collective->block_elements,
+                          collective->average ? 1u : 0u, static_cast<std::uint64_t>(stream.op)});
     };
     collective->exponent_fingerprint = print(exponents_.config());
     collective->data_fingerprint = print(data_.config());
@@ -86,10 +87,16 @@ bool Engine::pump(Nanoseconds now) {
   if (transport_->wants_write()) return false;
   bool busy = exponents_.anything_to_send() || data_.anything_to_send();
   // One exponent chunk opens the way for many data chunks: they take turns, so that the first data
-  // leave early and the block is still in the cache when it is quantized.
-  if (open_exponents()) busy = true;
-  if (!exponents_.flush(*transport_, now)) return busy;
+  // leave early and the block is still in the cache when it is quantized. Those of small tensors
+  // leave together.
   int opened = 0;
+  while (opened < kExponentChunksPerTurn && open_exponents()) {
+    busy = true;
+    ++opened;
+    if (!active_[exponent_cursor_]->small()) break;
+  }
+  if (!exponents_.flush(*transport_, now)) return busy;
+  opened = 0;
   while (opened < kDataChunksPerTurn && open_data()) ++opened;
   data_.flush(*transport_, now);
   return busy || opened > 0;
@@ -115,19 +122,26 @@ bool Engine::open_exponents() {
   const std::uint64_t first = collective.exponents_opened;
   const auto blocks =
       static_cast<std::uint32_t>(std::min<std::uint64_t>(lease_.lanes, collective.blocks - first));
-  if (ring_.size() + blocks_in_agreement_ + blocks > blocks_ahead()) return false;
+  if (!collective.small()) {
+    if (ring_.size() + blocks_in_agreement_ + blocks > blocks_ahead()) return false;
+    blocks_in_agreement_ += blocks;
+  }
 
   const Chunk& chunk =
       exponents_.open({&collective, first, blocks}, collective.exponent_fingerprint);
   std::uint8_t* lanes = exponents_.lanes(chunk);
-  for (std::uint32_t i = 0; i < blocks; ++i) {
-    const std::uint64_t block = first + i;
-    store_big_endian(lanes + 4 * i, Codec::exponent(collective.dtype, collective.address_of(block),
-                                                    collective.elements_of(block)));
+  if (collective.small()) {
+    Codec::exponents_of_each(collective.dtype, collective.address_of(first), blocks, lanes);
+  } else {
+    for (std::uint32_t i = 0; i < blocks; ++i) {
+      const std::uint64_t block = first + i;
+      store_big_endian(lanes + 4 * i,
+                       Codec::exponent(collective.dtype, collective.address_of(block),
+                                       collective.elements_of(block)));
+    }
   }
   std::memset(lanes + 4 * blocks, 0, 4 * (lease_.lanes - blocks));
   collective.exponents_opened += blocks;
-  blocks_in_agreement_ += blocks;
   return true;
 }
 
@@ -137,13 +151,24 @@ bool Engine::open_data() {
   Collective& collective = *active_[data_cursor_];
   const std::uint64_t first = collective.elements_packed;
   const std::uint64_t ready = collective.elements_to_send - first;
+  const std::size_t most = collective.elements_per_chunk(lease_.lanes);
   // A chunk that is not full must be the last one: its numbering must not depend on timing.
-  if (ready == 0 || (ready < elements_per_chunk_ && !collective.all_agreed())) return false;
-  const auto elements =
-      static_cast<std::uint32_t>(std::min<std::uint64_t>(ready, elements_per_chunk_));
+  if (ready == 0 || (ready < most && !collective.all_agreed())) return false;
+  const auto elements = static_cast<std::uint32_t>(std::min<std::uint64_t>(ready, most));
 
   const Chunk& chunk = data_.open({&collective, first, elements}, collective.data_fingerprint);
-  std::uint8_t* lanes = data_.lanes(chunk);
+  if (collective.small()) {
+    pack_each(collective, first, elements, data_.lanes(chunk));
+  } else {
+    pack(collective, first, elements, data_.lanes(chunk));
+  }
+  collective.elements_packed += elements;
+  ++collective.chunks_open;
+  return true;
+}
+
+void Engine::pack(const Collective& collective, std::uint64_t first, std::uint32_t elements,
+                  std::uint8_t* lanes) const {
   std::size_t written = 0;
   for (std::uint32_t done = 0; done < elements;) {
     const std::uint64_t at = first + done;
@@ -156,9 +181,6 @@ bool Engine::open_data() {
   }
   for (; written < lease_.lanes; ++written)
     store_big_endian(lanes + 4 * written, codec_.zero_lane());
-  collective.elements_packed += elements;
-  ++collective.chunks_open;
-  return true;
 }
 
 // -- receiving
@@ -228,6 +250,7 @@ void Engine::apply_exponents(const Chunk& chunk, const std::uint8_t* lanes) {
 void Engine::agree(const Chunk& chunk) {
   Collective& collective = *chunk.cargo.collective;
   const std::uint8_t* lanes = exponents_.lanes(chunk);
+  if (collective.small()) return agree_each(chunk, lanes);
   if (chunk.cargo.first == 0) collective.first_agreed_block = ring_.head();
   for (std::uint32_t i = 0; i < chunk.cargo.count; ++i) {
     const std::uint64_t block = chunk.cargo.first + i;
@@ -240,7 +263,7 @@ void Engine::agree(const Chunk& chunk) {
       collective.elements_to_send += elements;
       stats_.blocks_sent.add();
     } else {
-      Codec::fill_unsent(collective.dtype, code, address, elements);
+      leave_unsent(collective, block, code);
       (code == 0 ? stats_.blocks_zero : stats_.blocks_nonfinite).add();
     }
   }
@@ -249,8 +272,19 @@ void Engine::agree(const Chunk& chunk) {
   finish_if_complete(collective);
 }
 
+// A block that is zero on all ranks, or not finite on any.
+void Engine::leave_unsent(Collective& collective, std::uint64_t block, std::uint32_t code) const {
+  if (code != 0 && options_.keep_nonfinite) {
+    collective.leave(block);
+  } else {
+    Codec::fill_unsent(collective.dtype, code, collective.address_of(block),
+                       collective.elements_of(block));
+  }
+}
+
 void Engine::apply_data(const Chunk& chunk, const std::uint8_t* lanes) {
   Collective& collective = *chunk.cargo.collective;
+  if (collective.small()) return apply_each(chunk, lanes);
   const std::size_t per_lane = fields_per_lane(codec_.field());
   for (std::uint32_t done = 0; done < chunk.cargo.count;) {
     const std::uint64_t at = chunk.cargo.first + done;
@@ -266,10 +300,12 @@ void Engine::apply_data(const Chunk& chunk, const std::uint8_t* lanes) {
 // Chunks leave the window in order, so all blocks before the last whole one here are done with.
 void Engine::release(const Chunk& chunk) {
   Collective& collective = *chunk.cargo.collective;
-  const std::uint64_t end = chunk.cargo.first + chunk.cargo.count;
-  const bool last = collective.all_packed() && end == collective.elements_to_send;
-  ring_.release_before(collective.first_agreed_block +
-                       (last ? collective.blocks_to_send : end / kBlock));
+  if (!collective.small()) {
+    const std::uint64_t end = chunk.cargo.first + chunk.cargo.count;
+    const bool last = collective.all_packed() && end == collective.elements_to_send;
+    ring_.release_before(collective.first_agreed_block +
+                         (last ? collective.blocks_to_send : end / kBlock));
+  }
   --collective.chunks_open;
   finish_if_complete(collective);
 }
@@ -277,7 +313,7 @@ void Engine::release(const Chunk& chunk) {
 void Engine::finish_if_complete(Collective& collective) {
   if (collective.finished || !collective.complete()) return;
   collective.finished = true;
-  complete(collective.ticket, nullptr);
+  complete(collective.ticket, nullptr, std::move(collective.nonfinite));
 }
 
 // -- time
@@ -348,7 +384,9 @@ Positions Engine::positions() const {
     return now > then ? static_cast<double>(now - then) * 1e-9 : 0.0;
   };
   const auto position = [&](const StreamMarks& stream) {
-    StreamPosition result{.oldest = stream.oldest, .next = stream.next};
+    StreamPosition result;
+    result.oldest = stream.oldest;
+    result.next = stream.next;
     result.result_s = since(stream.last_result);
     result.wait_s = since(stream.last_wait);
     if (result.wait_s) result.wait = WaitReport{stream.wait_position, stream.wait_bitmap};

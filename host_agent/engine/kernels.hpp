@@ -36,6 +36,15 @@ struct DequantizeParams {
   float low;
 };
 
+// Elements with an exponent code each, 32-bit fields: x -> x * 2^(level_exponent - e) + level, and
+// u -> (u - offset) * 2^(e - level_exponent) * part.
+struct EachParams {
+  int level_exponent;
+  std::uint32_t level;
+  std::uint32_t offset;
+  double part;
+};
+
 // By element type; n is at most kMaxRun, lanes are big-endian. The last lane is whole: the rest of
 // it encodes zero, and is left aside on the way back.
 struct QuantizeKernels {
@@ -52,10 +61,18 @@ struct Kernels {
 
   // Largest bit pattern of |x| over n elements, as float32 bits.
   std::uint32_t (*max_bits[kDtypes])(const void* in, std::size_t n);
-  // From float32; [Float32] is not used.
+  // To and from float32; [Float32] is not used.
+  void (*load[kDtypes])(const void* in, std::size_t n, float* out);
   void (*store[kDtypes])(const float* in, std::size_t n, void* out);
   QuantizeKernels quantize[kFields];
   DequantizeKernels dequantize[kFields];
+
+  // Of at most kMaxRun elements that have a code each.
+  void (*codes_of_each)(const float* in, std::size_t n, std::uint8_t* codes);  // big-endian
+  void (*quantize_each)(const float* in, const std::uint32_t* codes, std::size_t n,
+                        const EachParams& params, std::uint8_t* lanes);
+  void (*dequantize_each)(const std::uint8_t* lanes, const std::uint32_t* codes, std::size_t n,
+                          const EachParams& params, float* out);
 };
 
 inline constexpr std::size_t kMaxRun = 256;

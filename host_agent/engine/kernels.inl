@@ -30,6 +30,8 @@ constexpr std::uint32_t kRounderBits = 0x4b400000u;
 #include "vectors.inl"
 #endif
 
+#include "each.inl"
+
 // Round to nearest even, as an integer.
 inline std::int32_t round_to_int(float value) {
 #if defined(__GNUC__) && !defined(__clang__)
@@ -279,9 +281,13 @@ constexpr DequantizeKernels kDequantizers = {dequantize<kBits, Dtype::Float32>,
 const Kernels WIRESUM_KERNELS = {
     .name = WIRESUM_KERNELS_NAME,
     .max_bits = {max_bits_float32, max_bits_float16, max_bits_bfloat16},
+    .load = {nullptr, load_float16, load_bfloat16},
     .store = {nullptr, store_float16, store_bfloat16},
     .quantize = {kQuantizers<32>, kQuantizers<16>, kQuantizers<8>},
     .dequantize = {kDequantizers<32>, kDequantizers<16>, kDequantizers<8>},
+    .codes_of_each = codes_of_each,
+    .quantize_each = quantize_each,
+    .dequantize_each = dequantize_each,
 };
 
 }  // namespace wiresum

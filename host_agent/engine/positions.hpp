@@ -18,11 +18,11 @@ struct WaitReport {
 };
 
 struct StreamPosition {
-  std::uint64_t oldest = 0;           // first chunk without a result
-  std::uint64_t next = 0;             // first chunk that is not open yet
-  std::optional<double> result_s;     // since the last result
-  std::optional<WaitReport> wait;     // the last one
-  std::optional<double> wait_s;       // since then
+  std::uint64_t oldest = 0;        // first chunk without a result
+  std::uint64_t next = 0;          // first chunk that is not open yet
+  std::optional<double> result_s;  // since the last result
+  std::optional<WaitReport> wait;  // the last one
+  std::optional<double> wait_s;    // since then
 };
 
 // What a stream publishes; times are monotonic, 0: never.
@@ -58,7 +58,8 @@ class Published {
       const std::uint64_t before = version_.load(std::memory_order_acquire);
       Marks marks;
       std::size_t at = 0;
-      each(marks, [&](std::uint64_t& word) { word = words_[at++].load(std::memory_order_acquire); });
+      each(marks,
+           [&](std::uint64_t& word) { word = words_[at++].load(std::memory_order_acquire); });
       if (before % 2 == 0 && version_.load(std::memory_order_relaxed) == before) return marks;
     }
   }

@@ -28,7 +28,8 @@ class RttEstimator {
 
   // The timeout after `attempts` unanswered ones: doubled for each, up to the bound.
   Nanoseconds rto(unsigned attempts = 0) const {
-    return std::min(rto_ << std::min(attempts, 16u), most_);
+    const unsigned doubled = std::min(attempts, 16u);
+    return rto_ > most_ >> doubled ? most_ : rto_ << doubled;
   }
   Nanoseconds srtt() const { return srtt_; }  // 0: no sample yet
 

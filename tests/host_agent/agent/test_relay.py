@@ -50,6 +50,16 @@ class HandEngine:
         self.closed = True
 
 
+def test_ranges_that_are_not_finite_come_through_under_the_relays_ticket() -> None:
+    engine = HandEngine(first_ticket=100)
+    relay = Relay(engine)
+    tickets = submit(relay, 1, 2)
+    engine.ended.put(Ended(101, None, None, [(256, 512), (2560, 100)]))
+    engine.ended.put(Ended(100, None, None))
+    told = {each.ticket: list(each.nonfinite) for each in relay.poll(1.0)}
+    assert told == {tickets[1]: [(256, 512), (2560, 100)], tickets[0]: []}
+
+
 def submit(relay: Relay, *values: int) -> list[int]:
     return [relay.all_reduce(value, 1, "float32") for value in values]
 

@@ -18,6 +18,7 @@ class Ended:
     ticket: int
     error: str | None = None
     kind: str | None = None
+    nonfinite: Sequence[tuple[int, int]] = ()
 
 
 @dataclass

@@ -22,14 +22,16 @@ Floats = NDArray[np.float32]
 
 def codec_alone(ranks: list[NDArray[Any]], field: int, dtype: str, average: bool) -> bytes:
     """What the collective must give: the codec and a plain sum of its lanes."""
-    codes = np.maximum.reduce([_engine.exponents(each, dtype) for each in ranks])
+    block, field = _engine.layout(ranks[0].size, field)
+    codes = np.maximum.reduce([_engine.exponents(each, dtype, block=block) for each in ranks])
     total = sum(
-        (_engine.encode(each, dtype, codes, len(ranks), field) for each in ranks),
+        (_engine.encode(each, dtype, codes, len(ranks), field, block=block) for each in ranks),
         start=np.uint32(0),
     )
     assert isinstance(total, np.ndarray)
     result = np.empty_like(ranks[0])
-    _engine.decode(total.astype(np.uint32), result, dtype, codes, len(ranks), field, average)
+    total = total.astype(np.uint32)
+    _engine.decode(total, result, dtype, codes, len(ranks), field, average, block=block)
     return result.tobytes()
 
 
@@ -46,7 +48,23 @@ def check(
 
 def boundary_sizes(lanes: int, field: int) -> list[int]:
     per_chunk = lanes * 32 // field
-    sizes = {0, 1, 2, 255, 256, 257, lanes * 256 - 1, lanes * 256, lanes * 256 + 1}
+    sizes = {
+        0,
+        1,
+        2,
+        255,
+        256,
+        257,
+        1023,
+        1024,
+        1025,
+        1279,
+        1280,
+        1281,
+        lanes * 256 - 1,
+        lanes * 256,
+        lanes * 256 + 1,
+    }
     for chunks in (1, 2, 3):
         sizes |= {per_chunk * chunks - 1, per_chunk * chunks, per_chunk * chunks + 1}
     return sorted(sizes)

@@ -60,7 +60,7 @@ def test_the_last_wait_tells_whom_the_switch_has_a_chunk_from() -> None:
 
         eventually(told, "a WAIT that names both")
         waiting = rig.engines[2].positions()["exponent"]
-        assert (waiting.oldest, waiting.next) == (70, 71)
+        assert (waiting.oldest, waiting.next) == (70, 72)  # of 64 blocks each
         assert waiting.wait_s is not None
         assert waiting.result_s is None
         late = rig.engines[1].all_reduce(arrays[1].ctypes.data, 100, "float32")

@@ -1,0 +1,84 @@
+// Tensors whose elements have an exponent each: the steps that differ from those of large ones.
+#include <cstring>
+
+#include "engine.hpp"
+
+namespace wiresum {
+namespace {
+
+// Whether the elements that are sent from `first` on, `count` of them, are neighbours.
+bool in_a_row(const Collective& collective, std::uint64_t first, std::uint32_t count) {
+  const auto& at = collective.sent_at;
+  return at[first + count - 1] - at[first] == static_cast<int>(count) - 1;
+}
+
+}  // namespace
+
+void Engine::agree_each(const Chunk& chunk, const std::uint8_t* lanes) {
+  Collective& collective = *chunk.cargo.collective;
+  const auto first = static_cast<std::uint32_t>(chunk.cargo.first);
+  const std::uint64_t before = collective.elements_to_send;
+  std::uint64_t sent = before;
+  std::uint64_t zero = 0;
+  for (std::uint32_t i = 0; i < chunk.cargo.count; ++i) {
+    const auto code = load_big_endian<std::uint32_t>(lanes + 4 * i);
+    if (is_sent(code)) {
+      collective.sent_codes[sent] = code;
+      collective.sent_at[sent++] = static_cast<std::uint16_t>(first + i);
+    } else {
+      leave_unsent(collective, first + i, code);
+      zero += code == 0;
+    }
+  }
+  collective.blocks_to_send = collective.elements_to_send = sent;
+  stats_.blocks_sent.add(sent - before);
+  stats_.blocks_zero.add(zero);
+  stats_.blocks_nonfinite.add(chunk.cargo.count - (sent - before) - zero);
+  collective.exponents_agreed += chunk.cargo.count;
+  finish_if_complete(collective);
+}
+
+// Elements that are sent need not be neighbours in the tensor: then they are gathered first.
+void Engine::pack_each(const Collective& collective, std::uint64_t first, std::uint32_t elements,
+                       std::uint8_t* lanes) const {
+  const std::size_t size = size_of(collective.dtype);
+  for (std::uint32_t done = 0; done < elements;) {
+    const std::uint32_t run = std::min<std::uint32_t>(elements - done, kMaxRun);
+    const std::uint16_t* at = collective.sent_at.data() + first + done;
+    const std::byte* from = collective.data + at[0] * size;
+    std::byte gathered[kMaxRun * sizeof(float)];
+    if (!in_a_row(collective, first + done, run)) {
+      for (std::uint32_t i = 0; i < run; ++i) {
+        std::memcpy(gathered + i * size, collective.data + at[i] * size, size);
+      }
+      from = gathered;
+    }
+    small_codec_.encode_each(collective.dtype, from, run,
+                             collective.sent_codes.data() + first + done, lanes + 4 * done);
+    done += run;
+  }
+  for (std::uint32_t i = elements; i < lease_.lanes; ++i) {
+    store_big_endian(lanes + 4 * i, small_codec_.zero_lane());
+  }
+}
+
+void Engine::apply_each(const Chunk& chunk, const std::uint8_t* lanes) const {
+  const Collective& collective = *chunk.cargo.collective;
+  const std::size_t size = size_of(collective.dtype);
+  for (std::uint32_t done = 0; done < chunk.cargo.count;) {
+    const std::uint32_t run = std::min<std::uint32_t>(chunk.cargo.count - done, kMaxRun);
+    const std::uint64_t first = chunk.cargo.first + done;
+    const std::uint16_t* at = collective.sent_at.data() + first;
+    const bool row = in_a_row(collective, first, run);
+    std::byte gathered[kMaxRun * sizeof(float)];
+    small_codec_.decode_each(collective.dtype, lanes + 4 * done, run,
+                             collective.sent_codes.data() + first, collective.average,
+                             row ? collective.data + at[0] * size : gathered);
+    for (std::uint32_t i = 0; !row && i < run; ++i) {
+      std::memcpy(collective.data + at[i] * size, gathered + i * size, size);
+    }
+    done += run;
+  }
+}
+
+}  // namespace wiresum

@@ -150,6 +150,11 @@ class ControllerClient:
                 release = pb.ReleaseJobRequest(job_id=job.id)
                 self._call(self._stub.ReleaseJob, release, timeout_s=_LEAVE_S)
 
+    def claim_job(self, job_id: str, token: str, *, owner: str, where: str) -> pb.ClaimJobResponse:
+        """Ask for a job on behalf of the process group ``owner``, whose rank 0 is on ``where``."""
+        request = pb.ClaimJobRequest(job_id=job_id, token=token, owner=owner, where=where)
+        return self._call(self._stub.ClaimJob, request)
+
     def join_job(
         self,
         job_id: str,
@@ -163,7 +168,9 @@ class ControllerClient:
         field: int,
         mac: str = "",
         program_version: str = "",
+        owner: str = "",
         change: int = 0,
+        waited_s: float = 0.0,
         timeout_s: float = 60.0,
         unreachable_s: float = 10.0,
     ) -> pb.Lease:
@@ -171,7 +178,8 @@ class ControllerClient:
 
         ``attempt`` grows with every restart; ``change`` is that which :meth:`change_lease` has
         agreed upon; ``ip`` and ``udp_port`` are where this rank's socket is bound. Waits at most
-        ``timeout_s``, and no longer than a day; the error then names the missing ranks.
+        ``timeout_s``, and no longer than a day; the error then names the missing ranks, and says
+        how long this rank has waited, the ``waited_s`` seconds before this call included.
         A controller that goes away meanwhile is asked again for ``unreachable_s``.
         """
         request = pb.JoinJobRequest(
@@ -186,7 +194,9 @@ class ControllerClient:
             field=field,
             agent_version=package_version(),
             program_version=program_version,
+            owner=owner,
             change=change,
+            waited_s=waited_s,
         )
         deadline = time.monotonic() + min(timeout_s, _LONGEST_JOIN_S)
 
@@ -244,16 +254,35 @@ class ControllerClient:
         epoch: int = 0,
         change: int = 0,
         report: pb.RankReport | None = None,
+        owner: str = "",
+        rank: int = 0,
     ) -> pb.HeartbeatResponse:
         """Keep a job alive; returns its state and current epoch, also if it is over.
 
         With ``wait_s``, returns when the state, the epoch (if not 0) or the announced change is
         another than the caller knows, or after that time. ``report``: a worker's progress.
+        ``rank`` of ``owner`` calls, as in :meth:`claim_job`.
         """
         request = pb.HeartbeatRequest(
-            job_id=job_id, token=token, wait_s=wait_s, epoch=epoch, change=change, report=report
+            job_id=job_id,
+            token=token,
+            wait_s=wait_s,
+            epoch=epoch,
+            change=change,
+            report=report,
+            owner=owner,
+            rank=rank,
         )
         return self._call(self._stub.Heartbeat, request, timeout_s=self._timeout_s + wait_s)
+
+    def leave_job(
+        self, job_id: str, token: str, *, owner: str, rank: int, timeout_s: float = 2.0
+    ) -> None:
+        """Say that ``rank`` of ``owner`` has left: the job is free for another group."""
+        request = pb.HeartbeatRequest(
+            job_id=job_id, token=token, owner=owner, rank=rank, leaving=True
+        )
+        self._call(self._stub.Heartbeat, request, timeout_s=timeout_s)
 
     def release_job(self, job_id: str, token: str) -> pb.ReleaseJobResponse:
         """End a job and free its slots; harmless if it is over."""

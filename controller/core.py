@@ -17,6 +17,7 @@ from wiresum.controller.joining import Joining
 from wiresum.controller.leases import Leases
 from wiresum.controller.loop import LoopOptions
 from wiresum.controller.model import Job, JobState, Switch, Tenant
+from wiresum.controller.owners import Owners
 from wiresum.controller.patience import Patience
 from wiresum.controller.queueing import Queueing
 from wiresum.controller.reports import Reports
@@ -55,6 +56,7 @@ class Core:
         self.limits = limits or Limits()
         self.waiting = Waiting()
         self.reports = Reports(self.clock)
+        self.owners = Owners(self.clock, self.limits.heartbeat_s, self.limits.expiry_s)
         self.ended: Counter[JobState] = Counter()
         """Jobs that have ended since the controller began, by how."""
         self.patience = Patience(self.clock, self._stood_still)
@@ -132,6 +134,19 @@ class Core:
         return switch
 
     # ---- jobs
+
+    def claim(self, job: Job, request: pb.ClaimJobRequest) -> pb.ClaimJobResponse:
+        """A process group wants the job."""
+        if not job.state.live:
+            raise self.jobs.ended_error(job)
+        joined = job.state is JobState.READY
+        claim = self.owners.claim(job.id, request.owner, request.where, joined=joined)
+        return pb.ClaimJobResponse(
+            granted=claim.granted,
+            lives=claim.lives,
+            where=claim.where,
+            attempt=0 if job.attempt is None else job.attempt + 1,
+        )
 
     async def heartbeat(
         self, job: Job, request: pb.HeartbeatRequest, time_left: float | None
@@ -236,6 +251,7 @@ class Core:
     def _job_changed(self, job: Job) -> None:
         if not job.state.live:
             self.reports.forget(job)
+            self.owners.forget(job.id)
         self.fleet.wake(job.lease.switch)
         self.waiting.notify(job.id)
         self.queueing.rebalance()

@@ -38,12 +38,22 @@ class JobCalls(Calls):
 
         return await or_status(answer(), context)
 
+    async def ClaimJob(self, request: pb.ClaimJobRequest, context: Context) -> pb.ClaimJobResponse:
+        """Asks for a job on behalf of a process group."""
+
+        async def answer() -> pb.ClaimJobResponse:
+            job = self._core.jobs.joinable(request.job_id, self._caller(context, request.token))
+            return self._core.claim(job, request)
+
+        return await or_status(answer(), context)
+
     async def JoinJob(self, request: pb.JoinJobRequest, context: Context) -> pb.Lease:
         """Joins a job; returns when all its ranks have."""
 
         async def answer() -> pb.Lease:
             job = self._core.jobs.joinable(request.job_id, self._caller(context, request.token))
-            return await self._core.leases.join(job, request, context.time_remaining())
+            with self._core.owners.call(job.id, request.owner, request.rank):
+                return await self._core.leases.join(job, request, context.time_remaining())
 
         return await or_status(answer(), context)
 
@@ -54,7 +64,11 @@ class JobCalls(Calls):
 
         async def answer() -> pb.HeartbeatResponse:
             job = self._core.jobs.joinable(request.job_id, self._caller(context, request.token))
-            job = await self._core.heartbeat(job, request, context.time_remaining())
+            if request.leaving:
+                self._core.owners.left(job.id, request.owner, request.rank)
+                return heartbeat_message(job)
+            with self._core.owners.call(job.id, request.owner, request.rank):
+                job = await self._core.heartbeat(job, request, context.time_remaining())
             return heartbeat_message(job)
 
         return await or_status(answer(), context)

@@ -85,7 +85,8 @@ class Leases:
                 async with self.limit(limit):
                     job = await self._ready(job, request, news)
             except TimeoutError:
-                raise self._late(self.jobs.get(job.id), request, limit) from None
+                waited = limit + max(0.0, request.waited_s)
+                raise self._late(self.jobs.get(job.id), request, waited) from None
             finally:
                 self._left(job.id, request)
         switch = self.store.switch(job.lease.switch)

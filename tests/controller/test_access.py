@@ -22,7 +22,7 @@ CALLS = list(pb.DESCRIPTOR.services_by_name["Controller"].methods)
 FOR_TENANTS = {
     "ListTenants", "CreateJob", "ReleaseJob", "EvictJob", "GetJob", "ListJobs", "ListSlots",
 }  # fmt: skip
-FOR_JOBS = {"JoinJob", "Heartbeat", "ChangeLease", "ReleaseJob", "GetJob"}
+FOR_JOBS = {"ClaimJob", "JoinJob", "Heartbeat", "ChangeLease", "ReleaseJob", "GetJob"}
 
 
 async def code_of(rig: Rig, name: str, request: Message, token: str | None) -> str:

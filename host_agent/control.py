@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -11,6 +10,7 @@ from wiresum.controller.client import ControllerClient
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent.environment import Environment, IfFull
+from wiresum.host_agent.patience import Patience
 
 log = logging.getLogger("wiresum")
 
@@ -20,6 +20,9 @@ the job: the controller is away, busy, in trouble, or what answers is not the co
 
 _LIVE = (pb.JOB_STATE_WAITING, pb.JOB_STATE_READY)
 _SOON_S = 1.0
+CALL_S = 10.0
+"""What a heartbeat may take beyond the time for which it is to wait: the client's own limit."""
+
 _SHORTEST_S = 0.05  # between two calls, even if the controller answers at once
 
 
@@ -116,19 +119,22 @@ class Heartbeats:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        heard = time.monotonic()
+        silence = Patience(0.0)
         failures = 0
         rest, change = 0.0, 0
         while not self._stop.wait(rest):
+            silence.step(rest)
+            waits = self._terms().heartbeat_s
             try:
-                answer = self._call(self._terms().heartbeat_s, change)
+                answer = self._call(waits, change)
                 rest, change = _SHORTEST_S, answer.change
             except ControllerError as error:
                 if self._stop.is_set():
                     return
+                silence.step(waits + CALL_S)
                 if error.retry_after_s is not None:
-                    heard = time.monotonic()  # it is there, and knows that we are
-                why = self._failed(error, time.monotonic() - heard)
+                    silence.restart()  # it is there, and knows that we are
+                why = self._failed(error, silence.spent_s)
                 failures += 1
                 # One may fail because the controller restarts: it is asked again soon.
                 if failures == 2 and why is None and self._loud:
@@ -137,7 +143,8 @@ class Heartbeats:
                 if failures == 1:
                     rest = min(rest, _SOON_S)
             else:
-                heard, failures = time.monotonic(), 0
+                silence.restart()
+                failures = 0
                 why = over(answer, self._label) or self._heard(answer)
             if why is not None:
                 if not self._stop.is_set():

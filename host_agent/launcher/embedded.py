@@ -20,6 +20,7 @@ from wiresum.controller.client import ControllerClient, add_switch_request
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent.environment import without_secrets
 from wiresum.host_agent.launcher import process
+from wiresum.host_agent.patience import Patience
 
 START_S = 60.0
 NAME = "embedded"
@@ -30,6 +31,7 @@ UDP_PORT, SHM_PORT = 1, 2
 SHM_HOSTS = "127.77.0.0/16"
 _PASSING = ("--store", ":memory:", "--plaintext")
 _LINE_LIMIT = 65536
+_LOOK_S = 0.2
 
 
 class EmbeddedError(WiresumError):
@@ -71,14 +73,15 @@ class Part:
     def _ready_line(self, limit_s: float) -> dict[str, Any]:
         assert self.process.stdout is not None
         fd = self.process.stdout.fileno()
-        deadline = time.monotonic() + limit_s
+        patience = Patience(limit_s)
         line = b""
         while not line.endswith(b"\n"):
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([fd], [], [], left)[0]:
+            if patience.step(_LOOK_S) <= 0:
                 raise EmbeddedError(
                     f"the embedded {self.what} did not start within {limit_s:g} s{self._said()}"
                 )
+            if not select.select([fd], [], [], _LOOK_S)[0]:
+                continue
             data = os.read(fd, _LINE_LIMIT)
             if not data:
                 self.process.wait()
@@ -179,12 +182,12 @@ class Embedded:
             lanes=LANES,
             device_id=int(switch.get("device_id", 0)),
         )
-        deadline = time.monotonic() + limit_s
+        patience = Patience(limit_s)
         with ControllerClient(self.controller, token=self.token) as client:
             state = client.add_switch(request)
             while state.state != pb.SWITCH_STATE_UP:
                 self.check()
-                if time.monotonic() > deadline:
+                if patience.step() <= 0:
                     raise EmbeddedError(
                         f"the embedded controller has not taken over its switch within "
                         f"{limit_s:g} s: {state.reason or 'no reason given'}"

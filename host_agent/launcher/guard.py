@@ -35,6 +35,7 @@ _SETTLE_S = 0.05  # a scheduler that signals one process after the other takes a
 _LATE_S = 5.0  # how long the launcher may take to say what has reached the whole group
 _ANSWER_S = 1.0
 _AT_ONCE = frozenset({signal.SIGTSTP, signal.SIGCONT})  # in the order in which they came
+_STEP_S = 1.0  # what counts of a turn that takes longer: this process stood still
 _ALL = signal.valid_signals()
 
 
@@ -265,7 +266,7 @@ def reap() -> dict[int, int]:
 
 def end_children(limit_s: float) -> dict[int, int]:
     """End all children of this process, and those it adopts meanwhile: pid to exit status."""
-    kill_at = time.monotonic() + limit_s
+    left, last = limit_s, time.monotonic()
     told: set[int] = set()
     ended: dict[int, int] = {}
     while True:
@@ -273,7 +274,10 @@ def end_children(limit_s: float) -> dict[int, int]:
         living = children()
         if not living:
             return ended
-        kill = time.monotonic() > kill_at
+        now = time.monotonic()
+        left -= min(now - last, _STEP_S)  # while this process stood still, so may its children have
+        last = now
+        kill = left < 0
         for pid in living:
             if kill or pid not in told:
                 told.add(pid)

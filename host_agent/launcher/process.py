@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from wiresum.host_agent.launcher import guard
+from wiresum.host_agent.patience import Patience
 
 TERMINATE_S = 10.0  # from SIGTERM to SIGKILL
+_LOOK_S = 0.5
 _SETTLED_S = 2.0
 
 
@@ -113,11 +115,13 @@ def end_supervised(process: "subprocess.Popen[bytes]") -> int:
 
 
 def _wait(process: "subprocess.Popen[bytes]", limit_s: float) -> int:
-    try:
-        return process.wait(limit_s)
-    except subprocess.TimeoutExpired:
+    patience = Patience(limit_s)
+    while process.poll() is None and patience.step(_LOOK_S) > 0:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_LOOK_S)
+    if process.poll() is None:
         process.kill()
-        return process.wait()
+    return process.wait()
 
 
 def exit_status(returncode: int) -> int:

@@ -1,0 +1,33 @@
+"""Limits that hold only for time in which this process ran.
+
+A process that was stopped (Ctrl-Z, a suspended machine, a batch system that makes room) finds that
+everyone has been silent for as long. Whoever was late himself judges nobody by the clock.
+"""
+
+import time
+from collections.abc import Callable
+
+LATE_S = 1.0
+"""What a step may take beyond what it was expected to: a busy machine's delays."""
+
+
+class Patience:
+    """A limit in seconds, spent in steps of known length; what a step takes beyond it is free."""
+
+    def __init__(self, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limit_s = limit_s
+        self._clock = clock
+        self.restart()
+
+    def restart(self) -> None:
+        """There is the whole time again."""
+        self.spent_s = 0.0
+        """Seconds that count."""
+        self._last = self._clock()
+
+    def step(self, expected_s: float = 0.0) -> float:
+        """A step has ended that was to last ``expected_s``; the seconds that are left."""
+        now = self._clock()
+        self.spent_s += min(now - self._last, expected_s + LATE_S)
+        self._last = now
+        return self.limit_s - self.spent_s

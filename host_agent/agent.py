@@ -13,7 +13,11 @@ from wiresum.host_agent._engine import Engine
 from wiresum.host_agent.change import Change
 from wiresum.host_agent.control import Heartbeats, over
 from wiresum.host_agent.environment import AgentError
+from wiresum.host_agent.errors import EngineError, PeerLost
+from wiresum.host_agent.issued import Group
 from wiresum.host_agent.joining import Membership
+from wiresum.host_agent.peers import Peers
+from wiresum.host_agent.peers_meeting import Meeting
 from wiresum.host_agent.progress import progress
 from wiresum.host_agent.relay import Relay
 from wiresum.host_agent.worker import Worker
@@ -29,14 +33,19 @@ class Agent:
     """A joined worker. Implements ``wiresum.host_agent.backend.link.Link``."""
 
     def __init__(
-        self, worker: Worker, membership: Membership, lease: pb.Lease, engine: Engine
+        self,
+        worker: Worker,
+        membership: Membership,
+        lease: pb.Lease,
+        engine: Engine,
+        meeting: Meeting | None = None,
     ) -> None:
         """Use :meth:`join`."""
         self.engine = Relay(engine)
         self._worker = worker
         self._membership = membership
         self._lease = lease
-        self._gone: str | None = None
+        self._gone: WiresumError | None = None
         self._lock = threading.Lock()
         self._closed = False
         self._changing: threading.Thread | None = None  # while it is under way
@@ -51,6 +60,16 @@ class Agent:
             self._lost,
             loud=worker.rank == 0,
         )
+        self._peers: Peers | None = None
+        if meeting is not None:
+            self._peers = Peers(
+                meeting,
+                worker.rank,
+                worker.workers,
+                self.engine,
+                epoch=lambda: self._lease.epoch,
+                over=self._lost_peer,
+            )
 
     @classmethod
     def join(cls, worker: Worker) -> "Agent":
@@ -59,9 +78,14 @@ class Agent:
         Waits for the other ranks, at most ``worker.join_s``. Raises ``WiresumError`` in one line.
         """
         membership = Membership(worker)
+        meeting = None
         try:
+            meeting = membership.arrange()
             lease, engine = membership.join()
+            meeting = meeting or membership.find()
         except BaseException:
+            if meeting is not None:
+                meeting.close()
             membership.client.close()
             raise
         logs.bind(job=membership.plan.job, rank=worker.rank, switch=lease.switch_name)
@@ -76,12 +100,17 @@ class Agent:
             lease.epoch,
             lease.slots,
         )
-        return cls(worker, membership, lease, engine)
+        return cls(worker, membership, lease, engine, meeting)
 
     def check(self) -> None:
-        """Raise :class:`JobGone` if this worker's lease is no longer valid."""
+        """Raise why no collective can begin: :class:`JobGone`, or what has befallen the ranks."""
         if self._gone is not None:
-            raise JobGone(self._gone)
+            raise type(self._gone)(str(self._gone))
+
+    def watch(self, group: Group) -> None:
+        """See :class:`~wiresum.host_agent.backend.link.Link`."""
+        if self._peers is not None:
+            self._peers.watch(group)
 
     def describe(self) -> dict[str, Any]:
         """The lease in words, without its secrets."""
@@ -100,7 +129,8 @@ class Agent:
             "rank": lease.rank,
             "workers": lease.workers,
             "held": self.engine.held,
-            "gone": self._gone,
+            "gone": None if self._gone is None else str(self._gone),
+            "peers": None if self._peers is None else self._peers.describe(),
         }
 
     def close(self) -> None:
@@ -110,6 +140,8 @@ class Agent:
                 return
             self._closed = True
         self._heartbeats.stop()
+        if self._peers is not None:
+            self._peers.leave()
         self.engine.close()
         self._membership.release()
         self._membership.client.close()  # ends calls that are waiting for their answers
@@ -148,9 +180,16 @@ class Agent:
         with self._lock:
             if self._gone is not None:
                 return
-            self._gone = why
+            self._gone = JobGone(why)
         log.warning("wiresum: %s", why)
         self.engine.close()  # what is in flight ends now, and with this reason
+
+    def _lost_peer(self, error: EngineError) -> None:
+        """No collective that needs all ranks can begin any more; ``peers`` ends the others."""
+        with self._lock:
+            # What is known now may say more than what was known first.
+            if self._gone is None or isinstance(self._gone, PeerLost):
+                self._gone = error
 
     # -- changes of the lease -----------------------------------------------------------------
 

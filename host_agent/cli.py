@@ -118,6 +118,14 @@ def run(
             metavar="S", help="Limit in seconds for the start, for joining and for a collective."
         ),
     ] = None,
+    switch_timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="Seconds that the switch may say nothing at all while a collective waits "
+            "[default: WIRESUM_SWITCH_TIMEOUT, or 10; at most the limit of a collective].",
+        ),
+    ] = None,
     transport: Annotated[
         Transport,
         typer.Option(
@@ -142,6 +150,7 @@ def run(
     _check_field(field)
     timeout = _checked_seconds("--timeout", timeout)
     queue_timeout = _checked_seconds("--queue-timeout", queue_timeout)
+    switch_timeout = _checked_seconds("--switch-timeout", switch_timeout)
     request = SlotRequest(slots, min_slots, if_full, queue_timeout)
     status = launch(
         context.args,
@@ -154,6 +163,7 @@ def run(
         token=chosen_token(controller, token_file, ca) if controller else None,
         ca=None if ca is None else str(ca.expanduser().absolute()),
         transport=transport,
+        switch_timeout_s=switch_timeout,
     )
     raise typer.Exit(status)
 

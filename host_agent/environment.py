@@ -22,6 +22,10 @@ SHM = "WIRESUM_SHM"
 """The socket of a shm port of the switch, where that is on the workers' host."""
 
 
+SWITCH_TIMEOUT = "WIRESUM_SWITCH_TIMEOUT"
+"""Seconds that the switch may say nothing at all while a collective waits."""
+
+
 class Transport(StrEnum):
     """How the workers of a run reach the switch."""
 
@@ -76,6 +80,8 @@ class Environment:
     key: str = ""
     request: SlotRequest = SlotRequest()
     shm: str = ""
+    switch_timeout_s: float | None = None
+    """How long the switch may say nothing at all while a collective waits; None: 10 s."""
 
     def variables(self) -> dict[str, str]:
         """As environment variables for workers; :func:`environment` reads them back.
@@ -88,6 +94,7 @@ class Environment:
             "WIRESUM_JOB_TOKEN": self.token,
             "WIRESUM_FIELD": str(self.field),
             "WIRESUM_TIMEOUT": "" if self.timeout_s is None else f"{self.timeout_s:g}",
+            SWITCH_TIMEOUT: "" if self.switch_timeout_s is None else f"{self.switch_timeout_s:g}",
             "WIRESUM_CA": self.ca,
             "WIRESUM_CERT": self.cert,
             "WIRESUM_KEY": self.key,
@@ -135,12 +142,13 @@ def environment(env: Mapping[str, str]) -> Environment | None:
             queue_timeout_s=_seconds(env, "WIRESUM_QUEUE_TIMEOUT"),
         ),
         shm=env.get(SHM, ""),
+        switch_timeout_s=_seconds(env, SWITCH_TIMEOUT),
     )
 
 
 def own_environment(controller: str) -> Environment:
     """What this process's environment says to somebody who makes a job with ``controller``."""
-    names = ("WIRESUM_TOKEN", "WIRESUM_CA", "WIRESUM_CERT", "WIRESUM_KEY")
+    names = ("WIRESUM_TOKEN", "WIRESUM_CA", "WIRESUM_CERT", "WIRESUM_KEY", SWITCH_TIMEOUT)
     mine = {name: os.environ[name] for name in names if name in os.environ}
     made = environment({"WIRESUM_CONTROLLER": controller, **mine})
     assert made is not None

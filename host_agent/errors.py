@@ -21,6 +21,14 @@ class SwitchUnreachable(EngineError):
     """The switch answered nothing at all within the limit; names its address."""
 
 
+class PeerLost(EngineError):
+    """Another rank died, or has left, before a collective that needs it; names rank and host."""
+
+
+class ResultLost(EngineError):
+    """A restart of the switch took a result that one rank had not received; names the chunk."""
+
+
 class EngineClosed(EngineError):
     """The engine takes no more work; names the first cause."""
 
@@ -31,7 +39,15 @@ class CodecError(EngineError):
 
 _KINDS: Final[dict[str, type[EngineError]]] = {
     kind.__name__: kind
-    for kind in (CollectiveTimeout, CollectiveMismatch, SwitchUnreachable, EngineClosed, CodecError)
+    for kind in (
+        CollectiveTimeout,
+        CollectiveMismatch,
+        SwitchUnreachable,
+        PeerLost,
+        ResultLost,
+        EngineClosed,
+        CodecError,
+    )
 }
 
 

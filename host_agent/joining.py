@@ -1,5 +1,6 @@
 """How the ranks of a job agree on an attempt and get their leases."""
 
+import contextlib
 import json
 import logging
 import time
@@ -9,14 +10,26 @@ from datetime import timedelta
 
 from wiresum import p4
 from wiresum.common.errors import WiresumError
+from wiresum.common.logs import one_line
 from wiresum.common.version import compatible, package_version
+from wiresum.controller.client import ControllerClient
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent._engine import Engine
 from wiresum.host_agent.control import NoRoom, connect, create_job
 from wiresum.host_agent.environment import AgentError, IfFull
 from wiresum.host_agent.errors import EngineError
-from wiresum.host_agent.network import Place, mac_of, shm_place, udp_place
+from wiresum.host_agent.network import (
+    Place,
+    local_address_towards,
+    mac_of,
+    shm_place,
+    udp_place,
+)
+from wiresum.host_agent.owner import owner, remember
+from wiresum.host_agent.patience import Patience
+from wiresum.host_agent.peers_judge import host_name, named
+from wiresum.host_agent.peers_meeting import Meeting, arrange, find, here
 from wiresum.host_agent.worker import Worker
 
 log = logging.getLogger("wiresum")
@@ -29,6 +42,15 @@ SHM_S = 5.0
 
 QUEUE_NEWS_S = 60.0
 """How long no news of a place in the queue is no bad news: the controller sends some every 30 s."""
+
+NEWS_S = 60.0
+"""How often it is said who is missing, while ranks wait for others to join."""
+
+MOST_SHOWN = 8
+"""So many of the ranks that are there are named."""
+
+CLAIM_S = 45.0
+"""How long to wait for the ranks of another group to show whether they still live."""
 
 _LOOK_S = 0.1
 _SHORTEST_JOIN_S = 1.0
@@ -46,6 +68,7 @@ class Plan:
     token: str
     attempt: int
     owned: bool  # rank 0 has made the job itself and releases it
+    owner: str = ""  # the group's name for itself, if others could want the job
 
 
 class Membership:
@@ -58,6 +81,7 @@ class Membership:
         """
         self._worker = worker
         self._deadline = time.monotonic() + worker.join_s
+        worker.store.set(f"{worker.key}/here/{worker.rank}", here())
         self.plan = self._decide() if worker.rank == 0 else self._read()
         self.client = connect(worker.where, self.plan.token)
         self._program_version = ""
@@ -88,10 +112,26 @@ class Membership:
             job = create_job(where, "", self._queued)
             self._deadline = time.monotonic() + self._worker.join_s
             return Plan(job.id, job.token, 0, owned=True)
+        mine = owner(self._worker.endpoint)
         with connect(where, where.token) as client:
-            job = client.get_job(where.job)
-        attempt = job.attempt + 1 if job.HasField("attempt") else 0
-        return Plan(where.job, where.token, attempt, owned=False)
+            attempt = self._claim(client, where.job, mine)
+        return Plan(where.job, where.token, attempt, owned=False, owner=mine)
+
+    def _claim(self, client: ControllerClient, job: str, mine: str) -> int:
+        """Get the job for this group; the attempt to join. Raises ``NoRoom`` if another has it."""
+        deadline = min(self._deadline, time.monotonic() + CLAIM_S)
+        while True:
+            claim = client.claim_job(job, self._worker.where.token, owner=mine, where=here())
+            if claim.granted:
+                return claim.attempt
+            # Ranks of a group that has just ended are not told from such that are out of reach.
+            if claim.lives or time.monotonic() > deadline:
+                on = f" (rank 0 on {claim.where})" if claim.where else ""
+                raise NoRoom(
+                    f"job {job} belongs to another process group of this run{on}: start each in a "
+                    "`wiresum run` of its own if both shall use the switch"
+                )
+            time.sleep(_LOOK_S)
 
     def _queued(self, job: pb.Job) -> None:
         log.warning("wiresum: waiting for room on a switch, at place %d", job.queue_position)
@@ -105,28 +145,98 @@ class Membership:
             raise NoRoom(answer["no_room"])
         if "error" in answer:
             raise AgentError(f"rank 0 could not join: {answer['error']}")
-        return Plan(**answer)
+        plan = Plan(**answer)
+        if plan.owner:
+            remember(plan.owner)
+        return plan
 
     def _wait_for_plan(self) -> None:
         worker = self._worker
         waits = worker.where.job is None and worker.where.request.if_full is IfFull.WAIT
         limit = max(worker.join_s, QUEUE_NEWS_S) if waits else worker.join_s
+        patience = Patience(limit)
         news = 0
         while True:
+            step = max(min(patience.step(), NEWS_S), 0.001)
+            began = time.monotonic()
             try:
-                worker.store.wait([worker.key], timedelta(seconds=limit))
+                worker.store.wait([worker.key], timedelta(seconds=step))
                 break
-            except Exception:
-                before = news
-                if waits:
-                    news = worker.store.add(f"{worker.key}/queued", 0)
-                if news == before:
+            except Exception as error:
+                if time.monotonic() - began < step / 2:
                     raise AgentError(
-                        f"rank 0 has not reached controller {worker.where.controller} within "
-                        f"{limit:g} s: is it running, and does it use the same environment?"
+                        f"the store through which the ranks meet has failed: {one_line(str(error))}"
                     ) from None
+            before = news
+            if waits:
+                news = worker.store.add(f"{worker.key}/queued", 0)
+            if news != before:
+                patience.restart()
+            elif patience.step(step) <= 0.0:
+                raise AgentError(
+                    f"rank 0 has not joined within {limit:g} s{self._who_is_there()}: has it "
+                    "called init_process_group, can it reach controller "
+                    f"{worker.where.controller}, and does it use the same environment?"
+                )
+            else:
+                self._say_waiting("rank 0 has not joined yet", patience.spent_s)
         if news:
             self._deadline = time.monotonic() + worker.join_s
+
+    def _present(self) -> dict[int, str]:
+        """The ranks that have begun to join, with their hosts."""
+        store, key = self._worker.store, f"{self._worker.key}/here"
+        ranks = (r for r in range(self._worker.workers) if store.check([f"{key}/{r}"]))
+        return {rank: host_name(store.get(f"{key}/{rank}").decode()) for rank in ranks}
+
+    def _who_is_there(self) -> str:
+        try:
+            present = self._present()
+        except Exception:  # the store's own, of whatever kind: then it is not said
+            return ""
+        shown = [named(rank, host) for rank, host in present.items()][:MOST_SHOWN]
+        more = ", …" if len(present) > len(shown) else ""
+        return f" (there of {self._worker.workers}: {', '.join(shown)}{more})" if shown else ""
+
+    def _say_waiting(self, what: str, seconds: float) -> None:
+        """One line for all ranks that wait: the lowest of them says it."""
+        worker = self._worker
+        try:
+            present = self._present()
+        except Exception:
+            present = {}
+        if worker.rank == min(present, default=worker.rank):
+            log.warning(
+                "wiresum: joining for %d s of at most %d: %s%s",
+                seconds,
+                worker.join_s,
+                what,
+                self._who_is_there(),
+            )
+
+    # -- the ranks' own link ------------------------------------------------------------------
+
+    @property
+    def _meeting_key(self) -> str:
+        return f"{self._worker.key}/peers/{self.plan.job}.{self.plan.attempt}"
+
+    def arrange(self) -> Meeting | None:
+        """On rank 0, before it joins: where the ranks meet. None on others, and for one rank."""
+        worker = self._worker
+        if worker.rank != 0 or worker.workers == 1:
+            return None
+        job = self.client.get_job(self.plan.job)
+        try:
+            address = local_address_towards(job.switch_ip, job.switch_udp_port)
+        except OSError:
+            address = "127.0.0.1"  # whoever needs a route to the switch will say so
+        return arrange(worker.store, self._meeting_key, address)
+
+    def find(self) -> Meeting | None:
+        """On other ranks, once they have joined: where rank 0 listens."""
+        if self._worker.rank == 0:
+            return None
+        return find(self._worker.store, self._meeting_key)
 
     # -- the lease ----------------------------------------------------------------------------
 
@@ -159,6 +269,7 @@ class Membership:
                 lease.lanes,
                 worker.where.field,
                 timeout_s=worker.collective_s,
+                switch_timeout_s=worker.switch_s,
                 first_position=done * APART,
                 shm_path=place.shm_path,
             )
@@ -200,8 +311,12 @@ class Membership:
         self, ip: str, port: int, change: int, again: Callable[[ControllerError], bool]
     ) -> pb.Lease:
         worker = self._worker
-        left = worker.join_s
+        began = time.monotonic()
         while True:
+            left = max(round(self._deadline - time.monotonic(), 1), _SHORTEST_JOIN_S)
+            if change:
+                left = worker.join_s
+            waited = time.monotonic() - began
             try:
                 return self.client.join_job(
                     self.plan.job,
@@ -215,13 +330,15 @@ class Membership:
                     mac=mac_of(ip),
                     field=worker.where.field,
                     program_version=self._program_version,
-                    timeout_s=left,
+                    owner=self.plan.owner,
+                    timeout_s=min(left, NEWS_S),
+                    waited_s=waited,
                 )
             except ControllerError as error:
-                if not again(error):
+                if error.code == "DEADLINE_EXCEEDED" and not change and left > NEWS_S:
+                    self._say_waiting(str(error), time.monotonic() - began)
+                elif not again(error):
                     raise
-                if not change:
-                    left = max(round(self._deadline - time.monotonic(), 1), _SHORTEST_JOIN_S)
 
     def _planned_anew(self, why: ControllerError) -> bool:
         """Wait for another plan of rank 0; False if there is none in time.
@@ -257,6 +374,8 @@ class Membership:
             epoch=epoch,
             change=change,
             report=self.report() if self.report is not None else None,
+            owner=plan.owner,
+            rank=self._worker.rank,
         )
 
     def declare(self, lease: pb.Lease, change: int, started: int) -> int | None:
@@ -276,8 +395,18 @@ class Membership:
         return None if answer.cancelled else answer.boundary
 
     def release(self) -> None:
-        """Wait until the others have left, and then release the job, if rank 0 has made it."""
+        """Give the job up: free for another group, or released, if rank 0 has made it.
+
+        One that rank 0 has made is released once the others have left.
+        """
         if not self.plan.owned:
+            with contextlib.suppress(ControllerError):
+                self.client.leave_job(
+                    self.plan.job,
+                    self.plan.token,
+                    owner=self.plan.owner,
+                    rank=self._worker.rank,
+                )
             return
         # A rank whose last result was lost gets it again from the switch, but only while the
         # lease lasts: the rank that releases leaves last.

@@ -53,6 +53,8 @@ class Relay:
         self._next = 0
         self._failed = False
         self._closed = False
+        self._completed = 0
+        self._all_ended = 0
         self._past: dict[str, int | float] = {}
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -77,6 +79,7 @@ class Relay:
         with self._lock:
             if self._ended:
                 ended, self._ended = self._ended, []
+                self._count(ended)
                 return ended
             engine, tickets = self._engine, self._tickets
         batch = engine.poll(timeout_s)
@@ -91,6 +94,7 @@ class Relay:
                 for each in batch
             ]
             self._failed = self._failed or any(each.error is not None for each in ended)
+            self._count(ended)
             self._changed.notify_all()
         return ended
 
@@ -106,11 +110,37 @@ class Relay:
             self._closed = True
             engine = self._engine
             why = "the engine was closed while this all-reduce was held for a change of lease"
-            for held in self._held:
-                self._ended.append(Ended(held.ticket, why, EngineClosed.__name__))
-            self._held.clear()
-            self._changed.notify_all()
+            self._end_held(EngineClosed.__name__, why)
         engine.close()
+
+    # -- for the other ranks: wiresum.host_agent.peers_member.Engine ---------------------------
+
+    def fail(self, kind: str, line: str) -> None:
+        """End what is in flight or held, and all that comes, with an error of that kind."""
+        with self._lock:
+            self._failed = True
+            engine = self._engine
+            self._end_held(kind, line)
+        engine.fail(kind, line)
+
+    def positions(self) -> Mapping[str, Any]:
+        """How far the streams of the engine of the day are: see ``_engine.pyi``."""
+        return self._engine.positions()
+
+    @property
+    def asked(self) -> int:
+        """Collectives that this relay was ever given."""
+        return self._next
+
+    @property
+    def ended(self) -> int:
+        """Of these, those whose end its user has heard."""
+        return self._all_ended
+
+    @property
+    def completed(self) -> int:
+        """Of these, those that have ended well."""
+        return self._completed
 
     @property
     def closed(self) -> bool:
@@ -188,6 +218,15 @@ class Relay:
         old.close()
 
     # ----
+
+    def _count(self, ended: Sequence[Ended]) -> None:
+        self._all_ended += len(ended)
+        self._completed += sum(each.error is None for each in ended)
+
+    def _end_held(self, kind: str, why: str) -> None:
+        self._ended += [Ended(held.ticket, why, kind) for held in self._held]
+        self._held.clear()
+        self._changed.notify_all()
 
     def _release(self) -> None:
         while self._held and (self._limit is None or self._started < self._limit):

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from wiresum.host_agent.environment import LONGEST_S, Environment
 
-JOIN_TIMEOUT_S = 60.0
+SWITCH_TIMEOUT_S = 10.0
 
 
 class Store(Protocol):
@@ -20,6 +20,9 @@ class Store(Protocol):
 
     def wait(self, keys: list[str], timeout: timedelta) -> None:
         """Wait for keys; raises on timeout."""
+
+    def check(self, keys: list[str]) -> bool:
+        """Whether all of them are there."""
 
     def add(self, key: str, amount: int) -> int:
         """Count."""
@@ -39,6 +42,8 @@ class Worker:
     workers: int
     timeout: timedelta
     generation: str
+    endpoint: str = ""
+    """``HOST:PORT`` of the store, if it has one: what tells process groups apart."""
 
     @property
     def key(self) -> str:
@@ -47,12 +52,18 @@ class Worker:
 
     @property
     def join_s(self) -> float:
-        """How long joining may take: ``where.timeout_s``, or 60 s but not more than ``timeout``."""
-        return min(
-            self.where.timeout_s or min(JOIN_TIMEOUT_S, self.timeout.total_seconds()), LONGEST_S
-        )
+        """How long joining may take: ``where.timeout_s``, or the group's own limit, as in torch."""
+        return min(self.where.timeout_s or self.timeout.total_seconds(), LONGEST_S)
 
     @property
     def collective_s(self) -> float:
         """How long a collective may go without a result."""
         return min(self.where.timeout_s or self.timeout.total_seconds(), LONGEST_S)
+
+    @property
+    def switch_s(self) -> float:
+        """How long the switch may say nothing at all while a collective waits.
+
+        ``where.switch_timeout_s``, or 10 s; never more than a collective may take.
+        """
+        return min(self.where.switch_timeout_s or SWITCH_TIMEOUT_S, self.collective_s)

@@ -18,6 +18,7 @@ from wiresum.host_agent.backend.counters import COUNTERS
 from wiresum.host_agent.backend.link import Finished, Link
 from wiresum.host_agent.backend.routing import SWITCH_DTYPES, op_name, why_not_tensors
 from wiresum.host_agent.backend.work import SwitchWork
+from wiresum.host_agent.issued import FALLBACK, SWITCH, Issued, Ledger
 
 log = logging.getLogger("wiresum")
 
@@ -26,6 +27,7 @@ IN_CALLBACK = (
 )
 ENGINE_FIRST_S = 5.0
 NOT_AN_ALL_REDUCE = "only all-reduces use the switch"
+_ONE_SIDED = ("send", "recv")  # not issued by all ranks in the same order
 
 cores: "weakref.WeakSet[Core]" = weakref.WeakSet()
 """Every core of this process that is still referenced, for the debug dump and the exit."""
@@ -59,6 +61,7 @@ class Core:
         self._callback_lock = threading.Lock()
         self.closed = False
         self._last: dict[str, Any] = {}
+        self._ledger = Ledger()
         self._pool = CompletionPool()
         self._poller = Poller(link.engine, self._error_of) if link is not None else None
         try:
@@ -67,6 +70,8 @@ class Core:
             self.shutdown()
             raise
         cores.add(self)
+        if link is not None:
+            link.watch(self)
 
     # -- the switch ---------------------------------------------------------------------------
 
@@ -76,7 +81,7 @@ class Core:
         op = op_name(opts.reduceOp)
         reason = self._why_not(tensors, op)
         if reason is not None:
-            inner = self.fallback(collective, reason)
+            inner = self.fallback(collective, reason, op, tensors)
             method = "allreduce_coalesced" if "coalesced" in collective else "allreduce"
             return getattr(inner, method)(tensors, opts)  # type: ignore[no-any-return]
         timeout: timedelta = opts.timeout
@@ -122,6 +127,8 @@ class Core:
                 for b in buffers
             ]
             self._poller.watch(work, tickets)
+            op = "AVG" if average else "SUM"
+            self._ledger.issue(collective, SWITCH, op, *_what(tensors))
         exposed.issued(work)
         COUNTERS.count_switch(collective, len(tensors), size)
         return work
@@ -143,8 +150,19 @@ class Core:
 
     # -- the fallback -------------------------------------------------------------------------
 
-    def fallback(self, collective: str, reason: str | None = None) -> dist.ProcessGroup:
-        """The group that shall do this collective; counts it, and logs the first of its kind."""
+    def fallback(
+        self,
+        collective: str,
+        reason: str | None = None,
+        op: str = "",
+        tensors: Sequence[torch.Tensor] = (),
+    ) -> dist.ProcessGroup:
+        """The group that shall do this collective; counts it, and logs the first of its kind.
+
+        ``op`` and ``tensors``: if they must be alike on all ranks.
+        """
+        if collective not in _ONE_SIDED and not inside_callback():
+            self._ledger.issue(collective, FALLBACK, op, *_what(tensors))
         level = logging.DEBUG
         if self.link is not None and self.rank == 0:
             level = logging.INFO if reason is None else logging.WARNING
@@ -163,6 +181,18 @@ class Core:
         """The limit of collectives that bring none of their own."""
         self.timeout = timeout
         self.inner.set_timeout(timeout)
+
+    # -- for the other ranks: wiresum.host_agent.issued.Group ----------------------------------
+
+    def issued(self) -> Sequence[Issued]:
+        """The latest collectives, the oldest first."""
+        return self._ledger.issued()
+
+    def abort(self, error: WiresumError) -> None:
+        """End what the fallback has in flight."""
+        log.debug("wiresum: the fallback is given up: %s", error)
+        for device in self.inner._device_types:
+            self.inner._get_backend(device).abort()
 
     # -- the end ------------------------------------------------------------------------------
 
@@ -199,3 +229,11 @@ class Core:
         elif self._last:
             state["lease"] = self._last
         return state
+
+
+def _what(tensors: Sequence[torch.Tensor]) -> tuple[str, int | None]:
+    """Dtype and number of elements of all together."""
+    if not tensors:
+        return "", None
+    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors})
+    return "+".join(dtypes)[:64], sum(tensor.numel() for tensor in tensors)

@@ -63,7 +63,8 @@ def create(options: Any) -> Any:
         from wiresum.host_agent.worker import Worker
 
         try:
-            link = Agent.join(Worker(where, store, rank, size, timeout, generation))
+            worker = Worker(where, store, rank, size, timeout, generation, _endpoint(store))
+            link = Agent.join(worker)
         except NoRoom as full:
             why = str(full)
             if rank == 0:
@@ -77,6 +78,14 @@ def create(options: Any) -> Any:
 
     install_monitored_barrier()
     return adapt(Core(rank, size, timeout, make_group, link, why), store)
+
+
+def _endpoint(store: Any) -> str:
+    """Where the ranks' store is; empty for one without an address."""
+    while hasattr(store, "underlying_store"):
+        store = store.underlying_store
+    host, port = getattr(store, "host", None), getattr(store, "port", None)
+    return f"{host}:{port}" if host and port else ""
 
 
 @atexit.register

@@ -3,8 +3,10 @@
 The agent provides it (``wiresum.host_agent.agent``); tests provide their own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+
+from wiresum.host_agent.issued import Group
 
 
 class Finished(Protocol):
@@ -43,6 +45,12 @@ class Engine(Protocol):
     def stats(self) -> dict[str, int | float]:
         """Counters of this engine."""
 
+    def positions(self) -> Mapping[str, Any]:
+        """How far its streams are: see ``_engine.pyi``."""
+
+    def fail(self, kind: str, line: str) -> None:
+        """End everything in flight, and all that comes, with an error of that kind."""
+
     def close(self) -> None:
         """End the engine's thread; unfinished tickets end with an error. May be called twice."""
 
@@ -60,6 +68,12 @@ class Link(Protocol):
 
     def check(self) -> None:
         """Raise the reason why no collective may start any more (job released, superseded)."""
+
+    def watch(self, group: Group) -> None:
+        """Compare what ``group`` issues with the other ranks, and end it when one of them is lost.
+
+        Called once, by the group whose collectives use this link.
+        """
 
     def describe(self) -> dict[str, Any]:
         """Job, epoch, switch and lease, for the debug dump (no key, no token)."""

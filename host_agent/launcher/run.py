@@ -107,6 +107,7 @@ def run(
     token: str | None,
     ca: str | None,
     transport: Transport = Transport.AUTO,
+    switch_timeout_s: float | None = None,
 ) -> int:
     """``wiresum run``: returns the exit status to end with. Raises ``WiresumError``."""
     resolved = resolve(command)
@@ -128,6 +129,7 @@ def run(
                 token=token,
                 ca=ca,
                 transport=transport,
+                switch_timeout_s=switch_timeout_s,
             )
         except NoRoom as full:
             say(log, f"training goes on over gloo, without a switch: {full}")

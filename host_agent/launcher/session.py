@@ -45,13 +45,15 @@ class Session:
         token: str | None = None,
         ca: str | None = None,
         transport: Transport = Transport.AUTO,
+        switch_timeout_s: float | None = None,
     ) -> None:
         """Register a job with ``controller``, or start one and a switch.
 
         ``slots``: how many (0: the default), or all that there is to say about them.
         ``timeout_s`` limits the start, and the workers' joining and collectives. ``token`` is the
         tenant's, ``ca`` the file with the controller's authority; None: as the environment says.
-        ``transport`` is how the workers reach the switch.
+        ``transport`` is how the workers reach the switch, ``switch_timeout_s`` for how long it may
+        say nothing while they wait (None: as the environment says).
         Raises ``ControllerError``, ``NoRoom``, ``EmbeddedError`` or ``AddressError``.
         """
         self._lost: str | None = None
@@ -69,6 +71,7 @@ class Session:
                 where,
                 field=field,
                 timeout_s=timeout_s,
+                switch_timeout_s=switch_timeout_s or where.switch_timeout_s,
                 tenant_token=where.tenant_token if token is None else token,
                 ca=where.ca if ca is None else ca,
                 shm=self._shm(transport),

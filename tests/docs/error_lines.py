@@ -35,6 +35,7 @@ SOURCES = {
     "controller/southbound.py": {"explain"},
     "host_agent/agent.py": {"_heard"},
     "host_agent/control.py": {"over", "_failed"},
+    "host_agent/peers_member.py": {"line", "_waits"},
     "host_agent/launcher/embedded.py": {"obituary"},
     "softswitch/ports.py": {"_why"},
     "testbed/children.py": {"obituary"},

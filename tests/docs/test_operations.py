@@ -144,11 +144,12 @@ OPAQUE = {
     "controller/loop.py:run",  # explain's
     "controller/security.py:first",  # a CertificateError
     "host_agent/agent.py:_change",  # over's
-    "host_agent/agent.py:check",  # what _lost was told
+    "host_agent/agent.py:_lost",  # what it is told
     "host_agent/change.py:_drain",  # an EngineError
     "host_agent/control.py:_run",  # over's, _failed's, _heard's
     "host_agent/control.py:create_job",  # a ControllerError
     "host_agent/joining.py:_read",  # rank 0's NoRoom
+    "host_agent/peers_member.py:look",  # line's and _waits'
     "host_agent/launcher/embedded.py:_ready_line",  # obituary's
     "host_agent/launcher/embedded.py:check",  # obituary's
     "host_agent/launcher/session.py:check",  # what Heartbeats tells

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from wiresum.host_agent.backend.core import Core
 from wiresum.host_agent.backend.fallback import make_fallback
 from wiresum.host_agent.backend.process_group import WiresumProcessGroup, adapt
+from wiresum.host_agent.issued import Group
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,14 @@ class FakeEngine:
 class FakeLink:
     engine: FakeEngine = field(default_factory=FakeEngine)
     gone: Exception | None = None
+    watched: Group | None = None
 
     def check(self) -> None:
         if self.gone is not None:
             raise self.gone
+
+    def watch(self, group: Group) -> None:
+        self.watched = group
 
     def describe(self) -> dict[str, Any]:
         return {"switch": "fake (127.0.0.1:1)"}

@@ -16,6 +16,7 @@ from wiresum.common.metrics import MetricsServer, Scrape
 from wiresum.host_agent import _engine, metrics
 from wiresum.host_agent.backend import counters
 from wiresum.host_agent.environment import AgentError
+from wiresum.host_agent.issued import Group
 
 LIMIT_S = 10.0
 Values = dict[str, dict[tuple[str, ...], float]]
@@ -39,6 +40,9 @@ class Engine(FakeEngine):
 
 
 class Link(FakeLink):
+    def watch(self, group: Group) -> None:
+        pass
+
     def describe(self) -> dict[str, object]:
         return dict(LEASE)
 

@@ -1,5 +1,6 @@
 """Runs a command line: whatever goes wrong on purpose is one line on stderr, never a traceback."""
 
+import logging
 import os
 import signal
 import sys
@@ -11,6 +12,8 @@ import typer
 from wiresum.common import logs
 from wiresum.common.errors import WiresumError
 
+log = logging.getLogger("wiresum")
+
 # typer's own complaints about options, commands and arguments; it exports no name for their base.
 _Complaint: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -19,6 +22,15 @@ class UsageError(WiresumError):
     """A command, option or argument that there is not, or whose value makes no sense."""
 
     exit_code = 2
+
+
+class SystemRefusal(WiresumError):
+    """The system did not do what the command needs."""
+
+    def __init__(self, error: OSError) -> None:
+        what = f"{error.filename}: " if error.filename is not None else ""
+        why = (error.strerror or str(error)).lower()
+        super().__init__(f"the system refuses what this command needs: {what}{why}")
 
 
 def main(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -37,6 +49,12 @@ def main(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
         # complain again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 128 + signal.SIGPIPE
+    except OSError as error:
+        # A disk that is full, a working directory that is gone, a file that may not be read.
+        log.debug("an error of the system's", exc_info=True)
+        refused = SystemRefusal(error)
+        print(logs.last_words(refused), file=sys.stderr)
+        status = refused.exit_code
     sys.exit(status)
 
 

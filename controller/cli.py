@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from wiresum.common import command_line, logs
+from wiresum.common.places import expand
 from wiresum.controller.client import DEFAULT_CONTROLLER
 from wiresum.controller.connection import default_ca_file
 from wiresum.controller.job_cli import job_app, job_evict, job_list, job_show, slots
@@ -179,8 +180,8 @@ def certificate(
     from wiresum.controller.checks import check_name
 
     check_name(name, "certificate")
-    folder = tls_dir.expanduser() if tls_dir is not None else default_ca_file().parent
-    files = issue_client(folder, name.replace("/", "-"), out.expanduser())
+    folder = expand(tls_dir) if tls_dir is not None else default_ca_file().parent
+    files = issue_client(folder, name.replace("/", "-"), expand(out))
     print(f"certificate {files.cert}, key {files.key}")
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from wiresum.common import tls
+from wiresum.common import places, tls
 from wiresum.controller.address import ControllerAddress, is_loopback
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.text import format_seconds
@@ -78,24 +78,41 @@ class Credentials:
 
 
 def state_folder() -> Path:
-    """Where this user's own controller keeps its store: ``$XDG_STATE_HOME/wiresum``."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "wiresum"
+    """Where this user's own controller keeps its store: ``$XDG_STATE_HOME/wiresum``.
+
+    Raises ``NoHome``.
+    """
+    state = places.state_folder()
+    if state is None:
+        raise places.NoHome(
+            "this user has no home folder for a controller's files: set HOME or XDG_STATE_HOME, or "
+            "name them (controller serve --store FILE, controller certificate --tls-dir DIR)"
+        )
+    return state / "wiresum"
 
 
 def default_store_file() -> Path:
-    """The store of this user's own controller."""
+    """The store of this user's own controller. Raises ``NoHome``."""
     return state_folder() / "controller.sqlite"
 
 
 def default_token_file() -> Path:
-    """Where this user's own controller writes its admin's token."""
+    """Where this user's own controller writes its admin's token. Raises ``NoHome``."""
     return state_folder() / "controller.sqlite.admin-token"
 
 
 def default_ca_file() -> Path:
-    """The authority that this user's own controller has made."""
+    """The authority that this user's own controller has made. Raises ``NoHome``."""
     return state_folder() / "tls" / "ca.pem"
+
+
+def own_ca_file() -> Path | None:
+    """The same if it is there; None for a user who has none, or no home."""
+    try:
+        file = default_ca_file()
+    except places.NoHome:
+        return None
+    return file if places.is_file(file) else None
 
 
 class Connection:
@@ -173,9 +190,8 @@ def _completed(address: ControllerAddress, credentials: Credentials) -> Credenti
     The controller on this host, started by this user, needs no further introduction.
     """
     local = is_loopback(address.endpoint.host) and not address.plaintext
-    if credentials.ca or not local or not default_ca_file().exists():
-        return credentials
-    return replace(credentials, ca=str(default_ca_file()))
+    own = own_ca_file() if local and not credentials.ca else None
+    return credentials if own is None else replace(credentials, ca=str(own))
 
 
 def _retry_after_s(error: grpc.RpcError) -> float | None:
@@ -216,7 +232,7 @@ def _read(path: str, what: str) -> bytes | None:
     if not path:
         return None
     try:
-        return Path(path).expanduser().read_bytes()
+        return places.expand(path).read_bytes()
     except OSError as error:
         raise ControllerError(
             "INVALID_ARGUMENT", f"{what} file {path} cannot be read: {error.strerror}"
@@ -224,7 +240,7 @@ def _read(path: str, what: str) -> bytes | None:
 
 
 def _path(text: str) -> Path | None:
-    return Path(text).expanduser() if text else None
+    return places.expand(text) if text else None
 
 
 def _check_files(credentials: Credentials) -> None:

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
+from wiresum.common import places
 from wiresum.common.errors import WiresumError
 from wiresum.controller.address import is_loopback, parse_address
 from wiresum.controller.client import ControllerClient
-from wiresum.controller.connection import default_ca_file, default_token_file
+from wiresum.controller.connection import default_token_file, own_ca_file
 
 Controller = Annotated[
     str,
@@ -69,9 +70,11 @@ def chosen_token(controller: str, token_file: Path | None, ca: Path | None) -> s
 
 def _trusts_own_ca_only() -> bool:
     """Whether a connection for which no CA is named is one under this user's own CA."""
-    own, given = default_ca_file(), os.environ.get("WIRESUM_CA")
+    own, given = own_ca_file(), os.environ.get("WIRESUM_CA")
     try:
-        return not given or Path(given).expanduser().read_bytes() == own.read_bytes()
+        return own is not None and (
+            not given or places.expand(given).read_bytes() == own.read_bytes()
+        )
     except OSError:
         return False
 
@@ -79,7 +82,7 @@ def _trusts_own_ca_only() -> bool:
 def read_token(path: Path) -> str:
     """The token in a file. Raises :class:`OptionError`."""
     try:
-        return path.expanduser().read_text().strip()
+        return places.expand(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise OptionError(f"--token-file {path} cannot be read: {reason}") from None
@@ -90,7 +93,7 @@ def local_admin_token() -> str | None:
 
     None, too, without the CA that such a controller makes: nothing would vouch for the server.
     """
-    if os.environ.get("WIRESUM_TOKEN") or not default_ca_file().is_file():
+    if os.environ.get("WIRESUM_TOKEN") or own_ca_file() is None:
         return None
     try:
         return default_token_file().read_text().strip()

@@ -9,6 +9,7 @@ from typing import cast
 import grpc
 
 from wiresum.common import private, tls
+from wiresum.common.places import expand
 from wiresum.common.temporary import PrivateFolder
 from wiresum.common.tls import CertificateError, Validity
 from wiresum.controller import certificates
@@ -76,14 +77,14 @@ def secure(security: Security, store: Store, store_path: str, host: str, scratch
         raise ServeError("a certificate and its key belong together: give --tls-cert and --tls-key")
     ca: Path | None = None
     if security.tls_cert:
-        cert, key = Path(security.tls_cert).expanduser(), Path(security.tls_key).expanduser()
+        cert, key = expand(security.tls_cert), expand(security.tls_key)
     else:
-        directory = Path(security.tls_dir).expanduser() if security.tls_dir else beside / "tls"
+        directory = expand(security.tls_dir) if security.tls_dir else beside / "tls"
         files = certificates.ensure_server(
             directory, certificates.server_names(host, security.tls_names)
         )
         ca, cert, key = files.ca.absolute(), files.cert, files.key
-    client_ca = Path(security.client_ca).expanduser() if security.client_ca else None
+    client_ca = expand(security.client_ca) if security.client_ca else None
     reader = _Reader(cert, key, client_ca, ("--tls-cert", "--tls-key") if ca is None else _OURS)
     return Secured(_credentials(reader), ca, token_file, fixed, lambda: reader.validity)
 

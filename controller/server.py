@@ -14,6 +14,7 @@ import grpc
 
 from wiresum.common import logs
 from wiresum.common.address import Endpoint, parse_endpoint
+from wiresum.common.places import expand
 from wiresum.common.signals import serve_until
 from wiresum.controller.address import ControllerAddress
 from wiresum.controller.client import DEFAULT_CONTROLLER
@@ -196,4 +197,4 @@ def configure_logging(chosen: str, *, verbose: bool) -> None:
 
 def parse_store(text: str) -> str:
     """A store's path with ``~`` expanded; ``:memory:`` and empty stay as they are."""
-    return text if text in ("", ":memory:") else str(Path(text).expanduser())
+    return text if text in ("", ":memory:") else str(expand(text))

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from wiresum.common import private
+from wiresum.common.places import expand
 from wiresum.controller import tables
 from wiresum.controller.checks import MAX_LIMIT, MAX_PRIORITY
 from wiresum.controller.client import DEFAULT_CONTROLLER
@@ -145,7 +146,7 @@ def _show_token(tenant: pb.Tenant, what: str, save: Path | None, as_json: bool) 
 
 
 def _save(path: Path, tenant: pb.Tenant) -> None:
-    path = path.expanduser()
+    path = expand(path)
     try:
         private.write(path, f"{tenant.token}\n".encode())
     except OSError as error:

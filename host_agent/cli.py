@@ -9,6 +9,7 @@ import typer
 
 from wiresum.common import logs
 from wiresum.common.errors import WiresumError
+from wiresum.common.places import expand
 from wiresum.host_agent.environment import FIELDS, LONGEST_S, IfFull, SlotRequest, Transport
 
 OUT = Path("out")
@@ -161,7 +162,7 @@ def run(
         slots=request,
         timeout_s=timeout,
         token=chosen_token(controller, token_file, ca) if controller else None,
-        ca=None if ca is None else str(ca.expanduser().absolute()),
+        ca=None if ca is None else str(expand(ca).absolute()),
         transport=transport,
         switch_timeout_s=switch_timeout,
     )

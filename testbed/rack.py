@@ -14,6 +14,7 @@ from wiresum.common.address import parse_endpoint
 from wiresum.common.signals import server_takes
 from wiresum.controller.client import ControllerClient, add_switch_request
 from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent.launcher import process
 from wiresum.p4.packet import UDP_PORT
 from wiresum.testbed import state
 from wiresum.testbed.children import START_S, Child
@@ -176,7 +177,7 @@ class Rack:
         serve += ["--plaintext"]  # a loopback of its own, as every worker's is
         self._control = control = Child(
             "the controller",
-            [sys.executable, "-m", "wiresum.cli.main", *serve, "--exit-with-parent"],
+            [*process.module("wiresum.cli.main"), *serve, "--exit-with-parent"],
             self.folder / "controller.log",
             announces=True,
             env=os.environ | {"WIRESUM_ADMIN_TOKEN": self.token},

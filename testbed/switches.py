@@ -6,12 +6,12 @@ on a Unix socket, which every namespace can reach. Import it after ``bring_minin
 
 import contextlib
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 from mininet.node import Switch  # type: ignore[import-not-found]
 
+from wiresum.host_agent.launcher import process
 from wiresum.testbed.children import Child
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.namespaces import enter
@@ -110,8 +110,8 @@ class Soft(RackSwitch):
     def command(self) -> list[str]:
         """It starts without a program: the controller brings it, as to BMv2."""
         ports = [f"--port={number}=raw:{name}" for number, name in self.interfaces().items()]
-        serve = ["-m", "wiresum.softswitch", *ports, "--p4runtime", self.p4runtime]
-        return [sys.executable, *serve, "--exit-with-parent"]
+        serve = [*process.module("wiresum.softswitch"), *ports, "--p4runtime", self.p4runtime]
+        return [*serve, "--exit-with-parent"]
 
     def wait(self) -> None:
         """It says so itself."""

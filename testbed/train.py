@@ -2,7 +2,6 @@
 
 import importlib.util
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -159,7 +158,7 @@ def _wait(
 
 def _command(rack: Rack, options: TrainOptions, number: int, folder: Path) -> list[str]:
     return [
-        *[sys.executable, "-m", "torch.distributed.run"],
+        *process.module("torch.distributed.run"),
         *["--nnodes", str(rack.options.workers), "--node-rank", str(number)],
         *["--nproc-per-node", "1", "--max-restarts", "0", "--local-addr", worker_ip(number)],
         *["--master-addr", worker_ip(0), "--master-port", str(MASTER_PORT)],
@@ -172,7 +171,8 @@ def _environment(rack: Rack, session: Session, worker: str) -> Mapping[str, str]
     env = {**rack.variables(worker), **session.environment.variables()}
     env.pop("TORCH_DEVICE_BACKEND_AUTOLOAD", None)
     # The rack's workers share this machine's cores.
-    return {"OMP_NUM_THREADS": "1", **env}
+    # torchrun starts modules with -m alone: not from the working directory.
+    return {"OMP_NUM_THREADS": "1", **env, "PYTHONSAFEPATH": "1"}
 
 
 def _reason(logs: list[Path]) -> str:

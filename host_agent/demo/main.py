@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.console import Console
 from wiresum.common.temporary import PrivateFolder
 from wiresum.host_agent.demo.results import DemoError, Training, read, verify
 from wiresum.host_agent.demo.show import NOTES, Bars, as_json, table, write_json, write_plot
+from wiresum.host_agent.launcher import process
 from wiresum.host_agent.launcher.run import execute
 from wiresum.host_agent.launcher.session import Session
 from wiresum.host_agent.launcher.signals import Signals
@@ -98,7 +98,7 @@ class _Runner:
             return read(backend, folder, self._workers, seconds, events)
 
     def _command(self, backend: str, folder: Path) -> list[str]:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        launcher = [*process.module("torch.distributed.run"), "--standalone"]
         worker = ["-m", "wiresum.host_agent.demo.train", "--backend", backend]
         return [
             *launcher,
@@ -117,6 +117,7 @@ def _environment(session: Session | None) -> Mapping[str, str]:
         env = {k: v for k, v in os.environ.items() if not k.startswith("WIRESUM_")}
     env.pop("WIRESUM_AS_DEFAULT", None)
     env.pop("TORCH_DEVICE_BACKEND_AUTOLOAD", None)
+    env["PYTHONSAFEPATH"] = "1"  # torchrun starts modules with -m alone
     cores = os.cpu_count() or 1
     return {"OMP_NUM_THREADS": "1", **env} if cores < 16 else env
 

@@ -5,7 +5,6 @@ import os
 import secrets
 import select
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -161,7 +160,7 @@ class Embedded:
             raise
 
     def _start(self, what: str, command: list[str], limit_s: float, env: dict[str, str]) -> Part:
-        cli = [sys.executable, "-m", "wiresum.cli.main", *command, "--exit-with-parent"]
+        cli = [*process.module("wiresum.cli.main"), *command, "--exit-with-parent"]
         # Its last line is quoted in our errors: text, whatever the format of our own log.
         env = {**without_secrets(os.environ), logs.VARIABLE: "text", **env}
         part = Part(what, cli, limit_s, env, scratch=self.folder.path)

@@ -41,6 +41,14 @@ class Supervised(subprocess.Popen[bytes]):
             self.control.shutdown(socket.SHUT_WR)
 
 
+def module(name: str) -> list[str]:
+    """The command that runs a module of ours, or torch's, whatever the working directory holds.
+
+    ``-m`` alone would import from there: a project's own ``queue.py`` instead of Python's.
+    """
+    return [sys.executable, "-P", "-m", name]
+
+
 def start(
     command: Sequence[str],
     *,

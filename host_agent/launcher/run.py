@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
@@ -40,8 +39,7 @@ def resolve(command: Sequence[str]) -> list[str]:
     if shutil.which(name) is not None:
         return list(command)
     if name == "torchrun":
-        # -P: as with torchrun itself, the working directory's own modules are not in its way.
-        return [sys.executable, "-P", "-m", "torch.distributed.run", *arguments]
+        return [*process.module("torch.distributed.run"), *arguments]
     raise LaunchError(f"command {name!r} not found")
 
 

@@ -11,7 +11,6 @@ import select
 import signal
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -162,7 +161,7 @@ class Scene:
     def _victim(self, rank: int, session: Session) -> Talker:
         node = f"w{rank}"
         command = [
-            *self._enter(node), sys.executable, "-m", "wiresum.testbed.attack.victim",
+            *self._enter(node), *process.module("wiresum.testbed.attack.victim"),
             "--rank", str(rank), "--workers", str(self.workers), "--limit", str(LIMIT_S),
         ]  # fmt: skip
         env = {**self.rack.variables(node), **session.environment.variables()}
@@ -187,7 +186,7 @@ class Scene:
             return self.reduce(chunks)
         interface = NOWHERE if kind == "elsewhere" else f"{self.attacker}-eth0"
         command = [
-            *self._enter(self.attacker), sys.executable, "-m", "wiresum.testbed.attack.sender",
+            *self._enter(self.attacker), *process.module("wiresum.testbed.attack.sender"),
             "--interface", interface, "--kind", kind, "--target", json.dumps(self._target),
         ]  # fmt: skip
         log = self.rack.folder / "attacker.log"

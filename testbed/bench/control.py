@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 from wiresum.common.address import parse_endpoint
 from wiresum.controller.client import ControllerClient, add_switch_request
 from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent.launcher import process
 from wiresum.host_agent.launcher.session import Session
 from wiresum.p4.packet import UDP_PORT
 from wiresum.testbed.bench import cpu
@@ -95,7 +95,7 @@ class Control:
         serve = ["--lanes", str(self._lanes), "--port", port, "--p4runtime", self._p4runtime]
         if self._place.shm is not None:
             serve += ["--port", f"{_SHM_PORT}=shm:{self._place.shm}?net={_SHM_HOSTS}"]
-        command = [sys.executable, "-m", "wiresum.softswitch", *serve, "--exit-with-parent"]
+        command = [*process.module("wiresum.softswitch"), *serve, "--exit-with-parent"]
         return self._start("the switch", SWITCH, [*self._place.enter, *command])
 
     @property
@@ -105,7 +105,7 @@ class Control:
     def _start_controller(self) -> str:
         serve = ["controller", "serve", "--listen", "127.0.0.1:0", "--store", ":memory:"]
         serve += ["--plaintext"]
-        command = [sys.executable, "-m", "wiresum.cli.main", *serve, "--exit-with-parent"]
+        command = [*process.module("wiresum.cli.main"), *serve, "--exit-with-parent"]
         env = os.environ | {"WIRESUM_ADMIN_TOKEN": self._token}
         return str(self._start("the controller", "controller", command, env).ready()["address"])
 

@@ -4,7 +4,6 @@ import json
 import os
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,7 +97,7 @@ class Crew:
             for rank in range(size):
                 command = [
                     *star.enter(f"w{rank}"),
-                    *[sys.executable, "-m", "wiresum.testbed.bench.worker", "--side", side],
+                    *[*process.module("wiresum.testbed.bench.worker"), "--side", side],
                     *["--rank", str(rank), "--data", str(data), "--limit", str(limit_s)],
                     *["--store", str(folder / "store"), "--world", str(size)],
                 ]

@@ -14,7 +14,6 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -69,7 +68,7 @@ class Measured:
             process.start(
                 [
                     *enter(self.rack.record.nodes[worker].namespace),
-                    *[sys.executable, "-m", "wiresum.testbed.bench.reduce"],
+                    *process.module("wiresum.testbed.bench.reduce"),
                     *["--rank", str(rank), "--workers", str(workers)],
                     *["--count", str(chunks * self.rack.options.lanes)],
                     *["--attempt", str(self._attempt), "--limit", str(LIMIT_S)],

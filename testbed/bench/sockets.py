@@ -5,12 +5,12 @@ same trains and send as many back; each has a process of its own.
 """
 
 import socket
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from wiresum.host_agent.launcher import process
 from wiresum.testbed import state
 from wiresum.testbed.bench import cpu
 from wiresum.testbed.bench.control import Control, Place, plain
@@ -91,7 +91,7 @@ class OverSockets:
         return _Load(load, self._workers, control.cpu_s)
 
     def _reflector(self, slots: int) -> "_Load":
-        command = [sys.executable, "-m", "wiresum.testbed.bench.reflector", LOOPBACK]
+        command = [*process.module("wiresum.testbed.bench.reflector"), LOOPBACK]
         log = self._record.folder / "reflector.log"
         child = Child("the reflector", command, log, announces=True)
         self._exits.callback(child.end)

@@ -1,0 +1,52 @@
+"""Where a user's own files are; there are users without a home, or with one that is not there."""
+
+import os
+from pathlib import Path
+
+from wiresum.common.errors import WiresumError
+
+
+class NoHome(WiresumError):
+    """This user has no home folder (HOME is not set, and the user database does not know it)."""
+
+    exit_code = 2
+
+
+def home() -> Path | None:
+    """This user's home folder, which may not be there; None if nobody says what it is."""
+    try:
+        found = Path.home()
+    except RuntimeError:
+        return None
+    return found if found.is_absolute() else None
+
+
+def expand(path: Path | str) -> Path:
+    """``path`` with the user's, or a named user's, home for a ``~`` at its beginning.
+
+    Raises :class:`NoHome` if there is none.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        name = Path(path).parts[0]
+        raise NoHome(
+            f"{path}: there is no home folder to put for {name}: write the whole path"
+        ) from None
+
+
+def state_folder() -> Path | None:
+    """Where what a program keeps between its runs belongs: ``$XDG_STATE_HOME``, or in the home."""
+    named = os.environ.get("XDG_STATE_HOME")
+    if named:
+        return Path(named)
+    found = home()
+    return found and found / ".local" / "state"
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file, and this user can see it."""
+    try:
+        return path.is_file()
+    except OSError:  # another user's home, for one
+        return False

@@ -42,7 +42,7 @@ class Signals:
         self._raised_at = -_AGAIN_S
         self._asked_at = -_GRACE_S
         self._before: dict[int, object] = {}
-        self._mask: set[signal.Signals] = set()
+        self._mask: set[int | signal.Signals] = set()
 
     def __enter__(self) -> Self:
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
@@ -59,7 +59,7 @@ class Signals:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     @contextlib.contextmanager
-    def starting(self) -> Iterator[set[signal.Signals]]:
+    def starting(self) -> Iterator[set[int | signal.Signals]]:
         """While a child is started: signals wait for it. The mask that it shall begin with."""
         self._held = []
         try:

@@ -1,6 +1,8 @@
 """A controller with a switch, for launchers that shall not start their own."""
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -28,3 +30,11 @@ def token(rack: Session) -> str:
 def env(token: str) -> dict[str, str]:
     """What a user of that controller has in the environment."""
     return clean_environment() | {"WIRESUM_TOKEN": token}
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A TMPDIR whose path is short enough for the addresses of sockets in it."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -195,6 +196,22 @@ def test_nothing_is_left_behind_by_a_launcher_that_is_killed() -> None:
         assert any("controller serve" in line for line in below.values())
         launcher.kill()
         wait_gone(*below)
+
+
+def test_a_run_that_is_killed_leaves_a_folder_that_the_next_one_removes(
+    temporary: Path,
+) -> None:
+    with embedded_run("echo ready; sleep 1000") as launcher:
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline() == "ready\n"
+        below = descendants(launcher.pid)
+        launcher.kill()
+        wait_gone(*below)
+    (left,) = temporary.iterdir()
+    assert stat.S_IMODE(left.stat().st_mode) == 0o700
+    ended = finish(wiresum_run("--", "true"), clean_environment())
+    assert ended.status == 0, ended.output
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("part", ["switch", "controller"])

@@ -196,9 +196,9 @@ def test_every_signal_that_wants_an_end_ends_a_launcher_that_waits_in_the_queue(
 
 
 def test_a_signal_while_the_switch_is_started_ends_the_run_and_leaves_nothing(
-    env: dict[str, str], tmp_path: Path
+    env: dict[str, str], temporary: Path
 ) -> None:
-    env = env | {"TMPDIR": str(tmp_path)}
+    env = env | {"TMPDIR": str(temporary)}
     command = [*WIRESUM, "run", "--", "echo", "ran"]
     for number in (signal.SIGUSR1, signal.SIGTERM):
         with subprocess.Popen(
@@ -214,7 +214,7 @@ def test_a_signal_while_the_switch_is_started_ends_the_run_and_leaves_nothing(
         assert (launcher.returncode, out) == (128 + number, "")
         assert err == f"wiresum: interrupted by {name_of(number)}\n"
         wait_gone(*parts)
-        assert list(tmp_path.iterdir()) == []
+        assert list(temporary.iterdir()) == []
 
 
 MASKS = "import re; print(re.findall('Sig(?:Ign|Blk):.*', open('/proc/self/status').read()))"

@@ -28,6 +28,8 @@ PATH = "/metrics"
 _IDLE_S = 5.0  # how long a client may take to ask or to listen
 _CLOSE_S = 0.1  # how soon the thread notices that it shall end
 _CLIENTS = 8  # at once; a scraper needs one
+_METHODS = "GET, HEAD, OPTIONS"
+_MAX_UNREAD = 1 << 20  # bytes of a request that is refused
 
 Family = CounterMetricFamily | GaugeMetricFamily
 
@@ -93,7 +95,7 @@ class Scrape:
 
 
 class MetricsServer:
-    """Serves ``GET /metrics`` from threads of its own until closed.
+    """Serves ``GET /metrics`` (and ``HEAD``) from threads of its own until closed.
 
     ``read`` fills in a scrape; it is called in one thread at a time, never when nobody asks, and
     should have a limit on whatever it waits for. Where it raises, the client gets status 500 with
@@ -208,12 +210,37 @@ def _handler(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
                 return
             self._answer(HTTPStatus.OK, kind, body)
 
-        def _answer(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+        do_HEAD = do_GET  # the answer leaves its body out
+
+        def do_OPTIONS(self) -> None:
+            self._refuse(HTTPStatus.NO_CONTENT)
+
+        def do_POST(self) -> None:
+            self._refuse(HTTPStatus.METHOD_NOT_ALLOWED)
+
+        do_PUT = do_PATCH = do_DELETE = do_TRACE = do_CONNECT = do_POST
+
+        def _refuse(self, status: HTTPStatus) -> None:
+            # A client that is still sending when we hang up may never see the answer.
+            length = self.headers.get("Content-Length") or ""
+            left = min(int(length), _MAX_UNREAD) if length.isascii() and length.isdigit() else 0
+            while left > 0 and (got := self.rfile.read(min(left, 1 << 16))):
+                left -= len(got)
+            text = f"{self.command} is not possible here: GET {PATH}\n"
+            self._answer(status, "text/plain", text.encode(), Allow=_METHODS)
+
+        def _answer(self, status: HTTPStatus, kind: str, body: bytes, **headers: str) -> None:
             self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            if status is HTTPStatus.NO_CONTENT:
+                self.end_headers()
+                return
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
             log.debug(format, *args)

@@ -38,6 +38,9 @@ _QUEUE_PER_TENANT = 256
 
 _NAMED_HOLDERS = 8
 
+# Of those who were taken out of the queue, so many are told why when they ask again.
+_REMEMBERED = 4096
+
 _ON_FULL = {
     pb.ON_FULL_FAIL: OnFull.FAIL,
     pb.ON_FULL_WAIT: OnFull.WAIT,
@@ -65,6 +68,8 @@ class Balance:
     """Jobs whose lease changes."""
     switches: frozenset[str] = frozenset()
     """The switches that they are on."""
+    dismissed: tuple[str, ...] = ()
+    """Jobs that were taken out of the queue: they can never get slots."""
 
 
 @dataclass
@@ -81,6 +86,10 @@ class Admission:
     usable: Callable[[str], bool] = lambda _name: True
     _seen: dict[str, float] = field(default_factory=dict)
     _standings: dict[str, Standing] = field(default_factory=dict)
+    _drained: dict[str, float] = field(default_factory=dict)
+    """Since when all switches that a waiting job may have are being drained."""
+    _dismissed: dict[str, ControllerError] = field(default_factory=dict)
+    """Why jobs were taken out of the queue, by their ids and by those of their requests."""
 
     def recover(self) -> None:
         """Take over the queue of an earlier controller: those who wait have to come back."""
@@ -109,6 +118,9 @@ class Admission:
         waiter = self.store.waiter_requested(tenant.name, request.request_id)
         if waiter is not None:
             return Queued(waiter, attached=False)
+        gone = self._dismissed.get(_asked_by(tenant.name, request.request_id))
+        if gone is not None and request.request_id:
+            raise gone
         waiter = self.store.waiter_named(tenant.name, request.name)
         if waiter is not None:
             return Queued(waiter, attached=True)
@@ -121,10 +133,36 @@ class Admission:
     def leave(self, job_id: str) -> None:
         """Nobody waits for the job any more."""
         # First: should the store fail, nobody has been seen, and :meth:`forget_absent` does it.
-        self._seen.pop(job_id, None)
-        self._standings.pop(job_id, None)
+        self._forget(job_id)
         with self.store.transaction() as transaction:
             transaction.remove_waiter(job_id)
+
+    def dismiss(self, waiter: Waiter, why: ControllerError) -> None:
+        """Take a job out of the queue for good: whoever waits for it is told ``why``.
+
+        A caller that is between two calls is told when it asks again, and not put in line anew.
+        """
+        self.leave(waiter.id)
+        self.remember(waiter, why)
+
+    def remember(self, waiter: Waiter, why: ControllerError) -> None:
+        """Tell whoever waits for a job that has left the queue ``why``."""
+        self._forget(waiter.id)
+        self._dismissed[waiter.id] = why
+        if waiter.request:
+            self._dismissed[_asked_by(waiter.tenant, waiter.request)] = why
+        while len(self._dismissed) > _REMEMBERED:
+            del self._dismissed[next(iter(self._dismissed))]
+
+    def _forget(self, job_id: str) -> None:
+        for known in (self._seen, self._standings, self._drained):
+            known.pop(job_id, None)
+
+    def gone(self, waiter: Waiter) -> ControllerError:
+        """Why a job that was in the queue is not any more."""
+        return self._dismissed.get(waiter.id) or ControllerError(
+            "ABORTED", f"job {waiter.label} was taken out of the queue"
+        )
 
     def forget_absent(self) -> list[str]:
         """Take those out of the queue whose callers have not been seen for long; their ids."""
@@ -138,6 +176,15 @@ class Admission:
         waiting = {waiter.id for waiter in self.store.waiters()}
         self._seen = {job_id: time for job_id, time in self._seen.items() if job_id in waiting}
         return gone
+
+    def needs(self, job: Job) -> bool:
+        """Whether a job of higher priority waits for room where ``job`` is."""
+        return any(
+            waiter.priority > job.priority
+            and waiter.switch in ("", job.lease.switch)
+            and self.standing(waiter.id) in (Standing.FULL, Standing.COMING)
+            for waiter in self.store.waiters()
+        )
 
     def shown(self, id_or_name: str, caller: Caller) -> Waiter | None:
         """The waiting job of that id, or of that name, that the caller may see, if any."""
@@ -161,9 +208,10 @@ class Admission:
         """Give slots to those who can have them, and begin the changes that make room."""
         waiters = {waiter.id: waiter for waiter in self.store.waiters()}
         shrunk = self.store.shrunk_jobs()
+        dismissed = self._dismiss_hopeless(waiters)
         if not waiters and not shrunk:
             self._standings = {}
-            return Balance()
+            return Balance(dismissed=dismissed)
         decisions = self._decide(waiters, shrunk)
         self._standings = decisions.standings
         live = {job.id: job for job in self.store.jobs(live_only=True)}
@@ -185,12 +233,48 @@ class Admission:
                     request=waiter.request,
                 )
                 transaction.set_served(waiter.tenant)
-            self._seen.pop(waiter.id, None)
+            self._forget(waiter.id)
         changing = tuple(change.job for change in decisions.changes)
         switches = {grant.switch for grant in decisions.grants}
         switches |= {live[job_id].lease.switch for job_id in changing}
         granted = tuple(grant.job for grant in decisions.grants)
-        return Balance(granted, changing, frozenset(switches))
+        return Balance(granted, changing, frozenset(switches), dismissed)
+
+    def _dismiss_hopeless(self, waiters: dict[str, Waiter]) -> tuple[str, ...]:
+        """Take those out of ``waiters``, and of the queue, who can never get what they ask for."""
+        if not waiters:
+            self._drained = {}
+            return ()
+        switches, draining = self.store.switches(), self.store.draining()
+        tenants = {tenant.name: tenant for tenant in self.store.tenants()}
+        dismissed = []
+        for waiter in list(waiters.values()):
+            fitting = _fitting(waiter.switch, switches)
+            why = _impossible(waiter, fitting, tenants[waiter.tenant])
+            if why is None:
+                why = self._drained_for_good(waiter, fitting, draining)
+            if why is not None:
+                self.dismiss(waiter, why)
+                dismissed.append(waiters.pop(waiter.id).id)
+        return tuple(dismissed)
+
+    def _drained_for_good(
+        self, waiter: Waiter, fitting: list[Switch], draining: set[str]
+    ) -> ControllerError | None:
+        """Why a job does not wait for switches that take no new jobs any longer."""
+        if any(switch.name not in draining for switch in fitting):
+            self._drained.pop(waiter.id, None)
+            return None
+        now = self.clock.now()
+        limit = self.jobs.limits.drained_s
+        if now - self._drained.setdefault(waiter.id, now) <= limit:
+            return None
+        names = ", ".join(switch.name for switch in fitting)
+        return ControllerError(
+            "FAILED_PRECONDITION",
+            f"job {waiter.label} has waited {limit:g} s for switch {names}, which is being drained "
+            "and takes no new jobs: `wiresum switch undrain`, or ask for another switch",
+        )
 
     def _decide(self, waiters: dict[str, Waiter], shrunk: list[Job]) -> Decisions:
         now = self.clock.now()
@@ -308,13 +392,6 @@ class Admission:
         if on_full is None:
             invalid(f"on_full {request.on_full} is not one of 0 to {max(_ON_FULL)}")
         self._check_switches(request.switch)
-        needed = least if on_full is OnFull.SMALLER else slots
-        if tenant.slot_quota and needed > tenant.slot_quota:
-            raise ControllerError(
-                "RESOURCE_EXHAUSTED",
-                f"{needed} slots are more than tenant {tenant.name} may ever have: its quota is "
-                f"{tenant.slot_quota}",
-            )
         if len(self.store.waiters(tenant.name)) >= _QUEUE_PER_TENANT:
             raise ControllerError(
                 "RESOURCE_EXHAUSTED",
@@ -335,6 +412,9 @@ class Admission:
             sequence=0,
             priority=tenant.priority,
         )
+        why = _impossible(waiter, _fitting(request.switch, self.store.switches()), tenant)
+        if why is not None:
+            raise why
         with self.store.transaction() as transaction:
             transaction.add_waiter(waiter)
         return waiter
@@ -354,6 +434,45 @@ class Admission:
         if tenant is None:
             raise ControllerError("NOT_FOUND", f"there is no tenant {name[:80]!r}")
         return tenant
+
+
+def _asked_by(tenant: str, request: str) -> str:
+    """A key that no job's id has."""
+    return f"{tenant} {request}"
+
+
+def _fitting(wanted: str, switches: list[Switch]) -> list[Switch]:
+    """The switches that a job may have that asks for ``wanted`` (empty: any)."""
+    return [switch for switch in switches if wanted in ("", switch.name)]
+
+
+def _impossible(waiter: Waiter, fitting: list[Switch], tenant: Tenant) -> ControllerError | None:
+    """Why a job can never get what it asks for, as things are; None: it can."""
+    if not fitting and waiter.switch:
+        return ControllerError(
+            "FAILED_PRECONDITION",
+            f"job {waiter.label} cannot have slots: there is no switch {waiter.switch} any more",
+        )
+    if not fitting:
+        return ControllerError(
+            "FAILED_PRECONDITION",
+            f"job {waiter.label} cannot have slots: the controller knows no switch any more",
+        )
+    needed = waiter.sizes[-1]
+    largest = max(switch.slots for switch in fitting)
+    if needed > largest:
+        which = f"switch {waiter.switch}" if waiter.switch else "every switch"
+        return ControllerError(
+            "RESOURCE_EXHAUSTED",
+            f"{needed} slots are more than {which} has: ask for at most {largest}",
+        )
+    if tenant.slot_quota and needed > tenant.slot_quota:
+        return ControllerError(
+            "RESOURCE_EXHAUSTED",
+            f"{needed} slots are more than tenant {tenant.name} may ever have: its quota is "
+            f"{tenant.slot_quota}",
+        )
+    return None
 
 
 def _size(wanted: int) -> int:

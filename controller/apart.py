@@ -35,6 +35,8 @@ async def apart(
     coroutine, goes through.
     """
     task = asyncio.create_task(coroutine)
+    # Where the caller is cancelled, or does not wait any longer, nobody asks how the task ended.
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     watch = asyncio.create_task(down.wait()) if down is not None else None
     try:
         with suppress(TimeoutError):

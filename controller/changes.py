@@ -8,6 +8,10 @@ Then each joins under the new epoch, and when all have, the old lease is gone.
 
 Until there is a boundary, a change can be cancelled, and nothing has happened. From then on it is
 carried through, unless a later attempt begins or the job ends.
+
+A job may let a change pass, and is then left in peace for a while. One that does so again and
+again, or agrees and never changes over, must not keep a job of higher priority out for ever:
+:meth:`Changes.stubborn` tells which have had their chances.
 """
 
 import secrets
@@ -20,6 +24,7 @@ from wiresum.controller.clock import Clock
 from wiresum.controller.epochs import epoch_floor
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.model import Change, Job, JobState
+from wiresum.controller.scheduling import FOR_HIGHER
 from wiresum.controller.slots import SlotRange
 from wiresum.controller.store import Store
 
@@ -62,6 +67,19 @@ class _Ballot:
 
 
 @dataclass
+class _Refusals:
+    """How often a job has let a change pass that a job of higher priority needs."""
+
+    range: SlotRange
+    """What it holds: once that is another, it has made way."""
+    first: float
+    """When the first of these changes was announced."""
+    last: float
+    """When it let the last of them pass."""
+    count: int = 0
+
+
+@dataclass
 class Changes:
     """The rules of changing leases. Methods raise :class:`ControllerError`."""
 
@@ -72,6 +90,11 @@ class Changes:
     the announcement."""
     rest_s: float = 60.0
     """How long a job whose change was cancelled is left in peace."""
+    max_refusals: int = 3
+    """How many changes that a job of higher priority needs a job may let pass."""
+    patience_s: float = 300.0
+    """How long, from the announcement of the first of them, or of one that was agreed upon."""
+    _refusals: dict[str, _Refusals] = field(default_factory=dict)
     _ballots: dict[str, _Ballot] = field(default_factory=dict)
     _resting: dict[str, float] = field(default_factory=dict)
     _since: float = float("-inf")
@@ -167,10 +190,49 @@ class Changes:
         self._resting = {job: until for job, until in self._resting.items() if until > now}
         return late
 
+    def stubborn(self) -> list[tuple[Job, str]]:
+        """The jobs that have had enough chances to make way for one of higher priority.
+
+        Each with what it has done, as a reason to end it. Whether anybody still needs its slots is
+        for the caller to see.
+        """
+        now = self.clock.now()
+        found = []
+        for job_id, said in list(self._refusals.items()):
+            job = self.store.job(job_id)
+            over = job is None or not job.state.live or job.lease.range != said.range
+            if over or now - said.last > self.patience_s:
+                del self._refusals[job_id]
+                continue
+            assert job is not None
+            asked = job.pending is not None
+            late = now - said.first > self.patience_s
+            if not asked and (late or said.count >= self.max_refusals):
+                found.append((job, _refused(said.count)))
+        for job in self.store.changing_jobs():
+            assert job.pending is not None
+            agreed = job.pending.boundary is not None
+            late = now - job.pending.announced > self.patience_s
+            if agreed and late and job.pending.reason == FOR_HIGHER:
+                found.append(
+                    (
+                        job,
+                        f"its ranks agreed to make way {FOR_HIGHER}, and have not changed over "
+                        f"within {self.patience_s:g} s",
+                    )
+                )
+        return found
+
     def cancel(self, job: Job) -> None:
         """The job keeps its lease, and is left in peace for a while."""
         assert job.pending is not None
         assert job.pending.boundary is None
+        if job.pending.reason == FOR_HIGHER:
+            said = self._refusals.setdefault(
+                job.id, _Refusals(job.lease.range, job.pending.announced, self.clock.now())
+            )
+            said.count += 1
+            said.last = self.clock.now()
         with self.store.transaction() as transaction:
             transaction.cancel_change(job.id)
         self._resting[job.id] = self.clock.now() + self.rest_s
@@ -180,6 +242,11 @@ class Changes:
         ballot = self._ballots.get(job.id)
         said = ballot.started if ballot is not None else {}
         return [rank for rank in range(job.workers) if rank not in said]
+
+
+def _refused(count: int) -> str:
+    times = "once" if count == 1 else f"{count} times"
+    return f"it did not make way {FOR_HIGHER}, asked {times}"
 
 
 def _check_vote(job: Job, vote: Vote) -> None:

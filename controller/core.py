@@ -16,7 +16,7 @@ from wiresum.controller.jobs import Jobs, Limits
 from wiresum.controller.joining import Joining
 from wiresum.controller.leases import Leases
 from wiresum.controller.loop import LoopOptions
-from wiresum.controller.model import Job, JobState, Switch, Tenant
+from wiresum.controller.model import Job, JobState, Switch, Tenant, Waiter
 from wiresum.controller.owners import Owners
 from wiresum.controller.patience import Patience
 from wiresum.controller.queueing import Queueing
@@ -120,11 +120,14 @@ class Core:
         """Register or update a switch and start to drive it."""
         switch = self.switches.add(request)
         await self.fleet.refresh()
+        self.queueing.rebalance()
         return switch
 
     async def remove_switch(self, name: str) -> None:
         """Forget a switch; its tables are emptied if it can be reached."""
         self.switches.remove(name)
+        # Jobs that wait for it, or for any at all, are told before its tables are emptied.
+        self.queueing.rebalance()
         await self.fleet.refresh()
 
     def drain_switch(self, name: str, *, drain: bool) -> Switch:
@@ -173,16 +176,24 @@ class Core:
         self.queueing.rebalance()
         return tenant
 
-    def leave_queue(self, job_id: str) -> None:
-        """Take a job out of the queue; whoever waits for it is told."""
-        self.admission.leave(job_id)
+    def dismiss(self, waiter: Waiter, reason: str) -> None:
+        """Take a job out of the queue; whoever waits for it is told the reason."""
+        self.admission.dismiss(waiter, _taken_out(waiter, reason))
         self.queueing.rebalance()
 
     async def remove_tenant(self, name: str, *, evict: bool) -> None:
-        """Forget a tenant; with ``evict``, its live jobs end first."""
-        for job in self.tenants.check_removable(name, evict=evict):
-            await self.end(job, JobState.EVICTED, f"tenant {name} was removed")
-        self.tenants.remove(name)
+        """Forget a tenant and its jobs that wait; with ``evict``, its live jobs end first."""
+        reason = f"tenant {name} was removed"
+        jobs = self.tenants.check_removable(name, evict=evict)
+        counters = await asyncio.gather(*(self._last_events(job) for job in jobs))
+        events = {job.id: counts for job, counts in zip(jobs, counters, strict=True)}
+        # Nothing can come in between here: what its queue would be given is never free for it.
+        ended, waiters = self.tenants.remove(name, evict=evict, reason=reason, events=events)
+        for waiter in waiters:
+            self.admission.remember(waiter, _taken_out(waiter, reason))
+        for job in ended:
+            self.ended[job.state] += 1
+            self._tell(job)
         self.queueing.rebalance()
 
     async def sweep(self) -> list[Job]:
@@ -205,6 +216,8 @@ class Core:
         ):
             with suppress(StoreFailed):
                 step()
+        with suppress(StoreFailed):
+            await self._evict_stubborn()
         return expired
 
     # ----
@@ -234,6 +247,13 @@ class Core:
             log.warning("job %s: its ranks did not agree to a change of its lease", job.label)
             self.waiting.notify(job.id)
 
+    async def _evict_stubborn(self) -> None:
+        """End the jobs that keep one of higher priority out and have had their chances."""
+        for job, reason in self.changes.stubborn():
+            if self.admission.needs(job):
+                log.warning("job %s: %s", job.label, reason, extra={"job": job.id})
+                await self.end(job, JobState.EVICTED, reason)
+
     def _forget_old(self) -> None:
         now = self.clock.now()
         if now >= self._forget_at:
@@ -249,12 +269,16 @@ class Core:
             return None
 
     def _job_changed(self, job: Job) -> None:
+        self._tell(job)
+        self.queueing.rebalance()
+
+    def _tell(self, job: Job) -> None:
+        """Let all who are concerned know that a job has changed, apart from the queue."""
         if not job.state.live:
             self.reports.forget(job)
             self.owners.forget(job.id)
         self.fleet.wake(job.lease.switch)
         self.waiting.notify(job.id)
-        self.queueing.rebalance()
 
     def _confirmed_jobs(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:
@@ -273,3 +297,7 @@ class Core:
                 if told != repr(error):
                     log.exception("looking for silent jobs failed")
                 told = repr(error)
+
+
+def _taken_out(waiter: Waiter, reason: str) -> ControllerError:
+    return ControllerError("ABORTED", f"job {waiter.label} was taken out of the queue: {reason}")

@@ -97,7 +97,7 @@ class JobCalls(Calls):
             self._check_unambiguous(request.job_id, caller)
             waiter = self._core.admission.shown(request.job_id, caller)
             if waiter is not None:
-                self._core.leave_queue(waiter.id)
+                self._core.dismiss(waiter, "released")
                 return pb.ReleaseJobResponse(state=pb.JOB_STATE_RELEASED)
             job = self._core.jobs.shown(request.job_id, caller)
             job = await self._core.end(job, JobState.RELEASED, "released")
@@ -117,7 +117,7 @@ class JobCalls(Calls):
             waiter = self._core.admission.shown(request.job, caller)
             if waiter is not None:
                 message = self._waiting(waiter, caller)
-                self._core.leave_queue(waiter.id)
+                self._core.dismiss(waiter, reason)
                 message.state, message.reason = pb.JOB_STATE_EVICTED, reason
                 return message
             job = self._core.jobs.shown(request.job, caller)

@@ -36,6 +36,8 @@ class Limits:
     change_s: float = 15.0
     """How long the ranks of a running job may take to agree on a change of its lease, and how long
     a job that does not want to wait in the queue waits for such changes."""
+    drained_s: float = 300.0
+    """How long a job in the queue waits while every switch that it may have is being drained."""
 
 
 @dataclass(frozen=True)

@@ -102,10 +102,12 @@ class Queueing:
         while True:
             news.clear()
             job = self.store.job(waiter.id)
+            if job is not None and not job.state.live:
+                raise self.jobs.ended_error(job)
             if job is not None:
                 return Created(job, self.jobs.another_token(job), attached=queued.attached)
             if self.store.waiter(waiter.id) is None:
-                raise ControllerError("ABORTED", f"job {waiter.label} was taken out of the queue")
+                raise self.admission.gone(waiter)
             waited = self.clock.now() - waiter.arrived
             over = patient and 0 < request.wait_timeout_s <= waited
             if over or not (patient or self.admission.standing(waiter.id) is Standing.COMING):
@@ -131,11 +133,13 @@ class Queueing:
         try:
             yield
         finally:
-            self.admission.present(waiter.id)
             self._calls[waiter.id] -= 1
-            if not self._calls[waiter.id]:
+            last = not self._calls[waiter.id]
+            if last:
                 del self._calls[waiter.id]
-                if waiter.on_full is not OnFull.WAIT and self.store.waiter(waiter.id):
+            if self.store.waiter(waiter.id) is not None:
+                self.admission.present(waiter.id)
+                if last and waiter.on_full is not OnFull.WAIT:
                     # The caller is gone, and would not have waited.
                     self.admission.leave(waiter.id)
 

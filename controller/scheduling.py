@@ -15,6 +15,9 @@ from wiresum.controller.packing import Holding, Room, emptiest, make_room
 from wiresum.controller.slots import SlotRange, allocate, lowest_free_number
 from wiresum.p4 import packet
 
+FOR_HIGHER = "for a job of higher priority"
+"""Why a lease changes that stands in the way of a job of higher priority."""
+
 # For how many jobs at once room is looked for where none is free: those behind them wait.
 _TRIES = 16
 
@@ -306,8 +309,7 @@ class _Run:
             for move in room.moves:
                 if move.job not in moved and not board.others_hold(move.job, move.range):
                     before = next(each for each in board.holdings if each.job == move.job)
-                    shrinks = move.range.slots < before.range.slots
-                    reason = "for a job of higher priority" if shrinks else "to make room"
+                    reason = FOR_HIGHER if before.priority < wish.priority else "to make room"
                     board.change(move.job, move.range)
                     self.decisions.changes.append(NewLease(move.job, move.range, reason))
                 moved.add(move.job)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc
 
-from wiresum.common import logs
+from wiresum.common import grpc_server, logs
 from wiresum.common.address import Endpoint, parse_endpoint
 from wiresum.common.places import expand
 from wiresum.common.signals import serve_until
@@ -97,7 +97,7 @@ async def serving(
         await server.start()
         yield ControllerAddress(Endpoint(wanted.host, port), plaintext=credentials is None)
     finally:
-        await server.stop(_GRACE_S)
+        await grpc_server.stop(server, _GRACE_S)
         await core.stop()
 
 

@@ -1,12 +1,13 @@
 """The rules of tenants: who may use the switches, and how much of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from wiresum.controller.checks import MAX_LIMIT, MAX_PRIORITY, check_name, invalid
 from wiresum.controller.clock import Clock
 from wiresum.controller.errors import ControllerError
-from wiresum.controller.model import DEFAULT_TENANT, Job, Tenant
+from wiresum.controller.model import DEFAULT_TENANT, Job, JobState, Tenant, Waiter
 from wiresum.controller.store import Store
 from wiresum.controller.tokens import TENANT, hashed, new_token
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -87,13 +88,32 @@ class Tenants:
             _refuse_busy(tenant, jobs)
         return jobs
 
-    def remove(self, name: str) -> None:
-        """Forget a tenant without live jobs, and its jobs that wait."""
-        self.check_removable(name, evict=False)
+    def remove(
+        self,
+        name: str,
+        *,
+        evict: bool = False,
+        reason: str = "",
+        events: Mapping[str, Mapping[str, int] | None] | None = None,
+    ) -> tuple[list[Job], list[Waiter]]:
+        """Forget a tenant, its live jobs (with ``evict``) and its jobs that wait, all at once.
+
+        ``reason`` is why its jobs have ended; ``events`` are their last counters, by id, as far as
+        they are known. The answer is what has ended, and what was waiting.
+        """
+        jobs = self.check_removable(name, evict=evict)
+        waiters = self.store.waiters(name)
+        now = self.clock.now()
         with self.store.transaction() as transaction:
-            for waiter in self.store.waiters(name):
+            for waiter in waiters:
                 transaction.remove_waiter(waiter.id)
-            transaction.remove_tenant(name, self.clock.now())
+            for job in jobs:
+                transaction.end_job(
+                    job.id, JobState.EVICTED, reason, now, (events or {}).get(job.id)
+                )
+            transaction.remove_tenant(name, now)
+        ended = [self.store.job(job.id) for job in jobs]
+        return [job for job in ended if job is not None], waiters
 
 
 def _check_limits(tenant: Tenant) -> None:

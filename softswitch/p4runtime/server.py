@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 from finsy.proto import p4r_grpc
 
+from wiresum.common import grpc_server
 from wiresum.common.address import Endpoint, parse_endpoint
 from wiresum.common.errors import WiresumError
 from wiresum.softswitch.p4runtime.service import P4RuntimeService
@@ -88,7 +89,7 @@ class P4RuntimeServer:
 
     async def stop(self) -> None:
         """End every call and stop listening, within a fraction of a second."""
-        await self._server.stop(_GRACE_S)
+        await grpc_server.stop(self._server, _GRACE_S)
 
 
 def _answers(path: Path) -> bool:

@@ -1,10 +1,12 @@
 """The metrics endpoint: what a scraper gets, also when reading fails or clients misbehave."""
 
+import http.client
 import socket
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -58,6 +60,58 @@ def test_openmetrics_on_request(server: MetricsServer):
 def test_other_paths_are_not_found(server: MetricsServer):
     with pytest.raises(urllib.error.HTTPError, match="404"):
         get(server, "/")
+
+
+def ask(server: MetricsServer, method: str, path: str, body: bytes = b"") -> tuple[Any, bytes]:
+    """The answer and all that came after its headers."""
+    connection = http.client.HTTPConnection(server.address.host, server.address.port, LIMIT_S)
+    try:
+        connection.request(method, path, body=body or None)
+        answer = connection.getresponse()
+        return answer, answer.read()
+    finally:
+        connection.close()
+
+
+def test_head_is_get_without_the_body(server: MetricsServer):
+    for path, status in (("/metrics", 200), ("/metrics?x=1", 200), ("/", 404)):
+        got, body = ask(server, "GET", path)
+        head, nothing = ask(server, "HEAD", path)
+        assert (got.status, head.status, nothing) == (status, status, b"")
+        assert head.headers["Content-Type"] == got.headers["Content-Type"]
+        if status == 404:
+            assert int(head.headers["Content-Length"]) == len(body)
+        else:
+            # The process' own figures change from one scrape to the next.
+            assert abs(int(head.headers["Content-Length"]) - len(body)) < 200
+    with socket.create_connection((server.address.host, server.address.port), LIMIT_S) as raw:
+        raw.sendall(b"HEAD /metrics HTTP/1.0\r\n\r\n")
+        answer = b""
+        while part := raw.recv(65536):
+            answer += part
+    assert answer.startswith(b"HTTP/1.0 200 ")
+    assert answer.endswith(b"\r\n\r\n")
+    assert answer.count(b"\r\n\r\n") == 1
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "TRACE"])
+def test_methods_that_make_no_sense_are_told_what_does(server: MetricsServer, method: str):
+    for body in (b"", b"x" * (1 << 18)):
+        answer, text = ask(server, method, "/metrics", body if method != "TRACE" else b"")
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
+        assert text == f"{method} is not possible here: GET /metrics\n".encode()
+    answer, text = ask(server, "OPTIONS", "/metrics")
+    assert (answer.status, answer.headers["Allow"], text) == (204, "GET, HEAD, OPTIONS", b"")
+    # RFC 9110: what is no method that one knows is not implemented.
+    assert ask(server, "BREW", "/metrics")[0].status == 501
+    # A length that is none, or not true, holds up one thread for a moment, and nobody else.
+    address = (server.address.host, server.address.port)
+    for length in (b"-5", b"many", b"9" * 30):
+        with socket.create_connection(address, LIMIT_S) as raw:
+            raw.sendall(b"POST / HTTP/1.0\r\nContent-Length: " + length + b"\r\n\r\n")
+            raw.shutdown(socket.SHUT_WR)
+            assert raw.recv(100).startswith(b"HTTP/1.0 405 ")
+    assert "wiresum_test_up 1.0" in get(server)
 
 
 def test_a_failed_read_is_an_answer_and_not_the_end(caplog: pytest.LogCaptureFixture):

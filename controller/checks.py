@@ -39,13 +39,16 @@ def check_name(name: str, what: str) -> None:
 
 
 def check_p4runtime(text: str, what: str) -> None:
-    """``HOST:PORT`` or ``unix:PATH``; it appears in tables and in one-line messages, too."""
+    """``HOST:PORT``, ``https://HOST:PORT`` or ``unix:PATH``; it is part of one-line messages."""
     is_path = text.startswith("unix:") and len(text) > len("unix:") and text.isprintable()
     try:
         if not is_path:
-            parse_endpoint(text)
+            parse_endpoint(text.removeprefix("https://"))
     except AddressError:
-        invalid(f"{what}: {text[:80]!r} is no P4Runtime address: give HOST:PORT or unix:/path")
+        invalid(
+            f"{what}: {text[:80]!r} is no P4Runtime address: give HOST:PORT, https://HOST:PORT or "
+            "unix:/path"
+        )
 
 
 def check_request_id(text: str) -> None:

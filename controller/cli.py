@@ -13,6 +13,9 @@ from wiresum.controller.connection import default_ca_file
 from wiresum.controller.job_cli import job_app, job_evict, job_list, job_show, slots
 from wiresum.controller.spec import parse_switch
 from wiresum.controller.switch_cli import (
+    P4RuntimeCa,
+    P4RuntimeCert,
+    P4RuntimeKey,
     switch_add,
     switch_app,
     switch_deploy,
@@ -113,6 +116,9 @@ def serve(
             metavar="FILE", help="Clients must show a certificate that this authority has signed."
         ),
     ] = "",
+    p4runtime_ca: P4RuntimeCa = "",
+    p4runtime_cert: P4RuntimeCert = "",
+    p4runtime_key: P4RuntimeKey = "",
     new_admin_token: Annotated[
         bool,
         typer.Option("--new-admin-token", help="Make another admin token; write it to its file."),
@@ -136,9 +142,11 @@ def serve(
     """Serve until SIGTERM or SIGINT; prints its address as one line of JSON when ready."""
     # Only this command needs the store and finsy; they take a second to import.
     from wiresum.controller.jobs import Limits
+    from wiresum.controller.loop import LoopOptions
     from wiresum.controller.security import ADMIN_TOKEN_VARIABLE, Security
     from wiresum.controller.server import ServeOptions, configure_logging, parse_store
     from wiresum.controller.server import serve as run
+    from wiresum.controller.switch_tls import SwitchTls
 
     configure_logging(logs.log_format(log_format), verbose=verbose)
     run(
@@ -159,6 +167,7 @@ def serve(
                 new_admin_token=new_admin_token,
             ),
             limits=Limits(heartbeat_s=expiry / 6, expiry_s=expiry),
+            loop=LoopOptions(tls=SwitchTls(p4runtime_ca, p4runtime_cert, p4runtime_key)),
         )
     )
 

@@ -16,6 +16,7 @@ from wiresum.common.address import parse_endpoint
 from wiresum.common.errors import WiresumError
 from wiresum.controller.apart import GoneError, apart
 from wiresum.controller.southbound import SouthboundError, explain, push, running, same_program
+from wiresum.controller.switch_tls import SwitchTls, target
 from wiresum.p4 import LANE_COUNTS, Program, program
 
 ELECTION_ID = 1
@@ -71,24 +72,28 @@ def deploy(
     election_id: int = ELECTION_ID,
     force: bool = False,
     timeout_s: float = 60.0,
+    tls: SwitchTls | None = None,
 ) -> Deployment:
-    """Have the switch at ``p4runtime`` (HOST:PORT or unix:/path) run the program of ``lanes``.
+    """Have the switch at ``p4runtime`` run the program of ``lanes``.
 
-    A program that is there already is left alone, and its tables and registers with it, unless
-    ``force``. Raises :class:`DeployError`, ``AddressError``, or ``UnknownProgram`` for a number
-    of lanes that no program has.
+    ``p4runtime`` is HOST:PORT, unix:/path, or https://HOST:PORT, for which ``tls`` names the
+    files. A program that is there already is left alone, and its tables and registers with it,
+    unless ``force``. Raises :class:`DeployError`, ``AddressError``, ``CertificateError``, or
+    ``UnknownProgram`` for a number of lanes that no program has.
     """
     # Nothing here is meant for a web proxy, and finsy's channels have no option to say so.
     for name in ("grpc_proxy", "http_proxy", "https_proxy"):
         os.environ.pop(name, None)
     if not p4runtime.startswith("unix:"):
-        parse_endpoint(p4runtime, what="P4Runtime address")
+        parse_endpoint(target(p4runtime), what="P4Runtime address")
+    tls = tls or SwitchTls()
+    tls.check()
     where = f"{p4runtime} (device {device_id})"
     wanted = program(lanes)
     try:
         return asyncio.run(
             apart(
-                _deploy(p4runtime, device_id, election_id, wanted, force),
+                _deploy(p4runtime, tls, device_id, election_id, wanted, force),
                 limit_s=timeout_s,
                 late=f"{p4runtime} did not answer within {timeout_s:g} s",
                 lost=f"the connection to {p4runtime} was lost",
@@ -99,10 +104,16 @@ def deploy(
 
 
 async def _deploy(
-    p4runtime: str, device_id: int, election_id: int, wanted: Program, force: bool
+    p4runtime: str,
+    tls: SwitchTls,
+    device_id: int,
+    election_id: int,
+    wanted: Program,
+    force: bool,
 ) -> Deployment:
     schema = P4Schema(wanted.p4info, wanted.json)
-    async with P4Client(p4runtime, wait_for_ready=False) as client:
+    credentials = tls.credentials(p4runtime)
+    async with P4Client(target(p4runtime), credentials, wait_for_ready=False) as client:
         api_version = await _api_version(client)
         if api_version and api_version.partition(".")[0] != _API_MAJOR:
             raise SouthboundError(

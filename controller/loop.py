@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from wiresum.controller.apart import apart
@@ -17,6 +17,7 @@ from wiresum.controller.patience import Limiting
 from wiresum.controller.reconcile import reconcile
 from wiresum.controller.southbound import Link, connect, explain
 from wiresum.controller.store import Store
+from wiresum.controller.switch_tls import SwitchTls
 from wiresum.p4 import Program
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """How patient the loop is. All in seconds."""
+    """How patient the loop is, in seconds, and how it proves who it is."""
 
     period_s: float = 10.0
     """A pass is made this often even if nothing has changed."""
@@ -38,6 +39,8 @@ class LoopOptions:
     max_retry_s: float = 5.0
     farewell_s: float = 3.0
     """How long emptying the tables of a removed switch may take."""
+    tls: SwitchTls = field(default_factory=SwitchTls)
+    """The files for switches at ``https://…``."""
 
 
 class SwitchState(enum.Enum):
@@ -113,7 +116,11 @@ class SwitchLoop:
             connects = self.tally.connects
             try:
                 async with connect(
-                    self.switch, self.program, self._options.connect_s, self._limit
+                    self.switch,
+                    self.program,
+                    self._options.connect_s,
+                    self._limit,
+                    self._options.tls,
                 ) as link:
                     self.tally.connects += 1
                     await self._one_pass(link)

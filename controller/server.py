@@ -131,6 +131,7 @@ def serve(options: ServeOptions) -> None:
     # Nothing here is meant for a web proxy, and finsy's channels have no option to say so.
     for name in ("grpc_proxy", "http_proxy", "https_proxy"):
         os.environ.pop(name, None)
+    options.loop.tls.check()
     path = str(options.store or default_store_file())
     with scratch_folder() as scratch, closing(Store(path)) as store:
         host = parse_endpoint(options.listen, what="listen address").host

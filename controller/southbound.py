@@ -23,6 +23,7 @@ from wiresum.controller.errors import StoreFailed
 from wiresum.controller.model import Switch
 from wiresum.controller.patience import Limiting
 from wiresum.controller.reconcile import Change
+from wiresum.controller.switch_tls import HTTPS, SwitchTls, target
 from wiresum.p4 import Program, packet
 
 log = logging.getLogger(__name__)
@@ -156,26 +157,35 @@ class Link:
 
 @asynccontextmanager
 async def connect(
-    switch: Switch, program: Program, timeout_s: float, limit: Limiting = asyncio.timeout
+    switch: Switch,
+    program: Program,
+    timeout_s: float,
+    limit: Limiting = asyncio.timeout,
+    tls: SwitchTls | None = None,
 ) -> AsyncIterator[Link]:
     """Connect to ``switch``, become its controller and have it run ``program``.
 
+    ``tls``: the files for a switch at ``https://…``.
     Raises what :func:`explain` explains; ``GoneError`` if it takes longer than ``timeout_s``.
     """
     schema = P4Schema(program.p4info, program.json)
+    credentials = (tls or SwitchTls()).credentials(switch.p4runtime)
     finsy_switch = finsy.Switch(
         switch.name,
-        switch.p4runtime,
+        target(switch.p4runtime),
         # Without a program finsy leaves the pipeline alone. We push it ourselves: a failure
         # inside finsy's own task would reach us as a cancellation without a reason.
-        finsy.SwitchOptions(p4info=program.p4info, device_id=switch.device_id),
+        finsy.SwitchOptions(
+            p4info=program.p4info, device_id=switch.device_id, channel_credentials=credentials
+        ),
     )
     link = Link(finsy_switch)
     for event in (finsy.SwitchEvent.CHANNEL_DOWN, finsy.SwitchEvent.BECOME_BACKUP):
         finsy_switch.ee.on(event, lambda _switch: link.down.set())
 
     async def enter() -> None:
-        async with P4Client(switch.p4runtime, wait_for_ready=False) as client:
+        address = target(switch.p4runtime)
+        async with P4Client(address, credentials, wait_for_ready=False) as client:
             # Asked first, because a switch that refuses this tells us why, and not only finsy.
             pipeline = await running(client, switch.device_id)
             await finsy_switch.__aenter__()
@@ -247,6 +257,11 @@ def explain(error: BaseException, address: str) -> str:
     """Why the switch at ``address`` could not be driven, in one line."""
     if isinstance(error, P4ClientError):
         code = error.code.name
+        if code == "UNAVAILABLE" and address.startswith(HTTPS):
+            return (
+                f"{address} cannot be reached with TLS: nothing listens there, its certificate is "
+                "for another name, not from --p4runtime-ca or expired, or it wants one from us"
+            )
         if code == "UNAVAILABLE":
             return f"{address} cannot be reached"
         details = [

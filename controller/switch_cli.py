@@ -13,8 +13,22 @@ from wiresum.controller.spec import describe
 switch_app = typer.Typer(help="Switches that the controller drives.", no_args_is_help=True)
 
 P4Runtime = Annotated[
-    str, typer.Option(metavar="ADDR", help="Its P4Runtime server: HOST:PORT or unix:/path.")
+    str,
+    typer.Option(
+        metavar="ADDR",
+        help="Its P4Runtime server: HOST:PORT, https://HOST:PORT (with TLS) or unix:/path.",
+    ),
 ]
+P4RuntimeCa = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE", help="Authority of the certificates of switches at https://HOST:PORT."
+    ),
+]
+P4RuntimeCert = Annotated[
+    str, typer.Option(metavar="FILE", help="Certificate to show to such a switch, PEM.")
+]
+P4RuntimeKey = Annotated[str, typer.Option(metavar="FILE", help="Its key, PEM.")]
 Lanes = Annotated[int, typer.Option(min=1, max=65535, help="Lanes of the program to run on it.")]
 DeviceId = Annotated[int, typer.Option(min=0, max=(1 << 63) - 1, help="Its P4Runtime device id.")]
 
@@ -149,6 +163,9 @@ def switch_deploy(
             help="Whoever has the highest is in charge; controllers take 10.",
         ),
     ] = 1,
+    p4runtime_ca: P4RuntimeCa = "",
+    p4runtime_cert: P4RuntimeCert = "",
+    p4runtime_key: P4RuntimeKey = "",
     force: Annotated[
         bool, typer.Option("--force", help="Push even what it runs already: empties its tables.")
     ] = False,
@@ -156,6 +173,14 @@ def switch_deploy(
 ) -> None:
     """Have any P4Runtime switch run the switch program; say what was found there."""
     from wiresum.controller.deploy import deploy
+    from wiresum.controller.switch_tls import SwitchTls
 
-    done = deploy(p4runtime, lanes=lanes, device_id=device_id, election_id=election_id, force=force)
+    done = deploy(
+        p4runtime,
+        lanes=lanes,
+        device_id=device_id,
+        election_id=election_id,
+        force=force,
+        tls=SwitchTls(p4runtime_ca, p4runtime_cert, p4runtime_key),
+    )
     print(json.dumps(done.as_json(), indent=2) if as_json else "\n".join(done.lines()))

@@ -43,7 +43,7 @@ class Switches:
                 switch.name, jobs, "its address, MAC, lanes and hosts cannot be changed now"
             )
         for other in self.store.switches():
-            same = (other.p4runtime, other.device_id) == (switch.p4runtime, switch.device_id)
+            same = _place(other) == _place(switch)
             if same and other.name != switch.name:
                 raise ControllerError(
                     "ALREADY_EXISTS",
@@ -113,6 +113,11 @@ class Switches:
             hosts=tuple(sorted(hosts, key=lambda host: str(host.network))),
             shared_address=shared,
         )
+
+
+def _place(switch: Switch) -> tuple[str, int]:
+    """Which device it is, with TLS or without."""
+    return switch.p4runtime.removeprefix("https://"), switch.device_id
 
 
 def _refuse_busy(name: str, jobs: list[Job], consequence: str) -> NoReturn:

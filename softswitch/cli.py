@@ -1,13 +1,16 @@
 """The embedded switch's commands; the root command mounts ``serve`` as ``wiresum switch serve``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wiresum import p4
-from wiresum.common import logs
+from wiresum.common import logs, places
 from wiresum.common.errors import WiresumError
+
+if TYPE_CHECKING:
+    from wiresum.softswitch.p4runtime.tls import ServerTls
 
 
 class OptionError(WiresumError):
@@ -23,6 +26,23 @@ def _p4info_beside(program: Path) -> Path | None:
         if candidate.exists():
             return candidate
     return None
+
+
+def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> "ServerTls | None":
+    from wiresum.softswitch.p4runtime.tls import ServerTls
+
+    if cert is None and key is None and client_ca is None:
+        return None
+    if cert is None or key is None:
+        raise OptionError(
+            "a certificate and its key belong together: give --p4runtime-tls-cert and "
+            "--p4runtime-tls-key"
+        )
+    return ServerTls(
+        places.expand(cert),
+        places.expand(key),
+        None if client_ca is None else places.expand(client_ca),
+    )
 
 
 def serve(
@@ -49,6 +69,22 @@ def serve(
     p4runtime: Annotated[
         str, typer.Option(metavar="ADDRESS", help="HOST:PORT (port 0: any) or unix:/path.")
     ] = "127.0.0.1:9559",
+    p4runtime_tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Serve P4Runtime with TLS: its certificate (chain), PEM."
+        ),
+    ] = None,
+    p4runtime_tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its key, PEM.")
+    ] = None,
+    p4runtime_client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Controllers must show a certificate that this authority has signed.",
+        ),
+    ] = None,
     device_id: Annotated[
         int, typer.Option(min=0, max=(1 << 63) - 1, help="P4Runtime's name of this switch.")
     ] = 0,
@@ -98,6 +134,7 @@ def serve(
             cpu_port=cpu_port,
             exit_with_parent=exit_with_parent,
             metrics=metrics,
+            tls=_tls(p4runtime_tls_cert, p4runtime_tls_key, p4runtime_client_ca),
             log_format=logs.log_format(log_format),
         )
     )

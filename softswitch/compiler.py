@@ -5,19 +5,17 @@ compiled with the C++ compiler on PATH, once, and kept in the user's cache. ``$C
 compiler, ``$CXXFLAGS`` adds to its flags.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from . import _softswitch
 from .errors import CompileFailed, NoCompiler, ProgramInvalid
+from .program_cache import ProgramCache, cache_dir
 from .translate.abi import RUNTIME, abi_hash
 from .translate.translator import json_digest, translate
 
@@ -46,14 +44,6 @@ def load_program(program: Path | str | bytes) -> Path:
     return _compiled(text)
 
 
-def cache_dir() -> Path:
-    """Where compiled programs are kept: ``$XDG_CACHE_HOME/wiresum/programs``."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # The specification says to ignore a relative path.
-    root = Path(base) if base.startswith("/") else Path.home() / ".cache"
-    return root / "wiresum" / "programs"
-
-
 def find_compiler() -> list[str]:
     """The C++ compiler's command line: ``$CXX``, else the first of c++, g++, clang++; the flags.
 
@@ -80,18 +70,16 @@ def _compiled(text: bytes) -> Path:
     translation = translate(text)
     compiler = find_compiler()
     key = _cache_key(translation.cpp, compiler)
-    directory = cache_dir()
-    library = directory / f"{key}.so"
-    if library.exists():
-        return library
+    folder = cache_dir()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with _only_one(directory / f"{key}.lock"):
-            if not library.exists():  # another process may have made it meanwhile
-                _compile(compiler, translation.cpp, library)
+        cache = ProgramCache(folder)
+        if not cache.has(key):
+            with cache.only_one(key):
+                if not cache.has(key):  # another process may have made it meanwhile
+                    _compile(compiler, translation.cpp, cache, key)
     except OSError as e:
-        raise CompileFailed(f"cannot write the program cache {directory}: {e.strerror}") from e
-    return library
+        raise CompileFailed(f"cannot write the program cache {folder}: {e.strerror}") from e
+    return cache.library(key)
 
 
 def _cache_key(cpp: str, compiler: list[str]) -> str:
@@ -121,18 +109,11 @@ def _cpu() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
-@contextlib.contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    """Holds a lock among all processes that use the cache."""
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _compile(compiler: list[str], cpp: str, library: Path) -> None:
+def _compile(compiler: list[str], cpp: str, cache: ProgramCache, key: str) -> None:
+    library = cache.library(key)
     source = library.with_suffix(".cpp")
     source.write_text(cpp)
-    with tempfile.NamedTemporaryFile(dir=library.parent, suffix=".tmp", delete=False) as made:
+    with tempfile.NamedTemporaryFile(dir=cache.folder, suffix=".tmp", delete=False) as made:
         target = Path(made.name)
     command = [
         *compiler, f'-DWIRESUM_ABI="{abi_hash()}"', f"-I{RUNTIME}", str(source),
@@ -156,6 +137,6 @@ def _compile(compiler: list[str], cpp: str, library: Path) -> None:
                 f"{compiler[0]} cannot compile the translated program: {first.strip()} "
                 f"(all of it: {log})"
             )
-        target.replace(library)
+        cache.put(key, target)
     finally:
         target.unlink(missing_ok=True)

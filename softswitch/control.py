@@ -85,15 +85,21 @@ class NativeControl:
             for table in dataplane.tables()
         }
 
+    def _kinds(self, table: str) -> list[tuple[str, int]]:
+        kinds = self._keys.get(table)
+        if kinds is None:  # what p4c has made for an action call in a control
+            raise DataplaneError(rpc_code.NOT_FOUND, f"the program has no table {table}")
+        return kinds
+
     def _key(self, table: str, key: EntryKey) -> list[_NativeField]:
-        kinds = self._keys[table]
+        kinds = self._kinds(table)
         return [_to_native(kind, field) for (kind, _), field in zip(kinds, key.fields, strict=True)]
 
     def _entry(self, table: str, native: tuple[Any, ...]) -> Entry:
         key, priority, action, params, packets, octets = native
         fields = tuple(
             _from_native(kind, bits, field)
-            for (kind, bits), field in zip(self._keys[table], key, strict=True)
+            for (kind, bits), field in zip(self._kinds(table), key, strict=True)
         )
         return Entry(
             EntryKey(fields, priority),

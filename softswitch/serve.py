@@ -26,6 +26,7 @@ from wiresum.softswitch.p4runtime.device import Device
 from wiresum.softswitch.p4runtime.server import P4RuntimeServer
 from wiresum.softswitch.p4runtime.service import P4RuntimeService
 from wiresum.softswitch.p4runtime.status import P4RuntimeError
+from wiresum.softswitch.p4runtime.tls import ServerTls
 from wiresum.softswitch.ports import PortSpec, SwitchPorts
 from wiresum.softswitch.processes import end_children, watch_parent
 
@@ -42,6 +43,7 @@ class ServeOptions:
 
     ``program`` is a BMv2 JSON to run from the start (None: a controller brings one) and
     ``p4info`` its P4Info, text or binary (None: empty, a controller can name nothing in it).
+    ``tls``: the certificates of the P4Runtime server (None: in plain text).
     """
 
     p4runtime: str
@@ -52,6 +54,7 @@ class ServeOptions:
     cpu_port: int | None = None
     exit_with_parent: bool = False
     metrics: str | None = None
+    tls: ServerTls | None = None
     log_format: str = "text"
 
 
@@ -140,7 +143,7 @@ async def serve(options: ServeOptions, ready: Callable[[dict[str, Any]], None]) 
                 device.commit(load.result())
             except P4RuntimeError as error:
                 raise ServeError(f"{options.program}: {error.message}") from error
-        address = await server.start(options.p4runtime)
+        address = await server.start(options.p4runtime, options.tls)
         loop.add_reader(ports.native.controller_fd(), _packet_ins, ports, service)
         ports.native.start()
         facts: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""A switch and a controller of its own for one run, as child processes on loopback."""
+"""A switch and a controller of its own for one run, as child processes on this host."""
 
 import json
 import os
@@ -129,13 +129,15 @@ class Embedded:
         self.token = secrets.token_urlsafe(32)
         self.folder = PrivateFolder("run", for_sockets=True)
         self.shm = str(self.folder.path / "shm.sock") if shm else ""
+        # Whoever reaches P4Runtime may load programs into the switch: no other user of this host.
+        p4runtime = f"unix:{self.folder.path / 'p4runtime.sock'}"
         ports = ["--port", f"{UDP_PORT}=udp:127.0.0.1:0"]
         if shm:
             ports += ["--port", f"{SHM_PORT}=shm:{self.shm}?net={SHM_HOSTS}"]
         try:
             switch = self._start(
                 "switch",
-                ["switch", "serve", "--lanes", str(LANES), "--p4runtime", "127.0.0.1:0", *ports],
+                ["switch", "serve", "--lanes", str(LANES), "--p4runtime", p4runtime, *ports],
                 limit_s,
                 {},
             )

@@ -1,23 +1,16 @@
 """Does a P4Info belong to a program? Checked before the program replaces the running one."""
 
-import json
-from collections.abc import Iterator
-from typing import Any
-
 from wiresum.softswitch.p4runtime.dataplane import MatchKind
 from wiresum.softswitch.p4runtime.schema import Counter, Schema, Table
 from wiresum.softswitch.p4runtime.status import invalid
+from wiresum.softswitch.translate.errors import ProgramInvalid
+from wiresum.softswitch.translate.node import U31, Node, parse
 
 
-def _tables(program: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for pipeline in program.get("pipelines", []):
-        yield from pipeline.get("tables", [])
-
-
-def _check_table(table: Table, found: dict[str, Any] | None) -> None:
+def _check_table(table: Table, found: Node | None) -> None:
     if found is None:
         raise invalid(f"P4Info has the table {table.name!r}, the program has not")
-    kinds = [key["match_type"] for key in found["key"]]
+    kinds = [key["match_type"].name() for key in found.each("key")]
     # p4c writes an optional field as a ternary one.
     optional = MatchKind.OPTIONAL
     expected = [
@@ -30,7 +23,7 @@ def _check_table(table: Table, found: dict[str, Any] | None) -> None:
             f"P4Info and the program differ in the key of table {table.name!r}: "
             f"{expected} and {kinds}"
         )
-    actions = set(found["actions"])
+    actions = {action.name() for action in found.each("actions")}
     for action, _ in table.actions.values():
         if action.name not in actions:
             raise invalid(
@@ -49,23 +42,34 @@ def _check_counter(counter: Counter, sizes: dict[str, int]) -> None:
         )
 
 
+def _is_direct(counter: Node) -> bool:
+    direct = counter.get("is_direct")
+    return direct is not None and direct.flag()
+
+
 def check_program(schema: Schema, device_config: bytes) -> None:
     """Raise INVALID_ARGUMENT where ``device_config`` is no BMv2 JSON of this P4Info's program."""
     try:
-        program = json.loads(device_config)
-        tables = {table["name"]: table for table in _tables(program)}
+        program = Node(parse(device_config))
+        tables = {
+            table["name"].name(): table
+            for pipeline in program.each("pipelines")
+            for table in pipeline.each("tables")
+        }
         sizes = {
-            counter["name"]: counter["size"]
-            for counter in program.get("counter_arrays", [])
-            if not counter["is_direct"]
+            counter["name"].name(): counter["size"].whole(0, U31)
+            for counter in program.each("counter_arrays")
+            if not _is_direct(counter)
         }
         params = {
-            action["name"]: [param["bitwidth"] for param in action["runtime_data"]]
-            for action in program.get("actions", [])
+            action["name"].name(): [
+                p["bitwidth"].whole(1, U31) for p in action.each("runtime_data")
+            ]
+            for action in program.each("actions")
         }
         for table in schema.tables.values():
             _check_table(table, tables.get(table.name))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except ProgramInvalid as error:
         raise invalid(f"p4_device_config is not a BMv2 JSON as p4c writes it: {error}") from error
     for counter in schema.counters.values():
         _check_counter(counter, sizes)

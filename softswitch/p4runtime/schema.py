@@ -9,6 +9,7 @@ from finsy.proto import p4i
 
 from wiresum.softswitch.p4runtime.dataplane import MatchKind
 from wiresum.softswitch.p4runtime.status import invalid
+from wiresum.softswitch.translate.reader import MAX_FIELD_BITS
 
 _MATCH_KINDS = {
     p4i.MatchField.EXACT: MatchKind.EXACT,
@@ -126,6 +127,11 @@ class Schema:
         return table
 
 
+def _check_width(bits: int, what: str) -> None:
+    if not 0 <= bits <= MAX_FIELD_BITS:
+        raise invalid(f"P4Info: {what} has {bits} bits, at most {MAX_FIELD_BITS} are possible")
+
+
 def _action(action: p4i.Action) -> Action:
     params = tuple(Param(p.id, p.name, p.bitwidth) for p in action.params)
     for param in params:
@@ -134,6 +140,7 @@ def _action(action: p4i.Action) -> Action:
                 f"P4Info: parameter {param.name!r} of action {action.preamble.name!r} has no "
                 "width (translated types are not supported)"
             )
+        _check_width(param.width, f"parameter {param.name!r}")
     return Action(action.preamble.id, action.preamble.name, params)
 
 
@@ -149,6 +156,7 @@ def _field(table: p4i.Table, field: p4i.MatchField) -> MatchField:
             f"P4Info: match field {field.name!r} of table {table.preamble.name!r} has no width "
             "(translated types are not supported)"
         )
+    _check_width(field.bitwidth, f"match field {field.name!r}")
     return MatchField(field.id, field.name, field.bitwidth, kind)
 
 
@@ -185,6 +193,9 @@ def _table(
 
 
 def _controller_headers(p4info: p4i.P4Info) -> dict[str, tuple[HeaderField, ...]]:
+    for header in p4info.controller_packet_metadata:
+        for field in header.metadata:
+            _check_width(field.bitwidth, f"metadata {field.name!r} of {header.preamble.name!r}")
     return {
         header.preamble.name: tuple(HeaderField(m.id, m.name, m.bitwidth) for m in header.metadata)
         for header in p4info.controller_packet_metadata

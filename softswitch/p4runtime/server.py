@@ -13,6 +13,7 @@ from wiresum.common import grpc_server
 from wiresum.common.address import Endpoint, parse_endpoint
 from wiresum.common.errors import WiresumError
 from wiresum.softswitch.p4runtime.service import P4RuntimeService
+from wiresum.softswitch.p4runtime.tls import ServerTls
 
 MAX_MESSAGE_BYTES = 64 << 20
 """A program's JSON is several megabytes; gRPC's default is 4."""
@@ -52,24 +53,34 @@ class P4RuntimeServer:
         )
         p4r_grpc.add_P4RuntimeServicer_to_server(service, self._server)
 
-    async def start(self, address: str) -> str:
+    async def start(self, address: str, tls: ServerTls | None = None) -> str:
         """Listen on ``HOST:PORT`` (port 0: any) or ``unix:/path``; return the address in use.
 
-        Raises AddressError for a malformed address and ServerError where it cannot be bound.
+        With ``tls`` it is ``https://HOST:PORT``. Raises AddressError for a malformed address,
+        ServerError where it cannot be bound, and CertificateError for files that cannot be used.
         """
         if address.startswith("unix:"):
+            if tls is not None:
+                raise ServerError(
+                    f"{address} is a Unix socket, which needs no certificates: leave the "
+                    "--p4runtime-tls-… options out, or give HOST:PORT"
+                )
             return await self._start_unix(address)
         endpoint = parse_endpoint(address, what="--p4runtime")
         where = f"cannot listen for P4Runtime on {endpoint}"
         try:
             _try_to_bind(endpoint)
-            port = self._server.add_insecure_port(str(endpoint))
+            if tls is None:
+                port = self._server.add_insecure_port(str(endpoint))
+            else:
+                port = self._server.add_secure_port(str(endpoint), tls.credentials())
         except OSError as error:
             raise ServerError(f"{where}: {error.strerror or error}") from error
         except RuntimeError as error:
             raise ServerError(where) from error
         await self._server.start()
-        return str(Endpoint(endpoint.host, port))
+        used = str(Endpoint(endpoint.host, port))
+        return used if tls is None else f"https://{used}"
 
     async def _start_unix(self, address: str) -> str:
         path = Path(address.removeprefix("unix:"))
@@ -78,12 +89,17 @@ class P4RuntimeServer:
         # gRPC removes whatever socket is there: only one that nobody listens on may go.
         if path.exists() and (not stat.S_ISSOCK(path.stat().st_mode) or _answers(path)):
             raise ServerError(f"cannot listen on {address}: the path is in use")
+        # Whoever can connect can load programs. A group may be let in by the umask, others never.
+        mask = os.umask(0o077)
+        os.umask(mask | 0o007)
         try:
             self._server.add_insecure_port(f"unix:{path}")
         except RuntimeError as error:
             raise ServerError(
                 f"cannot listen on {address}: check the path and its rights"
             ) from error
+        finally:
+            os.umask(mask)
         await self._server.start()
         return address
 

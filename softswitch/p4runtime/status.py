@@ -9,6 +9,9 @@ from google.protobuf import any_pb2
 ERROR_SPACE = "wiresum"
 """The ``space`` of every ``p4.v1.Error`` that this server sends."""
 
+MAX_MESSAGE = 600
+"""Characters of an error's message, at most: clients refuse statuses of more than 8 KiB."""
+
 _GRPC_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -16,7 +19,13 @@ class P4RuntimeError(Exception):
     """A request, or one update of a batch, that is answered with an error."""
 
     def __init__(self, code: int, message: str) -> None:
-        """``code`` is a ``google.rpc.Code``; ``message`` one line for a developer."""
+        """``code`` is a ``google.rpc.Code``; ``message`` one line for a developer.
+
+        What a controller or a program calls something may be in it: what cannot be printed, or is
+        too long for a gRPC status, is left out.
+        """
+        line = "".join(c if c.isprintable() else " " for c in message[:MAX_MESSAGE])
+        message = line if len(message) <= MAX_MESSAGE else f"{line}…"
         super().__init__(message)
         self.code = code
         self.message = message

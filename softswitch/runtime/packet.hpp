@@ -24,6 +24,13 @@ T& element(T* stack, std::uint32_t size, std::uint32_t index) {
   return spare;
 }
 
+// A header of which a field is about to be written, valid or not.
+template <typename T>
+T& touched(T& header) {
+  header.used = true;
+  return header;
+}
+
 // Clears what earlier packets have left in a header that this packet does not have, so that reading
 // it gives zeros.
 template <typename T>

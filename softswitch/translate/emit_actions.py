@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from . import ir
 from .emit_loops import LoopEmitter
-from .layout import Layout, identifier, storage
+from .layout import Layout, Names, storage
+from .stale import written_headers
 from .values import Values
 from .walk import read_exprs, statements, subexpressions, written_place
 from .writer import Writer, quoted
+
+MAX_JUMPS = 1 << 20
+"""So many jumps back of one action for one packet are a loop without end."""
 
 
 class StatementEmitter:
@@ -16,9 +20,14 @@ class StatementEmitter:
     def __init__(self, layout: Layout, members: dict[str, str]) -> None:
         self.layout = layout
         self.program = layout.program
-        self.members = members  # register, counter or calculation → C++ member
+        self.members = members  # "register NAME" and so on → C++ member
         self.values = Values(layout)
         self.loops = LoopEmitter(self)
+        self.passed: set[int] = set()  # the labels of the action so far
+
+    def member(self, kind: str, name: str) -> str:
+        """The C++ member of a register, counter, calculation or table."""
+        return self.members[f"{kind} {name}"]
 
     # --- actions ---
 
@@ -30,7 +39,7 @@ class StatementEmitter:
         """One action as a member function taking the entry's parameters."""
         w.source(action.source)
         takes = ", ".join(f"{name}: {bits}" for name, bits in action.params)
-        w.line(f"// action {action.name}({takes})")
+        w.comment(f"action {action.name}({takes})")
         self.values.source = action.source
         self.values.param_words = self.param_words(action)
         used = any(
@@ -44,6 +53,7 @@ class StatementEmitter:
             head = f"void {self.action_name(action)}(const std::uint64_t* a)"
         with w.block(head):
             self.declare_temps(w, action.body)
+            self.mark_used(w, action.body)
             self.emit_body(w, action.body)
         w.line()
 
@@ -64,15 +74,19 @@ class StatementEmitter:
             place = written_place(stmt)
             if isinstance(place, ir.Temp):
                 temps[place.name] = place
+        names = Names()
         for name, temp in temps.items():
-            local = self.layout_name(name)
+            local = names.new("t")
             self.values.temps[name] = local
-            w.line(f"{storage(temp.bits)} {local}{{}};")
+            w.line(f"{storage(temp.bits)} {local}{{}};", name)
+        self.passed.clear()
+        if any(isinstance(stmt, ir.Label) for stmt in body):
+            w.line("[[maybe_unused]] std::uint32_t jumps = 0;")
 
-    @staticmethod
-    def layout_name(name: str) -> str:
-        """A local's name; the prefix keeps it apart from members and types."""
-        return "t_" + identifier(name)
+    def mark_used(self, w: Writer, body: list[ir.Stmt]) -> None:
+        """Headers that a body writes to may hold something from now on, valid or not."""
+        for name in written_headers(self.program, body):
+            w.line(f"{self.layout.place[name]}.used = true;")
 
     # --- statements ---
 
@@ -94,18 +108,19 @@ class StatementEmitter:
                 self.store_from(
                     w,
                     place,
-                    f"{self.members[register]}.get({v.index(index)})",
+                    f"{self.member('register', register)}.get({v.index(index)})",
                     self.program.registers[register].bits,
                 )
             case ir.RegisterWrite(register, index, value):
                 bits = self.program.registers[register].bits
                 code = self.stored(v.assigned(value, bits), bits)
-                w.line(f"{self.members[register]}.set({v.index(index)}, {code});")
+                w.line(f"{self.member('register', register)}.set({v.index(index)}, {code});")
             case ir.Count(counter, index):
-                w.line(f"{self.members[counter]}.count({v.index(index)}, frame_bytes_);")
+                w.line(f"{self.member('counter', counter)}.count({v.index(index)}, frame_bytes_);")
             case ir.HashInto(place, base, calculation, size):
                 base_code, size_code = v.assigned(base, 64), v.assigned(size, 64)
-                code = f"{base_code} + {self.members[calculation]}() % at_least_one({size_code})"
+                hashed = f"{self.member('calculation', calculation)}()"
+                code = f"{base_code} + {hashed} % at_least_one({size_code})"
                 self.store_from(w, place, f"({code})", 64)
             case ir.RandomInto(place, low, high):
                 code = f"random_.between({v.assigned(low, 64)}, {v.assigned(high, 64)})"
@@ -115,9 +130,9 @@ class StatementEmitter:
             case ir.AssignStack(to, source_stack):
                 self.assign_stack(w, to, source_stack)
             case ir.SetValid(header):
-                w.line(f"set_valid({v.header(header)}, {self.header_bytes(header)}, length_);")
+                self.set_validity(w, "set_valid", header)
             case ir.SetInvalid(header):
-                w.line(f"set_invalid({v.header(header)}, {self.header_bytes(header)}, length_);")
+                self.set_validity(w, "set_invalid", header)
             case ir.PushFront(stack, count):
                 at = self.layout.place[stack]
                 w.line(f"push_front({at}, {at}_next, {count});")
@@ -149,19 +164,50 @@ class StatementEmitter:
             case ir.Loop():
                 self.loops.emit(w, stmt)
             case ir.Label(index):
+                self.passed.add(index)
                 w.line(f"at_{index}:;")
             case ir.Jump(target):
-                w.line(f"goto at_{target};")
+                self.jump(w, target)
             case ir.JumpIfZero(condition, target):
-                w.line(f"if (!{v.boolean(condition)}) goto at_{target};")
+                with w.block(f"if (!{v.boolean(condition)})"):
+                    self.jump(w, target)
             case _:
                 raise TypeError(f"no C++ for {type(stmt).__name__}")
+
+    def jump(self, w: Writer, target: int) -> None:
+        """A jump of an action whose jumps have no structure.
+
+        Back is a loop. One without end drops the packet: it must not hold up the switch, and in
+        C++ it may do anything.
+        """
+        if target in self.passed:
+            where = self.values.source.where or self.program.name
+            what = f"{where}: a loop of more than {MAX_JUMPS} rounds; the packet is dropped"
+            with w.block(f"if (++jumps > {MAX_JUMPS})"):
+                w.line(f"log_line({quoted(what)});")
+                w.line("failed_ = exit_ = true;")
+                w.line("return;")
+        w.line(f"goto at_{target};")
+
+    def set_validity(self, w: Writer, function: str, header: ir.Expr) -> None:
+        """``setValid()`` or ``setInvalid()``. An index beyond a stack changes nothing."""
+        call = f"{function}({self.values.header(header)}, {self.header_bytes(header)}, length_);"
+        if isinstance(header, ir.StackElement):
+            size = self.program.stacks[header.stack].size
+            call = f"if ({self.values.index(header.index)} < {size}) {call}"
+        w.line(call)
 
     def store(self, w: Writer, place: ir.Place, code: str) -> None:
         """Assigns a value that has the place's width already."""
         bits, _ = self.values.width(place)
-        target = self.values.rvalue(place)
-        w.line(f"{target} = {self.stored(code, bits)};")
+        w.line(f"{self.target(place)} = {self.stored(code, bits)};")
+
+    def target(self, place: ir.Place) -> str:
+        """The C++ lvalue of a place that is assigned."""
+        if isinstance(place, ir.MemberOf):
+            access = self.layout.stack_type(place.header.stack).access[place.field]
+            return f"touched({self.values.header(place.header)}).{access}"
+        return self.values.rvalue(place)
 
     @staticmethod
     def stored(code: str, bits: int) -> str:
@@ -183,7 +229,7 @@ class StatementEmitter:
             code = f"{code}.low({bits})" if bits > 64 else f"({code} & {(1 << bits) - 1:#x})"
         if bits <= 64 and not (have == bits and bits in (8, 16, 32, 64)):
             code = f"static_cast<{storage(bits)}>({code})"
-        w.line(f"{self.values.rvalue(place)} = {code};")
+        w.line(f"{self.target(place)} = {code};")
 
     def assign_stack(self, w: Writer, to: str, source: str) -> None:
         """Copies a stack, element by element."""

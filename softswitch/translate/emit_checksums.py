@@ -56,11 +56,9 @@ def emit_calculations(w: Writer, owner: StatementEmitter) -> None:
         total = 0
         for i in calc.inputs:
             total += i[1] if isinstance(i, tuple) else program.headers[i.name].type.bits
-        w.line(
-            f"// {calc.algorithm} over {len(calc.inputs)} inputs"
-            f"{' and the payload' if calc.payload else ''}"
-        )
-        with w.block(f"std::uint64_t {owner.members[calc.name]}()"):
+        payload = " and the payload" if calc.payload else ""
+        w.comment(f"{calc.name}: {calc.algorithm} over {len(calc.inputs)} inputs{payload}")
+        with w.block(f"std::uint64_t {owner.member('calculation', calc.name)}()"):
             _emit_known_places(w, owner, calc)
             if calc.payload:
                 w.line("std::uint8_t* const buffer = scratch_.get();")
@@ -141,7 +139,8 @@ def emit_checksums(w: Writer, owner: StatementEmitter) -> None:
                 tests.append(f"{layout.place[c.target.header]}.valid")
             if c.condition is not None:
                 tests.append(values.boolean(c.condition))
-            tests.append(f"{owner.members[c.calculation]}() != {values.assigned(c.target, 64)}")
+            found = owner.member("calculation", c.calculation)
+            tests.append(f"{found}() != {values.assigned(c.target, 64)}")
             w.line(f"if ({' && '.join(tests)}) {layout.place[error.header]}.{access} = 1;")
     w.line()
     with w.block("void update_checksums()"):
@@ -152,7 +151,10 @@ def emit_checksums(w: Writer, owner: StatementEmitter) -> None:
             values.source = c.source
             condition = "true" if c.condition is None else values.boolean(c.condition)
             with w.block(f"if ({condition})"):
-                owner.store_from(w, c.target, f"{owner.members[c.calculation]}()", 64)
+                if not program.headers[c.target.header].metadata:
+                    w.line(f"{layout.place[c.target.header]}.used = true;")
+                found = owner.member("calculation", c.calculation)
+                owner.store_from(w, c.target, f"{found}()", 64)
     w.line()
 
 
@@ -180,10 +182,10 @@ def emit_deparser(w: Writer, owner: StatementEmitter, changing: Collection[str] 
                 w.line(f"deparse({layout.place[name]}, p);")
                 w.line(f"p += {nbytes};")
 
-    w.line("// The deparser: the valid headers in order, then the payload.")
+    w.comment("The deparser: the valid headers in order, then the payload.")
     with w.block("void deparse_to(std::uint16_t port, Emitter& out)"):
         w.line("const auto payload = static_cast<std::size_t>(end_ - cursor_);")
-        w.line("std::size_t tail = payload;  // and the headers that are alike in all copies")
+        w.line("std::size_t tail = payload;", "and the headers that are alike in all copies")
         lengths("tail", tail)
         w.line("std::size_t length = tail;")
         lengths("length", head)
@@ -196,7 +198,7 @@ def emit_deparser(w: Writer, owner: StatementEmitter, changing: Collection[str] 
             w.line("std::uint8_t* const frame = out.frame(port, limit);")
         w.line("if (frame == nullptr) return;")
         w.line("++stats_.emitted;")
-        w.line("// A frame that is cut short is put together elsewhere first.")
+        w.comment("A frame that is cut short is put together elsewhere first.")
         w.line("std::uint8_t* p = limit == length ? frame : scratch_.get();")
         headers(head)
         if copied:

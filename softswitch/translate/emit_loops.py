@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .emit_actions import StatementEmitter
 
 
+# Beyond it the sum with a base of 32 bits could pass 2^64, and come out small.
+_HIGHEST_START = 1 << 31
+
+
 @dataclass
 class _Induction:
     """A place that grows by ``step`` once per round, at statement ``position``."""
@@ -64,7 +68,7 @@ class LoopEmitter:
                     f"const std::uint64_t first_{n} = "
                     f"std::uint64_t{{{values.assigned(r.base, 32)}}}{start};"
                 )
-                member = self.owner.members[register]
+                member = self.owner.member("register", register)
                 checks.append(f"{member}.holds(first_{n}, {loop.count})")
                 args.append(f", {member}.data() + first_{n}")
             with w.block(f"if ({' && '.join(checks) or 'true'})", "} else {"):
@@ -143,11 +147,11 @@ class LoopEmitter:
             return _Range(index, 1 if position > induction.position else 0)
         base, start = index, 0
         if isinstance(index, ir.Binary) and index.op == "+" and isinstance(index.right, ir.Step):
-            if index.right.step != 1 or index.right.start < 0:
+            if index.right.step != 1 or not 0 <= index.right.start < _HIGHEST_START:
                 return None
             base, start = index.left, index.right.start
         elif isinstance(index, ir.Step):
-            if index.step != 1 or index.start < 0:
+            if index.step != 1 or not 0 <= index.start < _HIGHEST_START:
                 return None
             return _Range(ir.Const(0), index.start)
         else:

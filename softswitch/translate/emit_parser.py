@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import ir
 from .emit_actions import StatementEmitter
-from .layout import identifier, storage
+from .layout import storage
 from .reps import Rep
 from .writer import Writer
 
@@ -15,7 +15,7 @@ MAX_STATES = 1 << 16
 def emit_parser(w: Writer, owner: StatementEmitter) -> None:
     """``std::uint32_t parse()``: the error code, as in standard_metadata.parser_error."""
     program = owner.program
-    labels = {name: f"state_{n}_{identifier(name)}" for n, name in enumerate(program.parser_states)}
+    labels = {name: f"state_{n}" for n, name in enumerate(program.parser_states)}
     errors = program.errors
     too_short = errors.get("PacketTooShort", 1)
     values = owner.values
@@ -34,7 +34,7 @@ def emit_parser(w: Writer, owner: StatementEmitter) -> None:
         return f"static_cast<{rep.ctype}>(get_bits(cursor_, {e.offset}, {e.bits}))"
 
     values.lookahead = lookahead
-    w.line("// The parser. On an error it stops where it is; ingress runs all the same.")
+    w.comment("The parser. On an error it stops where it is; ingress runs all the same.")
     with w.block("std::uint32_t parse()"):
         w.line("std::uint32_t visited = 0;")
         if program.parser_start is None:
@@ -45,7 +45,7 @@ def emit_parser(w: Writer, owner: StatementEmitter) -> None:
             w.line()
             w.source(state.source)
             w.depth -= 1
-            w.line(f"{labels[state.name]}:")
+            w.line(f"{labels[state.name]}:", state.name)
             w.depth += 1
             with w.block(""):
                 w.line(f"if (++visited > {MAX_STATES}) return {errors.get('ParserTimeout', 5)};")
@@ -64,6 +64,8 @@ def _emit_op(w: Writer, owner: StatementEmitter, op: ir.ParserOp, too_short: int
     values, layout, program = owner.values, owner.layout, owner.program
     w.source(op.source)
     values.source = op.source
+    if isinstance(op, ir.Stmt):
+        owner.mark_used(w, [op])
     if isinstance(op, ir.Extract):
         if op.stack is None:
             assert op.header is not None

@@ -9,6 +9,7 @@ from .emit_parser import emit_parser
 from .emit_tables import emit_const_entries, emit_pipeline, emit_table_state
 from .emit_types import emit_types
 from .layout import Layout, Names, storage
+from .stale import cleared_before_parsing
 from .walk import statements, written_place
 from .writer import Writer, quoted
 
@@ -35,8 +36,8 @@ def emit_program(program: ir.Program, layout: Layout, sha256: str) -> str:
     _emit_process(body, owner)
 
     w = Writer()
-    w.line(f"// Made by wiresum's translator from {program.name or 'a BMv2 JSON'}; do not edit.")
-    w.line(f"// SHA-256 of the JSON: {sha256}")
+    w.comment(f"Made by wiresum's translator from {program.name or 'a BMv2 JSON'}; do not edit.")
+    w.comment(f"SHA-256 of the JSON: {sha256}")
     w.line("#include <chrono>")
     w.line("#include <cstring>")
     w.line()
@@ -54,15 +55,15 @@ def emit_program(program: ir.Program, layout: Layout, sha256: str) -> str:
         w.depth -= 1
         w.line(" public:")
         w.depth += 1
-        _emit_interface(w, owner, sha256)
+        _emit_interface(w, owner)
         w.depth -= 1
         w.line(" private:")
         w.depth += 1
         w.lines += body.lines
-        _emit_state(w, owner)
+        _emit_state(w, owner, sha256)
     w.line()
-    w.line("}  // namespace")
-    w.line("}  // namespace wiresum::softswitch")
+    w.line("}", "namespace")
+    w.line("}", "namespace wiresum::softswitch")
     w.line()
     with w.block(
         'extern "C" __attribute__((visibility("default"))) '
@@ -76,16 +77,24 @@ def emit_program(program: ir.Program, layout: Layout, sha256: str) -> str:
 def _members(program: ir.Program) -> dict[str, str]:
     names = Names()
     members: dict[str, str] = {}
-    for array in (*program.registers.values(), *program.counters.values()):
-        members[array.name] = names.new(array.name.rsplit(".", 1)[-1] + "_cells") + "_"
-    for calc in program.calculations.values():
-        members[calc.name] = names.new("calculate_" + calc.name)
+    for kind, arrays in (("register", program.registers), ("counter", program.counters)):
+        for name in arrays:
+            members[f"{kind} {name}"] = names.new(kind) + "_"
+    for name in program.calculations:
+        members[f"calculation {name}"] = names.new("calculate")
     for pipeline in (program.ingress, program.egress):
-        for t in pipeline.tables.values():
-            members["table " + t.name] = names.new("table_" + t.name) + "_"
-    for action in program.actions.values():
-        members[f"action {action.id}"] = names.new(f"action_{action.id}_{action.name}")
+        for name in pipeline.tables:
+            members[f"table {name}"] = names.new("table") + "_"
+    for number in program.actions:
+        members[f"action {number}"] = names.new("action")
     return members
+
+
+def _arrays(owner: StatementEmitter) -> list[str]:
+    """The C++ members of all registers and counters."""
+    program = owner.program
+    registers = [owner.member("register", name) for name in program.registers]
+    return registers + [owner.member("counter", name) for name in program.counters]
 
 
 def _called_directly(program: ir.Program, action: ir.Action) -> bool:
@@ -105,8 +114,9 @@ def _visible_tables(program: ir.Program) -> list[ir.Table]:
     ]
 
 
-def _emit_interface(w: Writer, owner: StatementEmitter, sha256: str) -> None:
-    program, members = owner.program, owner.members
+def _emit_interface(w: Writer, owner: StatementEmitter) -> None:
+    program = owner.program
+    arrays = _arrays(owner)
     with w.block("Switch()"):
         w.line("std::memset(static_cast<void*>(&h), 0, sizeof h);")
         for t in _visible_tables(program):
@@ -119,9 +129,9 @@ def _emit_interface(w: Writer, owner: StatementEmitter, sha256: str) -> None:
     w.line("ProgramStats stats() const override { return stats_; }")
     with w.block("void reset() override"):
         for t in _visible_tables(program):
-            w.line(f"{members['table ' + t.name]}.reset();")
-        for array in (*program.registers.values(), *program.counters.values()):
-            w.line(f"{members[array.name]}.reset();")
+            w.line(f"{owner.member('table', t.name)}.reset();")
+        for name in arrays:
+            w.line(f"{name}.reset();")
         w.line("multicast_.reset();")
         w.line("stats_ = {};")
     w.line()
@@ -134,9 +144,14 @@ def _emit_interface(w: Writer, owner: StatementEmitter, sha256: str) -> None:
     w.line()
 
 
+def standard_field(program: ir.Program, name: str) -> ir.FieldRef:
+    """A field of standard_metadata, wherever the program's aliases say that it is."""
+    return program.aliases.get(f"intrinsic_metadata.{name}", ir.FieldRef(STANDARD, name))
+
+
 def _standard(owner: StatementEmitter, name: str) -> str | None:
     """The C++ place of a field of standard_metadata; None if the program does not use it."""
-    ref = owner.program.aliases.get(f"intrinsic_metadata.{name}", ir.FieldRef(STANDARD, name))
+    ref = standard_field(owner.program, name)
     access = owner.layout.type_of(ref.header).access.get(ref.field)
     return None if access is None else f"{owner.layout.place[ref.header]}.{access}"
 
@@ -158,7 +173,7 @@ def _emit_process(w: Writer, owner: StatementEmitter) -> None:
     if any(_standard(owner, f"{p}_global_timestamp") for p in ("ingress", "egress")) or _standard(
         owner, "enq_timestamp"
     ):
-        w.line("// Microseconds since the program was created, in 48 bits.")
+        w.comment("Microseconds since the program was created, in 48 bits.")
         with w.block("std::uint64_t now() const"):
             w.line("const auto passed = std::chrono::steady_clock::now() - created_;")
             w.line("const auto us = std::chrono::duration_cast<std::chrono::microseconds>(passed);")
@@ -183,11 +198,15 @@ def _emit_process(w: Writer, owner: StatementEmitter) -> None:
         _set(w, owner, "ingress_port", "ingress_port")
         _set(w, owner, "packet_length", "length_")
         _set(w, owner, "ingress_global_timestamp", "now()")
+        early = cleared_before_parsing(program)
+        for name in program.headers:
+            if name in early:
+                w.line(f"clear_unused({layout.place[name]});")
         w.line("const std::uint32_t error = parse();")
         w.line("if (error != 0) ++stats_.parser_errors;")
         _set(w, owner, "parser_error", "error")
         for header in program.headers.values():
-            if not header.metadata:
+            if not header.metadata and header.name not in early:
                 w.line(f"clear_unused({layout.place[header.name]});")
         w.line("verify_checksums();")
         w.line("ingress();")
@@ -216,16 +235,24 @@ def _emit_process(w: Writer, owner: StatementEmitter) -> None:
     if group is None:
         return
     saved = _written_by_egress(program)
+    filled = [
+        layout.place[stack.name]
+        for stack in program.stacks.values()
+        if any(e in saved for e in stack.elements)
+    ]
     with w.block("void replicate(std::uint16_t group, Emitter& out)"):
         w.line("const std::span<const Replica> copies = multicast_.replicas(group);")
         _set(w, owner, "instance_type", str(REPLICATION))
         w.line("tail_shared_ = copies.size() > 1 && out.shares_tails();")
-        w.line("// Every copy starts from what ingress left: keep whatever egress may change.")
+        w.comment("Every copy starts from what ingress left: keep whatever egress may change.")
         w.line("const Headers::Meta meta = h.meta;")
         w.line("const std::uint32_t length = length_;")
         w.line("const std::size_t truncate = truncate_;")
         for n, name in enumerate(saved):
             w.line(f"const auto kept_{n} = {layout.place[name]};")
+        # The stacks' fill levels are kept beside their elements.
+        for n, place in enumerate(filled):
+            w.line(f"const std::uint32_t next_{n} = {place}_next;")
         with w.block("for (const Replica& copy : copies)"):
             _set(w, owner, "egress_rid", "copy.instance")
             w.line("leave(copy.port, out);")
@@ -235,19 +262,8 @@ def _emit_process(w: Writer, owner: StatementEmitter) -> None:
             w.line("failed_ = false;")
             for n, name in enumerate(saved):
                 w.line(f"{layout.place[name]} = kept_{n};")
-            for stack in program.stacks.values():
-                if any(e in saved for e in stack.elements):
-                    w.line(f"{layout.place[stack.name]}_next = {stack.name}_next_kept;")
-    # The stacks' fill levels are kept beside their elements.
-    for stack in program.stacks.values():
-        if any(e in saved for e in stack.elements):
-            for i, line in enumerate(w.lines):
-                if line.strip() == "const std::size_t truncate = truncate_;":
-                    place = layout.place[stack.name]
-                    w.lines.insert(
-                        i + 1, f"    const std::uint32_t {stack.name}_next_kept = {place}_next;"
-                    )
-                    break
+            for n, place in enumerate(filled):
+                w.line(f"{place}_next = next_{n};")
     w.line()
 
 
@@ -287,26 +303,26 @@ def _written_by_egress(program: ir.Program) -> list[str]:
     ]
 
 
-def _emit_state(w: Writer, owner: StatementEmitter) -> None:
-    program, members = owner.program, owner.members
-    w.line("// --- state ---")
+def _emit_state(w: Writer, owner: StatementEmitter, sha256: str) -> None:
+    program = owner.program
+    w.comment("--- state ---")
     w.line("Headers h;")
-    w.line("const std::uint8_t* cursor_ = nullptr;  // the parser's place in the frame")
+    w.line("const std::uint8_t* cursor_ = nullptr;", "the parser's place in the frame")
     w.line("const std::uint8_t* end_ = nullptr;")
-    w.line("std::size_t frame_bytes_ = 0;    // what counters count")
-    w.line("std::uint32_t length_ = 0;       // packet_length of egress")
+    w.line("std::size_t frame_bytes_ = 0;", "what counters count")
+    w.line("std::uint32_t length_ = 0;", "packet_length of egress")
     w.line("std::size_t truncate_ = 0;")
-    w.line("bool exit_ = false;              // an action has ended the pipeline")
-    w.line("bool failed_ = false;            // an assert has dropped the packet")
+    w.line("bool exit_ = false;", "an action has ended the pipeline")
+    w.line("bool failed_ = false;", "an assert has dropped the packet")
     if _standard(owner, "mcast_grp") is not None:
-        w.line("bool tail_shared_ = false;       // between the copies of this packet")
-        w.line("bool tail_given_ = false;        // the first copy has left")
+        w.line("bool tail_shared_ = false;", "between the copies of this packet")
+        w.line("bool tail_given_ = false;", "the first copy has left")
     w.line("ProgramStats stats_;")
     w.line("Random random_;")
     w.line("MulticastEngine multicast_;")
     w.line(
         "std::unique_ptr<std::uint8_t[]> scratch_ = "
-        f"std::make_unique<std::uint8_t[]>(2 * kMaxFrameBytes + {_header_bytes(program)});"
+        f"std::make_unique<std::uint8_t[]>(kMaxFrameBytes + {_scratch_bytes(program)});"
     )
     w.line(
         "[[maybe_unused]] const std::chrono::steady_clock::time_point created_ = "
@@ -314,39 +330,35 @@ def _emit_state(w: Writer, owner: StatementEmitter) -> None:
     )
     for r in program.registers.values():
         w.line(
-            f"RegisterArray<{storage(r.bits)}> {members[r.name]}"
+            f"RegisterArray<{storage(r.bits)}> {owner.member('register', r.name)}"
             f"{{RegisterInfo{{{quoted(r.name)}, {r.id}, {r.size}, {r.bits}}}}};"
         )
     for c in program.counters.values():
-        w.line(
-            f"CounterArray {members[c.name]}{{CounterInfo{{{quoted(c.name)}, {c.id}, {c.size}}}}};"
-        )
+        info = f"CounterInfo{{{quoted(c.name)}, {c.id}, {c.size}}}"
+        w.line(f"CounterArray {owner.member('counter', c.name)}{{{info}}};")
     tables = _visible_tables(program)
     for t in tables:
         emit_table_state(w, owner, t)
     lists = {
-        "Table": ("tables_", [members["table " + t.name] for t in tables]),
-        "Counter": ("counters_", [members[c.name] for c in program.counters.values()]),
-        "Register": ("registers_", [members[r.name] for r in program.registers.values()]),
+        "Table": ("tables_", [owner.member("table", t.name) for t in tables]),
+        "Counter": ("counters_", [owner.member("counter", name) for name in program.counters]),
+        "Register": ("registers_", [owner.member("register", name) for name in program.registers]),
     }
     for kind, (name, items) in lists.items():
         refs = ", ".join("&" + i for i in items)
         w.line(f"std::vector<{kind}*> {name}{{{refs}}};")
     errors = ", ".join(f"{{{quoted(n)}, {v}}}" for n, v in program.errors.items())
-    digest = quoted(w_sha256(w))
     w.line(
-        f"ProgramInfo info_{{{quoted(program.name)}, {digest}, {quoted(program.compiler)}, "
+        f"ProgramInfo info_{{{quoted(program.name)}, {quoted(sha256)}, {quoted(program.compiler)}, "
         f"{{{errors}}}}};"
     )
 
 
-def w_sha256(w: Writer) -> str:
-    """The JSON's digest, which the file's head already states."""
-    for line in w.lines:
-        if line.startswith("// SHA-256 of the JSON: "):
-            return line.rsplit(" ", 1)[1]
-    return ""
-
-
-def _header_bytes(program: ir.Program) -> int:
-    return sum(h.type.bits // 8 for h in program.headers.values() if not h.metadata)
+def _scratch_bytes(program: ir.Program) -> int:
+    """What a frame that is put together, or a calculation with the payload, takes besides it."""
+    emitted = sum(program.headers[name].type.bits // 8 for name in program.deparser)
+    covered = [
+        sum(i[1] if isinstance(i, tuple) else program.headers[i.name].type.bits for i in c.inputs)
+        for c in program.calculations.values()
+    ]
+    return max(emitted, *((bits + 7) // 8 + 1 for bits in covered), 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from . import ir
 from .emit_actions import StatementEmitter
-from .layout import identifier
 from .walk import statements
 from .writer import Writer, bytes_literal, quoted
 
@@ -60,7 +59,7 @@ def emit_table_state(w: Writer, owner: StatementEmitter, table: ir.Table) -> Non
         f"{{{quoted(k.name)}, MatchKind::{KINDS[k.match]}, {k.bits}}}" for k in table.key
     )
     w.source(table.source)
-    with w.block(f"MatchTable {owner.members['table ' + table.name]}{{TableInfo", "},"):
+    with w.block(f"MatchTable {owner.member('table', table.name)}{{TableInfo", "},"):
         w.line(f".name = {quoted(table.name)},")
         w.line(f".id = {table.id},")
         w.line(f".max_size = {table.max_size},")
@@ -100,7 +99,7 @@ def emit_const_entries(w: Writer, owner: StatementEmitter, table: ir.Table) -> N
         priority = top + 1 - e.priority if needs_priority(table) else 0
         call = _call(owner.program.actions[e.action], e.data)
         w.line(
-            f"{owner.members['table ' + table.name]}.install("
+            f"{owner.member('table', table.name)}.install("
             f"Entry{{{{{key}}}, {priority}, {call}, {{}}}});"
         )
 
@@ -124,7 +123,7 @@ def may_exit(action: ir.Action) -> bool:
 def emit_pipeline(w: Writer, owner: StatementEmitter, pipeline: ir.Pipeline) -> None:
     """A pipeline as one function: a label per table and condition."""
     order = _order(pipeline)
-    labels = {name: f"node_{n}_{identifier(name)}" for n, name in enumerate(order)}
+    labels = {name: f"node_{n}" for n, name in enumerate(order)}
     body = Writer(w.depth + 1)
     owner.values.temps, owner.values.param_words = {}, []
     for position, name in enumerate(order):
@@ -162,18 +161,10 @@ def _order(pipeline: ir.Pipeline) -> list[str]:
             continue
         done.add(name)
         stack.append((name, True))
-        for successor in _successors(pipeline, name):
+        for successor in pipeline.successors(name):
             if successor is not None and successor not in done:
                 stack.append((successor, False))
     return list(reversed(out))
-
-
-def _successors(pipeline: ir.Pipeline, name: str) -> list[str | None]:
-    if name in pipeline.tables:
-        t = pipeline.tables[name]
-        return [t.next_hit, t.next_miss] if t.by_hit else list(t.next_by_action.values())
-    c = pipeline.conditionals[name]
-    return [c.true_next, c.false_next]
 
 
 def _go(target: str | None, labels: dict[str, str], following: str | None) -> str:
@@ -220,8 +211,8 @@ def _emit_apply(
             w.line(go)
         return
     w.source(t.source)
-    w.line(f"// table {t.name}")
-    member = owner.members["table " + t.name]
+    w.comment(f"table {t.name}")
+    member = owner.member("table", t.name)
     with w.block(""):
         engine = engine_of(t)
         if engine == "kKeyless":
@@ -242,13 +233,11 @@ def _emit_apply(
                 call = f"{owner.action_name(action)}(row.data.data());" if action.body else ""
                 if t.by_hit or same:
                     if call:
-                        w.line(f"case {n}: {call} break;  // {action.name}")
+                        w.line(f"case {n}: {call} break;", action.name)
                     continue
                 go = _go(nexts[i], labels, following) or "break;"
                 check = "if (exit_) return; " if may_exit(action) else ""
-                w.line(
-                    f"case {n}: {' '.join(x for x in (call, check + go) if x)}  // {action.name}"
-                )
+                w.line(f"case {n}: {' '.join(x for x in (call, check + go) if x)}", action.name)
             w.line("default: break;")
         if exits and (t.by_hit or same):
             w.line("if (exit_) return;")
@@ -284,4 +273,4 @@ def _emit_key(w: Writer, owner: StatementEmitter, t: ir.Table) -> None:
                 w.line(f"std::copy(v.w, v.w + {count}, key + {word});")
             continue
         code = f"static_cast<std::uint64_t>({values.assigned(expr, k.bits)})"
-        w.line(f"{guard}key[{word}] |= {code}{f' << {shift}' if shift else ''};  // {k.name}")
+        w.line(f"{guard}key[{word}] |= {code}{f' << {shift}' if shift else ''};", k.name)

@@ -19,43 +19,47 @@ def emit_types(w: Writer, layout: Layout) -> None:
         if t.cxx in done:
             continue
         done.add(t.cxx)
-        _emit_struct(w, t, header.metadata)
+        _emit_struct(w, t, header)
         if not header.metadata:
             _emit_extract(w, t, header.type)
             _emit_deparse(w, t, header.type)
-    w.line("// What a packet carries through the pipelines; reused from packet to packet.")
+    w.comment("What a packet carries through the pipelines; reused from packet to packet.")
     with w.block("struct Headers", "};"):
         with w.block("struct Meta", "} meta;"):
             for header in program.headers.values():
                 if header.metadata:
                     name = layout.place[header.name].rsplit(".", 1)[-1]
-                    w.line(f"{layout.type_of(header.name).cxx} {name};")
+                    w.line(f"{layout.type_of(header.name).cxx} {name};", header.name)
         for header in program.headers.values():
             if not header.metadata and header.stack is None:
-                w.line(f"{layout.type_of(header.name).cxx} {layout.place[header.name][2:]};")
+                w.line(
+                    f"{layout.type_of(header.name).cxx} {layout.place[header.name][2:]};",
+                    header.name,
+                )
         for stack in program.stacks.values():
             name = layout.place[stack.name][2:]
-            w.line(f"{layout.stack_type(stack.name).cxx} {name}[{stack.size}];")
-            w.line(f"std::uint32_t {name}_next;  // elements in use")
+            w.line(f"{layout.stack_type(stack.name).cxx} {name}[{stack.size}];", stack.name)
+            w.line(f"std::uint32_t {name}_next;", "elements in use")
     w.line()
 
 
-def _emit_struct(w: Writer, t: TypeLayout, metadata: bool) -> None:
+def _emit_struct(w: Writer, t: TypeLayout, header: ir.Header) -> None:
+    w.comment(header.name if header.metadata else header.type.name)
     with w.block(f"struct {t.cxx}", "};"):
-        if not metadata:
+        if not header.metadata:
             w.line("bool valid;")
-            w.line("bool used;  // holds a packet's data, this one's or an earlier one's")
+            w.line("bool used;", "may hold a packet's data, this one's or an earlier one's")
         for m in t.members:
             first, last = m.fields[0], m.fields[-1]
             if m.run:
                 align = "alignas(64) " if len(m.fields) >= HOT_RUN else ""
                 w.line(
-                    f"{align}{m.ctype} {m.name}[{len(m.fields)}];  // {first.name} .. {last.name}"
+                    f"{align}{m.ctype} {m.name}[{len(m.fields)}];", f"{first.name} .. {last.name}"
                 )
             else:
                 kind = "int" if first.signed else "bit"
-                w.line(f"{m.ctype} {m.name};  // {kind}<{first.bits}>")
-        if not metadata:
+                w.line(f"{m.ctype} {m.name};", f"{first.name}: {kind}<{first.bits}>")
+        if not header.metadata:
             w.line(f"bool operator==(const {t.cxx}&) const = default;")
     w.line()
 
@@ -78,7 +82,7 @@ def _chunks(t: TypeLayout) -> list[list[Member]]:
 
 def _emit_extract(w: Writer, t: TypeLayout, header: ir.HeaderType) -> None:
     hot = any(m.run and len(m.fields) >= HOT_RUN for m in t.members)
-    w.line(f"// {header.name}: {header.bits // 8} bytes of a packet → fields.")
+    w.comment(f"{header.name}: {header.bits // 8} bytes of a packet to fields")
     prefix = "WIRESUM_HOT static" if hot else "static inline"
     with w.block(f"{prefix} void extract({t.cxx}& x, const std::uint8_t* p)"):
         for group in _chunks(t):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
 from . import ir
@@ -10,105 +9,21 @@ from . import ir
 MIN_RUN = 8
 """So many neighbouring fields of one width become an array."""
 
-KEYWORDS = frozenset(
-    [
-        "alignas",
-        "alignof",
-        "and",
-        "asm",
-        "auto",
-        "bool",
-        "break",
-        "case",
-        "catch",
-        "char",
-        "class",
-        "concept",
-        "const",
-        "continue",
-        "default",
-        "delete",
-        "do",
-        "double",
-        "else",
-        "enum",
-        "explicit",
-        "export",
-        "extern",
-        "false",
-        "final",
-        "float",
-        "for",
-        "friend",
-        "goto",
-        "if",
-        "inline",
-        "int",
-        "long",
-        "mutable",
-        "namespace",
-        "new",
-        "noexcept",
-        "not",
-        "nullptr",
-        "operator",
-        "or",
-        "override",
-        "private",
-        "protected",
-        "public",
-        "register",
-        "requires",
-        "return",
-        "short",
-        "signed",
-        "sizeof",
-        "static",
-        "struct",
-        "switch",
-        "template",
-        "this",
-        "throw",
-        "true",
-        "try",
-        "typedef",
-        "typename",
-        "union",
-        "unsigned",
-        "using",
-        "virtual",
-        "void",
-        "volatile",
-        "while",
-        "xor",
-        "valid",
-    ]
-)
-
-
-def identifier(name: str) -> str:
-    """A C++ identifier that looks like ``name``."""
-    text = re.sub(r"\W+", "_", name).strip("_") or "x"
-    if text[0].isdigit() or text in KEYWORDS:
-        text = "x_" + text
-    return text
-
 
 class Names:
-    """Hands out identifiers, each once."""
+    """Hands out identifiers, each once: a prefix of ours and a number.
+
+    Nothing that the program calls by a name has any part in them.
+    """
 
     def __init__(self) -> None:
-        self.used: set[str] = set()
+        self.counts: dict[str, int] = {}
 
-    def new(self, name: str) -> str:
-        """An unused identifier that looks like ``name``."""
-        base = identifier(name)
-        candidate, n = base, 1
-        while candidate in self.used:
-            n += 1
-            candidate = f"{base}_{n}"
-        self.used.add(candidate)
-        return candidate
+    def new(self, prefix: str) -> str:
+        """The next identifier that begins with ``prefix``."""
+        n = self.counts.get(prefix, 0)
+        self.counts[prefix] = n + 1
+        return f"{prefix}{n}"
 
 
 def storage(bits: int) -> str:
@@ -143,33 +58,23 @@ def lay_out(header_type: ir.HeaderType, cxx: str, only: set[str] | None = None) 
     """Lays out a type. ``only``: keep just these fields (unused metadata is left out)."""
     layout = TypeLayout(cxx)
     names = Names()
-    names.used.update(("valid", "used"))
     fields = [f for f in header_type.fields if only is None or f.name in only]
     i = 0
     while i < len(fields):
         run = _run_at(fields, i)
         if len(run) >= MIN_RUN:
-            prefix = _common_prefix([f.name for f in run]).rstrip("0123456789_") or "run"
-            member = Member(names.new(prefix), storage(run[0].bits), run, True)
+            member = Member(names.new("run"), storage(run[0].bits), run, True)
             for n, f in enumerate(run):
                 layout.access[f.name] = f"{member.name}[{n}]"
                 layout.run[f.name] = (member, n)
             i += len(run)
         else:
             f = fields[i]
-            member = Member(names.new(f.name.rsplit(".", 1)[-1]), storage(f.bits), [f], False)
+            member = Member(names.new("f"), storage(f.bits), [f], False)
             layout.access[f.name] = member.name
             i += 1
         layout.members.append(member)
     return layout
-
-
-def _common_prefix(names: list[str]) -> str:
-    first, last = min(names), max(names)
-    same = 0
-    while same < len(first) and first[same] == last[same]:
-        same += 1
-    return first[:same]
 
 
 def _run_at(fields: list[ir.Field], start: int) -> list[ir.Field]:
@@ -185,39 +90,42 @@ def _run_at(fields: list[ir.Field], start: int) -> list[ir.Field]:
     return run
 
 
+def _metadata_key(header: str) -> str:
+    return f"\n{header}"  # no header type has such a name
+
+
 class Layout:
     """The layout of a whole program."""
 
     def __init__(self, program: ir.Program, used: set[ir.FieldRef]) -> None:
         self.program = program
-        type_names, member_names = Names(), Names()
+        names = Names()
         self.types: dict[str, TypeLayout] = {}
-        self.place: dict[str, str] = {}  # header → C++ expression
+        # Header → C++ expression. No stack is called as a header is.
+        self.place: dict[str, str] = {}
         for header in program.headers.values():
             only = None
             key = header.type.name
             if header.metadata:
                 # Each metadata instance has a type of its own: it holds what is used of it.
                 only = {ref.field for ref in used if ref.header == header.name}
-                key = f"{header.name} (metadata)"
+                key = _metadata_key(header.name)
             if key not in self.types:
-                self.types[key] = lay_out(
-                    header.type, type_names.new(header.type.name + "_h"), only
-                )
+                self.types[key] = lay_out(header.type, names.new("Header"), only)
         for stack in program.stacks.values():
-            name = member_names.new(stack.name)
+            name = names.new("stack")
             for index, element in enumerate(stack.elements):
                 self.place[element] = f"h.{name}[{index}]"
             self.place[stack.name] = f"h.{name}"
         for header in program.headers.values():
             if header.stack is None:
-                name = member_names.new(header.name)
+                name = names.new("m" if header.metadata else "h")
                 self.place[header.name] = f"h.meta.{name}" if header.metadata else f"h.{name}"
 
     def type_of(self, header: str) -> TypeLayout:
         """The struct of a header instance."""
         h = self.program.headers[header]
-        return self.types[f"{h.name} (metadata)" if h.metadata else h.type.name]
+        return self.types[_metadata_key(h.name) if h.metadata else h.type.name]
 
     def stack_type(self, stack: str) -> TypeLayout:
         """The struct of a stack's elements."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from . import ir
-from .errors import ProgramInvalid, UnsupportedConstruct
+from .errors import UnsupportedConstruct
+from .node import U31, Node
 from .read_expr import ExprReader, source_of, unwrap
 
-Json = dict[str, Any]
-Handler = Callable[[list[Json], list[int], ir.Source], ir.Stmt]
+Handler = Callable[[Node, list[int], ir.Source], ir.Stmt]
 
 REFUSED = {
     "execute_meter": "meters",
@@ -71,12 +70,12 @@ class PrimitiveReader:
             "exit": lambda a, p, s: ir.Exit(source=s),
         }
 
-    def read(self, data: Json, params: list[int], enclosing: ir.Source) -> ir.Stmt:
+    def read(self, data: Node, params: list[int], enclosing: ir.Source) -> ir.Stmt:
         """One primitive. ``enclosing`` is named where the primitive itself has no source line."""
         source = source_of(data)
         if not source.where:
             source = enclosing
-        op = data["op"]
+        op = data["op"].name()
         if op in REFUSED:
             raise UnsupportedConstruct(f"{REFUSED[op]} (primitive {op})", source)
         handler = self.handlers.get(op)
@@ -84,7 +83,7 @@ class PrimitiveReader:
             raise UnsupportedConstruct(f"the primitive {op}", source)
         return handler(data["parameters"], params, source)
 
-    def _assign(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+    def _assign(self, args: Node, params: list[int], source: ir.Source) -> ir.Stmt:
         value = (
             ir.Unary("b2d", self.exprs.boolean(args[1], params, source))
             if self.exprs.is_boolean(args[1])
@@ -92,17 +91,21 @@ class PrimitiveReader:
         )
         return ir.Assign(self.exprs.place(args[0], source, params), value, source=source)
 
-    def _assign_header(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
-        return ir.AssignHeader(
-            self.exprs.header(args[0], params, source),
-            self.exprs.header(args[1], params, source),
-            source=source,
-        )
+    def _assign_header(self, args: Node, params: list[int], source: ir.Source) -> ir.Stmt:
+        to = self.exprs.header(args[0], params, source)
+        read = self.exprs.header(args[1], params, source)
+        if self.exprs.type_of(to) is not self.exprs.type_of(read):
+            raise args.fault("a header is copied to one of another type")
+        return ir.AssignHeader(to, read, source=source)
 
-    def _assign_stack(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
-        return ir.AssignStack(self._stack(args[0]), self._stack(args[1]), source=source)
+    def _assign_stack(self, args: Node, params: list[int], source: ir.Source) -> ir.Stmt:
+        to, read = self._stack(args[0]), self._stack(args[1])
+        a, b = self.exprs.stacks[to], self.exprs.stacks[read]
+        if a.type is not b.type or a.size != b.size:
+            raise args.fault("a header stack is copied to one of another type or size")
+        return ir.AssignStack(to, read, source=source)
 
-    def _register_read(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+    def _register_read(self, args: Node, params: list[int], source: ir.Source) -> ir.Stmt:
         return ir.RegisterRead(
             self.exprs.place(args[0], source, params),
             self._known(args[1], self.registers),
@@ -110,7 +113,7 @@ class PrimitiveReader:
             source=source,
         )
 
-    def _register_write(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+    def _register_write(self, args: Node, params: list[int], source: ir.Source) -> ir.Stmt:
         return ir.RegisterWrite(
             self._known(args[0], self.registers),
             self.exprs.data(args[1], params, source),
@@ -118,14 +121,14 @@ class PrimitiveReader:
             source=source,
         )
 
-    def _count(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+    def _count(self, args: Node, params: list[int], source: ir.Source) -> ir.Stmt:
         return ir.Count(
             self._known(args[0], self.counters),
             self.exprs.data(args[1], params, source),
             source=source,
         )
 
-    def _hash(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+    def _hash(self, args: Node, params: list[int], source: ir.Source) -> ir.Stmt:
         return ir.HashInto(
             self.exprs.place(args[0], source, params),
             self.exprs.data(args[1], params, source),
@@ -134,7 +137,7 @@ class PrimitiveReader:
             source=source,
         )
 
-    def _random(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
+    def _random(self, args: Node, params: list[int], source: ir.Source) -> ir.Stmt:
         return ir.RandomInto(
             self.exprs.place(args[0], source, params),
             self.exprs.data(args[1], params, source),
@@ -142,15 +145,15 @@ class PrimitiveReader:
             source=source,
         )
 
-    def _log(self, args: list[Json], params: list[int], source: ir.Source) -> ir.Stmt:
-        values: list[Json] = args[1]["value"] if len(args) > 1 else []
+    def _log(self, args: Node, params: list[int], source: ir.Source) -> ir.Stmt:
+        values = args[1].each("value") if len(args.value) > 1 else []
         return ir.Log(
-            str(args[0]["value"]),
+            args[0]["value"].text(),
             tuple(self.exprs.data(v, params, source) for v in values),
             source=source,
         )
 
-    def _condition(self, data: Json, params: list[int], source: ir.Source) -> ir.Expr:
+    def _condition(self, data: Node, params: list[int], source: ir.Source) -> ir.Expr:
         """A number that is used as a truth value."""
         expr = self.exprs.boolean(data, params, source)
         # d2b(b2d(x)) is x
@@ -163,17 +166,17 @@ class PrimitiveReader:
             expr = expr.operand.operand
         return expr
 
-    def _constant(self, data: Json, source: ir.Source) -> int:
+    def _constant(self, data: Node, source: ir.Source) -> int:
         expr = self.exprs.data(data, [], source)
-        if not isinstance(expr, ir.Const):
-            raise UnsupportedConstruct("a count or jump that is not a constant", source)
+        if not isinstance(expr, ir.Const) or not 0 <= expr.value <= U31:
+            raise UnsupportedConstruct("a count or jump that is not a small constant", source)
         return expr.value
 
-    def _stack(self, data: Json) -> str:
+    def _stack(self, data: Node) -> str:
         return self.exprs.stack(unwrap(data)["value"])
 
-    def _known(self, data: Json, names: set[str]) -> str:
-        name = str(data["value"])
+    def _known(self, data: Node, names: set[str]) -> str:
+        name = data["value"].name()
         if name not in names:
-            raise ProgramInvalid(f"there is no {data['type']} {name}")
+            raise data.fault(f"there is no {data['type'].name()} {name}")
         return name

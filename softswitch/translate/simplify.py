@@ -61,13 +61,7 @@ def other_exprs(program: ir.Program) -> list[ir.Expr]:
     for state in program.parser_states.values():
         out += [e for e, _ in state.key]
         for op in state.ops:
-            if isinstance(op, ir.Verify):
-                out += [op.condition, op.error]
-            elif isinstance(op, ir.Advance):
-                out.append(op.bits)
-            elif isinstance(op, ir.Stmt):
-                for stmt in statements([op]):
-                    out += read_exprs(stmt)
+            out += parser_exprs(op)
     for pipeline in (program.ingress, program.egress):
         for table in pipeline.tables.values():
             out += [k.expr for k in table.key]
@@ -79,6 +73,17 @@ def other_exprs(program: ir.Program) -> list[ir.Expr]:
         if checksum.condition is not None:
             out.append(checksum.condition)
     return out
+
+
+def parser_exprs(op: ir.ParserOp) -> list[ir.Expr]:
+    """The expressions that an operation of the parser reads."""
+    if isinstance(op, ir.Verify):
+        return [op.condition, op.error]
+    if isinstance(op, ir.Advance):
+        return [op.bits]
+    if isinstance(op, ir.Stmt):
+        return [e for stmt in statements([op]) for e in read_exprs(stmt)]
+    return []
 
 
 def _fields_read_elsewhere(program: ir.Program) -> set[ir.FieldRef]:

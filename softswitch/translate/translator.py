@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import ir
-from .emit_program import STANDARD, emit_program
+from .emit_program import emit_program, standard_field
 from .errors import ProgramInvalid
 from .layout import Layout
+from .node import parse
 from .reader import read
 from .reroll import mark_live, reroll
 from .simplify import simplify, used_fields
@@ -28,9 +29,7 @@ class Translation:
 
 def json_digest(text: bytes) -> str:
     """SHA-256 of a JSON's content, whatever its white space and order of keys."""
-    data = _parse(text)
-    canonical = json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
-    return hashlib.sha256(canonical).hexdigest()
+    return _digest(parse(text))
 
 
 def translate(text: bytes) -> Translation:
@@ -39,18 +38,24 @@ def translate(text: bytes) -> Translation:
     Raises :class:`ProgramInvalid` for what is not a BMv2 JSON and
     :class:`UnsupportedConstruct` for what lies outside the subset.
     """
-    data = _parse(text)
-    canonical = json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
-    digest = hashlib.sha256(canonical).hexdigest()
+    data = parse(text)
+    try:
+        return _translate(data)
+    except RecursionError as e:
+        raise ProgramInvalid("not a BMv2 JSON: it is nested too deeply") from e
+
+
+def _translate(data: Any) -> Translation:
+    digest = _digest(data)
     program = read(data)
     for action in program.actions.values():
         action.body[:] = structure(action.body)
     simplify(program)
     used = used_fields(program)
-    used |= {
-        ir.FieldRef(STANDARD, f.name)
-        for f in program.headers[STANDARD].type.fields
-        if f.name in ("egress_spec", "mcast_grp")
+    used |= {standard_field(program, name) for name in ("egress_spec", "mcast_grp")} & {
+        ir.FieldRef(header.name, field.name)
+        for header in program.headers.values()
+        for field in header.type.fields
     }
     layout = Layout(program, used)
     for action in program.actions.values():
@@ -60,8 +65,9 @@ def translate(text: bytes) -> Translation:
     return Translation(emit_program(program, layout, digest), digest, program.name)
 
 
-def _parse(text: bytes) -> Any:
+def _digest(data: Any) -> str:
     try:
-        return json.loads(text)
-    except (ValueError, UnicodeDecodeError) as e:
-        raise ProgramInvalid(f"not a JSON: {e}") from e
+        canonical = json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
+    except RecursionError as e:
+        raise ProgramInvalid("not a BMv2 JSON: it is nested too deeply") from e
+    return hashlib.sha256(canonical).hexdigest()

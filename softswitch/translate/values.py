@@ -222,7 +222,7 @@ class Values:
 
     def _shift_left(self, left: ir.Expr, right: ir.Expr, rep: Rep) -> str:
         value = self.low(left, rep)
-        if isinstance(right, ir.Const):
+        if isinstance(right, ir.Const) and right.value >= 0:
             if right.value >= rep.bits:
                 return literal(0, rep)
             return f"{value}.shl({right.value})" if rep.wide else f"({value} << {right.value})"
@@ -233,7 +233,8 @@ class Values:
 
     def _shift_right(self, left: ir.Expr, right: ir.Expr, rep: Rep) -> str:
         value, from_rep = self.exact(left)
-        if isinstance(right, ir.Const) and not from_rep.wide and right.value < from_rep.bits:
+        small = isinstance(right, ir.Const) and 0 <= right.value < from_rep.bits
+        if isinstance(right, ir.Const) and small and not from_rep.wide:
             return convert(f"({value} >> {right.value})", from_rep, rep)
         n = self._amount(right)
         code = (

@@ -1,11 +1,34 @@
-"""Writing indented C++."""
+"""Writing indented C++. What a program calls something reaches C++ through this module alone.
+
+Names are for people: they stand in comments (:func:`comment`) and in string literals
+(:func:`quoted`). No identifier is made of them.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from . import ir
+
+MAX_COMMENT = 240
+
+
+def printable(text: str) -> str:
+    """``text`` in one line of printable characters."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def comment(text: str) -> str:
+    """A C++ comment to the end of its line, whatever ``text`` is.
+
+    ASCII only, so that nothing looks different from what it is. A backslash at the end would carry
+    the comment on into the next line, also as ``??/``: neither of the two is left.
+    """
+    line = "".join(c if " " <= c <= "~" else " " if c.isspace() else "_" for c in text)
+    safe = re.sub(r"\?(?=\?)", "? ", line.replace("\\", "/"))
+    return f"// {safe[:MAX_COMMENT]}".rstrip()
 
 
 class Writer:
@@ -16,17 +39,22 @@ class Writer:
         self.depth = depth
         self.last_source = ir.NOWHERE
 
-    def line(self, text: str = "") -> None:
-        """One line."""
+    def line(self, text: str = "", note: str = "") -> None:
+        """One line, with a note behind it."""
+        if note:
+            text = f"{text}  {comment(note)}"
         self.lines.append("  " * self.depth + text if text else "")
+
+    def comment(self, text: str) -> None:
+        """A line that is a comment."""
+        self.line(comment(text))
 
     def source(self, source: ir.Source) -> None:
         """A comment that leads back to the P4 source, once per place."""
         if not source.where or source == self.last_source:
             return
         self.last_source = source
-        fragment = " ".join(source.fragment.replace("\\", "/").split())
-        self.line(f"// {source.where}  {fragment}".rstrip())
+        self.comment(f"{source.where}  {' '.join(source.fragment.split())}")
 
     @contextmanager
     def block(self, head: str, tail: str = "}") -> Iterator[None]:
@@ -43,9 +71,10 @@ class Writer:
 
 
 def quoted(text: str) -> str:
-    """A C++ string literal."""
+    """A C++ string literal; text with NULs becomes a Bytes, which keeps what is behind them."""
+    data = text.encode("utf-8", "replace")
     out = []
-    for byte in text.encode():
+    for byte in data:
         char = chr(byte)
         if char in '"\\':
             out.append("\\" + char)
@@ -53,7 +82,8 @@ def quoted(text: str) -> str:
             out.append(char)
         else:
             out.append(f"\\{byte:03o}")
-    return '"' + "".join(out) + '"'
+    literal = '"' + "".join(out) + '"'
+    return f"Bytes({literal}, {len(data)})" if 0 in data else literal
 
 
 def bytes_literal(value: int, bits: int) -> str:

@@ -3,6 +3,7 @@
 import concurrent.futures
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -141,4 +142,141 @@ def test_library_of_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert os.system(f"c++ -shared -fPIC -o {tmp_path}/old.so {source}") == 0
     with pytest.raises(LibraryUnusable, match="another version") as caught:
         _softswitch.Dataplane(str(tmp_path / "old.so"))
+    one_line(caught.value)
+
+
+# --- whose the cache is ---
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program's library, which stands for what a compiler makes: quicker by far."""
+    folder = tmp_path_factory.mktemp("compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setenv("CXXFLAGS", "-O0")
+        return load_program(PROGRAM)
+
+
+@pytest.fixture
+def calls(
+    cache: Path, compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], int]:
+    """Has a cache with the program in it; tells how often something was compiled."""
+    log = tmp_path / "calls"
+    log.write_text("")
+    copies = 'while [ $# -gt 1 ]; do shift; done; [ "$1" = --version ] && exit 0; '
+    copies += f'echo x >> {log}; cat {compiled} > "$1"'
+    monkeypatch.setenv("CXX", script(tmp_path / "cxx-copy", copies))
+    load_program(PROGRAM)
+    return lambda: len(log.read_text()) // 2
+
+
+def made(cache: Path, suffix: str) -> Path:
+    [file] = cache.glob(f"*{suffix}")
+    return file
+
+
+def test_a_cache_is_made_for_its_user_alone(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = 'while [ $# -gt 1 ]; do shift; done; [ "$1" = --version ] || echo x > "$1"'
+    monkeypatch.setenv("CXX", script(tmp_path / "cxx", write))
+    before = os.umask(0)
+    try:
+        library = load_program(PROGRAM)
+    finally:
+        os.umask(before)
+    for path in (cache, cache.parent):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    assert stat.S_IMODE(library.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
+@pytest.mark.parametrize("which", ["programs", "wiresum"])
+def test_a_cache_that_others_can_write_to_is_not_used(
+    cache: Path, calls: Callable[[], int], which: str, mode: int
+) -> None:
+    folder = cache if which == "programs" else cache.parent
+    folder.chmod(mode)
+    with pytest.raises(CompileFailed, match=f"others can write to {folder}") as caught:
+        load_program(PROGRAM)
+    one_line(caught.value)
+    folder.chmod(0o700)
+    load_program(PROGRAM)
+    assert calls() == 1
+
+
+def test_a_cache_below_a_folder_of_everybodys_is_not_used(
+    calls: Callable[[], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(shared))
+    with pytest.raises(CompileFailed, match="put another in its place"):
+        load_program(PROGRAM)
+    shared.chmod(0o1777)  # as /tmp: nobody can move what is not his
+    load_program(PROGRAM)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("which", ["programs", "wiresum", "library", "sum"])
+def test_what_belongs_to_another_user_is_not_used(
+    cache: Path, calls: Callable[[], int], which: str
+) -> None:
+    paths = {"programs": cache, "wiresum": cache.parent, "library": made(cache, ".so"),
+             "sum": made(cache, ".sha256")}  # fmt: skip
+    os.chown(paths[which], 12345, -1)
+    if which in ("programs", "wiresum"):
+        with pytest.raises(CompileFailed, match="belongs to another user"):
+            load_program(PROGRAM)
+    else:
+        load_program(PROGRAM)
+        assert calls() == 2  # made anew
+        assert paths[which].stat().st_uid == 0
+
+
+@pytest.mark.parametrize("fault", ["cut", "empty", "no sum", "link", "writable", "other"])
+def test_a_library_that_is_not_whole_is_made_anew(
+    cache: Path, calls: Callable[[], int], fault: str, tmp_path: Path
+) -> None:
+    library = made(cache, ".so")
+    data = library.read_bytes()
+    if fault == "cut":
+        library.write_bytes(data[: len(data) // 2])
+    elif fault == "empty":
+        library.write_bytes(b"")
+    elif fault == "no sum":
+        made(cache, ".sha256").unlink()
+    elif fault == "link":
+        library.rename(tmp_path / "elsewhere.so")
+        library.symlink_to(tmp_path / "elsewhere.so")
+    elif fault == "writable":
+        library.chmod(0o777)
+    else:
+        library.write_bytes(data + b"x")
+    switch = Switch(PROGRAM)
+    assert calls() == 2
+    assert switch.inject(1, b"\x40\0\0\0") != []
+    assert stat.S_IMODE(library.lstat().st_mode) == 0o700
+
+
+def test_a_compiler_that_is_killed_leaves_nothing_that_is_loaded(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = (
+        'while [ $# -gt 1 ]; do shift; done; [ "$1" = --version ] || { echo part > "$1"; kill $$; }'
+    )
+    monkeypatch.setenv("CXX", script(tmp_path / "cxx-killed", part))
+    with pytest.raises(CompileFailed):
+        load_program(PROGRAM)
+    assert not [p for p in cache.iterdir() if p.suffix in (".so", ".tmp", ".sha256")]
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "nowhere")
+    with pytest.raises(CompileFailed, match="set XDG_CACHE_HOME") as caught:
+        load_program(PROGRAM)
     one_line(caught.value)

@@ -98,7 +98,6 @@ class Table:
     name: str
     id: int
     key: list[KeyField]
-    match_type: str
     max_size: int
     actions: list[int]
     direct_counter: str | None
@@ -138,6 +137,14 @@ class Pipeline:
     first: str | None
     tables: dict[str, Table]
     conditionals: dict[str, Conditional]
+
+    def successors(self, name: str) -> list[str | None]:
+        """Where control may go from a table or condition."""
+        if name in self.tables:
+            t = self.tables[name]
+            return [t.next_hit, t.next_miss] if t.by_hit else list(t.next_by_action.values())
+        c = self.conditionals[name]
+        return [c.true_next, c.false_next]
 
 
 @dataclass

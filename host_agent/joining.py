@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 
 from wiresum import p4
 from wiresum.common.errors import WiresumError
@@ -52,7 +51,9 @@ MOST_SHOWN = 8
 CLAIM_S = 45.0
 """How long to wait for the ranks of another group to show whether they still live."""
 
+_CLAIM_AGAIN_S = 0.5
 _LOOK_S = 0.1
+_SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.005, 0.5
 _SHORTEST_JOIN_S = 1.0
 
 # After a change of lease the numbering of chunks starts at so many times the collectives before
@@ -131,7 +132,7 @@ class Membership:
                     f"job {job} belongs to another process group of this run{on}: start each in a "
                     "`wiresum run` of its own if both shall use the switch"
                 )
-            time.sleep(_LOOK_S)
+            time.sleep(_CLAIM_AGAIN_S)
 
     def _queued(self, job: pb.Job) -> None:
         log.warning("wiresum: waiting for room on a switch, at place %d", job.queue_position)
@@ -156,23 +157,21 @@ class Membership:
         limit = max(worker.join_s, QUEUE_NEWS_S) if waits else worker.join_s
         patience = Patience(limit)
         news = 0
-        while True:
-            step = max(min(patience.step(), NEWS_S), 0.001)
-            began = time.monotonic()
-            try:
-                worker.store.wait([worker.key], timedelta(seconds=step))
-                break
-            except Exception as error:
-                if time.monotonic() - began < step / 2:
-                    raise AgentError(
-                        f"the store through which the ranks meet has failed: {one_line(str(error))}"
-                    ) from None
+        said, pause = 0.0, _SHORTEST_LOOK_S
+        while not self._published():
+            left = patience.step(pause)
+            pause = min(2 * pause, _LONGEST_LOOK_S)
+            if left > 0 and patience.spent_s - said < NEWS_S:
+                time.sleep(min(pause, left))
+                continue
+            said = patience.spent_s
             before = news
             if waits:
                 news = worker.store.add(f"{worker.key}/queued", 0)
             if news != before:
                 patience.restart()
-            elif patience.step(step) <= 0.0:
+                said = 0.0
+            elif left <= 0:
                 raise AgentError(
                     f"rank 0 has not joined within {limit:g} s{self._who_is_there()}: has it "
                     "called init_process_group, can it reach controller "
@@ -182,6 +181,16 @@ class Membership:
                 self._say_waiting("rank 0 has not joined yet", patience.spent_s)
         if news:
             self._deadline = time.monotonic() + worker.join_s
+
+    def _published(self) -> bool:
+        # Not `wait`: whoever waits in torch's store keeps the process's other threads out of it,
+        # and torch writes its own warnings when the time is over.
+        try:
+            return self._worker.store.check([self._worker.key])
+        except Exception as error:
+            raise AgentError(
+                f"the store through which the ranks meet has failed: {one_line(str(error))}"
+            ) from None
 
     def _present(self) -> dict[int, str]:
         """The ranks that have begun to join, with their hosts."""
@@ -348,7 +357,11 @@ class Membership:
         """
         if self._worker.rank == 0 or why.code not in ("ALREADY_EXISTS", "ABORTED"):
             return False
+        said = time.monotonic()
         while time.monotonic() < self._deadline:
+            if time.monotonic() - said > NEWS_S:
+                said = time.monotonic()
+                log.warning("wiresum: waiting for rank 0 to begin another attempt: %s", why)
             plan = self._read()
             if plan != self.plan:
                 self.plan = plan

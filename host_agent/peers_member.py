@@ -116,6 +116,8 @@ class Member:
         self._over(error)
         self._engine.fail(type(error).__name__, str(error))
         if fallback:
+            # What waits there ends with an error of torch's, which cannot say why.
+            log.error("wiresum: %s", error)
             self.end_fallback(error)
 
     def end_fallback(self, error: WiresumError) -> None:

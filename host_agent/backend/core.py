@@ -14,6 +14,7 @@ from wiresum.common.errors import WiresumError
 from wiresum.host_agent import errors
 from wiresum.host_agent.backend import exposed
 from wiresum.host_agent.backend.completion import CompletionPool, Poller, inside_callback
+from wiresum.host_agent.backend.connections import Connections
 from wiresum.host_agent.backend.counters import COUNTERS
 from wiresum.host_agent.backend.link import Finished, Link
 from wiresum.host_agent.backend.routing import SWITCH_DTYPES, op_name, why_not_tensors
@@ -64,8 +65,10 @@ class Core:
         self._ledger = Ledger()
         self._pool = CompletionPool()
         self._poller = Poller(link.engine, self._error_of) if link is not None else None
+        self._connections = Connections()
         try:
-            self.inner = make_group("main")
+            with self._connections:
+                self.inner = make_group("main")
         except BaseException:
             self.shutdown()
             raise
@@ -190,9 +193,8 @@ class Core:
 
     def abort(self, error: WiresumError) -> None:
         """End what the fallback has in flight."""
-        log.debug("wiresum: the fallback is given up: %s", error)
-        for device in self.inner._device_types:
-            self.inner._get_backend(device).abort()
+        if not self._connections.sever(self.size - 1):
+            log.debug("wiresum: the fallback cannot be ended: %s", error)
 
     # -- the end ------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from change_rig import LIMIT_S, eventually, unavailable
 
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent import control, patience
 from wiresum.host_agent.control import Heartbeats
 
 Answer = pb.HeartbeatResponse | ControllerError
@@ -133,6 +134,25 @@ def test_silence_is_final_once_the_lease_has_expired(
     assert [record.message for record in caplog.records] == [
         f"wiresum: heartbeats are failing: {unavailable()}"
     ]
+
+
+def test_a_process_that_stood_still_itself_asks_again_before_it_gives_up(
+    ended: list[tuple[Script, Heartbeats]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that takes longer than it can shows that this process did not run."""
+    monkeypatch.setattr(control, "CALL_S", 0.1)
+    monkeypatch.setattr(patience, "LATE_S", 0.1)
+    script = Script([ready(), unavailable(), ready(), ready(99)], expiry_s=1.0)
+    beat = script.beat
+
+    def stopped(wait_s: float, change: int) -> pb.HeartbeatResponse:
+        if len(script.calls) == 1:
+            threading.Event().wait(1.5)
+        return beat(wait_s, change)
+
+    script.beat = stopped  # type: ignore[method-assign]
+    ended.append((script, script.start()))
+    assert script.lost.get(timeout=LIMIT_S) == "enough"
 
 
 def test_one_failure_is_no_news(

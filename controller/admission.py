@@ -33,6 +33,9 @@ from wiresum.p4 import packet
 # The caller of a queued job comes back within moments, or it is gone for now.
 _ABSENT_S = 5.0
 
+MAX_WAIT_S = 365 * 24 * 3600.0
+"""The longest that a job can wait in the queue."""
+
 # Of one tenant: more launchers than have any use for being in line.
 _QUEUE_PER_TENANT = 256
 
@@ -92,11 +95,18 @@ class Admission:
     """Why jobs were taken out of the queue, by their ids and by those of their requests."""
 
     def recover(self) -> None:
-        """Take over the queue of an earlier controller: those who wait have to come back."""
+        """Take over the queue of an earlier controller: those who wait have to come back.
+
+        Whoever would have waited for longer than is possible, or not yet at all, came or is looked
+        at with a clock that was wrong, and waits from now on.
+        """
+        now = self.clock.now()
         with self.store.transaction() as transaction:
             transaction.remove_impatient_waiters()
-        for waiter in self.store.waiters():
-            self._seen[waiter.id] = self.clock.now()
+            for waiter in self.store.waiters():
+                self._seen[waiter.id] = now
+                if not 0 <= now - waiter.arrived <= MAX_WAIT_S:
+                    transaction.set_arrived(waiter.id, now)
 
     # ---- who asks
 

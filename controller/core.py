@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from wiresum.common import wall_clock
 from wiresum.controller.access import Access
 from wiresum.controller.admission import Admission
 from wiresum.controller.changes import Changes
@@ -98,6 +99,14 @@ class Core:
 
     async def start(self) -> None:
         """Take over what the store knows, and drive its switches."""
+        if not wall_clock.plausible(self.clock.now()):
+            log.warning(
+                "this machine's clock is wrong, it is not between 2025 and 2050: set it; until the "
+                "next start, times in lists are wrong, and epochs go on without it"
+            )
+        for job in self.switches.recover():
+            log.warning("job %s: %s", job.label, job.reason, extra={"job": job.id})
+            self.ended[job.state] += 1
         self.jobs.recover()
         self.changes.recover()
         self.admission.recover()

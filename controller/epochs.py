@@ -1,12 +1,34 @@
-"""Where epochs begin."""
+"""Where epochs begin.
 
+Epochs of a new store start at the seconds since 2025, so that they are also new to a switch that
+another store, since lost, had programmed before; and a store that comes back from a backup skips
+those that were handed out after it was made. That takes a clock that is right. One that is
+certainly wrong has no say: epochs never go back, so what it says would be written down for good.
+"""
+
+import secrets
+
+from wiresum.common import wall_clock
 from wiresum.controller.clock import Clock
 
-# Epochs of a new store start at the seconds since 2025-01-01, so that they are also new to
-# a switch that another store, since lost, had programmed before.
-_ORIGIN = 1_735_689_600
+_ORIGIN = int(wall_clock.EARLIEST.timestamp())
+_PLAUSIBLE = int(wall_clock.LATEST.timestamp()) - _ORIGIN
+_RANDOM = 1 << 28
+
+HIGHEST_START = _PLAUSIBLE + _RANDOM
+"""No store starts above this, whatever the clock says: a quarter of all epochs."""
 
 
 def epoch_floor(clock: Clock) -> int:
-    """No epoch that is handed out now is less than this."""
-    return max(1, int(clock.now()) - _ORIGIN)
+    """No epoch that is handed out now is less than this; 0: the clock is no help."""
+    now = clock.now()
+    return max(1, int(now) - _ORIGIN) if wall_clock.plausible(now) else 0
+
+
+def blind_start() -> int:
+    """Where a new store starts whose clock is no help.
+
+    Above all that a clock has ever led to, and anywhere there: two such stores, one after the
+    other, would otherwise hand out the same epochs.
+    """
+    return _PLAUSIBLE + secrets.randbelow(_RANDOM)

@@ -7,13 +7,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from wiresum.controller.access import Caller
-from wiresum.controller.admission import Admission, Balance, Queued
+from wiresum.controller.admission import MAX_WAIT_S, Admission, Balance, Queued
 from wiresum.controller.checks import invalid
 from wiresum.controller.clock import Clock
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.fleet import Fleet
 from wiresum.controller.jobs import Created, Jobs, Limits
-from wiresum.controller.leases import MAX_TIMEOUT_S, until
+from wiresum.controller.leases import until
 from wiresum.controller.model import OnFull, Waiter
 from wiresum.controller.patience import Limiting
 from wiresum.controller.scheduling import Standing
@@ -47,7 +47,7 @@ class Queueing:
         self, request: pb.CreateJobRequest, caller: Caller, time_left: float | None
     ) -> Created | Queued:
         """A new job with its lease, the live one of that name, or a place in the queue."""
-        if not 0 <= request.wait_timeout_s <= MAX_TIMEOUT_S * 365:
+        if not 0 <= request.wait_timeout_s <= MAX_WAIT_S:
             invalid(f"a wait of {request.wait_timeout_s:g} s is not possible: at most a year")
         found = self.admission.request(request, caller)
         if isinstance(found, Created):

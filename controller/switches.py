@@ -1,7 +1,7 @@
 """Which switches there are: adding, changing and removing them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from wiresum.controller.checks import (
@@ -16,7 +16,7 @@ from wiresum.controller.checks import (
 )
 from wiresum.controller.clock import Clock
 from wiresum.controller.errors import ControllerError
-from wiresum.controller.model import HostRange, Job, Switch
+from wiresum.controller.model import HostRange, Job, JobState, Switch
 from wiresum.controller.store import Store
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.p4 import Program, packet
@@ -32,6 +32,30 @@ class Switches:
     clock: Clock
     programs: Callable[[int], Program]
     lane_counts: tuple[int, ...]
+
+    def recover(self) -> list[Job]:
+        """See how many slots switches have: another version of the program may have another number.
+
+        Where there are fewer, jobs end that hold others; the answer is which.
+        """
+        ended = []
+        for switch in self.store.switches():
+            slots = self.programs(switch.lanes).slots
+            if slots == switch.slots:
+                continue
+            beyond = [
+                job
+                for job in self.store.jobs_on(switch.name)
+                if any(held.end > slots for held in job.ranges)
+            ]
+            reason = f"switch {switch.name} has {slots} slots since its program was upgraded"
+            now = self.clock.now()
+            with self.store.transaction() as transaction:
+                transaction.put_switch(replace(switch, slots=slots), now)
+                for job in beyond:
+                    transaction.end_job(job.id, JobState.EVICTED, reason, now, None)
+            ended += [each for job in beyond if (each := self.store.job(job.id)) is not None]
+        return ended
 
     def add(self, request: pb.AddSwitchRequest) -> Switch:
         """Register a switch, or replace what is known of it as far as its jobs allow."""

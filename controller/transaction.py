@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Mapping
 
+from wiresum.controller.epochs import blind_start
 from wiresum.controller.model import Change, Job, JobState, Member, Switch, Tenant, Waiter
 from wiresum.controller.slots import MIN_SLOTS, SlotRange
 
@@ -116,10 +117,13 @@ class Transaction:
     def new_epoch(self, at_least: int) -> int:
         """An epoch that no job on any switch has had: at least ``at_least``, never 0.
 
-        Raises OverflowError when all 2**32 are used up.
+        If ``at_least`` is 0, which says that the time is not known, a new store starts anywhere
+        above all times. Raises OverflowError when all 2**32 are used up.
         """
-        row = self._db.execute("SELECT last FROM epochs").fetchone()
-        epoch = max(int(row["last"]) + 1, at_least)
+        last = int(self._db.execute("SELECT last FROM epochs").fetchone()["last"])
+        epoch = max(last + 1, at_least)
+        if last == 0 and at_least == 0:
+            epoch = blind_start()
         if epoch > 0xFFFFFFFF:
             raise OverflowError("all 2**32 epochs have been used")
         self._db.execute("UPDATE epochs SET last = ?", (epoch,))
@@ -323,6 +327,10 @@ class Transaction:
     def remove_impatient_waiters(self) -> None:
         """Forget those who would not have waited, and have gone with the last controller."""
         self._db.execute("DELETE FROM queue WHERE on_full != 'wait'")
+
+    def set_arrived(self, job_id: str, now: float) -> None:
+        """A job in the queue has waited from ``now`` on."""
+        self._db.execute("UPDATE queue SET arrived = ? WHERE id = ?", (now, job_id))
 
     def remove_waiter(self, job_id: str) -> None:
         """A job waits no longer."""

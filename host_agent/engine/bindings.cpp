@@ -17,6 +17,7 @@
 #include "bench.hpp"
 #include "codec.hpp"
 #include "engine.hpp"
+#include "leak_notes.hpp"
 #include "transport_shm.hpp"
 #include "wire.hpp"
 
@@ -348,6 +349,7 @@ nb::dict stats_of(const PythonEngine& engine) {
 
 NB_MODULE(_engine, m) {
   using namespace wiresum;
+  wiresum::no_leak_notes_in_forks();
   m.doc() = "The worker engine in C++; engine/README.md says what lives there.";
   // Daemon threads and forks that end early leave objects behind, which nobody can do anything
   // about.

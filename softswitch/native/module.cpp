@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 
 #include "dataplane.hpp"
+#include "leak_notes.hpp"
 
 namespace nb = nanobind;
 
@@ -43,6 +44,7 @@ const char* exception_of(wiresum::softswitch::Code code) {
 }  // namespace
 
 NB_MODULE(_softswitch, m) {
+  wiresum::no_leak_notes_in_forks();
   m.doc() = "The embedded switch: compiled programs and their data plane.";
   m.attr("ABI") = WIRESUM_ABI;
   nb::register_exception_translator([](const std::exception_ptr& p, void*) {

@@ -106,13 +106,26 @@ class Engine:
         other argument out of range.
         """
 
-    def all_reduce(self, data: int, count: int, dtype: str, average: bool = False) -> int:
+    def all_reduce(
+        self,
+        data: int,
+        count: int,
+        dtype: str,
+        average: bool = False,
+        ticket: int | None = None,
+    ) -> int:
         """Queue an in-place sum (or mean) over all ranks of ``count`` elements at address ``data``.
 
         ``dtype``: float32, float16 or bfloat16; contiguous. The caller keeps the memory alive, and
-        leaves it alone, until the ticket completes. Raises ``CodecError`` for another dtype,
-        ``EngineClosed`` with the first cause once the engine has failed or was closed.
+        leaves it alone, until the ticket completes. Returns the ticket. The caller may choose it,
+        above those before, so that it knows the ticket even if an interrupt comes between this call
+        and its return. Raises ``CodecError`` for another dtype, ``EngineClosed`` with the first
+        cause once the engine has failed or was closed.
         """
+
+    @property
+    def started(self) -> int:
+        """How many all-reduces this engine has taken so far."""
 
     def poll(self, timeout_s: float) -> list[Completion]:
         """Take all completions; blocks without the GIL until there is one, timeout or close."""

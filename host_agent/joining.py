@@ -281,6 +281,7 @@ class Membership:
                 switch_timeout_s=worker.switch_s,
                 first_position=done * APART,
                 shm_path=place.shm_path,
+                keep_nonfinite=True,
             )
         return lease, engine
 

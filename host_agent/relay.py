@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wiresum.common.errors import WiresumError
-from wiresum.host_agent.backend.link import Engine
+from wiresum.host_agent.backend.link import Engine, Finished
 from wiresum.host_agent.errors import EngineClosed
 
 GAUGES = frozenset({"window", "exponent_window", "rtt_us", "rto_us", "gso", "gro"})
@@ -22,7 +22,7 @@ GAUGES = frozenset({"window", "exponent_window", "rtt_us", "rto_us", "gso", "gro
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a collective under the relay's own ticket: see ``backend.link.Finished``."""
+    """The end of a collective that never reached an engine: see ``backend.link.Finished``."""
 
     ticket: int
     error: str | None
@@ -30,10 +30,8 @@ class Ended:
     nonfinite: Sequence[tuple[int, int]] = ()
 
 
-@dataclass(frozen=True)
-class _Held:
-    ticket: int
-    call: tuple[int, int, str, bool]
+_Call = tuple[int, int, str, bool, int]
+"""Arguments of ``all_reduce``; the last one is the ticket."""
 
 
 class Relay:
@@ -45,43 +43,44 @@ class Relay:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._tickets: dict[int, int] = {}  # in flight: the engine's ticket → ours
-        self._started = 0
+        self._before = 0  # collectives that earlier engines have taken
+        self._polled = 0  # how many of this engine's have been handed back
         self._limit: int | None = None
-        self._held: deque[_Held] = deque()
+        self._held: deque[_Call] = deque()
         self._ended: list[Ended] = []  # those that never reached an engine
-        self._next = 0
         self._failed = False
         self._closed = False
         self._completed = 0
         self._all_ended = 0
+        self._never_taken = 0
         self._past: dict[str, int | float] = {}
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
 
     # -- for the user -------------------------------------------------------------------------
 
-    def all_reduce(self, data: int, count: int, dtype: str, average: bool = False) -> int:
-        """Start an in-place all-reduce, or hold it; returns a ticket.
+    def all_reduce(self, data: int, count: int, dtype: str, average: bool, ticket: int) -> None:
+        """Start an in-place all-reduce, or hold it, under the caller's ``ticket``.
 
-        Arguments and errors are the engine's. The error of one that was held is in its completion.
+        The caller counts its tickets up. Arguments and errors are the engine's. The error of one
+        that was held is in its completion. An interrupt (``KeyboardInterrupt``) in here leaves
+        everything consistent: what has been started is what the engine says, whoever heard of it.
         """
+        call = (data, count, dtype, average, ticket)
         with self._lock:
-            if self._limit is not None and self._started >= self._limit and not self._closed:
-                self._held.append(_Held(self._next, (data, count, dtype, average)))
+            if self._limit is None or self._engine.started < self._limit or self._closed:
+                self._engine.all_reduce(*call)
             else:
-                self._hand_over(self._next, (data, count, dtype, average))
-            self._next += 1
-            return self._next - 1
+                self._held.append(call)
 
-    def poll(self, timeout_s: float) -> list[Ended]:
+    def poll(self, timeout_s: float) -> Sequence[Finished]:
         """Wait until a ticket ends; empty on timeout and whenever the engine has changed."""
         with self._lock:
             if self._ended:
                 ended, self._ended = self._ended, []
                 self._count(ended)
                 return ended
-            engine, tickets = self._engine, self._tickets
+            engine = self._engine
         batch = engine.poll(timeout_s)
         with self._lock:
             if not batch:
@@ -89,14 +88,17 @@ class Relay:
                     # It answers at once, and would again and again.
                     self._changed.wait(timeout_s)
                 return []
-            ended = [
-                Ended(tickets.pop(each.ticket), each.error, each.kind, each.nonfinite)
-                for each in batch
-            ]
-            self._failed = self._failed or any(each.error is not None for each in ended)
-            self._count(ended)
+            self._polled += len(batch)
+            self._count(batch)
+            self._failed = self._failed or any(each.error is not None for each in batch)
             self._changed.notify_all()
-        return ended
+        return batch
+
+    @property
+    def started(self) -> int:
+        """How many collectives all engines together have taken."""
+        with self._lock:
+            return self._before + self._engine.started
 
     def stats(self) -> dict[str, int | float]:
         """Counters over all engines so far; the gauges are those of the last one."""
@@ -130,7 +132,9 @@ class Relay:
     @property
     def asked(self) -> int:
         """Collectives that this relay was ever given."""
-        return self._next
+        with self._lock:
+            taken = self._before + self._engine.started
+            return taken + len(self._held) + self._never_taken
 
     @property
     def ended(self) -> int:
@@ -153,8 +157,7 @@ class Relay:
     def done(self) -> int:
         """How many collectives all engines together have been handed: the same on every rank
         once :meth:`drained` says so."""
-        with self._lock:
-            return self._next - len(self._held)
+        return self.started
 
     @property
     def held(self) -> int:
@@ -164,8 +167,8 @@ class Relay:
     def pause(self) -> int:
         """Hold all further collectives; how many this engine has been handed."""
         with self._lock:
-            self._limit = self._started
-            return self._started
+            self._limit = self._engine.started
+            return self._limit
 
     def let(self, boundary: int) -> None:
         """Move the limit up to ``boundary`` and let through what is held below it."""
@@ -186,7 +189,7 @@ class Relay:
                 if self._failed or self._closed:
                     raise EngineClosed("the engine takes no more work")
                 assert self._limit is not None
-                if self._started >= self._limit and not self._tickets:
+                if self._engine.started >= self._limit and self._quiet():
                     return True
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -205,11 +208,11 @@ class Relay:
         Only once :meth:`drained` has said so.
         """
         with self._lock:
-            assert not self._tickets
+            assert self._quiet()
             old, self._engine = self._engine, engine
             self._past = _sum(self._past, old.stats(), gauges=False)
-            self._tickets = {}
-            self._started, self._limit, self._failed = 0, None, False
+            self._before += old.started
+            self._polled, self._limit, self._failed = 0, None, False
             if self._closed:
                 old = engine  # closed meanwhile, and the old one with it
             else:
@@ -219,27 +222,31 @@ class Relay:
 
     # ----
 
-    def _count(self, ended: Sequence[Ended]) -> None:
+    def _count(self, ended: Sequence[Finished]) -> None:
         self._all_ended += len(ended)
         self._completed += sum(each.error is None for each in ended)
 
     def _end_held(self, kind: str, why: str) -> None:
-        self._ended += [Ended(held.ticket, why, kind) for held in self._held]
+        for *_, ticket in self._held:
+            self._end_unheard(ticket, kind, why)
         self._held.clear()
         self._changed.notify_all()
 
-    def _release(self) -> None:
-        while self._held and (self._limit is None or self._started < self._limit):
-            held = self._held.popleft()
-            try:
-                self._hand_over(held.ticket, held.call)
-            except WiresumError as error:
-                self._ended.append(Ended(held.ticket, str(error), type(error).__name__))
+    def _end_unheard(self, ticket: int, kind: str, why: str) -> None:
+        """End a collective that no engine has taken."""
+        self._ended.append(Ended(ticket, why, kind))
+        self._never_taken += 1
 
-    def _hand_over(self, ticket: int, call: tuple[int, int, str, bool]) -> None:
-        # Under the lock, so that a completion never comes before its ticket is known.
-        self._tickets[self._engine.all_reduce(*call)] = ticket
-        self._started += 1
+    def _quiet(self) -> bool:
+        return self._engine.started == self._polled
+
+    def _release(self) -> None:
+        while self._held and (self._limit is None or self._engine.started < self._limit):
+            call = self._held.popleft()
+            try:
+                self._engine.all_reduce(*call)
+            except WiresumError as error:
+                self._end_unheard(call[-1], type(error).__name__, str(error))
 
 
 def _sum(

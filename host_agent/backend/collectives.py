@@ -2,47 +2,29 @@
 
 A method that C++ can call and that Python does not override runs while C++ holds the GIL, and
 ends in a deadlock against gloo. So this overrides all of them, under the new names and the old.
-Dynamo must not trace them either: a compiled DDP calls them back from C++.
 """
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from wiresum.host_agent.backend.core import Core
+from wiresum.host_agent.backend.dynamo import not_traced
 from wiresum.host_agent.backend.routing import reduce_op
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 
-# New name → the name that older releases of torch know.
-_OLD_NAMES = {
-    "all_gather_single": "_allgather_base",
-    "all_gather_single_coalesced": "allgather_into_tensor_coalesced",
-    "reduce_scatter_single": "_reduce_scatter_base",
-    "reduce_scatter_single_coalesced": "reduce_scatter_tensor_coalesced",
-    "all_to_all_single": "alltoall_base",
-}
-
-
-def not_traced(function: _F) -> _F:
-    """Keep Dynamo out of a function."""
-    return torch.compiler.disable(function)  # type: ignore[no-any-return,no-untyped-call]
-
-
-def _delegate(name: str, label: str | None = None) -> Callable[..., Any]:
-    """A method that does what the fallback group's method of that name does, and counts it."""
+def _delegate(name: str) -> Callable[..., Any]:
+    """A method that does what the fallback group's method of that name does."""
 
     def method(self: "Collectives", *args: Any, **kwargs: Any) -> Any:
-        inner = self.core.fallback(label or name)
-        call = getattr(inner, name, None) or getattr(inner, _OLD_NAMES.get(name, name))
-        return call(*args, **kwargs)
+        return self.core.fall_back(name, None, *args, **kwargs)
 
     method.__name__ = name
     method.__doc__ = f"``ProcessGroup.{name}`` over the fallback group."
-    return not_traced(method)
+    return method
 
 
 def _options(kind: type, opts: Any, op: Any, timeout: timedelta | None) -> Any:
@@ -56,12 +38,12 @@ def _options(kind: type, opts: Any, op: Any, timeout: timedelta | None) -> Any:
     return made
 
 
+@not_traced
 class Collectives:
     """Mixin over ``dist.ProcessGroup`` (up to torch 2.14) and ``dist.Backend`` (from 2.15)."""
 
     core: Core
 
-    @not_traced
     def allreduce(
         self, tensors: Any, opts: Any = None, timeout: timedelta | None = None, op: Any = None
     ) -> dist.Work:
@@ -69,16 +51,15 @@ class Collectives:
         if isinstance(tensors, torch.Tensor):
             tensors = [tensors]
         options = _options(dist.AllreduceOptions, opts, op, timeout)
-        return self.core.allreduce(tensors, options, "all_reduce")
+        return self.core.allreduce(tensors, options, "allreduce")
 
-    @not_traced
     def allreduce_coalesced(self, tensors: Any, opts: Any = None) -> dist.Work:
         """All-reduce in place a list of tensors."""
         options = _options(dist.AllreduceCoalescedOptions, opts, None, None)
-        return self.core.allreduce(tensors, options, "all_reduce_coalesced")
+        return self.core.allreduce(tensors, options, "allreduce_coalesced")
 
-    allgather = _delegate("allgather", "all_gather")
-    allgather_coalesced = _delegate("allgather_coalesced", "all_gather")
+    allgather = _delegate("allgather")
+    allgather_coalesced = _delegate("allgather_coalesced")
     all_gather_single = _delegate("all_gather_single")
     _allgather_base = all_gather_single
     all_gather_single_coalesced = _delegate("all_gather_single_coalesced")
@@ -90,14 +71,14 @@ class Collectives:
     reduce_scatter_tensor_coalesced = reduce_scatter_single_coalesced
     all_to_all_single = _delegate("all_to_all_single")
     alltoall_base = all_to_all_single
-    alltoall = _delegate("alltoall", "all_to_all")
+    alltoall = _delegate("alltoall")
     broadcast = _delegate("broadcast")
     reduce = _delegate("reduce")
     gather = _delegate("gather")
     scatter = _delegate("scatter")
     send = _delegate("send")
     recv = _delegate("recv")
-    recv_anysource = _delegate("recv_anysource", "recv")
+    recv_anysource = _delegate("recv_anysource")
     barrier = _delegate("barrier")
     monitored_barrier = _delegate("monitored_barrier")
 

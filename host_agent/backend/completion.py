@@ -20,14 +20,7 @@ log = logging.getLogger("wiresum")
 POLL_S = 0.5  # how soon the poller notices that it should stop if close() does not wake it
 IDLE_S = 30.0  # how long a spare completion thread lives
 CLOSE_S = 5.0  # how long closing waits for callbacks that are still running
-MAX_THREADS = 64  # a backstop: this many callbacks blocked at once
-
-_here = threading.local()
-
-
-def inside_callback() -> bool:
-    """Whether the calling thread is running a callback of one of our futures."""
-    return getattr(_here, "running", False)
+MAX_THREADS = 1024  # a backstop: this many callbacks blocked at once
 
 
 class CompletionPool:
@@ -55,7 +48,6 @@ class CompletionPool:
             thread.start()
 
     def _run(self) -> None:
-        _here.running = True
         while True:
             try:
                 job = self._jobs.get(timeout=IDLE_S)
@@ -100,28 +92,35 @@ class Poller:
         self._engine = engine
         self._error_of = error_of
         self._works: dict[int, SwitchWork] = {}
-        self._early: dict[int, Finished] = {}
+        self._next = 0
         self._lock = threading.Lock()
         self._stop = False
         self._broken: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="wiresum-poll", daemon=True)
         self._thread.start()
 
-    def watch(self, work: SwitchWork, tickets: list[int]) -> None:
-        """End ``work`` once all its tickets have ended (some may have already)."""
-        ended = []
+    def expect(self, work: SwitchWork, count: int) -> list[int]:
+        """Tickets for ``count`` tensors of ``work``; the caller hands these to the engine next.
+
+        From now on the work, and so the memory that the engine gets to see, is kept until all
+        tickets have ended: an interrupt may come between the engine's taking a tensor and the
+        caller's knowing of it. Raises ``EngineClosed`` once the poller has ended.
+        """
         with self._lock:
-            work.expect(len(tickets))
+            if self._stop:
+                raise EngineClosed("this process group has been shut down")
+            tickets = list(range(self._next, self._next + count))
+            self._next += count
             for ticket in tickets:
-                early = self._early.pop(ticket, None)
-                if early is not None:
-                    ended.append(early)
-                elif self._stop:
-                    ended.append(_Lost(ticket))
-                else:
-                    self._works[ticket] = work
-        for finished in ended:
-            self._end(work, finished)
+                self._works[ticket] = work
+        work.expect(tickets)
+        return tickets
+
+    def forget(self, tickets: Sequence[int]) -> None:
+        """The engine has not taken these."""
+        with self._lock:
+            for ticket in tickets:
+                self._works.pop(ticket, None)
 
     def pending(self) -> list[int]:
         """Tickets that have not ended."""
@@ -129,21 +128,17 @@ class Poller:
             return sorted(self._works)
 
     def _run(self) -> None:
-        while not self._stop:
-            try:
-                batch = self._engine.poll(POLL_S)
-            except Exception as error:
-                if not self._stop:
-                    log.debug("wiresum: the engine's poll failed", exc_info=True)
-                    self._broken = error
-                break
-            for finished in batch:
-                with self._lock:
-                    work = self._works.pop(finished.ticket, None)
-                    if work is None:
-                        self._early[finished.ticket] = finished
-                if work is not None:
-                    self._end(work, finished)
+        try:
+            while not self._stop:
+                for finished in self._engine.poll(POLL_S):
+                    with self._lock:
+                        work = self._works.pop(finished.ticket, None)
+                    if work is not None:
+                        self._end(work, finished)
+        except Exception as error:
+            if not self._stop:
+                log.debug("wiresum: the engine's poll failed", exc_info=True)
+                self._broken = error
         self._abandon()
 
     def _end(self, work: SwitchWork, finished: Finished) -> None:
@@ -151,7 +146,7 @@ class Poller:
         if finished.error is not None:
             COUNTERS.count_failed(finished.kind or "unknown")
             error = self._error_of(finished)
-        work.ticket_ended(error)
+        work.ticket_ended(finished.ticket, error, finished.nonfinite)
 
     def _abandon(self) -> None:
         with self._lock:
@@ -159,7 +154,7 @@ class Poller:
             left = list(self._works.items())
             self._works.clear()
         for ticket, work in left:
-            work.ticket_ended(self._broken or self._error_of(_Lost(ticket)))
+            work.ticket_ended(ticket, self._broken or self._error_of(_Lost(ticket)), ())
 
     def close(self) -> None:
         """End the thread; the engine has been closed already."""

@@ -1,6 +1,7 @@
 """What a ``wiresum`` process group does, whichever torch class it hides behind."""
 
 import logging
+import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -9,15 +10,21 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import Store
 
 from wiresum.common.errors import WiresumError
 from wiresum.host_agent import errors
 from wiresum.host_agent.backend import exposed
-from wiresum.host_agent.backend.completion import CompletionPool, Poller, inside_callback
+from wiresum.host_agent.backend.agreement import AgreedWork, Agreement
+from wiresum.host_agent.backend.callbacks import current_scope, note_issued, watch_callbacks
+from wiresum.host_agent.backend.completion import CompletionPool, Poller
 from wiresum.host_agent.backend.connections import Connections
 from wiresum.host_agent.backend.counters import COUNTERS
+from wiresum.host_agent.backend.detail import Detail
+from wiresum.host_agent.backend.dispatch import dispatched, profiled
 from wiresum.host_agent.backend.link import Finished, Link
 from wiresum.host_agent.backend.routing import SWITCH_DTYPES, op_name, why_not_tensors
+from wiresum.host_agent.backend.tensors import buffers_of, plain
 from wiresum.host_agent.backend.work import SwitchWork
 from wiresum.host_agent.issued import FALLBACK, SWITCH, Issued, Ledger
 
@@ -27,11 +34,36 @@ IN_CALLBACK = (
     "it is issued from a future's callback, and callbacks run in another order on every rank"
 )
 ENGINE_FIRST_S = 5.0
+LEAVE_S = 2.0
 NOT_AN_ALL_REDUCE = "only all-reduces use the switch"
-_ONE_SIDED = ("send", "recv")  # not issued by all ranks in the same order
+
+LABELS = {
+    "allreduce": "all_reduce",
+    "allreduce_coalesced": "all_reduce_coalesced",
+    "allgather": "all_gather",
+    "allgather_coalesced": "all_gather",
+    "alltoall": "all_to_all",
+    "recv_anysource": "recv",
+}
+"""What users call a method of ``ProcessGroup``, where that is another name."""
+
+# New name → the name that older releases of torch know.
+_OLD_NAMES = {
+    "all_gather_single": "_allgather_base",
+    "all_gather_single_coalesced": "allgather_into_tensor_coalesced",
+    "reduce_scatter_single": "_reduce_scatter_base",
+    "reduce_scatter_single_coalesced": "reduce_scatter_tensor_coalesced",
+    "all_to_all_single": "alltoall_base",
+}
+_POINT_TO_POINT = frozenset({"send", "recv", "recv_anysource"})
 
 cores: "weakref.WeakSet[Core]" = weakref.WeakSet()
 """Every core of this process that is still referenced, for the debug dump and the exit."""
+
+
+def method_of(group: dist.ProcessGroup, name: str) -> Callable[..., Any]:
+    """``group``'s method of that name, by its older name where torch has no other."""
+    return getattr(group, name, None) or getattr(group, _OLD_NAMES[name])  # type: ignore[no-any-return]
 
 
 class Core:
@@ -39,33 +71,39 @@ class Core:
 
     def __init__(
         self,
+        name: str,
         rank: int,
         size: int,
         timeout: timedelta,
+        store: Store,
         make_group: Callable[[str], dist.ProcessGroup],
         link: Link | None,
         why_no_link: str | None,
     ) -> None:
         """``link`` is None where this group does not use the switch; ``why_no_link`` says why.
 
-        ``make_group(prefix)`` makes a fallback group; all ranks call it with the same prefixes.
+        ``name`` names the group among those of this process, on all ranks alike. ``store`` is for
+        this group alone. ``make_group(prefix)`` makes a fallback group; all ranks call it with the
+        same prefixes.
         """
+        self.name = name
         self.rank = rank
         self.size = size
         self.timeout = timeout
         self.link = link
         self.why_no_link = why_no_link
-        self._make_group = make_group
-        self._callback_group: dist.ProcessGroup | None = None
+        self._process = os.getpid()
         self._lock = threading.Lock()
-        # Not the same one: making that group waits for the other ranks, which may wait for us.
-        self._callback_lock = threading.Lock()
         self.closed = False
         self._last: dict[str, Any] = {}
         self._ledger = Ledger()
         self._pool = CompletionPool()
+        self._agreement = Agreement(store, size, lambda: make_group("callbacks"), self._pool.submit)
+        self._detail = Detail(rank, lambda: make_group("detail"))
         self._poller = Poller(link.engine, self._error_of) if link is not None else None
         self._connections = Connections()
+        if link is not None:
+            watch_callbacks()
         try:
             with self._connections:
                 self.inner = make_group("main")
@@ -78,63 +116,120 @@ class Core:
 
     # -- the switch ---------------------------------------------------------------------------
 
-    def allreduce(self, tensors: Sequence[torch.Tensor], opts: Any, collective: str) -> dist.Work:
-        """All-reduce in place, over the switch if it can."""
+    def allreduce(self, tensors: Sequence[torch.Tensor], opts: Any, method: str) -> dist.Work:
+        """All-reduce in place, over the switch if it can.
+
+        ``method`` is that of ``ProcessGroup``: ``allreduce`` or ``allreduce_coalesced``.
+        """
+        self._check_process()
         tensors = list(tensors)
         op = op_name(opts.reduceOp)
-        reason = self._why_not(tensors, op)
+        reason = self._why_not(tensors, op, method)
         if reason is not None:
-            inner = self.fallback(collective, reason, op, tensors)
-            method = "allreduce_coalesced" if "coalesced" in collective else "allreduce"
-            return getattr(inner, method)(tensors, opts)  # type: ignore[no-any-return]
-        timeout: timedelta = opts.timeout
-        return self._over_switch(tensors, op == "AVG", timeout, collective)
+            fallen: dist.Work = self.fall_back(method, reason, tensors, opts)
+            return fallen
+        name = self._next_name(method, SWITCH, op, tensors)
+        values = [plain(tensor) for tensor in tensors]
+        viewed = [(v, t) for v, t in zip(values, tensors, strict=True) if v is not t]
 
-    def _why_not(self, tensors: Sequence[torch.Tensor], op: str) -> str | None:
+        def carry(given: list[torch.Tensor]) -> dist.Work:
+            buffers, copies = buffers_of(given)
+            work = SwitchWork(
+                name,
+                tensors if viewed else given,
+                buffers,
+                copies + viewed,
+                self._limit_s(opts.timeout),
+                self._late,
+                self._pool.submit,
+                lambda pieces, done: self._sum_over_ranks(name, pieces, op == "AVG", done),
+            )
+            with profiled(LABELS[method]):
+                self._hand_over(work, buffers, op == "AVG")
+            size = sum(b.numel() * b.element_size() for b in buffers)
+            COUNTERS.count_switch(LABELS[method], len(buffers), size)
+            return work
+
+        return dispatched(self.inner, method, values, opts, carry)
+
+    def _why_not(self, tensors: Sequence[torch.Tensor], op: str, method: str) -> str | None:
         if self.closed:
             raise errors.EngineClosed("this process group has been shut down")
         if self.link is None:
             return self.why_no_link
-        reason = why_not_tensors(tensors, op)
-        if reason is None and inside_callback():
-            reason = IN_CALLBACK
-        return reason
+        if current_scope() is not None:
+            return IN_CALLBACK
+        if method == "allreduce" and len(tensors) != 1:
+            return f"all-reduces take one tensor, not {len(tensors)}"
+        return why_not_tensors(tensors, op)
 
-    def _over_switch(
-        self, tensors: list[torch.Tensor], average: bool, timeout: timedelta, collective: str
-    ) -> dist.Work:
-        assert self.link is not None
-        assert self._poller is not None
-        self.link.check()
-        limit = timeout.total_seconds()
-        if limit <= 0 or timeout == self.timeout:
-            # The engine has the same limit, and its error says who is missing: let it come first.
-            limit = self.timeout.total_seconds() + ENGINE_FIRST_S
-        copies = []
-        buffers = []
-        for tensor in tensors:
-            buffer = tensor.detach()
-            if not buffer.is_contiguous():
-                buffer = buffer.contiguous()
-                copies.append((buffer, tensor))
-            buffers.append(buffer)
-        work = SwitchWork(tensors, copies, limit, self._late, self._pool.submit)
-        work.keep_alive(buffers)
-        size = sum(b.numel() * b.element_size() for b in buffers)
+    def _next_name(self, method: str, path: str, op: str, tensors: Sequence[torch.Tensor]) -> str:
+        """Number a collective of the script's own order; check it against the other ranks'.
+
+        ``op`` and ``tensors``: what must be alike on all ranks.
+        """
+        what = _what(tensors) if method in ("allreduce", "allreduce_coalesced") else ("", None)
+        number = self._ledger.issue(LABELS.get(method, method), path, op, *what)
+        name = f"{self.name}:{number}"
+        note_issued(name)
+        self._detail.check(number, method, tensors, op)
+        return name
+
+    def _hand_over(self, work: SwitchWork, buffers: Sequence[torch.Tensor], average: bool) -> None:
         # One lock over all tickets of a collective: the engine matches tensors between ranks by
         # the order in which they come, and two threads must not interleave theirs.
         with self._lock:
+            if self.link is None or self._poller is None:
+                raise errors.EngineClosed("this process group has been shut down")
+            self.link.check()
             engine = self.link.engine
-            tickets = [
-                engine.all_reduce(b.data_ptr(), b.numel(), SWITCH_DTYPES[b.dtype], average)
-                for b in buffers
-            ]
-            self._poller.watch(work, tickets)
-            op = "AVG" if average else "SUM"
-            self._ledger.issue(collective, SWITCH, op, *_what(tensors))
+            tickets = self._poller.expect(work, len(buffers))
+            for taken, (ticket, buffer) in enumerate(zip(tickets, buffers, strict=True)):
+                try:
+                    engine.all_reduce(
+                        buffer.data_ptr(),
+                        buffer.numel(),
+                        SWITCH_DTYPES[buffer.dtype],
+                        average,
+                        ticket,
+                    )
+                except WiresumError:
+                    self._poller.forget(tickets[taken:])
+                    raise
         exposed.issued(work)
-        COUNTERS.count_switch(collective, len(tensors), size)
-        return work
+
+    def _sum_over_ranks(
+        self,
+        name: str,
+        pieces: list[torch.Tensor],
+        average: bool,
+        done: Callable[[BaseException | None], None],
+    ) -> None:
+        """Sum pieces of a tensor that hold Inf or NaN on some rank, which no integer can carry."""
+        values = torch.cat([piece.float() for piece in pieces])
+        COUNTERS.count_fallback(
+            "all_reduce of blocks with Inf or NaN",
+            "integers carry neither",
+            level=logging.DEBUG,
+        )
+
+        def finish(_ended: object) -> None:
+            if work.exception() is None:
+                if average:
+                    values.div_(self.size)
+                for piece, total in zip(
+                    pieces, torch.split(values, [piece.numel() for piece in pieces]), strict=True
+                ):
+                    piece.copy_(total)
+            done(work.exception())
+
+        work = self._agreement.submit(
+            f"{name}/nonfinite",
+            "the sum of the blocks that hold Inf or NaN",
+            lambda group: group.allreduce([values], dist.AllreduceOptions()),
+            self._limit_s(None),
+        )
+        work.when_ended(finish)
 
     def _error_of(self, finished: Finished) -> Exception:
         """The typed exception for a ticket that failed; a lost lease explains all that follow."""
@@ -151,34 +246,43 @@ class Core:
             f"an all-reduce over {name} did not end within {seconds:g} s on rank {self.rank}"
         )
 
+    def _limit_s(self, timeout: timedelta | None) -> float:
+        """How long ``wait()`` waits for a collective that was issued with ``timeout``."""
+        seconds = timeout.total_seconds() if timeout is not None else 0.0
+        if seconds <= 0 or timeout == self.timeout:
+            # The engine has the same limit, and its error says who is missing: let it come first.
+            return self.timeout.total_seconds() + ENGINE_FIRST_S
+        return seconds
+
     # -- the fallback -------------------------------------------------------------------------
 
-    def fallback(
-        self,
-        collective: str,
-        reason: str | None = None,
-        op: str = "",
-        tensors: Sequence[torch.Tensor] = (),
-    ) -> dist.ProcessGroup:
-        """The group that shall do this collective; counts it, and logs the first of its kind.
-
-        ``op`` and ``tensors``: if they must be alike on all ranks.
-        """
-        if collective not in _ONE_SIDED and not inside_callback():
-            self._ledger.issue(collective, FALLBACK, op, *_what(tensors))
+    def fall_back(self, method: str, reason: str | None, *args: Any, **kwargs: Any) -> Any:
+        """Do what the fallback group's method of that name does; count it, log the first."""
+        self._check_process()
+        label = LABELS.get(method, method)
+        scope = current_scope()
         level = logging.DEBUG
         if self.link is not None and self.rank == 0:
             level = logging.INFO if reason is None else logging.WARNING
         reason = self.why_no_link or reason or NOT_AN_ALL_REDUCE
-        COUNTERS.count_fallback(collective, reason, level=level)
-        return self._callbacks() if inside_callback() else self.inner
+        COUNTERS.count_fallback(label, reason, level=level)
+        if scope is None or method in _POINT_TO_POINT:
+            if method not in _POINT_TO_POINT:
+                op, tensors = Detail.options_of(args), Detail.tensors_of(method, args)
+                self._next_name(method, FALLBACK, op, tensors)
+            return method_of(self.inner, method)(*args, **kwargs)
+        return self._agreed(scope.next_collective(), label, method, args, kwargs)
 
-    def _callbacks(self) -> dist.ProcessGroup:
-        """A second gloo group for callbacks: they run beside the training thread."""
-        with self._callback_lock:
-            if self._callback_group is None:
-                self._callback_group = self._make_group("callbacks")
-            return self._callback_group
+    def _agreed(
+        self, name: str, label: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> AgreedWork:
+        # The group of callbacks runs beside the script's own collectives, on another thread.
+        return self._agreement.submit(
+            name,
+            label,
+            lambda group: method_of(group, method)(*args, **kwargs),
+            self._limit_s(None),
+        )
 
     def set_timeout(self, timeout: timedelta) -> None:
         """The limit of collectives that bring none of their own."""
@@ -192,14 +296,24 @@ class Core:
         return self._ledger.issued()
 
     def abort(self, error: WiresumError) -> None:
-        """End what the fallback has in flight."""
+        """End what the fallback has in flight, and what the ranks have not agreed on yet."""
+        self._agreement.fail(error)
         if not self._connections.sever(self.size - 1):
             log.debug("wiresum: the fallback cannot be ended: %s", error)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise errors.EngineClosed(
+                f"this process is a fork of rank {self.rank}, and process groups do not survive "
+                "fork(): start it by 'spawn' or 'forkserver', or let it make a group of its own"
+            )
 
     # -- the end ------------------------------------------------------------------------------
 
     def shutdown(self) -> None:
         """Leave the job. What is in flight ends with an error. May be called twice."""
+        if os.getpid() != self._process:
+            return  # the group is the parent's
         with self._lock:
             if self.closed:
                 return
@@ -211,6 +325,8 @@ class Core:
             COUNTERS.count_engine(link.engine.stats())
         if poller is not None:
             poller.close()
+        self._agreement.fail(errors.EngineClosed("this process group has been shut down"))
+        self._agreement.join(LEAVE_S)
         self._pool.close()
         # A group that something still refers to at the interpreter's end must not keep the engine.
         self.link = self._poller = None

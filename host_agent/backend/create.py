@@ -1,24 +1,30 @@
 """Makes a process group: decides whether it may use the switch, and joins the job if so."""
 
 import atexit
+import ctypes
 import logging
 import os
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
-from torch._C._distributed_c10d import Store
+from torch._C._distributed_c10d import PrefixStore, Store
 
+from wiresum.common.errors import derive_errors_from
 from wiresum.host_agent.backend.core import Core, cores
 from wiresum.host_agent.backend.fallback import let_gloo_finish, make_fallback
 from wiresum.host_agent.backend.link import Link
 from wiresum.host_agent.backend.monitored import install_monitored_barrier
 from wiresum.host_agent.backend.process_group import adapt
+from wiresum.host_agent.backend.reducer import install_reducer
 from wiresum.host_agent.backend.report import write_at_exit
 from wiresum.host_agent.environment import FALLBACK, environment
 
 log = logging.getLogger("wiresum")
 
+derive_errors_from(dist.DistBackendError)
+
+_process = os.getpid()
 _worlds: list[str] = []  # every world group that this process has made
 
 NO_CONTROLLER = "this run has no switch: WIRESUM_CONTROLLER is not set"
@@ -77,7 +83,10 @@ def create(options: Any) -> Any:
         return make_fallback(store, rank, size, timeout, f"{generation}/{prefix}")
 
     install_monitored_barrier()
-    return adapt(Core(rank, size, timeout, make_group, link, why), store)
+    install_reducer()
+    name = options.group_id if members else "world"
+    own = PrefixStore(f"wiresum/{generation}/agreed", store)
+    return adapt(Core(name, rank, size, timeout, own, make_group, link, why), store)
 
 
 def _endpoint(store: Any) -> str:
@@ -90,8 +99,23 @@ def _endpoint(store: Any) -> str:
 
 @atexit.register
 def _leave() -> None:
+    if os.getpid() != _process:
+        return  # a fork: it has no threads of ours, and the job is its parent's
     # A process that ends with work in flight would be aborted by torch (SIGABRT).
     write_at_exit()
     for core in list(cores):
         core.shutdown()
     let_gloo_finish()
+
+
+def _forked() -> None:
+    """Keep what a child has of its parent's groups for ever: nobody may close it there.
+
+    A channel or a socket that a destructor closes in the child would take its peer along.
+    """
+    for core in list(cores):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(core))
+    cores.clear()
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -14,7 +14,7 @@ class Finished(Protocol):
 
     @property
     def ticket(self) -> int:
-        """What ``all_reduce`` returned."""
+        """The ticket that ``all_reduce`` was given."""
 
     @property
     def error(self) -> str | None:
@@ -26,18 +26,26 @@ class Finished(Protocol):
 
     @property
     def nonfinite(self) -> Sequence[tuple[int, int]]:
-        """Runs of elements (first, count) that were left as they are: see the engine's stub."""
+        """Ranges (first element, count) that hold Inf or NaN on some rank.
+
+        The engine has left them as they were; their sums are for the caller to get. The same on all
+        ranks.
+        """
 
 
 class Engine(Protocol):
     """The part of the C++ engine that the backend uses."""
 
-    def all_reduce(self, data: int, count: int, dtype: str, average: bool) -> int:
+    def all_reduce(self, data: int, count: int, dtype: str, average: bool, ticket: int) -> object:
         """Start an in-place all-reduce of ``count`` elements at address ``data``.
 
-        ``dtype`` is float32, float16 or bfloat16. Returns a ticket. The caller keeps the memory
+        ``dtype`` is float32, float16 or bfloat16; ``ticket`` counts up. The caller keeps the memory
         alive until the ticket has been reported by :meth:`poll`.
         """
+
+    @property
+    def started(self) -> int:
+        """How many all-reduces this engine has taken so far."""
 
     def poll(self, timeout_s: float) -> Sequence[Finished]:
         """Wait without the GIL until at least one ticket ends; empty on timeout or close."""

@@ -1,9 +1,9 @@
 """Makes ``init_process_group("wiresum")`` known to torch. Loaded by every ``import torch``."""
 
+from pathlib import Path
 from typing import Any
 
 BACKEND = "wiresum"
-DEVICES = ["cpu", "cuda"]
 
 
 def register_backend() -> None:
@@ -12,7 +12,19 @@ def register_backend() -> None:
 
     if not dist.is_available() or BACKEND in dist.Backend.backend_list:
         return
-    dist.Backend.register_backend(BACKEND, _create, extended_api=True, devices=list(DEVICES))
+    dist.Backend.register_backend(BACKEND, _create, extended_api=True, devices=_devices())
+
+
+def _devices() -> list[str]:
+    """The kinds of device of this machine whose tensors a group takes."""
+    import torch
+
+    # torch prefers cuda wherever a backend has it, for the tensors of object collectives for one.
+    # Asking the driver would take time in every process that imports torch.
+    built = torch.version.cuda is not None or torch.version.hip is not None
+    names = ("nvidia[0-9]*", "dxg", "kfd")
+    there = built and any(any(Path("/dev").glob(name)) for name in names)
+    return ["cpu", "cuda"] if there else ["cpu"]
 
 
 def _create(options: Any, _backend_options: Any) -> Any:

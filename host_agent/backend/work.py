@@ -1,5 +1,6 @@
 """The handle of an all-reduce in flight over the switch."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,10 +11,15 @@ import torch.distributed as dist
 from torch.futures import Future
 
 from wiresum.common.errors import WiresumError
-from wiresum.host_agent.backend import exposed
+from wiresum.host_agent.backend import callbacks, exposed
 from wiresum.host_agent.backend.counters import COUNTERS
+from wiresum.host_agent.backend.tensors import Copies, copy_back
 
 Tensors = list[torch.Tensor]
+Ranges = Sequence[tuple[int, int]]
+
+Repair = Callable[[Tensors, Callable[[BaseException | None], None]], None]
+"""Sums these pieces of memory in place over the ranks, then calls the function with the outcome."""
 
 
 class SwitchWork(dist.Work):
@@ -25,27 +31,35 @@ class SwitchWork(dist.Work):
 
     def __init__(
         self,
+        name: str,
         outputs: Tensors,
-        copies: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        buffers: Tensors,
+        copies: Copies,
         limit_s: float,
         late: Callable[[float], WiresumError],
         complete_later: Callable[[Callable[[], None]], None],
+        repair: Repair,
     ) -> None:
         """Made by the core before the engine starts.
 
-        ``outputs``: the caller's tensors. ``copies``: (where the engine works, where it belongs)
-        for tensors that the engine cannot work on in place. ``limit_s``: how long ``wait()``
-        waits when it is given no timeout. ``late``: the error to raise after so many seconds.
-        ``complete_later``: runs a function on a thread on which user callbacks may block.
+        ``name`` is the same on all ranks. ``outputs``: the caller's tensors. ``buffers``: the
+        memory that the engine works on, a ticket each. ``copies``: what to copy in the end.
+        ``limit_s``: how long ``wait()`` waits when it is given no timeout. ``late``: the error to
+        raise after so many seconds. ``complete_later``: runs a function on a thread on which user
+        callbacks may block. ``repair``: sums what the engine left because of Inf or NaN.
         """
         super().__init__()
+        self.name = name
         self._outputs = outputs
+        self._buffers = buffers
         self._copies = copies
         self._limit_s = limit_s
         self._late = late
         self._complete_later = complete_later
-        self._buffers: Tensors = []
+        self._repair = repair
+        self._first_ticket = 0
         self._tickets_left = 0
+        self._nonfinite: dict[int, Ranges] = {}
         self._error: BaseException | None = None
         self._done = threading.Event()
         self._began = time.monotonic()
@@ -55,34 +69,46 @@ class SwitchWork(dist.Work):
         self._raw: Future[Tensors] | None = None
         self._future: Future[Tensors] | None = None
 
-    def keep_alive(self, buffers: Tensors) -> None:
-        """Memory that the engine works on until the last ticket has ended."""
-        self._buffers = buffers
+    def expect(self, tickets: Sequence[int]) -> None:
+        """These tickets, one a buffer, end this work. Called before any of them is reported."""
+        self._tickets_left = len(tickets)
+        if tickets:
+            self._first_ticket = tickets[0]
+        else:
+            self._finish(None)
 
-    def expect(self, tickets: int) -> None:
-        """How many tickets end this work. Called once, before any of them is reported here."""
-        self._tickets_left = tickets
-        if tickets == 0:
-            self._finish()
-
-    def ticket_ended(self, error: BaseException | None) -> None:
-        """One ticket ended, with this error or well."""
+    def ticket_ended(self, ticket: int, error: BaseException | None, nonfinite: Ranges) -> None:
+        """One ticket ended, with this error or well but for these ranges of its elements."""
         with self._lock:
             if error is not None and self._error is None:
                 self._error = error
+            if nonfinite:
+                self._nonfinite[ticket - self._first_ticket] = nonfinite
             self._tickets_left -= 1
             last = self._tickets_left == 0
-        if last:
-            self._finish()
+        if not last:
+            return
+        if self._error is not None or not self._nonfinite:
+            self._finish(self._error)
+            return
+        pieces = [
+            self._buffers[index].view(-1)[first : first + count]
+            for index, ranges in sorted(self._nonfinite.items())
+            for first, count in ranges
+        ]
+        try:
+            self._repair(pieces, self._finish)
+        except Exception as failure:
+            self._finish(failure)
 
-    def _finish(self) -> None:
-        if self._error is None:
+    def _finish(self, error: BaseException | None) -> None:
+        self._error = error
+        if error is None:
             try:
-                for source, target in self._copies:
-                    target.detach().copy_(source)
-            except Exception as error:  # an overlapping target, for one
-                self._error = error
-        self._copies = ()
+                copy_back(self._copies)
+            except Exception as failure:
+                self._error = failure
+        self._copies = []
         self._buffers = []
         self.ended_at = time.monotonic()
         COUNTERS.count_ended(self.ended_at - self._began)
@@ -90,12 +116,9 @@ class SwitchWork(dist.Work):
             self._done.set()
             raw = self._raw
         if raw is not None:
-            self._complete(raw)
-
-    def _complete(self, raw: "Future[Tensors]") -> None:
-        # Callbacks run inline in set_result and may block on other collectives: never on the
-        # poller's thread.
-        self._complete_later(lambda: raw.set_result(self._outputs))
+            # Callbacks run inline in set_result and may block on other collectives: never on the
+            # poller's thread.
+            self._complete_later(lambda: raw.set_result(self._outputs))
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Wait for the sum; ``timeout`` of zero or less means the group's own limit."""
@@ -108,25 +131,32 @@ class SwitchWork(dist.Work):
             exposed.add_wait(time.monotonic() - began)
             if not ended:
                 raise self._late(seconds)
+        future = self._future
+        if future is not None and not future.done():
+            # Callers take its value now. It does not wait for its callbacks.
+            with contextlib.suppress(Exception):
+                future.wait()
         if self._error is not None:
             raise self._error
         return True
 
     def get_future(self) -> "Future[Tensors]":
-        """A future of the list of tensors; it carries the error if there is one."""
+        """A future of the list of tensors; it carries the error if there is one.
+
+        It is complete once ``wait()`` has returned.
+        """
         with self._lock:
-            if self._future is None:
-                raw: Future[Tensors] = Future()
-                # Future.set_exception crashes DDP (torch 2.13 and 2.15); an exception raised in a
-                # callback of the raw future surfaces from backward() as it should.
-                self._future = raw.then(self._value)
-                self._raw = raw
-                ended = self._done.is_set()
-            else:
+            if self._future is not None:
                 return self._future
-        if ended:
-            self._complete(raw)
-        return self._future
+            raw: Future[Tensors] = Future()
+            # Future.set_exception crashes DDP (torch 2.13 and 2.15); an exception raised in a
+            # callback of the raw future surfaces from backward() as it should.
+            self._future = callbacks.chain(raw, self._value)
+            callbacks.name_future(self._future, self.name)
+            self._raw = raw
+            if self._done.is_set():
+                raw.set_result(self._outputs)  # nobody has put a callback on it yet
+            return self._future
 
     def _value(self, raw: "Future[Tensors]") -> Tensors:
         if self._error is not None:

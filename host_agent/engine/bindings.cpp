@@ -430,12 +430,13 @@ NB_MODULE(_engine, m) {
       .def(
           "all_reduce",
           [](PythonEngine& self, std::uintptr_t data, std::uint64_t count, const std::string& dtype,
-             bool average) {
+             bool average, std::optional<std::uint64_t> ticket) {
             const Dtype parsed = dtype_of(dtype);
             const WithoutGil release;
-            return self->all_reduce(reinterpret_cast<void*>(data), count, parsed, average);
+            return self->all_reduce(reinterpret_cast<void*>(data), count, parsed, average, ticket);
           },
-          "data"_a, "count"_a, "dtype"_a, "average"_a = false)
+          "data"_a, "count"_a, "dtype"_a, "average"_a = false, "ticket"_a = nb::none())
+      .def_prop_ro("started", [](const PythonEngine& self) { return self->started(); })
       .def(
           "poll", [](PythonEngine& self, double timeout_s) { return self->poll(timeout_s); },
           "timeout_s"_a, nb::call_guard<WithoutGil>())

@@ -194,7 +194,8 @@ void Engine::refuse_fork() const {
   }
 }
 
-std::uint64_t Engine::all_reduce(void* data, std::uint64_t count, Dtype dtype, bool average) {
+std::uint64_t Engine::all_reduce(void* data, std::uint64_t count, Dtype dtype, bool average,
+                                 std::optional<std::uint64_t> chosen) {
   if (data == nullptr && count != 0) refuse("all_reduce of a null address");
   if (count > std::uint64_t{1} << 48) refuse("all_reduce of more than 2^48 elements");
   auto collective = std::make_unique<Collective>();
@@ -217,10 +218,15 @@ std::uint64_t Engine::all_reduce(void* data, std::uint64_t count, Dtype dtype, b
     if (failure_) {
       throw EngineError(ErrorKind::Closed, "the engine takes no more work: " + failure_->line);
     }
-    ticket = next_ticket_++;
+    ticket = chosen.value_or(next_ticket_);
+    if (ticket < next_ticket_) {
+      refuse("ticket " + std::to_string(ticket) + " is not above those before it");
+    }
+    next_ticket_ = ticket + 1;
     collective->ticket = ticket;
     pending_.push_back(ticket);
     submitted_.push_back(std::move(collective));
+    started_.fetch_add(1);
     has_submissions_.store(true, std::memory_order_release);
   }
   wake();

@@ -82,7 +82,10 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   // Any thread may call these.
-  std::uint64_t all_reduce(void* data, std::uint64_t count, Dtype dtype, bool average);
+  // The caller may choose the ticket, so that it knows it even if it never sees this call return.
+  std::uint64_t all_reduce(void* data, std::uint64_t count, Dtype dtype, bool average,
+                           std::optional<std::uint64_t> chosen = std::nullopt);
+  std::uint64_t started() const { return started_.load(); }  // all-reduces taken so far
   std::vector<Completion> poll(double timeout_s);
   std::optional<Completion> wait(std::uint64_t ticket, double timeout_s);
   std::vector<std::pair<std::string, std::uint64_t>> stats() const { return stats_.read(); }
@@ -173,7 +176,8 @@ class Engine {
   std::deque<std::unique_ptr<Collective>> submitted_;
   std::deque<Completion> completions_;
   std::vector<std::uint64_t> pending_;  // tickets given and not completed, ascending
-  std::uint64_t next_ticket_ = 1;
+  std::uint64_t next_ticket_ = 0;
+  std::atomic<std::uint64_t> started_{0};
   std::optional<Failure> failure_;
   std::atomic<bool> has_submissions_{false};
   std::atomic<bool> told_to_fail_{false};

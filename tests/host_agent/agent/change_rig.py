@@ -132,6 +132,7 @@ class Rank:
         self.rig = rig
         self.epoch = lease.epoch
         with sock:
+            self._tickets = itertools.count()
             self.relay = rig.relay_of(rank, lease, rig.engine(rank, lease, sock, 0))
         self.ended: dict[int, Ended] = {}
         self.gone = threading.Event()
@@ -158,7 +159,9 @@ class Rank:
             return self.ended[ticket]
 
     def all_reduce(self, data: NDArray[np.float32]) -> int:
-        return self.relay.all_reduce(data.ctypes.data, data.size, "float32", False)
+        ticket = next(self._tickets)
+        self.relay.all_reduce(data.ctypes.data, data.size, "float32", False, ticket)
+        return ticket
 
     # -- wiresum.host_agent.change.Control
 

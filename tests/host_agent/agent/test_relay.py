@@ -17,22 +17,27 @@ from wiresum.host_agent.relay import Ended, Relay
 class HandEngine:
     """Notes what it is handed; ends tickets when told to."""
 
-    first_ticket: int = 0
+    number: int = 0
+    tickets: list[int] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)
     closed: bool = False
     fails: bool = False
     ended: "queue.Queue[Ended]" = field(default_factory=queue.Queue)
 
-    def all_reduce(self, data: int, count: int, dtype: str, average: bool) -> int:
+    def all_reduce(self, data: int, count: int, dtype: str, average: bool, ticket: int) -> None:
         if self.closed or self.fails:
             raise EngineClosed("the engine takes no more work: test")
         self.calls.append(data)
-        return self.first_ticket + len(self.calls) - 1
+        self.tickets.append(ticket)
+
+    @property
+    def started(self) -> int:
+        return len(self.calls)
 
     def end(self, count: int = 1, error: str | None = None) -> None:
         for _ in range(count):
             kind = None if error is None else "CollectiveTimeout"
-            self.ended.put(Ended(self.first_ticket + self._done, error, kind))
+            self.ended.put(Ended(self.tickets[self._done], error, kind))
             self._done += 1
 
     _done: int = 0
@@ -44,24 +49,27 @@ class HandEngine:
         return batch
 
     def stats(self) -> Mapping[str, int | float]:
-        return {"collectives": len(self.calls), "window": 7 + self.first_ticket}
+        return {"collectives": len(self.calls), "window": 7 + self.number}
 
     def close(self) -> None:
         self.closed = True
 
 
-def test_ranges_that_are_not_finite_come_through_under_the_relays_ticket() -> None:
-    engine = HandEngine(first_ticket=100)
+def test_ranges_that_are_not_finite_come_through_under_their_ticket() -> None:
+    engine = HandEngine()
     relay = Relay(engine)
-    tickets = submit(relay, 1, 2)
-    engine.ended.put(Ended(101, None, None, [(256, 512), (2560, 100)]))
-    engine.ended.put(Ended(100, None, None))
+    submit(relay, 1, 2)
+    engine.ended.put(Ended(2, None, None, [(256, 512), (2560, 100)]))
+    engine.ended.put(Ended(1, None, None))
     told = {each.ticket: list(each.nonfinite) for each in relay.poll(1.0)}
-    assert told == {tickets[1]: [(256, 512), (2560, 100)], tickets[0]: []}
+    assert told == {2: [(256, 512), (2560, 100)], 1: []}
 
 
 def submit(relay: Relay, *values: int) -> list[int]:
-    return [relay.all_reduce(value, 1, "float32") for value in values]
+    """Hand over one collective a value, under the value as its ticket."""
+    for value in values:
+        relay.all_reduce(value, 1, "float32", False, value)
+    return list(values)
 
 
 @given(
@@ -100,7 +108,7 @@ def test_every_collective_goes_to_one_engine_in_order_and_ends_once(
         elif step == "replace" and limit is not None and relay.drained(0.0):
             assert len(current.calls) == limit
             assert relay.done == sum(len(engine.calls) for engine in engines)
-            engines.append(HandEngine(first_ticket=100 * len(engines)))
+            engines.append(HandEngine(number=100 * len(engines)))
             relay.replace(engines[-1])
             assert current.closed
             limit = None
@@ -117,7 +125,7 @@ def test_every_collective_goes_to_one_engine_in_order_and_ends_once(
     stats = relay.stats()
     if given_out:
         assert stats["collectives"] == len(given_out)
-    assert stats["window"] == 7 + engines[-1].first_ticket  # of the last engine, not a sum
+    assert stats["window"] == 7 + engines[-1].number  # of the last engine, not a sum
 
 
 def test_a_limit_lets_through_as_many_and_no_more() -> None:

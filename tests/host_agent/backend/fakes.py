@@ -29,17 +29,21 @@ class FakeEngine:
     at_once: bool = True
     calls: list[tuple[int, str, bool]] = field(default_factory=list)
     buffers: list[tuple[int, int]] = field(default_factory=list)
+    tickets: list[int] = field(default_factory=list)
     ended: "queue.Queue[Ended | None]" = field(default_factory=queue.Queue)
     closed: bool = False
 
-    def all_reduce(self, data: int, count: int, dtype: str, average: bool) -> int:
+    def all_reduce(self, data: int, count: int, dtype: str, average: bool, ticket: int) -> None:
         assert data != 0 or count == 0
         self.calls.append((count, dtype, average))
         self.buffers.append((data, count))
-        ticket = len(self.calls) - 1
+        self.tickets.append(ticket)
         if self.at_once:
             self.ended.put(Ended(ticket))
-        return ticket
+
+    @property
+    def started(self) -> int:
+        return len(self.calls)
 
     def poll(self, timeout_s: float) -> Sequence[Ended]:
         try:
@@ -85,6 +89,6 @@ def group_of_one(
     def make(prefix: str) -> dist.ProcessGroup:
         return make_fallback(store, 0, 1, timeout, prefix)
 
-    group = adapt(Core(0, 1, timeout, make, link, why), store)
+    group = adapt(Core("world", 0, 1, timeout, store, make, link, why), store)
     assert isinstance(group, WiresumProcessGroup)
     return group

@@ -3,13 +3,23 @@
 import os
 import sys
 
+import scenarios_callbacks
 import scenarios_collectives
 import scenarios_lifecycle
+import scenarios_tensors
+import scenarios_torch
 import scenarios_training
 import torch.distributed as dist
 from scenario_tools import LIMIT
 
-MODULES = (scenarios_collectives, scenarios_training, scenarios_lifecycle)
+MODULES = (
+    scenarios_callbacks,
+    scenarios_collectives,
+    scenarios_lifecycle,
+    scenarios_tensors,
+    scenarios_torch,
+    scenarios_training,
+)
 
 
 def main() -> None:

@@ -52,9 +52,8 @@ def sums() -> None:
         dist.all_reduce(parameter.t())
     assert bool((parameter == size()).all())
     several = [torch.ones(3), torch.ones(600)]
-    dist.group.WORLD.allreduce(several).wait()
     dist.all_reduce_coalesced(several)
-    assert all(bool((t == size() ** 2).all()) for t in several)
+    assert all(bool((t == size()).all()) for t in several)
     noise = torch.randn(10_000, generator=torch.Generator().manual_seed(rank()))
     gathered = [torch.empty_like(noise) for _ in range(size())]
     dist.all_gather(gathered, noise)

@@ -1,8 +1,10 @@
 """Scenarios: disagreement, leaving, joining again, no switch."""
 
 import os
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -121,3 +123,34 @@ def count_reductions() -> None:
     dist.all_reduce(ones)
     dist.monitored_barrier()
     print(f"rank {rank()} of {size()}: {over_switch()} over the switch", flush=True)
+
+
+def forked_children() -> None:
+    """Children of fork() end at once, and nothing that they do touches the parent's job."""
+    dump = os.environ["WIRESUM_DUMP"].replace("{rank}", str(rank()))
+    before = torch.ones(1000)
+    dist.all_reduce(before)
+    child = os.fork()
+    if child == 0:
+        sys.exit(0)  # runs the handlers of atexit
+    expect(os.waitpid(child, 0)[1] == 0, "the child failed")
+    child = os.fork()
+    if child == 0:
+        status = 1
+        for tensor in (torch.ones(3), torch.ones(3, dtype=torch.int32)):
+            try:
+                dist.all_reduce(tensor)
+            except RuntimeError as error:
+                status = 0 if "fork" in str(error) and "\n" not in str(error) else 2
+        dist.destroy_process_group()
+        sys.exit(status)
+    status = os.waitpid(child, 0)[1]
+    expect(status == 0, f"a child that calls a collective: status {status}")
+    expect(not Path(dump).exists(), "the child wrote the parent's dump")
+    for _ in range(20):
+        tensor, counts = torch.ones(1000), torch.ones(3, dtype=torch.int32)
+        dist.all_reduce(tensor)
+        dist.all_reduce(counts)
+        time.sleep(0.1)  # heartbeats go on meanwhile
+    expect(bool((tensor == size()).all()) and bool((counts == size()).all()), tensor)
+    expect(over_switch() == 21, over_switch())

@@ -80,7 +80,8 @@ def test_a_joined_agent_sums(session: Session, join: Callable[..., Agent]) -> No
     agent = join()
     agent.check()
     tensor = torch.arange(1000.0)
-    ticket = agent.engine.all_reduce(tensor.data_ptr(), 1000, "float32", average=False)
+    ticket = 1
+    agent.engine.all_reduce(tensor.data_ptr(), 1000, "float32", False, ticket)
     (ended,) = agent.engine.poll(LIMIT_S)
     assert (ended.ticket, ended.error) == (ticket, None)
     assert torch.equal(tensor, torch.arange(1000.0))
@@ -315,9 +316,10 @@ def has_change(agent: Agent, number: int) -> None:
 def sums(agent: Agent) -> None:
     """Twenty all-reduces over one rank, all in flight at once: they leave the data alone."""
     tensors = [torch.arange(50_000.0) + number for number in range(20)]
-    open_tickets = {
-        agent.engine.all_reduce(tensor.data_ptr(), tensor.numel(), "float32") for tensor in tensors
-    }
+    first = agent.engine.done + 1
+    open_tickets = set(range(first, first + len(tensors)))
+    for ticket, tensor in zip(sorted(open_tickets), tensors, strict=True):
+        agent.engine.all_reduce(tensor.data_ptr(), tensor.numel(), "float32", False, ticket)
     deadline = time.monotonic() + LIMIT_S
     while open_tickets:
         assert time.monotonic() < deadline

@@ -35,6 +35,30 @@ def passed(ended: Ended, scenario: str, workers: int) -> None:
         # Importing torch takes longer than most of them: some share a run.
         (("sums", "mixed", "delegates"), 3),
         (("ddp", "overlap", "hooks", "fsdp", "compiled"), 2),
+        (
+            (
+                "callbacks_on_complete_futures",
+                "callbacks_in_any_order",
+                "callbacks_of_other_futures",
+                "callbacks_of_callbacks",
+                "other_collectives_in_callbacks",
+                "a_callback_that_raises",
+                "powersgd",
+            ),
+            3,
+        ),
+        (("views", "small_beside_large", "not_finite"), 2),
+        (
+            (
+                "unwaited_results",
+                "seen_by_modes_and_profilers",
+                "futures_of_works",
+                "builtin_hooks",
+                "joins",
+                "objects",
+            ),
+            2,
+        ),
         (("mismatch_in_wait",), 2),
         (("mismatch_in_backward",), 2),
         (("leave_in_flight",), 2),
@@ -115,6 +139,20 @@ def test_a_job_may_be_made_by_rank_0(session: Session) -> None:
         del env[name]
     env["WIRESUM_TOKEN"] = session.environment.tenant_token
     passed(spawn(SCENARIOS, "hooks", workers=2, env=env), "hooks", 2)
+
+
+def test_forked_children_leave_the_job_alone(session: Session, tmp_path: Path) -> None:
+    env = session.variables() | {"WIRESUM_DUMP": str(tmp_path / "{rank}.json")}
+    for name in ("WIRESUM_JOB", "WIRESUM_JOB_TOKEN"):
+        del env[name]
+    env["WIRESUM_TOKEN"] = session.environment.tenant_token  # rank 0 makes, and releases, the job
+    passed(spawn(SCENARIOS, "forked_children", workers=2, env=env), "forked_children", 2)
+
+
+def test_the_debug_level_detail_compares_collectives_on_both_paths(session: Session) -> None:
+    env = session.variables() | {"TORCH_DISTRIBUTED_DEBUG": "DETAIL"}
+    ended = spawn(SCENARIOS, "mismatches_in_detail", workers=2, env=env)
+    passed(ended, "mismatches_in_detail", 2)
 
 
 # A script that says "gloo": see e2e/test_training.py.

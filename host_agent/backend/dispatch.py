@@ -1,0 +1,115 @@
+"""All-reduces over the switch, seen by torch's dispatcher like those of any other backend.
+
+``dist.all_reduce`` calls a Python ``ProcessGroup`` directly. torch's own groups go through the
+dispatcher from there (operator ``c10d::allreduce_``), where tensor subclasses unwrap themselves and
+modes and profilers look on. :func:`dispatched` does the same: it calls the operator on a plain
+group, and a kernel below the subclasses' and the modes' key (``BackendSelect``) hands the tensors
+back to the caller. Groups of other backends pass through the kernel to torch's own.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import ProcessGroup
+
+Carry = Callable[[list[torch.Tensor]], dist.Work]
+"""Starts the all-reduce of plain tensors."""
+
+_here = threading.local()
+_library: torch.library.Library | None = None
+_install_lock = threading.Lock()
+
+
+@dataclass
+class _Call:
+    group: ProcessGroup
+    carry: Carry
+    work: dist.Work | None = None
+    held: dist.Work | None = None
+
+
+def dispatched(
+    group: ProcessGroup, method: str, tensors: list[torch.Tensor], options: Any, carry: Carry
+) -> dist.Work:
+    """Call ``group.method(tensors, options)``; ``carry`` does the work in place of its backend.
+
+    ``method``: ``allreduce`` or ``allreduce_coalesced``.
+    """
+    _install()
+    before = getattr(_here, "call", None)
+    _here.call = call = _Call(group, carry)
+    try:
+        returned = getattr(ProcessGroup, method)(group, tensors, options)
+    finally:
+        _here.call = before
+    if call.work is not None and returned is call.held:
+        return call.work
+    return returned  # type: ignore[no-any-return]
+
+
+def profiled(label: str) -> contextlib.AbstractContextManager[object]:
+    """An event ``wiresum:label`` in the trace of torch's profiler, if one is running."""
+    if torch.autograd.profiler._is_profiler_enabled:
+        return torch.autograd.profiler.record_function(f"wiresum:{label}")
+    return contextlib.nullcontext()
+
+
+class _Holder(dist.ProcessGroup):
+    """Makes a work of C++ that keeps one of Python alive: torch wraps what an override returns."""
+
+    def __init__(self) -> None:
+        dist.ProcessGroup.__init__(self, 0, 1)  # type: ignore[call-arg]
+        self.works = threading.local()
+
+    def barrier(self, _options: object = None) -> dist.Work:
+        """The work to hold."""
+        return self.works.now  # type: ignore[no-any-return]
+
+
+_holder: _Holder | None = None
+
+
+def held(work: dist.Work) -> dist.Work:
+    """A work for C++ to keep: one that is written in Python lives no longer than its last
+    reference in Python, whoever in C++ still points to it."""
+    global _holder
+    if _holder is None:
+        _holder = _Holder()
+    _holder.works.now = work
+    try:
+        return ProcessGroup.barrier(_holder, dist.BarrierOptions())
+    finally:
+        del _holder.works.now
+
+
+def _install() -> None:
+    global _library
+    with _install_lock:
+        if _library is None:
+            library = torch.library.Library("c10d", "IMPL")  # type: ignore[no-untyped-call]
+            for name in ("allreduce_", "allreduce_coalesced_"):
+                kernel = _kernel(name)
+                library.impl(name, kernel, "BackendSelect", with_keyset=True)  # type: ignore[no-untyped-call]
+            _library = library
+
+
+def _kernel(name: str) -> Callable[..., Any]:
+    operator = getattr(torch.ops.c10d, name).default
+    coalesced = name == "allreduce_coalesced_"
+    here = torch._C.DispatchKeySet(torch._C.DispatchKey.BackendSelect)
+
+    def kernel(keys: Any, tensors: list[torch.Tensor], group: Any, *rest: Any, **named: Any) -> Any:
+        call: _Call | None = getattr(_here, "call", None)
+        if call is None or ProcessGroup.unbox(group) is not call.group:
+            return operator.redispatch(keys - here, tensors, group, *rest, **named)
+        _here.call = None  # what the work itself calls is not this call
+        call.work = call.carry(tensors)
+        call.held = held(call.work)
+        return call.held.boxed() if coalesced else (tensors, call.held.boxed())
+
+    return kernel

@@ -1,0 +1,76 @@
+"""Memory that the engine can work on, for all the ways in which torch can hold the same values."""
+
+import contextlib
+from collections.abc import Sequence
+
+import torch
+
+Copies = list[tuple[torch.Tensor, torch.Tensor]]
+"""(Where the result will be, where it belongs)."""
+
+
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """The same values without a negative or conjugate view; ``tensor`` itself if it is none."""
+    if tensor.is_neg() or tensor.is_conj():
+        return tensor.resolve_conj().resolve_neg()
+    return tensor
+
+
+def buffers_of(tensors: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], Copies]:
+    """Contiguous memory for each tensor, in place where it is contiguous; what to copy back."""
+    buffers, copies = [], []
+    taken = set()
+    for tensor in tensors:
+        buffer = tensor.detach()
+        if not buffer.is_contiguous():
+            buffer = buffer.contiguous()
+        elif buffer.data_ptr() in taken and buffer.numel():
+            buffer = buffer.clone()  # the same tensor twice: both hold the sum of the last one
+        taken.add(buffer.data_ptr())
+        if buffer.data_ptr() != tensor.data_ptr():
+            copies.append((buffer, tensor))
+        buffers.append(buffer)
+    return buffers, copies
+
+
+def copy_back(copies: Copies) -> None:
+    """Write results to where they belong."""
+    for source, target in copies:
+        # A tensor made under inference mode may be written under it alone.
+        with torch.inference_mode() if target.is_inference() else contextlib.nullcontext():
+            once = _without_repeats(target.detach())
+            values = source[tuple(slice(size) for size in once.shape)]
+            if _overlaps(once):
+                _write_each(once, values)
+            else:
+                once.copy_(values)
+
+
+def _without_repeats(tensor: torch.Tensor) -> torch.Tensor:
+    """A view of an expanded tensor that has each of its elements once."""
+    if 0 not in tensor.stride():
+        return tensor
+    return tensor[tuple(slice(None if stride else 1) for stride in tensor.stride())]
+
+
+def _overlaps(tensor: torch.Tensor) -> bool:
+    """Whether two elements may share memory: torch refuses to copy to such a tensor."""
+    if tensor.numel() < 2 or tensor.is_contiguous():
+        return False
+    reach = 0  # distance from the first element to the last one of the dimensions so far
+    for size, stride in sorted(zip(tensor.shape, tensor.stride(), strict=True), key=lambda d: d[1]):
+        if size > 1:
+            if stride <= reach:
+                return True
+            reach += (size - 1) * stride
+    return False
+
+
+def _write_each(target: torch.Tensor, values: torch.Tensor) -> None:
+    places = torch.zeros(target.shape, dtype=torch.int64)
+    for dimension, (size, stride) in enumerate(zip(target.shape, target.stride(), strict=True)):
+        shape = [1] * target.dim()
+        shape[dimension] = size
+        places += stride * torch.arange(size).view(shape)
+    memory = target.as_strided((int(places.max()) + 1,), (1,))
+    memory[places.flatten()] = values.flatten()

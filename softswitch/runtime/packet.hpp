@@ -34,8 +34,8 @@ T& touched(T& header) {
 // Clears what earlier packets have left in a header that this packet does not have, so that reading
 // it gives zeros.
 template <typename T>
-void clear_unused(T& header) {
-  if (header.used && !header.valid) header = T{};
+void clear_unused(T& header, bool touched = false) {
+  if (!header.valid && (header.used || touched)) header = T{};
 }
 
 // A header that is not valid makes the target invalid; its old fields do not matter any more.

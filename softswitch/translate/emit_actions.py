@@ -10,6 +10,7 @@ from .values import Values
 from .walk import read_exprs, statements, subexpressions, written_place
 from .writer import Writer, quoted
 
+TOUCHED_BITS = 64
 MAX_JUMPS = 1 << 20
 """So many jumps back of one action for one packet are a loop without end."""
 
@@ -24,6 +25,7 @@ class StatementEmitter:
         self.values = Values(layout)
         self.loops = LoopEmitter(self)
         self.passed: set[int] = set()  # the labels of the action so far
+        self.bits: dict[str, int] = {}  # header → its bit of touched_
 
     def member(self, kind: str, name: str) -> str:
         """The C++ member of a register, counter, calculation or table."""
@@ -84,9 +86,31 @@ class StatementEmitter:
             w.line("[[maybe_unused]] std::uint32_t jumps = 0;")
 
     def mark_used(self, w: Writer, body: list[ir.Stmt]) -> None:
-        """Headers that a body writes to may hold something from now on, valid or not."""
-        for name in written_headers(self.program, body):
-            w.line(f"{self.layout.place[name]}.used = true;")
+        """Headers that a body writes to may hold something from now on, valid or not.
+
+        One bit each in one word: actions write to many headers, and this is all that it costs.
+        The elements of stacks, which may move, have flags of their own.
+        """
+        self.mark(w, written_headers(self.program, body))
+
+    def mark(self, w: Writer, names: list[str]) -> None:
+        """The same for headers by name."""
+        bits = 0
+        for name in names:
+            if self.touched_bit(name) is None:
+                w.line(f"{self.layout.place[name]}.used = true;")
+            bits |= self.touched_bit(name) or 0
+        if bits:
+            w.line(f"touched_ |= {bits:#x};")
+
+    def touched_bit(self, header: str) -> int | None:
+        """The bit of ``touched_`` that stands for a header, if it has one."""
+        h = self.program.headers[header]
+        if h.metadata or h.stack is not None:
+            return None
+        if header not in self.bits and len(self.bits) < TOUCHED_BITS:
+            self.bits[header] = 1 << len(self.bits)
+        return self.bits.get(header)
 
     # --- statements ---
 

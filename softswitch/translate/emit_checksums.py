@@ -152,7 +152,7 @@ def emit_checksums(w: Writer, owner: StatementEmitter) -> None:
             condition = "true" if c.condition is None else values.boolean(c.condition)
             with w.block(f"if ({condition})"):
                 if not program.headers[c.target.header].metadata:
-                    w.line(f"{layout.place[c.target.header]}.used = true;")
+                    owner.mark(w, [c.target.header])
                 found = owner.member("calculation", c.calculation)
                 owner.store_from(w, c.target, f"{found}()", 64)
     w.line()

@@ -162,6 +162,12 @@ def _set(w: Writer, owner: StatementEmitter, name: str, code: str, ctype: str = 
         w.line(f"{place} = {f'static_cast<{ctype}>({code})' if ctype else code};")
 
 
+def _clear(w: Writer, owner: StatementEmitter, header: str) -> None:
+    bit = owner.bits.get(header)
+    touched = "" if bit is None else f", (touched & {bit:#x}) != 0"
+    w.line(f"clear_unused({owner.layout.place[header]}{touched});")
+
+
 def _emit_process(w: Writer, owner: StatementEmitter) -> None:
     program, layout = owner.program, owner.layout
     spec, group = _standard(owner, "egress_spec"), _standard(owner, "mcast_grp")
@@ -199,15 +205,18 @@ def _emit_process(w: Writer, owner: StatementEmitter) -> None:
         _set(w, owner, "packet_length", "length_")
         _set(w, owner, "ingress_global_timestamp", "now()")
         early = cleared_before_parsing(program)
+        if owner.bits:
+            w.line("const std::uint64_t touched = touched_;", "by the packet before")
+            w.line("touched_ = 0;")
         for name in program.headers:
             if name in early:
-                w.line(f"clear_unused({layout.place[name]});")
+                _clear(w, owner, name)
         w.line("const std::uint32_t error = parse();")
         w.line("if (error != 0) ++stats_.parser_errors;")
         _set(w, owner, "parser_error", "error")
         for header in program.headers.values():
             if not header.metadata and header.name not in early:
-                w.line(f"clear_unused({layout.place[header.name]});")
+                _clear(w, owner, header.name)
         w.line("verify_checksums();")
         w.line("ingress();")
         w.line("exit_ = false;")
@@ -312,6 +321,8 @@ def _emit_state(w: Writer, owner: StatementEmitter, sha256: str) -> None:
     w.line("std::size_t frame_bytes_ = 0;", "what counters count")
     w.line("std::uint32_t length_ = 0;", "packet_length of egress")
     w.line("std::size_t truncate_ = 0;")
+    if owner.bits:
+        w.line("std::uint64_t touched_ = 0;", "headers that code has written to, valid or not")
     w.line("bool exit_ = false;", "an action has ended the pipeline")
     w.line("bool failed_ = false;", "an assert has dropped the packet")
     if _standard(owner, "mcast_grp") is not None:

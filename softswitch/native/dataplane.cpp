@@ -2,6 +2,8 @@
 
 #include <dlfcn.h>
 
+#include <new>
+
 namespace wiresum::softswitch {
 
 Dataplane::Dataplane(const std::string& library) {
@@ -13,7 +15,13 @@ Dataplane::Dataplane(const std::string& library) {
   }
   auto* create =
       reinterpret_cast<wiresum_program_create_t*>(dlsym(handle_, "wiresum_program_create"));
-  if (create != nullptr) program_.reset(create(WIRESUM_ABI));
+  try {
+    if (create != nullptr) program_.reset(create(WIRESUM_ABI));
+  } catch (const std::bad_alloc&) {
+    dlclose(handle_);
+    throw LibraryError("cannot load the compiled program " + library +
+                       ": there is not enough memory for its registers and counters");
+  }
   if (program_ == nullptr) {
     dlclose(handle_);
     throw LibraryError(library +

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,29 @@ def test_what_is_wrong_is_refused_with_its_place(
 def test_more_state_than_a_machine_has_is_refused() -> None:
     with pytest.raises(UnsupportedConstruct, match=r"registers and counters of \d+ MiB"):
         translate(change(program("state"), "register_arrays.0.size", (1 << 31) - 1))
+
+
+def test_a_program_for_which_there_is_no_memory_is_refused(
+    program_cache: str, tmp_path: Path
+) -> None:
+    whole = program("state")
+    whole["register_arrays"][0]["size"] = 3 << 27
+    (tmp_path / "large.json").write_text(json.dumps(whole))
+    code = (
+        "import resource, sys\n"
+        "from wiresum.softswitch import Switch, load_program\n"
+        "load_program(sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (3 << 29, 3 << 29))\n"
+        "try: Switch(sys.argv[1])\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "large.json")],
+        capture_output=True, text=True, timeout=600, check=False,
+        env=os.environ | {"XDG_CACHE_HOME": program_cache, "CXXFLAGS": "-O0"},
+    )  # fmt: skip
+    assert run.stdout.startswith("LibraryUnusable"), run.stdout + run.stderr
+    assert "not enough memory for its registers and counters" in run.stdout
 
 
 def test_two_of_one_name_are_refused() -> None:

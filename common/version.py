@@ -1,8 +1,10 @@
 """The version of this installation."""
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 
+@cache  # read from a file, and said with every message
 def package_version() -> str:
     """Version of the installed distribution, or ``0+unknown`` when run from a bare tree."""
     try:

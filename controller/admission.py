@@ -16,6 +16,7 @@ from wiresum.controller.errors import ControllerError
 from wiresum.controller.jobs import Created, Jobs
 from wiresum.controller.model import Job, OnFull, Switch, Tenant, Waiter
 from wiresum.controller.packing import Holding
+from wiresum.controller.reading import Usage
 from wiresum.controller.scheduling import (
     Account,
     Decisions,
@@ -76,6 +77,18 @@ class Balance:
 
 
 @dataclass
+class Scene:
+    """What several refusals in a row have in common."""
+
+    usage: dict[str, Usage] = field(default_factory=dict)
+    tenants: dict[str, Tenant] = field(default_factory=dict)
+    switches: list[Switch] | None = None
+    draining: set[str] = field(default_factory=set)
+    occupancy: dict[str, str] = field(default_factory=dict)
+    """In words, by the switch that is asked for."""
+
+
+@dataclass
 class Admission:
     """The rules of getting slots. Methods raise :class:`ControllerError`.
 
@@ -93,6 +106,9 @@ class Admission:
     """Since when all switches that a waiting job may have are being drained."""
     _dismissed: dict[str, ControllerError] = field(default_factory=dict)
     """Why jobs were taken out of the queue, by their ids and by those of their requests."""
+    _places: dict[str, int] = field(default_factory=dict)
+    _settled: tuple[object, ...] | None = None
+    """The situation in which the last round has changed nothing."""
 
     def recover(self) -> None:
         """Take over the queue of an earlier controller: those who wait have to come back.
@@ -198,35 +214,56 @@ class Admission:
 
     def shown(self, id_or_name: str, caller: Caller) -> Waiter | None:
         """The waiting job of that id, or of that name, that the caller may see, if any."""
-        waiters = [] if caller.job else self.store.waiters(caller.own_tenant)
-        named = [waiter for waiter in waiters if waiter.name == id_or_name]
-        found = [waiter for waiter in waiters if waiter.id == id_or_name] or named
-        return found[0] if found else None
+        return None if caller.job else self.store.waiter_shown(id_or_name, caller.own_tenant)
 
     def standing(self, job_id: str) -> Standing:
         """How things stand with a waiting job, as of the last round."""
         return self._standings.get(job_id, Standing.FULL)
 
+    def told(self, job_id: str) -> Standing | None:
+        """How the last round has left a job that waited then; None: it did not, or is gone."""
+        return self._standings.get(job_id)
+
     def position(self, job_id: str) -> int:
         """The place of a waiting job in the queue; 1 is the next."""
-        order = list(self._standings)
-        return order.index(job_id) + 1 if job_id in order else len(order) + 1
+        return self._places.get(job_id, len(self._places) + 1)
 
     # ---- who gets
 
     def balance(self) -> Balance:
         """Give slots to those who can have them, and begin the changes that make room."""
+        situation = self._situation()
+        if situation == self._settled:
+            return Balance()
+        self._settled = None
+        balance = self._balance()
+        if balance == Balance():
+            # The same question would have the same answer.
+            self._settled = situation
+        return balance
+
+    def _situation(self) -> tuple[object, ...]:
+        """All that a round of decisions depends on."""
+        now = self.clock.now()
+        since, drained = now - _ABSENT_S, now - self.jobs.limits.drained_s
+        present = frozenset(job_id for job_id, seen in self._seen.items() if seen > since)
+        up = tuple(name for name in self.store.switch_names() if self.usable(name))
+        too_long = frozenset(job_id for job_id, time in self._drained.items() if time < drained)
+        return self.store.version, present, up, self.changes.resting(), too_long
+
+    def _balance(self) -> Balance:
         waiters = {waiter.id: waiter for waiter in self.store.waiters()}
         shrunk = self.store.shrunk_jobs()
         dismissed = self._dismiss_hopeless(waiters)
         if not waiters and not shrunk:
-            self._standings = {}
+            self._standings, self._places = {}, {}
             return Balance(dismissed=dismissed)
         decisions = self._decide(waiters, shrunk)
         self._standings = decisions.standings
-        live = {job.id: job for job in self.store.jobs(live_only=True)}
-        for change in decisions.changes:
-            self.changes.begin(live[change.job], change.range, change.reason)
+        self._places = {job_id: place for place, job_id in enumerate(self._standings, start=1)}
+        changed = [self.jobs.get(change.job) for change in decisions.changes]
+        for job, change in zip(changed, decisions.changes, strict=True):
+            self.changes.begin(job, change.range, change.reason)
         for grant in decisions.grants:
             waiter = waiters[grant.job]
             with self.store.transaction() as transaction:
@@ -246,7 +283,7 @@ class Admission:
             self._forget(waiter.id)
         changing = tuple(change.job for change in decisions.changes)
         switches = {grant.switch for grant in decisions.grants}
-        switches |= {live[job_id].lease.switch for job_id in changing}
+        switches |= {job.lease.switch for job in changed}
         granted = tuple(grant.job for grant in decisions.grants)
         return Balance(granted, changing, frozenset(switches), dismissed)
 
@@ -323,7 +360,7 @@ class Admission:
         )
 
     def _view(self, switch: Switch, draining: bool) -> SwitchView:
-        jobs = self.store.jobs_on(switch.name)
+        jobs = self.store.jobs_on(switch.name, members=False)
         return SwitchView(
             name=switch.name,
             total=switch.slots,
@@ -345,10 +382,19 @@ class Admission:
 
     # ---- who does not
 
-    def refusal(self, waiter: Waiter, caller: Caller) -> ControllerError:
-        """Why the job has no slots, in one line."""
-        tenant = self._tenant(waiter.tenant)
-        usage = self.store.usage()[tenant.name]
+    def refusal(
+        self, waiter: Waiter, caller: Caller, scene: "Scene | None" = None
+    ) -> ControllerError:
+        """Why the job has no slots, in one line.
+
+        Who asks for many in a row gives each the same ``scene``: it is looked at only once.
+        """
+        scene = scene or Scene()
+        if not scene.usage:
+            scene.usage = self.store.usage()
+            scene.tenants = {tenant.name: tenant for tenant in self.store.tenants()}
+        tenant = scene.tenants[waiter.tenant]
+        usage = scene.usage[tenant.name]
         standing = self.standing(waiter.id)
         if standing is Standing.JOBS:
             message = (
@@ -366,28 +412,29 @@ class Admission:
                 f"{waiter.slots} slots have to wait behind it"
             )
         else:
-            message = self._full(waiter, caller)
+            message = self._full(waiter, caller, scene)
         return ControllerError("RESOURCE_EXHAUSTED", message)
 
-    def _full(self, waiter: Waiter, caller: Caller) -> str:
-        switches = [
-            switch for switch in self.store.switches() if waiter.switch in ("", switch.name)
-        ]
-        draining = self.store.draining()
-        serving = [switch for switch in switches if switch.name not in draining]
+    def _full(self, waiter: Waiter, caller: Caller, scene: "Scene") -> str:
+        if scene.switches is None:
+            scene.switches, scene.draining = self.store.switches(), self.store.draining()
+        switches = [switch for switch in scene.switches if waiter.switch in ("", switch.name)]
+        serving = [switch for switch in switches if switch.name not in scene.draining]
         if not serving:
             names = ", ".join(switch.name for switch in switches)
             verb = (
                 "takes no new jobs, it is" if len(switches) == 1 else "take no new jobs, they are"
             )
             return f"switch {names} {verb} being drained"
-        up = [switch for switch in serving if self.usable(switch.name)]
-        occupancy = "; ".join(
-            _occupancy(switch, self.store.jobs_on(switch.name), caller)
-            if switch in up or not up
-            else f"switch {switch.name} is down"
-            for switch in serving
-        )
+        if waiter.switch not in scene.occupancy:
+            up = [switch for switch in serving if self.usable(switch.name)]
+            scene.occupancy[waiter.switch] = "; ".join(
+                _occupancy(switch, self.store.jobs_on(switch.name, members=False), caller)
+                if switch in up or not up
+                else f"switch {switch.name} is down"
+                for switch in serving
+            )
+        occupancy = scene.occupancy[waiter.switch]
         ahead = self.position(waiter.id) - 1
         first = f" ({ahead} waiting before it)" if ahead else ""
         return f"no room for {waiter.sizes[-1]} slots in one range{first}: {occupancy}"
@@ -402,7 +449,7 @@ class Admission:
         if on_full is None:
             invalid(f"on_full {request.on_full} is not one of 0 to {max(_ON_FULL)}")
         self._check_switches(request.switch)
-        if len(self.store.waiters(tenant.name)) >= _QUEUE_PER_TENANT:
+        if self.store.usage()[tenant.name].queued >= _QUEUE_PER_TENANT:
             raise ControllerError(
                 "RESOURCE_EXHAUSTED",
                 f"tenant {tenant.name} has {_QUEUE_PER_TENANT} jobs in the queue: wait for some of "
@@ -427,16 +474,18 @@ class Admission:
             raise why
         with self.store.transaction() as transaction:
             transaction.add_waiter(waiter)
+        # The last, until a round of decisions has found out more.
+        self._places[waiter.id] = len(self._places) + 1
         return waiter
 
     def _check_switches(self, wanted: str) -> None:
-        switches = self.store.switches()
-        if not switches:
+        names = self.store.switch_names()
+        if not names:
             raise ControllerError(
                 "FAILED_PRECONDITION",
                 "the controller knows no switch: add one with `wiresum switch add`",
             )
-        if wanted and all(switch.name != wanted for switch in switches):
+        if wanted and wanted not in names:
             raise ControllerError("NOT_FOUND", f"there is no switch {wanted[:80]!r}")
 
     def _tenant(self, name: str) -> Tenant:

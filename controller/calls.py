@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable
+from contextvars import ContextVar
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -17,7 +18,13 @@ log = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 _Reply = TypeVar("_Reply")
 
+request_size: ContextVar[int] = ContextVar("request_size", default=0)
+"""Bytes that the request had which is being served, with those that were dropped."""
+
 _BEARER = "bearer "
+
+# A request of so many bytes is as much work as a call more.
+_BYTES_PER_CALL = 256 * 1024
 
 _MAX_WORDS = 1000
 
@@ -29,8 +36,25 @@ class Calls:
         self._core = core
 
     def _caller(self, context: Context, token: str = "") -> Caller:
-        """Who calls: by ``token``, or else by the one in the call's metadata."""
-        return self._core.access.caller(token or _bearer(context))
+        """Who calls: by ``token``, or else by the one in the call's metadata.
+
+        Every call asks this once, first: here it is counted, and refused where it is one too many.
+        """
+        rates = self._core.rates
+        try:
+            caller = self._core.access.caller(token or _bearer(context))
+        except ControllerError as error:
+            if error.code == "UNAUTHENTICATED":
+                rates.stranger(context.peer())
+            raise
+        try:
+            rates.call(caller, 1.0 + request_size.get() / _BYTES_PER_CALL)
+        except ControllerError:
+            if caller.job:
+                # It is alive all the same: a job must not expire for its calls.
+                self._core.jobs.heard(caller.job)
+            raise
+        return caller
 
     def _admin(self, context: Context, what: str) -> None:
         self._caller(context).require_admin(what)

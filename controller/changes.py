@@ -114,6 +114,11 @@ class Changes:
         """Whether the lease of the job may be changed now."""
         return job.pending is None and self._resting.get(job.id, 0.0) <= self.clock.now()
 
+    def resting(self) -> frozenset[str]:
+        """The jobs that are left in peace now."""
+        now = self.clock.now()
+        return frozenset(job_id for job_id, until in self._resting.items() if until > now)
+
     def begin(self, job: Job, slots: SlotRange, reason: str) -> None:
         """Give the job other slots of its switch; at once if nobody uses its lease yet."""
         with self.store.transaction() as transaction:

@@ -17,6 +17,10 @@ FIELDS = (32, 16, 8)
 # BMv2 drops what is sent to 511; 0 is not a port anywhere.
 MAX_PORT = 510
 
+MAX_P4RUNTIME = 256
+MAX_HOSTS = 4096
+"""Host ranges of a switch."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 _JOB_ID = re.compile(r"j-[0-9a-f]{12}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9]{1,64}")
@@ -41,6 +45,8 @@ def check_name(name: str, what: str) -> None:
 def check_p4runtime(text: str, what: str) -> None:
     """``HOST:PORT``, ``https://HOST:PORT`` or ``unix:PATH``; it is part of one-line messages."""
     is_path = text.startswith("unix:") and len(text) > len("unix:") and text.isprintable()
+    if len(text) > MAX_P4RUNTIME:
+        invalid(f"{what}: a P4Runtime address of {len(text)} characters is too long: use up to 256")
     try:
         if not is_path:
             parse_endpoint(text.removeprefix("https://"))

@@ -295,7 +295,14 @@ class ControllerClient:
     def list_jobs(self, *, counters: bool = False, live_only: bool = False) -> list[pb.Job]:
         """All jobs, newest first."""
         request = pb.ListJobsRequest(counters=counters, live_only=live_only)
-        return list(self._call(self._stub.ListJobs, request).jobs)
+        found: dict[str, pb.Job] = {}
+        while True:
+            answer = self._call(self._stub.ListJobs, request)
+            # A job that has got its slots between two pages is on both; the later one counts.
+            found.update((job.id, job) for job in answer.jobs)
+            if not answer.next_page_token:
+                return list(found.values())
+            request.page_token = answer.next_page_token
 
     def evict_job(self, job: str, reason: str = "") -> pb.Job:
         """End a job, or take it out of the queue; its workers are told ``reason``."""
@@ -389,9 +396,11 @@ class ControllerClient:
                 now = time.monotonic()
                 give_up = give_up or now + unreachable_s
                 limit = give_up if deadline is None else min(deadline, give_up)
-                if error.code not in codes or now + _RETRY_S >= limit:
+                pause = max(_RETRY_S, error.retry_after_s or 0.0)
+                later = error.code in codes or error.retry_after_s is not None
+                if not later or now + pause >= limit:
                     raise
-                time.sleep(_RETRY_S)
+                time.sleep(pause)
 
 
 def add_switch_request(

@@ -1,6 +1,9 @@
 """One client's connection to a controller: encryption, tokens, deadlines, errors in one line."""
 
 import os
+import random
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -122,7 +125,7 @@ class Connection:
         self.address = address
         self._credentials = credentials = _completed(address, credentials)
         self._metadata = None
-        self._closed = False
+        self._ended = threading.Event()
         if credentials.token:
             if not credentials.token.isascii() or not credentials.token.isprintable():
                 raise ControllerError(
@@ -134,18 +137,33 @@ class Connection:
 
     def close(self) -> None:
         """Close the channel; calls in progress fail."""
-        self._closed = True
+        self._ended.set()
         self._channel.close()
 
     def call(self, method: Callable[..., _R], request: Any, timeout_s: float) -> _R:
-        """Make a call. Raises :class:`ControllerError`."""
-        try:
-            return method(request, timeout=timeout_s, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise self._explain(error, timeout_s) from None
-        except ValueError:
-            # What grpcio raises for a call on a closed channel.
-            raise self._has_been_closed() from None
+        """Make a call, which may take ``timeout_s``. Raises :class:`ControllerError`.
+
+        Who makes too many calls is told when to come back, and does so.
+        """
+        deadline = time.monotonic() + timeout_s
+        left = timeout_s
+        while True:
+            try:
+                return method(request, timeout=left, metadata=self._metadata)
+            except grpc.RpcError as error:
+                explained = self._explain(error, timeout_s)
+            except ValueError:
+                # What grpcio raises for a call on a closed channel.
+                explained = self._has_been_closed()
+            if explained.code != "RESOURCE_EXHAUSTED" or explained.retry_after_s is None:
+                raise explained
+            # Not all at the same moment.
+            pause = explained.retry_after_s * random.uniform(1.0, 1.5)
+            left = deadline - time.monotonic() - pause
+            if left <= 0:
+                raise explained
+            if self._ended.wait(pause):
+                raise self._has_been_closed()
 
     def _has_been_closed(self) -> ControllerError:
         return ControllerError(
@@ -166,7 +184,7 @@ class Connection:
             )
             return ControllerError(code.name, found or _unreachable(self.address, details))
         if code == grpc.StatusCode.CANCELLED:
-            if self._closed:
+            if self._ended.is_set():
                 return self._has_been_closed()
             # A controller that ends cancels the long polls that it has.
             return ControllerError("UNAVAILABLE", _unreachable(self.address, "it is ending"))
@@ -195,9 +213,9 @@ def _completed(address: ControllerAddress, credentials: Credentials) -> Credenti
 
 
 def _retry_after_s(error: grpc.RpcError) -> float | None:
-    for name, value in error.trailing_metadata() or ():
-        if name == RETRY_AFTER_MS and str(value).isdecimal() and len(value) < 10:
-            return int(value) / 1000
+    for each in error.trailing_metadata() or ():
+        if each.key == RETRY_AFTER_MS and str(each.value).isdecimal() and len(each.value) < 10:
+            return int(each.value) / 1000
     return None
 
 

@@ -21,6 +21,7 @@ from wiresum.controller.model import Job, JobState, Switch, Tenant, Waiter
 from wiresum.controller.owners import Owners
 from wiresum.controller.patience import Patience
 from wiresum.controller.queueing import Queueing
+from wiresum.controller.rates import Rates
 from wiresum.controller.reports import Reports
 from wiresum.controller.store import Store
 from wiresum.controller.switches import Switches
@@ -68,6 +69,7 @@ class Core:
         self.switches = Switches(store, self.clock, programs, LANE_COUNTS)
         self.tenants = Tenants(store, self.clock)
         self.access = Access(store, fixed_admin)
+        self.rates = Rates(store, self.limits.heartbeat_s)
         self.jobs = Jobs(store, self.clock, self.limits)
         self.changes = Changes(store, self.clock, vote_s=self.limits.change_s)
         self.admission = Admission(
@@ -267,6 +269,7 @@ class Core:
         now = self.clock.now()
         if now >= self._forget_at:
             self.jobs.forget_old()
+            self.owners.keep(self.store.live_job_ids())
             self._forget_at = now + _FORGET_S
 
     async def _last_events(self, job: Job) -> dict[str, int] | None:

@@ -1,10 +1,13 @@
 """The calls about jobs and their slots."""
 
+import asyncio
+import re
+
 from wiresum.controller.access import Caller
-from wiresum.controller.admission import Queued
+from wiresum.controller.admission import Queued, Scene
 from wiresum.controller.calls import Calls, Context, or_status
 from wiresum.controller.changes import Cancelled
-from wiresum.controller.checks import check_reason
+from wiresum.controller.checks import check_reason, invalid
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.messages import (
     JOB_STATES,
@@ -16,6 +19,20 @@ from wiresum.controller.messages import (
 from wiresum.controller.model import Job, JobState, Waiter
 from wiresum.controller.scheduling import Standing
 from wiresum.controller.v1 import controller_pb2 as pb
+
+MAX_PAGE = 500
+"""Jobs in one answer of ListJobs."""
+
+# And bytes, unless one job has more.
+_PAGE_BYTES = 1 << 20
+
+# So many jobs are looked at before other calls get their turn.
+_JOBS_AT_ONCE = 16
+
+# To list so many is as much work as one call more.
+_JOBS_PER_CALL = 25
+
+_PAGE = re.compile(r"w(\d{1,18})|j(?:(\d{1,18}(?:\.\d{1,18})?(?:e\+\d{1,2})?):(\d{1,18}))?")
 
 
 class JobCalls(Calls):
@@ -150,11 +167,9 @@ class JobCalls(Calls):
         async def answer() -> pb.ListJobsResponse:
             caller = self._caller(context)
             own = caller.own_tenant
-            waiters = self._core.store.waiters(own)
-            queued = [self._waiting(waiter, caller) for waiter in waiters]
-            jobs = self._core.store.jobs(live_only=request.live_only, tenant=own)
-            others = await self._jobs(jobs, counters=request.counters)
-            return pb.ListJobsResponse(jobs=[*reversed(queued), *others])
+            answer = await self._page(request, caller, own)
+            self._core.rates.cost(caller, len(answer.jobs) / _JOBS_PER_CALL)
+            return answer
 
         return await or_status(answer(), context)
 
@@ -173,7 +188,9 @@ class JobCalls(Calls):
                 switches = self._core.store.switches()
             return pb.ListSlotsResponse(
                 switches=[
-                    slots_message(switch, self._core.store.jobs_on(switch.name), caller)
+                    slots_message(
+                        switch, self._core.store.jobs_on(switch.name, members=False), caller
+                    )
                     for switch in switches
                 ]
             )
@@ -182,13 +199,53 @@ class JobCalls(Calls):
 
     # ----
 
+    async def _page(
+        self, request: pb.ListJobsRequest, caller: Caller, tenant: str | None
+    ) -> pb.ListJobsResponse:
+        """Some of the jobs from a place on: those that wait, then the others, newest first."""
+        answer = pb.ListJobsResponse()
+        left = min(request.page_size or MAX_PAGE, MAX_PAGE)
+        in_queue, place = _parse_page(request.page_token)
+        if in_queue:
+            sequence = int(place[1]) if place is not None else None
+            waiters = self._core.store.waiters_before(sequence, left + 1, tenant)
+            scene = Scene()
+            for number, waiter in enumerate(waiters[:left], start=1):
+                answer.jobs.append(self._waiting(waiter, caller, scene))
+                if number % _JOBS_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # others' calls go in between
+            if len(waiters) > left:
+                answer.next_page_token = f"w{waiters[left - 1].sequence}"
+                return answer
+            left, place = left - len(waiters), None
+            if not left:
+                answer.next_page_token = "j"
+                return answer
+        rows = self._core.store.job_ids_before(
+            place, left + 1, live_only=request.live_only, tenant=tenant
+        )
+        size = 0
+        for first in range(0, min(len(rows), left), _JOBS_AT_ONCE):
+            some = rows[first : min(first + _JOBS_AT_ONCE, left)]
+            found = [self._core.store.job(job_id) for job_id, _ in some]
+            messages = await self._jobs(
+                [job for job in found if job is not None], counters=request.counters
+            )
+            answer.jobs.extend(messages)
+            size += sum(message.ByteSize() for message in messages)
+            if len(rows) > first + len(some) and (size > _PAGE_BYTES or first + len(some) == left):
+                created, number = some[-1][1]
+                answer.next_page_token = f"j{created!r}:{number}"
+                return answer
+            await asyncio.sleep(0)
+        return answer
+
     def _check_unambiguous(self, id_or_name: str, caller: Caller) -> None:
         """Refuse a name that several tenants' jobs have: whose is meant would be a guess."""
         store = self._core.store
         if not caller.admin or store.job(id_or_name) or store.waiter(id_or_name):
             return
-        jobs: list[Job | Waiter] = [*store.waiters(), *store.jobs(live_only=True)]
-        found = [f"{job.tenant}'s {job.id}" for job in jobs if job.name == id_or_name]
+        found = [f"{tenant}'s {job_id}" for tenant, job_id in store.live_jobs_called(id_or_name)]
         if len(found) > 1:
             more = f" and {len(found) - 4} more" if len(found) > 4 else ""
             raise ControllerError(
@@ -197,9 +254,9 @@ class JobCalls(Calls):
                 "which by its id",
             )
 
-    def _waiting(self, waiter: Waiter, caller: Caller) -> pb.Job:
+    def _waiting(self, waiter: Waiter, caller: Caller, scene: Scene | None = None) -> pb.Job:
         admission = self._core.admission
-        reason = str(admission.refusal(waiter, caller))
+        reason = str(admission.refusal(waiter, caller, scene))
         if admission.standing(waiter.id) is Standing.COMING:
             reason = Standing.COMING.value
         return waiter_message(waiter, admission.position(waiter.id), reason, self._core.limits)
@@ -239,3 +296,16 @@ class JobCalls(Calls):
                 continue
             for job in its_jobs:
                 messages[job.id].events.update(events[job.lease.number])
+
+
+def _parse_page(token: str) -> tuple[bool, tuple[float, int] | None]:
+    """Whether a page is of the queue, and after which place it begins; None: at the beginning."""
+    found = _PAGE.fullmatch(token) if token else None
+    if token and found is None:
+        invalid(f"page token {token[:80]!r} is none: use the one that ListJobs has returned")
+    if found is None:
+        return True, None
+    sequence, created, number = found.groups()
+    if sequence is not None:
+        return True, (0.0, int(sequence))
+    return False, (float(created), int(number)) if created is not None else None

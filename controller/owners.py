@@ -8,7 +8,7 @@ Everything is in memory: what counts is whose calls are in progress. A rank that
 calls with it at once; one whose call was answered is expected to call again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -125,6 +125,11 @@ class Owners:
     def forget(self, job_id: str) -> None:
         """The job is over."""
         self._jobs.pop(job_id, None)
+
+    def keep(self, job_ids: Iterable[str]) -> None:
+        """Forget all but the jobs that live: of others, too, somebody may have called."""
+        live = set(job_ids)
+        self._jobs = {job_id: ranks for job_id, ranks in self._jobs.items() if job_id in live}
 
 
 def _on(where: str) -> str:

@@ -92,9 +92,9 @@ class Limit(AbstractAsyncContextManager[asyncio.Timeout]):
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
+    ) -> None:
         self._limits.discard(self._timeout)
-        return await self._timeout.__aexit__(kind, error, traceback)
+        await self._timeout.__aexit__(kind, error, traceback)
 
 
 def _ticks() -> tuple[float, float]:

@@ -10,7 +10,7 @@ from wiresum.controller.access import Caller
 from wiresum.controller.admission import MAX_WAIT_S, Admission, Balance, Queued
 from wiresum.controller.checks import invalid
 from wiresum.controller.clock import Clock
-from wiresum.controller.errors import ControllerError
+from wiresum.controller.errors import ControllerError, StoreFailed
 from wiresum.controller.fleet import Fleet
 from wiresum.controller.jobs import Created, Jobs, Limits
 from wiresum.controller.leases import until
@@ -28,6 +28,10 @@ _NEWS_S = 25.0
 # may be all that another was waiting for.
 _ROUNDS = 64
 
+# A round that takes longer than this is followed by a rest of so many times what it has taken.
+_QUICK_S = 0.01
+_REST = 3.0
+
 
 @dataclass
 class Queueing:
@@ -42,6 +46,9 @@ class Queueing:
     fleet: Fleet
     limit: Limiting = asyncio.timeout
     _calls: Counter[str] = field(default_factory=Counter)
+    _told: dict[str, Standing | None] = field(default_factory=dict)
+    _timer: asyncio.TimerHandle | None = None
+    _rest_until: float = 0.0
 
     async def create(
         self, request: pb.CreateJobRequest, caller: Caller, time_left: float | None
@@ -62,15 +69,49 @@ class Queueing:
         self.admission.forget_absent()
 
     def rebalance(self) -> None:
-        """Give slots to those whose turn it is, and wake whoever is concerned."""
+        """Give slots to those whose turn it is, and wake whoever is concerned.
+
+        Not necessarily at once: where a round of decisions takes its time, because many hold and
+        many wait, the next one serves all that has happened meanwhile, and calls go in between.
+        """
+        if self._timer is not None:
+            return
+        loop = asyncio.get_running_loop()
+        rest = self._rest_until - loop.time()
+        if rest <= 0:
+            self._round()
+        else:
+            self._timer = loop.call_later(rest, self._late_round)
+
+    def _late_round(self) -> None:
+        self._timer = None
+        # The next sweep makes another; the store has said what is wrong.
+        with suppress(StoreFailed):
+            self._round()
+
+    def _round(self) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            self._decide()
+        finally:
+            took = loop.time() - began
+            if took > _QUICK_S:
+                self._rest_until = began + took + _REST * took
+
+    def _decide(self) -> None:
         self._see()
         for _ in range(_ROUNDS):
             balance = self.admission.balance()
             self._tell(balance)
             if not balance.granted and not balance.changing:
                 break
-        for job_id in self._calls:
-            self.waiting.notify(job_id)
+        # Only those for whom something is different: hundreds may wait.
+        before = self._told
+        self._told = {job_id: self.admission.told(job_id) for job_id in self._calls}
+        for job_id, told in self._told.items():
+            if job_id not in before or before[job_id] is not told:
+                self.waiting.notify(job_id)
 
     # ----
 
@@ -110,7 +151,9 @@ class Queueing:
                 raise self.admission.gone(waiter)
             waited = self.clock.now() - waiter.arrived
             over = patient and 0 < request.wait_timeout_s <= waited
-            if over or not (patient or self.admission.standing(waiter.id) is Standing.COMING):
+            # None: no round of decisions has considered it yet.
+            hopeless = self.admission.told(waiter.id) not in (None, Standing.COMING)
+            if over or (hopeless and not patient):
                 raise self._give_up(waiter, caller, waited if over else 0.0)
             if not patient or not request.wait_timeout_s:
                 await news.wait()

@@ -62,10 +62,11 @@ class Reading:
 
     # ---- switches
 
-    def switches(self) -> list[Switch]:
-        """All switches by name."""
+    def switches(self, name: str | None = None) -> list[Switch]:
+        """All switches by name, or the one of a name."""
         hosts: dict[str, list[HostRange]] = {}
-        for row in self._db.execute("SELECT * FROM switch_hosts ORDER BY network, port"):
+        query = "SELECT * FROM switch_hosts WHERE switch = COALESCE(?, switch)"
+        for row in self._db.execute(f"{query} ORDER BY network, port", (name,)).fetchall():
             network = IPv4Network(row["network"])
             hosts.setdefault(row["switch"], []).append(HostRange(network, row["port"]))
         return [
@@ -81,12 +82,18 @@ class Reading:
                 hosts=tuple(hosts.get(row["name"], ())),
                 shared_address=bool(row["shared_address"]),
             )
-            for row in self._db.execute("SELECT * FROM switches ORDER BY name")
+            for row in self._db.execute(
+                "SELECT * FROM switches WHERE name = COALESCE(?, name) ORDER BY name", (name,)
+            ).fetchall()
         ]
 
     def switch(self, name: str) -> Switch | None:
         """The switch of that name, if any."""
-        return next((switch for switch in self.switches() if switch.name == name), None)
+        return next(iter(self.switches(name)), None)
+
+    def switch_names(self) -> list[str]:
+        """The names of all switches."""
+        return [row["name"] for row in self._db.execute("SELECT name FROM switches ORDER BY name")]
 
     def draining(self) -> set[str]:
         """The switches that take no new jobs."""
@@ -117,6 +124,26 @@ class Reading:
         row = self._db.execute("SELECT job FROM job_tokens WHERE token = ?", (token,)).fetchone()
         return row["job"] if row else None
 
+    def tenant_of_job(self, job_id: str) -> str | None:
+        """The tenant of the job, if there is one; with an addition if the tenant is gone."""
+        query = f"""
+            SELECT {_TENANT} AS tenant FROM jobs JOIN tenants ON tenants.id = jobs.tenant
+            WHERE jobs.id = ?
+        """
+        row = self._db.execute(query, (job_id,)).fetchone()
+        return row["tenant"] if row else None
+
+    def callers_of(self, tenant: str) -> int:
+        """How many workers and launchers the tenant's live jobs may have."""
+        query = """
+            SELECT COUNT(*) AS jobs, TOTAL(jobs.workers) AS workers
+            FROM jobs JOIN tenants ON tenants.id = jobs.tenant
+            WHERE tenants.name = ? AND tenants.removed IS NULL
+              AND jobs.state IN ('waiting', 'ready')
+        """
+        row = self._db.execute(query, (tenant,)).fetchone()
+        return 4 * int(row["jobs"]) + int(row["workers"])
+
     def token_count(self, job_id: str) -> int:
         """How many tokens the job has."""
         query = "SELECT COUNT(*) AS count FROM job_tokens WHERE job = ?"
@@ -138,18 +165,51 @@ class Reading:
         """
         return self._jobs(where, (live_only, tenant, tenant))
 
+    def job_ids_before(
+        self, before: tuple[float, int] | None, limit: int, *, live_only: bool, tenant: str | None
+    ) -> list[tuple[str, tuple[float, int]]]:
+        """The ids of up to ``limit`` jobs that came before a place, newest first, and theirs.
+
+        Of any tenant if it is None; from the newest on if ``before`` is None.
+        """
+        one = "jobs.tenant = (SELECT id FROM tenants WHERE name = :tenant AND removed IS NULL)"
+        query = f"""
+            SELECT jobs.id, jobs.created, jobs.rowid AS place FROM jobs
+            WHERE {one if tenant is not None else "TRUE"}
+              AND {"jobs.ended IS NULL" if live_only else "TRUE"}
+              AND (jobs.created < :created OR (jobs.created = :created AND jobs.rowid < :place))
+            ORDER BY jobs.created DESC, jobs.rowid DESC LIMIT :limit
+        """
+        created, place = before or (float("inf"), 0)
+        values = {"tenant": tenant, "created": created, "place": place, "limit": limit}
+        rows = self._db.execute(query, values).fetchall()
+        return [(row["id"], (row["created"], row["place"])) for row in rows]
+
+    def live_jobs_called(self, name: str) -> list[tuple[str, str]]:
+        """The tenants and ids of the live and waiting jobs of that name."""
+        query = f"""
+            SELECT {_TENANT} AS tenant, jobs.id FROM jobs JOIN tenants ON tenants.id = jobs.tenant
+            WHERE jobs.name = :name AND jobs.ended IS NULL
+            UNION ALL
+            SELECT tenants.name, queue.id FROM queue JOIN tenants ON tenants.id = queue.tenant
+            WHERE queue.name = :name
+        """
+        rows = self._db.execute(query, {"name": name}).fetchall()
+        return [(row["tenant"], row["id"]) for row in rows]
+
     def shrunk_jobs(self) -> list[Job]:
         """The live jobs that have fewer slots than they were admitted with, the oldest first."""
         where = "WHERE jobs.ended IS NULL AND leases.slots < jobs.target ORDER BY jobs.created"
-        return self._jobs(where)
+        return self._jobs(where, members=False)
 
     def changing_jobs(self) -> list[Job]:
         """The jobs whose lease is about to change."""
         return self._jobs("WHERE changes.job IS NOT NULL ORDER BY changes.announced")
 
-    def jobs_on(self, switch: str) -> list[Job]:
-        """The live jobs on a switch, by slot."""
-        return self._jobs("WHERE leases.held AND leases.switch = ? ORDER BY leases.base", (switch,))
+    def jobs_on(self, switch: str, *, members: bool = True) -> list[Job]:
+        """The live jobs on a switch, by slot; without their ``members`` it takes a fraction."""
+        where = "WHERE leases.held AND leases.switch = ? ORDER BY leases.base"
+        return self._jobs(where, (switch,), members=members)
 
     def silent_jobs(self, since: float) -> list[Job]:
         """The live jobs without a heartbeat at or after ``since``."""
@@ -199,6 +259,25 @@ class Reading:
         where = "WHERE tenants.name = ? AND queue.name = ?"
         return next(iter(self._waiters(where, (tenant, name))), None)
 
+    def waiters_before(self, sequence: int | None, limit: int, tenant: str | None) -> list[Waiter]:
+        """Up to ``limit`` that came before one of that sequence (None: the last), last first."""
+        where = """
+            WHERE (? IS NULL OR queue.tenant =
+                   (SELECT id FROM tenants WHERE name = ? AND removed IS NULL))
+              AND (? IS NULL OR queue.sequence < ?)
+            ORDER BY queue.sequence DESC LIMIT ?
+        """
+        return self._waiters(where, (tenant, tenant, sequence, sequence, limit))
+
+    def waiter_shown(self, id_or_name: str, tenant: str | None) -> Waiter | None:
+        """The waiting job of that id, or else of that name, of a tenant (None: any)."""
+        where = """
+            WHERE (queue.id = ? OR queue.name = ?) AND tenants.name = COALESCE(?, tenants.name)
+            ORDER BY queue.id = ? DESC, queue.sequence LIMIT 1
+        """
+        found = self._waiters(where, (id_or_name, id_or_name, tenant, id_or_name))
+        return found[0] if found else None
+
     # ---- tenants
 
     def tenants(self) -> list[Tenant]:
@@ -232,7 +311,11 @@ class Reading:
             WHERE jobs.ended IS NULL GROUP BY tenants.id
             """
         ).fetchall()
-        queued = Counter(waiter.tenant for waiter in self.waiters())
+        waiting = self._db.execute(
+            "SELECT tenants.name, COUNT(*) AS jobs FROM queue "
+            "JOIN tenants ON tenants.id = queue.tenant GROUP BY tenants.id"
+        ).fetchall()
+        queued = Counter({row["name"]: int(row["jobs"]) for row in waiting})
         counts = {row["name"]: (int(row["slots"]), int(row["jobs"])) for row in live}
         return {
             tenant.name: Usage(*counts.get(tenant.name, (0, 0)), queued[tenant.name])
@@ -246,13 +329,16 @@ class Reading:
         row = self._db.execute("SELECT last FROM epochs").fetchone()
         return int(row["last"])
 
-    def _jobs(self, where: str, parameters: tuple[object, ...] = ()) -> list[Job]:
-        return [self._job(row) for row in self._db.execute(_JOBS + where, parameters).fetchall()]
+    def _jobs(
+        self, where: str, parameters: tuple[object, ...] = (), *, members: bool = True
+    ) -> list[Job]:
+        rows = self._db.execute(_JOBS + where, parameters).fetchall()
+        return [self._job(row, members) for row in rows]
 
     def _heard(self, row: sqlite3.Row) -> float:
-        return max(self.heard.get(row["id"], row["heartbeat"]), self.all_heard)
+        return float(max(self.heard.get(row["id"], row["heartbeat"]), self.all_heard))
 
-    def _job(self, row: sqlite3.Row) -> Job:
+    def _job(self, row: sqlite3.Row, members: bool) -> Job:
         return Job(
             id=row["id"],
             tenant=row["tenant_name"],
@@ -273,16 +359,16 @@ class Reading:
                 counters_reset=bool(row["counters_reset"]),
             ),
             events=json.loads(row["events"]) if row["events"] else None,
-            members=self._members(row["id"], row["change"]),
+            members=self._members(row["id"], row["change"]) if members else (),
             target=row["target"],
             min_slots=row["min_slots"],
             priority=row["priority"],
             change=row["change"],
             last_change=row["last_change"],
-            pending=self._change(row) if row["next_number"] is not None else None,
+            pending=self._change(row, members) if row["next_number"] is not None else None,
         )
 
-    def _change(self, row: sqlite3.Row) -> Change:
+    def _change(self, row: sqlite3.Row, members: bool) -> Change:
         return Change(
             number=row["next_number"],
             range=SlotRange(row["next_base"], row["next_slots"]),
@@ -291,7 +377,7 @@ class Reading:
             reason=row["next_reason"],
             announced=row["announced"],
             boundary=row["boundary"],
-            members=self._members(row["id"], row["next_number"]),
+            members=self._members(row["id"], row["next_number"]) if members else (),
         )
 
     def _members(self, job_id: str, change: int) -> tuple[Member, ...]:
@@ -304,7 +390,7 @@ class Reading:
                 mac=row["mac"],
                 port=row["port"],
             )
-            for row in self._db.execute(query, (job_id, change))
+            for row in self._db.execute(query, (job_id, change)).fetchall()
         )
 
     def _waiters(self, where: str, parameters: tuple[object, ...]) -> list[Waiter]:

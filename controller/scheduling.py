@@ -162,14 +162,24 @@ class _Board:
         self.holdings = list(view.holdings)
         self.numbers = set(view.numbers)
         self.reserved: list[SlotRange] = []
+        self.load = sum(slots.slots for _, slots in self.held)
+        self._free: dict[int, SlotRange | None] = {}
+        """What has been found free, until something changes: hundreds may ask for the same."""
 
-    @property
-    def load(self) -> int:
-        return sum(slots.slots for _, slots in self.held)
+    def hold(self, job: str, range_: SlotRange) -> None:
+        self.held.append((job, range_))
+        self.load += range_.slots
+        self._free.clear()
+
+    def reserve(self, *ranges: SlotRange) -> None:
+        self.reserved += ranges
+        self._free.clear()
 
     def free_range(self, slots: int) -> SlotRange | None:
-        taken = [*(range_ for _, range_ in self.held), *self.reserved]
-        return allocate(taken, slots, self.view.total)
+        if slots not in self._free:
+            taken = [*(range_ for _, range_ in self.held), *self.reserved]
+            self._free[slots] = allocate(taken, slots, self.view.total)
+        return self._free[slots]
 
     def free_number(self) -> int | None:
         return lowest_free_number(self.numbers, 1, packet.JOBS - 1)
@@ -186,7 +196,7 @@ class _Board:
 
     def change(self, job: str, range_: SlotRange) -> None:
         """From now on the job is changing over."""
-        self.held.append((job, range_))
+        self.hold(job, range_)
         self.holdings = [
             replace(holding, range=range_, movable=False) if holding.job == job else holding
             for holding in self.holdings
@@ -289,10 +299,10 @@ class _Run:
 
     def _grant(self, wish: Wish, board: _Board, range_: SlotRange, number: int) -> None:
         if not wish.present:
-            board.reserved.append(range_)
+            board.reserve(range_)
             self.decisions.standings[wish.job] = Standing.COMING
             return
-        board.held.append((wish.job, range_))
+        board.hold(wish.job, range_)
         board.holdings.append(Holding(wish.job, range_, range_.slots, wish.priority, False))
         board.numbers.add(number)
         account = self.accounts[wish.tenant]
@@ -313,13 +323,13 @@ class _Run:
                     board.change(move.job, move.range)
                     self.decisions.changes.append(NewLease(move.job, move.range, reason))
                 moved.add(move.job)
-        board.reserved += [room.range, *(move.range for move in room.moves)]
+        board.reserve(room.range, *(move.range for move in room.moves))
 
     def _keep_a_range(self, boards: Sequence[_Board], slots: int) -> None:
         for board in boards:
             ranges = [holding.range for holding in board.holdings]
             kept = emptiest(ranges, board.view.total, slots, board.reserved)
             if kept is not None:
-                board.reserved.append(kept)
+                board.reserve(kept)
                 self._somebody_keeps_a_range = True
                 return

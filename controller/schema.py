@@ -234,3 +234,11 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE UNIQUE INDEX queue_requests ON queue (tenant, request) WHERE request != '';
     """,
 )
+
+INDEXES: tuple[str, ...] = (
+    "CREATE INDEX IF NOT EXISTS jobs_by_tenant ON jobs (tenant, created)",
+    "CREATE INDEX IF NOT EXISTS jobs_by_name ON jobs (name)",
+    "CREATE INDEX IF NOT EXISTS held_leases ON leases (switch) WHERE held",
+)
+"""Made at every opening where they are missing: what a question costs one tenant must not grow with
+what others have. They hold nothing of their own, so no version of the schema is needed for them."""

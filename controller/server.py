@@ -21,6 +21,7 @@ from wiresum.controller.client import DEFAULT_CONTROLLER
 from wiresum.controller.connection import default_store_file
 from wiresum.controller.core import Core
 from wiresum.controller.errors import ServeError
+from wiresum.controller.guard import MAX_MESSAGE, Guard
 from wiresum.controller.jobs import Limits
 from wiresum.controller.loop import LoopOptions
 from wiresum.controller.metrics import ControllerReader, Requests, serve_metrics
@@ -45,6 +46,9 @@ _SERVER_OPTIONS: list[tuple[str, int]] = [
     # Clients do the same, and must not be hung up on for it.
     ("grpc.http2.min_ping_interval_without_data_ms", 1000),
     ("grpc.http2.max_ping_strikes", 0),
+    # What is not even looked at, see guard.py.
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_metadata_size", 8192),
 ]
 
 # How long calls in progress may take to end when the controller ends.
@@ -83,7 +87,7 @@ async def serving(
     """
     wanted = parse_endpoint(listen, what="listen address")
     _check_bindable(wanted)
-    server = grpc.aio.server(options=_SERVER_OPTIONS, interceptors=interceptors)
+    server = grpc.aio.server(options=_SERVER_OPTIONS, interceptors=[*interceptors, Guard()])
     pb_grpc.add_ControllerServicer_to_server(ControllerService(core), server)
     try:
         if credentials is None:

@@ -50,7 +50,7 @@ class _Options(GRPCOptions):
 
 
 # finsy makes the options of its channels itself, and lets nobody add to them.
-finsy.p4client.GRPCOptions = _Options  # type: ignore[misc]
+finsy.p4client.GRPCOptions = _Options  # type: ignore[attr-defined]
 
 # A request must stay below gRPC's limit of 4 MiB for what a server receives.
 _BATCH = 500

@@ -19,7 +19,7 @@ from wiresum.common import private
 from wiresum.common.errors import WiresumError
 from wiresum.controller.errors import StoreError, StoreFailed
 from wiresum.controller.reading import Reading
-from wiresum.controller.schema import MIGRATIONS
+from wiresum.controller.schema import INDEXES, MIGRATIONS
 from wiresum.controller.tokens import hashed
 from wiresum.controller.transaction import Transaction
 
@@ -70,6 +70,8 @@ class Store(Reading):
             # What is deleted is overwritten: older stores held tokens as they are.
             self._db.execute("PRAGMA secure_delete = ON")
             self._migrate()
+            for index in INDEXES:
+                self._db.execute(index)
             # Only now: a step may rebuild a table that others refer to.
             self._db.execute("PRAGMA foreign_keys = ON")
         except (OSError, sqlite3.Error, StoreFailed) as error:
@@ -102,6 +104,11 @@ class Store(Reading):
             raise
         if self._db.total_changes > before:
             self._set_trouble("")
+
+    @property
+    def version(self) -> int:
+        """Another number after every write."""
+        return self._db.total_changes
 
     def probe(self) -> None:
         """Write, if the last attempt to has failed. Raises :class:`StoreFailed` if this does."""

@@ -63,4 +63,5 @@ class SwitchCalls(Calls):
         store = self._core.store
         loop = self._core.fleet.find(switch.name)
         draining = switch.name in store.draining()
-        return switch_message(switch, loop, store.jobs_on(switch.name), draining=draining)
+        jobs = store.jobs_on(switch.name, members=False)
+        return switch_message(switch, loop, jobs, draining=draining)

@@ -1,10 +1,12 @@
 """Which switches there are: adding, changing and removing them."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from wiresum.controller.checks import (
+    MAX_HOSTS,
     MAX_PORT,
     check_name,
     check_p4runtime,
@@ -119,10 +121,15 @@ class Switches:
         hosts = [HostRange(parse_network(host.cidr), host.port) for host in request.hosts]
         if not hosts:
             invalid(f"{what} has no hosts: say behind which port workers are, e.g. 0.0.0.0/0=1")
+        if len(hosts) > MAX_HOSTS:
+            invalid(
+                f"{what}: {len(hosts)} host ranges are too many: up to {MAX_HOSTS} are possible"
+            )
+        networks = Counter(host.network for host in hosts)
         for host in hosts:
             if not 0 < host.port <= MAX_PORT:
                 invalid(f"{what}: {host.port} is not a switch port: it must be 1 to {MAX_PORT}")
-            if sum(host.network == other.network for other in hosts) > 1:
+            if networks[host.network] > 1:
                 invalid(f"{what}: {host.network} is behind two ports: give each network once")
         shared = request.shared_address if request.HasField("shared_address") else ip.is_loopback
         return Switch(

@@ -26,10 +26,14 @@ class TenantCalls(Calls):
 
         async def answer() -> pb.ListTenantsResponse:
             own = self._caller(context).own_tenant
-            tenants = [
-                tenant for tenant in self._core.store.tenants() if own in (None, tenant.name)
-            ]
-            return pb.ListTenantsResponse(tenants=[self._tenant(tenant) for tenant in tenants])
+            usage = self._core.store.usage()
+            return pb.ListTenantsResponse(
+                tenants=[
+                    tenant_message(tenant, usage[tenant.name], "")
+                    for tenant in self._core.store.tenants()
+                    if own in (None, tenant.name)
+                ]
+            )
 
         return await or_status(answer(), context)
 

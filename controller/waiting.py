@@ -6,8 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from wiresum.controller.errors import ControllerError
+
 Turn = tuple[int, int]
 """What a rank joins: the attempt of its job, and the change of the lease in it."""
+
+
+MAX_CALLS = 512
+"""Calls that may wait for news of one job: some for each of its ranks, some for each launcher."""
 
 
 @dataclass
@@ -27,6 +33,7 @@ class Waiting:
     @contextmanager
     def watch(self, job_id: str) -> Iterator[asyncio.Event]:
         """Somebody who wants to know, but is no sign of life; the event is set at any news."""
+        self._check_room(job_id)
         event = asyncio.Event()
         self._watchers.setdefault(job_id, set()).add(event)
         try:
@@ -39,6 +46,7 @@ class Waiting:
     @contextmanager
     def call(self, job_id: str, turn: Turn, rank: int) -> Iterator[asyncio.Event]:
         """One call of a rank; the event is set whenever something about the job changes."""
+        self._check_room(job_id)
         event = asyncio.Event()
         self._calls[job_id, turn, rank] += 1
         self._sleepers.setdefault(job_id, set()).add(event)
@@ -52,6 +60,15 @@ class Waiting:
             if not self._sleepers[job_id]:
                 del self._sleepers[job_id]
                 self._gave_up.pop(job_id, None)
+
+    def _check_room(self, job_id: str) -> None:
+        waiting = len(self._watchers.get(job_id, ())) + len(self._sleepers.get(job_id, ()))
+        if waiting >= MAX_CALLS:
+            raise ControllerError(
+                "RESOURCE_EXHAUSTED",
+                f"{waiting} calls wait for news of job {job_id} already: end some of them",
+                retry_after_s=1.0,
+            )
 
     def give_up(self, job_id: str, turn: Turn, rank: int) -> None:
         """A rank that had joined has stopped waiting; remembered as long as others go on."""

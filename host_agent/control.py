@@ -59,7 +59,8 @@ def create_job(where: Environment, name: str, on_queue: Callable[[pb.Job], None]
                 on_queue=on_queue,
             )
         except ControllerError as error:
-            if error.code == "RESOURCE_EXHAUSTED" and request.if_full is IfFull.FALLBACK:
+            full = error.code == "RESOURCE_EXHAUSTED" and error.retry_after_s is None
+            if full and request.if_full is IfFull.FALLBACK:
                 raise NoRoom(str(error)) from None
             raise
 

@@ -141,6 +141,7 @@ OPAQUE = {
     "controller/checks.py:invalid",  # its callers'
     "controller/connection.py:_check_files",  # a CertificateError
     "controller/connection.py:_explain",  # the controller's own line, or _unreachable's
+    "controller/guard.py:guarded",  # _too_large's and _unreadable's
     "controller/loop.py:run",  # explain's
     "controller/security.py:first",  # a CertificateError
     "host_agent/agent.py:_change",  # over's

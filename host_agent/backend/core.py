@@ -1,5 +1,6 @@
 """What a ``wiresum`` process group does, whichever torch class it hides behind."""
 
+import itertools
 import logging
 import os
 import threading
@@ -57,6 +58,8 @@ _OLD_NAMES = {
 }
 _POINT_TO_POINT = frozenset({"send", "recv", "recv_anysource"})
 
+_numbers = itertools.count()
+
 cores: "weakref.WeakSet[Core]" = weakref.WeakSet()
 """Every core of this process that is still referenced, for the debug dump and the exit."""
 
@@ -86,6 +89,7 @@ class Core:
         this group alone. ``make_group(prefix)`` makes a fallback group; all ranks call it with the
         same prefixes.
         """
+        self.number = next(_numbers)  # in the order in which this process has made them
         self.name = name
         self.rank = rank
         self.size = size

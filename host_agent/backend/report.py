@@ -51,4 +51,4 @@ def write_at_exit() -> None:
 def _cores() -> "list[Core]":
     # Without a group there is nothing to ask, and no reason to import torch.
     module = sys.modules.get("wiresum.host_agent.backend.core")
-    return list(module.cores) if module is not None else []
+    return sorted(module.cores, key=lambda core: core.number) if module is not None else []

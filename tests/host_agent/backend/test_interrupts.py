@@ -41,6 +41,8 @@ def interrupts() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
+# An interrupt may also come while Python lets go of an object, where it can only be reported.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_memory_that_the_engine_has_stays_and_later_collectives_end(
     group: WiresumProcessGroup, engine: FakeEngine, interrupts: None
 ) -> None:

@@ -122,6 +122,7 @@ class Heartbeats:
     def _run(self) -> None:
         silence = Patience(0.0)
         failures = 0
+        asked = False  # once more, when it was silent for too long
         rest, change = 0.0, 0
         while not self._stop.wait(rest):
             silence.step(rest)
@@ -135,6 +136,16 @@ class Heartbeats:
                 silence.step(waits + CALL_S)
                 if error.retry_after_s is not None:
                     silence.restart()  # it is there, and knows that we are
+                    asked = False
+                if (
+                    error.code not in GONE
+                    and silence.spent_s > self._terms().expiry_s
+                    and not asked
+                ):
+                    # The call may have failed because this process stood still meanwhile, and so
+                    # may have the controller: one more, which has its whole time, decides.
+                    asked, rest = True, 0.0
+                    continue
                 why = self._failed(error, silence.spent_s)
                 failures += 1
                 # One may fail because the controller restarts: it is asked again soon.
@@ -145,7 +156,7 @@ class Heartbeats:
                     rest = min(rest, _SOON_S)
             else:
                 silence.restart()
-                failures = 0
+                failures, asked = 0, False
                 why = over(answer, self._label) or self._heard(answer)
             if why is not None:
                 if not self._stop.is_set():

@@ -68,12 +68,13 @@ class P4RuntimeServer:
             return await self._start_unix(address)
         endpoint = parse_endpoint(address, what="--p4runtime")
         where = f"cannot listen for P4Runtime on {endpoint}"
+        credentials = None if tls is None else tls.credentials()
         try:
             _try_to_bind(endpoint)
-            if tls is None:
+            if credentials is None:
                 port = self._server.add_insecure_port(str(endpoint))
             else:
-                port = self._server.add_secure_port(str(endpoint), tls.credentials())
+                port = self._server.add_secure_port(str(endpoint), credentials)
         except OSError as error:
             raise ServerError(f"{where}: {error.strerror or error}") from error
         except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""What one rank does in test_peers.py: ``ranks.py SCENARIO FOLDER``.
+"""What one rank does in test_ranks_and_peers.py: ``ranks.py SCENARIO FOLDER``.
 
 Writes ``FOLDER/RANK.json`` with what its last collective ended with: the kind and line of its
 error, or empty texts. Files ``FOLDER/RANK.NAME`` say how far it is.

@@ -4,6 +4,7 @@ A process that was stopped (Ctrl-Z, a suspended machine, a batch system that mak
 everyone has been silent for as long. Whoever was late himself judges nobody by the clock.
 """
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -31,3 +32,15 @@ class Patience:
         self.spent_s += min(now - self._last, expected_s + LATE_S)
         self._last = now
         return self.limit_s - self.spent_s
+
+
+def wait_for(event: threading.Event, limit_s: float, step_s: float = 5.0) -> bool:
+    """Wait for an event for ``limit_s`` seconds in which this process runs; whether it is set."""
+    patience = Patience(limit_s)
+    left = limit_s
+    while left > 0:
+        step = min(left, step_s)
+        if event.wait(step):
+            return True
+        left = patience.step(step)
+    return event.is_set()

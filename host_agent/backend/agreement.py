@@ -22,6 +22,7 @@ from torch.futures import Future
 from wiresum.common.errors import WiresumError
 from wiresum.host_agent import errors
 from wiresum.host_agent.backend import callbacks
+from wiresum.host_agent.patience import wait_for
 
 log = logging.getLogger("wiresum")
 
@@ -73,7 +74,7 @@ class AgreedWork(dist.Work):
         seconds = timeout.total_seconds() if timeout is not None else 0.0
         if seconds <= 0:
             seconds = self._limit_s
-        if not self._ended.wait(min(seconds, threading.TIMEOUT_MAX)):
+        if not wait_for(self._ended, seconds):
             raise errors.CollectiveTimeout(
                 f"{self.label} of a future's callback did not end within {seconds:g} s"
                 f"{self.missing()}"

@@ -14,6 +14,7 @@ from wiresum.common.errors import WiresumError
 from wiresum.host_agent.backend import callbacks, exposed
 from wiresum.host_agent.backend.counters import COUNTERS
 from wiresum.host_agent.backend.tensors import Copies, copy_back
+from wiresum.host_agent.patience import wait_for
 
 Tensors = list[torch.Tensor]
 Ranges = Sequence[tuple[int, int]]
@@ -127,7 +128,7 @@ class SwitchWork(dist.Work):
             seconds = self._limit_s
         if not self._done.is_set():
             began = time.monotonic()
-            ended = self._done.wait(min(seconds, threading.TIMEOUT_MAX))
+            ended = wait_for(self._done, seconds)
             exposed.add_wait(time.monotonic() - began)
             if not ended:
                 raise self._late(seconds)

@@ -127,10 +127,11 @@ class Changes:
             new = job.epoch > 0
             epoch = transaction.new_epoch(epoch_floor(self.clock)) if new else 0
             key = secrets.randbits(64) if new else 0
+            reply_key = secrets.randbits(64) if new else 0
             if job.state is JobState.READY:
-                transaction.announce(job, slots, epoch, key, reason, self.clock.now())
+                transaction.announce(job, slots, epoch, key, reply_key, reason, self.clock.now())
             else:
-                transaction.move_job(job.id, slots, epoch, key)
+                transaction.move_job(job.id, slots, epoch, key, reply_key)
 
     # ---- agreeing
 

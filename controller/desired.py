@@ -118,6 +118,7 @@ def _entries(switch: Switch, job: Job) -> Iterable[tuple[Key, Action]]:
                     slot_base=job.lease.range.base,
                     slot_count=job.lease.range.slots,
                     group=group_of(number),
+                    reply_key=job.reply_key,
                 ),
             ),
         )

@@ -137,6 +137,7 @@ class Joining:
                 attempt=request.attempt,
                 epoch=transaction.new_epoch(epoch_floor(self.clock)),
                 key=secrets.randbits(64),
+                reply_key=secrets.randbits(64),
                 workers=request.workers,
                 field=request.field,
             )

@@ -132,6 +132,7 @@ def lease_message(
         job=job.lease.number,
         epoch=job.epoch,
         key=job.key,
+        reply_key=job.reply_key,
         slots=job.lease.range.slots,
         lanes=switch.lanes,
         workers=job.workers,

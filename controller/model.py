@@ -113,6 +113,7 @@ class Change:
     range: SlotRange
     epoch: int
     key: int
+    reply_key: int
     reason: str
     announced: float
     boundary: int | None
@@ -135,6 +136,9 @@ class Job:
     attempt: int | None
     epoch: int
     key: int
+    """What its workers' contributions carry."""
+    reply_key: int
+    """What the switch's replies carry, so that who sees one cannot contribute."""
     workers: int
     field: int
     lease: Lease

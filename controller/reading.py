@@ -28,8 +28,9 @@ _JOBS = f"""
     SELECT jobs.*, {_TENANT} AS tenant_name, tenants.priority,
            leases.switch, leases.number, leases.base, leases.slots, leases.counters_reset,
            changes.number AS next_number, changes.base AS next_base, changes.slots AS next_slots,
-           changes.epoch AS next_epoch, changes.key AS next_key, changes.reason AS next_reason,
-           changes.announced, changes.boundary
+           changes.epoch AS next_epoch, changes.key AS next_key,
+           changes.reply_key AS next_reply_key, changes.reason AS next_reason, changes.announced,
+           changes.boundary
     FROM jobs JOIN tenants ON tenants.id = jobs.tenant JOIN leases ON leases.job = jobs.id
          LEFT JOIN changes ON changes.job = jobs.id
 """
@@ -350,6 +351,7 @@ class Reading:
             attempt=row["attempt"],
             epoch=row["epoch"],
             key=int.from_bytes(row["key"], "big"),
+            reply_key=int.from_bytes(row["reply_key"], "big"),
             workers=row["workers"],
             field=row["field"],
             lease=Lease(
@@ -374,6 +376,7 @@ class Reading:
             range=SlotRange(row["next_base"], row["next_slots"]),
             epoch=row["next_epoch"],
             key=int.from_bytes(row["next_key"], "big"),
+            reply_key=int.from_bytes(row["next_reply_key"], "big"),
             reason=row["next_reason"],
             announced=row["announced"],
             boundary=row["boundary"],

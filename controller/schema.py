@@ -233,6 +233,16 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     CREATE UNIQUE INDEX queue_requests ON queue (tenant, request) WHERE request != '';
     """,
+    # Replies carry a secret of their own. (``secret`` is the store's own function.) Workers of a
+    # version before know none, nor what the switch now sends: they join again.
+    """
+    ALTER TABLE jobs ADD COLUMN reply_key BLOB NOT NULL
+        DEFAULT x'0000000000000000' CHECK (length(reply_key) = 8);
+    UPDATE jobs SET reply_key = secret(8) WHERE epoch > 0;
+    ALTER TABLE changes ADD COLUMN reply_key BLOB NOT NULL
+        DEFAULT x'0000000000000000' CHECK (length(reply_key) = 8);
+    UPDATE changes SET reply_key = secret(8);
+    """,
 )
 
 INDEXES: tuple[str, ...] = (

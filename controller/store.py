@@ -9,6 +9,7 @@ every transaction raise :class:`StoreFailed`, and changes nothing. Signs of life
 
 import fcntl
 import logging
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -156,6 +157,7 @@ class Store(Reading):
                 f"(this one knows up to {len(MIGRATIONS)}): upgrade, or give --store"
             )
         self._db.create_function("sha256", 1, hashed, deterministic=True)
+        self._db.create_function("secret", 1, secrets.token_bytes)
         for version, script in enumerate(MIGRATIONS[done:], start=done + 1):
             self._db.executescript(f"BEGIN;\n{script}\nPRAGMA user_version = {version};\nCOMMIT;")
 

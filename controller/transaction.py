@@ -170,7 +170,15 @@ class Transaction:
         self._db.execute("INSERT INTO job_tokens (token, job) VALUES (?, ?)", (token, job_id))
 
     def start_attempt(
-        self, job_id: str, *, attempt: int, epoch: int, key: int, workers: int, field: int
+        self,
+        job_id: str,
+        *,
+        attempt: int,
+        epoch: int,
+        key: int,
+        reply_key: int,
+        workers: int,
+        field: int,
     ) -> None:
         """Begin an attempt: nobody has joined it, and the members of the one before are gone.
 
@@ -180,11 +188,11 @@ class Transaction:
         self._move_to_next(job_id)
         self._db.execute(
             """
-            UPDATE jobs SET state = 'waiting', attempt = ?, epoch = ?, key = ?, workers = ?,
-                            field = ?, change = 0, last_change = 0
+            UPDATE jobs SET state = 'waiting', attempt = ?, epoch = ?, key = ?,
+                            reply_key = ?, workers = ?, field = ?, change = 0, last_change = 0
             WHERE id = ?
             """,
-            (attempt, epoch, key.to_bytes(8, "big"), workers, field, job_id),
+            (attempt, epoch, _blob(key), _blob(reply_key), workers, field, job_id),
         )
 
     def add_member(self, job_id: str, member: Member, change: int = 0) -> None:
@@ -227,15 +235,22 @@ class Transaction:
     # ---- changes of leases
 
     def announce(
-        self, job: Job, slots: SlotRange, epoch: int, key: int, reason: str, now: float
+        self,
+        job: Job,
+        slots: SlotRange,
+        epoch: int,
+        key: int,
+        reply_key: int,
+        reason: str,
+        now: float,
     ) -> Change:
         """A job shall change over to other slots of its switch; returns the change."""
         number = job.last_change + 1
         self._db.execute(
             """
             INSERT INTO changes
-                (job, switch, number, base, slots, epoch, key, reason, announced)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+                (job, switch, number, base, slots, epoch, key, reply_key, reason, announced)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
             """,
             (
                 job.id,
@@ -244,13 +259,14 @@ class Transaction:
                 slots.base,
                 slots.slots,
                 epoch,
-                key.to_bytes(8, "big"),
+                _blob(key),
+                _blob(reply_key),
                 reason,
                 now,
             ),
         )
         self._db.execute("UPDATE jobs SET last_change = ? WHERE id = ?", (number, job.id))
-        return Change(number, slots, epoch, key, reason, now, None)
+        return Change(number, slots, epoch, key, reply_key, reason, now, None)
 
     def set_boundary(self, job_id: str, boundary: int) -> None:
         """All ranks have agreed on the last collective under the lease in use."""
@@ -271,11 +287,11 @@ class Transaction:
         )
         self._move_to_next(job_id)
         self._db.execute(
-            "UPDATE jobs SET change = ?, epoch = ?, key = ? WHERE id = ?",
-            (change.number, change.epoch, change.key.to_bytes(8, "big"), job_id),
+            "UPDATE jobs SET change = ?, epoch = ?, key = ?, reply_key = ? WHERE id = ?",
+            (change.number, change.epoch, _blob(change.key), _blob(change.reply_key), job_id),
         )
 
-    def move_job(self, job_id: str, slots: SlotRange, epoch: int, key: int) -> None:
+    def move_job(self, job_id: str, slots: SlotRange, epoch: int, key: int, reply_key: int) -> None:
         """Give a job that has no entries on its switch other slots, and with them another epoch.
 
         ``epoch`` 0: nobody has joined yet.
@@ -285,8 +301,8 @@ class Transaction:
             (slots.base, slots.slots, job_id),
         )
         self._db.execute(
-            "UPDATE jobs SET epoch = ?, key = ? WHERE id = ?",
-            (epoch, key.to_bytes(8, "big"), job_id),
+            "UPDATE jobs SET epoch = ?, key = ?, reply_key = ? WHERE id = ?",
+            (epoch, _blob(key), _blob(reply_key), job_id),
         )
 
     def _move_to_next(self, job_id: str) -> None:
@@ -384,3 +400,8 @@ class Transaction:
             """,
             (job_id, keep),
         )
+
+
+def _blob(key: int) -> bytes:
+    # SQLite has no unsigned integers of 64 bits.
+    return key.to_bytes(8, "big")

@@ -74,6 +74,7 @@ class Engine:
         job: int,
         epoch: int,
         key: int,
+        reply_key: int,
         slots: int,
         lanes: int,
         field: int,
@@ -97,6 +98,7 @@ class Engine:
         should the switch hang up, the engine asks there for its old address until
         ``switch_timeout_s`` is over. Without a path a hang-up is the end.
 
+        ``key`` goes with every contribution; a reply without ``reply_key`` is dropped.
         ``window`` limits the chunks in flight per stream (0: half of the stream's slots);
         ``first_position`` is where both streams start numbering (all ranks must agree).
         Time limits are above 0; more than a hundred years mean a hundred years.

@@ -274,6 +274,7 @@ class Membership:
                 lease.job,
                 lease.epoch,
                 lease.key,
+                lease.reply_key,
                 lease.slots,
                 lease.lanes,
                 worker.where.field,

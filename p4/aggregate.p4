@@ -53,10 +53,12 @@ control Aggregate(
     }
 
     // A reply leaves in the switch's name with the slot's own epoch and chunk,
-    // never the request's: a worker cannot be told another chunk's sum.
+    // never the request's: a worker cannot be told another chunk's sum. Its key is
+    // another one than the contribution's: who sees a reply cannot contribute.
     action reply(bit<8> kind) {
         ip_t asked = hdr.ipv4.dst;
         hdr.wiresum.kind = kind;
+        hdr.wiresum.key = meta.reply_key;
         hdr.wiresum.epoch = epoch;
         hdr.wiresum.chunk = chunk;
         hdr.wiresum.fingerprint = fingerprint;

@@ -17,9 +17,10 @@ enum bit<32> DropReason {
     SAME_PORT = 11,        // would leave through the port that it came from
     UNDELIVERABLE = 12,    // a reply to a worker whose address is not known
     TAGGED = 13,           // a VLAN tag, behind which anything could hide
-    LINK_LOCAL = 14        // to an address that no bridge may forward (IEEE 802.1D, table 7-10)
+    LINK_LOCAL = 14,       // to an address that no bridge may forward (IEEE 802.1D, table 7-10)
+    DAMAGED = 15           // a contribution that its UDP checksum does not fit
 }
-const bit<32> DROP_REASONS = 15;
+const bit<32> DROP_REASONS = 16;
 
 @name(".drops") counter(DROP_REASONS, CounterType.packets) drops;
 

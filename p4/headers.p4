@@ -22,7 +22,7 @@ const bit<8> PROTOCOL_UDP = 17;
 
 // Where workers send: the wiresum protocol is recognised by this destination port.
 const bit<16> UDP_PORT = 22355;
-const bit<8> VERSION = 1;
+const bit<8> VERSION = 2;
 
 // What a worker sends is a CONTRIBUTION; every other kind comes from a switch.
 enum bit<8> Kind {
@@ -106,7 +106,9 @@ header wiresum_t {
     bit<16> slot;         // relative to the lease
     bit<32> epoch;        // never 0
     bit<32> chunk;        // a serial number: it wraps
-    bit<64> key;          // the lease's secret
+    // One of the lease's two secrets: in a CONTRIBUTION the one that its workers are known by, in
+    // replies the one that its switch is known by. Who sees replies cannot contribute.
+    bit<64> key;
     bit<32> fingerprint;  // of the collective that the chunk belongs to
 }
 
@@ -147,9 +149,12 @@ struct metadata_t {
     bit<16> slot_base;
     bit<16> slot_count;
     bit<16> group;
+    bit<64> reply_key;
     // The slot that this packet is about, and its first cell in `lanes`.
     bit<32> slot;
     bit<32> lane_base;
+    // Never written: what a checksum over data and their checksum must be.
+    bit<16> zero;
 }
 
 #endif

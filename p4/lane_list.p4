@@ -25,6 +25,9 @@ const bit<32> JOBS = 1024;
     LANES_16(M, p##8) LANES_16(M, p##9) LANES_16(M, p##a) LANES_16(M, p##b) \
     LANES_16(M, p##c) LANES_16(M, p##d) LANES_16(M, p##e) LANES_16(M, p##f)
 
+// In a list of the fields that a checksum covers.
+#define LANE_SUMMED(x) hdr.lanes.l##x,
+
 #if LANES == 64
 #define EACH_LANE(M) LANES_64_OF(M, 0)
 #elif LANES == 256

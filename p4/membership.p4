@@ -18,7 +18,7 @@ control Membership(
     @name(".member")
     action member(
         bit<8> worker, bit<64> worker_bit, bit<64> full, bit<16> slot_base, bit<16> slot_count,
-        bit<16> group)
+        bit<16> group, bit<64> reply_key)
     {
         membership_packets.count();
         meta.worker = worker;
@@ -27,6 +27,7 @@ control Membership(
         meta.slot_base = slot_base;
         meta.slot_count = slot_count;
         meta.group = group;
+        meta.reply_key = reply_key;
     }
 
     @name(".stranger")

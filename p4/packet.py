@@ -3,11 +3,11 @@
 from enum import IntEnum
 
 UDP_PORT = 22355
-VERSION = 1
+VERSION = 2
 SLOTS = 4096
 JOBS = 1024
 EVENTS = 8
-DROP_REASONS = 15
+DROP_REASONS = 16
 FLOOD_GROUP = 1
 JOB_GROUPS = 256
 ETHERNET_BYTES = 14
@@ -66,6 +66,7 @@ class DropReason(IntEnum):
     UNDELIVERABLE = 12  # a reply to a worker whose address is not known
     TAGGED = 13  # a VLAN tag, behind which anything could hide
     LINK_LOCAL = 14  # to an address that no bridge may forward (IEEE 802.1D, table 7-10)
+    DAMAGED = 15  # a contribution that its UDP checksum does not fit
 
 
 class Event(IntEnum):

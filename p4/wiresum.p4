@@ -19,6 +19,18 @@ control VerifyHeader(inout headers_t hdr, inout metadata_t meta) {
               hdr.ipv4.identification, hdr.ipv4.flags, hdr.ipv4.fragment, hdr.ipv4.ttl,
               hdr.ipv4.protocol, hdr.ipv4.src, hdr.ipv4.dst },
             hdr.ipv4.checksum, HashAlgorithm.csum16);
+        // A contribution that has a UDP checksum must fit it: nothing else would find a
+        // bit that has flipped where no frame check sequence looks. The field itself is
+        // summed, too, since UDP sends 0xFFFF for the checksum 0, which means "none".
+        verify_checksum(
+            hdr.lanes.isValid() && hdr.udp.checksum != 0,
+            { EACH_LANE(LANE_SUMMED)
+              hdr.ipv4.src, hdr.ipv4.dst, 8w0, hdr.ipv4.protocol, hdr.udp.length,
+              hdr.udp.src_port, hdr.udp.dst_port, hdr.udp.length, hdr.udp.checksum,
+              hdr.wiresum.version, hdr.wiresum.kind, hdr.wiresum.op, hdr.wiresum.flags,
+              hdr.wiresum.job, hdr.wiresum.slot, hdr.wiresum.epoch, hdr.wiresum.chunk,
+              hdr.wiresum.key, hdr.wiresum.fingerprint },
+            meta.zero, HashAlgorithm.csum16);
     }
 }
 
@@ -36,10 +48,20 @@ control SwitchIngress(
     bit<32> drop_reason = 0;
     ip_t asked = 0;
     ip_t sender = 0;
+    bit<16> header_sum = 1;
 
     action refuse(bit<32> reason) {
         drop_reason = reason;
         dropped = true;
+    }
+
+    // Which of the two checksums it was: 0 if the header's is right.
+    action sum_header() {
+        hash(header_sum, HashAlgorithm.csum16, 16w0,
+            { hdr.ipv4.version, hdr.ipv4.header_words, hdr.ipv4.tos, hdr.ipv4.length,
+              hdr.ipv4.identification, hdr.ipv4.flags, hdr.ipv4.fragment, hdr.ipv4.ttl,
+              hdr.ipv4.protocol, hdr.ipv4.checksum, hdr.ipv4.src, hdr.ipv4.dst },
+            32w0x10000);
     }
 
     @name(".switch_address")
@@ -73,7 +95,14 @@ control SwitchIngress(
         if (standard_metadata.parser_error != error.NoError) {
             refuse(DropReason.TRUNCATED);
         } else if (standard_metadata.checksum_error == 1) {
-            refuse(DropReason.BAD_CHECKSUM);
+            if (hdr.lanes.isValid()) {
+                sum_header();
+            }
+            if (header_sum == 0) {
+                refuse(DropReason.DAMAGED);
+            } else {
+                refuse(DropReason.BAD_CHECKSUM);
+            }
         } else {
             if (hdr.arp.isValid()) {
                 asked = hdr.arp.target_ip;
@@ -145,7 +174,6 @@ control UpdateHeader(inout headers_t hdr, inout metadata_t meta) {
         // A RESULT carries a checksum if the contribution that completed it did: then
         // ports that pass many frames on as one can take it, and a bit that flips
         // behind the switch is noticed.
-#define LANE_SUMMED(x) hdr.lanes.l##x,
         update_checksum(
             meta.reply && hdr.lanes.isValid() && hdr.udp.checksum != 0,
             { EACH_LANE(LANE_SUMMED)
@@ -171,6 +199,6 @@ control Deparse(packet_out packet, in headers_t hdr) {
     }
 }
 
-@pkginfo(name="wiresum", version="0.1.0")
+@pkginfo(name="wiresum", version="0.2.0")
 V1Switch(
     Parse(), VerifyHeader(), SwitchIngress(), SwitchEgress(), UpdateHeader(), Deparse()) main;

@@ -22,8 +22,8 @@ class Seen:
 
     ``number`` counts all packets of the capture from 1 on, as other tools do; ``time`` is in
     seconds since 1970. ``lanes``: how many there are; ``first_lanes``: some of them.
-    ``contributors``: ranks. ``notes``: what is wrong with it. The lease's key is left out: it is a
-    secret, and output like this is shown around.
+    ``contributors``: ranks. ``notes``: what is wrong with it. The lease's keys are left out:
+    output like this is shown around.
     """
 
     number: int

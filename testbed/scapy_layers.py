@@ -104,8 +104,8 @@ class Wiresum(Packet):
         return Raw
 
     def hashret(self) -> bytes:
-        """What a contribution and its answer share, for scapy's sr()."""
-        return struct.pack("!HHQ", self.job, self.slot, self.key)
+        """What a contribution and its answer share, for scapy's sr(); not the key."""
+        return struct.pack("!HHI", self.job, self.slot, self.epoch)
 
     def answers(self, other: Packet) -> bool:
         """Whether this is a switch's answer to the contribution ``other``."""

@@ -72,6 +72,7 @@ class Lease:
     job: int
     epoch: int
     key: int
+    reply_key: int
     slot_base: int
     slot_count: int
     workers: tuple[Address, ...]
@@ -152,12 +153,12 @@ class ReferenceSwitch:
         elif slot.bitmap >> rank & 1:
             if slot.bitmap == lease.full:
                 self.events[lease.job, Event.RESENT] += 1
-                return [(me, self._result(header, slot))]
+                return [(me, self._result(header, slot, lease))]
             self.events[lease.job, Event.WAITED] += 1
-            return [(me, self._status(header, slot, Kind.WAIT))]
+            return [(me, self._status(header, slot, lease, Kind.WAIT))]
         elif slot.fingerprint != header.fingerprint:
             self.events[lease.job, Event.MISMATCHED] += 1
-            status = self._status(header, slot, Kind.MISMATCH)
+            status = self._status(header, slot, lease, Kind.MISMATCH)
             return [(worker, status) for worker in lease.workers]
         else:
             self.events[lease.job, Event.ADDED] += 1
@@ -169,10 +170,10 @@ class ReferenceSwitch:
         if slot.bitmap != lease.full:
             return []
         self.events[lease.job, Event.COMPLETED] += 1
-        result = self._result(header, slot)
+        result = self._result(header, slot, lease)
         return [(worker, result) for worker in lease.workers]
 
-    def _reply(self, header: Header, slot: _Slot, kind: Kind) -> bytes:
+    def _reply(self, header: Header, slot: _Slot, lease: Lease, kind: Kind) -> bytes:
         return Header(
             packet.VERSION,
             kind,
@@ -182,15 +183,15 @@ class ReferenceSwitch:
             header.slot,
             slot.epoch,
             slot.chunk,
-            header.key,
+            lease.reply_key,
             slot.fingerprint,
         ).pack()
 
-    def _result(self, header: Header, slot: _Slot) -> bytes:
-        return self._reply(header, slot, Kind.RESULT) + slot.lanes.astype(">u4").tobytes()
+    def _result(self, header: Header, slot: _Slot, lease: Lease) -> bytes:
+        return self._reply(header, slot, lease, Kind.RESULT) + slot.lanes.astype(">u4").tobytes()
 
-    def _status(self, header: Header, slot: _Slot, kind: Kind) -> bytes:
-        return self._reply(header, slot, kind) + slot.bitmap.to_bytes(
+    def _status(self, header: Header, slot: _Slot, lease: Lease, kind: Kind) -> bytes:
+        return self._reply(header, slot, lease, kind) + slot.bitmap.to_bytes(
             packet.CONTRIBUTORS_BYTES, "big"
         )
 

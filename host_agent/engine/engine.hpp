@@ -36,7 +36,8 @@ struct Lease {
   std::uint32_t workers = 0;
   std::uint16_t job = 0;
   std::uint32_t epoch = 0;
-  std::uint64_t key = 0;
+  std::uint64_t key = 0;        // of contributions
+  std::uint64_t reply_key = 0;  // of what the switch sends
   std::uint32_t slots = 0;
   std::uint32_t lanes = 0;
   int field = 32;

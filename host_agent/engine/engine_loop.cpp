@@ -210,7 +210,7 @@ void Engine::handle_datagram(const std::uint8_t* data, std::size_t bytes, Nanose
       kind != packet::Kind::kMismatch) {
     return stats_.drops_kind.add();
   }
-  if (header.key != lease_.key) return stats_.drops_key.add();
+  if (header.key != lease_.reply_key) return stats_.drops_key.add();
   if (header.job != lease_.job) return stats_.drops_job.add();
   if (header.epoch != lease_.epoch) return stats_.drops_epoch.add();
   const std::uint32_t data_base = data_.config().slot_base;

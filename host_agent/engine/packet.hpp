@@ -7,11 +7,11 @@
 namespace wiresum::packet {
 
 inline constexpr std::uint32_t kUdpPort = 22355;
-inline constexpr std::uint32_t kVersion = 1;
+inline constexpr std::uint32_t kVersion = 2;
 inline constexpr std::uint32_t kSlots = 4096;
 inline constexpr std::uint32_t kJobs = 1024;
 inline constexpr std::uint32_t kEvents = 8;
-inline constexpr std::uint32_t kDropReasons = 15;
+inline constexpr std::uint32_t kDropReasons = 16;
 inline constexpr std::uint32_t kFloodGroup = 1;
 inline constexpr std::uint32_t kJobGroups = 256;
 inline constexpr std::uint32_t kEthernetBytes = 14;

@@ -77,7 +77,8 @@ class Stream {
   bool anything_to_send() const { return unsent_ != next_ || !resend_.empty(); }
 
   // -- receiving
-  // Judges a reply whose job, epoch and key are right. Result: `chunk` may be applied, and is done.
+  // Judges a reply whose job, epoch and reply key are right. Result: `chunk` may be applied, and is
+  // done.
   ReplyOutcome receive(const Header& header, std::size_t payload_bytes, const std::uint8_t* payload,
                        Nanoseconds now, Chunk*& chunk);
   // Takes the chunks that are done off the window's tail, in order.

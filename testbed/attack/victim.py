@@ -61,8 +61,8 @@ def serve(rank: int, workers: int, limit_s: float) -> None:
             )  # fmt: skip
             engine = Engine(
                 sock.fileno(), lease.switch_ip, lease.switch_udp_port, lease.switch_name,
-                lease.rank, lease.workers, lease.job, lease.epoch, lease.key, lease.slots,
-                lease.lanes, where.field, timeout_s=limit_s,
+                lease.rank, lease.workers, lease.job, lease.epoch, lease.key,
+                lease.reply_key, lease.slots, lease.lanes, where.field, timeout_s=limit_s,
             )  # fmt: skip
     try:
         print(

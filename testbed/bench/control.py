@@ -164,6 +164,6 @@ def plain(lease: pb.Lease) -> dict[str, Any]:
     """What the engine needs of a lease."""
     names = (
         "switch_ip", "switch_udp_port", "switch_name", "rank", "workers", "job", "epoch", "key",
-        "slots", "lanes",
+        "reply_key", "slots", "lanes",
     )  # fmt: skip
     return {name: getattr(lease, name) for name in names}

@@ -12,7 +12,7 @@ from wiresum.testbed.conformance.frames import Header, Station
 from wiresum.testbed.errors import RackError
 
 _SWITCH_MAC, _SWITCH_IP = 0x0200_0000_0001, 0x0A00_00FE
-_JOB, _EPOCH, _KEY = 1, 1, 0x5EC2E7
+_JOB, _EPOCH, _KEY, _REPLY_KEY = 1, 1, 0x5EC2E7, 0x5EC2E8
 _GENERATIONS = 3  # of chunk numbers: each a third of the circle newer than the one before it
 
 
@@ -47,6 +47,7 @@ class InMemory:
             lease = {"job": _JOB, "epoch": _EPOCH, "key": _KEY}
             bits = {"worker": rank, "worker_bit": 1 << rank, "full": (1 << len(stations)) - 1}
             place = {"slot_base": 0, "slot_count": slots, "group": group}
+            place["reply_key"] = _REPLY_KEY
             switch.table_add("membership", {**sender, **lease}, "member", {**bits, **place})
             where = {"mac": station.mac, "ip": station.ip, "udp_port": station.udp_port}
             switch.table_add("deliver", {"job": _JOB, "worker": rank}, "deliver_to", where)

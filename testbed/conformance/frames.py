@@ -91,6 +91,13 @@ def udp(src: int, dst: int, payload: bytes, length: int | None = None, checksum:
     return struct.pack("!HHHH", src, dst, claimed, checksum) + payload
 
 
+def with_checksum(src: int, dst: int, datagram: bytes) -> bytes:
+    """The UDP datagram between these IPv4 addresses with the right checksum."""
+    pseudo = struct.pack("!IIHH", src, dst, UDP, len(datagram))
+    bare = datagram[:6] + bytes(2) + datagram[8:]
+    return datagram[:6] + (internet_checksum(pseudo + bare) or 0xFFFF).to_bytes(2) + datagram[8:]
+
+
 def arp(operation: int, mac: int, ip: int, target_mac: int, target_ip: int) -> bytes:
     """An ARP packet for IPv4 over Ethernet."""
     head = struct.pack("!HHBBH", 1, ETHERNET_IPV4, 6, 4, operation)

@@ -57,6 +57,7 @@ class _Lease:
     job: int
     epoch: int
     key: int
+    reply_key: int
     base: int
     slots: int
     workers: list[Station]
@@ -91,6 +92,7 @@ class _Lease:
             "slot_base": self.base,
             "slot_count": self.slots,
             "group": self.group,
+            "reply_key": self.reply_key,
         }
 
     def members(self) -> list[Write]:
@@ -150,6 +152,7 @@ class _Traffic:
             job=job,
             epoch=epoch,
             key=draw.getrandbits(64),
+            reply_key=draw.getrandbits(64),
             base=base,
             slots=slots,
             workers=workers,
@@ -166,9 +169,13 @@ class _Traffic:
     def wrap(
         self, worker: Station, payload: bytes, *, ttl: int = 64, tos: int = 0, fragment: int = 0
     ) -> bytes:
-        # Not looked at when it comes in, but a RESULT has one where the contribution had.
-        checksum = self.draw.choice([0, self.draw.getrandbits(16)])
-        datagram = frames.udp(worker.udp_port, packet.UDP_PORT, payload, checksum=checksum)
+        # None, the right one, or now and then another. A RESULT has one where the contribution had.
+        datagram = frames.udp(worker.udp_port, packet.UDP_PORT, payload)
+        kind = self.draw.randrange(8)
+        if kind > 3:
+            datagram = frames.with_checksum(worker.ip, SWITCH_IP, datagram)
+        if kind == 7:
+            datagram = datagram[:6] + self.draw.randbytes(2) + datagram[8:]
         inner = frames.ipv4(
             worker.ip, SWITCH_IP, frames.UDP, datagram, ttl=ttl, tos=tos, fragment=fragment
         )
@@ -207,7 +214,8 @@ class _Traffic:
         ttl, tos, fragment = 64, 0, 0
         what = draw.randrange(16)
         if what == 0:
-            header = header.but(version=draw.choice([0, 2, 255]))
+            others = [v for v in (0, 1, 2, 3, 255) if v != packet.VERSION]
+            header = header.but(version=draw.choice(others))
         elif what == 1:
             header = header.but(flags=1 << draw.randrange(8))
         elif what == 2:
@@ -223,7 +231,9 @@ class _Traffic:
         elif what == 7:
             header = header.but(chunk=(header.chunk + draw.choice([-1, 1, 1 << 31])) & 0xFFFFFFFF)
         elif what == 8:
-            header = header.but(key=header.key ^ 1 << draw.randrange(64))
+            header = header.but(
+                key=draw.choice([lease.reply_key, header.key ^ 1 << draw.randrange(64)])
+            )
         elif what == 9:
             header = header.but(fingerprint=draw.getrandbits(32))
         elif what == 10:

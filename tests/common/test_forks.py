@@ -31,7 +31,7 @@ _OBJECTS = {
         "sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
         "sock.bind(('127.0.0.1', 0))\n"
         "def make():\n"
-        "    return Engine(sock.fileno(), '127.0.0.1', 9, 's', 0, 2, 1, 1, 1, 64, 64, 32)"
+        "    return Engine(sock.fileno(), '127.0.0.1', 9, 's', 0, 2, 1, 1, 1, 2, 64, 64, 32)"
     ),
     "wiresum.softswitch._softswitch": (
         "from wiresum.softswitch.ports import SwitchPorts, parse_port\n"

@@ -87,7 +87,9 @@ async def test_a_job_is_shrunk_while_it_runs_and_grows_back(rig: Rig) -> None:
     assert {lease.job for lease in new} == {leases[0].job}
     (epoch,) = {lease.epoch for lease in new}
     assert epoch > leases[0].epoch
-    assert new[0].key != leases[0].key
+    secrets = {lease.key for lease in (new[0], leases[0])}
+    secrets |= {lease.reply_key for lease in (new[0], leases[0])}
+    assert len(secrets - {0}) == 4
     high = await asked
     assert (high.slots, high.slot_base) == (2048, 2048)
     rows = rig.switch.table("membership")

@@ -43,6 +43,7 @@ def job(number: int = 9, workers: int = 2, state: JobState = JobState.READY) -> 
         attempt=0,
         epoch=77,
         key=2**64 - 1,
+        reply_key=2**64 - 2,
         workers=workers,
         field=32,
         lease=Lease("s1", number, SlotRange(512, 256), counters_reset=True),
@@ -88,6 +89,7 @@ def test_a_ready_job_has_entries_for_each_worker() -> None:
         "slot_base": 512,
         "slot_count": 256,
         "group": 0x109,
+        "reply_key": 2**64 - 2,
     }
 
 

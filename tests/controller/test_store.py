@@ -41,7 +41,15 @@ def test_what_is_written_is_there_after_opening_again(tmp_path: Path) -> None:
     member = Member(0, IPv4Address("10.0.0.9"), 4000, 2, 7)
     with store.transaction() as transaction:
         epoch = transaction.new_epoch(5)
-        transaction.start_attempt("j-1", attempt=3, epoch=epoch, key=2**64 - 1, workers=1, field=16)
+        transaction.start_attempt(
+            "j-1",
+            attempt=3,
+            epoch=epoch,
+            key=2**64 - 1,
+            reply_key=2**64 - 2,
+            workers=1,
+            field=16,
+        )
         transaction.add_member("j-1", member)
         transaction.set_ready("j-1")
     before = store.job("j-1")
@@ -49,7 +57,8 @@ def test_what_is_written_is_there_after_opening_again(tmp_path: Path) -> None:
     store = Store(path)
     assert store.job("j-1") == before
     assert before is not None
-    assert (before.state, before.epoch, before.key) == (JobState.READY, 5, 2**64 - 1)
+    assert (before.state, before.epoch) == (JobState.READY, 5)
+    assert (before.key, before.reply_key) == (2**64 - 1, 2**64 - 2)
     assert before.members == (member,)
     assert store.switches() == [SWITCH]
     store.close()
@@ -77,11 +86,12 @@ def test_the_store_itself_refuses_shared_slots_numbers_and_epochs() -> None:
         add(store, "j-2", number=1, base=16)
     assert store.job("j-2") is None
     add(store, "j-3", number=2, base=16)
+    attempt = {"attempt": 0, "key": 1, "reply_key": 2, "workers": 1, "field": 32}
     with store.transaction() as transaction:
         epoch = transaction.new_epoch(1)
-        transaction.start_attempt("j-1", attempt=0, epoch=epoch, key=1, workers=1, field=32)
+        transaction.start_attempt("j-1", epoch=epoch, **attempt)
     with pytest.raises(sqlite3.IntegrityError, match="epoch"), store.transaction() as transaction:
-        transaction.start_attempt("j-3", attempt=0, epoch=epoch, key=1, workers=1, field=32)
+        transaction.start_attempt("j-3", epoch=epoch, **attempt)
 
 
 @given(st.lists(st.integers(0, 2**33)))
@@ -172,6 +182,8 @@ def test_a_store_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
     assert (job.state, job.tenant, job.attempt, job.epoch, job.key) == (
         JobState.READY, "default", 4, 77, 2,
     )  # fmt: skip
+    # It had none for replies.
+    assert job.reply_key not in (0, job.key, old.reply_key)
     assert job.members == (Member(0, IPv4Address("10.0.0.9"), 4000, 2, 3),)
     assert (job.lease.range, job.target, job.min_slots) == (SlotRange(0, 256), 256, 256)
     # Its workers' token is good, and nobody can read it any more.
@@ -189,13 +201,40 @@ def test_a_store_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
     assert b"token of old" not in path.read_bytes()
 
 
+def test_a_store_of_before_reply_keys_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    with sqlite3.connect(path) as db:
+        db.create_function("sha256", 1, hashed, deterministic=True)
+        db.executescript("".join(MIGRATIONS[:2]) + "PRAGMA user_version = 2;")
+        job = "INSERT INTO jobs (id, tenant, name, state, created, heartbeat, attempt, epoch, key,"
+        job += " workers, field, target, min_slots) VALUES"
+        db.executescript(
+            f"""
+            {job} ('j-1', 1, 'one', 'ready', 1, 1, 0, 7, x'0000000000000001', 1, 32, 16, 16);
+            {job} ('j-2', 1, 'two', 'waiting', 1, 1, NULL, 0, x'0000000000000000', 0, 0, 16, 16);
+            INSERT INTO leases VALUES ('j-1', 's1', 1, 0, 16, 1, 1), ('j-2', 's1', 2, 64, 16, 1, 1);
+            INSERT INTO changes VALUES
+                ('j-1', 's1', 1, 32, 16, 8, x'0000000000000002', 'to grow', 1.0, NULL);
+            """
+        )
+    store = Store(path)
+    one, two = store.job("j-1"), store.job("j-2")
+    assert one is not None
+    assert one.pending is not None
+    assert two is not None
+    assert (one.key, one.pending.key, two.reply_key) == (1, 2, 0)
+    assert len({0, 1, 2, one.reply_key, one.pending.reply_key}) == 5
+    store.close()
+    assert Store(path).job("j-1") == one  # once is enough
+
+
 def test_a_change_holds_its_slots_too() -> None:
     store = Store(MEMORY)
     add(store, "j-1")
     job = store.job("j-1")
     assert job is not None
     with store.transaction() as transaction:
-        transaction.announce(job, SlotRange(0, 32), 5, 6, "to grow", 1.0)
+        transaction.announce(job, SlotRange(0, 32), 5, 6, 7, "to grow", 1.0)
     with pytest.raises(sqlite3.IntegrityError, match="share a slot"):
         add(store, "j-2", number=2, base=16)
     add(store, "j-2", number=2, base=32)
@@ -206,7 +245,7 @@ def test_a_change_holds_its_slots_too() -> None:
             pytest.raises(sqlite3.IntegrityError, match="share a slot"),
             store.transaction() as transaction,
         ):
-            transaction.announce(other, SlotRange(base, 16), 7, 8, "to move", 1.0)
+            transaction.announce(other, SlotRange(base, 16), 7, 8, 9, "to move", 1.0)
     job = store.job("j-1")
     assert job is not None
     assert job.pending is not None
@@ -215,5 +254,6 @@ def test_a_change_holds_its_slots_too() -> None:
         transaction.finish_change("j-1", job.pending)
     job = store.job("j-1")
     assert job is not None
-    assert (job.lease.range, job.epoch, job.key, job.change) == (SlotRange(0, 32), 5, 6, 1)
+    assert (job.lease.range, job.epoch, job.change) == (SlotRange(0, 32), 5, 1)
+    assert (job.key, job.reply_key) == (6, 7)
     assert job.pending is None

@@ -81,7 +81,7 @@ class Attack:
         ports = (40004, 40005)
         ranks = tuple(Host(4, ATTACKER.mac, ATTACKER.ip, port) for port in ports)
         # The slots next to the victim's.
-        own = Lease(6, first + 1, 0x0B0E, 72, 8, ranks) if tenant else None
+        own = Lease(6, first + 1, 0x0B0E, 72, 8, ranks, 0x0B0F) if tenant else None
         self.scene = Scene(switch.lanes, victim, ATTACKER, own, chunk=2**32 - 5)
         self.forger = Forger(self.scene, seed)
         self.victim = Victim(switch, self.scene, seed, self.strike)

@@ -1,11 +1,13 @@
 """The five rules of the switch program, packets in and packets out, on every switch present."""
 
 import itertools
+import random
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from support.frames import SWITCH_IP, Chunk, Delivered, Host, delivered, frame, host
+from support.soft import Soft
 from support.targets import Lease, Target
 from wiresum.p4 import packet
 from wiresum.p4.packet import DropReason, Event, Kind, Op
@@ -37,6 +39,10 @@ class Rack:
             lanes=(0,) * self.switch.lanes,
         )  # fmt: skip
         return base.but(**fields)
+
+    def reply(self, **fields: object) -> Chunk:
+        """What the switch says of this lease."""
+        return self.chunk(key=self.lease.reply_key).but(**fields)
 
     def send(self, sender: int | Host, chunk: Chunk, checksummed: bool = False) -> list[Delivered]:
         """Send from a rank (or any host); replies sorted by port."""
@@ -93,7 +99,7 @@ def test_sum_of_all_workers_goes_to_each_at_its_own_address(switch, lease):
     assert rack.to_all(replies)
     total = tuple(sum(column) & MASK for column in zip(*parts, strict=True))
     for reply in replies:
-        assert reply.chunk == rack.chunk(kind=Kind.RESULT, lanes=total)
+        assert reply.chunk == rack.reply(kind=Kind.RESULT, lanes=total)
     change = {event: rack.event(event) - before[event] for event in Event}
     assert change == dict.fromkeys(Event, 0) | {
         Event.CLAIMED: 1,
@@ -126,7 +132,7 @@ def test_a_repeat_before_completion_gets_wait_with_the_contributors(switch, leas
     rack.send(0, rack.chunk(lanes=lanes(switch, 1)))
     rack.send(2, rack.chunk(lanes=lanes(switch, 2)))
     (reply,) = rack.send(0, rack.chunk(lanes=lanes(switch, 9)))
-    assert reply.chunk == rack.chunk(kind=Kind.WAIT, lanes=(), bitmap=0b101)
+    assert reply.chunk == rack.reply(kind=Kind.WAIT, lanes=(), bitmap=0b101)
     assert (reply.port, reply.dst_port) == (HOSTS[0].port, HOSTS[0].udp_port)
     (result, *_) = rack.send(1, rack.chunk(lanes=lanes(switch, 3)))
     want = tuple(
@@ -195,7 +201,7 @@ def test_disagreeing_ranks_get_mismatch_and_no_sum(switch, lease):
     replies = rack.send(1, rack.chunk(fingerprint=0xBBBB, lanes=lanes(switch, 2)))
     assert rack.to_all(replies)  # who opened the slot waits for a sum that can never come
     for reply in replies:
-        assert reply.chunk == rack.chunk(
+        assert reply.chunk == rack.reply(
             kind=Kind.MISMATCH, fingerprint=0xAAAA, lanes=(), bitmap=0b01
         )
 
@@ -215,12 +221,14 @@ def test_two_jobs_do_not_meet(switch, lease):
     ("change", "reason"),
     [
         ({"key": 0xFEED_0002}, DropReason.STRANGER),
+        ({"key": Lease.reply_key}, DropReason.STRANGER),
         ({"epoch": 0}, DropReason.STRANGER),
         ({"epoch": 0xFFFFFFFF}, DropReason.STRANGER),
         ({"job": 7}, DropReason.STRANGER),
         ({"slot": 8}, DropReason.OUT_OF_LEASE),
         ({"slot": 0xFFFF}, DropReason.OUT_OF_LEASE),
-        ({"version": 2}, DropReason.WRONG_VERSION),
+        ({"version": packet.VERSION - 1}, DropReason.WRONG_VERSION),
+        ({"version": packet.VERSION + 1}, DropReason.WRONG_VERSION),
         ({"flags": 1}, DropReason.WRONG_VERSION),
         ({"op": 2}, DropReason.WRONG_OP),
         ({"kind": Kind.RESULT}, DropReason.FORGED_REPLY),
@@ -289,6 +297,84 @@ def test_a_result_has_a_checksum_where_the_contribution_had_one(switch, lease):
     assert [r.checksummed for r in rack.send(1, later.but(fingerprint=1), True)] == [False] * 3
     rack.send(1, later, True)
     assert [r.checksummed for r in rack.send(2, later, False)] == [False] * 3
+
+
+def test_a_reply_carries_another_key_than_contributions(switch, lease):
+    """RESULT (multicast and alone), WAIT and MISMATCH: who sees one cannot contribute."""
+    rack = lease(workers=2)
+    chunk = rack.chunk(lanes=lanes(switch, 3))
+    before = rack.event(Event.CLAIMED)
+    rack.send(0, chunk)
+    replies = rack.send(0, chunk)
+    replies += rack.send(1, chunk.but(fingerprint=1))
+    replies += rack.send(1, chunk)
+    replies += rack.send(1, chunk)
+    kinds = [Kind.WAIT, Kind.MISMATCH, Kind.MISMATCH, Kind.RESULT, Kind.RESULT, Kind.RESULT]
+    assert [each.chunk.kind for each in replies] == kinds
+    assert {each.chunk.key for each in replies} == {rack.lease.reply_key} != {rack.lease.key}
+    # Neither does the key of another job on the same ports open anything.
+    other = lease(workers=2, job=6, slot_base=24, key=0xFEED_0003)
+    for key in (other.lease.key, rack.lease.reply_key):
+        assert rack.send(0, chunk.but(chunk=1, key=key)) == []
+        assert rack.send(1, chunk.but(chunk=1, key=key)) == []
+    assert rack.event(Event.CLAIMED) == before + 1
+
+
+def bits_of(switch: Target, frame_bytes: int) -> list[int]:
+    """The bits to flip: all, but for a sample where each frame takes long."""
+    every = list(range(8 * frame_bytes))
+    if isinstance(switch, Soft) and switch.lanes == 64:
+        return every
+    heads = 8 * (42 + packet.HEADER_BYTES)
+    draw = random.Random(7)
+    count = 60 if isinstance(switch, Soft) else 15
+    return sorted(draw.sample(every[:heads], count) + draw.sample(every[heads:], count))
+
+
+def test_no_flipped_bit_makes_a_wrong_sum(switch, lease, drops):
+    """Of a contribution with a checksum: it is dropped, or does what it would have done."""
+    rack = lease(workers=2)
+    sender = rack.lease.hosts[0]
+    mine, other = lanes(switch, 0x0101_0001), lanes(switch, 5)
+    want = tuple((a + b) & MASK for a, b in zip(mine, other, strict=True))
+    damaged = 0
+    bits = bits_of(switch, len(frame(sender, rack.chunk().payload())))
+    for number, bit in enumerate(bits):
+        chunk = rack.chunk(slot=number % 8, chunk=number, lanes=mine)
+        good = frame(sender, chunk.payload(), checksummed=True)
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        before = drops(DropReason.DAMAGED)
+        for port, data in switch.inject(sender.port, bytes(bad)):
+            assert data[:12] == bytes(bad[:12]), f"bit {bit}: port {port} gets a reply"
+        damaged += drops(DropReason.DAMAGED) - before
+        switch.inject(sender.port, good)  # sent again, as nobody has answered
+        replies = rack.send(1, chunk.but(lanes=other), True)
+        assert rack.to_all(replies), f"bit {bit}: not complete"
+        assert {reply.chunk.lanes for reply in replies} == {want}, f"bit {bit}: a wrong sum"
+        assert {reply.checksummed for reply in replies} == {True}
+    # All that lies in the lanes, and what no table or length would have found.
+    assert damaged >= sum(bit >= 8 * (42 + packet.HEADER_BYTES) for bit in bits) > 0
+
+
+def test_a_right_checksum_is_right_whatever_it_is(switch, lease, drops):
+    """Also 0xFFFF, which UDP sends for 0, and none at all."""
+    rack = lease(workers=1)
+    sender = rack.lease.hosts[0]
+    chunk = rack.chunk(lanes=lanes(switch, 77))
+    plain = frame(sender, chunk.payload(), checksummed=True)
+    # What the last lane must hold more for the sum of all to be 0xFFFF.
+    missing = int.from_bytes(plain[40:42])
+    last = (chunk.lanes[-1] & 0xFFFF) + missing
+    last = (last & 0xFFFF) + (last >> 16)
+    chunk = chunk.but(lanes=(*chunk.lanes[:-1], chunk.lanes[-1] & 0xFFFF_0000 | last))
+    made = frame(sender, chunk.payload(), checksummed=True)
+    assert made[40:42] == b"\xff\xff"
+    for checksum in (b"\xff\xff", b"\0\0"):
+        assert len(switch.inject(sender.port, made[:40] + checksum + made[42:])) == 1
+    for checksum in (b"\0\1", b"\xff\xfe"):
+        assert switch.inject(sender.port, made[:40] + checksum + made[42:]) == []
+    assert drops(DropReason.DAMAGED) == 2
 
 
 def test_a_bad_ip_checksum_is_dropped(switch, lease, drops):

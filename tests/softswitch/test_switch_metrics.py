@@ -12,7 +12,8 @@ from finsy.proto import p4r
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.frames import Chunk, Host
-from support.p4runtime import INSERT, Client, Names, exact, load_config
+from support.p4runtime import Client, load_config
+from support.remote import Remote
 from support.soft import Soft
 from support.switch_process import SERVE, SwitchProcess
 from support.targets import Lease, install_hosts
@@ -24,52 +25,6 @@ LIMIT_S = 10.0
 PROGRAM = p4.program(64)
 Values = dict[tuple[str, ...], float]
 Metrics = dict[str, Values]
-
-
-class Remote:
-    """A switch that is programmed over P4Runtime, as :class:`support.targets.Target` is."""
-
-    lanes = PROGRAM.lanes
-
-    def __init__(self, client: Client) -> None:
-        config = load_config(PROGRAM.json, PROGRAM.p4info)
-        self._client = client
-        self._names = Names(config.p4info)
-        self._bits = {
-            t.preamble.name: [f.bitwidth for f in t.match_fields] for t in config.p4info.tables
-        }
-
-    def insert(
-        self, table: str, match: dict[str, int], action: str, params: dict[str, int]
-    ) -> None:
-        fields = [
-            exact(number, value.to_bytes((bits + 7) // 8))
-            for number, (value, bits) in enumerate(
-                zip(match.values(), self._bits[table], strict=True), 1
-            )
-        ]
-        entry = self._names.entry(table, action, *params.values(), match=fields)
-        self._client.write(INSERT, table_entry=entry)
-
-    def remove(self, table: str, match: dict[str, int]) -> None:
-        raise NotImplementedError
-
-    def group(self, number: int, replicas: list[tuple[int, int]]) -> None:
-        group = p4r.MulticastGroupEntry(multicast_group_id=number)
-        for port, instance in replicas:
-            group.replicas.add(egress_port=port, instance=instance)
-        self._client.write(
-            INSERT,
-            packet_replication_engine_entry=p4r.PacketReplicationEngineEntry(
-                multicast_group_entry=group
-            ),
-        )
-
-    def inject(self, port: int, frame: bytes) -> list[tuple[int, bytes]]:
-        raise NotImplementedError
-
-    def counter(self, name: str, index: int) -> int:
-        raise NotImplementedError
 
 
 @pytest.fixture
@@ -122,7 +77,7 @@ def test_a_job_that_waits_for_its_second_worker(serve: Callable[..., SwitchProce
     lease = Lease(5, 77, 0xDEAD, 16, 8, tuple(map(place, sockets)))
     with Client(switch.p4runtime, 1, device_id=3) as client:
         client.standing()
-        remote = Remote(client)
+        remote = Remote(client, PROGRAM)
         remote.insert("addresses", {"ip": 0x7F000001}, "switch_address", {"mac": 0x02007F000001})
         install_hosts(remote, lease.hosts)
         lease.install(remote)
@@ -222,7 +177,7 @@ def test_two_epochs_of_a_job_count_as_one() -> None:
         soft.insert(
             "membership", match | {"ip": int.from_bytes(moved.ip)}, "member",
             {"worker": rank, "worker_bit": 1 << rank, "full": 3, "slot_base": 16, "slot_count": 8,
-             "group": 1},
+             "group": 1, "reply_key": 3},
         )  # fmt: skip
     for slot, epoch, bitmap in (
         (0, 1, 1),

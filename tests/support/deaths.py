@@ -122,8 +122,8 @@ def worker(
             )  # fmt: skip
             engine = Engine(
                 sock.fileno(), lease.switch_ip, lease.switch_udp_port, lease.switch_name, rank,
-                WORKERS, lease.job, lease.epoch, lease.key, lease.slots, lease.lanes, 32,
-                timeout_s=COLLECTIVE_S,
+                WORKERS, lease.job, lease.epoch, lease.key, lease.reply_key, lease.slots,
+                lease.lanes, 32, timeout_s=COLLECTIVE_S,
             )  # fmt: skip
             try:
                 reduce(engine, rank, lease.epoch, say)

@@ -143,7 +143,12 @@ class Forger:
         kind = self.rng.choice([Kind.RESULT, Kind.RESULT, Kind.WAIT, Kind.MISMATCH, 0, 255])
         if kind in (Kind.WAIT, Kind.MISMATCH):
             chunk = chunk.but(lanes=(), bitmap=self.rng.getrandbits(64))
-        return chunk.but(kind=kind).payload()
+        return self._of_the_switch(chunk).but(kind=kind).payload()
+
+    def _of_the_switch(self, chunk: Chunk) -> Chunk:
+        """With the key that replies carry, now and then with the other one."""
+        victim = self.scene.victim
+        return chunk.but(key=self.rng.choice([victim.reply_key, victim.reply_key, victim.key]))
 
     def reply_to_switch(self) -> bytes:
         """What only a switch says, to the switch."""
@@ -174,7 +179,8 @@ class Forger:
             chunk = chunk.but(kind=kind, lanes=self._lanes())
         else:
             chunk = chunk.but(kind=kind, lanes=(), bitmap=self.rng.getrandbits(64))
-        frame = self._datagram(self._switch, self._worker(), chunk.payload(), packet.UDP_PORT)
+        payload = self._of_the_switch(chunk).payload()
+        frame = self._datagram(self._switch, self._worker(), payload, packet.UDP_PORT)
         return self._tagged(frame) if self.rng.random() < 0.5 else frame
 
     def impersonation(self) -> bytes:
@@ -229,6 +235,7 @@ class Forger:
             victim = self.scene.victim
             reach = self.rng.choice([
                 {"job": victim.job}, {"key": victim.key}, {"epoch": victim.epoch},
+                {"key": self.scene.own.reply_key},
                 {"job": victim.job, "key": victim.key}, {"fingerprint": self.rng.getrandbits(32)},
                 {"job": victim.job, "epoch": victim.epoch, "key": victim.key},
                 {"slot": (victim.slot_base - self.scene.own.slot_base) % (1 << 16)},

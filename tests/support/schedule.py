@@ -171,7 +171,8 @@ class Schedule:
             worker.place.ip, worker.place.udp_port, worker.place.mac,
         )  # fmt: skip
         chunk = reply.chunk
-        assert chunk.key == job.key
+        assert job.lease is not None
+        assert chunk.key == job.lease.reply_key != job.key
         position = (chunk.chunk - job.first) & 0xFFFFFFFF
         assert chunk.kind in (Kind.RESULT, Kind.WAIT), "no rank disagrees in these schedules"
         assert position < job.chunks
@@ -199,7 +200,9 @@ class Schedule:
         good = job.packet(worker, position)
         kind = self.rng.randrange(9)
         if kind == 0:
-            payload = good.but(key=self.rng.getrandbits(64)).header() + row
+            # A reply's key among them: who sees one cannot contribute.
+            key = self.rng.choice([self.rng.getrandbits(64), Lease.reply_key])
+            payload = good.but(key=key).header() + row
         elif kind == 1:
             payload = good.but(slot=self.rng.randrange(job.slots, 2**16)).header() + row
         elif kind == 2:

@@ -41,6 +41,7 @@ class Lease:
     slot_base: int
     slots: int
     hosts: tuple[Host, ...]
+    reply_key: int = 0xA115_3EED_0DD5_0A17
 
     def match(self, rank: int) -> dict[str, int]:
         """The membership key of ``rank``."""
@@ -81,6 +82,7 @@ class Lease:
                     "slot_base": self.slot_base,
                     "slot_count": self.slots,
                     "group": group,
+                    "reply_key": self.reply_key,
                 },
             )
 

@@ -68,7 +68,8 @@ class Victim:
         assert (reply.dst_mac, reply.dst_ip, reply.dst_port) == (
             place.mac, place.ip, place.udp_port,
         )  # fmt: skip
-        assert reply.chunk == base.but(kind=Kind.RESULT, lanes=want)
+        key = self.scene.victim.reply_key
+        assert reply.chunk == base.but(kind=Kind.RESULT, lanes=want, key=key)
 
     def _lanes(self) -> tuple[int, ...]:
         return tuple(self.rng.getrandbits(32) for _ in range(self.scene.lanes))

@@ -1,7 +1,7 @@
 """Attacks a job on a rack from a port of its own, as one that knows every secret.
 
 An accomplice reads the workers' links, so the forged frames carry the job's real number, epoch,
-key, addresses and the chunks that are in flight right now. Needs root: it opens sockets in the
+keys, addresses and the chunks that are in flight right now. Needs root: it opens sockets in the
 rack's namespaces. Prints "striking", attacks for some seconds, and then one line of JSON: how many
 frames it sent, and which of the victims' it was given by the switch.
 """
@@ -38,25 +38,28 @@ def packet_socket(namespace: str, interface: str) -> socket.socket:
     return made
 
 
-def received(source: socket.socket) -> list[bytes]:
-    """The frames that have come in, not those that this host has sent."""
+def received(source: socket.socket, both: bool = False) -> list[bytes]:
+    """The frames that have come in; with ``both`` those that this host has sent as well."""
     frames = []
     while True:
         try:
             data, address = source.recvfrom(1 << 16)
         except BlockingIOError:
             return frames
-        if address[2] != socket.PACKET_OUTGOING:
+        if both or address[2] != socket.PACKET_OUTGOING:
             frames.append(data)
 
 
-def contribution(data: bytes) -> Chunk | None:
-    """The chunk in a worker's frame to the switch; None if it is something else."""
+def chunk_of(data: bytes) -> Chunk | None:
+    """The chunk in a frame to the switch or from it; None if it is something else."""
     if len(data) < UDP_PAYLOAD + HEADER_BYTES or data[12:14] != b"\x08\x00" or data[23] != 17:
         return None
-    if int.from_bytes(data[36:38]) != UDP_PORT or data[UDP_PAYLOAD + 1] != Kind.CONTRIBUTION:
-        return None
-    return Chunk.parse(data[UDP_PAYLOAD:])
+    kind = data[UDP_PAYLOAD + 1]
+    if kind == Kind.CONTRIBUTION and int.from_bytes(data[36:38]) == UDP_PORT:
+        return Chunk.parse(data[UDP_PAYLOAD:])
+    if kind == Kind.RESULT and int.from_bytes(data[34:36]) == UDP_PORT:
+        return Chunk.parse(data[UDP_PAYLOAD:])
+    return None
 
 
 class Spy:
@@ -67,13 +70,17 @@ class Spy:
         self.hosts: dict[tuple[bytes, int], Host] = {}
         self.frames: list[bytes] = []
         self.latest: Chunk | None = None
+        self.reply_key = 0
 
     def look(self) -> None:
         """Take in what has crossed since the last look."""
         for port, link in enumerate(self.links, 1):
-            for data in received(link):
-                chunk = contribution(data)
+            for data in received(link, both=True):
+                chunk = chunk_of(data)
                 if chunk is None:
+                    continue
+                if chunk.kind == Kind.RESULT:
+                    self.reply_key = chunk.key
                     continue
                 if self.latest is not None and chunk.epoch > self.latest.epoch:
                     self.hosts.clear()  # a new lease
@@ -87,7 +94,7 @@ class Spy:
     def wait(self, workers: int, limit_s: float = 60.0) -> None:
         """Until all workers have been seen."""
         deadline = time.monotonic() + limit_s
-        while len(self.hosts) < workers:
+        while len(self.hosts) < workers or not self.reply_key:
             if time.monotonic() > deadline:
                 raise SystemExit(f"only {len(self.hosts)} workers have sent something")
             select.select(self.links, [], [], 0.2)
@@ -98,7 +105,7 @@ class Spy:
         assert self.latest is not None
         chunk = self.latest
         hosts = tuple(self.hosts[key] for key in sorted(self.hosts))
-        return Lease(chunk.job, chunk.epoch, chunk.key, 0, slots, hosts)
+        return Lease(chunk.job, chunk.epoch, chunk.key, 0, slots, hosts, self.reply_key)
 
 
 def main() -> None:
@@ -135,7 +142,10 @@ def main() -> None:
             leaked += [
                 data.hex()
                 for data in received(out)
-                if scene.victim.key.to_bytes(8) in data and data[30:34] != me.ip
+                if data[30:34] != me.ip
+                and any(
+                    key.to_bytes(8) in data for key in (scene.victim.key, scene.victim.reply_key)
+                )
             ]
         ahead = (sent + refused) / asked.rate - passed
         if ahead > 0:

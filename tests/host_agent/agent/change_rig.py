@@ -119,7 +119,8 @@ class ModelController:
         self.change = change
         addresses = tuple(self._joined[rank] for rank in range(self.workers))
         base = 0 if self.rules.leases[-1].slot_base else 128
-        made = Lease(JOB, self.epoch, self.epoch * 7, base, self.slots, addresses)
+        keys = self.epoch * 7, self.epoch * 11
+        made = Lease(JOB, self.epoch, *keys, base, self.slots, addresses)
         self.rules.leases[:] = [made]  # all ranks are there: nobody needs the one before
         self.moves.append(change)
 
@@ -231,6 +232,7 @@ class ChangeRig:
             lease.job,
             lease.epoch,
             lease.key,
+            lease.reply_key,
             lease.slot_count,
             LANES,
             32,
@@ -243,7 +245,7 @@ class ChangeRig:
         self.switch.__enter__()
         sockets = [bound_socket() for _ in range(self.workers)]
         addresses = tuple(each.getsockname() for each in sockets)
-        lease = Lease(JOB, self.controller.epoch, 9, 128, 64, addresses)
+        lease = Lease(JOB, self.controller.epoch, 9, 10, 128, 64, addresses)
         self.rules.leases.append(lease)
         self.ranks = [Rank(rank, self, lease, sock) for rank, sock in enumerate(sockets)]
         return self

@@ -43,8 +43,8 @@ class Seat:
         made = next(each for each in self.rig.rules.leases if each.epoch == epoch)
         return pb.Lease(
             switch_name="s1", switch_ip="127.0.0.1", job=made.job, epoch=epoch, key=made.key,
-            slots=made.slot_count, lanes=64, workers=self.rig.workers, rank=self.rank,
-            heartbeat_s=0.05, expiry_s=1.0, change=self.rig.controller.change,
+            reply_key=made.reply_key, slots=made.slot_count, lanes=64, workers=self.rig.workers,
+            rank=self.rank, heartbeat_s=0.05, expiry_s=1.0, change=self.rig.controller.change,
         )  # fmt: skip
 
     def heartbeat(

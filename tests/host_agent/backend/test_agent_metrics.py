@@ -128,7 +128,7 @@ def engine_stats() -> Iterator[dict[str, float]]:
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
-        engine = _engine.Engine(sock.fileno(), "127.0.0.1", 9, "none", 0, 2, 1, 1, 1, 16, 64, 32)
+        engine = _engine.Engine(sock.fileno(), "127.0.0.1", 9, "none", 0, 2, 1, 1, 1, 2, 16, 64, 32)
         try:
             yield engine.stats()
         finally:

@@ -16,6 +16,7 @@ from reference_switch import Address, Faults, Lease, ReferenceSwitch, UdpSwitch
 from wiresum.host_agent.engine import Completion, Engine, raise_for
 
 JOB, EPOCH, KEY = 3, 7, 0x0123456789ABCDEF
+REPLY_KEY = 0xFEDCBA9876543210
 LIMIT_S = 30.0
 
 
@@ -56,7 +57,9 @@ class Rig:
             each.bind(("127.0.0.1", 0))
         self.addresses: list[Address] = [each.getsockname() for each in self.sockets]
         self.rules = rules or ReferenceSwitch(lanes)
-        self.rules.leases.append(Lease(JOB, epoch, KEY, 16, slots, tuple(self.addresses)))
+        self.rules.leases.append(
+            Lease(JOB, epoch, KEY, REPLY_KEY, 16, slots, tuple(self.addresses))
+        )
         self.switch = UdpSwitch(self.rules, faults)
         self.faults = self.switch.faults
         self.workers, self.field, self.lanes, self.slots = workers, field, lanes, slots
@@ -75,6 +78,7 @@ class Rig:
             JOB,
             self.epoch,
             KEY,
+            REPLY_KEY,
             self.slots,
             self.lanes,
             self.field,

@@ -65,7 +65,7 @@ class Group:
         lease = self.leases[rank]
         names = (
             "switch_ip", "switch_udp_port", "switch_name", "rank", "workers", "job", "epoch",
-            "key", "slots", "lanes",
+            "key", "reply_key", "slots", "lanes",
         )  # fmt: skip
         place = place or self.places[rank]
         engine = Engine(

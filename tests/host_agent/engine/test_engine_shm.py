@@ -214,4 +214,4 @@ def test_a_lease_that_does_not_fit_the_rings(embedded: Embedded) -> None:
         socket.socket(fileno=fd) as sock,
         pytest.raises(EngineError, match="take 100 bytes, a chunk of this lease has 1052"),
     ):
-        Engine(sock.fileno(), "127.0.0.1", 9, "s", 0, 1, 1, 1, 1, 64, 256, 32)
+        Engine(sock.fileno(), "127.0.0.1", 9, "s", 0, 1, 1, 1, 1, 2, 64, 256, 32)

@@ -231,6 +231,7 @@ def test_bad_arguments() -> None:
             "job": 1,
             "epoch": 1,
             "key": 1,
+            "reply_key": 2,
             "slots": 64,
             "lanes": 64,
             "field": 32,
@@ -261,7 +262,7 @@ s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(("127.0.0.1", 0))
 t = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 t.bind(("127.0.0.1", 0))
-e = Engine(s.fileno(), "127.0.0.1", t.getsockname()[1], "s1", 0, 2, 1, 1, 1, 64, 64, 32)
+e = Engine(s.fileno(), "127.0.0.1", t.getsockname()[1], "s1", 0, 2, 1, 1, 1, 2, 64, 64, 32)
 x = np.ones(100000, np.float32)
 e.all_reduce(x.ctypes.data, x.size, "float32")
 if sys.argv[1] == "fork":

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_rig import Rig, eventually, normal
+from engine_rig import KEY, Rig, eventually, normal
 
 from reference_switch import Address, Faults, Header
 from wiresum.p4 import packet
@@ -42,11 +42,16 @@ def _with(data: bytes, **fields: int) -> bytes:
 
 
 FORGERIES: dict[str, list[Callable[[bytes], bytes]]] = {
-    "drops_version": [lambda d: _with(d, version=2), lambda d: _with(d, flags=1)],
+    "drops_version": [
+        lambda d: _with(d, version=packet.VERSION - 1),
+        lambda d: _with(d, version=packet.VERSION + 1),
+        lambda d: _with(d, flags=1),
+    ],
     "drops_kind": [lambda d: _with(d, kind=Kind.CONTRIBUTION), lambda d: _with(d, kind=9)],
     "drops_job": [lambda d: _with(d, job=4)],
     "drops_epoch": [lambda d: _with(d, epoch=6), lambda d: _with(d, epoch=8)],
-    "drops_key": [lambda d: _with(d, key=1)],
+    # Who has seen a contribution, and no reply, cannot make one.
+    "drops_key": [lambda d: _with(d, key=1), lambda d: _with(d, key=KEY)],
     "drops_op": [lambda d: _with(d, op=Op.SUM), lambda d: _with(d, op=7)],
     "drops_slot": [
         lambda d: _with(d, slot=1),

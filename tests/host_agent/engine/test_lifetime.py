@@ -26,7 +26,7 @@ switch = bound()
 
 def made(sock):
     port = switch.getsockname()[1]
-    return Engine(sock.fileno(), "127.0.0.1", port, "s1", 0, 2, 1, 1, 1, 64, 64, 32)
+    return Engine(sock.fileno(), "127.0.0.1", port, "s1", 0, 2, 1, 1, 1, 2, 64, 64, 32)
 """
 
 _STRESS = (

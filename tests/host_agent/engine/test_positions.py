@@ -169,12 +169,13 @@ s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(("127.0.0.1", 0))
 t = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 t.bind(("127.0.0.1", 0))
-e = Engine(s.fileno(), "127.0.0.1", t.getsockname()[1], "s1", 0, 1, 1, 1, 1, 64, 64, 32)
+e = Engine(s.fileno(), "127.0.0.1", t.getsockname()[1], "s1", 0, 1, 1, 1, 1, 2, 64, 64, 32)
 x = np.ones(10, np.float32)
 e.all_reduce(x.ctypes.data, x.size, "float32")
 data, peer = t.recvfrom(2048)
 result = bytearray(data)
 result[1] = 2  # the exponents of one worker are the result
+result[16:24] = (2).to_bytes(8)  # the reply key
 t.sendto(bytes(result), peer)
 while e.positions()["exponent"].result_s is None:
     time.sleep(0.01)

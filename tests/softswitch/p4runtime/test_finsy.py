@@ -40,7 +40,7 @@ async def test_a_controller_programs_the_switch(address: str) -> None:
                         action=fy.Action("switch_address", mac=0x020000000001)),
         fy.P4TableEntry("membership", match=fy.Match(**MEMBER),
                         action=fy.Action("member", worker=1, worker_bit=2, full=3, slot_base=0,
-                                         slot_count=8, group=0x103)),
+                                         slot_count=8, group=0x103, reply_key=2**64 - 1)),
         fy.P4TableEntry("deliver", match=fy.Match(job=3, worker=1),
                         action=fy.Action("deliver_to", mac=2, ip=0x7F000001, udp_port=4000)),
         fy.P4MulticastGroupEntry(0x103, replicas=[(1, 1), (1, 2)]),

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 from echo_program import CPU_PORT, ECHO
+from raw_lab import Lab, why_not
 
 from support.switch_process import SwitchProcess
 
@@ -21,3 +22,16 @@ def serve() -> Iterator[Callable[..., SwitchProcess]]:
             return stack.enter_context(SwitchProcess(*common, *options, prefix=prefix))
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    lab = Lab(tmp_path_factory.mktemp("raw"))
+    try:
+        lab.build()
+        yield lab
+    finally:
+        lab.remove()

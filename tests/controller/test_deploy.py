@@ -38,9 +38,14 @@ def an_entry(lanes: int) -> dict[str, object]:
     return {"table_entry": names.entry("addresses", "switch_address", 0x020000000001, match=match)}
 
 
+def named(lanes: int) -> str:
+    """How ``switch deploy`` names the committed program."""
+    return f"wiresum {program(lanes).version}, {lanes} lanes"
+
+
 def test_deploying_twice_keeps_what_the_switch_holds(address: str) -> None:
     first = deploy(address, lanes=64)
-    assert (first.before, first.after) == ("", "wiresum 0.1.0, 64 lanes")
+    assert (first.before, first.after) == ("", named(64))
     assert first.pushed
     assert first.primary
     assert first.api_version.startswith("1.")
@@ -48,7 +53,7 @@ def test_deploying_twice_keeps_what_the_switch_holds(address: str) -> None:
         client.standing()
         client.write(INSERT, **an_entry(64))
     again = deploy(address, lanes=64)
-    assert (again.before, again.pushed) == ("wiresum 0.1.0, 64 lanes", False)
+    assert (again.before, again.pushed) == (named(64), False)
     with Client(address) as reader:
         assert len(reader.read_tables()) == 1
     forced = deploy(address, lanes=64, force=True)
@@ -61,8 +66,8 @@ def test_another_program_is_replaced(address: str) -> None:
     deploy(address, lanes=64)
     other = deploy(address, lanes=256)
     assert (other.before, other.after, other.pushed) == (
-        "wiresum 0.1.0, 64 lanes",
-        "wiresum 0.1.0, 256 lanes",
+        named(64),
+        named(256),
         True,
     )
 

@@ -11,6 +11,7 @@ from wiresum.controller.core import Core
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.store import Store
 from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.p4 import program
 
 
 async def listed(rig: Rig, *, counters: bool = False) -> pb.Switch:
@@ -22,7 +23,7 @@ async def test_an_idle_switch(rig: Rig) -> None:
     switch = await listed(rig)
     assert (switch.state, switch.reason) == (pb.SWITCH_STATE_UP, "")
     assert (switch.slots, switch.free_slots, switch.jobs) == (4096, 4096, 0)
-    assert switch.program_version == "0.1.0"
+    assert switch.program_version == program(64).version
     assert rig.switch.table("addresses") == [{"ip": 0x7F000001, "mac": 0x02007F000001}]
     assert rig.switch.table("own_source") == []
     assert {replica.egress_port for replica in rig.switch.memory.groups[1].replicas} == {1, 2}

@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 BUILD_REQUIREMENTS := scikit-build-core nanobind grpcio-tools mypy-protobuf cmake ninja
-PACKAGES := p4 softswitch controller host_agent testbed common cli
+PACKAGES := p4 softswitch controller host_agent measure testbed common cli
 
 NATIVE := CMakeLists.txt pyproject.toml constraints.txt \
-  $(shell find host_agent softswitch controller p4 testbed/bench \( -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' \
+  $(shell find host_agent softswitch controller p4 common measure \( -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' \
     -o -name '*.proto' -o -name 'CMakeLists.txt' -o -name 'wiresum_*.json' -o -path '*/translate/*.py' \) -print)
 
 .PHONY: help setup demo test test-slow lint format types p4 clean

@@ -17,10 +17,12 @@ from wiresum.common import command_line
 from wiresum.common.version import package_version
 from wiresum.controller import cli as controller
 from wiresum.host_agent import cli as host_agent
+from wiresum.measure.attack import cli as attack
+from wiresum.measure.bench import cli as bench
+from wiresum.measure.demo import cli as demo
+from wiresum.measure.report import cli as report
 from wiresum.softswitch import cli as softswitch
 from wiresum.testbed import cli as testbed
-from wiresum.testbed.attack import cli as attack
-from wiresum.testbed.bench import cli as bench
 from wiresum.testbed.conformance import cli as conformance
 
 
@@ -53,7 +55,7 @@ def build() -> typer.Typer:
         """In-network aggregation for distributed deep learning."""
 
     app.command("run", context_settings=host_agent.RUN_SETTINGS)(host_agent.run)
-    app.command("demo")(host_agent.demo)
+    app.command("demo")(demo.demo)
     app.command("slots")(controller.slots)
     app.command("top")(top)
     app.command("pcap")(conformance.pcap)
@@ -91,17 +93,17 @@ def build() -> typer.Typer:
     rack.command("up")(testbed.up)
     rack.command("down")(testbed.down)
     rack.command("exec", context_settings=testbed.EXEC_SETTINGS)(testbed.exec_)
-    rack.command("train")(testbed.train)
+    rack.command("train")(demo.train)
     rack.command("conformance")(conformance.conformance)
     app.add_typer(rack, name="testbed")
 
-    measure = _group("Benchmarks: ratios, measured in one run on the same links (needs root).")
-    measure.command("allreduce")(bench.allreduce)
-    measure.command("flood")(attack.flood)
-    measure.command("switch")(bench.switch)
-    measure.command("engine")(bench.engine)
-    measure.command("report")(bench.report)
-    app.add_typer(measure, name="bench")
+    benches = _group("Benchmarks: ratios, measured in one run on the same links (needs root).")
+    benches.command("allreduce")(bench.allreduce)
+    benches.command("flood")(attack.flood)
+    benches.command("switch")(bench.switch)
+    benches.command("engine")(bench.engine)
+    benches.command("report")(report.report)
+    app.add_typer(benches, name="bench")
     return app
 
 

@@ -1,4 +1,4 @@
-"""The commands ``wiresum run`` and ``wiresum demo``. torch is imported only where it is used."""
+"""The command ``wiresum run``. torch is imported only where it is used."""
 
 import logging
 import os
@@ -11,8 +11,6 @@ from wiresum.common import logs
 from wiresum.common.errors import WiresumError
 from wiresum.common.places import expand
 from wiresum.host_agent.environment import FIELDS, LONGEST_S, IfFull, SlotRequest, Transport
-
-OUT = Path("out")
 
 
 class UsageError(WiresumError):
@@ -171,34 +169,3 @@ def run(
 
 RUN_SETTINGS = {"allow_extra_args": True, "allow_interspersed_args": False}
 """``context_settings`` with which ``run`` is mounted: what follows the options is the command."""
-
-
-def demo(
-    workers: Annotated[int, typer.Option(min=2, max=64, help="Workers of each training.")] = 4,
-    steps: Annotated[int, typer.Option(min=5, help="Steps of each training.")] = 150,
-    field: Annotated[
-        int, typer.Option(metavar="32|16|8", help="Bits of a quantized gradient element.")
-    ] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of both trainings.")] = 1,
-    out: Annotated[Path, typer.Option(help="Folder for the logs and the plot.")] = OUT,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
-    ] = None,
-    plot_file: Annotated[
-        Path | None,
-        typer.Option("--plot", metavar="FILE", help="Where to put the loss plot (PNG)."),
-    ] = None,
-) -> None:
-    """Train a small transformer over gloo and over the switch, and compare."""
-    from wiresum.host_agent.demo.main import demo as show
-
-    _check_field(field)
-    show(
-        workers=workers,
-        steps=steps,
-        field=field,
-        seed=seed,
-        out=out,
-        json_file=json_file,
-        plot_file=plot_file,
-    )

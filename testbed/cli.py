@@ -4,7 +4,6 @@ import json
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -35,9 +34,10 @@ EXEC_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 _LOOK_S = 0.2
 
 
-def _options(
+def rack_options(
     switch: str, workers: int, rate: str, loss: str, lanes: int, name: str, offloads: bool
 ) -> RackOptions:
+    """Return the rack that these options ask for. Raises :class:`RackUsageError`."""
     return RackOptions(
         switch=switch,
         workers=workers,
@@ -62,7 +62,7 @@ def up(
     from wiresum.testbed.interrupts import Interrupted, Interrupts
     from wiresum.testbed.rack import Rack
 
-    options = _options(switch, workers, rate, loss, lanes, name, offloads)
+    options = rack_options(switch, workers, rate, loss, lanes, name, offloads)
     try:
         with Interrupts(), Rack(options) as rack:
             print(json.dumps(rack.facts()), flush=True)
@@ -121,49 +121,3 @@ def exec_(
     command = [*namespaces.enter(found.namespace), *context.args]
     sys.stdout.flush()
     os.execvpe(command[0], command, environment(found.variables))
-
-
-def train(
-    switch: Switch = "soft",
-    workers: Workers = 4,
-    rate: Rate = "",
-    loss: Loss = "",
-    lanes: Lanes = 64,
-    name: Name = "train",
-    offloads: Offloads = False,
-    steps: Annotated[
-        int | None, typer.Option(min=5, help="Steps  [default: 60, on BMv2 10]")
-    ] = None,
-    field: Annotated[
-        int, typer.Option(metavar="32|16|8", help="Bits of a quantized gradient element.")
-    ] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 1,
-    timeout: Annotated[
-        float, typer.Option(min=1, help="Limit in seconds for joining and for a collective.")
-    ] = 60.0,
-    out: Annotated[Path, typer.Option(help="Folder for the workers' logs.")] = Path("out"),
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
-    ] = None,
-) -> None:
-    """Train across a rack of its own; fails unless the switch's counters account for it all."""
-    from wiresum.host_agent.environment import FIELDS
-    from wiresum.testbed.train import TrainOptions
-    from wiresum.testbed.train import train as run
-
-    if workers < 2:
-        raise RackUsageError("--workers 1: a training across a rack needs at least 2")
-    if field not in FIELDS:
-        raise RackUsageError(f"--field {field}: it must be 32, 16 or 8")
-    options = _options(switch, workers, rate, loss, lanes, name, offloads)
-    run(
-        options,
-        TrainOptions(
-            steps=steps or (10 if switch == "bmv2" else 60),
-            field=field,
-            seed=seed,
-            timeout_s=timeout,
-            out=out,
-            json_file=json_file,
-        ),
-    )

@@ -12,6 +12,9 @@ from support.torchruns import clean_environment
 
 LIMIT_S = 170.0
 pytestmark = pytest.mark.timeout(400)
+PACKAGES = (
+    "cli", "common", "controller", "host_agent", "measure", "p4", "softswitch", "testbed",
+)  # fmt: skip
 WIRESUM = [sys.executable, "-P", "-m", "wiresum.cli.main"]
 NOBODY = [
     "setpriv", "--reuid=12345", "--regid=12345", "--clear-groups",
@@ -134,7 +137,7 @@ def test_every_module_that_is_started_is_started_safely() -> None:
     root = Path(__file__).parents[2]
     started = [
         f"{path.relative_to(root)}: {line.strip()}"
-        for package in ("cli", "common", "controller", "host_agent", "p4", "softswitch", "testbed")
+        for package in PACKAGES
         for path in (root / package).rglob("*.py")
         for line in path.read_text().splitlines()
         if '"-m"' in line and "PYTHONSAFEPATH" not in line
@@ -142,5 +145,5 @@ def test_every_module_that_is_started_is_started_safely() -> None:
     # process.module adds -P; the two others are arguments of torchrun, in whose environment
     # PYTHONSAFEPATH is.
     assert sorted(line.partition(":")[0] for line in started) == [
-        "host_agent/demo/main.py", "host_agent/launcher/process.py", "testbed/train.py",
+        "host_agent/launcher/process.py", "measure/demo/main.py", "measure/demo/rack_train.py",
     ]  # fmt: skip

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("cli", "common", "controller", "host_agent", "p4", "softswitch", "testbed")
+PACKAGES = ("cli", "common", "controller", "host_agent", "measure", "p4", "softswitch", "testbed")
 BASES = {"WiresumError"}
 GAP = "…"
 

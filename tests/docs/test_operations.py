@@ -158,13 +158,13 @@ OPAQUE = {
     "softswitch/ports.py:__init__",  # _why's
     "softswitch/ports.py:_udp_address",  # an AddressError
     "softswitch/serve.py:serve",  # the program's name and a P4RuntimeError
-    "testbed/attack/bench.py:hear",  # a part's own line
-    "testbed/attack/bench.py:tell",  # a part's own line
-    "testbed/bench/allreduce.py:_check",  # what the check of sums says
-    "testbed/bench/control.py:cpu_s",  # obituary's
-    "testbed/bench/crew.py:answer",  # obituary's
-    "testbed/bench/crew.py:cpu_s",  # obituary's
-    "testbed/bench/crew.py:tell",  # obituary's
+    "measure/attack/bench.py:hear",  # a part's own line
+    "measure/attack/bench.py:tell",  # a part's own line
+    "measure/bench/allreduce.py:_check",  # what the check of sums says
+    "measure/bench/control.py:cpu_s",  # obituary's
+    "measure/bench/crew.py:answer",  # obituary's
+    "measure/bench/crew.py:cpu_s",  # obituary's
+    "measure/bench/crew.py:tell",  # obituary's
     "testbed/children.py:ready",  # obituary's
     "testbed/children.py:serves",  # obituary's
     "testbed/conformance/bmv2.py:_gone",  # BMv2's last words

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rack_process import LIMIT_S, Up, wait_for
 
 from support.processes import Commands
+from support.rack_process import LIMIT_S, Up, wait_for
 
 pytestmark = pytest.mark.root
 

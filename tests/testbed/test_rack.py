@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rack_process import LIMIT_S, Up, namespaces, wait_for
 
 from support.processes import Commands
+from support.rack_process import LIMIT_S, Up, namespaces, wait_for
 from wiresum.testbed.processes import mark
 
 pytestmark = pytest.mark.root

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rack_process import LIMIT_S, Up, wait_for
 
 from support.processes import Commands
+from support.rack_process import LIMIT_S, Up, wait_for
 from wiresum.testbed.processes import Mark
 
 WORKER = Path(__file__).with_name("worker.py")

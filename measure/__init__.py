@@ -1,0 +1,1 @@
+"""What a user decides with: benchmarks, the demo, and reports of both."""

@@ -1,0 +1,101 @@
+"""The commands ``wiresum demo`` and ``wiresum testbed train``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wiresum.host_agent.environment import FIELDS
+from wiresum.testbed.cli import (
+    Lanes,
+    Loss,
+    Name,
+    Offloads,
+    Rate,
+    Switch,
+    Workers,
+    rack_options,
+)
+from wiresum.testbed.errors import RackUsageError
+
+OUT = Path("out")
+
+
+def _check_field(field: int) -> None:
+    if field not in FIELDS:
+        raise RackUsageError(f"--field {field}: it must be 32, 16 or 8")
+
+
+def demo(
+    workers: Annotated[int, typer.Option(min=2, max=64, help="Workers of each training.")] = 4,
+    steps: Annotated[int, typer.Option(min=5, help="Steps of each training.")] = 150,
+    field: Annotated[
+        int, typer.Option(metavar="32|16|8", help="Bits of a quantized gradient element.")
+    ] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of both trainings.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder for the logs and the plot.")] = OUT,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
+    ] = None,
+    plot_file: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Where to put the loss plot (PNG)."),
+    ] = None,
+) -> None:
+    """Train a small transformer over gloo and over the switch, and compare."""
+    from wiresum.measure.demo.main import demo as show
+
+    _check_field(field)
+    show(
+        workers=workers,
+        steps=steps,
+        field=field,
+        seed=seed,
+        out=out,
+        json_file=json_file,
+        plot_file=plot_file,
+    )
+
+
+def train(
+    switch: Switch = "soft",
+    workers: Workers = 4,
+    rate: Rate = "",
+    loss: Loss = "",
+    lanes: Lanes = 64,
+    name: Name = "train",
+    offloads: Offloads = False,
+    steps: Annotated[
+        int | None, typer.Option(min=5, help="Steps  [default: 60, on BMv2 10]")
+    ] = None,
+    field: Annotated[
+        int, typer.Option(metavar="32|16|8", help="Bits of a quantized gradient element.")
+    ] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 1,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Limit in seconds for joining and for a collective.")
+    ] = 60.0,
+    out: Annotated[Path, typer.Option(help="Folder for the workers' logs.")] = OUT,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
+    ] = None,
+) -> None:
+    """Train across a rack of its own; fails unless the switch's counters account for it all."""
+    from wiresum.measure.demo.rack_train import TrainOptions
+    from wiresum.measure.demo.rack_train import train as run
+
+    if workers < 2:
+        raise RackUsageError("--workers 1: a training across a rack needs at least 2")
+    _check_field(field)
+    options = rack_options(switch, workers, rate, loss, lanes, name, offloads)
+    run(
+        options,
+        TrainOptions(
+            steps=steps or (10 if switch == "bmv2" else 60),
+            field=field,
+            seed=seed,
+            timeout_s=timeout,
+            out=out,
+            json_file=json_file,
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Tables and a plot from what the benchmarks have written."""

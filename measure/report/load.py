@@ -1,0 +1,98 @@
+"""``wiresum bench report``: a page and a plot from the JSON of the benchmarks."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wiresum.measure.bench import allreduce, engine, switch
+from wiresum.measure.bench.cases import Case
+from wiresum.measure.bench.results import Line, case_of, lines
+from wiresum.testbed.errors import RackError
+
+BEGIN = "<!-- made by `wiresum bench report`: do not edit from here -->"
+END = "<!-- to here -->"
+
+
+@dataclass
+class Measured:
+    """What the files of one report hold together."""
+
+    allreduce: list[list[Line]] = field(default_factory=list)
+    """By case, all sides of it."""
+    switches: list[dict[str, Any]] = field(default_factory=list)
+    engines: list[dict[str, Any]] = field(default_factory=list)
+    machines: list[dict[str, Any]] = field(default_factory=list)
+    """Each different one."""
+    rounds: set[int] = field(default_factory=set)
+    """Of the all-reduce cases."""
+    tcp: set[str] = field(default_factory=set)
+    """Ways of TCP's that gloo was measured with."""
+
+    def case(self, case: Case) -> list[Line]:
+        """The sides of a case; none if it was not measured."""
+        return next((found for found in self.allreduce if found[0].case == case), [])
+
+
+def load(paths: Sequence[Path]) -> Measured:
+    """Read the files. Raises :class:`RackError` in one line."""
+    measured = Measured()
+    seen: dict[Case, Path] = {}
+    for path in paths:
+        try:
+            content = json.loads(path.read_text())
+            _add(measured, content, path, seen)
+        except OSError as error:
+            raise RackError(f"cannot read {path}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise RackError(f"{path} is not from `wiresum bench … --json`: {error!r}") from None
+    measured.allreduce.sort(key=lambda found: _order(found[0].case))
+    return measured
+
+
+def _order(case: Case) -> tuple[bool, float, float, int, int]:
+    loss = -1.0 if case.loss is None else case.loss
+    return (case.rate_mbit is None, case.rate_mbit or 0, loss, case.workers, case.size)
+
+
+def _add(measured: Measured, content: dict[str, Any], path: Path, seen: dict[Case, Path]) -> None:
+    if content["machine"] not in measured.machines:
+        measured.machines.append(content["machine"])
+    kind = content["kind"]
+    if kind == switch.KIND:
+        measured.switches.append(content)
+    elif kind == engine.KIND:
+        measured.engines.append(content)
+    elif kind == allreduce.KIND:
+        for entry in content["cases"]:
+            case = case_of(entry)
+            if case in seen:
+                raise RackError(f"{case} is in {seen[case]} and in {path}: leave one of them out")
+            seen[case] = path
+            measured.tcp |= set(content["options"]["tcp"])
+            measured.rounds |= {len(samples) for samples in entry["samples"].values()}
+            measured.allreduce.append(lines(entry, content["options"]["mtu"]))
+    else:
+        raise ValueError(f"kind {kind!r}")
+
+
+def put(path: Path, made: str, title: str) -> None:
+    """Write ``made`` between the marks of a page, which is begun if it is not there.
+
+    Raises :class:`RackError` for a page without the marks.
+    """
+    section = f"{BEGIN}\n\n{made}\n{END}\n"
+    try:
+        if path.exists():
+            page = path.read_text()
+            before, mark, rest = page.partition(BEGIN)
+            _, other_mark, after = rest.partition(END + "\n")
+            if not mark or not other_mark:
+                raise RackError(f"{path} has no line {BEGIN!r} with a line {END!r} after it")
+            path.write_text(before + section + after)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"# {title}\n\n{section}")
+    except OSError as error:
+        raise RackError(f"cannot write {path}: {error.strerror}") from None

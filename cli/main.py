@@ -12,10 +12,10 @@ import typer
 # gRPC's C core logs beside our one line, for instance when a port is in use.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from wiresum.cli.top_cli import top
 from wiresum.common import command_line
 from wiresum.common.version import package_version
-from wiresum.controller import cli as controller
+from wiresum.controller.commands import cli as controller
+from wiresum.controller.commands.top_cli import top
 from wiresum.host_agent import cli as host_agent
 from wiresum.measure.attack import cli as attack
 from wiresum.measure.bench import cli as bench

@@ -1,6 +1,6 @@
 """``python -m wiresum.controller``."""
 
-from wiresum.controller.cli import main
+from wiresum.controller.commands.cli import main
 
 if __name__ == "__main__":
     main()

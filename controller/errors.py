@@ -30,3 +30,9 @@ class StoreError(WiresumError):
 
 class ServeError(WiresumError):
     """The controller cannot start: the port is taken, a switch's description is wrong."""
+
+
+class OptionError(WiresumError):
+    """An option that cannot be used."""
+
+    exit_code = 2

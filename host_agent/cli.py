@@ -142,7 +142,7 @@ def run(
     ] = None,
 ) -> None:
     """Run a training command whose all-reduces are summed by a switch: run -- torchrun ..."""
-    from wiresum.controller.options import chosen_token
+    from wiresum.controller.commands.options import chosen_token
     from wiresum.host_agent.launcher.run import run as launch
 
     _configure_log(log_format)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from wiresum.common.errors import WiresumError
-from wiresum.controller.address import parse_address
+from wiresum.controller.client.address import parse_address
 
 FIELDS = (32, 16, 8)
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from wiresum import host_agent
-from wiresum.controller.address import parse_address
+from wiresum.controller.client.address import parse_address
 from wiresum.measure.demo.model import CharacterTransformer
 from wiresum.measure.demo.tcp import tcp_bytes
 from wiresum.measure.demo.text import Corpus, load, windows

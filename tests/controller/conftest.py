@@ -5,10 +5,10 @@ import pytest
 from controller_rig import ADMIN_TOKEN, QUICK, Clock, Rig, until
 from fake_switch import FakeSwitch
 
-from wiresum.controller.core import Core
-from wiresum.controller.jobs import Limits
-from wiresum.controller.server import serving
-from wiresum.controller.store import Store
+from wiresum.controller.api.server import serving
+from wiresum.controller.office.core import Core
+from wiresum.controller.rules.jobs import Limits
+from wiresum.controller.state.store import Store
 from wiresum.controller.tokens import hashed
 
 
@@ -31,10 +31,8 @@ async def fake(tmp_path: Path) -> AsyncIterator[FakeSwitch]:
 @pytest.fixture
 async def rig(fake: FakeSwitch, clock: Clock, tmp_path: Path) -> AsyncIterator[Rig]:
     store = Store(tmp_path / "store.sqlite")
-    core = Core(
-        store, clock=clock, limits=Limits(), loop_options=QUICK, fixed_admin=hashed(ADMIN_TOKEN)
-    )
-    async with serving(core, "127.0.0.1:0") as address:
+    core = Core(store, clock=clock, limits=Limits(), loop_options=QUICK)
+    async with serving(core, "127.0.0.1:0", fixed_admin=hashed(ADMIN_TOKEN)) as address:
         rig = Rig(core, clock, fake, str(address))
         await core.add_switch(rig.facts())
         await until(lambda: core.fleet.is_up("s1"))

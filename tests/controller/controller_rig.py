@@ -8,17 +8,19 @@ from typing import Any, TypeVar
 
 from fake_switch import FakeSwitch
 
-from wiresum.controller.access import Caller
-from wiresum.controller.admission import Admission
-from wiresum.controller.changes import Changes
 from wiresum.controller.client import ControllerClient, add_switch_request
-from wiresum.controller.core import Core
-from wiresum.controller.jobs import Created, Jobs, Limits
-from wiresum.controller.joining import Joining
-from wiresum.controller.loop import LoopOptions
-from wiresum.controller.model import Job
-from wiresum.controller.store import Store
+from wiresum.controller.office.core import Core
+from wiresum.controller.rules.admission import Admission
+from wiresum.controller.rules.callers import Caller
+from wiresum.controller.rules.changes import Changes
+from wiresum.controller.rules.jobs import Created, Jobs, Limits
+from wiresum.controller.rules.joining import Joining
+from wiresum.controller.rules.switches import Switches
+from wiresum.controller.southbound.loop import LoopOptions
+from wiresum.controller.state.model import Job
+from wiresum.controller.state.store import Store
 from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.p4 import LANE_COUNTS, program
 
 _R = TypeVar("_R")
 
@@ -90,6 +92,19 @@ class Office:
             field=32,
         )
         return self.joining.join(job, request)
+
+
+def with_switches(store: Store, clock: Clock, *names: str) -> None:
+    for name in names:
+        Switches(store, clock, program, LANE_COUNTS).add(
+            add_switch_request(
+                name,
+                p4runtime=f"unix:/{name}",
+                ip="127.0.0.1",
+                udp_port=5555,
+                hosts=[("0.0.0.0/0", 1)],
+            )
+        )
 
 
 @dataclass

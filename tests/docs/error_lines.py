@@ -30,9 +30,9 @@ CARRIERS = {"SouthboundError", "GoneError"}
 # Functions that return a line which is raised, or told as a reason, somewhere else.
 SOURCES = {
     "common/tls.py": {"_why_no_certificate", "_why_no_key", "_why_unreadable"},
-    "controller/admission.py": {"_full"},
-    "controller/connection.py": {"_tls_fault", "_unreachable"},
-    "controller/southbound.py": {"explain"},
+    "controller/rules/admission.py": {"_full"},
+    "controller/client/connection.py": {"_tls_fault", "_unreachable"},
+    "controller/southbound/p4runtime.py": {"explain"},
     "host_agent/agent.py": {"_heard"},
     "host_agent/control.py": {"over", "_failed"},
     "host_agent/peers_member.py": {"line", "_waits"},

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from promql import parse
 
-from wiresum.controller.metrics import METRICS as CONTROLLER
+from wiresum.controller.api.metrics import METRICS as CONTROLLER
 from wiresum.host_agent.metrics import METRICS as AGENT
 from wiresum.softswitch.metrics import METRICS as SWITCH
 

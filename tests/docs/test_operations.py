@@ -7,7 +7,7 @@ import operations
 import pytest
 
 from wiresum.common.metrics import MetricsServer
-from wiresum.controller.metrics import METRICS as CONTROLLER
+from wiresum.controller.api.metrics import METRICS as CONTROLLER
 from wiresum.host_agent.metrics import METRICS as AGENT
 from wiresum.p4 import packet
 from wiresum.softswitch.metrics import METRICS as SWITCH
@@ -134,16 +134,16 @@ OPAQUE = {
     "common/tls.py:_read",  # _why_unreadable's
     "common/tls.py:read_certificates",  # _why_no_certificate's
     "common/tls.py:read_key",  # _why_no_key's
-    "controller/admission.py:refusal",  # _full's
-    "controller/apart.py:apart",  # `lost` and `late` of its callers
-    "controller/calls.py:abort",  # a ControllerError
-    "controller/calls.py:or_status",  # the same
-    "controller/checks.py:invalid",  # its callers'
-    "controller/connection.py:_check_files",  # a CertificateError
-    "controller/connection.py:_explain",  # the controller's own line, or _unreachable's
-    "controller/guard.py:guarded",  # _too_large's and _unreadable's
-    "controller/loop.py:run",  # explain's
-    "controller/security.py:first",  # a CertificateError
+    "controller/rules/admission.py:refusal",  # _full's
+    "controller/southbound/apart.py:apart",  # `lost` and `late` of its callers
+    "controller/api/calls.py:abort",  # a ControllerError
+    "controller/api/calls.py:or_status",  # the same
+    "controller/rules/checks.py:invalid",  # its callers'
+    "controller/client/connection.py:_check_files",  # a CertificateError
+    "controller/client/connection.py:_explain",  # the controller's own line, or _unreachable's
+    "controller/api/guard.py:guarded",  # _too_large's and _unreadable's
+    "controller/southbound/loop.py:run",  # explain's
+    "controller/api/security.py:first",  # a CertificateError
     "host_agent/agent.py:_change",  # over's
     "host_agent/agent.py:_lost",  # what it is told
     "host_agent/change.py:_drain",  # an EngineError

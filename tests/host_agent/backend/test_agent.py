@@ -170,7 +170,7 @@ def test_addresses() -> None:
 @pytest.mark.parametrize(
     ("place", "version", "said"),
     [
-        ("wiresum.controller.client.package_version", "7.8.9", "rank 0 runs wiresum 7.8.9"),
+        ("wiresum.controller.client.client.package_version", "7.8.9", "rank 0 runs wiresum 7.8.9"),
         ("wiresum.host_agent.joining.package_version", "7.8.9", "rank 0 runs wiresum 7.8.9"),
         ("wiresum.host_agent.joining._program_version", "6.6", "built for switch program 6.6"),
     ],

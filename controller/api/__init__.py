@@ -1,0 +1,1 @@
+"""The controller's network face: gRPC requests in, messages out, who calls, TLS, metrics."""

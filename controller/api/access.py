@@ -1,0 +1,40 @@
+"""Tells callers apart by their tokens."""
+
+import secrets
+from dataclasses import dataclass
+
+from wiresum.controller.errors import ControllerError
+from wiresum.controller.rules.callers import Caller
+from wiresum.controller.state.store import Store
+from wiresum.controller.tokens import hashed
+
+
+@dataclass(frozen=True)
+class Access:
+    """Tells callers apart by their tokens. Methods raise :class:`ControllerError`."""
+
+    store: Store
+    fixed_admin: str = ""
+    """The hash of an admin's token that counts instead of the store's."""
+
+    def caller(self, token: str) -> Caller:
+        """Who holds ``token``. Raises UNAUTHENTICATED."""
+        if not token:
+            raise ControllerError(
+                "UNAUTHENTICATED",
+                "the call has no token: give one with WIRESUM_TOKEN or --token-file",
+            )
+        digest = hashed(token)
+        admin = self.fixed_admin or self.store.admin_token()
+        if admin is not None and secrets.compare_digest(digest, admin):
+            return Caller(admin=True)
+        tenant = self.store.tenant_of_token(digest)
+        if tenant is not None:
+            return Caller(tenant=tenant)
+        job = self.store.job_of_token(digest)
+        if job is not None:
+            return Caller(job=job)
+        raise ControllerError(
+            "UNAUTHENTICATED",
+            "the controller does not know this token: it was rotated, or is another controller's",
+        )

@@ -1,0 +1,107 @@
+"""What the calls of the service have in common: who calls, and errors as statuses."""
+
+import logging
+from collections.abc import Awaitable
+from contextvars import ContextVar
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+
+from wiresum.common.logs import one_line
+from wiresum.controller.api.access import Access
+from wiresum.controller.api.rates import Rates
+from wiresum.controller.client.connection import RETRY_AFTER_MS
+from wiresum.controller.errors import ControllerError
+from wiresum.controller.office.core import Core
+from wiresum.controller.rules.callers import Caller
+
+log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_Reply = TypeVar("_Reply")
+
+request_size: ContextVar[int] = ContextVar("request_size", default=0)
+"""Bytes that the request had which is being served, with those that were dropped."""
+
+_BEARER = "bearer "
+
+# A request of so many bytes is as much work as a call more.
+_BYTES_PER_CALL = 256 * 1024
+
+_MAX_WORDS = 1000
+
+
+class Calls:
+    """The calls of one part of the service. What each does is documented in the .proto."""
+
+    def __init__(self, core: Core, fixed_admin: str = "") -> None:
+        """``fixed_admin``: the hash of an admin's token that counts instead of the store's."""
+        self._core = core
+        self._access = Access(core.store, fixed_admin)
+        self._rates = Rates(core.store, core.limits.heartbeat_s)
+
+    def _caller(self, context: Context, token: str = "") -> Caller:
+        """Who calls: by ``token``, or else by the one in the call's metadata.
+
+        Every call asks this once, first: here it is counted, and refused where it is one too many.
+        """
+        rates = self._rates
+        try:
+            caller = self._access.caller(token or _bearer(context))
+        except ControllerError as error:
+            if error.code == "UNAUTHENTICATED":
+                rates.stranger(context.peer())
+            raise
+        try:
+            rates.call(caller, 1.0 + request_size.get() / _BYTES_PER_CALL)
+        except ControllerError:
+            if caller.job:
+                # It is alive all the same: a job must not expire for its calls.
+                self._core.jobs.heard(caller.job)
+            raise
+        return caller
+
+    def _admin(self, context: Context, what: str) -> None:
+        self._caller(context).require_admin(what)
+
+
+def _bearer(context: Context) -> str:
+    for name, value in context.invocation_metadata() or ():
+        if name == "authorization":
+            text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
+            if text.lower().startswith(_BEARER):
+                return text[len(_BEARER) :].strip()
+    return ""
+
+
+async def or_status(answer: Awaitable[_Reply], context: Context) -> _Reply:
+    """The answer, or the gRPC status that says why there is none."""
+    try:
+        return await answer
+    except ControllerError as error:
+        await abort(context, error)
+    except Exception as error:
+        log.exception("a request failed")
+        await context.abort(
+            grpc.StatusCode.INTERNAL,
+            f"the controller failed ({type(error).__name__}: {_words(error)}): see its log",
+        )
+    raise AssertionError("abort raises")
+
+
+async def abort(context: Context, error: ControllerError) -> NoReturn:
+    """End a call with the status of ``error``, and when to try again, if it says so."""
+    if error.retry_after_s is not None:
+        later = str(max(1, round(1000 * error.retry_after_s)))
+        await context.abort(
+            grpc.StatusCode[error.code], _words(error), trailing_metadata=((RETRY_AFTER_MS, later),)
+        )
+    # UNAVAILABLE alone is what a client sees when there is no controller: not ours to say.
+    code = "FAILED_PRECONDITION" if error.code == "UNAVAILABLE" else error.code
+    await context.abort(grpc.StatusCode[code], _words(error))
+
+
+def _words(error: Exception) -> str:
+    """One line that fits into a status, whatever the request was that it quotes."""
+    words = one_line(str(error))
+    return words if len(words) <= _MAX_WORDS else f"{words[: _MAX_WORDS - 1]}…"

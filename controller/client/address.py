@@ -1,0 +1,41 @@
+"""Where a controller is, as users write it: ``HOST:PORT``, with TLS unless they say otherwise."""
+
+import ipaddress
+from dataclasses import dataclass
+
+from wiresum.common.address import Endpoint, parse_endpoint
+
+DEFAULT_CONTROLLER = "127.0.0.1:7500"
+"""Where a controller listens, and is looked for, when nobody says otherwise."""
+
+_PLAINTEXT = "http://"
+_TLS = "https://"
+
+
+@dataclass(frozen=True)
+class ControllerAddress:
+    """Where a controller listens, and whether it speaks TLS there."""
+
+    endpoint: Endpoint
+    plaintext: bool
+
+    def __str__(self) -> str:
+        return f"{_PLAINTEXT if self.plaintext else ''}{self.endpoint}"
+
+
+def parse_address(text: str, *, what: str = "controller address") -> ControllerAddress:
+    """Parse ``HOST:PORT``, ``https://HOST:PORT`` (TLS) or ``http://HOST:PORT`` (plaintext).
+
+    ``what`` names the thing in the error message. Raises ``AddressError``.
+    """
+    if text.startswith(_PLAINTEXT):
+        return ControllerAddress(parse_endpoint(text.removeprefix(_PLAINTEXT), what=what), True)
+    return ControllerAddress(parse_endpoint(text.removeprefix(_TLS), what=what), False)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only processes of this machine can be at the other end."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,426 @@
+"""A synchronous client of the controller, for host agents, launchers and the command line.
+
+It needs grpcio and the generated stubs only: neither the store nor the P4Runtime client.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+from wiresum.common.address import Endpoint
+from wiresum.common.version import package_version
+from wiresum.controller.client.address import DEFAULT_CONTROLLER, parse_address
+from wiresum.controller.client.connection import Connection, Credentials
+from wiresum.controller.errors import ControllerError
+from wiresum.controller.v1 import controller_pb2 as pb
+
+OnFull = Literal["fail", "wait", "smaller", "fallback"]
+"""What becomes of a job that does not fit; see ``OnFull`` in the .proto."""
+
+# How much longer than the controller's own limit a long poll may take before it is given up:
+# the controller's answer says which ranks are missing, a local deadline could not.
+_POLL_MARGIN_S = 5.0
+
+# How long one call in the queue may last; then the controller says that the job still waits.
+_QUEUE_POLL_S = 30.0
+
+# How long an interrupted caller tries to give up its place in the queue.
+_LEAVE_S = 2.0
+
+_RETRY_S = 0.2
+
+# The longest waits that a controller grants, for the other ranks and in the queue.
+_LONGEST_JOIN_S = 24 * 3600.0
+_LONGEST_QUEUE_S = 365 * _LONGEST_JOIN_S
+
+_R = TypeVar("_R")
+
+
+class ControllerClient:
+    """A connection to one controller; thread-safe, usable as a context manager.
+
+    ``address`` is ``HOST:PORT`` (TLS) or ``http://HOST:PORT`` (plaintext, on loopback only).
+    ``token`` goes with every call; ``ca``, ``cert`` and ``key`` are PEM files. What is None is
+    taken from the environment: WIRESUM_TOKEN, WIRESUM_CA, WIRESUM_CERT, WIRESUM_KEY; "" is none.
+
+    Every call has a deadline: ``timeout_s`` unless the method says otherwise. Every method raises
+    :class:`ControllerError`; its message is one line.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_CONTROLLER,
+        *,
+        timeout_s: float = 10.0,
+        token: str | None = None,
+        ca: str | None = None,
+        cert: str | None = None,
+        key: str | None = None,
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._connection = Connection(
+            parse_address(address), Credentials.given(token, ca, cert, key)
+        )
+        self._stub = self._connection.stub
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def address(self) -> Endpoint:
+        """Where the controller is."""
+        return self._connection.address.endpoint
+
+    def close(self) -> None:
+        """Close the connection; calls in progress fail."""
+        self._connection.close()
+
+    # ---- jobs
+
+    def create_job(
+        self,
+        name: str = "",
+        *,
+        slots: int = 0,
+        switch: str = "",
+        tenant: str = "",
+        on_full: OnFull = "fail",
+        min_slots: int = 0,
+        wait_timeout_s: float = 0.0,
+        on_queue: Callable[[pb.Job], None] | None = None,
+        unreachable_s: float = 30.0,
+    ) -> pb.Job:
+        """Reserve ``slots`` (0: the default) for a job, or attach to the live one of that name.
+
+        ``on_full`` says what happens when there is no room: with "wait", the call returns when
+        there is, or raises RESOURCE_EXHAUSTED after ``wait_timeout_s`` (0: never; at most a
+        year); meanwhile
+        ``on_queue`` gets the job as it stands in the queue, again and again. A controller that goes
+        away meanwhile is asked again for ``unreachable_s``, and the place in the queue is kept;
+        any other exception (a signal's, say) gives it up.
+        """
+        request = pb.CreateJobRequest(
+            name=name,
+            slots_wanted=slots,
+            switch=switch,
+            tenant=tenant,
+            on_full=pb.OnFull.Value(f"ON_FULL_{on_full.upper()}"),
+            min_slots=min_slots,
+            wait_timeout_s=min(wait_timeout_s, _LONGEST_QUEUE_S),
+            request_id=secrets.token_hex(16),
+        )
+        if on_full != "wait":
+            return self._call(self._stub.CreateJob, request)
+        try:
+            while True:
+                job = self._again(
+                    lambda: self._call(self._stub.CreateJob, request, timeout_s=_QUEUE_POLL_S),
+                    unreachable_s,
+                )
+                if job.state != pb.JOB_STATE_QUEUED:
+                    return job
+                if on_queue is not None:
+                    on_queue(job)
+        except ControllerError:
+            raise
+        except BaseException:
+            self._leave_queue(request)
+            raise
+
+    def _leave_queue(self, request: pb.CreateJobRequest) -> None:
+        """Nobody waits any more: slots must not go to nobody, who would keep them for a while."""
+        with suppress(ControllerError):
+            # Asking once more tells which job it is, and whether others wait for it too.
+            job = self._call(self._stub.CreateJob, request, timeout_s=_LEAVE_S)
+            if not job.attached:
+                release = pb.ReleaseJobRequest(job_id=job.id)
+                self._call(self._stub.ReleaseJob, release, timeout_s=_LEAVE_S)
+
+    def claim_job(self, job_id: str, token: str, *, owner: str, where: str) -> pb.ClaimJobResponse:
+        """Ask for a job on behalf of the process group ``owner``, whose rank 0 is on ``where``."""
+        request = pb.ClaimJobRequest(job_id=job_id, token=token, owner=owner, where=where)
+        return self._call(self._stub.ClaimJob, request)
+
+    def join_job(
+        self,
+        job_id: str,
+        token: str,
+        *,
+        rank: int,
+        workers: int,
+        attempt: int,
+        ip: str,
+        udp_port: int,
+        field: int,
+        mac: str = "",
+        program_version: str = "",
+        owner: str = "",
+        change: int = 0,
+        waited_s: float = 0.0,
+        timeout_s: float = 60.0,
+        unreachable_s: float = 10.0,
+    ) -> pb.Lease:
+        """Join one attempt of a job; returns when all ``workers`` ranks have, with the lease.
+
+        ``attempt`` grows with every restart; ``change`` is that which :meth:`change_lease` has
+        agreed upon; ``ip`` and ``udp_port`` are where this rank's socket is bound. Waits at most
+        ``timeout_s``, and no longer than a day; the error then names the missing ranks, and says
+        how long this rank has waited, the ``waited_s`` seconds before this call included.
+        A controller that goes away meanwhile is asked again for ``unreachable_s``.
+        """
+        request = pb.JoinJobRequest(
+            job_id=job_id,
+            token=token,
+            rank=rank,
+            workers=workers,
+            attempt=attempt,
+            ip=ip,
+            udp_port=udp_port,
+            mac=mac,
+            field=field,
+            agent_version=package_version(),
+            program_version=program_version,
+            owner=owner,
+            change=change,
+            waited_s=waited_s,
+        )
+        deadline = time.monotonic() + min(timeout_s, _LONGEST_JOIN_S)
+
+        def ask() -> pb.Lease:
+            # 0 would ask for the controller's default.
+            request.timeout_s = max(deadline - time.monotonic(), 0.001)
+            return self._call(
+                self._stub.JoinJob, request, timeout_s=request.timeout_s + _POLL_MARGIN_S
+            )
+
+        return self._again(ask, unreachable_s, deadline=deadline)
+
+    def change_lease(
+        self,
+        job_id: str,
+        token: str,
+        *,
+        rank: int,
+        epoch: int,
+        change: int,
+        started: int,
+        timeout_s: float = 0.0,
+        unreachable_s: float = 600.0,
+    ) -> pb.ChangeLeaseResponse:
+        """Agree with the other ranks on the last collective under the lease of ``epoch``.
+
+        ``started`` counts the collectives that this rank has started since the epoch began; it
+        must not start another until this returns. Waits for the others at most ``timeout_s``
+        (0: the controller's default). A controller that goes away, or does not answer, is asked
+        again for ``unreachable_s``: if this raises UNAVAILABLE or DEADLINE_EXCEEDED all the same,
+        the other ranks may have been told a boundary; this one must ask before it goes on.
+        """
+        request = pb.ChangeLeaseRequest(
+            job_id=job_id,
+            token=token,
+            rank=rank,
+            epoch=epoch,
+            change=change,
+            started=started,
+            timeout_s=timeout_s,
+        )
+        limit = (timeout_s or self._timeout_s * 3) + _POLL_MARGIN_S
+        return self._again(
+            lambda: self._call(self._stub.ChangeLease, request, timeout_s=limit),
+            unreachable_s,
+            codes=("UNAVAILABLE", "DEADLINE_EXCEEDED"),
+        )
+
+    def heartbeat(
+        self,
+        job_id: str,
+        token: str,
+        *,
+        wait_s: float = 0.0,
+        epoch: int = 0,
+        change: int = 0,
+        report: pb.RankReport | None = None,
+        owner: str = "",
+        rank: int = 0,
+    ) -> pb.HeartbeatResponse:
+        """Keep a job alive; returns its state and current epoch, also if it is over.
+
+        With ``wait_s``, returns when the state, the epoch (if not 0) or the announced change is
+        another than the caller knows, or after that time. ``report``: a worker's progress.
+        ``rank`` of ``owner`` calls, as in :meth:`claim_job`.
+        """
+        request = pb.HeartbeatRequest(
+            job_id=job_id,
+            token=token,
+            wait_s=wait_s,
+            epoch=epoch,
+            change=change,
+            report=report,
+            owner=owner,
+            rank=rank,
+        )
+        return self._call(self._stub.Heartbeat, request, timeout_s=self._timeout_s + wait_s)
+
+    def leave_job(
+        self, job_id: str, token: str, *, owner: str, rank: int, timeout_s: float = 2.0
+    ) -> None:
+        """Say that ``rank`` of ``owner`` has left: the job is free for another group."""
+        request = pb.HeartbeatRequest(
+            job_id=job_id, token=token, owner=owner, rank=rank, leaving=True
+        )
+        self._call(self._stub.Heartbeat, request, timeout_s=timeout_s)
+
+    def release_job(self, job_id: str, token: str) -> pb.ReleaseJobResponse:
+        """End a job and free its slots; harmless if it is over."""
+        return self._call(self._stub.ReleaseJob, pb.ReleaseJobRequest(job_id=job_id, token=token))
+
+    def get_job(self, job_id: str, *, counters: bool = False) -> pb.Job:
+        """A job by id or name; with ``counters``, also the switch's events for it."""
+        return self._call(self._stub.GetJob, pb.GetJobRequest(job_id=job_id, counters=counters))
+
+    def list_jobs(self, *, counters: bool = False, live_only: bool = False) -> list[pb.Job]:
+        """All jobs, newest first."""
+        request = pb.ListJobsRequest(counters=counters, live_only=live_only)
+        found: dict[str, pb.Job] = {}
+        while True:
+            answer = self._call(self._stub.ListJobs, request)
+            # A job that has got its slots between two pages is on both; the later one counts.
+            found.update((job.id, job) for job in answer.jobs)
+            if not answer.next_page_token:
+                return list(found.values())
+            request.page_token = answer.next_page_token
+
+    def evict_job(self, job: str, reason: str = "") -> pb.Job:
+        """End a job, or take it out of the queue; its workers are told ``reason``."""
+        return self._call(self._stub.EvictJob, pb.EvictJobRequest(job=job, reason=reason))
+
+    def list_slots(self, switch: str = "") -> list[pb.SwitchSlots]:
+        """Who holds which slots, per switch, in order of slots."""
+        request = pb.ListSlotsRequest(switch=switch)
+        return list(self._call(self._stub.ListSlots, request).switches)
+
+    # ---- switches
+
+    def add_switch(self, request: pb.AddSwitchRequest) -> pb.Switch:
+        """Register a switch or update the one of that name."""
+        return self._call(self._stub.AddSwitch, request)
+
+    def list_switches(self, *, counters: bool = False) -> list[pb.Switch]:
+        """All switches by name; with ``counters``, also the packets that each has dropped."""
+        request = pb.ListSwitchesRequest(counters=counters)
+        return list(self._call(self._stub.ListSwitches, request).switches)
+
+    def remove_switch(self, name: str) -> None:
+        """Forget a switch that no live job uses."""
+        self._call(self._stub.RemoveSwitch, pb.RemoveSwitchRequest(name=name))
+
+    def drain_switch(self, name: str, *, undrain: bool = False) -> pb.Switch:
+        """Give a switch no new jobs; or with ``undrain``, give it new jobs again."""
+        request = pb.DrainSwitchRequest(name=name, undrain=undrain)
+        return self._call(self._stub.DrainSwitch, request)
+
+    # ---- tenants
+
+    def add_tenant(
+        self, name: str, *, slot_quota: int = 0, max_jobs: int = 0, priority: int = 0
+    ) -> pb.Tenant:
+        """Add a tenant; the answer has its token, which is not shown again."""
+        request = pb.AddTenantRequest(
+            name=name, slot_quota=slot_quota, max_jobs=max_jobs, priority=priority
+        )
+        return self._call(self._stub.AddTenant, request)
+
+    def list_tenants(self) -> list[pb.Tenant]:
+        """The tenants that the caller may see, by name, with what they use."""
+        return list(self._call(self._stub.ListTenants, pb.ListTenantsRequest()).tenants)
+
+    def set_tenant(
+        self,
+        name: str,
+        *,
+        slot_quota: int | None = None,
+        max_jobs: int | None = None,
+        priority: int | None = None,
+    ) -> pb.Tenant:
+        """Change what is not None."""
+        request = pb.SetTenantRequest(
+            name=name, slot_quota=slot_quota, max_jobs=max_jobs, priority=priority
+        )
+        return self._call(self._stub.SetTenant, request)
+
+    def rotate_tenant_token(self, name: str) -> pb.Tenant:
+        """Give a tenant another token; the answer has it, and the one before is worth nothing."""
+        request = pb.RotateTenantTokenRequest(name=name)
+        return self._call(self._stub.RotateTenantToken, request)
+
+    def remove_tenant(self, name: str, *, evict: bool = False) -> None:
+        """Forget a tenant without live jobs; with ``evict``, end its jobs first."""
+        self._call(self._stub.RemoveTenant, pb.RemoveTenantRequest(name=name, evict=evict))
+
+    # ----
+
+    def _call(
+        self, method: Callable[..., _R], request: Any, *, timeout_s: float | None = None
+    ) -> _R:
+        limit = self._timeout_s if timeout_s is None else timeout_s
+        return self._connection.call(method, request, limit)
+
+    def _again(
+        self,
+        ask: Callable[[], _R],
+        unreachable_s: float,
+        *,
+        deadline: float | None = None,
+        codes: tuple[str, ...] = ("UNAVAILABLE",),
+    ) -> _R:
+        """Ask, and while the controller is away for up to ``unreachable_s``, ask again."""
+        give_up: float | None = None
+        while True:
+            try:
+                return ask()
+            except ControllerError as error:
+                now = time.monotonic()
+                give_up = give_up or now + unreachable_s
+                limit = give_up if deadline is None else min(deadline, give_up)
+                pause = max(_RETRY_S, error.retry_after_s or 0.0)
+                later = error.code in codes or error.retry_after_s is not None
+                if not later or now + pause >= limit:
+                    raise
+                time.sleep(pause)
+
+
+def add_switch_request(
+    name: str,
+    *,
+    p4runtime: str,
+    ip: str,
+    udp_port: int,
+    hosts: Iterable[tuple[str, int]],
+    mac: str = "",
+    lanes: int = 0,
+    device_id: int = 0,
+    shared_address: bool | None = None,
+) -> pb.AddSwitchRequest:
+    """The request that describes a switch; ``hosts`` are pairs of CIDR and switch port."""
+    return pb.AddSwitchRequest(
+        name=name,
+        p4runtime=p4runtime,
+        device_id=device_id,
+        ip=ip,
+        udp_port=udp_port,
+        mac=mac,
+        lanes=lanes,
+        hosts=[pb.Host(cidr=cidr, port=port) for cidr, port in hosts],
+        shared_address=shared_address,
+    )

@@ -1,0 +1,1 @@
+"""The controller's part of the command line."""

@@ -1,0 +1,186 @@
+"""Commands about switches."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from wiresum.controller.client.address import DEFAULT_CONTROLLER
+from wiresum.controller.commands import tables
+from wiresum.controller.commands.options import Ca, Controller, Json, TokenFile, connect
+from wiresum.controller.commands.spec import describe
+
+switch_app = typer.Typer(help="Switches that the controller drives.", no_args_is_help=True)
+
+P4Runtime = Annotated[
+    str,
+    typer.Option(
+        metavar="ADDR",
+        help="Its P4Runtime server: HOST:PORT, https://HOST:PORT (with TLS) or unix:/path.",
+    ),
+]
+P4RuntimeCa = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE", help="Authority of the certificates of switches at https://HOST:PORT."
+    ),
+]
+P4RuntimeCert = Annotated[
+    str, typer.Option(metavar="FILE", help="Certificate to show to such a switch, PEM.")
+]
+P4RuntimeKey = Annotated[str, typer.Option(metavar="FILE", help="Its key, PEM.")]
+Lanes = Annotated[int, typer.Option(min=1, max=65535, help="Lanes of the program to run on it.")]
+DeviceId = Annotated[int, typer.Option(min=0, max=(1 << 63) - 1, help="Its P4Runtime device id.")]
+
+
+@switch_app.callback()
+def _switch() -> None:
+    """Switches that the controller drives."""
+
+
+@switch_app.command("add")
+def switch_add(
+    name: Annotated[str, typer.Argument(help="What to call it.")],
+    p4runtime: P4Runtime,
+    address: Annotated[
+        str, typer.Option(metavar="IP:UDPPORT", help="Where workers send their packets.")
+    ],
+    host: Annotated[
+        list[str],
+        typer.Option(metavar="CIDR=PORT", help="Workers in CIDR are behind its port PORT."),
+    ],
+    mac: Annotated[str, typer.Option(help="Its MAC address  [default: 02:00:<ip>]")] = "",
+    lanes: Lanes = 256,
+    device_id: DeviceId = 0,
+    shared_address: Annotated[
+        bool | None,
+        typer.Option(
+            "--shared-address/--own-address",
+            help="Whether workers may have its own address, as on a softswitch's host  "
+            "[default: for a loopback address]",
+        ),
+    ] = None,
+    controller: Controller = DEFAULT_CONTROLLER,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: Json = False,
+) -> None:
+    """Add a switch, or change what is known of it. The controller takes it over at once."""
+    request = describe(
+        name,
+        p4runtime=p4runtime,
+        address=address,
+        hosts=host,
+        mac=mac,
+        lanes=lanes,
+        device_id=device_id,
+        shared_address=shared_address,
+    )
+    with connect(controller, token_file, ca) as client:
+        switch = client.add_switch(request)
+    if as_json:
+        tables.print_json(switch)
+    else:
+        print(f"switch {switch.name} added: {switch.slots} slots of {switch.lanes} lanes")
+
+
+@switch_app.command("list")
+def switch_list(
+    controller: Controller = DEFAULT_CONTROLLER,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: Json = False,
+) -> None:
+    """List the switches, and whether they are up."""
+    with connect(controller, token_file, ca) as client:
+        switches = client.list_switches(counters=True)
+    if as_json:
+        tables.print_json(switches)
+    else:
+        tables.console().print(tables.switch_table(switches))
+
+
+@switch_app.command("drain")
+def switch_drain(
+    name: Annotated[str, typer.Argument(help="Which.")],
+    controller: Controller = DEFAULT_CONTROLLER,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: Json = False,
+) -> None:
+    """Give a switch no new jobs; those that it has go on. Says how many those are."""
+    with connect(controller, token_file, ca) as client:
+        switch = client.drain_switch(name)
+    if as_json:
+        tables.print_json(switch)
+    elif switch.jobs:
+        jobs = "1 live job" if switch.jobs == 1 else f"{switch.jobs} live jobs"
+        print(f"switch {name} takes no new jobs: {jobs} left, see `wiresum slots {name}`")
+    else:
+        print(f"switch {name} takes no new jobs, and has none")
+
+
+@switch_app.command("undrain")
+def switch_undrain(
+    name: Annotated[str, typer.Argument(help="Which.")],
+    controller: Controller = DEFAULT_CONTROLLER,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: Json = False,
+) -> None:
+    """Give a drained switch new jobs again."""
+    with connect(controller, token_file, ca) as client:
+        switch = client.drain_switch(name, undrain=True)
+    if as_json:
+        tables.print_json(switch)
+    else:
+        print(f"switch {name} takes new jobs again")
+
+
+@switch_app.command("remove")
+def switch_remove(
+    name: Annotated[str, typer.Argument(help="Which.")],
+    controller: Controller = DEFAULT_CONTROLLER,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+) -> None:
+    """Forget a switch that no live job uses."""
+    with connect(controller, token_file, ca) as client:
+        client.remove_switch(name)
+    print(f"switch {name} removed")
+
+
+@switch_app.command("deploy")
+def switch_deploy(
+    p4runtime: P4Runtime,
+    lanes: Lanes = 256,
+    device_id: DeviceId = 0,
+    election_id: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=(1 << 128) - 1,
+            help="Whoever has the highest is in charge; controllers take 10.",
+        ),
+    ] = 1,
+    p4runtime_ca: P4RuntimeCa = "",
+    p4runtime_cert: P4RuntimeCert = "",
+    p4runtime_key: P4RuntimeKey = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Push even what it runs already: empties its tables.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Have any P4Runtime switch run the switch program; say what was found there."""
+    from wiresum.controller.southbound.deploy import deploy
+    from wiresum.controller.southbound.switch_tls import SwitchTls
+
+    done = deploy(
+        p4runtime,
+        lanes=lanes,
+        device_id=device_id,
+        election_id=election_id,
+        force=force,
+        tls=SwitchTls(p4runtime_ca, p4runtime_cert, p4runtime_key),
+    )
+    print(json.dumps(done.as_json(), indent=2) if as_json else "\n".join(done.lines()))

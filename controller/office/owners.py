@@ -1,0 +1,145 @@
+"""Which of the process groups that hold a job's token has the job.
+
+Under one `wiresum run` more than one group may come into being: a helper's, a second training's.
+The first has the job until its ranks have left. Who belongs to it is told by an ``owner``, a name
+that the group gives itself, and that stays the same when it is made anew.
+
+Everything is in memory: what counts is whose calls are in progress. A rank that has died takes its
+calls with it at once; one whose call was answered is expected to call again.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from wiresum.controller.clock import Clock
+from wiresum.controller.errors import ControllerError
+from wiresum.controller.rules.checks import MAX_WORKERS, check_rank
+
+# A rank whose call broke off without an answer may have lost its connection only: it calls again
+# within a second or so.
+_GRACE_S = 2.0
+
+_LONGEST_NAME = 128
+
+
+@dataclass
+class _Ranks:
+    """The ranks of one job's owner, by what they were last seen to do."""
+
+    owner: str
+    where: str = ""
+    calling: dict[int, set[object]] = field(default_factory=dict)
+    """The calls in progress of each rank that has any."""
+    until: dict[int, float] = field(default_factory=dict)
+    """Of those that are not calling: when they are taken to be gone."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The answer to a group that wants the job."""
+
+    granted: bool
+    lives: bool = False
+    """Whether another group certainly has it; if not, ask again soon."""
+    where: str = ""
+    """The host of the other group's rank 0; empty if it is not known."""
+
+
+class Owners:
+    """The owners of all jobs. Methods raise :class:`ControllerError`."""
+
+    def __init__(self, clock: Clock, heartbeat_s: float, expiry_s: float) -> None:
+        """``heartbeat_s``: how often a rank calls; after ``expiry_s`` of silence it is gone."""
+        self._clock = clock
+        self._expiry_s = expiry_s
+        # Those who had a job under the controller before this one show themselves until then.
+        self._known_from = clock.now() + 2 * heartbeat_s
+        self._jobs: dict[str, _Ranks] = {}
+
+    def claim(self, job_id: str, owner: str, where: str, *, joined: bool) -> Claim:
+        """A group wants the job. ``joined``: some group has joined it and may still have it."""
+        _check(owner, where)
+        if not owner:
+            raise ControllerError("INVALID_ARGUMENT", "a claim needs an owner")
+        now = self._clock.now()
+        ranks = self._jobs.get(job_id)
+        if ranks is None and joined and now < self._known_from:
+            return Claim(False)
+        if ranks is not None and ranks.owner != owner:
+            if ranks.calling:
+                return Claim(False, lives=True, where=ranks.where)
+            if any(until > now for until in ranks.until.values()):
+                return Claim(False, where=ranks.where)
+            ranks = None
+        if ranks is None:
+            ranks = self._jobs[job_id] = _Ranks(owner)
+        ranks.where = where
+        # Rank 0 is about to join.
+        ranks.until.setdefault(0, now + self._expiry_s)
+        return Claim(True)
+
+    @contextmanager
+    def call(self, job_id: str, owner: str, rank: int) -> Iterator[None]:
+        """A call of a rank is in progress. Does nothing for a caller without an owner.
+
+        Refuses the ranks of a group that does not have the job, or no longer.
+        """
+        _check(owner)
+        if not owner:
+            yield
+            return
+        ranks = self._jobs.get(job_id)
+        if ranks is None:
+            # The controller was restarted, or the owner has been away for longer than it may.
+            ranks = self._jobs[job_id] = _Ranks(owner)
+        if ranks.owner != owner:
+            raise ControllerError(
+                "ABORTED",
+                f"another process group{_on(ranks.where)} has taken job {job_id} over: "
+                "restart this worker with the others",
+            )
+        check_rank(rank, MAX_WORKERS)
+        this = object()
+        ranks.calling.setdefault(rank, set()).add(this)
+        ranks.until.pop(rank, None)
+        stays_s = _GRACE_S
+        try:
+            yield
+            stays_s = self._expiry_s
+        finally:
+            calls = ranks.calling.get(rank, set())
+            if this in calls:  # else the rank has left meanwhile
+                calls.remove(this)
+                if not calls:
+                    del ranks.calling[rank]
+                    ranks.until[rank] = self._clock.now() + stays_s
+
+    def left(self, job_id: str, owner: str, rank: int) -> None:
+        """A rank has left its group, and waits for nothing any more."""
+        ranks = self._jobs.get(job_id)
+        if ranks is not None and owner and ranks.owner == owner:
+            ranks.calling.pop(rank, None)
+            ranks.until.pop(rank, None)
+
+    def forget(self, job_id: str) -> None:
+        """The job is over."""
+        self._jobs.pop(job_id, None)
+
+    def keep(self, job_ids: Iterable[str]) -> None:
+        """Forget all but the jobs that live: of others, too, somebody may have called."""
+        live = set(job_ids)
+        self._jobs = {job_id: ranks for job_id, ranks in self._jobs.items() if job_id in live}
+
+
+def _on(where: str) -> str:
+    return f" (rank 0 on {where})" if where else ""
+
+
+def _check(*names: str) -> None:
+    for name in names:
+        if len(name) > _LONGEST_NAME or not name.isprintable():
+            raise ControllerError(
+                "INVALID_ARGUMENT",
+                f"owner {name[:40]!r}: at most {_LONGEST_NAME} printable characters",
+            )

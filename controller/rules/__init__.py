@@ -1,0 +1,1 @@
+"""What callers may have: jobs, admission, joining, changes of leases, tenants, switches."""

@@ -1,0 +1,61 @@
+"""Who calls, and what that gives the right to.
+
+The admin may do everything. A tenant has the jobs of its name, a job has itself. What a caller
+has no right to see does not exist for it.
+"""
+
+from dataclasses import dataclass
+
+from wiresum.controller.errors import ControllerError
+from wiresum.controller.state.model import DEFAULT_TENANT, Job
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whoever holds a token: the admin, or one tenant, or one job."""
+
+    admin: bool = False
+    tenant: str = ""
+    job: str = ""
+
+    def __str__(self) -> str:
+        if self.admin:
+            return "the admin"
+        return f"tenant {self.tenant}" if self.tenant else f"job {self.job}"
+
+    def require_admin(self, what: str) -> None:
+        """Refuse everyone but the admin. ``what`` completes "only the admin may"."""
+        if not self.admin:
+            raise ControllerError(
+                "PERMISSION_DENIED",
+                f"only the admin may {what}: this is the token of {self}",
+            )
+
+    @property
+    def own_tenant(self) -> str | None:
+        """The tenant that the caller sees the jobs of; None: all. Refuses a job."""
+        self.refuse_jobs()
+        return None if self.admin else self.tenant
+
+    def refuse_jobs(self) -> None:
+        """Refuse whoever holds a job's token: what is asked for is a tenant's, or the admin's."""
+        if self.job:
+            raise ControllerError(
+                "PERMISSION_DENIED",
+                "a job's token shows that job only: use the tenant's token",
+            )
+
+    def acting_tenant(self, named: str) -> str:
+        """The tenant that a job is created for, if the request names ``named`` (or nobody)."""
+        own = self.own_tenant
+        if own is None:
+            return named or DEFAULT_TENANT
+        if named and named != own:
+            raise ControllerError(
+                "PERMISSION_DENIED", f"this is the token of {self}: it creates no jobs for others"
+            )
+        return own
+
+    def owns(self, job: Job) -> bool:
+        """Whether the caller may see the job and end it."""
+        return self.admin or job.id == self.job or bool(self.tenant and job.tenant == self.tenant)

@@ -1,0 +1,1 @@
+"""Who gets which slots: pure functions, with their proofs."""

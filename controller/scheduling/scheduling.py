@@ -1,0 +1,336 @@
+"""Who gets which slots next: a pure function of who holds, who waits, and who has been shrunk.
+
+Those who want slots come in one order: higher priority first; of one priority, jobs that were
+shrunk before jobs that wait; of these, the tenants in turn, each with its jobs as they came.
+Each in that order gets what is free, or has room made for it where that is possible. The first
+that can have neither keeps a range for itself in which no one behind it gets slots any more, the
+one with the fewest held: so it is emptied some day, however many small jobs come along.
+"""
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from wiresum.controller.scheduling.packing import Holding, Room, emptiest, make_room
+from wiresum.controller.scheduling.slots import allocate, lowest_free_number
+from wiresum.controller.state.model import SlotRange
+from wiresum.p4 import packet
+
+FOR_HIGHER = "for a job of higher priority"
+"""Why a lease changes that stands in the way of a job of higher priority."""
+
+# For how many jobs at once room is looked for where none is free: those behind them wait.
+_TRIES = 16
+
+
+@dataclass(frozen=True)
+class SwitchView:
+    """A switch: what is held now, and what will be when all changes under way are over."""
+
+    name: str
+    total: int
+    held: tuple[tuple[str, SlotRange], ...]
+    """Now, with the job that holds it: both ranges of a job that changes over."""
+    holdings: tuple[Holding, ...]
+    numbers: frozenset[int]
+    up: bool = True
+    draining: bool = False
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A job that waits for slots."""
+
+    job: str
+    tenant: str
+    priority: int
+    sizes: tuple[int, ...]
+    """The numbers of slots that it accepts, the best first."""
+    switch: str = ""
+    """Empty: any."""
+    stays: bool = True
+    """It waits if there is no room; otherwise it goes away at once."""
+    present: bool = True
+    """Somebody is there to take the job. Who is not keeps its place, but gets nothing."""
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """A job that has fewer slots than it was admitted with."""
+
+    job: str
+    switch: str
+    priority: int
+    range: SlotRange
+    target: int
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a tenant may have and what it has; a limit of 0 is none."""
+
+    slot_quota: int = 0
+    max_jobs: int = 0
+    served: int = 0
+    slots: int = 0
+    jobs: int = 0
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A job gets its slots."""
+
+    job: str
+    switch: str
+    number: int
+    range: SlotRange
+
+
+@dataclass(frozen=True)
+class NewLease:
+    """A job shall change over to other slots of its switch."""
+
+    job: str
+    range: SlotRange
+    reason: str
+
+
+class Standing(enum.Enum):
+    """How things stand with a job that has got nothing yet."""
+
+    COMING = "room is being made"
+    FULL = "there is no room"
+    QUOTA = "the tenant's slot quota is reached"
+    JOBS = "the tenant's job limit is reached"
+    BEHIND = "an earlier job of the tenant is first"
+
+
+@dataclass
+class Decisions:
+    """What is to be done, in this order."""
+
+    grants: list[Grant] = field(default_factory=list)
+    changes: list[NewLease] = field(default_factory=list)
+    standings: dict[str, Standing] = field(default_factory=dict)
+    """Of those who wait, in the order in which they do."""
+
+
+def decide(
+    switches: Iterable[SwitchView],
+    wishes: Iterable[Wish],
+    shrunk: Iterable[Shrunk],
+    accounts: Mapping[str, Account],
+) -> Decisions:
+    """Who gets which slots now, and whose lease changes to make that, or more, possible.
+
+    ``wishes`` of one tenant come first come first; every tenant has an account.
+    """
+    run = _Run([_Board(view) for view in switches], dict(accounts))
+    waiting, small = in_order(wishes, accounts), list(shrunk)
+    priorities = {wish.priority for wish in waiting} | {job.priority for job in small}
+    for priority in sorted(priorities, reverse=True):
+        for job in small:
+            if job.priority == priority:
+                run.grow(job)
+        for wish in waiting:
+            if wish.priority == priority:
+                run.serve(wish)
+    return run.decisions
+
+
+def in_order(wishes: Iterable[Wish], accounts: Mapping[str, Account]) -> list[Wish]:
+    """Higher priority first; of one priority, one of each tenant in turn.
+
+    The tenant that was served the longest ago begins.
+    """
+    queues: dict[tuple[int, str], list[Wish]] = {}
+    for wish in wishes:
+        queues.setdefault((-wish.priority, wish.tenant), []).append(wish)
+    turns = [
+        (priority, turn, accounts[tenant].served, tenant, wish)
+        for (priority, tenant), queue in queues.items()
+        for turn, wish in enumerate(queue)
+    ]
+    return [wish for *_, wish in sorted(turns, key=lambda each: each[:4])]
+
+
+class _Board:
+    """A switch while decisions are being made."""
+
+    def __init__(self, view: SwitchView) -> None:
+        self.view = view
+        self.held = list(view.held)
+        self.holdings = list(view.holdings)
+        self.numbers = set(view.numbers)
+        self.reserved: list[SlotRange] = []
+        self.load = sum(slots.slots for _, slots in self.held)
+        self._free: dict[int, SlotRange | None] = {}
+        """What has been found free, until something changes: hundreds may ask for the same."""
+
+    def hold(self, job: str, range_: SlotRange) -> None:
+        self.held.append((job, range_))
+        self.load += range_.slots
+        self._free.clear()
+
+    def reserve(self, *ranges: SlotRange) -> None:
+        self.reserved += ranges
+        self._free.clear()
+
+    def free_range(self, slots: int) -> SlotRange | None:
+        if slots not in self._free:
+            taken = [*(range_ for _, range_ in self.held), *self.reserved]
+            self._free[slots] = allocate(taken, slots, self.view.total)
+        return self._free[slots]
+
+    def free_number(self) -> int | None:
+        return lowest_free_number(self.numbers, 1, packet.JOBS - 1)
+
+    def others_hold(self, job: str, range_: SlotRange) -> bool:
+        return any(owner != job and range_.overlaps(taken) for owner, taken in self.held)
+
+    def room(self, slots: int, priority: int) -> Room | None:
+        if not self.view.up or self.free_number() is None:
+            return None
+        return make_room(
+            self.holdings, self.view.total, slots, priority=priority, reserved=self.reserved
+        )
+
+    def change(self, job: str, range_: SlotRange) -> None:
+        """From now on the job is changing over."""
+        self.hold(job, range_)
+        self.holdings = [
+            replace(holding, range=range_, movable=False) if holding.job == job else holding
+            for holding in self.holdings
+        ]
+
+
+class _Run:
+    """One round of decisions."""
+
+    def __init__(self, boards: Sequence[_Board], accounts: dict[str, Account]) -> None:
+        self.boards = boards
+        self.accounts = accounts
+        self.decisions = Decisions()
+        self._held_up: set[tuple[str, int]] = set()
+        self._somebody_keeps_a_range = False
+        self._tries = _TRIES
+
+    def serve(self, wish: Wish) -> None:
+        """Give the job its slots, or make room, or say why not."""
+        sizes = self._allowed(wish)
+        if not sizes:
+            return
+        boards = self._boards_for(wish)
+        for slots in sizes:
+            for board in boards:
+                range_, number = board.free_range(slots), board.free_number()
+                if range_ is not None and number is not None:
+                    self._grant(wish, board, range_, number)
+                    return
+        for slots in sizes if self._tries else ():
+            rooms = [
+                (room.cost(board.holdings), place, board, room)
+                for place, board in enumerate(boards)
+                if (room := board.room(slots, wish.priority)) is not None
+            ]
+            if rooms:
+                *_, board, room = min(rooms, key=lambda each: each[:2])
+                self._make_room(wish, board, room)
+                return
+        self._tries = max(0, self._tries - 1)
+        self.decisions.standings[wish.job] = Standing.FULL
+        if wish.stays and not self._somebody_keeps_a_range:
+            self._keep_a_range(boards, sizes[-1])
+
+    def grow(self, job: Shrunk) -> None:
+        """Give a job back what it has lost, or as much of it as is free."""
+        board = next(board for board in self.boards if board.view.name == job.switch)
+        holding = next(each for each in board.holdings if each.job == job.job)
+        if not board.view.up or not holding.movable:
+            return
+        slots = job.target
+        while slots > job.range.slots:
+            around = SlotRange(job.range.base // slots * slots, slots)
+            if board.others_hold(job.job, around) or any(
+                around.overlaps(taken) for taken in board.reserved
+            ):
+                found = board.free_range(slots)
+            else:
+                found = around
+            if found is not None:
+                board.change(job.job, found)
+                self.decisions.changes.append(NewLease(job.job, found, "to grow back"))
+                return
+            slots //= 2
+
+    # ----
+
+    def _allowed(self, wish: Wish) -> tuple[int, ...]:
+        """The sizes that the tenant's limits allow now; says so if there is none."""
+        if (wish.tenant, wish.priority) in self._held_up:
+            self.decisions.standings[wish.job] = Standing.BEHIND
+            return ()
+        account = self.accounts[wish.tenant]
+        standing = None
+        sizes = wish.sizes
+        if account.max_jobs and account.jobs >= account.max_jobs:
+            standing = Standing.JOBS
+        elif account.slot_quota:
+            left = account.slot_quota - account.slots
+            sizes = tuple(slots for slots in wish.sizes if slots <= left)
+            standing = None if sizes else Standing.QUOTA
+        if standing is None:
+            return sizes
+        self.decisions.standings[wish.job] = standing
+        if wish.stays:
+            # Its later jobs would take what it waits for.
+            self._held_up.add((wish.tenant, wish.priority))
+        return ()
+
+    def _boards_for(self, wish: Wish) -> list[_Board]:
+        fitting = [
+            board
+            for board in self.boards
+            if wish.switch in ("", board.view.name) and not board.view.draining
+        ]
+        # One that is down may come back at once, as after a restart, or never: jobs go there only
+        # if there is no other that they could wait for.
+        up = [board for board in fitting if board.view.up]
+        return sorted(up or fitting, key=lambda board: (board.load, board.view.name))
+
+    def _grant(self, wish: Wish, board: _Board, range_: SlotRange, number: int) -> None:
+        if not wish.present:
+            board.reserve(range_)
+            self.decisions.standings[wish.job] = Standing.COMING
+            return
+        board.hold(wish.job, range_)
+        board.holdings.append(Holding(wish.job, range_, range_.slots, wish.priority, False))
+        board.numbers.add(number)
+        account = self.accounts[wish.tenant]
+        self.accounts[wish.tenant] = replace(
+            account, slots=account.slots + range_.slots, jobs=account.jobs + 1
+        )
+        self.decisions.grants.append(Grant(wish.job, board.view.name, number, range_))
+
+    def _make_room(self, wish: Wish, board: _Board, room: Room) -> None:
+        """Begin with the moves whose destination is free already; the others follow."""
+        self.decisions.standings[wish.job] = Standing.COMING
+        if wish.present:
+            moved: set[str] = set()
+            for move in room.moves:
+                if move.job not in moved and not board.others_hold(move.job, move.range):
+                    before = next(each for each in board.holdings if each.job == move.job)
+                    reason = FOR_HIGHER if before.priority < wish.priority else "to make room"
+                    board.change(move.job, move.range)
+                    self.decisions.changes.append(NewLease(move.job, move.range, reason))
+                moved.add(move.job)
+        board.reserve(room.range, *(move.range for move in room.moves))
+
+    def _keep_a_range(self, boards: Sequence[_Board], slots: int) -> None:
+        for board in boards:
+            ranges = [holding.range for holding in board.holdings]
+            kept = emptiest(ranges, board.view.total, slots, board.reserved)
+            if kept is not None:
+                board.reserve(kept)
+                self._somebody_keeps_a_range = True
+                return

@@ -1,0 +1,1 @@
+"""What switches shall hold, and how they come to hold it."""

@@ -1,0 +1,92 @@
+"""All switches: one reconcile loop for each that the store knows."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from wiresum.controller.errors import ControllerError
+from wiresum.controller.patience import Limiting
+from wiresum.controller.southbound.loop import LoopOptions, SwitchLoop, SwitchState
+from wiresum.controller.state.model import Job
+from wiresum.controller.state.store import Store
+from wiresum.p4 import Program
+
+
+@dataclass
+class Fleet:
+    """The running loops, by switch.
+
+    ``programs`` gives the program for a number of lanes; ``confirmed_jobs`` is called with the ids
+    of the jobs whose entries a switch has just confirmed.
+    """
+
+    store: Store
+    programs: Callable[[int], Program]
+    confirmed_jobs: Callable[[Iterable[str]], None]
+    options: LoopOptions = field(default_factory=LoopOptions)
+    limit: Limiting = asyncio.timeout
+    _running: dict[str, tuple[SwitchLoop, asyncio.Task[None]]] = field(default_factory=dict)
+    _refreshing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def refresh(self) -> None:
+        """Start, restart and end loops so that they are those of the store's switches."""
+        async with self._refreshing:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        wanted = {switch.name: switch for switch in self.store.switches()}
+        for name, (loop, task) in list(self._running.items()):
+            if wanted.get(name) == loop.switch:
+                continue
+            del self._running[name]
+            if name in wanted:
+                await _cancel(task)
+            else:
+                await loop.leave(task)
+        for name, switch in wanted.items():
+            if name not in self._running:
+                program = self.programs(switch.lanes)
+                loop = SwitchLoop(
+                    switch, self.store, program, self.confirmed_jobs, self.options, self.limit
+                )
+                task = asyncio.create_task(loop.run(), name=f"switch {name}")
+                self._running[name] = (loop, task)
+
+    async def stop(self) -> None:
+        """End all loops; the switches keep what they have, and running jobs do not notice."""
+        tasks = [task for _, task in self._running.values()]
+        self._running.clear()
+        for task in tasks:
+            await _cancel(task)
+
+    def find(self, name: str) -> SwitchLoop | None:
+        """The loop of a switch, if it runs."""
+        return self._running[name][0] if name in self._running else None
+
+    def loop(self, name: str) -> SwitchLoop:
+        """The loop of a switch. Raises :class:`ControllerError` UNAVAILABLE if there is none."""
+        try:
+            return self._running[name][0]
+        except KeyError:
+            raise ControllerError(
+                "UNAVAILABLE", f"switch {name} is just being added or removed"
+            ) from None
+
+    def wake(self, name: str) -> None:
+        """The store has changed what the switch shall hold."""
+        if name in self._running:
+            self._running[name][0].wake()
+
+    def is_up(self, name: str) -> bool:
+        """Whether the switch can be reached now."""
+        return name in self._running and self._running[name][0].state is SwitchState.UP
+
+    def confirmed(self, job: Job) -> bool:
+        """Whether the job's switch has confirmed the entries of its current epoch."""
+        running = self._running.get(job.lease.switch)
+        return running is not None and running[0].confirmed(job)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,0 +1,315 @@
+"""One connected switch, spoken to over P4Runtime through finsy.
+
+The only module that knows P4Runtime. It has no state of its own and decides nothing: what to
+write is the reconcile loop's business.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar, cast
+
+import finsy
+import finsy.p4client
+from finsy import P4Client, P4ClientError, P4Schema
+from finsy.grpcutil import GRPCOptions
+from finsy.p4entity import P4Entity, P4Replica
+from finsy.proto import U128, p4r
+
+from wiresum.controller.errors import StoreFailed
+from wiresum.controller.patience import Limiting
+from wiresum.controller.southbound.apart import GoneError, apart
+from wiresum.controller.southbound.desired import TABLES, Action, Fields, Key, Replica, Tables
+from wiresum.controller.southbound.reconcile import Change
+from wiresum.controller.southbound.switch_tls import HTTPS, SwitchTls, target
+from wiresum.controller.state.model import Switch
+from wiresum.p4 import Program, packet
+
+log = logging.getLogger(__name__)
+
+# finsy reports every lost connection with a traceback; the reconcile loop says the same thing
+# in one line, and where it can be asked for.
+logging.getLogger("finsy").setLevel(logging.CRITICAL + 1)
+
+_KEEPALIVE: list[tuple[str, int | str]] = [
+    # A switch that has died without a word is noticed within 15 s. Not more pings in a row than
+    # gRPC sends by default: BMv2's server hangs up on who sends more, and each pass resets the
+    # count.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5000),
+    ("grpc.http2.ping_timeout_ms", 5000),
+]
+
+
+class _Options(GRPCOptions):
+    """finsy's options of a channel, and those that it has no names for."""
+
+    def to_native(self) -> list[tuple[str, int | str]]:
+        return [*super().to_native(), *_KEEPALIVE]
+
+
+# finsy makes the options of its channels itself, and lets nobody add to them.
+finsy.p4client.GRPCOptions = _Options  # type: ignore[attr-defined]
+
+# A request must stay below gRPC's limit of 4 MiB for what a server receives.
+_BATCH = 500
+_MAX_PROGRAM_BYTES = 4 * 1024 * 1024 - 4096
+
+
+_Entity = TypeVar("_Entity", bound=P4Entity)
+
+
+class SouthboundError(Exception):
+    """A switch that cannot be driven; the message is one line."""
+
+
+class Link:
+    """A connected switch that runs the right program and obeys us."""
+
+    def __init__(self, finsy_switch: finsy.Switch) -> None:
+        self._switch = finsy_switch
+        self.down = asyncio.Event()
+        """Set when the connection is lost, or another controller takes over."""
+
+    # ---- tables
+
+    async def read(self) -> Tables:
+        """All entries of the controller's tables, and all multicast groups."""
+        entries: dict[Key, Action] = {}
+        for table in TABLES:
+            async for entry in self._read([finsy.P4TableEntry(table)]):
+                if entry.is_default_action or entry.is_const:
+                    continue
+                entries[Key(table, _fields(entry.match or {}))] = _action(entry)
+        groups: dict[int, frozenset[Replica]] = {}
+        async for group in self._read([finsy.P4MulticastGroupEntry()]):
+            replicas = (
+                Replica(replica, 0)
+                if isinstance(replica, int)
+                else Replica(replica.port, replica.instance)
+                for replica in group.replicas
+                if isinstance(replica, int | P4Replica)
+            )
+            groups[group.multicast_group_id] = frozenset(replicas)
+        return Tables(entries, groups)
+
+    def _read(self, entities: Sequence[_Entity]) -> AsyncIterator[_Entity]:
+        # finsy declares its overloads as coroutines; they are asynchronous generators.
+        return cast("AsyncIterator[_Entity]", self._switch.read(entities))
+
+    async def write(self, change: Change) -> None:
+        """Carry out a change, in as many requests as it takes."""
+        updates = [
+            *(-_entry(key, None) for key in change.delete),
+            *(-finsy.P4MulticastGroupEntry(group) for group in change.delete_groups),
+            *(+_entry(key, action) for key, action in change.insert),
+            *(~_entry(key, action) for key, action in change.modify),
+            *(+_group(group, replicas) for group, replicas in change.insert_groups),
+            *(~_group(group, replicas) for group, replicas in change.modify_groups),
+        ]
+        for start in range(0, len(updates), _BATCH):
+            await self._switch.write(updates[start : start + _BATCH])
+
+    # ---- counters
+
+    async def reset_job_counters(self, numbers: Sequence[int]) -> None:
+        """Set the events of these job numbers to zero."""
+        zero = finsy.P4CounterData(packet_count=0, byte_count=0)
+        updates = [
+            finsy.P4CounterEntry("events", index=index, data=zero)
+            for number in numbers
+            for index in _indices(number)
+        ]
+        for start in range(0, len(updates), _BATCH):
+            await self._switch.write(updates[start : start + _BATCH])
+
+    async def read_events(self, numbers: Iterable[int]) -> dict[int, dict[str, int]]:
+        """For each job number, how often each event happened; names in lower case."""
+        wanted = [index for number in numbers for index in _indices(number)]
+        counts = await self._read_counter("events", wanted)
+        result: dict[int, dict[str, int]] = {}
+        for index, count in counts.items():
+            number, event = divmod(index, packet.EVENTS)
+            result.setdefault(number, {})[packet.Event(event).name.lower()] = count
+        return result
+
+    async def read_drops(self) -> dict[str, int]:
+        """How many packets were dropped for each reason; names in lower case."""
+        counts = await self._read_counter("drops", [reason.value for reason in packet.DropReason])
+        return {packet.DropReason(index).name.lower(): count for index, count in counts.items()}
+
+    async def _read_counter(self, counter: str, indices: Sequence[int]) -> Mapping[int, int]:
+        counts: dict[int, int] = {}
+        for start in range(0, len(indices), _BATCH):
+            entries = [
+                finsy.P4CounterEntry(counter, index=index)
+                for index in indices[start : start + _BATCH]
+            ]
+            async for entry in self._read(entries):
+                if entry.index is not None:
+                    counts[entry.index] = entry.packet_count
+        missing = set(indices) - counts.keys()
+        if missing:
+            raise SouthboundError(f"the switch did not tell {len(missing)} cells of {counter}")
+        return counts
+
+
+@asynccontextmanager
+async def connect(
+    switch: Switch,
+    program: Program,
+    timeout_s: float,
+    limit: Limiting = asyncio.timeout,
+    tls: SwitchTls | None = None,
+) -> AsyncIterator[Link]:
+    """Connect to ``switch``, become its controller and have it run ``program``.
+
+    ``tls``: the files for a switch at ``https://…``.
+    Raises what :func:`explain` explains; ``GoneError`` if it takes longer than ``timeout_s``.
+    """
+    schema = P4Schema(program.p4info, program.json)
+    credentials = (tls or SwitchTls()).credentials(switch.p4runtime)
+    finsy_switch = finsy.Switch(
+        switch.name,
+        target(switch.p4runtime),
+        # Without a program finsy leaves the pipeline alone. We push it ourselves: a failure
+        # inside finsy's own task would reach us as a cancellation without a reason.
+        finsy.SwitchOptions(
+            p4info=program.p4info, device_id=switch.device_id, channel_credentials=credentials
+        ),
+    )
+    link = Link(finsy_switch)
+    for event in (finsy.SwitchEvent.CHANNEL_DOWN, finsy.SwitchEvent.BECOME_BACKUP):
+        finsy_switch.ee.on(event, lambda _switch: link.down.set())
+
+    async def enter() -> None:
+        address = target(switch.p4runtime)
+        async with P4Client(address, credentials, wait_for_ready=False) as client:
+            # Asked first, because a switch that refuses this tells us why, and not only finsy.
+            pipeline = await running(client, switch.device_id)
+            await finsy_switch.__aenter__()
+            try:
+                if not finsy_switch.is_primary:
+                    raise SouthboundError(
+                        f"another controller is in charge of {switch.p4runtime} "
+                        f"(election id {finsy_switch.primary_id}): stop it"
+                    )
+                if pipeline is None or not same_program(pipeline, schema):
+                    await push(client, finsy_switch.device_id, finsy_switch.election_id, schema)
+                    log.info("switch %s: pushed program %s", switch.name, schema.version)
+            except BaseException:
+                await finsy_switch.__aexit__(None, None, None)
+                raise
+
+    await apart(
+        enter(),
+        limit_s=timeout_s,
+        late=f"{switch.p4runtime} did not answer within {timeout_s:g} s",
+        lost=f"the connection to {switch.p4runtime} was lost while it was set up",
+        limit=limit,
+    )
+    try:
+        yield link
+    finally:
+        await finsy_switch.__aexit__(None, None, None)
+
+
+async def push(client: P4Client, device_id: int, election_id: int, schema: P4Schema) -> None:
+    """Have the switch run a program; raises :class:`SouthboundError` or ``P4ClientError``."""
+    if len(schema.p4blob) > _MAX_PROGRAM_BYTES:
+        raise SouthboundError(
+            f"the program of {len(schema.p4blob)} bytes exceeds what P4Runtime servers accept"
+        )
+    await client.request(
+        p4r.SetForwardingPipelineConfigRequest(
+            device_id=device_id,
+            election_id=U128.encode(election_id),
+            action=p4r.SetForwardingPipelineConfigRequest.VERIFY_AND_COMMIT,
+            config=schema.get_pipeline_config(),
+        )
+    )
+
+
+async def running(client: P4Client, device_id: int) -> p4r.ForwardingPipelineConfig | None:
+    """P4Info and cookie of the program that the switch runs; None without one."""
+    try:
+        reply = await client.request(
+            p4r.GetForwardingPipelineConfigRequest(
+                device_id=device_id,
+                response_type=p4r.GetForwardingPipelineConfigRequest.P4INFO_AND_COOKIE,
+            )
+        )
+    except P4ClientError as error:
+        if error.is_pipeline_missing:
+            return None
+        raise
+    return reply.config
+
+
+def same_program(pipeline: p4r.ForwardingPipelineConfig, schema: P4Schema) -> bool:
+    """Whether a switch runs just this program: to push it again would empty its memory."""
+    same_version = pipeline.p4info.pkg_info.version == schema.version
+    return same_version and pipeline.cookie.cookie == schema.p4cookie
+
+
+def explain(error: BaseException, address: str) -> str:
+    """Why the switch at ``address`` could not be driven, in one line."""
+    if isinstance(error, P4ClientError):
+        code = error.code.name
+        if code == "UNAVAILABLE" and address.startswith(HTTPS):
+            return (
+                f"{address} cannot be reached with TLS: nothing listens there, its certificate is "
+                "for another name, not from --p4runtime-ca or expired, or it wants one from us"
+            )
+        if code == "UNAVAILABLE":
+            return f"{address} cannot be reached"
+        details = [
+            detail.message or detail.canonical_code.name for detail in error.details.values()
+        ]
+        text = " ".join([error.message, *details[:3]])
+        return f"{address} answered {code}: {' '.join(text.split())}"
+    if isinstance(error, SouthboundError | GoneError | StoreFailed):
+        return str(error)
+    if isinstance(error, AssertionError):
+        # How finsy takes a request while its connection is being closed.
+        return f"the connection to {address} was lost"
+    text = " ".join(str(error).split())
+    return f"{address}: {type(error).__name__}: {text}"
+
+
+def _indices(number: int) -> range:
+    return range(number * packet.EVENTS, (number + 1) * packet.EVENTS)
+
+
+def _fields(values: Mapping[str, object]) -> Fields:
+    """Values as finsy decodes them (addresses may be objects) in comparable form."""
+    return tuple(sorted((name, _number(value)) for name, value in values.items()))
+
+
+def _number(value: object) -> int:
+    # Something in our tables that is not an exact match: no entry of ours, so make it differ.
+    return int(value) if hasattr(value, "__int__") else -1
+
+
+def _action(entry: finsy.P4TableEntry) -> Action:
+    if isinstance(entry.action, finsy.P4TableAction):
+        return Action(entry.action.name, _fields(entry.action.args))
+    return Action("", ())
+
+
+def _entry(key: Key, action: Action | None) -> finsy.P4TableEntry:
+    return finsy.P4TableEntry(
+        key.table,
+        match=finsy.P4TableMatch(dict(key.match)),
+        action=finsy.P4TableAction(action.name, **dict(action.parameters)) if action else None,
+    )
+
+
+def _group(group: int, replicas: frozenset[Replica]) -> finsy.P4MulticastGroupEntry:
+    return finsy.P4MulticastGroupEntry(
+        group,
+        replicas=[
+            P4Replica(replica.port, instance=replica.instance) for replica in sorted(replicas)
+        ],
+    )

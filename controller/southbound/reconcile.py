@@ -1,0 +1,125 @@
+"""The one loop that makes a switch agree with the store.
+
+Each pass reads what the switch holds, compares it with what it shall hold, and writes the
+difference. It runs when the store has changed, and from time to time without a reason. It
+keeps nothing between passes, so it does not matter who restarted or what was lost.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from wiresum.controller.southbound.desired import MEMBERSHIP, Action, Key, Replica, Tables
+
+
+@dataclass(frozen=True)
+class Change:
+    """Writes that may be carried out in any order among themselves."""
+
+    delete: tuple[Key, ...] = ()
+    delete_groups: tuple[int, ...] = ()
+    insert: tuple[tuple[Key, Action], ...] = ()
+    modify: tuple[tuple[Key, Action], ...] = ()
+    insert_groups: tuple[tuple[int, frozenset[Replica]], ...] = ()
+    modify_groups: tuple[tuple[int, frozenset[Replica]], ...] = ()
+
+    def __bool__(self) -> bool:
+        return any(
+            (
+                self.delete,
+                self.delete_groups,
+                self.insert,
+                self.modify,
+                self.insert_groups,
+                self.modify_groups,
+            )
+        )
+
+
+class Programmable(Protocol):
+    """A connected switch, as the loop needs it."""
+
+    async def read(self) -> Tables:
+        """What the switch holds now."""
+        ...
+
+    async def write(self, change: Change) -> None:
+        """Carry out a change; returns when the switch has confirmed all of it."""
+        ...
+
+    async def reset_job_counters(self, numbers: Sequence[int]) -> None:
+        """Set the event counters of these job numbers to zero."""
+        ...
+
+
+async def reconcile(switch: Programmable, wanted: Tables, fresh_jobs: Sequence[int] = ()) -> int:
+    """Make ``switch`` hold ``wanted``; returns how many writes that took.
+
+    ``fresh_jobs`` are numbers of jobs that have just got their lease: whoever had the number
+    before is gone from the switch when their counters are set to zero.
+    """
+    actual = await switch.read()
+    leaving, entering = steps(actual, wanted)
+    writes = 0
+    for change in leaving:
+        await switch.write(change)
+        writes += size(change)
+    if fresh_jobs:
+        await switch.reset_job_counters(fresh_jobs)
+    for change in entering:
+        await switch.write(change)
+        writes += size(change)
+    return writes
+
+
+def steps(actual: Tables, wanted: Tables) -> tuple[list[Change], list[Change]]:
+    """The changes that lead from ``actual`` to ``wanted``: what leaves, then what enters.
+
+    Membership goes first and comes last, so that no packet is ever counted for a job while
+    the entries that its reply needs are another's, or half there.
+    """
+    gone = sorted(actual.entries.keys() - wanted.entries.keys())
+    new = sorted(wanted.entries.keys() - actual.entries.keys())
+    changed = sorted(
+        key
+        for key in actual.entries.keys() & wanted.entries.keys()
+        if actual.entries[key] != wanted.entries[key]
+    )
+    # A member whose rights change (it cannot happen while epochs are unique) leaves and returns.
+    gone_members = [key for key in [*gone, *changed] if key.table == MEMBERSHIP]
+    new_members = [key for key in [*changed, *new] if key.table == MEMBERSHIP]
+
+    def pairs(keys: list[Key]) -> tuple[tuple[Key, Action], ...]:
+        return tuple((key, wanted.entries[key]) for key in keys if key.table != MEMBERSHIP)
+
+    common_groups = actual.groups.keys() & wanted.groups.keys()
+    leaving = [
+        Change(delete=tuple(gone_members)),
+        Change(
+            delete=tuple(key for key in gone if key.table != MEMBERSHIP),
+            delete_groups=tuple(sorted(actual.groups.keys() - wanted.groups.keys())),
+        ),
+    ]
+    entering = [
+        Change(
+            insert=pairs(new),
+            modify=pairs(changed),
+            insert_groups=tuple(
+                (group, wanted.groups[group])
+                for group in sorted(wanted.groups.keys() - actual.groups.keys())
+            ),
+            modify_groups=tuple(
+                (group, wanted.groups[group])
+                for group in sorted(common_groups)
+                if actual.groups[group] != wanted.groups[group]
+            ),
+        ),
+        Change(insert=tuple((key, wanted.entries[key]) for key in new_members)),
+    ]
+    return [change for change in leaving if change], [change for change in entering if change]
+
+
+def size(change: Change) -> int:
+    """The number of writes of a change."""
+    groups = len(change.delete_groups) + len(change.insert_groups) + len(change.modify_groups)
+    return len(change.delete) + len(change.insert) + len(change.modify) + groups

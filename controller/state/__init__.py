@@ -1,0 +1,1 @@
+"""What the controller knows, as values, and the store that keeps it."""

@@ -1,0 +1,426 @@
+"""What may be asked of the store."""
+
+import json
+import sqlite3
+from collections import Counter
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from wiresum.controller.state.model import (
+    Change,
+    HostRange,
+    Job,
+    JobState,
+    Lease,
+    Member,
+    OnFull,
+    SlotRange,
+    Switch,
+    Tenant,
+    Waiter,
+)
+
+# The jobs of a tenant that is gone must not show up among those of a later one of its name:
+# no tenant's name has a blank in it.
+_TENANT = "tenants.name || CASE WHEN tenants.removed IS NULL THEN '' ELSE ' (removed)' END"
+
+_JOBS = f"""
+    SELECT jobs.*, {_TENANT} AS tenant_name, tenants.priority,
+           leases.switch, leases.number, leases.base, leases.slots, leases.counters_reset,
+           changes.number AS next_number, changes.base AS next_base, changes.slots AS next_slots,
+           changes.epoch AS next_epoch, changes.key AS next_key,
+           changes.reply_key AS next_reply_key, changes.reason AS next_reason, changes.announced,
+           changes.boundary
+    FROM jobs JOIN tenants ON tenants.id = jobs.tenant JOIN leases ON leases.job = jobs.id
+         LEFT JOIN changes ON changes.job = jobs.id
+"""
+
+_QUEUE = """
+    SELECT queue.*, tenants.name AS tenant_name, tenants.priority
+    FROM queue JOIN tenants ON tenants.id = queue.tenant
+"""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a tenant's jobs count."""
+
+    slots: int
+    """For its quota: those that its live jobs were admitted with."""
+    jobs: int
+    queued: int
+
+
+class Reading:
+    """The questions; none of them changes anything."""
+
+    _db: sqlite3.Connection
+    heard: dict[str, float]
+    """When each live job last showed a sign of life. In memory: after a restart each has its whole
+    time again, and a store that cannot be written must end no job."""
+    all_heard: float
+    """The time before which no live job counts as silent."""
+
+    # ---- switches
+
+    def switches(self, name: str | None = None) -> list[Switch]:
+        """All switches by name, or the one of a name."""
+        hosts: dict[str, list[HostRange]] = {}
+        query = "SELECT * FROM switch_hosts WHERE switch = COALESCE(?, switch)"
+        for row in self._db.execute(f"{query} ORDER BY network, port", (name,)).fetchall():
+            network = IPv4Network(row["network"])
+            hosts.setdefault(row["switch"], []).append(HostRange(network, row["port"]))
+        return [
+            Switch(
+                name=row["name"],
+                p4runtime=row["p4runtime"],
+                device_id=row["device_id"],
+                ip=IPv4Address(row["ip"]),
+                udp_port=row["udp_port"],
+                mac=row["mac"],
+                lanes=row["lanes"],
+                slots=row["slots"],
+                hosts=tuple(hosts.get(row["name"], ())),
+                shared_address=bool(row["shared_address"]),
+            )
+            for row in self._db.execute(
+                "SELECT * FROM switches WHERE name = COALESCE(?, name) ORDER BY name", (name,)
+            ).fetchall()
+        ]
+
+    def switch(self, name: str) -> Switch | None:
+        """The switch of that name, if any."""
+        return next(iter(self.switches(name)), None)
+
+    def switch_names(self) -> list[str]:
+        """The names of all switches."""
+        return [row["name"] for row in self._db.execute("SELECT name FROM switches ORDER BY name")]
+
+    def draining(self) -> set[str]:
+        """The switches that take no new jobs."""
+        rows = self._db.execute("SELECT name FROM switches WHERE draining")
+        return {row["name"] for row in rows}
+
+    # ---- jobs
+
+    def job(self, job_id: str) -> Job | None:
+        """The job of that id, if any, live or not."""
+        return next(iter(self._jobs("WHERE jobs.id = ?", (job_id,))), None)
+
+    def job_named(self, name: str, tenant: str | None = None) -> Job | None:
+        """The live job of that name, or else the latest one that had it; of any tenant if None."""
+        where = f"""
+            WHERE jobs.name = ? AND (? IS NULL OR {_TENANT} = ?)
+            ORDER BY jobs.ended IS NULL DESC, jobs.created DESC LIMIT 1
+        """
+        return next(iter(self._jobs(where, (name, tenant, tenant))), None)
+
+    def job_requested(self, tenant: str, request: str) -> Job | None:
+        """The tenant's job that was created by the request of that id, if any."""
+        where = "WHERE tenants.name = ? AND tenants.removed IS NULL AND jobs.request = ?"
+        return next(iter(self._jobs(where, (tenant, request))), None) if request else None
+
+    def job_of_token(self, token: str) -> str | None:
+        """The id of the job whose token has this hash, if any."""
+        row = self._db.execute("SELECT job FROM job_tokens WHERE token = ?", (token,)).fetchone()
+        return row["job"] if row else None
+
+    def tenant_of_job(self, job_id: str) -> str | None:
+        """The tenant of the job, if there is one; with an addition if the tenant is gone."""
+        query = f"""
+            SELECT {_TENANT} AS tenant FROM jobs JOIN tenants ON tenants.id = jobs.tenant
+            WHERE jobs.id = ?
+        """
+        row = self._db.execute(query, (job_id,)).fetchone()
+        return row["tenant"] if row else None
+
+    def callers_of(self, tenant: str) -> int:
+        """How many workers and launchers the tenant's live jobs may have."""
+        query = """
+            SELECT COUNT(*) AS jobs, TOTAL(jobs.workers) AS workers
+            FROM jobs JOIN tenants ON tenants.id = jobs.tenant
+            WHERE tenants.name = ? AND tenants.removed IS NULL
+              AND jobs.state IN ('waiting', 'ready')
+        """
+        row = self._db.execute(query, (tenant,)).fetchone()
+        return 4 * int(row["jobs"]) + int(row["workers"])
+
+    def token_count(self, job_id: str) -> int:
+        """How many tokens the job has."""
+        query = "SELECT COUNT(*) AS count FROM job_tokens WHERE job = ?"
+        return int(self._db.execute(query, (job_id,)).fetchone()["count"])
+
+    def live_job_named(self, tenant: str, name: str) -> Job | None:
+        """The tenant's live job of that name, if any."""
+        where = """
+            WHERE tenants.name = ? AND tenants.removed IS NULL
+              AND jobs.name = ? AND jobs.ended IS NULL
+        """
+        return next(iter(self._jobs(where, (tenant, name))), None)
+
+    def jobs(self, *, live_only: bool = False, tenant: str | None = None) -> list[Job]:
+        """Jobs, newest first; of any tenant if it is None."""
+        where = f"""
+            WHERE (jobs.ended IS NULL OR NOT ?) AND (? IS NULL OR {_TENANT} = ?)
+            ORDER BY jobs.created DESC, jobs.rowid DESC
+        """
+        return self._jobs(where, (live_only, tenant, tenant))
+
+    def job_ids_before(
+        self, before: tuple[float, int] | None, limit: int, *, live_only: bool, tenant: str | None
+    ) -> list[tuple[str, tuple[float, int]]]:
+        """The ids of up to ``limit`` jobs that came before a place, newest first, and theirs.
+
+        Of any tenant if it is None; from the newest on if ``before`` is None.
+        """
+        one = "jobs.tenant = (SELECT id FROM tenants WHERE name = :tenant AND removed IS NULL)"
+        query = f"""
+            SELECT jobs.id, jobs.created, jobs.rowid AS place FROM jobs
+            WHERE {one if tenant is not None else "TRUE"}
+              AND {"jobs.ended IS NULL" if live_only else "TRUE"}
+              AND (jobs.created < :created OR (jobs.created = :created AND jobs.rowid < :place))
+            ORDER BY jobs.created DESC, jobs.rowid DESC LIMIT :limit
+        """
+        created, place = before or (float("inf"), 0)
+        values = {"tenant": tenant, "created": created, "place": place, "limit": limit}
+        rows = self._db.execute(query, values).fetchall()
+        return [(row["id"], (row["created"], row["place"])) for row in rows]
+
+    def live_jobs_called(self, name: str) -> list[tuple[str, str]]:
+        """The tenants and ids of the live and waiting jobs of that name."""
+        query = f"""
+            SELECT {_TENANT} AS tenant, jobs.id FROM jobs JOIN tenants ON tenants.id = jobs.tenant
+            WHERE jobs.name = :name AND jobs.ended IS NULL
+            UNION ALL
+            SELECT tenants.name, queue.id FROM queue JOIN tenants ON tenants.id = queue.tenant
+            WHERE queue.name = :name
+        """
+        rows = self._db.execute(query, {"name": name}).fetchall()
+        return [(row["tenant"], row["id"]) for row in rows]
+
+    def shrunk_jobs(self) -> list[Job]:
+        """The live jobs that have fewer slots than they were admitted with, the oldest first."""
+        where = "WHERE jobs.ended IS NULL AND leases.slots < jobs.target ORDER BY jobs.created"
+        return self._jobs(where, members=False)
+
+    def changing_jobs(self) -> list[Job]:
+        """The jobs whose lease is about to change."""
+        return self._jobs("WHERE changes.job IS NOT NULL ORDER BY changes.announced")
+
+    def jobs_on(self, switch: str, *, members: bool = True) -> list[Job]:
+        """The live jobs on a switch, by slot; without their ``members`` it takes a fraction."""
+        where = "WHERE leases.held AND leases.switch = ? ORDER BY leases.base"
+        return self._jobs(where, (switch,), members=members)
+
+    def silent_jobs(self, since: float) -> list[Job]:
+        """The live jobs without a heartbeat at or after ``since``."""
+        rows = self._db.execute("SELECT id, heartbeat FROM jobs WHERE ended IS NULL").fetchall()
+        silent = [row["id"] for row in rows if self._heard(row) < since]
+        return [job for job_id in silent if (job := self.job(job_id)) is not None]
+
+    def live_job_ids(self) -> list[str]:
+        """The ids of all live jobs."""
+        return [row["id"] for row in self._db.execute("SELECT id FROM jobs WHERE ended IS NULL")]
+
+    def waiting_members(self) -> list[tuple[str, int, int, int]]:
+        """The ranks that wait for others: job, attempt, change of its lease, rank."""
+        query = """
+            SELECT members.job, jobs.attempt, members.change, members.rank
+            FROM members JOIN jobs ON jobs.id = members.job
+            WHERE jobs.state != 'ready' OR members.change != jobs.change
+        """
+        return [tuple(row) for row in self._db.execute(query).fetchall()]
+
+    def workers_on(self, switch: str, but: str) -> Counter[str]:
+        """How many workers each tenant's live jobs on a switch have, without those of ``but``."""
+        query = f"""
+            SELECT {_TENANT} AS tenant, SUM(jobs.workers) AS workers
+            FROM jobs JOIN leases ON leases.job = jobs.id JOIN tenants ON tenants.id = jobs.tenant
+            WHERE leases.held AND leases.switch = ? AND jobs.id != ? GROUP BY tenants.id
+        """
+        rows = self._db.execute(query, (switch, but))
+        return Counter({row["tenant"]: row["workers"] for row in rows})
+
+    def waiters(self, tenant: str | None = None) -> list[Waiter]:
+        """The jobs that wait for room, first come first; of any tenant if it is None."""
+        where = "WHERE tenants.name = COALESCE(?, tenants.name) ORDER BY queue.sequence"
+        return self._waiters(where, (tenant,))
+
+    def waiter(self, job_id: str) -> Waiter | None:
+        """The waiting job of that id, if any."""
+        return next(iter(self._waiters("WHERE queue.id = ?", (job_id,))), None)
+
+    def waiter_requested(self, tenant: str, request: str) -> Waiter | None:
+        """The tenant's waiting job that was asked for by the request of that id, if any."""
+        where = "WHERE tenants.name = ? AND queue.request = ?"
+        return next(iter(self._waiters(where, (tenant, request))), None) if request else None
+
+    def waiter_named(self, tenant: str, name: str) -> Waiter | None:
+        """The tenant's waiting job of that name, if any."""
+        where = "WHERE tenants.name = ? AND queue.name = ?"
+        return next(iter(self._waiters(where, (tenant, name))), None)
+
+    def waiters_before(self, sequence: int | None, limit: int, tenant: str | None) -> list[Waiter]:
+        """Up to ``limit`` that came before one of that sequence (None: the last), last first."""
+        where = """
+            WHERE (? IS NULL OR queue.tenant =
+                   (SELECT id FROM tenants WHERE name = ? AND removed IS NULL))
+              AND (? IS NULL OR queue.sequence < ?)
+            ORDER BY queue.sequence DESC LIMIT ?
+        """
+        return self._waiters(where, (tenant, tenant, sequence, sequence, limit))
+
+    def waiter_shown(self, id_or_name: str, tenant: str | None) -> Waiter | None:
+        """The waiting job of that id, or else of that name, of a tenant (None: any)."""
+        where = """
+            WHERE (queue.id = ? OR queue.name = ?) AND tenants.name = COALESCE(?, tenants.name)
+            ORDER BY queue.id = ? DESC, queue.sequence LIMIT 1
+        """
+        found = self._waiters(where, (id_or_name, id_or_name, tenant, id_or_name))
+        return found[0] if found else None
+
+    # ---- tenants
+
+    def tenants(self) -> list[Tenant]:
+        """All tenants by name."""
+        rows = self._db.execute("SELECT * FROM tenants WHERE removed IS NULL ORDER BY name")
+        return [_tenant(row) for row in rows]
+
+    def tenant(self, name: str) -> Tenant | None:
+        """The tenant of that name, if any."""
+        query = "SELECT * FROM tenants WHERE name = ? AND removed IS NULL"
+        row = self._db.execute(query, (name,)).fetchone()
+        return _tenant(row) if row else None
+
+    def tenant_of_token(self, token: str) -> str | None:
+        """The name of the tenant whose token has this hash, if any."""
+        query = "SELECT name FROM tenants WHERE token = ? AND removed IS NULL"
+        row = self._db.execute(query, (token,)).fetchone()
+        return row["name"] if row else None
+
+    def admin_token(self) -> str | None:
+        """The hash of the admin's token, if there is one yet."""
+        row = self._db.execute("SELECT token FROM admin").fetchone()
+        return row["token"] if row else None
+
+    def usage(self) -> dict[str, Usage]:
+        """What every tenant's live and waiting jobs count, by its name."""
+        live = self._db.execute(
+            """
+            SELECT tenants.name, COUNT(*) AS jobs, SUM(jobs.target) AS slots
+            FROM jobs JOIN tenants ON tenants.id = jobs.tenant
+            WHERE jobs.ended IS NULL GROUP BY tenants.id
+            """
+        ).fetchall()
+        waiting = self._db.execute(
+            "SELECT tenants.name, COUNT(*) AS jobs FROM queue "
+            "JOIN tenants ON tenants.id = queue.tenant GROUP BY tenants.id"
+        ).fetchall()
+        queued = Counter({row["name"]: int(row["jobs"]) for row in waiting})
+        counts = {row["name"]: (int(row["slots"]), int(row["jobs"])) for row in live}
+        return {
+            tenant.name: Usage(*counts.get(tenant.name, (0, 0)), queued[tenant.name])
+            for tenant in self.tenants()
+        }
+
+    # ----
+
+    def last_epoch(self) -> int:
+        """The last epoch that was handed out; 0 if none ever was."""
+        row = self._db.execute("SELECT last FROM epochs").fetchone()
+        return int(row["last"])
+
+    def _jobs(
+        self, where: str, parameters: tuple[object, ...] = (), *, members: bool = True
+    ) -> list[Job]:
+        rows = self._db.execute(_JOBS + where, parameters).fetchall()
+        return [self._job(row, members) for row in rows]
+
+    def _heard(self, row: sqlite3.Row) -> float:
+        return float(max(self.heard.get(row["id"], row["heartbeat"]), self.all_heard))
+
+    def _job(self, row: sqlite3.Row, members: bool) -> Job:
+        return Job(
+            id=row["id"],
+            tenant=row["tenant_name"],
+            name=row["name"],
+            state=JobState(row["state"]),
+            reason=row["reason"],
+            created=row["created"],
+            heartbeat=self._heard(row),
+            attempt=row["attempt"],
+            epoch=row["epoch"],
+            key=int.from_bytes(row["key"], "big"),
+            reply_key=int.from_bytes(row["reply_key"], "big"),
+            workers=row["workers"],
+            field=row["field"],
+            lease=Lease(
+                switch=row["switch"],
+                number=row["number"],
+                range=SlotRange(row["base"], row["slots"]),
+                counters_reset=bool(row["counters_reset"]),
+            ),
+            events=json.loads(row["events"]) if row["events"] else None,
+            members=self._members(row["id"], row["change"]) if members else (),
+            target=row["target"],
+            min_slots=row["min_slots"],
+            priority=row["priority"],
+            change=row["change"],
+            last_change=row["last_change"],
+            pending=self._change(row, members) if row["next_number"] is not None else None,
+        )
+
+    def _change(self, row: sqlite3.Row, members: bool) -> Change:
+        return Change(
+            number=row["next_number"],
+            range=SlotRange(row["next_base"], row["next_slots"]),
+            epoch=row["next_epoch"],
+            key=int.from_bytes(row["next_key"], "big"),
+            reply_key=int.from_bytes(row["next_reply_key"], "big"),
+            reason=row["next_reason"],
+            announced=row["announced"],
+            boundary=row["boundary"],
+            members=self._members(row["id"], row["next_number"]) if members else (),
+        )
+
+    def _members(self, job_id: str, change: int) -> tuple[Member, ...]:
+        query = "SELECT * FROM members WHERE job = ? AND change = ? ORDER BY rank"
+        return tuple(
+            Member(
+                rank=row["rank"],
+                ip=IPv4Address(row["ip"]),
+                udp_port=row["udp_port"],
+                mac=row["mac"],
+                port=row["port"],
+            )
+            for row in self._db.execute(query, (job_id, change)).fetchall()
+        )
+
+    def _waiters(self, where: str, parameters: tuple[object, ...]) -> list[Waiter]:
+        return [
+            Waiter(
+                id=row["id"],
+                tenant=row["tenant_name"],
+                name=row["name"],
+                slots=row["slots"],
+                min_slots=row["min_slots"],
+                switch=row["switch"],
+                on_full=OnFull(row["on_full"]),
+                request=row["request"],
+                arrived=row["arrived"],
+                sequence=row["sequence"],
+                priority=row["priority"],
+            )
+            for row in self._db.execute(_QUEUE + where, parameters).fetchall()
+        ]
+
+
+def _tenant(row: sqlite3.Row) -> Tenant:
+    return Tenant(
+        name=row["name"],
+        slot_quota=row["slot_quota"],
+        max_jobs=row["max_jobs"],
+        priority=row["priority"],
+        created=row["created"],
+        served=row["served"],
+    )

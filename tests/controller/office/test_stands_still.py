@@ -1,0 +1,158 @@
+"""A controller that stands still for a while (SIGSTOP) judges nobody by the time that it missed."""
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from typing import Any
+
+import pytest
+from controller_process import LIMIT_S, Serving, serving, switch_spec
+from controller_rig import Clock, Office, with_switches
+from fake_switch import FakeSwitch
+
+from wiresum.controller import clock as clock_module
+from wiresum.controller.client import ControllerClient
+from wiresum.controller.clock import LATE_S, SystemClock
+from wiresum.controller.errors import ControllerError
+from wiresum.controller.state.store import Store
+from wiresum.controller.v1 import controller_pb2 as pb
+
+EXPIRY_S = 4.0
+
+
+@contextmanager
+def standing_still(child: Serving, at_least_s: float) -> Iterator[None]:
+    """Inside the block, and for so long at least, the controller does not run."""
+    began = time.monotonic()
+    child.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+        time.sleep(max(0.0, began + at_least_s - time.monotonic()))
+    finally:
+        child.process.send_signal(signal.SIGCONT)
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def join(address: str, job: pb.Job, rank: int, timeout_s: float) -> pb.Lease:
+    with ControllerClient(address, token=job.token) as client:
+        return client.join_job(
+            job.id, job.token, rank=rank, workers=2, attempt=0, ip="127.0.0.1",
+            udp_port=4000 + rank, field=32, timeout_s=timeout_s,
+        )  # fmt: skip
+
+
+def test_no_job_expires_because_the_controller_stood_still() -> None:
+    spec = switch_spec("127.0.0.1:1")
+    with (
+        serving("--store", ":memory:", "--switch", spec, "--expiry", str(EXPIRY_S)) as child,
+        child.client() as client,
+    ):
+        jobs = [client.create_job(f"j{number}", slots=16) for number in range(4)]
+        silent = client.create_job("silent", slots=16)
+        stop = threading.Event()
+
+        def beat(job: pb.Job) -> None:
+            with ControllerClient(child.address, token=job.token, timeout_s=3.0) as worker:
+                while not stop.wait(0.1):
+                    with suppress(ControllerError):  # while nobody answers
+                        worker.heartbeat(job.id, job.token, wait_s=0.5)
+
+        with ThreadPoolExecutor(len(jobs)) as threads:
+            beating = [threads.submit(beat, job) for job in jobs]
+            time.sleep(1.0)
+            with standing_still(child, 2 * EXPIRY_S):
+                pass
+            # Whoever is silent, though, is found out as ever.
+            until(lambda: client.get_job(silent.id).state == pb.JOB_STATE_EXPIRED)
+            states = {job.name: job.state for job in client.list_jobs(live_only=True)}
+            stop.set()
+            for each in beating:
+                each.result(LIMIT_S)
+    assert states == {job.name: pb.JOB_STATE_WAITING for job in jobs}
+
+
+async def test_ranks_that_came_meanwhile_have_come_in_time(fake: FakeSwitch) -> None:
+    def run() -> None:
+        arguments = ["--store", ":memory:", "--switch", switch_spec(fake.address)]
+        with (
+            serving(*arguments) as child,
+            child.client() as client,
+            ThreadPoolExecutor(2) as threads,
+        ):
+            job = client.create_job("demo", slots=16)
+            first = threads.submit(join, child.address, job, 0, 5.0)
+            until(lambda: client.get_job(job.id).joined == [0])
+            with standing_still(child, 6.0):
+                second = threads.submit(join, child.address, job, 1, 20.0)
+            leases = [first.result(LIMIT_S), second.result(LIMIT_S)]
+            assert [lease.rank for lease in leases] == [0, 1]
+
+    await asyncio.to_thread(run)
+
+
+def test_who_waits_for_room_waits_its_whole_time() -> None:
+    spec = switch_spec("127.0.0.1:1")
+    with (
+        serving("--store", ":memory:", "--switch", spec) as child,
+        child.client() as client,
+        child.client() as other,
+        child.client() as third,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        holder = client.create_job("holder", slots=4096)
+        waiting = threads.submit(
+            lambda: other.create_job("late", slots=4096, on_full="wait", wait_timeout_s=4.0)
+        )
+        until(lambda: client.list_tenants()[0].queued == 1)
+        with standing_still(child, 6.0):
+            released = threads.submit(lambda: third.release_job(holder.id, holder.token))
+        released.result(LIMIT_S)
+        assert waiting.result(LIMIT_S).slots == 4096
+
+
+def test_the_votes_on_a_change_get_their_whole_time_again() -> None:
+    clock = Clock()
+    with closing(Store(":memory:")) as store:
+        with_switches(store, clock, "s1")
+        office = Office(store, clock)
+        job = office.create(slots_wanted=4096).job
+        office.join(job, 0, 1)
+        office.changes.begin(store.jobs()[0], store.jobs()[0].lease.range.__class__(0, 2048), "x")
+        clock.time += 3 * office.limits.change_s + 1
+        office.changes.give_time()
+        assert office.changes.overdue() == []
+        clock.time += 3 * office.limits.change_s + 1
+        assert [late.id for late in office.changes.overdue()] == [job.id]
+
+
+def test_the_clock_leaves_out_the_time_in_which_nobody_looked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticks = [100.0]
+    monkeypatch.setattr(clock_module.time, "monotonic", lambda: ticks[0])
+    clock = SystemClock()
+    began = clock.now()
+    ticks[0] += 1000.0
+    assert clock.now() == began + 1000.0  # nobody has promised to look
+    clock.tick()
+    for _ in range(10):
+        ticks[0] += 0.2
+        clock.tick()
+    assert clock.now() == pytest.approx(began + 1002.0)
+    ticks[0] += 50.0
+    before = clock.now()
+    assert before == pytest.approx(began + 1002.0 + LATE_S)
+    clock.tick()
+    assert clock.now() == pytest.approx(before)  # it stands, and never runs backwards
+    ticks[0] += 0.5
+    assert clock.now() == pytest.approx(before + 0.5)

@@ -1,0 +1,136 @@
+"""No tenant can take all of anything, whether it has limits or not."""
+
+from collections.abc import Iterator
+
+import pytest
+from controller_rig import Clock, Office, Rig, with_switches
+
+from wiresum.controller.errors import ControllerError
+from wiresum.controller.rules.admission import Queued
+from wiresum.controller.rules.callers import Caller
+from wiresum.controller.rules.joining import MEMBERS_PER_SWITCH
+from wiresum.controller.rules.tenants import Tenants
+from wiresum.controller.state.model import Job, JobState, SlotRange
+from wiresum.controller.state.store import Store
+from wiresum.controller.v1 import controller_pb2 as pb
+
+RED, BLUE, GREEN = (Caller(tenant=name) for name in ("red", "blue", "green"))
+
+
+@pytest.fixture
+def office() -> Iterator[Office]:
+    clock, store = Clock(), Store(":memory:")
+    with_switches(store, clock, "s1")
+    for caller in (RED, BLUE, GREEN):
+        Tenants(store, clock).add(pb.AddTenantRequest(name=caller.tenant))
+    yield Office(store, clock)
+    store.close()
+
+
+def start(office: Office, caller: Caller, workers: int) -> Job:
+    """A job whose first rank has joined: the others' entries are spoken for."""
+    return office.join(office.create(caller, slots_wanted=16).job, 0, workers)
+
+
+def fill(office: Office, caller: Caller, workers: int = 0) -> int:
+    """Start the largest jobs until one is refused; how many workers it has, ``workers`` before."""
+    while True:
+        try:
+            start(office, caller, 64)
+        except ControllerError as error:
+            refusal = error
+            break
+        workers += 64
+    assert refusal.code == "RESOURCE_EXHAUSTED"
+    assert f"tenant {caller.tenant} has {workers} there" in str(refusal)
+    return workers
+
+
+def test_a_tenant_leaves_as_many_entries_as_it_has(office: Office) -> None:
+    taken = 0
+    for caller in (RED, BLUE, GREEN):
+        workers = fill(office, caller)
+        taken += workers
+        assert 0 <= MEMBERS_PER_SWITCH - taken - workers < 2 * 64
+    assert office.store.workers_on("s1", but="").total() == taken < MEMBERS_PER_SWITCH
+
+
+def test_a_job_may_restart_with_the_workers_that_it_has(office: Office) -> None:
+    job = start(office, RED, 64)
+    fill(office, RED, 64)
+    fill(office, BLUE)
+    for attempt in (1, 2):
+        job = office.join(job, 0, 64, attempt)
+    # With fewer, and then it is held to what is free now.
+    job = office.join(job, 0, 8, 3)
+    with pytest.raises(ControllerError, match="would leave less"):
+        office.join(job, 0, 64, 4)
+
+
+def test_the_queue_of_a_tenant_ends_somewhere(office: Office) -> None:
+    office.create(BLUE, slots_wanted=4096)
+
+    def ask(caller: Caller) -> Queued:
+        request = pb.CreateJobRequest(slots_wanted=4096, on_full=pb.ON_FULL_WAIT)
+        found = office.admission.request(request, caller)
+        assert isinstance(found, Queued)
+        return found
+
+    for _ in range(256):
+        last = ask(RED)
+    with pytest.raises(ControllerError, match="tenant red has 256 jobs in the queue") as caught:
+        ask(RED)
+    assert caught.value.code == "RESOURCE_EXHAUSTED"
+    ask(GREEN)
+    office.admission.leave(last.waiter.id)
+    ask(RED)
+
+
+def past(store: Store, tenant: str, number: int, ended: float, reason: str = "released") -> str:
+    """A job that has been."""
+    job = f"j-{tenant}-{number}"
+    with store.transaction() as transaction:
+        transaction.add_job(
+            job, tenant=tenant, name=job, now=0.0, switch="s1", number=1, slots=SlotRange(0, 16)
+        )  # fmt: skip
+        transaction.end_job(job, JobState.RELEASED, reason, ended, None)
+    return job
+
+
+def test_the_history_of_each_tenant_ends_somewhere(office: Office) -> None:
+    now = office.clock.now()
+    kept = past(office.store, "blue", 0, now - 1000)
+    jobs = [past(office.store, "red", number, now - 1000 + number / 2) for number in range(1100)]
+    for number in range(3):
+        office.jobs.end(start(office, RED, 1 + number), JobState.RELEASED, "released")
+    left = {job.id for job in office.store.jobs(tenant="red")}
+    assert len(left) == 1001  # the last and a thousand before it
+    assert left.isdisjoint(jobs[:102])
+    assert left > set(jobs[102:])
+    assert [job.id for job in office.store.jobs(tenant="blue")] == [kept]
+    # Nothing that is live is history.
+    live = start(office, RED, 1)
+    assert office.store.job(live.id) == live
+
+
+def test_a_tenant_that_is_gone_is_forgotten_with_its_jobs(office: Office) -> None:
+    tenants = Tenants(office.store, office.clock)
+    past(office.store, "red", 0, office.clock.now())
+    tenants.remove("red")
+    tenants.remove("green")
+    office.jobs.forget_old()
+    assert [job.tenant for job in office.store.jobs()] == ["red (removed)"]
+    office.clock.time += 8 * 24 * 3600
+    office.jobs.forget_old()
+    assert office.store.jobs() == []
+    tenants.add(pb.AddTenantRequest(name="red"))
+    with office.store.transaction() as transaction:
+        rows = transaction._db.execute("SELECT name FROM tenants ORDER BY name").fetchall()
+    assert [row["name"] for row in rows] == ["blue", "default", "red"]
+
+
+async def test_a_long_history_can_be_listed(rig: Rig) -> None:
+    for number in range(300):
+        past(rig.core.store, "default", number, rig.clock.now(), reason="x" * 20_000)
+    listed = await rig.call(lambda client: client.list_jobs())
+    assert sum(job.ByteSize() for job in listed) > 5 << 20

@@ -1,0 +1,262 @@
+import sqlite3
+import stat
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wiresum.controller.client.connection import (
+    default_ca_file,
+    default_store_file,
+    default_token_file,
+)
+from wiresum.controller.errors import StoreError
+from wiresum.controller.state.model import JobState, Member, SlotRange, Switch
+from wiresum.controller.state.schema import MIGRATIONS
+from wiresum.controller.state.store import MEMORY, Store
+from wiresum.controller.tokens import hashed
+
+SWITCH = Switch("s1", "h:1", 0, IPv4Address("10.0.0.1"), 22355, 1, 64, 4096, (), False)
+
+
+def add(store: Store, job_id: str, number: int = 1, base: int = 0) -> None:
+    with store.transaction() as transaction:
+        transaction.add_job(
+            job_id,
+            tenant="default",
+            name=job_id,
+            token=f"hash of {job_id}'s",
+            now=1.0,
+            switch="s1",
+            number=number,
+            slots=SlotRange(base, 16),
+        )
+
+
+def test_what_is_written_is_there_after_opening_again(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "store.sqlite"
+    store = Store(path)
+    with store.transaction() as transaction:
+        transaction.put_switch(SWITCH, 1.0)
+    add(store, "j-1")
+    member = Member(0, IPv4Address("10.0.0.9"), 4000, 2, 7)
+    with store.transaction() as transaction:
+        epoch = transaction.new_epoch(5)
+        transaction.start_attempt(
+            "j-1",
+            attempt=3,
+            epoch=epoch,
+            key=2**64 - 1,
+            reply_key=2**64 - 2,
+            workers=1,
+            field=16,
+        )
+        transaction.add_member("j-1", member)
+        transaction.set_ready("j-1")
+    before = store.job("j-1")
+    store.close()
+    store = Store(path)
+    assert store.job("j-1") == before
+    assert before is not None
+    assert (before.state, before.epoch) == (JobState.READY, 5)
+    assert (before.key, before.reply_key) == (2**64 - 1, 2**64 - 2)
+    assert before.members == (member,)
+    assert store.switches() == [SWITCH]
+    store.close()
+
+
+def test_a_failed_transaction_leaves_nothing_behind() -> None:
+    store = Store(MEMORY)
+
+    def fail() -> None:
+        with store.transaction() as transaction:
+            transaction.put_switch(SWITCH, 1.0)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert store.switches() == []
+
+
+def test_the_store_itself_refuses_shared_slots_numbers_and_epochs() -> None:
+    store = Store(MEMORY)
+    add(store, "j-1")
+    with pytest.raises(sqlite3.IntegrityError, match="share a slot"):
+        add(store, "j-2", number=2, base=8)
+    with pytest.raises(sqlite3.IntegrityError, match="leases"):
+        add(store, "j-2", number=1, base=16)
+    assert store.job("j-2") is None
+    add(store, "j-3", number=2, base=16)
+    attempt = {"attempt": 0, "key": 1, "reply_key": 2, "workers": 1, "field": 32}
+    with store.transaction() as transaction:
+        epoch = transaction.new_epoch(1)
+        transaction.start_attempt("j-1", epoch=epoch, **attempt)
+    with pytest.raises(sqlite3.IntegrityError, match="epoch"), store.transaction() as transaction:
+        transaction.start_attempt("j-3", epoch=epoch, **attempt)
+
+
+@given(st.lists(st.integers(0, 2**33)))
+def test_epochs_only_grow(floors: list[int]) -> None:
+    store = Store(MEMORY)
+    last = 0
+    for floor in floors:
+        try:
+            with store.transaction() as transaction:
+                epoch = transaction.new_epoch(floor)
+        except OverflowError:
+            assert max(floor, last + 1) > 0xFFFFFFFF
+            continue
+        assert last < epoch <= 0xFFFFFFFF
+        assert epoch >= floor
+        last = epoch
+    assert store.last_epoch() == last
+
+
+def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store.sqlite")
+    add(store, "j-1")
+    for path in tmp_path.glob("store.sqlite*"):
+        if not path.name.endswith(".lock"):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    store.close()
+
+
+def test_one_controller_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    store = Store(path)
+    with pytest.raises(StoreError, match=r"store.sqlite is in use by another controller"):
+        Store(path)
+    store.close()
+    Store(path).close()
+
+
+def test_a_later_schema_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    Store(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(StoreError, match=f"schema 99, .* knows up to {len(MIGRATIONS)}"):
+        Store(path)
+
+
+def test_not_a_store(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    path.write_text("hello, this is certainly not a database file")
+    with pytest.raises(StoreError, match="cannot be opened: file is not a database"):
+        Store(path)
+    with pytest.raises(StoreError, match="cannot be opened"):
+        Store(tmp_path)
+
+
+def test_the_default_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert default_store_file() == tmp_path / "wiresum" / "controller.sqlite"
+    assert default_token_file() == tmp_path / "wiresum" / "controller.sqlite.admin-token"
+    assert default_ca_file() == tmp_path / "wiresum" / "tls" / "ca.pem"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    assert default_store_file().relative_to(Path.home()).as_posix().startswith(".local/state/")
+
+
+def test_a_store_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    with sqlite3.connect(path) as db:
+        db.executescript(MIGRATIONS[0] + "PRAGMA user_version = 1;")
+        db.executescript(
+            """
+            UPDATE epochs SET last = 77;
+            INSERT INTO switches VALUES ('s1', 'h:1', 0, '10.0.0.1', 22355, 1, 64, 4096, 0, 1.0);
+            INSERT INTO switch_hosts VALUES ('s1', '10.0.0.0/8', 3);
+            INSERT INTO jobs VALUES
+                ('j-1', 1, 'old', 'secret', 'released', 'released', 1.0, 1.0, 2.0, 0, 76,
+                 x'0000000000000001', 1, 32, '{"completed": 5}'),
+                ('j-2', 1, 'demo', 'token of old', 'ready', '', 3.0, 3.0, NULL, 4, 77,
+                 x'0000000000000002', 1, 16, NULL);
+            INSERT INTO leases VALUES ('j-1', 's1', 1, 0, 64, 0, 1), ('j-2', 's1', 1, 0, 256, 1, 1);
+            INSERT INTO members VALUES ('j-2', 0, 167772169, 4000, 2, 3);
+            """
+        )
+    store = Store(path)
+    old, job = store.job("j-1"), store.job("j-2")
+    assert old is not None
+    assert job is not None
+    assert (old.state, old.events) == (JobState.RELEASED, {"completed": 5})
+    assert (job.state, job.tenant, job.attempt, job.epoch, job.key) == (
+        JobState.READY, "default", 4, 77, 2,
+    )  # fmt: skip
+    # It had none for replies.
+    assert job.reply_key not in (0, job.key, old.reply_key)
+    assert job.members == (Member(0, IPv4Address("10.0.0.9"), 4000, 2, 3),)
+    assert (job.lease.range, job.target, job.min_slots) == (SlotRange(0, 256), 256, 256)
+    # Its workers' token is good, and nobody can read it any more.
+    assert store.job_of_token(hashed("token of old")) == "j-2"
+    assert store.last_epoch() == 77
+    assert [tenant.name for tenant in store.tenants()] == ["default"]
+    assert store.draining() == set()
+    with pytest.raises(sqlite3.IntegrityError, match="share a slot"):
+        add(store, "j-3", number=2, base=240)
+    add(store, "j-3", number=2, base=256)
+    store.close()
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert b"token of old" not in path.read_bytes()
+
+
+def test_a_store_of_before_reply_keys_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    with sqlite3.connect(path) as db:
+        db.create_function("sha256", 1, hashed, deterministic=True)
+        db.executescript("".join(MIGRATIONS[:2]) + "PRAGMA user_version = 2;")
+        job = "INSERT INTO jobs (id, tenant, name, state, created, heartbeat, attempt, epoch, key,"
+        job += " workers, field, target, min_slots) VALUES"
+        db.executescript(
+            f"""
+            {job} ('j-1', 1, 'one', 'ready', 1, 1, 0, 7, x'0000000000000001', 1, 32, 16, 16);
+            {job} ('j-2', 1, 'two', 'waiting', 1, 1, NULL, 0, x'0000000000000000', 0, 0, 16, 16);
+            INSERT INTO leases VALUES ('j-1', 's1', 1, 0, 16, 1, 1), ('j-2', 's1', 2, 64, 16, 1, 1);
+            INSERT INTO changes VALUES
+                ('j-1', 's1', 1, 32, 16, 8, x'0000000000000002', 'to grow', 1.0, NULL);
+            """
+        )
+    store = Store(path)
+    one, two = store.job("j-1"), store.job("j-2")
+    assert one is not None
+    assert one.pending is not None
+    assert two is not None
+    assert (one.key, one.pending.key, two.reply_key) == (1, 2, 0)
+    assert len({0, 1, 2, one.reply_key, one.pending.reply_key}) == 5
+    store.close()
+    assert Store(path).job("j-1") == one  # once is enough
+
+
+def test_a_change_holds_its_slots_too() -> None:
+    store = Store(MEMORY)
+    add(store, "j-1")
+    job = store.job("j-1")
+    assert job is not None
+    with store.transaction() as transaction:
+        transaction.announce(job, SlotRange(0, 32), 5, 6, 7, "to grow", 1.0)
+    with pytest.raises(sqlite3.IntegrityError, match="share a slot"):
+        add(store, "j-2", number=2, base=16)
+    add(store, "j-2", number=2, base=32)
+    other = store.job("j-2")
+    assert other is not None
+    for base in (0, 16):
+        with (
+            pytest.raises(sqlite3.IntegrityError, match="share a slot"),
+            store.transaction() as transaction,
+        ):
+            transaction.announce(other, SlotRange(base, 16), 7, 8, 9, "to move", 1.0)
+    job = store.job("j-1")
+    assert job is not None
+    assert job.pending is not None
+    assert job.ranges == [SlotRange(0, 16), SlotRange(0, 32)]
+    with store.transaction() as transaction:
+        transaction.finish_change("j-1", job.pending)
+    job = store.job("j-1")
+    assert job is not None
+    assert (job.lease.range, job.epoch, job.change) == (SlotRange(0, 32), 5, 1)
+    assert (job.key, job.reply_key) == (6, 7)
+    assert job.pending is None

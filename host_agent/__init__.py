@@ -9,7 +9,7 @@ def stats() -> dict[str, Any]:
     """What this process's collectives did so far: by path, with the engine's counters.
 
     Keys: ``switch``, ``switch_tensors``, ``switch_bytes``, ``fallback``, ``failed``, ``ended``,
-    ``in_flight_s``, ``exposed_s`` (see ``backend.counters``) and ``engine`` (the engine's own,
+    ``in_flight_s``, ``exposed_s`` (see ``agent.counters``) and ``engine`` (the engine's own,
     summed over the groups of this process; empty without a lease).
     """
     from wiresum.host_agent.backend.report import stats

@@ -20,9 +20,9 @@ from torch._C._distributed_c10d import Store
 from torch.futures import Future
 
 from wiresum.common.errors import WiresumError
+from wiresum.common.patience import wait_for
 from wiresum.host_agent import errors
 from wiresum.host_agent.backend import callbacks
-from wiresum.host_agent.patience import wait_for
 
 log = logging.getLogger("wiresum")
 

@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from wiresum.host_agent.backend.counters import COUNTERS
-from wiresum.host_agent.backend.link import Engine, Finished
+from wiresum.host_agent.agent.counters import COUNTERS
+from wiresum.host_agent.agent.face import EngineFace, Finished
 from wiresum.host_agent.backend.work import SwitchWork
 from wiresum.host_agent.errors import EngineClosed
 
@@ -88,7 +88,7 @@ class CompletionPool:
 class Poller:
     """Asks the engine for ended tickets and ends the works that wait for them."""
 
-    def __init__(self, engine: Engine, error_of: Callable[[Finished], BaseException]) -> None:
+    def __init__(self, engine: EngineFace, error_of: Callable[[Finished], BaseException]) -> None:
         self._engine = engine
         self._error_of = error_of
         self._works: dict[int, SwitchWork] = {}

@@ -15,19 +15,20 @@ from torch._C._distributed_c10d import Store
 
 from wiresum.common.errors import WiresumError
 from wiresum.host_agent import errors
+from wiresum.host_agent.agent.counters import COUNTERS
+from wiresum.host_agent.agent.face import Finished
+from wiresum.host_agent.agent.issued import FALLBACK, SWITCH, Issued, Ledger
 from wiresum.host_agent.backend import exposed
 from wiresum.host_agent.backend.agreement import AgreedWork, Agreement
 from wiresum.host_agent.backend.callbacks import current_scope, note_issued, watch_callbacks
 from wiresum.host_agent.backend.completion import CompletionPool, Poller
 from wiresum.host_agent.backend.connections import Connections
-from wiresum.host_agent.backend.counters import COUNTERS
 from wiresum.host_agent.backend.detail import Detail
 from wiresum.host_agent.backend.dispatch import dispatched, profiled
-from wiresum.host_agent.backend.link import Finished, Link
+from wiresum.host_agent.backend.link import Link
 from wiresum.host_agent.backend.routing import SWITCH_DTYPES, op_name, why_not_tensors
 from wiresum.host_agent.backend.tensors import buffers_of, plain
 from wiresum.host_agent.backend.work import SwitchWork
-from wiresum.host_agent.issued import FALLBACK, SWITCH, Issued, Ledger
 
 log = logging.getLogger("wiresum")
 
@@ -293,7 +294,7 @@ class Core:
         self.timeout = timeout
         self.inner.set_timeout(timeout)
 
-    # -- for the other ranks: wiresum.host_agent.issued.Group ----------------------------------
+    # -- for the other ranks: see agent.issued.Group --------------------------------------------
 
     def issued(self) -> Sequence[Issued]:
         """The latest collectives, the oldest first."""

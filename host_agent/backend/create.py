@@ -64,9 +64,9 @@ def create(options: Any) -> Any:
         why = f"only the default group has a lease, not this one of {size} of {world} ranks"
     else:
         # gRPC and the engine: only where needed.
-        from wiresum.host_agent.agent import Agent
-        from wiresum.host_agent.control import NoRoom
-        from wiresum.host_agent.worker import Worker
+        from wiresum.host_agent.agent.agent import Agent
+        from wiresum.host_agent.agent.control import NoRoom
+        from wiresum.host_agent.agent.worker import Worker
 
         try:
             worker = Worker(where, store, rank, size, timeout, generation, _endpoint(store))

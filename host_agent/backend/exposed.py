@@ -13,7 +13,7 @@ from typing import Protocol
 
 import torch
 
-from wiresum.host_agent.backend.counters import COUNTERS
+from wiresum.host_agent.agent.counters import COUNTERS
 
 log = logging.getLogger("wiresum")
 

@@ -30,8 +30,7 @@ def _devices() -> list[str]:
 def _create(options: Any, _backend_options: Any) -> Any:
     # Imported late: most programs that import torch never make a wiresum group.
     from wiresum.common import logs
-    from wiresum.host_agent import metrics
-    from wiresum.host_agent.backend import report
+    from wiresum.host_agent.backend import metrics, report
     from wiresum.host_agent.backend.create import create
 
     logs.configure_library()

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wiresum.host_agent.backend.counters import COUNTERS
+from wiresum.host_agent.agent.counters import COUNTERS
 
 if TYPE_CHECKING:
     from wiresum.host_agent.backend.core import Core

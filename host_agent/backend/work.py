@@ -11,10 +11,10 @@ import torch.distributed as dist
 from torch.futures import Future
 
 from wiresum.common.errors import WiresumError
+from wiresum.common.patience import wait_for
+from wiresum.host_agent.agent.counters import COUNTERS
 from wiresum.host_agent.backend import callbacks, exposed
-from wiresum.host_agent.backend.counters import COUNTERS
 from wiresum.host_agent.backend.tensors import Copies, copy_back
-from wiresum.host_agent.patience import wait_for
 
 Tensors = list[torch.Tensor]
 Ranges = Sequence[tuple[int, int]]

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "codec.hpp"
+#include "codecs/codec.hpp"
 
 namespace wiresum {
 

@@ -15,10 +15,10 @@
 #include <vector>
 
 #include "bench.hpp"
-#include "codec.hpp"
+#include "codecs/codec.hpp"
 #include "engine.hpp"
 #include "leak_notes.hpp"
-#include "transport_shm.hpp"
+#include "transports/shm.hpp"
 #include "wire.hpp"
 
 namespace nb = nanobind;

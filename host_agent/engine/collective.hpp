@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "codec.hpp"
+#include "codecs/codec.hpp"
 
 namespace wiresum {
 

@@ -15,8 +15,8 @@
 #include <cmath>
 #include <cstring>
 
-#include "transport_shm.hpp"
-#include "transport_udp.hpp"
+#include "transports/shm.hpp"
+#include "transports/udp.hpp"
 
 namespace wiresum {
 namespace {

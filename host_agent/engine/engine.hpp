@@ -14,13 +14,13 @@
 #include <utility>
 #include <vector>
 
-#include "codec.hpp"
+#include "codecs/codec.hpp"
 #include "collective.hpp"
 #include "errors.hpp"
 #include "positions.hpp"
 #include "stats.hpp"
 #include "stream.hpp"
-#include "transport.hpp"
+#include "transports/transport.hpp"
 
 namespace wiresum {
 

@@ -12,7 +12,7 @@
 #include "positions.hpp"
 #include "rtt.hpp"
 #include "stats.hpp"
-#include "transport.hpp"
+#include "transports/transport.hpp"
 #include "wire.hpp"
 
 namespace wiresum {

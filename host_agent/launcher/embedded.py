@@ -14,12 +14,12 @@ from typing import IO, Any
 from wiresum.common import logs
 from wiresum.common.address import parse_endpoint
 from wiresum.common.errors import WiresumError
+from wiresum.common.patience import Patience
 from wiresum.common.temporary import PrivateFolder
 from wiresum.controller.client import ControllerClient, add_switch_request
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent.environment import without_secrets
 from wiresum.host_agent.launcher import process
-from wiresum.host_agent.patience import Patience
 
 START_S = 60.0
 NAME = "embedded"

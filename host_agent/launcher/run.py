@@ -11,7 +11,7 @@ from typing import IO
 from wiresum.common.errors import WiresumError
 from wiresum.common.logs import bind, say
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.host_agent.control import NoRoom
+from wiresum.host_agent.agent.control import NoRoom
 from wiresum.host_agent.environment import FALLBACK, SlotRequest, Transport, without_secrets
 from wiresum.host_agent.launcher import process
 from wiresum.host_agent.launcher.session import Session

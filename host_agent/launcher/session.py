@@ -10,7 +10,7 @@ from wiresum.common.errors import WiresumError
 from wiresum.common.logs import say
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.host_agent.control import Heartbeats, connect, create_job
+from wiresum.host_agent.agent.control import Heartbeats, connect, create_job
 from wiresum.host_agent.environment import (
     SHM,
     AgentError,

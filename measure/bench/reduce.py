@@ -15,9 +15,9 @@ import numpy as np
 
 from wiresum.common.errors import WiresumError
 from wiresum.controller.client import ControllerClient
+from wiresum.host_agent.agent.network import local_address_towards, mac_of
 from wiresum.host_agent.engine import Engine, raise_for
 from wiresum.host_agent.environment import AgentError, environment
-from wiresum.host_agent.network import local_address_towards, mac_of
 
 LARGEST = 1000  # of the integers that are summed: sums stay exact with 32-bit fields
 

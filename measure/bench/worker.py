@@ -60,7 +60,7 @@ class Wiresum(Side):
 
     def bind(self, order: dict[str, Any]) -> dict[str, Any]:
         """A socket towards the switch for the job of one side; where it is."""
-        from wiresum.host_agent.network import mac_of, shm_place, udp_place
+        from wiresum.host_agent.agent.network import mac_of, shm_place, udp_place
 
         if order["shm"] is None:
             place = udp_place(order["ip"], order["udp_port"])

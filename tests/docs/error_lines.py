@@ -33,9 +33,9 @@ SOURCES = {
     "controller/rules/admission.py": {"_full"},
     "controller/client/connection.py": {"_tls_fault", "_unreachable"},
     "controller/southbound/p4runtime.py": {"explain"},
-    "host_agent/agent.py": {"_heard"},
-    "host_agent/control.py": {"over", "_failed"},
-    "host_agent/peers_member.py": {"line", "_waits"},
+    "host_agent/agent/agent.py": {"_heard"},
+    "host_agent/agent/control.py": {"over", "_failed"},
+    "host_agent/agent/peers/member.py": {"line", "_waits"},
     "host_agent/launcher/embedded.py": {"obituary"},
     "softswitch/ports.py": {"_why"},
     "testbed/children.py": {"obituary"},
@@ -234,7 +234,7 @@ def cpp_lines(root: Path = ROOT) -> list[Line]:
     """The templates of what is C++: the strings in calls that make errors."""
     found = []
     for folder, calls in CPP.items():
-        for path in sorted((root / folder).glob("*.cpp")):
+        for path in sorted((root / folder).rglob("*.cpp")):
             found += _cpp_file(path, root, calls)
     return found
 

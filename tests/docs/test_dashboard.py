@@ -9,7 +9,7 @@ import pytest
 from promql import parse
 
 from wiresum.controller.api.metrics import METRICS as CONTROLLER
-from wiresum.host_agent.metrics import METRICS as AGENT
+from wiresum.host_agent.backend.metrics import METRICS as AGENT
 from wiresum.softswitch.metrics import METRICS as SWITCH
 
 FILE = Path(__file__).parents[2] / "docs" / "grafana" / "wiresum.json"

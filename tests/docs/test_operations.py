@@ -8,7 +8,7 @@ import pytest
 
 from wiresum.common.metrics import MetricsServer
 from wiresum.controller.api.metrics import METRICS as CONTROLLER
-from wiresum.host_agent.metrics import METRICS as AGENT
+from wiresum.host_agent.backend.metrics import METRICS as AGENT
 from wiresum.p4 import packet
 from wiresum.softswitch.metrics import METRICS as SWITCH
 
@@ -144,13 +144,13 @@ OPAQUE = {
     "controller/api/guard.py:guarded",  # _too_large's and _unreadable's
     "controller/southbound/loop.py:run",  # explain's
     "controller/api/security.py:first",  # a CertificateError
-    "host_agent/agent.py:_change",  # over's
-    "host_agent/agent.py:_lost",  # what it is told
-    "host_agent/change.py:_drain",  # an EngineError
-    "host_agent/control.py:_run",  # over's, _failed's, _heard's
-    "host_agent/control.py:create_job",  # a ControllerError
-    "host_agent/joining.py:_read",  # rank 0's NoRoom
-    "host_agent/peers_member.py:look",  # line's and _waits'
+    "host_agent/agent/agent.py:_change",  # over's
+    "host_agent/agent/agent.py:_lost",  # what it is told
+    "host_agent/agent/change.py:_drain",  # an EngineError
+    "host_agent/agent/control.py:_run",  # over's, _failed's, _heard's
+    "host_agent/agent/control.py:create_job",  # a ControllerError
+    "host_agent/agent/join.py:_read",  # rank 0's NoRoom
+    "host_agent/agent/peers/member.py:look",  # line's and _waits'
     "host_agent/launcher/embedded.py:_ready_line",  # obituary's
     "host_agent/launcher/embedded.py:check",  # obituary's
     "host_agent/launcher/session.py:check",  # what Heartbeats tells

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.processes import Commands
 from support.training import spawned
 from wiresum.controller.api.metrics import METRICS as CONTROLLER
-from wiresum.host_agent.metrics import METRICS as AGENT
+from wiresum.host_agent.backend.metrics import METRICS as AGENT
 from wiresum.softswitch.metrics import METRICS as SWITCH
 
 LIMIT_S = 60.0

@@ -22,8 +22,8 @@ import numpy as np
 
 from wiresum.common.errors import WiresumError
 from wiresum.controller.client import ControllerClient
+from wiresum.host_agent.agent.network import bound_socket
 from wiresum.host_agent.engine import Engine, raise_for
-from wiresum.host_agent.network import bound_socket
 
 LIMIT_S = 60.0
 BEAT_S = 0.3

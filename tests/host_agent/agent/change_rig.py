@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from reference_switch import Faults, Lease, ReferenceSwitch, UdpSwitch
 from wiresum.controller.errors import ControllerError
 from wiresum.host_agent._engine import Engine
-from wiresum.host_agent.change import Change
-from wiresum.host_agent.joining import APART
-from wiresum.host_agent.relay import Ended, Relay
+from wiresum.host_agent.agent.change import Change
+from wiresum.host_agent.agent.join import APART
+from wiresum.host_agent.agent.relay import Ended, Relay
 
 JOB, LANES, LIMIT_S = 3, 64, 40.0
 
@@ -164,7 +164,7 @@ class Rank:
         self.relay.all_reduce(data.ctypes.data, data.size, "float32", False, ticket)
         return ticket
 
-    # -- wiresum.host_agent.change.Control
+    # -- wiresum.host_agent.agent.change.Control
 
     def declare(self, change: int, started: int) -> int | None:
         return self.rig.controller.declare(self.rank, change, started)

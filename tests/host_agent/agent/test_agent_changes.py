@@ -17,15 +17,15 @@ from reference_switch import Lease
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent._engine import Engine
-from wiresum.host_agent.agent import Agent, JobGone
+from wiresum.host_agent.agent.agent import Agent, JobGone
+from wiresum.host_agent.agent.relay import Relay
+from wiresum.host_agent.agent.worker import Worker
 from wiresum.host_agent.environment import Environment
-from wiresum.host_agent.relay import Relay
-from wiresum.host_agent.worker import Worker
 
 
 @dataclass
 class Seat:
-    """A membership (see ``joining.Membership``) at the rig's controller."""
+    """A membership (see ``join.Membership``) at the rig's controller."""
 
     rig: ChangeRig
     rank: int

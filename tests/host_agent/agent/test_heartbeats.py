@@ -10,10 +10,11 @@ import grpc
 import pytest
 from change_rig import LIMIT_S, eventually, unavailable
 
+from wiresum.common import patience
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.host_agent import control, patience
-from wiresum.host_agent.control import Heartbeats
+from wiresum.host_agent.agent import control
+from wiresum.host_agent.agent.control import Heartbeats
 
 Answer = pb.HeartbeatResponse | ControllerError
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wiresum.host_agent.agent.relay import Ended, Relay
 from wiresum.host_agent.errors import EngineClosed
-from wiresum.host_agent.relay import Ended, Relay
 
 
 @dataclass

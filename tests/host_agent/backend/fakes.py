@@ -8,10 +8,10 @@ from typing import Any
 
 import torch.distributed as dist
 
+from wiresum.host_agent.agent.issued import Group
 from wiresum.host_agent.backend.core import Core
 from wiresum.host_agent.backend.fallback import make_fallback
 from wiresum.host_agent.backend.process_group import WiresumProcessGroup, adapt
-from wiresum.host_agent.issued import Group
 
 
 @dataclass(frozen=True)

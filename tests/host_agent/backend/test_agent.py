@@ -22,14 +22,14 @@ from wiresum import p4
 from wiresum.common.errors import WiresumError
 from wiresum.common.version import package_version
 from wiresum.controller.errors import ControllerError
-from wiresum.host_agent import joining
-from wiresum.host_agent.agent import Agent, JobGone
-from wiresum.host_agent.control import connect
+from wiresum.host_agent.agent import join as joining
+from wiresum.host_agent.agent.agent import Agent, JobGone
+from wiresum.host_agent.agent.control import connect
+from wiresum.host_agent.agent.join import Membership
+from wiresum.host_agent.agent.network import Place, local_address_towards, mac_of
+from wiresum.host_agent.agent.worker import Worker
 from wiresum.host_agent.environment import SHM, AgentError, Environment, environment
-from wiresum.host_agent.joining import Membership
 from wiresum.host_agent.launcher.session import Session
-from wiresum.host_agent.network import Place, local_address_towards, mac_of
-from wiresum.host_agent.worker import Worker
 
 LIMIT_S = 20.0
 MINUTE = timedelta(seconds=60)
@@ -171,8 +171,8 @@ def test_addresses() -> None:
     ("place", "version", "said"),
     [
         ("wiresum.controller.client.client.package_version", "7.8.9", "rank 0 runs wiresum 7.8.9"),
-        ("wiresum.host_agent.joining.package_version", "7.8.9", "rank 0 runs wiresum 7.8.9"),
-        ("wiresum.host_agent.joining._program_version", "6.6", "built for switch program 6.6"),
+        ("wiresum.host_agent.agent.join.package_version", "7.8.9", "rank 0 runs wiresum 7.8.9"),
+        ("wiresum.host_agent.agent.join._program_version", "6.6", "built for switch program 6.6"),
     ],
 )
 def test_a_wrong_version_is_refused_with_both_named(

@@ -13,10 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from wiresum.common.address import AddressError, Endpoint
 from wiresum.common.metrics import MetricsServer, Scrape
-from wiresum.host_agent import _engine, metrics
-from wiresum.host_agent.backend import counters
+from wiresum.host_agent import _engine
+from wiresum.host_agent.agent import counters
+from wiresum.host_agent.agent.issued import Group
+from wiresum.host_agent.backend import metrics
 from wiresum.host_agent.environment import AgentError
-from wiresum.host_agent.issued import Group
 
 LIMIT_S = 10.0
 Values = dict[str, dict[tuple[str, ...], float]]

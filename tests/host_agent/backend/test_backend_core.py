@@ -12,7 +12,7 @@ import torch.distributed as dist
 from fakes import Ended, FakeEngine, FakeLink, group_of_one
 
 from wiresum.host_agent import errors, stats
-from wiresum.host_agent.backend import counters
+from wiresum.host_agent.agent import counters
 from wiresum.host_agent.backend.collectives import Collectives
 from wiresum.host_agent.backend.process_group import WiresumProcessGroup
 from wiresum.host_agent.backend.routing import op_name, reduce_op

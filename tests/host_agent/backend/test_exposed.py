@@ -10,7 +10,8 @@ import torch
 from fakes import Ended, FakeEngine, FakeLink, group_of_one
 
 from wiresum.host_agent import stats
-from wiresum.host_agent.backend import counters, exposed
+from wiresum.host_agent.agent import counters
+from wiresum.host_agent.backend import exposed
 from wiresum.host_agent.backend.process_group import WiresumProcessGroup
 
 LIMIT_S = 10.0

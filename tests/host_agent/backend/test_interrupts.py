@@ -10,8 +10,8 @@ import pytest
 import torch
 from fakes import Ended, FakeEngine, FakeLink, group_of_one
 
+from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.backend.process_group import WiresumProcessGroup
-from wiresum.host_agent.relay import Relay
 
 LIMIT = timedelta(seconds=60)
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent.agent.network import Place, shm_place, udp_place
 from wiresum.host_agent.engine import Engine, raise_for
 from wiresum.host_agent.launcher.embedded import Embedded
-from wiresum.host_agent.network import Place, shm_place, udp_place
 from wiresum.p4 import program
 
 

@@ -12,11 +12,11 @@ from typing import IO
 import pytest
 import torch.distributed as dist
 
+from wiresum.host_agent.agent.worker import Worker
 from wiresum.host_agent.environment import LONGEST_S, AgentError, Environment, environment
 from wiresum.host_agent.launcher import guard, process
 from wiresum.host_agent.launcher.embedded import EmbeddedError, Part
 from wiresum.host_agent.launcher.run import LaunchError, resolve
-from wiresum.host_agent.worker import Worker
 
 LIMIT_S = 20.0
 

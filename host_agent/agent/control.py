@@ -1,0 +1,171 @@
+"""The controller as launchers and workers see it: how to reach it, and whether a job lives."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from wiresum.common.errors import WiresumError
+from wiresum.common.patience import Patience
+from wiresum.controller.client import ControllerClient
+from wiresum.controller.errors import ControllerError
+from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent.environment import Environment, IfFull
+
+log = logging.getLogger("wiresum")
+
+GONE = ("NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED")
+"""Codes of a ``ControllerError`` that say that there is no such job. All others say nothing about
+the job: the controller is away, busy, in trouble, or what answers is not the controller."""
+
+_LIVE = (pb.JOB_STATE_WAITING, pb.JOB_STATE_READY)
+_SOON_S = 1.0
+CALL_S = 10.0
+"""What a heartbeat may take beyond the time for which it is to wait: the client's own limit."""
+
+_SHORTEST_S = 0.05  # between two calls, even if the controller answers at once
+
+
+class NoRoom(WiresumError):
+    """No switch has room, and the run shall go on without one; says why."""
+
+
+def connect(where: Environment, token: str) -> ControllerClient:
+    """A client of the controller that ``where`` names. Raises ``WiresumError``."""
+    return ControllerClient(
+        where.controller,
+        token=token,
+        ca=where.ca or None,
+        cert=where.cert or None,
+        key=where.key or None,
+    )
+
+
+def create_job(where: Environment, name: str, on_queue: Callable[[pb.Job], None]) -> pb.Job:
+    """Make a job, or attach to the live one of that name, as ``where.request`` says.
+
+    ``on_queue`` gets the job from time to time while it waits for room. Raises
+    :class:`NoRoom` if there is none and the request says "fallback", else ``ControllerError``.
+    """
+    request = where.request
+    with connect(where, where.tenant_token) as client:
+        try:
+            return client.create_job(
+                name,
+                slots=request.slots,
+                min_slots=request.min_slots,
+                on_full=request.if_full.value,
+                wait_timeout_s=request.queue_timeout_s or 0.0,
+                on_queue=on_queue,
+            )
+        except ControllerError as error:
+            full = error.code == "RESOURCE_EXHAUSTED" and error.retry_after_s is None
+            if full and request.if_full is IfFull.FALLBACK:
+                raise NoRoom(str(error)) from None
+            raise
+
+
+def over(answer: pb.HeartbeatResponse, label: str) -> str | None:
+    """One line that says why job ``label`` is over, if it is."""
+    if answer.state in _LIVE:
+        return None
+    state = pb.JobState.Name(answer.state).removeprefix("JOB_STATE_").lower()
+    return f"job {label} is {state}: {answer.reason or 'no reason given'}"
+
+
+class Terms(Protocol):
+    """A job or a lease: how often to call, and after how much silence it expires; seconds."""
+
+    heartbeat_s: float
+    expiry_s: float
+
+
+class Heartbeats:
+    """A thread that always has a call at the controller: a sign of life, and how it hears news."""
+
+    def __init__(
+        self,
+        label: str,
+        beat: Callable[[float, int], pb.HeartbeatResponse],
+        terms: Callable[[], Terms],
+        heard: Callable[[pb.HeartbeatResponse], str | None],
+        lost: Callable[[str], None],
+        *,
+        loud: bool,
+    ) -> None:
+        """Start it.
+
+        ``beat(seconds, change)`` makes the call, which waits so long for news, such as another
+        announced change of the lease. ``heard`` gets the answer while the job lives; what it
+        returns is a reason to stop. ``lost`` gets the reason, one line about job ``label``, once;
+        then the thread ends. ``loud``: warn when the controller cannot be reached.
+        """
+        self._label = label
+        self._call = beat
+        self._terms = terms
+        self._heard = heard
+        self._lost = lost
+        self._loud = loud
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="wiresum-heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Call no more; a call in progress goes on until the client is closed."""
+        self._stop.set()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread to end, unless this is that thread."""
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        silence = Patience(0.0)
+        failures = 0
+        asked = False  # once more, when it was silent for too long
+        rest, change = 0.0, 0
+        while not self._stop.wait(rest):
+            silence.step(rest)
+            waits = self._terms().heartbeat_s
+            try:
+                answer = self._call(waits, change)
+                rest, change = _SHORTEST_S, answer.change
+            except ControllerError as error:
+                if self._stop.is_set():
+                    return
+                silence.step(waits + CALL_S)
+                if error.retry_after_s is not None:
+                    silence.restart()  # it is there, and knows that we are
+                    asked = False
+                if (
+                    error.code not in GONE
+                    and silence.spent_s > self._terms().expiry_s
+                    and not asked
+                ):
+                    # The call may have failed because this process stood still meanwhile, and so
+                    # may have the controller: one more, which has its whole time, decides.
+                    asked, rest = True, 0.0
+                    continue
+                why = self._failed(error, silence.spent_s)
+                failures += 1
+                # One may fail because the controller restarts: it is asked again soon.
+                if failures == 2 and why is None and self._loud:
+                    log.warning("wiresum: heartbeats are failing: %s", error)
+                rest = max(self._terms().heartbeat_s, _SHORTEST_S)
+                if failures == 1:
+                    rest = min(rest, _SOON_S)
+            else:
+                silence.restart()
+                failures, asked = 0, False
+                why = over(answer, self._label) or self._heard(answer)
+            if why is not None:
+                if not self._stop.is_set():
+                    self._lost(why)
+                return
+
+    def _failed(self, error: ControllerError, silent_s: float) -> str | None:
+        if error.code in GONE:
+            return f"job {self._label} is gone: {error}"
+        if silent_s > self._terms().expiry_s:
+            return f"job {self._label} has lost its lease: {error}"
+        return None

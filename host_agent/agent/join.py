@@ -1,0 +1,445 @@
+"""How the ranks of a job agree on an attempt and get their leases."""
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from wiresum import p4
+from wiresum.common.errors import WiresumError
+from wiresum.common.logs import one_line
+from wiresum.common.patience import Patience
+from wiresum.common.version import compatible, package_version
+from wiresum.controller.client import ControllerClient
+from wiresum.controller.errors import ControllerError
+from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent._engine import Engine
+from wiresum.host_agent.agent.control import NoRoom, connect, create_job
+from wiresum.host_agent.agent.network import (
+    Place,
+    local_address_towards,
+    mac_of,
+    shm_place,
+    udp_place,
+)
+from wiresum.host_agent.agent.owner import owner, remember
+from wiresum.host_agent.agent.peers.judge import host_name, named
+from wiresum.host_agent.agent.peers.meeting import Meeting, arrange, find, here
+from wiresum.host_agent.agent.worker import Worker
+from wiresum.host_agent.environment import AgentError, IfFull
+from wiresum.host_agent.errors import EngineError
+
+log = logging.getLogger("wiresum")
+
+LEAVE_S = 5.0
+"""How long the rank that made the job waits for the others before it releases it."""
+
+SHM_S = 5.0
+"""How long a switch on this host may take to answer before the worker goes on over UDP."""
+
+QUEUE_NEWS_S = 60.0
+"""How long no news of a place in the queue is no bad news: the controller sends some every 30 s."""
+
+NEWS_S = 60.0
+"""How often it is said who is missing, while ranks wait for others to join."""
+
+MOST_SHOWN = 8
+"""So many of the ranks that are there are named."""
+
+CLAIM_S = 45.0
+"""How long to wait for the ranks of another group to show whether they still live."""
+
+_CLAIM_AGAIN_S = 0.5
+_LOOK_S = 0.1
+_SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.005, 0.5
+_SHORTEST_JOIN_S = 1.0
+
+# After a change of lease the numbering of chunks starts at so many times the collectives before
+# it. Should ranks ever differ in those, their chunks do not meet: an error, and no wrong sum.
+APART = 1 << 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What rank 0 decides for all: the job and the number of this attempt."""
+
+    job: str
+    token: str
+    attempt: int
+    owned: bool  # rank 0 has made the job itself and releases it
+    owner: str = ""  # the group's name for itself, if others could want the job
+
+
+class Membership:
+    """One rank's place in a job. Everything raises ``WiresumError`` in one line."""
+
+    def __init__(self, worker: Worker) -> None:
+        """Agree with rank 0, through the store, on an attempt later than all before.
+
+        Raises ``NoRoom`` on all ranks where the job was to fall back if no switch has room.
+        """
+        self._worker = worker
+        self._deadline = time.monotonic() + worker.join_s
+        worker.store.set(f"{worker.key}/here/{worker.rank}", here())
+        self.plan = self._decide() if worker.rank == 0 else self._read()
+        self.client = connect(worker.where, self.plan.token)
+        self._program_version = ""
+        self._without_shm = False  # it was tried in vain, and said so
+        self.report: Callable[[], pb.RankReport] | None = None
+        """What heartbeats say of this worker's progress."""
+
+    # -- the plan -----------------------------------------------------------------------------
+
+    def _decide(self) -> Plan:
+        def publish(**what: object) -> None:
+            self._worker.store.set(self._worker.key, json.dumps(what))
+
+        try:
+            plan = self._new_plan()
+        except NoRoom as full:
+            publish(no_room=str(full))
+            raise
+        except WiresumError as error:
+            publish(error=str(error))
+            raise
+        publish(**vars(plan))
+        return plan
+
+    def _new_plan(self) -> Plan:
+        where = self._worker.where
+        if where.job is None:
+            job = create_job(where, "", self._queued)
+            self._deadline = time.monotonic() + self._worker.join_s
+            return Plan(job.id, job.token, 0, owned=True)
+        mine = owner(self._worker.endpoint)
+        with connect(where, where.token) as client:
+            attempt = self._claim(client, where.job, mine)
+        return Plan(where.job, where.token, attempt, owned=False, owner=mine)
+
+    def _claim(self, client: ControllerClient, job: str, mine: str) -> int:
+        """Get the job for this group; the attempt to join. Raises ``NoRoom`` if another has it."""
+        deadline = min(self._deadline, time.monotonic() + CLAIM_S)
+        while True:
+            claim = client.claim_job(job, self._worker.where.token, owner=mine, where=here())
+            if claim.granted:
+                return claim.attempt
+            # Ranks of a group that has just ended are not told from such that are out of reach.
+            if claim.lives or time.monotonic() > deadline:
+                on = f" (rank 0 on {claim.where})" if claim.where else ""
+                raise NoRoom(
+                    f"job {job} belongs to another process group of this run{on}: start each in a "
+                    "`wiresum run` of its own if both shall use the switch"
+                )
+            time.sleep(_CLAIM_AGAIN_S)
+
+    def _queued(self, job: pb.Job) -> None:
+        log.warning("wiresum: waiting for room on a switch, at place %d", job.queue_position)
+        self._worker.store.add(f"{self._worker.key}/queued", 1)
+
+    def _read(self) -> Plan:
+        worker = self._worker
+        self._wait_for_plan()
+        answer = json.loads(worker.store.get(worker.key))
+        if "no_room" in answer:
+            raise NoRoom(answer["no_room"])
+        if "error" in answer:
+            raise AgentError(f"rank 0 could not join: {answer['error']}")
+        plan = Plan(**answer)
+        if plan.owner:
+            remember(plan.owner)
+        return plan
+
+    def _wait_for_plan(self) -> None:
+        worker = self._worker
+        waits = worker.where.job is None and worker.where.request.if_full is IfFull.WAIT
+        limit = max(worker.join_s, QUEUE_NEWS_S) if waits else worker.join_s
+        patience = Patience(limit)
+        news = 0
+        said, pause = 0.0, _SHORTEST_LOOK_S
+        while not self._published():
+            left = patience.step(pause)
+            pause = min(2 * pause, _LONGEST_LOOK_S)
+            if left > 0 and patience.spent_s - said < NEWS_S:
+                time.sleep(min(pause, left))
+                continue
+            said = patience.spent_s
+            before = news
+            if waits:
+                news = worker.store.add(f"{worker.key}/queued", 0)
+            if news != before:
+                patience.restart()
+                said = 0.0
+            elif left <= 0:
+                raise AgentError(
+                    f"rank 0 has not joined within {limit:g} s{self._who_is_there()}: has it "
+                    "called init_process_group, can it reach controller "
+                    f"{worker.where.controller}, and does it use the same environment?"
+                )
+            else:
+                self._say_waiting("rank 0 has not joined yet", patience.spent_s)
+        if news:
+            self._deadline = time.monotonic() + worker.join_s
+
+    def _published(self) -> bool:
+        # Not `wait`: whoever waits in torch's store keeps the process's other threads out of it,
+        # and torch writes its own warnings when the time is over.
+        try:
+            return self._worker.store.check([self._worker.key])
+        except Exception as error:
+            raise AgentError(
+                f"the store through which the ranks meet has failed: {one_line(str(error))}"
+            ) from None
+
+    def _present(self) -> dict[int, str]:
+        """The ranks that have begun to join, with their hosts."""
+        store, key = self._worker.store, f"{self._worker.key}/here"
+        ranks = (r for r in range(self._worker.workers) if store.check([f"{key}/{r}"]))
+        return {rank: host_name(store.get(f"{key}/{rank}").decode()) for rank in ranks}
+
+    def _who_is_there(self) -> str:
+        try:
+            present = self._present()
+        except Exception:  # the store's own, of whatever kind: then it is not said
+            return ""
+        shown = [named(rank, host) for rank, host in present.items()][:MOST_SHOWN]
+        more = ", …" if len(present) > len(shown) else ""
+        return f" (there of {self._worker.workers}: {', '.join(shown)}{more})" if shown else ""
+
+    def _say_waiting(self, what: str, seconds: float) -> None:
+        """One line for all ranks that wait: the lowest of them says it."""
+        worker = self._worker
+        try:
+            present = self._present()
+        except Exception:
+            present = {}
+        if worker.rank == min(present, default=worker.rank):
+            log.warning(
+                "wiresum: joining for %d s of at most %d: %s%s",
+                seconds,
+                worker.join_s,
+                what,
+                self._who_is_there(),
+            )
+
+    # -- the ranks' own link ------------------------------------------------------------------
+
+    @property
+    def _meeting_key(self) -> str:
+        return f"{self._worker.key}/peers/{self.plan.job}.{self.plan.attempt}"
+
+    def arrange(self) -> Meeting | None:
+        """On rank 0, before it joins: where the ranks meet. None on others, and for one rank."""
+        worker = self._worker
+        if worker.rank != 0 or worker.workers == 1:
+            return None
+        job = self.client.get_job(self.plan.job)
+        try:
+            address = local_address_towards(job.switch_ip, job.switch_udp_port)
+        except OSError:
+            address = "127.0.0.1"  # whoever needs a route to the switch will say so
+        return arrange(worker.store, self._meeting_key, address)
+
+    def find(self) -> Meeting | None:
+        """On other ranks, once they have joined: where rank 0 listens."""
+        if self._worker.rank == 0:
+            return None
+        return find(self._worker.store, self._meeting_key)
+
+    # -- the lease ----------------------------------------------------------------------------
+
+    def join(
+        self,
+        change: int = 0,
+        done: int = 0,
+        again: Callable[[ControllerError], bool] | None = None,
+    ) -> tuple[pb.Lease, Engine]:
+        """Join with a new socket; waits for the other ranks. The lease, and an engine with it.
+
+        ``change`` is the number of a change of lease in this attempt, ``done`` how many
+        collectives there have been before it; ``again`` says whether to try again after an error.
+        """
+        worker = self._worker
+        place = self._place()
+        with place.socket as sock:
+            lease = self._lease(place.ip, place.udp_port, change, again or self._planned_anew)
+            engine = Engine(
+                sock.fileno(),
+                lease.switch_ip,
+                lease.switch_udp_port,
+                lease.switch_name,
+                lease.rank,
+                lease.workers,
+                lease.job,
+                lease.epoch,
+                lease.key,
+                lease.reply_key,
+                lease.slots,
+                lease.lanes,
+                worker.where.field,
+                timeout_s=worker.collective_s,
+                switch_timeout_s=worker.switch_s,
+                first_position=done * APART,
+                shm_path=place.shm_path,
+                keep_nonfinite=True,
+            )
+        return lease, engine
+
+    def _place(self) -> Place:
+        """A socket towards the switch: through shared memory if told so, else UDP."""
+        job = self.client.get_job(self.plan.job)
+        self._check_version(job.controller_version)
+        self._program_version = _program_version(job.lanes)
+        path = self._worker.where.shm
+        if path and not self._without_shm:
+            try:
+                slots = max(job.slots, job.slots_next)  # if the lease is about to change
+                limit = min(self._worker.join_s, SHM_S)
+                return shm_place(path, job.switch_ip, job.lanes, slots, limit)
+            except EngineError as error:
+                self._without_shm = True
+                log.warning("wiresum: UDP instead of shared memory: %s", error)
+        try:
+            return udp_place(job.switch_ip, job.switch_udp_port)
+        except OSError as error:
+            raise AgentError(
+                f"no socket towards switch {job.switch} at {job.switch_ip}:{job.switch_udp_port}: "
+                f"{error.strerror or error}"
+            ) from None
+
+    def _check_version(self, theirs: str) -> None:
+        # The controller checks ours; one that is too old to know better is refused here.
+        ours = package_version()
+        if not compatible(ours, theirs):
+            worker = self._worker
+            raise AgentError(
+                f"rank {worker.rank} runs wiresum {ours}, the controller {worker.where.controller} "
+                f"{theirs or '(unknown)'}: install the same version on both"
+            )
+
+    def _lease(
+        self, ip: str, port: int, change: int, again: Callable[[ControllerError], bool]
+    ) -> pb.Lease:
+        worker = self._worker
+        began = time.monotonic()
+        while True:
+            left = max(round(self._deadline - time.monotonic(), 1), _SHORTEST_JOIN_S)
+            if change:
+                left = worker.join_s
+            waited = time.monotonic() - began
+            try:
+                return self.client.join_job(
+                    self.plan.job,
+                    self.plan.token,
+                    rank=worker.rank,
+                    workers=worker.workers,
+                    attempt=self.plan.attempt,
+                    change=change,
+                    ip=ip,
+                    udp_port=port,
+                    mac=mac_of(ip),
+                    field=worker.where.field,
+                    program_version=self._program_version,
+                    owner=self.plan.owner,
+                    timeout_s=min(left, NEWS_S),
+                    waited_s=waited,
+                )
+            except ControllerError as error:
+                if error.code == "DEADLINE_EXCEEDED" and not change and left > NEWS_S:
+                    self._say_waiting(str(error), time.monotonic() - began)
+                elif not again(error):
+                    raise
+
+    def _planned_anew(self, why: ControllerError) -> bool:
+        """Wait for another plan of rank 0; False if there is none in time.
+
+        A rank that is restarted faster than rank 0 may have read what rank 0 had said before:
+        torchrun keeps the store.
+        """
+        if self._worker.rank == 0 or why.code not in ("ALREADY_EXISTS", "ABORTED"):
+            return False
+        said = time.monotonic()
+        while time.monotonic() < self._deadline:
+            if time.monotonic() - said > NEWS_S:
+                said = time.monotonic()
+                log.warning("wiresum: waiting for rank 0 to begin another attempt: %s", why)
+            plan = self._read()
+            if plan != self.plan:
+                self.plan = plan
+                return True
+            time.sleep(_LOOK_S)
+        return False
+
+    # -- during the job -----------------------------------------------------------------------
+
+    def heartbeat(
+        self, wait_s: float = 0.0, *, epoch: int = 0, change: int = 0
+    ) -> pb.HeartbeatResponse:
+        """Keep the job alive; what the controller says of it.
+
+        Waits at most ``wait_s`` for another announcement than ``change``, another epoch than
+        ``epoch`` (0: it does not matter), or the job's end.
+        """
+        plan = self.plan
+        return self.client.heartbeat(
+            plan.job,
+            plan.token,
+            wait_s=wait_s,
+            epoch=epoch,
+            change=change,
+            report=self.report() if self.report is not None else None,
+            owner=plan.owner,
+            rank=self._worker.rank,
+        )
+
+    def declare(self, lease: pb.Lease, change: int, started: int) -> int | None:
+        """Say how many collectives this rank has started under ``lease``; waits for the others.
+
+        The boundary of the change; None if it is cancelled.
+        """
+        answer = self.client.change_lease(
+            self.plan.job,
+            self.plan.token,
+            rank=lease.rank,
+            epoch=lease.epoch,
+            change=change,
+            started=started,
+            unreachable_s=0.0,  # who calls asks again, and knows when that is of no use
+        )
+        return None if answer.cancelled else answer.boundary
+
+    def release(self) -> None:
+        """Give the job up: free for another group, or released, if rank 0 has made it.
+
+        One that rank 0 has made is released once the others have left.
+        """
+        if not self.plan.owned:
+            with contextlib.suppress(ControllerError):
+                self.client.leave_job(
+                    self.plan.job,
+                    self.plan.token,
+                    owner=self.plan.owner,
+                    rank=self._worker.rank,
+                )
+            return
+        # A rank whose last result was lost gets it again from the switch, but only while the
+        # lease lasts: the rank that releases leaves last.
+        worker = self._worker
+        try:
+            key = f"{worker.key}/left"
+            left = worker.store.add(key, 1)
+            if worker.rank != 0:
+                return
+            deadline = time.monotonic() + LEAVE_S
+            while left < worker.workers and time.monotonic() < deadline:
+                time.sleep(0.05)
+                left = worker.store.add(key, 0)
+            self.client.release_job(self.plan.job, self.plan.token)
+        except Exception:  # the store or the controller went first; the lease then expires
+            log.debug("wiresum: the job could not be released", exc_info=True)
+
+
+def _program_version(lanes: int) -> str:
+    """Of the switch program that this installation has; empty for lanes that it has none for."""
+    return p4.program(lanes).version if lanes in p4.LANE_COUNTS else ""

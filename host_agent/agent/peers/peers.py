@@ -1,0 +1,170 @@
+"""The ranks' own link, beside the switch: who has died, who has left, who waits in vain.
+
+A star of TCP connections from every rank to rank 0, with one thread per process. A connection that
+breaks is a rank that has died: all others hear of it at once, and end what waits for it. A rank
+that leaves says goodbye, and how far it came. A rank whose engine waits for others at one chunk
+for a second tells rank 0, which asks all where they are, and compares.
+
+Nothing is judged by a clock but silence, and that by the kernel's (see ``wire.tune``); a
+process that has stood still itself forgets what it suspected. It knows nothing of torch and nothing
+of the controller. Without a link everything works, and who waits for a dead rank waits for long.
+"""
+
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from wiresum.host_agent.agent.issued import Group
+from wiresum.host_agent.agent.peers.hub import Hub
+from wiresum.host_agent.agent.peers.meeting import Meeting
+from wiresum.host_agent.agent.peers.member import Engine, Member
+from wiresum.host_agent.agent.peers.spoke import Spoke
+from wiresum.host_agent.errors import EngineError
+
+log = logging.getLogger("wiresum")
+
+LOOK_S, SOON_S = 0.5, 0.1
+"""How often this rank looks at its own engine; and while a rank is known to be gone."""
+
+LATE_S = 3.0
+"""A turn that takes so much longer than it should shows that this process did not run."""
+
+START_S = 5.0
+"""How long a rank waits for its links, so that no death goes unnoticed from the start."""
+
+FAREWELL_S = 1.5
+"""How long the others may take to hear the goodbye."""
+
+_all: "weakref.WeakSet[Peers]" = weakref.WeakSet()
+
+
+class Peers:
+    """One rank's links to the others. Any thread may call the methods."""
+
+    def __init__(
+        self,
+        meeting: Meeting,
+        rank: int,
+        workers: int,
+        engine: Engine,
+        *,
+        epoch: Callable[[], int],
+        over: Callable[[EngineError], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start the thread, and wait for the links for ``START_S`` at most.
+
+        ``epoch()`` is the epoch of the lease in use. ``over`` is told, from the thread, why no
+        collective can begin any more; what is in flight ends through ``engine.fail``.
+        """
+        self._clock = clock
+        self._process = os.getpid()
+        self._selector = selectors.DefaultSelector()
+        self._bell, self._rope = socket.socketpair()
+        self._bell.setblocking(False)
+        self._selector.register(self._bell, selectors.EVENT_READ, self._rung)
+        self._member = Member(rank, engine, epoch, over)
+        self._role: Hub | Spoke = (
+            Hub(self._selector, meeting, workers, self._member, clock)
+            if rank == 0
+            else Spoke(self._selector, meeting, self._member, clock)
+        )
+        self._leaving = False
+        self._thread = threading.Thread(target=self._run, name="wiresum-peers", daemon=True)
+        _all.add(self)
+        self._thread.start()
+        self._role.complete.wait(START_S)
+
+    def watch(self, group: Group) -> None:
+        """Compare what ``group`` issues; end what its fallback has in flight when need be."""
+        self._member.group = group
+
+    def describe(self) -> dict[str, Any]:
+        """For the debug dump."""
+        return {"complete": self._role.complete.is_set(), "dropped": self._role.dropped}
+
+    def leave(self) -> None:
+        """Say goodbye and close. May be called twice; does nothing in a forked child."""
+        if os.getpid() != self._process:
+            return
+        self._leaving = True
+        try:
+            self._rope.send(b"!")
+        except OSError:
+            return  # the thread has ended
+        if threading.current_thread() is not self._thread:
+            self._thread.join(FAREWELL_S + 1.0)
+
+    # -- the thread ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            if isinstance(self._role, Spoke):
+                self._role.connect(lambda: self._leaving)
+            self._loop()
+            self._say_goodbye()
+        except Exception:
+            log.warning("wiresum: the link between the ranks has failed", exc_info=True)
+        finally:
+            self._role.close()
+            self._selector.close()
+            self._bell.close()
+            self._rope.close()
+
+    def _loop(self) -> None:
+        look = last = self._clock()
+        while not self._leaving:
+            now = self._clock()
+            planned = max(0.0, min(look - now, self._role.wait_s(now)))
+            self._turn(planned)
+            now = self._clock()
+            if now - last > planned + LATE_S:
+                self._role.late(now)
+                self._member.forget(now)
+            last = now
+            if now >= look:
+                look = now + (SOON_S if self._member.urgent else LOOK_S)
+                if self._member.look(now):
+                    self._role.stalled(now)
+            self._role.turn(now)
+
+    def _turn(self, wait_s: float) -> None:
+        for key, events in self._selector.select(wait_s):
+            key.data(key.fileobj, events)
+
+    def _say_goodbye(self) -> None:
+        self._role.leave(self._member.farewell())
+        deadline = self._clock() + FAREWELL_S
+        while not self._role.left and (left := deadline - self._clock()) > 0:
+            self._turn(left)
+
+    def _rung(self, _sock: Any, _events: int) -> None:
+        try:
+            self._bell.recv(64)
+        except OSError:
+            return
+
+    def forked(self) -> None:
+        """In a child: let go of the descriptors, which are the parent's.
+
+        A child that kept them would hide the parent's death from the others.
+        """
+        self._role.close()
+        self._selector.close()
+        self._bell.close()
+        self._rope.close()
+
+
+def _forked() -> None:
+    for peers in list(_all):
+        peers.forked()
+    _all.clear()
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -1,4 +1,0 @@
-// The codec's inner loops for machines with AVX2.
-#define WIRESUM_KERNELS kKernelsAvx2
-#define WIRESUM_KERNELS_NAME "avx2"
-#include "kernels.inl"

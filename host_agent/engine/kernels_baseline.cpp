@@ -1,4 +1,0 @@
-// The codec's inner loops for any machine.
-#define WIRESUM_KERNELS kKernelsBaseline
-#define WIRESUM_KERNELS_NAME "baseline"
-#include "kernels.inl"

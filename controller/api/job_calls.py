@@ -10,7 +10,6 @@ from wiresum.controller.api.messages import (
     job_message,
     lease_message,
     slots_message,
-    waiter_message,
 )
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.rules.admission import Queued, Scene
@@ -18,7 +17,7 @@ from wiresum.controller.rules.callers import Caller
 from wiresum.controller.rules.changes import Cancelled
 from wiresum.controller.rules.checks import check_reason, invalid
 from wiresum.controller.scheduling.scheduling import Standing
-from wiresum.controller.state.model import Job, JobState, Waiter
+from wiresum.controller.state.model import Job, JobState
 from wiresum.controller.v1 import controller_pb2 as pb
 
 MAX_PAGE = 500
@@ -46,7 +45,7 @@ class JobCalls(Calls):
             caller = self._caller(context)
             created = await self._core.queueing.create(request, caller, context.time_remaining())
             if isinstance(created, Queued):
-                message = self._waiting(created.waiter, caller)
+                message = self._queued(created.job, caller)
                 message.attached = created.attached
                 return message
             (message,) = await self._jobs([created.job], counters=False)
@@ -114,11 +113,10 @@ class JobCalls(Calls):
         async def answer() -> pb.ReleaseJobResponse:
             caller = self._caller(context, request.token)
             self._check_unambiguous(request.job_id, caller)
-            waiter = self._core.admission.shown(request.job_id, caller)
-            if waiter is not None:
-                self._core.dismiss(waiter, "released")
-                return pb.ReleaseJobResponse(state=pb.JOB_STATE_RELEASED)
             job = self._core.jobs.shown(request.job_id, caller)
+            if job.state is JobState.QUEUED:
+                self._core.dismiss(job, "released")
+                return pb.ReleaseJobResponse(state=pb.JOB_STATE_RELEASED)
             job = await self._core.end(job, JobState.RELEASED, "released")
             return pb.ReleaseJobResponse(state=JOB_STATES[job.state])
 
@@ -133,13 +131,12 @@ class JobCalls(Calls):
             self._check_unambiguous(request.job, caller)
             given = check_reason(request.reason)
             reason = f"evicted by {caller}: {given}" if given else f"evicted by {caller}"
-            waiter = self._core.admission.shown(request.job, caller)
-            if waiter is not None:
-                message = self._waiting(waiter, caller)
-                self._core.dismiss(waiter, reason)
+            job = self._core.jobs.shown(request.job, caller)
+            if job.state is JobState.QUEUED:
+                message = self._queued(job, caller)
+                self._core.dismiss(job, reason)
                 message.state, message.reason = pb.JOB_STATE_EVICTED, reason
                 return message
-            job = self._core.jobs.shown(request.job, caller)
             if not job.state.live:
                 raise self._core.jobs.ended_error(job)
             job = await self._core.end(job, JobState.EVICTED, reason)
@@ -154,10 +151,9 @@ class JobCalls(Calls):
         async def answer() -> pb.Job:
             caller = self._caller(context)
             self._check_unambiguous(request.job_id, caller)
-            waiter = self._core.admission.shown(request.job_id, caller)
-            if waiter is not None:
-                return self._waiting(waiter, caller)
             job = self._core.jobs.shown(request.job_id, caller)
+            if job.state is JobState.QUEUED:
+                return self._queued(job, caller)
             (message,) = await self._jobs([job], counters=request.counters)
             return message
 
@@ -210,16 +206,16 @@ class JobCalls(Calls):
         in_queue, place = _parse_page(request.page_token)
         if in_queue:
             sequence = int(place[1]) if place is not None else None
-            waiters = self._core.store.waiters_before(sequence, left + 1, tenant)
+            queue = self._core.store.queue_before(sequence, left + 1, tenant)
             scene = Scene()
-            for number, waiter in enumerate(waiters[:left], start=1):
-                answer.jobs.append(self._waiting(waiter, caller, scene))
+            for number, job in enumerate(queue[:left], start=1):
+                answer.jobs.append(self._queued(job, caller, scene))
                 if number % _JOBS_AT_ONCE == 0:
                     await asyncio.sleep(0)  # others' calls go in between
-            if len(waiters) > left:
-                answer.next_page_token = f"w{waiters[left - 1].sequence}"
+            if len(queue) > left:
+                answer.next_page_token = f"w{queue[left - 1].sequence}"
                 return answer
-            left, place = left - len(waiters), None
+            left, place = left - len(queue), None
             if not left:
                 answer.next_page_token = "j"
                 return answer
@@ -245,9 +241,9 @@ class JobCalls(Calls):
     def _check_unambiguous(self, id_or_name: str, caller: Caller) -> None:
         """Refuse a name that several tenants' jobs have: whose is meant would be a guess."""
         store = self._core.store
-        if not caller.admin or store.job(id_or_name) or store.waiter(id_or_name):
+        if not caller.admin or store.job(id_or_name):
             return
-        found = [f"{tenant}'s {job_id}" for tenant, job_id in store.live_jobs_called(id_or_name)]
+        found = [f"{tenant}'s {job_id}" for tenant, job_id in store.jobs_called(id_or_name)]
         if len(found) > 1:
             more = f" and {len(found) - 4} more" if len(found) > 4 else ""
             raise ControllerError(
@@ -256,12 +252,16 @@ class JobCalls(Calls):
                 "which by its id",
             )
 
-    def _waiting(self, waiter: Waiter, caller: Caller, scene: Scene | None = None) -> pb.Job:
-        admission = self._core.admission
-        reason = str(admission.refusal(waiter, caller, scene))
-        if admission.standing(waiter.id) is Standing.COMING:
-            reason = Standing.COMING.value
-        return waiter_message(waiter, admission.position(waiter.id), reason, self._core.limits)
+    def _queued(self, job: Job, caller: Caller, scene: Scene | None = None) -> pb.Job:
+        """A job in the queue: its place, and what it waits for."""
+        admission, core = self._core.admission, self._core
+        message = job_message(job, None, core.limits, core.clock.now())
+        message.queue_position = admission.position(job.id)
+        if admission.standing(job.id) is Standing.COMING:
+            message.reason = Standing.COMING.value
+        else:
+            message.reason = str(admission.refusal(job, caller, scene))
+        return message
 
     async def _jobs(self, jobs: list[Job], *, counters: bool) -> list[pb.Job]:
         core = self._core

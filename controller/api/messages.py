@@ -12,13 +12,13 @@ from wiresum.controller.state.model import (
     SlotRange,
     Switch,
     Tenant,
-    Waiter,
     format_mac,
 )
 from wiresum.controller.state.reading import Usage
 from wiresum.controller.v1 import controller_pb2 as pb
 
 JOB_STATES = {
+    JobState.QUEUED: pb.JOB_STATE_QUEUED,
     JobState.WAITING: pb.JOB_STATE_WAITING,
     JobState.READY: pb.JOB_STATE_READY,
     JobState.RELEASED: pb.JOB_STATE_RELEASED,
@@ -60,7 +60,7 @@ def switch_message(
 
 
 def job_message(job: Job, switch: Switch | None, limits: Limits, now: float) -> pb.Job:
-    """A job without its secrets; ``switch`` is None once the job's switch is forgotten."""
+    """A job without its secrets; ``switch`` is that of its lease, None if that is forgotten."""
     live = job.state.live
     return pb.Job(
         id=job.id,
@@ -68,7 +68,7 @@ def job_message(job: Job, switch: Switch | None, limits: Limits, now: float) -> 
         tenant=job.tenant,
         state=JOB_STATES[job.state],
         reason=job.reason,
-        switch=job.lease.switch,
+        switch=job.lease.switch or job.wanted_switch,
         switch_ip=str(switch.ip) if switch else "",
         switch_udp_port=switch.udp_port if switch else 0,
         number=job.lease.number,
@@ -91,26 +91,6 @@ def job_message(job: Job, switch: Switch | None, limits: Limits, now: float) -> 
         slots_target=job.target,
         min_slots=job.min_slots,
         priority=job.priority,
-        controller_version=package_version(),
-    )
-
-
-def waiter_message(waiter: Waiter, position: int, reason: str, limits: Limits) -> pb.Job:
-    """A job that waits for room, and why."""
-    return pb.Job(
-        id=waiter.id,
-        name=waiter.name,
-        tenant=waiter.tenant,
-        state=pb.JOB_STATE_QUEUED,
-        reason=reason,
-        switch=waiter.switch,
-        created=waiter.arrived,
-        heartbeat_s=limits.heartbeat_s,
-        expiry_s=limits.expiry_s,
-        slots_target=waiter.slots,
-        min_slots=waiter.min_slots,
-        priority=waiter.priority,
-        queue_position=position,
         controller_version=package_version(),
     )
 

@@ -310,8 +310,8 @@ class ControllerReader:
         core = self._core
         states = Counter((job.tenant, job.state.value) for job in jobs)
         waiting: dict[str, list[float]] = {}
-        for waiter in core.store.waiters():
-            waiting.setdefault(waiter.tenant, []).append(waiter.arrived)
+        for job in core.store.queue():
+            waiting.setdefault(job.tenant, []).append(job.created)
         usage = core.store.usage()
         for tenant in core.store.tenants():
             name = tenant.name

@@ -23,7 +23,7 @@ from wiresum.controller.rules.switches import Switches
 from wiresum.controller.rules.tenants import Tenants
 from wiresum.controller.southbound.fleet import Fleet
 from wiresum.controller.southbound.loop import LoopOptions
-from wiresum.controller.state.model import Job, JobState, Switch, Tenant, Waiter
+from wiresum.controller.state.model import Job, JobState, Switch, Tenant
 from wiresum.controller.state.store import Store
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.p4 import LANE_COUNTS, Program
@@ -179,9 +179,9 @@ class Core:
         self.queueing.rebalance()
         return tenant
 
-    def dismiss(self, waiter: Waiter, reason: str) -> None:
+    def dismiss(self, job: Job, reason: str) -> None:
         """Take a job out of the queue; whoever waits for it is told the reason."""
-        self.admission.dismiss(waiter, _taken_out(waiter, reason))
+        self.admission.dismiss(job, _taken_out(job, reason))
         self.queueing.rebalance()
 
     async def remove_tenant(self, name: str, *, evict: bool) -> None:
@@ -191,9 +191,9 @@ class Core:
         counters = await asyncio.gather(*(self._last_events(job) for job in jobs))
         events = {job.id: counts for job, counts in zip(jobs, counters, strict=True)}
         # Nothing can come in between here: what its queue would be given is never free for it.
-        ended, waiters = self.tenants.remove(name, evict=evict, reason=reason, events=events)
-        for waiter in waiters:
-            self.admission.remember(waiter, _taken_out(waiter, reason))
+        ended, dismissed = self.tenants.remove(name, evict=evict, reason=reason, events=events)
+        for job in dismissed:
+            self.admission.remember(job, _taken_out(job, reason))
         for job in ended:
             self.ended[job.state] += 1
             self._tell(job)
@@ -303,5 +303,5 @@ class Core:
                 told = repr(error)
 
 
-def _taken_out(waiter: Waiter, reason: str) -> ControllerError:
-    return ControllerError("ABORTED", f"job {waiter.label} was taken out of the queue: {reason}")
+def _taken_out(job: Job, reason: str) -> ControllerError:
+    return ControllerError("ABORTED", f"job {job.label} was taken out of the queue: {reason}")

@@ -17,7 +17,7 @@ from wiresum.controller.rules.checks import invalid
 from wiresum.controller.rules.jobs import Created, Jobs, Limits
 from wiresum.controller.scheduling.scheduling import Standing
 from wiresum.controller.southbound.fleet import Fleet
-from wiresum.controller.state.model import OnFull, Waiter
+from wiresum.controller.state.model import Job, JobState, OnFull
 from wiresum.controller.state.store import Store
 from wiresum.controller.v1 import controller_pb2 as pb
 
@@ -59,7 +59,7 @@ class Queueing:
         found = self.admission.request(request, caller)
         if isinstance(found, Created):
             return found
-        with self._calling(found.waiter), self.waiting.watch(found.waiter.id) as news:
+        with self._calling(found.job), self.waiting.watch(found.job.id) as news:
             self.rebalance()
             return await self._turn(found, request, caller, until(_NEWS_S, time_left), news)
 
@@ -123,8 +123,8 @@ class Queueing:
         limit: float,
         news: asyncio.Event,
     ) -> Created | Queued:
-        waiter = queued.waiter
-        patient = waiter.on_full is OnFull.WAIT
+        job = queued.job
+        patient = job.on_full is OnFull.WAIT
         began = self.clock.now()
         # The event loop's clock paces the call, the controller's own judges the wait as a whole.
         try:
@@ -132,29 +132,28 @@ class Queueing:
                 return await self._granted(queued, request, caller, news)
         except TimeoutError:
             if not patient:
-                raise self._give_up(waiter, caller, self.clock.now() - began) from None
+                raise self._give_up(job, caller, self.clock.now() - began) from None
             return queued
 
     async def _granted(
         self, queued: Queued, request: pb.CreateJobRequest, caller: Caller, news: asyncio.Event
     ) -> Created:
-        waiter = queued.waiter
-        patient = waiter.on_full is OnFull.WAIT
+        patient = queued.job.on_full is OnFull.WAIT
         while True:
             news.clear()
-            job = self.store.job(waiter.id)
-            if job is not None and not job.state.live:
-                raise self.jobs.ended_error(job)
-            if job is not None:
+            job = self.store.job(queued.job.id)
+            if job is None:
+                raise self.admission.gone(queued.job)
+            if job.state.live:
                 return Created(job, self.jobs.another_token(job), attached=queued.attached)
-            if self.store.waiter(waiter.id) is None:
-                raise self.admission.gone(waiter)
-            waited = self.clock.now() - waiter.arrived
+            if job.state is not JobState.QUEUED:
+                raise self.jobs.ended_error(job)
+            waited = self.clock.now() - job.created
             over = patient and 0 < request.wait_timeout_s <= waited
             # None: no round of decisions has considered it yet.
-            hopeless = self.admission.told(waiter.id) not in (None, Standing.COMING)
+            hopeless = self.admission.told(job.id) not in (None, Standing.COMING)
             if over or (hopeless and not patient):
-                raise self._give_up(waiter, caller, waited if over else 0.0)
+                raise self._give_up(job, caller, waited if over else 0.0)
             if not patient or not request.wait_timeout_s:
                 await news.wait()
                 continue
@@ -162,29 +161,30 @@ class Queueing:
                 async with self.limit(request.wait_timeout_s - waited):
                     await news.wait()
 
-    def _give_up(self, waiter: Waiter, caller: Caller, waited: float) -> ControllerError:
-        refusal = self.admission.refusal(waiter, caller)
-        if self._calls[waiter.id] == 1:
-            self.admission.leave(waiter.id)
+    def _give_up(self, job: Job, caller: Caller, waited: float) -> ControllerError:
+        refusal = self.admission.refusal(job, caller)
+        if self._calls[job.id] == 1:
+            self.admission.leave(job.id)
         if not waited:
             return refusal
         return ControllerError(refusal.code, f"waited {waited:.0f} s: {refusal}")
 
     @contextmanager
-    def _calling(self, waiter: Waiter) -> Iterator[None]:
-        self._calls[waiter.id] += 1
+    def _calling(self, job: Job) -> Iterator[None]:
+        self._calls[job.id] += 1
         try:
             yield
         finally:
-            self._calls[waiter.id] -= 1
-            last = not self._calls[waiter.id]
+            self._calls[job.id] -= 1
+            last = not self._calls[job.id]
             if last:
-                del self._calls[waiter.id]
-            if self.store.waiter(waiter.id) is not None:
-                self.admission.present(waiter.id)
-                if last and waiter.on_full is not OnFull.WAIT:
+                del self._calls[job.id]
+            now = self.store.job(job.id)
+            if now is not None and now.state is JobState.QUEUED:
+                self.admission.present(job.id)
+                if last and job.on_full is not OnFull.WAIT:
                     # The caller is gone, and would not have waited.
-                    self.admission.leave(waiter.id)
+                    self.admission.leave(job.id)
 
     def _see(self) -> None:
         for job_id in self._calls:

@@ -25,7 +25,7 @@ from wiresum.controller.scheduling.scheduling import (
     decide,
 )
 from wiresum.controller.scheduling.slots import disjoint, free_ranges, rounded
-from wiresum.controller.state.model import Job, OnFull, Switch, Tenant, Waiter
+from wiresum.controller.state.model import NO_LEASE, Job, JobState, OnFull, Switch, Tenant
 from wiresum.controller.state.reading import Usage
 from wiresum.controller.state.store import Store
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -57,7 +57,7 @@ _ON_FULL = {
 class Queued:
     """A place in the queue."""
 
-    waiter: Waiter
+    job: Job
     attached: bool
     """Another caller had asked for the job before."""
 
@@ -118,11 +118,11 @@ class Admission:
         """
         now = self.clock.now()
         with self.store.transaction() as transaction:
-            transaction.remove_impatient_waiters()
-            for waiter in self.store.waiters():
-                self._seen[waiter.id] = now
-                if not 0 <= now - waiter.arrived <= MAX_WAIT_S:
-                    transaction.set_arrived(waiter.id, now)
+            transaction.remove_impatient_jobs()
+            for job in self.store.queue():
+                self._seen[job.id] = now
+                if not 0 <= now - job.created <= MAX_WAIT_S:
+                    transaction.set_created(job.id, now)
 
     # ---- who asks
 
@@ -134,22 +134,20 @@ class Admission:
             check_name(request.name, "job")
         # The same request again: the answer to the first one was lost.
         job = self.store.job_requested(tenant.name, request.request_id)
+        if job is not None and job.state is JobState.QUEUED:
+            return Queued(job, attached=False)
         if job is not None and job.state.live:
             return Created(job, self.jobs.another_token(job), attached=False)
         if job is not None:
             raise self.jobs.ended_error(job)
-        live = self.store.live_job_named(tenant.name, request.name)
-        if live is not None:
-            return self.jobs.attach(live, request)
-        waiter = self.store.waiter_requested(tenant.name, request.request_id)
-        if waiter is not None:
-            return Queued(waiter, attached=False)
+        named = self.store.job_not_over(tenant.name, request.name)
+        if named is not None and named.state.live:
+            return self.jobs.attach(named, request)
         gone = self._dismissed.get(_asked_by(tenant.name, request.request_id))
         if gone is not None and request.request_id:
             raise gone
-        waiter = self.store.waiter_named(tenant.name, request.name)
-        if waiter is not None:
-            return Queued(waiter, attached=True)
+        if named is not None:
+            return Queued(named, attached=True)
         return Queued(self._enqueue(request, tenant), attached=False)
 
     def present(self, job_id: str) -> None:
@@ -161,22 +159,22 @@ class Admission:
         # First: should the store fail, nobody has been seen, and :meth:`forget_absent` does it.
         self._forget(job_id)
         with self.store.transaction() as transaction:
-            transaction.remove_waiter(job_id)
+            transaction.remove_from_queue(job_id)
 
-    def dismiss(self, waiter: Waiter, why: ControllerError) -> None:
+    def dismiss(self, job: Job, why: ControllerError) -> None:
         """Take a job out of the queue for good: whoever waits for it is told ``why``.
 
         A caller that is between two calls is told when it asks again, and not put in line anew.
         """
-        self.leave(waiter.id)
-        self.remember(waiter, why)
+        self.leave(job.id)
+        self.remember(job, why)
 
-    def remember(self, waiter: Waiter, why: ControllerError) -> None:
+    def remember(self, job: Job, why: ControllerError) -> None:
         """Tell whoever waits for a job that has left the queue ``why``."""
-        self._forget(waiter.id)
-        self._dismissed[waiter.id] = why
-        if waiter.request:
-            self._dismissed[_asked_by(waiter.tenant, waiter.request)] = why
+        self._forget(job.id)
+        self._dismissed[job.id] = why
+        if job.request:
+            self._dismissed[_asked_by(job.tenant, job.request)] = why
         while len(self._dismissed) > _REMEMBERED:
             del self._dismissed[next(iter(self._dismissed))]
 
@@ -184,37 +182,31 @@ class Admission:
         for known in (self._seen, self._standings, self._drained):
             known.pop(job_id, None)
 
-    def gone(self, waiter: Waiter) -> ControllerError:
+    def gone(self, job: Job) -> ControllerError:
         """Why a job that was in the queue is not any more."""
-        return self._dismissed.get(waiter.id) or ControllerError(
-            "ABORTED", f"job {waiter.label} was taken out of the queue"
+        return self._dismissed.get(job.id) or ControllerError(
+            "ABORTED", f"job {job.label} was taken out of the queue"
         )
 
     def forget_absent(self) -> list[str]:
         """Take those out of the queue whose callers have not been seen for long; their ids."""
         since = self.clock.now() - self.jobs.limits.expiry_s
-        gone = [
-            waiter.id for waiter in self.store.waiters() if self._seen.get(waiter.id, 0.0) < since
-        ]
+        gone = [job.id for job in self.store.queue() if self._seen.get(job.id, 0.0) < since]
         for job_id in gone:
             self.leave(job_id)
         # Whoever has got slots meanwhile was seen, too.
-        waiting = {waiter.id for waiter in self.store.waiters()}
+        waiting = {job.id for job in self.store.queue()}
         self._seen = {job_id: time for job_id, time in self._seen.items() if job_id in waiting}
         return gone
 
     def needs(self, job: Job) -> bool:
         """Whether a job of higher priority waits for room where ``job`` is."""
         return any(
-            waiter.priority > job.priority
-            and waiter.switch in ("", job.lease.switch)
-            and self.standing(waiter.id) in (Standing.FULL, Standing.COMING)
-            for waiter in self.store.waiters()
+            queued.priority > job.priority
+            and queued.wanted_switch in ("", job.lease.switch)
+            and self.standing(queued.id) in (Standing.FULL, Standing.COMING)
+            for queued in self.store.queue()
         )
-
-    def shown(self, id_or_name: str, caller: Caller) -> Waiter | None:
-        """The waiting job of that id, or of that name, that the caller may see, if any."""
-        return None if caller.job else self.store.waiter_shown(id_or_name, caller.own_tenant)
 
     def standing(self, job_id: str) -> Standing:
         """How things stand with a waiting job, as of the last round."""
@@ -252,78 +244,74 @@ class Admission:
         return self.store.version, present, up, self.changes.resting(), too_long
 
     def _balance(self) -> Balance:
-        waiters = {waiter.id: waiter for waiter in self.store.waiters()}
+        queue = {job.id: job for job in self.store.queue()}
         shrunk = self.store.shrunk_jobs()
-        dismissed = self._dismiss_hopeless(waiters)
-        if not waiters and not shrunk:
+        dismissed = self._dismiss_hopeless(queue)
+        if not queue and not shrunk:
             self._standings, self._places = {}, {}
             return Balance(dismissed=dismissed)
-        decisions = self._decide(waiters, shrunk)
+        decisions = self._decide(queue, shrunk)
         self._standings = decisions.standings
         self._places = {job_id: place for place, job_id in enumerate(self._standings, start=1)}
         changed = [self.jobs.get(change.job) for change in decisions.changes]
         for job, change in zip(changed, decisions.changes, strict=True):
             self.changes.begin(job, change.range, change.reason)
         for grant in decisions.grants:
-            waiter = waiters[grant.job]
+            job = queue[grant.job]
             with self.store.transaction() as transaction:
-                transaction.remove_waiter(waiter.id)
-                transaction.add_job(
-                    waiter.id,
-                    tenant=waiter.tenant,
-                    name=waiter.name,
-                    now=self.clock.now(),
+                transaction.grant(
+                    job.id,
                     switch=grant.switch,
                     number=grant.number,
                     slots=grant.range,
-                    min_slots=min(waiter.min_slots, grant.range.slots),
-                    request=waiter.request,
+                    min_slots=min(job.min_slots, grant.range.slots),
+                    now=self.clock.now(),
                 )
-                transaction.set_served(waiter.tenant)
-            self._forget(waiter.id)
+                transaction.set_served(job.tenant)
+            self._forget(job.id)
         changing = tuple(change.job for change in decisions.changes)
         switches = {grant.switch for grant in decisions.grants}
         switches |= {job.lease.switch for job in changed}
         granted = tuple(grant.job for grant in decisions.grants)
         return Balance(granted, changing, frozenset(switches), dismissed)
 
-    def _dismiss_hopeless(self, waiters: dict[str, Waiter]) -> tuple[str, ...]:
-        """Take those out of ``waiters``, and of the queue, who can never get what they ask for."""
-        if not waiters:
+    def _dismiss_hopeless(self, queue: dict[str, Job]) -> tuple[str, ...]:
+        """Take those out of ``queue``, and of the queue, who can never get what they ask for."""
+        if not queue:
             self._drained = {}
             return ()
         switches, draining = self.store.switches(), self.store.draining()
         tenants = {tenant.name: tenant for tenant in self.store.tenants()}
         dismissed = []
-        for waiter in list(waiters.values()):
-            fitting = _fitting(waiter.switch, switches)
-            why = _impossible(waiter, fitting, tenants[waiter.tenant])
+        for job in list(queue.values()):
+            fitting = _fitting(job.wanted_switch, switches)
+            why = _impossible(job, fitting, tenants[job.tenant])
             if why is None:
-                why = self._drained_for_good(waiter, fitting, draining)
+                why = self._drained_for_good(job, fitting, draining)
             if why is not None:
-                self.dismiss(waiter, why)
-                dismissed.append(waiters.pop(waiter.id).id)
+                self.dismiss(job, why)
+                dismissed.append(queue.pop(job.id).id)
         return tuple(dismissed)
 
     def _drained_for_good(
-        self, waiter: Waiter, fitting: list[Switch], draining: set[str]
+        self, job: Job, fitting: list[Switch], draining: set[str]
     ) -> ControllerError | None:
         """Why a job does not wait for switches that take no new jobs any longer."""
         if any(switch.name not in draining for switch in fitting):
-            self._drained.pop(waiter.id, None)
+            self._drained.pop(job.id, None)
             return None
         now = self.clock.now()
         limit = self.jobs.limits.drained_s
-        if now - self._drained.setdefault(waiter.id, now) <= limit:
+        if now - self._drained.setdefault(job.id, now) <= limit:
             return None
         names = ", ".join(switch.name for switch in fitting)
         return ControllerError(
             "FAILED_PRECONDITION",
-            f"job {waiter.label} has waited {limit:g} s for switch {names}, which is being drained "
+            f"job {job.label} has waited {limit:g} s for switch {names}, which is being drained "
             "and takes no new jobs: `wiresum switch undrain`, or ask for another switch",
         )
 
-    def _decide(self, waiters: dict[str, Waiter], shrunk: list[Job]) -> Decisions:
+    def _decide(self, queue: dict[str, Job], shrunk: list[Job]) -> Decisions:
         now = self.clock.now()
         draining = self.store.draining()
         usage = self.store.usage()
@@ -333,15 +321,15 @@ class Admission:
             ],
             wishes=[
                 Wish(
-                    job=waiter.id,
-                    tenant=waiter.tenant,
-                    priority=waiter.priority,
-                    sizes=waiter.sizes,
-                    switch=waiter.switch,
-                    stays=waiter.on_full is OnFull.WAIT,
-                    present=now - self._seen.get(waiter.id, 0.0) < _ABSENT_S,
+                    job=job.id,
+                    tenant=job.tenant,
+                    priority=job.priority,
+                    sizes=job.sizes,
+                    switch=job.wanted_switch,
+                    stays=job.on_full is OnFull.WAIT,
+                    present=now - self._seen.get(job.id, 0.0) < _ABSENT_S,
                 )
-                for waiter in waiters.values()
+                for job in queue.values()
             ],
             shrunk=[
                 Shrunk(job.id, job.lease.switch, job.priority, job.lease.range, job.target)
@@ -382,9 +370,7 @@ class Admission:
 
     # ---- who does not
 
-    def refusal(
-        self, waiter: Waiter, caller: Caller, scene: "Scene | None" = None
-    ) -> ControllerError:
+    def refusal(self, job: Job, caller: Caller, scene: "Scene | None" = None) -> ControllerError:
         """Why the job has no slots, in one line.
 
         Who asks for many in a row gives each the same ``scene``: it is looked at only once.
@@ -393,9 +379,9 @@ class Admission:
         if not scene.usage:
             scene.usage = self.store.usage()
             scene.tenants = {tenant.name: tenant for tenant in self.store.tenants()}
-        tenant = scene.tenants[waiter.tenant]
+        tenant = scene.tenants[job.tenant]
         usage = scene.usage[tenant.name]
-        standing = self.standing(waiter.id)
+        standing = self.standing(job.id)
         if standing is Standing.JOBS:
             message = (
                 f"tenant {tenant.name} has {usage.jobs} live jobs, and may have {tenant.max_jobs}: "
@@ -404,21 +390,21 @@ class Admission:
         elif standing is Standing.QUOTA:
             message = (
                 f"tenant {tenant.name} has {usage.slots} of its {tenant.slot_quota} slots in use: "
-                f"no room for {waiter.sizes[-1]} more"
+                f"no room for {job.sizes[-1]} more"
             )
         elif standing is Standing.BEHIND:
             message = (
                 f"an earlier job of tenant {tenant.name} waits for its quota or its job limit: "
-                f"{waiter.slots} slots have to wait behind it"
+                f"{job.target} slots have to wait behind it"
             )
         else:
-            message = self._full(waiter, caller, scene)
+            message = self._full(job, caller, scene)
         return ControllerError("RESOURCE_EXHAUSTED", message)
 
-    def _full(self, waiter: Waiter, caller: Caller, scene: "Scene") -> str:
+    def _full(self, job: Job, caller: Caller, scene: "Scene") -> str:
         if scene.switches is None:
             scene.switches, scene.draining = self.store.switches(), self.store.draining()
-        switches = [switch for switch in scene.switches if waiter.switch in ("", switch.name)]
+        switches = [switch for switch in scene.switches if job.wanted_switch in ("", switch.name)]
         serving = [switch for switch in switches if switch.name not in scene.draining]
         if not serving:
             names = ", ".join(switch.name for switch in switches)
@@ -426,22 +412,22 @@ class Admission:
                 "takes no new jobs, it is" if len(switches) == 1 else "take no new jobs, they are"
             )
             return f"switch {names} {verb} being drained"
-        if waiter.switch not in scene.occupancy:
+        if job.wanted_switch not in scene.occupancy:
             up = [switch for switch in serving if self.usable(switch.name)]
-            scene.occupancy[waiter.switch] = "; ".join(
+            scene.occupancy[job.wanted_switch] = "; ".join(
                 _occupancy(switch, self.store.jobs_on(switch.name, members=False), caller)
                 if switch in up or not up
                 else f"switch {switch.name} is down"
                 for switch in serving
             )
-        occupancy = scene.occupancy[waiter.switch]
-        ahead = self.position(waiter.id) - 1
+        occupancy = scene.occupancy[job.wanted_switch]
+        ahead = self.position(job.id) - 1
         first = f" ({ahead} waiting before it)" if ahead else ""
-        return f"no room for {waiter.sizes[-1]} slots in one range{first}: {occupancy}"
+        return f"no room for {job.sizes[-1]} slots in one range{first}: {occupancy}"
 
     # ----
 
-    def _enqueue(self, request: pb.CreateJobRequest, tenant: Tenant) -> Waiter:
+    def _enqueue(self, request: pb.CreateJobRequest, tenant: Tenant) -> Job:
         slots, least = _size(request.slots_wanted), _size(request.min_slots or 1)
         if least > slots:
             invalid(f"at least {least} slots, but {slots} wanted: the other way round is possible")
@@ -456,27 +442,37 @@ class Admission:
                 "them to get slots",
             )
         job_id = f"j-{secrets.token_hex(6)}"
-        waiter = Waiter(
+        now = self.clock.now()
+        job = Job(
             id=job_id,
             tenant=tenant.name,
             name=request.name or job_id,
-            slots=slots,
+            state=JobState.QUEUED,
+            reason="",
+            created=now,
+            heartbeat=now,
+            attempt=None,
+            epoch=0,
+            key=0,
+            reply_key=0,
+            workers=0,
+            field=0,
+            lease=NO_LEASE,
+            target=slots,
             min_slots=least,
-            switch=request.switch,
             on_full=on_full,
+            wanted_switch=request.switch,
             request=request.request_id,
-            arrived=self.clock.now(),
-            sequence=0,
             priority=tenant.priority,
         )
-        why = _impossible(waiter, _fitting(request.switch, self.store.switches()), tenant)
+        why = _impossible(job, _fitting(request.switch, self.store.switches()), tenant)
         if why is not None:
             raise why
         with self.store.transaction() as transaction:
-            transaction.add_waiter(waiter)
+            transaction.add_job(job)
         # The last, until a round of decisions has found out more.
-        self._places[waiter.id] = len(self._places) + 1
-        return waiter
+        self._places[job.id] = len(self._places) + 1
+        return job
 
     def _check_switches(self, wanted: str) -> None:
         names = self.store.switch_names()
@@ -505,22 +501,22 @@ def _fitting(wanted: str, switches: list[Switch]) -> list[Switch]:
     return [switch for switch in switches if wanted in ("", switch.name)]
 
 
-def _impossible(waiter: Waiter, fitting: list[Switch], tenant: Tenant) -> ControllerError | None:
+def _impossible(job: Job, fitting: list[Switch], tenant: Tenant) -> ControllerError | None:
     """Why a job can never get what it asks for, as things are; None: it can."""
-    if not fitting and waiter.switch:
+    if not fitting and job.wanted_switch:
         return ControllerError(
             "FAILED_PRECONDITION",
-            f"job {waiter.label} cannot have slots: there is no switch {waiter.switch} any more",
+            f"job {job.label} cannot have slots: there is no switch {job.wanted_switch} any more",
         )
     if not fitting:
         return ControllerError(
             "FAILED_PRECONDITION",
-            f"job {waiter.label} cannot have slots: the controller knows no switch any more",
+            f"job {job.label} cannot have slots: the controller knows no switch any more",
         )
-    needed = waiter.sizes[-1]
+    needed = job.sizes[-1]
     largest = max(switch.slots for switch in fitting)
     if needed > largest:
-        which = f"switch {waiter.switch}" if waiter.switch else "every switch"
+        which = f"switch {job.wanted_switch}" if job.wanted_switch else "every switch"
         return ControllerError(
             "RESOURCE_EXHAUSTED",
             f"{needed} slots are more than {which} has: ask for at most {largest}",

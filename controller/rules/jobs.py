@@ -121,7 +121,10 @@ class Jobs:
                 f"wrong token for job {job_id[:80]!r} ({caller}'s): use the one that CreateJob "
                 "returned",
             )
-        return self.get(job_id)
+        job = self.get(job_id)
+        if job.state is JobState.QUEUED:
+            raise _unknown(job_id)
+        return job
 
     def attach(self, live: Job, request: pb.CreateJobRequest) -> Created:
         """Whoever asks for a job that is live gets it, and a token of its own."""

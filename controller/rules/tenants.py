@@ -7,7 +7,7 @@ from typing import NoReturn
 from wiresum.controller.clock import Clock
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.rules.checks import MAX_LIMIT, MAX_PRIORITY, check_name, invalid
-from wiresum.controller.state.model import DEFAULT_TENANT, Job, JobState, Tenant, Waiter
+from wiresum.controller.state.model import DEFAULT_TENANT, Job, JobState, Tenant
 from wiresum.controller.state.store import Store
 from wiresum.controller.tokens import TENANT, hashed, new_token
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -95,25 +95,25 @@ class Tenants:
         evict: bool = False,
         reason: str = "",
         events: Mapping[str, Mapping[str, int] | None] | None = None,
-    ) -> tuple[list[Job], list[Waiter]]:
+    ) -> tuple[list[Job], list[Job]]:
         """Forget a tenant, its live jobs (with ``evict``) and its jobs that wait, all at once.
 
         ``reason`` is why its jobs have ended; ``events`` are their last counters, by id, as far as
         they are known. The answer is what has ended, and what was waiting.
         """
         jobs = self.check_removable(name, evict=evict)
-        waiters = self.store.waiters(name)
+        queue = self.store.queue(name)
         now = self.clock.now()
         with self.store.transaction() as transaction:
-            for waiter in waiters:
-                transaction.remove_waiter(waiter.id)
+            for job in queue:
+                transaction.remove_from_queue(job.id)
             for job in jobs:
                 transaction.end_job(
                     job.id, JobState.EVICTED, reason, now, (events or {}).get(job.id)
                 )
             transaction.remove_tenant(name, now)
         ended = [self.store.job(job.id) for job in jobs]
-        return [job for job in ended if job is not None], waiters
+        return [job for job in ended if job is not None], queue
 
 
 def _check_limits(tenant: Tenant) -> None:

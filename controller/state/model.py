@@ -85,6 +85,7 @@ class Switch:
 class JobState(enum.Enum):
     """The life of a job; the values are what the store holds."""
 
+    QUEUED = "queued"
     WAITING = "waiting"
     READY = "ready"
     RELEASED = "released"
@@ -97,6 +98,15 @@ class JobState(enum.Enum):
         return self in (JobState.WAITING, JobState.READY)
 
 
+class OnFull(enum.Enum):
+    """What becomes of a job that does not fit; the values are what the store holds."""
+
+    FAIL = "fail"
+    WAIT = "wait"
+    SMALLER = "smaller"
+    FALLBACK = "fallback"
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """What a job holds, or held, on one switch."""
@@ -106,6 +116,10 @@ class Lease:
     range: SlotRange
     counters_reset: bool
     """The switch's counters of this job number have been set to zero for this job."""
+
+
+NO_LEASE = Lease("", 0, SlotRange(0, 0), counters_reset=True)
+"""The lease of a job in the queue: no slots on no switch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +156,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One training run. ``attempt`` is None and ``epoch`` 0 until somebody joins."""
+    """One training run. ``attempt`` is None and ``epoch`` 0 until a rank joins.
+
+    ``created`` is when it came into the queue, and from its grant on, when it got its slots.
+    """
 
     id: str
     tenant: str
@@ -164,8 +181,16 @@ class Job:
     """The switch's counters for it when it ended."""
     members: tuple[Member, ...] = ()
     target: int = 0
-    """The slots that it was admitted with: what a shrunk job grows back to."""
+    """The slots that it was admitted with, to which a shrunk job grows back; in the queue, those
+    that it asks for."""
     min_slots: int = MIN_SLOTS
+    on_full: OnFull = OnFull.FAIL
+    wanted_switch: str = ""
+    """The switch that it asked for; empty: any."""
+    request: str = ""
+    """The id that its creator gave to the request for it, if any."""
+    sequence: int = 0
+    """The order of arrival: of two jobs in the queue, the lower number came first."""
     priority: int = 0
     """Its tenant's."""
     change: int = 0
@@ -173,6 +198,14 @@ class Job:
     last_change: int = 0
     """The last that was announced in this attempt, also if it was cancelled."""
     pending: Change | None = None
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The numbers of slots that a job in the queue accepts, the best first."""
+        sizes = [self.target]
+        while self.on_full is OnFull.SMALLER and sizes[-1] // 2 >= self.min_slots:
+            sizes.append(sizes[-1] // 2)
+        return tuple(sizes)
 
     @property
     def announced_change(self) -> int:
@@ -194,49 +227,6 @@ class Job:
         """The ranks of the current attempt that have not joined, in order."""
         joined = set(self.joined)
         return [rank for rank in range(self.workers) if rank not in joined]
-
-    @property
-    def label(self) -> str:
-        """How messages call the job."""
-        return self.id if self.name == self.id else f"{self.name} ({self.id})"
-
-
-class OnFull(enum.Enum):
-    """What becomes of a job that does not fit; the values are what the store holds."""
-
-    FAIL = "fail"
-    WAIT = "wait"
-    SMALLER = "smaller"
-    FALLBACK = "fallback"
-
-
-@dataclass(frozen=True, slots=True)
-class Waiter:
-    """A job that waits for room; it has its id, but holds nothing."""
-
-    id: str
-    tenant: str
-    name: str
-    slots: int
-    min_slots: int
-    switch: str
-    """Empty: any."""
-    on_full: OnFull
-    request: str
-    """The caller's own name for it."""
-    arrived: float
-    sequence: int
-    """Of two of one tenant's, the lower goes first."""
-    priority: int = 0
-    """Its tenant's."""
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The numbers of slots that it accepts, the best first."""
-        sizes = [self.slots]
-        while self.on_full is OnFull.SMALLER and sizes[-1] // 2 >= self.min_slots:
-            sizes.append(sizes[-1] // 2)
-        return tuple(sizes)
 
     @property
     def label(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from wiresum.controller.state.model import (
+    NO_LEASE,
     Change,
     HostRange,
     Job,
@@ -17,7 +18,6 @@ from wiresum.controller.state.model import (
     SlotRange,
     Switch,
     Tenant,
-    Waiter,
 )
 
 # The jobs of a tenant that is gone must not show up among those of a later one of its name:
@@ -25,20 +25,18 @@ from wiresum.controller.state.model import (
 _TENANT = "tenants.name || CASE WHEN tenants.removed IS NULL THEN '' ELSE ' (removed)' END"
 
 _JOBS = f"""
-    SELECT jobs.*, {_TENANT} AS tenant_name, tenants.priority,
+    SELECT jobs.*, jobs.rowid AS sequence, {_TENANT} AS tenant_name, tenants.priority,
            leases.switch, leases.number, leases.base, leases.slots, leases.counters_reset,
            changes.number AS next_number, changes.base AS next_base, changes.slots AS next_slots,
            changes.epoch AS next_epoch, changes.key AS next_key,
            changes.reply_key AS next_reply_key, changes.reason AS next_reason, changes.announced,
            changes.boundary
-    FROM jobs JOIN tenants ON tenants.id = jobs.tenant JOIN leases ON leases.job = jobs.id
+    FROM jobs JOIN tenants ON tenants.id = jobs.tenant LEFT JOIN leases ON leases.job = jobs.id
          LEFT JOIN changes ON changes.job = jobs.id
 """
 
-_QUEUE = """
-    SELECT queue.*, tenants.name AS tenant_name, tenants.priority
-    FROM queue JOIN tenants ON tenants.id = queue.tenant
-"""
+# Jobs that hold slots; those in the queue are not over, either.
+_LIVE = "jobs.state IN ('waiting', 'ready')"
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ class Reading:
         return next(iter(self._jobs("WHERE jobs.id = ?", (job_id,))), None)
 
     def job_named(self, name: str, tenant: str | None = None) -> Job | None:
-        """The live job of that name, or else the latest one that had it; of any tenant if None."""
+        """The job of that name: one that is not over, or else the latest; of any tenant if None."""
         where = f"""
             WHERE jobs.name = ? AND (? IS NULL OR {_TENANT} = ?)
             ORDER BY jobs.ended IS NULL DESC, jobs.created DESC LIMIT 1
@@ -136,11 +134,11 @@ class Reading:
 
     def callers_of(self, tenant: str) -> int:
         """How many workers and launchers the tenant's live jobs may have."""
-        query = """
+        query = f"""
             SELECT COUNT(*) AS jobs, TOTAL(jobs.workers) AS workers
             FROM jobs JOIN tenants ON tenants.id = jobs.tenant
             WHERE tenants.name = ? AND tenants.removed IS NULL
-              AND jobs.state IN ('waiting', 'ready')
+              AND {_LIVE}
         """
         row = self._db.execute(query, (tenant,)).fetchone()
         return 4 * int(row["jobs"]) + int(row["workers"])
@@ -150,8 +148,8 @@ class Reading:
         query = "SELECT COUNT(*) AS count FROM job_tokens WHERE job = ?"
         return int(self._db.execute(query, (job_id,)).fetchone()["count"])
 
-    def live_job_named(self, tenant: str, name: str) -> Job | None:
-        """The tenant's live job of that name, if any."""
+    def job_not_over(self, tenant: str, name: str) -> Job | None:
+        """The tenant's job of that name that is live or in the queue, if any."""
         where = """
             WHERE tenants.name = ? AND tenants.removed IS NULL
               AND jobs.name = ? AND jobs.ended IS NULL
@@ -161,7 +159,7 @@ class Reading:
     def jobs(self, *, live_only: bool = False, tenant: str | None = None) -> list[Job]:
         """Jobs, newest first; of any tenant if it is None."""
         where = f"""
-            WHERE (jobs.ended IS NULL OR NOT ?) AND (? IS NULL OR {_TENANT} = ?)
+            WHERE ({_LIVE} OR NOT ?) AND (? IS NULL OR {_TENANT} = ?)
             ORDER BY jobs.created DESC, jobs.rowid DESC
         """
         return self._jobs(where, (live_only, tenant, tenant))
@@ -171,13 +169,14 @@ class Reading:
     ) -> list[tuple[str, tuple[float, int]]]:
         """The ids of up to ``limit`` jobs that came before a place, newest first, and theirs.
 
-        Of any tenant if it is None; from the newest on if ``before`` is None.
+        Without those in the queue. Of any tenant if it is None; from the newest on if ``before``
+        is None.
         """
         one = "jobs.tenant = (SELECT id FROM tenants WHERE name = :tenant AND removed IS NULL)"
         query = f"""
             SELECT jobs.id, jobs.created, jobs.rowid AS place FROM jobs
             WHERE {one if tenant is not None else "TRUE"}
-              AND {"jobs.ended IS NULL" if live_only else "TRUE"}
+              AND {_LIVE if live_only else "jobs.state != 'queued'"}
               AND (jobs.created < :created OR (jobs.created = :created AND jobs.rowid < :place))
             ORDER BY jobs.created DESC, jobs.rowid DESC LIMIT :limit
         """
@@ -186,21 +185,18 @@ class Reading:
         rows = self._db.execute(query, values).fetchall()
         return [(row["id"], (row["created"], row["place"])) for row in rows]
 
-    def live_jobs_called(self, name: str) -> list[tuple[str, str]]:
-        """The tenants and ids of the live and waiting jobs of that name."""
+    def jobs_called(self, name: str) -> list[tuple[str, str]]:
+        """The tenants and ids of the live jobs of that name, and of those in the queue."""
         query = f"""
             SELECT {_TENANT} AS tenant, jobs.id FROM jobs JOIN tenants ON tenants.id = jobs.tenant
-            WHERE jobs.name = :name AND jobs.ended IS NULL
-            UNION ALL
-            SELECT tenants.name, queue.id FROM queue JOIN tenants ON tenants.id = queue.tenant
-            WHERE queue.name = :name
+            WHERE jobs.name = ? AND jobs.ended IS NULL ORDER BY {_LIVE} DESC, jobs.rowid
         """
-        rows = self._db.execute(query, {"name": name}).fetchall()
+        rows = self._db.execute(query, (name,)).fetchall()
         return [(row["tenant"], row["id"]) for row in rows]
 
     def shrunk_jobs(self) -> list[Job]:
         """The live jobs that have fewer slots than they were admitted with, the oldest first."""
-        where = "WHERE jobs.ended IS NULL AND leases.slots < jobs.target ORDER BY jobs.created"
+        where = f"WHERE {_LIVE} AND leases.slots < jobs.target ORDER BY jobs.created"
         return self._jobs(where, members=False)
 
     def changing_jobs(self) -> list[Job]:
@@ -214,13 +210,13 @@ class Reading:
 
     def silent_jobs(self, since: float) -> list[Job]:
         """The live jobs without a heartbeat at or after ``since``."""
-        rows = self._db.execute("SELECT id, heartbeat FROM jobs WHERE ended IS NULL").fetchall()
+        rows = self._db.execute(f"SELECT id, heartbeat FROM jobs WHERE {_LIVE}").fetchall()
         silent = [row["id"] for row in rows if self._heard(row) < since]
         return [job for job_id in silent if (job := self.job(job_id)) is not None]
 
     def live_job_ids(self) -> list[str]:
         """The ids of all live jobs."""
-        return [row["id"] for row in self._db.execute("SELECT id FROM jobs WHERE ended IS NULL")]
+        return [row["id"] for row in self._db.execute(f"SELECT id FROM jobs WHERE {_LIVE}")]
 
     def waiting_members(self) -> list[tuple[str, int, int, int]]:
         """The ranks that wait for others: job, attempt, change of its lease, rank."""
@@ -241,43 +237,24 @@ class Reading:
         rows = self._db.execute(query, (switch, but))
         return Counter({row["tenant"]: row["workers"] for row in rows})
 
-    def waiters(self, tenant: str | None = None) -> list[Waiter]:
-        """The jobs that wait for room, first come first; of any tenant if it is None."""
-        where = "WHERE tenants.name = COALESCE(?, tenants.name) ORDER BY queue.sequence"
-        return self._waiters(where, (tenant,))
+    def queue(self, tenant: str | None = None) -> list[Job]:
+        """The jobs in the queue, in order of arrival; of any tenant if it is None."""
+        where = """
+            WHERE jobs.state = 'queued' AND tenants.name = COALESCE(?, tenants.name)
+            ORDER BY jobs.rowid
+        """
+        return self._jobs(where, (tenant,), members=False)
 
-    def waiter(self, job_id: str) -> Waiter | None:
-        """The waiting job of that id, if any."""
-        return next(iter(self._waiters("WHERE queue.id = ?", (job_id,))), None)
-
-    def waiter_requested(self, tenant: str, request: str) -> Waiter | None:
-        """The tenant's waiting job that was asked for by the request of that id, if any."""
-        where = "WHERE tenants.name = ? AND queue.request = ?"
-        return next(iter(self._waiters(where, (tenant, request))), None) if request else None
-
-    def waiter_named(self, tenant: str, name: str) -> Waiter | None:
-        """The tenant's waiting job of that name, if any."""
-        where = "WHERE tenants.name = ? AND queue.name = ?"
-        return next(iter(self._waiters(where, (tenant, name))), None)
-
-    def waiters_before(self, sequence: int | None, limit: int, tenant: str | None) -> list[Waiter]:
+    def queue_before(self, sequence: int | None, limit: int, tenant: str | None) -> list[Job]:
         """Up to ``limit`` that came before one of that sequence (None: the last), last first."""
         where = """
-            WHERE (? IS NULL OR queue.tenant =
+            WHERE jobs.state = 'queued'
+              AND (? IS NULL OR jobs.tenant =
                    (SELECT id FROM tenants WHERE name = ? AND removed IS NULL))
-              AND (? IS NULL OR queue.sequence < ?)
-            ORDER BY queue.sequence DESC LIMIT ?
+              AND (? IS NULL OR jobs.rowid < ?)
+            ORDER BY jobs.rowid DESC LIMIT ?
         """
-        return self._waiters(where, (tenant, tenant, sequence, sequence, limit))
-
-    def waiter_shown(self, id_or_name: str, tenant: str | None) -> Waiter | None:
-        """The waiting job of that id, or else of that name, of a tenant (None: any)."""
-        where = """
-            WHERE (queue.id = ? OR queue.name = ?) AND tenants.name = COALESCE(?, tenants.name)
-            ORDER BY queue.id = ? DESC, queue.sequence LIMIT 1
-        """
-        found = self._waiters(where, (id_or_name, id_or_name, tenant, id_or_name))
-        return found[0] if found else None
+        return self._jobs(where, (tenant, tenant, sequence, sequence, limit), members=False)
 
     # ---- tenants
 
@@ -306,15 +283,16 @@ class Reading:
     def usage(self) -> dict[str, Usage]:
         """What every tenant's live and waiting jobs count, by its name."""
         live = self._db.execute(
-            """
+            f"""
             SELECT tenants.name, COUNT(*) AS jobs, SUM(jobs.target) AS slots
             FROM jobs JOIN tenants ON tenants.id = jobs.tenant
-            WHERE jobs.ended IS NULL GROUP BY tenants.id
+            WHERE {_LIVE} GROUP BY tenants.id
             """
         ).fetchall()
         waiting = self._db.execute(
-            "SELECT tenants.name, COUNT(*) AS jobs FROM queue "
-            "JOIN tenants ON tenants.id = queue.tenant GROUP BY tenants.id"
+            "SELECT tenants.name, COUNT(*) AS jobs FROM jobs "
+            "JOIN tenants ON tenants.id = jobs.tenant "
+            "WHERE jobs.state = 'queued' GROUP BY tenants.id"
         ).fetchall()
         queued = Counter({row["name"]: int(row["jobs"]) for row in waiting})
         counts = {row["name"]: (int(row["slots"]), int(row["jobs"])) for row in live}
@@ -354,16 +332,15 @@ class Reading:
             reply_key=int.from_bytes(row["reply_key"], "big"),
             workers=row["workers"],
             field=row["field"],
-            lease=Lease(
-                switch=row["switch"],
-                number=row["number"],
-                range=SlotRange(row["base"], row["slots"]),
-                counters_reset=bool(row["counters_reset"]),
-            ),
+            lease=_lease(row),
             events=json.loads(row["events"]) if row["events"] else None,
             members=self._members(row["id"], row["change"]) if members else (),
             target=row["target"],
             min_slots=row["min_slots"],
+            on_full=OnFull(row["on_full"]),
+            wanted_switch=row["wanted_switch"],
+            request=row["request"],
+            sequence=row["sequence"],
             priority=row["priority"],
             change=row["change"],
             last_change=row["last_change"],
@@ -396,23 +373,16 @@ class Reading:
             for row in self._db.execute(query, (job_id, change)).fetchall()
         )
 
-    def _waiters(self, where: str, parameters: tuple[object, ...]) -> list[Waiter]:
-        return [
-            Waiter(
-                id=row["id"],
-                tenant=row["tenant_name"],
-                name=row["name"],
-                slots=row["slots"],
-                min_slots=row["min_slots"],
-                switch=row["switch"],
-                on_full=OnFull(row["on_full"]),
-                request=row["request"],
-                arrived=row["arrived"],
-                sequence=row["sequence"],
-                priority=row["priority"],
-            )
-            for row in self._db.execute(_QUEUE + where, parameters).fetchall()
-        ]
+
+def _lease(row: sqlite3.Row) -> Lease:
+    if row["switch"] is None:
+        return NO_LEASE
+    return Lease(
+        switch=row["switch"],
+        number=row["number"],
+        range=SlotRange(row["base"], row["slots"]),
+        counters_reset=bool(row["counters_reset"]),
+    )
 
 
 def _tenant(row: sqlite3.Row) -> Tenant:

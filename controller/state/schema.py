@@ -243,6 +243,56 @@ MIGRATIONS: tuple[str, ...] = (
         DEFAULT x'0000000000000000' CHECK (length(reply_key) = 8);
     UPDATE changes SET reply_key = secret(8);
     """,
+    # A job in the queue is a job: without a lease, and with what it asks for.
+    """
+    CREATE TABLE new_jobs (
+        id TEXT PRIMARY KEY,
+        tenant INTEGER NOT NULL REFERENCES tenants (id),
+        name TEXT NOT NULL,
+        state TEXT NOT NULL
+            CHECK (state IN ('queued', 'waiting', 'ready', 'released', 'expired', 'evicted')),
+        reason TEXT NOT NULL DEFAULT '',
+        created REAL NOT NULL,
+        heartbeat REAL NOT NULL,
+        ended REAL,
+        attempt INTEGER,
+        epoch INTEGER NOT NULL DEFAULT 0,
+        key BLOB NOT NULL DEFAULT x'0000000000000000' CHECK (length(key) = 8),
+        reply_key BLOB NOT NULL DEFAULT x'0000000000000000' CHECK (length(reply_key) = 8),
+        workers INTEGER NOT NULL DEFAULT 0,
+        field INTEGER NOT NULL DEFAULT 0,
+        events TEXT,
+        target INTEGER NOT NULL,
+        min_slots INTEGER NOT NULL,
+        change INTEGER NOT NULL DEFAULT 0,
+        last_change INTEGER NOT NULL DEFAULT 0,
+        request TEXT NOT NULL DEFAULT '',
+        on_full TEXT NOT NULL DEFAULT 'fail'
+            CHECK (on_full IN ('fail', 'wait', 'smaller', 'fallback')),
+        wanted_switch TEXT NOT NULL DEFAULT ''
+    ) STRICT;
+    INSERT INTO new_jobs (id, tenant, name, state, reason, created, heartbeat, ended, attempt,
+                          epoch, key, reply_key, workers, field, events, target, min_slots,
+                          change, last_change, request)
+        SELECT id, tenant, name, state, reason, created, heartbeat, ended, attempt,
+               epoch, key, reply_key, workers, field, events, target, min_slots,
+               change, last_change, request
+        FROM jobs ORDER BY jobs.rowid;
+    INSERT INTO new_jobs (id, tenant, name, state, created, heartbeat, target, min_slots,
+                          request, on_full, wanted_switch)
+        SELECT id, tenant, name, 'queued', arrived, arrived, slots, min_slots,
+               request, on_full, switch
+        FROM queue ORDER BY sequence;
+    DROP TABLE queue;
+    DROP TABLE jobs;
+    ALTER TABLE new_jobs RENAME TO jobs;
+    CREATE UNIQUE INDEX live_job_names ON jobs (tenant, name)
+        WHERE state IN ('queued', 'waiting', 'ready');
+    CREATE UNIQUE INDEX job_epochs ON jobs (epoch) WHERE epoch > 0;
+    CREATE UNIQUE INDEX job_requests ON jobs (tenant, request) WHERE request != '';
+    CREATE INDEX live_jobs ON jobs (heartbeat) WHERE state IN ('waiting', 'ready');
+    CREATE INDEX queued_jobs ON jobs (tenant) WHERE state = 'queued';
+    """,
 )
 
 INDEXES: tuple[str, ...] = (

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from wiresum.controller.state.epochs import blind_start
 from wiresum.controller.state.model import (
-    MIN_SLOTS,
     Change,
     Job,
     JobState,
@@ -14,7 +13,6 @@ from wiresum.controller.state.model import (
     SlotRange,
     Switch,
     Tenant,
-    Waiter,
 )
 
 
@@ -138,41 +136,51 @@ class Transaction:
         self._db.execute("UPDATE epochs SET last = ?", (epoch,))
         return epoch
 
-    def add_job(
+    def add_job(self, job: Job) -> None:
+        """A job comes into the queue; its ``sequence`` is chosen here."""
+        self._db.execute(
+            """
+            INSERT INTO jobs (id, tenant, name, state, created, heartbeat, target, min_slots,
+                              request, on_full, wanted_switch)
+            VALUES (?, (SELECT id FROM tenants WHERE name = ? AND removed IS NULL), ?, 'queued',
+                    ?, ?, ?, ?, ?, ?, ?)
+            """,
+            (
+                job.id,
+                job.tenant,
+                job.name,
+                job.created,
+                job.created,
+                job.target,
+                job.min_slots,
+                job.request,
+                job.on_full.value,
+                job.wanted_switch,
+            ),
+        )
+
+    def grant(
         self,
         job_id: str,
         *,
-        tenant: str,
-        name: str,
-        token: str | None = None,
-        now: float,
         switch: str,
         number: int,
         slots: SlotRange,
-        target: int = 0,
-        min_slots: int = MIN_SLOTS,
-        request: str = "",
+        min_slots: int,
+        now: float,
     ) -> None:
-        """Create a waiting job together with its lease.
-
-        ``token`` is a hash, if there is one yet. ``target`` is what the job grows back to when it
-        has been shrunk (0: what it gets).
-        """
+        """A job in the queue gets its slots, and waits for its ranks."""
         self._db.execute(
             """
-            INSERT INTO jobs
-                (id, tenant, name, state, created, heartbeat, target, min_slots, request)
-            VALUES (?, (SELECT id FROM tenants WHERE name = ? AND removed IS NULL), ?, 'waiting',
-                    ?, ?, ?, ?, ?)
+            UPDATE jobs SET state = 'waiting', created = ?, heartbeat = ?, target = ?, min_slots = ?
+            WHERE id = ? AND state = 'queued'
             """,
-            (job_id, tenant, name, now, now, target or slots.slots, min_slots, request),
+            (now, now, slots.slots, min_slots, job_id),
         )
         self._db.execute(
             "INSERT INTO leases (job, switch, number, base, slots) VALUES (?, ?, ?, ?, ?)",
             (job_id, switch, number, slots.base, slots.slots),
         )
-        if token is not None:
-            self.add_job_token(job_id, token)
 
     def add_job_token(self, job_id: str, token: str) -> None:
         """Keep the hash of one more token of a job."""
@@ -327,39 +335,19 @@ class Transaction:
 
     # ---- the queue
 
-    def add_waiter(self, waiter: Waiter) -> None:
-        """A job waits for room; its ``sequence`` is chosen here."""
+    def remove_impatient_jobs(self) -> None:
+        """Forget the queued jobs whose callers would not have waited: they are gone."""
+        self._db.execute("DELETE FROM jobs WHERE state = 'queued' AND on_full != 'wait'")
+
+    def set_created(self, job_id: str, now: float) -> None:
+        """A job in the queue has waited from ``now`` on."""
         self._db.execute(
-            """
-            INSERT INTO queue
-                (id, tenant, name, slots, min_slots, switch, on_full, request, arrived)
-            VALUES (?, (SELECT id FROM tenants WHERE name = ? AND removed IS NULL),
-                    ?, ?, ?, ?, ?, ?, ?)
-            """,
-            (
-                waiter.id,
-                waiter.tenant,
-                waiter.name,
-                waiter.slots,
-                waiter.min_slots,
-                waiter.switch,
-                waiter.on_full.value,
-                waiter.request,
-                waiter.arrived,
-            ),
+            "UPDATE jobs SET created = ?, heartbeat = ? WHERE id = ?", (now, now, job_id)
         )
 
-    def remove_impatient_waiters(self) -> None:
-        """Forget those who would not have waited, and have gone with the last controller."""
-        self._db.execute("DELETE FROM queue WHERE on_full != 'wait'")
-
-    def set_arrived(self, job_id: str, now: float) -> None:
-        """A job in the queue has waited from ``now`` on."""
-        self._db.execute("UPDATE queue SET arrived = ? WHERE id = ?", (now, job_id))
-
-    def remove_waiter(self, job_id: str) -> None:
-        """A job waits no longer."""
-        self._db.execute("DELETE FROM queue WHERE id = ?", (job_id,))
+    def remove_from_queue(self, job_id: str) -> None:
+        """A job has left the queue, and holds nothing."""
+        self._db.execute("DELETE FROM jobs WHERE id = ? AND state = 'queued'", (job_id,))
 
     # ---- life and death
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from fake_switch import FakeSwitch
@@ -17,7 +17,7 @@ from wiresum.controller.rules.jobs import Created, Jobs, Limits
 from wiresum.controller.rules.joining import Joining
 from wiresum.controller.rules.switches import Switches
 from wiresum.controller.southbound.loop import LoopOptions
-from wiresum.controller.state.model import Job
+from wiresum.controller.state.model import NO_LEASE, Job, JobState, SlotRange
 from wiresum.controller.state.store import Store
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.p4 import LANE_COUNTS, program
@@ -68,14 +68,13 @@ class Office:
         found = self.admission.request(pb.CreateJobRequest(**request), caller)
         if isinstance(found, Created):
             return found
-        waiter = found.waiter
-        self.admission.present(waiter.id)
+        self.admission.present(found.job.id)
         while self.admission.balance().changing:
             pass
-        job = self.store.job(waiter.id)
-        if job is None:
-            refusal = self.admission.refusal(waiter, caller)
-            self.admission.leave(waiter.id)
+        job = self.jobs.get(found.job.id)
+        if job.state is JobState.QUEUED:
+            refusal = self.admission.refusal(job, caller)
+            self.admission.leave(job.id)
             raise refusal
         return Created(job, self.jobs.another_token(job), attached=False)
 
@@ -105,6 +104,22 @@ def with_switches(store: Store, clock: Clock, *names: str) -> None:
                 hosts=[("0.0.0.0/0", 1)],
             )
         )
+
+
+def grant(store: Store, job_id: str, *, number: int = 1, base: int = 0, **changes: object) -> None:
+    """Have a job in the store that holds 16 slots of ``s1`` from ``base`` on."""
+    job = Job(
+        id=job_id, tenant="default", name=job_id, state=JobState.QUEUED, reason="", created=1.0,
+        heartbeat=1.0, attempt=None, epoch=0, key=0, reply_key=0, workers=0, field=0,
+        lease=NO_LEASE, target=16,
+    )  # fmt: skip
+    job = replace(job, **changes)  # type: ignore[arg-type]
+    with store.transaction() as transaction:
+        transaction.add_job(job)
+        transaction.grant(
+            job_id, switch="s1", number=number, slots=SlotRange(base, 16), min_slots=16,
+            now=job.created,
+        )  # fmt: skip
 
 
 @dataclass

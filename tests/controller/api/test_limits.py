@@ -302,8 +302,8 @@ async def test_a_list_comes_in_pages(rig: Rig) -> None:
         )
         for n in range(3)
     ]
-    await until(lambda: len(rig.core.store.waiters()) == 3)
-    waiting = [waiter.name for waiter in reversed(rig.core.store.waiters())]
+    await until(lambda: len(rig.core.store.queue()) == 3)
+    waiting = [waiter.name for waiter in reversed(rig.core.store.queue())]
 
     def pages(client: ControllerClient, size: int) -> list[list[str]]:
         request, found = pb.ListJobsRequest(page_size=size), []
@@ -334,7 +334,7 @@ async def test_a_list_comes_in_pages(rig: Rig) -> None:
 def test_a_round_of_decisions_is_made_once_for_one_situation(office: Office) -> None:
     office.create(RED, slots_wanted=4096)
     request = pb.CreateJobRequest(slots_wanted=4096, on_full=pb.ON_FULL_WAIT)
-    waiters = [office.admission.request(request, BLUE).waiter for _ in range(50)]  # type: ignore[union-attr]
+    waiters = [office.admission.request(request, BLUE).job for _ in range(50)]  # type: ignore[union-attr]
     for waiter in waiters:
         office.admission.present(waiter.id)
     office.admission.balance()

@@ -123,7 +123,7 @@ async def test_the_queue_and_a_lease_that_is_to_shrink(watched: Watched) -> None
     asking = asyncio.create_task(
         rig.call(lambda client: client.create_job("small", slots=64, on_full="wait"))
     )
-    await until(lambda: bool(rig.core.store.waiters()))
+    await until(lambda: bool(rig.core.store.queue()))
     rig.clock.time += 7.0
     found = await scrape()
     assert found["wiresum_controller_queue_length"]["default",] == 1

@@ -109,10 +109,10 @@ async def test_a_wild_clock_forgets_nothing_and_ends_no_wait(
         with caplog.at_level(logging.WARNING):
             async with running(store, Clock(now)) as core:
                 await core.sweep()
-                (waiter,) = store.waiters()
-                assert waiter.arrived == now
+                (waiter,) = store.queue()
+                assert waiter.created == now
                 assert store.job(old.id) is not None
-                live = store.live_job_named("default", "all")
+                live = store.job_not_over("default", "all")
                 assert live is not None
                 assert live.state.live
         told = [each for each in caplog.messages if "this machine's clock is wrong" in each]

@@ -39,7 +39,7 @@ def asks(
 
 
 async def queued(rig: Rig, *names: str) -> None:
-    await until(lambda: [waiter.name for waiter in rig.core.store.waiters()] == list(names))
+    await until(lambda: [waiter.name for waiter in rig.core.store.queue()] == list(names))
 
 
 async def release(rig: Rig, job: pb.Job) -> None:
@@ -73,7 +73,7 @@ async def test_waiting_for_room(rig: Rig) -> None:
     await rig.join_all(job)
     await release(rig, job)
     assert (await third).name == "third"
-    assert rig.core.store.waiters() == []
+    assert rig.core.store.queue() == []
 
 
 async def test_the_tenants_take_turns(rig: Rig) -> None:
@@ -113,7 +113,7 @@ async def test_who_waits_too_long(rig: Rig) -> None:
     rig.core.jobs.touch(rig.core.store.jobs(live_only=True)[0])
     await rig.core.sweep()
     await refused("RESOURCE_EXHAUSTED", "^waited 31 s: no room for 4096 slots in one", second)
-    assert rig.core.store.waiters() == []
+    assert rig.core.store.queue() == []
 
 
 async def test_smaller(rig: Rig) -> None:
@@ -140,7 +140,7 @@ async def test_fail_and_fallback_leave_at_once(rig: Rig) -> None:
     for on_full in ("fail", "fallback"):
         call = rig.call(lambda c, how=on_full: c.create_job("x", on_full=how))  # type: ignore[misc]
         await refused("RESOURCE_EXHAUSTED", "no room for 512 slots in one range", call)
-        assert rig.core.store.waiters() == []
+        assert rig.core.store.queue() == []
     call = rig.call(lambda c: c.create_job("x", slots=16, min_slots=32))
     await refused("INVALID_ARGUMENT", "at least 32 slots, but 16 wanted", call)
     call = rig.call(lambda c: c.create_job("x", switch="s9", on_full="wait"))
@@ -233,7 +233,7 @@ async def test_who_does_not_come_back_is_forgotten(rig: Rig) -> None:
     await rig.call(lambda client: client.heartbeat(running.id, running.token))
     rig.clock.time += 11
     await rig.core.sweep()
-    assert rig.core.store.waiters() == []
+    assert rig.core.store.queue() == []
 
 
 async def test_a_drained_switch_gives_nothing(rig: Rig) -> None:
@@ -274,7 +274,7 @@ async def test_an_interrupted_caller_gives_up_its_place(
 
     with pytest.raises(InterruptedError):
         await asks(rig, "second", on_queue=interrupt)
-    assert rig.core.store.waiters() == []
+    assert rig.core.store.queue() == []
     # A place that somebody else waits at is not given up.
     third = asks(rig, "third")
     await queued(rig, "third")

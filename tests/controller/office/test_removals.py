@@ -34,7 +34,7 @@ async def test_a_tenant_that_is_removed_is_given_nothing_more(
     waiting = []
     for name in names:
         waiting.append(asks(rig, name, slots=slots, token=token))
-        await until(lambda n=name: any(w.name == n for w in rig.core.store.waiters()))
+        await until(lambda n=name: any(w.name == n for w in rig.core.store.queue()))
     other = await tenant(rig, "good")
     theirs = asks(rig, "theirs", slots=4096, token=other)
     await queued(rig, *names, "theirs")
@@ -66,7 +66,7 @@ async def test_what_a_tenant_asks_for_while_it_is_removed_goes_with_it(rig: Rig)
     # What came in time is over all the same.
     await asyncio.wait([late, queue])
     assert all(not job.state.live for job in rig.core.store.jobs())
-    assert rig.core.store.waiters() == []
+    assert rig.core.store.queue() == []
     assert isinstance(queue.exception(), ControllerError)
 
 
@@ -113,10 +113,10 @@ async def test_a_job_that_waits_for_a_removed_switch_is_told(rig: Rig) -> None:
     await rig.call(lambda client: client.drain_switch("s2"))
     here, there = asks(rig, "here", switch="s1"), asks(rig, "there", switch="s2")
     anywhere = asks(rig, "anywhere")
-    await until(lambda: len(rig.core.store.waiters()) == 3)
+    await until(lambda: len(rig.core.store.queue()) == 3)
     await rig.call(lambda client: client.remove_switch("s2"))
     await refused("FAILED_PRECONDITION", "job there .* there is no switch s2 any more", there)
-    assert {waiter.name for waiter in rig.core.store.waiters()} == {"here", "anywhere"}
+    assert {waiter.name for waiter in rig.core.store.queue()} == {"here", "anywhere"}
     await release(rig, first)
     done, _ = await asyncio.wait([here, anywhere], return_when=asyncio.FIRST_COMPLETED)
     (job,) = (task.result() for task in done)
@@ -127,7 +127,7 @@ async def test_a_job_that_waits_for_a_removed_switch_is_told(rig: Rig) -> None:
 async def test_jobs_that_wait_for_any_switch_are_told_when_the_last_one_goes(rig: Rig) -> None:
     await rig.call(lambda client: client.drain_switch("s1"))
     waiting = [asks(rig, "one"), asks(rig, "two", on_full="wait", min_slots=64)]
-    await until(lambda: len(rig.core.store.waiters()) == 2)
+    await until(lambda: len(rig.core.store.queue()) == 2)
     await rig.call(lambda client: client.remove_switch("s1"))
     for task in waiting:
         await refused("FAILED_PRECONDITION", "the controller knows no switch any more", task)
@@ -153,7 +153,7 @@ async def test_a_caller_between_two_calls_is_told_and_not_put_in_line_anew(rig: 
         with ControllerClient(rig.address, token=acme) as client:
             metadata = (("authorization", f"Bearer {acme}"),)
             call = client._stub.CreateJob.future(request(name, switch), 30, metadata)
-            await until(lambda: name in {waiter.name for waiter in rig.core.store.waiters()})
+            await until(lambda: name in {waiter.name for waiter in rig.core.store.queue()})
             call.cancel()
             await until(lambda: not rig.core.queueing._calls)
 
@@ -165,16 +165,16 @@ async def test_a_caller_between_two_calls_is_told_and_not_put_in_line_anew(rig: 
     await refused("FAILED_PRECONDITION", "there is no switch s2 any more", ask("gone", "s2"))
     await refused("ABORTED", "queue: evicted by the admin: not now", ask("evicted"))
     await refused("ABORTED", "queue: released", ask("released"))
-    assert rig.core.store.waiters() == []
+    assert rig.core.store.queue() == []
 
 
 async def test_a_drained_switch_is_not_waited_for_for_ever(rig: Rig) -> None:
     await rig.call(lambda client: client.drain_switch("s1"))
     named, anywhere = asks(rig, "named", switch="s1"), asks(rig, "anywhere")
-    await until(lambda: len(rig.core.store.waiters()) == 2)
+    await until(lambda: len(rig.core.store.queue()) == 2)
     rig.clock.time += rig.core.limits.drained_s - 1
     await rig.core.sweep()
-    assert len(rig.core.store.waiters()) == 2
+    assert len(rig.core.store.queue()) == 2
     rig.clock.time += 2
     await rig.core.sweep()
     for task in (named, anywhere):
@@ -202,7 +202,7 @@ async def test_a_request_that_has_become_impossible_ends(rig: Rig) -> None:
     large = asks(rig, "large", token=token)
     small = asks(rig, "small", slots=64, token=token)
     flexible = asks(rig, "flexible", slots=1024, on_full="smaller", min_slots=64, token=token)
-    await until(lambda: len(rig.core.store.waiters()) == 2 and flexible.done())
+    await until(lambda: len(rig.core.store.queue()) == 2 and flexible.done())
     with pytest.raises(ControllerError, match="no room for 64 slots"):
         await flexible
     await rig.call(lambda client: client.set_tenant("acme", slot_quota=64))
@@ -211,7 +211,7 @@ async def test_a_request_that_has_become_impossible_ends(rig: Rig) -> None:
         "4096 slots are more than tenant acme may ever have: its quota is 64",
         large,
     )
-    assert [waiter.name for waiter in rig.core.store.waiters()] == ["small"]
+    assert [waiter.name for waiter in rig.core.store.queue()] == ["small"]
     small.cancel()
 
 

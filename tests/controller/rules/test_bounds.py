@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 
 import pytest
-from controller_rig import Clock, Office, Rig, with_switches
+from controller_rig import Clock, Office, Rig, grant, with_switches
 
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.rules.admission import Queued
 from wiresum.controller.rules.callers import Caller
 from wiresum.controller.rules.joining import MEMBERS_PER_SWITCH
 from wiresum.controller.rules.tenants import Tenants
-from wiresum.controller.state.model import Job, JobState, SlotRange
+from wiresum.controller.state.model import Job, JobState
 from wiresum.controller.state.store import Store
 from wiresum.controller.v1 import controller_pb2 as pb
 
@@ -82,17 +82,15 @@ def test_the_queue_of_a_tenant_ends_somewhere(office: Office) -> None:
         ask(RED)
     assert caught.value.code == "RESOURCE_EXHAUSTED"
     ask(GREEN)
-    office.admission.leave(last.waiter.id)
+    office.admission.leave(last.job.id)
     ask(RED)
 
 
 def past(store: Store, tenant: str, number: int, ended: float, reason: str = "released") -> str:
     """A job that has been."""
     job = f"j-{tenant}-{number}"
+    grant(store, job, tenant=tenant, created=0.0)
     with store.transaction() as transaction:
-        transaction.add_job(
-            job, tenant=tenant, name=job, now=0.0, switch="s1", number=1, slots=SlotRange(0, 16)
-        )  # fmt: skip
         transaction.end_job(job, JobState.RELEASED, reason, ended, None)
     return job
 

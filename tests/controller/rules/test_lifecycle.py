@@ -70,7 +70,7 @@ class Lifecycle(RuleBasedStateMachine):
         tenant=st.sampled_from(["low", "middle", "high"]),
     )
     def create(self, name: str, slots: int, tenant: str) -> str:
-        live = self.store.live_job_named(tenant, name)
+        live = self.store.job_not_over(tenant, name)
         answer = answer_of(lambda: self.office.create(name=name, slots_wanted=slots, tenant=tenant))
         if isinstance(answer, ControllerError):
             assert answer.code == "RESOURCE_EXHAUSTED"
@@ -91,7 +91,7 @@ class Lifecycle(RuleBasedStateMachine):
     )
     def join(self, job_id: str, workers: int, rank: int, attempt: int) -> None:
         before = self.store.job(job_id)
-        if before is None:
+        if before is None or before.state is JobState.QUEUED:
             return
         after = answer_of(lambda: self.office.join(before, rank, workers, attempt))
         if isinstance(after, ControllerError):
@@ -216,16 +216,16 @@ class Lifecycle(RuleBasedStateMachine):
         request = pb.CreateJobRequest(slots_wanted=slots, tenant=tenant, on_full=pb.ON_FULL_WAIT)
         queued = self.office.admission.request(request, ADMIN)
         assert isinstance(queued, Queued)
-        return queued.waiter.id
+        return queued.job.id
 
     @rule()
     def what_is_free_goes_to_whom_it_is_due(self) -> None:
-        for waiter in self.store.waiters():
+        for waiter in self.store.queue():
             self.office.admission.present(waiter.id)
-        before = {waiter.id for waiter in self.store.waiters()}
+        before = {waiter.id for waiter in self.store.queue()}
         balance = self.office.admission.balance()
         assert set(balance.granted) <= before
-        after = {waiter.id for waiter in self.store.waiters()}
+        after = {waiter.id for waiter in self.store.queue()}
         assert before - after == set(balance.granted)
 
     @rule(job_id=jobs_made, rank=st.integers(0, 2), attempt=st.integers(0, 4))
@@ -246,7 +246,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(job_id=consumes(jobs_made))
     def release(self, job_id: str) -> None:
         job = self.store.job(job_id)
-        if job is not None:
+        if job is not None and job.state is not JobState.QUEUED:
             first = self.jobs.end(job, JobState.RELEASED, "released")
             assert not first.state.live
             assert self.jobs.end(job, JobState.EVICTED, "again") == first

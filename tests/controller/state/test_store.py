@@ -4,6 +4,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+from controller_rig import grant
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ from wiresum.controller.client.connection import (
     default_token_file,
 )
 from wiresum.controller.errors import StoreError
-from wiresum.controller.state.model import JobState, Member, SlotRange, Switch
+from wiresum.controller.state.model import NO_LEASE, JobState, Member, OnFull, SlotRange, Switch
 from wiresum.controller.state.schema import MIGRATIONS
 from wiresum.controller.state.store import MEMORY, Store
 from wiresum.controller.tokens import hashed
@@ -22,17 +23,7 @@ SWITCH = Switch("s1", "h:1", 0, IPv4Address("10.0.0.1"), 22355, 1, 64, 4096, (),
 
 
 def add(store: Store, job_id: str, number: int = 1, base: int = 0) -> None:
-    with store.transaction() as transaction:
-        transaction.add_job(
-            job_id,
-            tenant="default",
-            name=job_id,
-            token=f"hash of {job_id}'s",
-            now=1.0,
-            switch="s1",
-            number=number,
-            slots=SlotRange(base, 16),
-        )
+    grant(store, job_id, number=number, base=base)
 
 
 def test_what_is_written_is_there_after_opening_again(tmp_path: Path) -> None:
@@ -229,6 +220,52 @@ def test_a_store_of_before_reply_keys_is_taken_over(tmp_path: Path) -> None:
     assert len({0, 1, 2, one.reply_key, one.pending.reply_key}) == 5
     store.close()
     assert Store(path).job("j-1") == one  # once is enough
+
+
+def test_the_queue_of_before_becomes_jobs(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    with sqlite3.connect(path) as db:
+        db.create_function("sha256", 1, hashed, deterministic=True)
+        db.create_function("secret", 1, lambda count: b"k" * count)
+        db.executescript("".join(MIGRATIONS[:3]) + "PRAGMA user_version = 3;")
+        db.executescript(
+            """
+            INSERT INTO tenants (id, name, priority, created) VALUES (2, 'acme', 7, 1);
+            INSERT INTO jobs (id, tenant, name, state, created, heartbeat, attempt, epoch, key,
+                              workers, field, target, min_slots, request) VALUES
+                ('j-1', 1, 'one', 'ready', 1, 1, 0, 7, x'0000000000000001', 1, 32, 16, 16, 'r1');
+            INSERT INTO job_tokens VALUES ('hash', 'j-1');
+            INSERT INTO leases VALUES ('j-1', 's1', 1, 0, 16, 1, 1);
+            INSERT INTO members VALUES ('j-1', 0, 0, 167772169, 4000, 2, 3);
+            INSERT INTO changes (job, switch, number, base, slots, epoch, key, reason, announced)
+                VALUES ('j-1', 's1', 1, 32, 16, 8, x'0000000000000002', 'to grow', 1.0);
+            INSERT INTO queue VALUES
+                (5, 'j-3', 2, 'large', 2048, 256, 's1', 'smaller', 'r3', 20.0),
+                (4, 'j-2', 1, 'j-2', 512, 16, '', 'wait', '', 10.0);
+            """
+        )
+    store = Store(path)
+    one = store.job("j-1")
+    assert one is not None
+    assert one.state is JobState.READY
+    assert (one.lease.range, one.request, len(one.members)) == (SlotRange(0, 16), "r1", 1)
+    assert one.pending is not None
+    assert store.job_of_token("hash") == "j-1"
+    two, three = store.queue()
+    assert (two.id, two.state, two.on_full, two.wanted_switch, two.sizes) == (
+        "j-2", JobState.QUEUED, OnFull.WAIT, "", (512,),
+    )  # fmt: skip
+    assert (three.id, three.name, three.tenant, three.priority) == ("j-3", "large", "acme", 7)
+    assert (three.created, three.sizes) == (20.0, (2048, 1024, 512, 256))
+    assert (three.lease, three.wanted_switch) == (NO_LEASE, "s1")
+    assert store.job_requested("acme", "r3") == three
+    assert [job.id for job in store.jobs(live_only=True)] == ["j-1"]
+    assert store.usage()["acme"].queued == 1
+    store.close()
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert db.execute("SELECT name FROM sqlite_master WHERE name = 'queue'").fetchall() == []
 
 
 def test_a_change_holds_its_slots_too() -> None:

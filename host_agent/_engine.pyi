@@ -3,6 +3,8 @@
 Errors raised by these functions are those of :mod:`wiresum.host_agent.errors`.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,12 +62,47 @@ class StreamPosition:
     def wait_s(self) -> float | None:
         """Seconds since that WAIT."""
 
-class Engine:
-    """One worker's end of a lease: a thread that all-reduces tensors in place through a switch."""
+class UdpSocket:
+    """A bound UDP socket (IPv4) towards the switch; ``fd`` is its descriptor.
+
+    ``gso``, ``gro``: hand trains of datagrams to the kernel, and take them from it, where it can.
+    """
+
+    def __init__(self, *, fd: int = -1, gso: bool = True, gro: bool = True) -> None: ...
+    def replace(self, **changes: Any) -> UdpSocket:
+        """A copy with other values."""
+    @property
+    def fd(self) -> int: ...
+    @property
+    def gso(self) -> bool: ...
+    @property
+    def gro(self) -> bool: ...
+
+class ShmSocket:
+    """A connection that :func:`shm_connect` has made; ``fd`` is its descriptor.
+
+    If the switch hangs up, the engine connects again at ``path``, and asks for its old address,
+    until ``switch_timeout_s`` is over. Without a path a hang-up is the end.
+    """
+
+    def __init__(self, *, fd: int = -1, path: str = "") -> None: ...
+    def replace(self, **changes: Any) -> ShmSocket:
+        """A copy with other values."""
+    @property
+    def fd(self) -> int: ...
+    @property
+    def path(self) -> str: ...
+
+class Lease:
+    """What the controller leased to this worker on a switch.
+
+    ``key`` goes with every contribution; a reply without ``reply_key`` is dropped. ``slots`` are
+    those of the lease, ``lanes`` the 32-bit words of a chunk, ``field`` the bits of an element.
+    """
 
     def __init__(
         self,
-        socket_fd: int,
+        *,
         switch_ip: str,
         switch_udp_port: int,
         switch_name: str,
@@ -78,6 +115,49 @@ class Engine:
         slots: int,
         lanes: int,
         field: int,
+    ) -> None: ...
+    def replace(self, **changes: Any) -> Lease:
+        """A copy with other values."""
+    @property
+    def switch_ip(self) -> str: ...
+    @property
+    def switch_udp_port(self) -> int: ...
+    @property
+    def switch_name(self) -> str: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def job(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def key(self) -> int: ...
+    @property
+    def reply_key(self) -> int: ...
+    @property
+    def slots(self) -> int: ...
+    @property
+    def lanes(self) -> int: ...
+    @property
+    def field(self) -> int: ...
+
+class EngineOptions:
+    """Limits and habits of an engine; times in seconds, above 0, at most a hundred years.
+
+    ``timeout_s``: a collective that gets no result for so long ends with an error;
+    ``switch_timeout_s``: so does one whose switch says nothing at all. ``rto_*``: the timeout for
+    sending a chunk again, before a round trip is known, and its bounds; ``poll_max_s``: the longest
+    interval between questions while another rank is missing. ``window``: the most chunks in flight
+    per stream (0: half of the stream's slots). ``first_position``: where both streams start
+    numbering (all ranks must agree). ``keep_nonfinite``: blocks that hold Inf or NaN on any rank are
+    left as they are on every rank and named in :attr:`Completion.nonfinite`; otherwise every rank
+    writes NaN over them.
+    """
+
+    def __init__(
+        self,
         *,
         timeout_s: float = 60.0,
         switch_timeout_s: float = 10.0,
@@ -87,25 +167,42 @@ class Engine:
         poll_max_s: float = 0.1,
         window: int = 0,
         first_position: int = 0,
-        gso: bool = True,
-        gro: bool = True,
-        shm_path: str = "",
         keep_nonfinite: bool = False,
+    ) -> None: ...
+    def replace(self, **changes: Any) -> EngineOptions:
+        """A copy with other values."""
+    @property
+    def timeout_s(self) -> float: ...
+    @property
+    def switch_timeout_s(self) -> float: ...
+    @property
+    def rto_initial_s(self) -> float: ...
+    @property
+    def rto_min_s(self) -> float: ...
+    @property
+    def rto_max_s(self) -> float: ...
+    @property
+    def poll_max_s(self) -> float: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def first_position(self) -> int: ...
+    @property
+    def keep_nonfinite(self) -> bool: ...
+
+class Engine:
+    """One worker's end of a lease: a thread that all-reduces tensors in place through a switch."""
+
+    def __init__(
+        self,
+        socket: UdpSocket | ShmSocket,
+        lease: Lease,
+        options: EngineOptions | None = None,
     ) -> None:
-        """Duplicate ``socket_fd`` and start the engine's thread.
+        """Duplicate the socket's descriptor and start the engine's thread.
 
-        It is a bound UDP socket (IPv4), or one that :func:`shm_connect` has made at ``shm_path``:
-        should the switch hang up, the engine asks there for its old address until
-        ``switch_timeout_s`` is over. Without a path a hang-up is the end.
-
-        ``key`` goes with every contribution; a reply without ``reply_key`` is dropped.
-        ``window`` limits the chunks in flight per stream (0: half of the stream's slots);
-        ``first_position`` is where both streams start numbering (all ranks must agree).
-        Time limits are above 0; more than a hundred years mean a hundred years.
-        ``keep_nonfinite``: blocks that hold Inf or NaN on any rank are left as they are on every
-        rank and named in :attr:`Completion.nonfinite`; otherwise every rank writes NaN over them.
-        Raises ``CodecError`` if ``field`` has no budget for ``workers``, ``EngineError`` for any
-        other argument out of range.
+        Raises ``CodecError`` if the lease's field has no budget for its workers, ``EngineError``
+        for any other value out of range.
         """
 
     def all_reduce(

@@ -9,7 +9,6 @@ from wiresum.common import logs
 from wiresum.common.errors import WiresumError
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.host_agent._engine import Engine
 from wiresum.host_agent.agent.change import Change
 from wiresum.host_agent.agent.control import Heartbeats, over
 from wiresum.host_agent.agent.issued import Group
@@ -19,6 +18,7 @@ from wiresum.host_agent.agent.peers.peers import Peers
 from wiresum.host_agent.agent.progress import progress
 from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.agent.worker import Worker
+from wiresum.host_agent.engine import Engine
 from wiresum.host_agent.environment import AgentError
 from wiresum.host_agent.errors import EngineError, PeerLost
 

@@ -15,19 +15,20 @@ from wiresum.common.version import compatible, package_version
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.host_agent._engine import Engine
 from wiresum.host_agent.agent.control import NoRoom, connect, create_job
+from wiresum.host_agent.agent.lease import open_engine
 from wiresum.host_agent.agent.network import (
-    Place,
+    WorkerSocket,
     local_address_towards,
     mac_of,
-    shm_place,
-    udp_place,
+    shm_socket,
+    udp_socket,
 )
 from wiresum.host_agent.agent.owner import owner, remember
 from wiresum.host_agent.agent.peers.judge import host_name, named
 from wiresum.host_agent.agent.peers.meeting import Meeting, arrange, find, here
 from wiresum.host_agent.agent.worker import Worker
+from wiresum.host_agent.engine import Engine, EngineOptions
 from wiresum.host_agent.environment import AgentError, IfFull
 from wiresum.host_agent.errors import EngineError
 
@@ -261,32 +262,19 @@ class Membership:
         collectives there have been before it; ``again`` says whether to try again after an error.
         """
         worker = self._worker
-        place = self._place()
-        with place.socket as sock:
-            lease = self._lease(place.ip, place.udp_port, change, again or self._planned_anew)
-            engine = Engine(
-                sock.fileno(),
-                lease.switch_ip,
-                lease.switch_udp_port,
-                lease.switch_name,
-                lease.rank,
-                lease.workers,
-                lease.job,
-                lease.epoch,
-                lease.key,
-                lease.reply_key,
-                lease.slots,
-                lease.lanes,
-                worker.where.field,
-                timeout_s=worker.collective_s,
-                switch_timeout_s=worker.switch_s,
-                first_position=done * APART,
-                shm_path=place.shm_path,
-                keep_nonfinite=True,
-            )
+        options = EngineOptions(
+            timeout_s=worker.collective_s,
+            switch_timeout_s=worker.switch_s,
+            first_position=done * APART,
+            keep_nonfinite=True,
+        )
+        sock = self._socket()
+        with sock.socket:
+            lease = self._lease(sock.ip, sock.udp_port, change, again or self._planned_anew)
+            engine = open_engine(sock, lease, worker.where.field, options)
         return lease, engine
 
-    def _place(self) -> Place:
+    def _socket(self) -> WorkerSocket:
         """A socket towards the switch: through shared memory if told so, else UDP."""
         job = self.client.get_job(self.plan.job)
         self._check_version(job.controller_version)
@@ -296,12 +284,12 @@ class Membership:
             try:
                 slots = max(job.slots, job.slots_next)  # if the lease is about to change
                 limit = min(self._worker.join_s, SHM_S)
-                return shm_place(path, job.switch_ip, job.lanes, slots, limit)
+                return shm_socket(path, job.switch_ip, job.lanes, slots, limit)
             except EngineError as error:
                 self._without_shm = True
                 log.warning("wiresum: UDP instead of shared memory: %s", error)
         try:
-            return udp_place(job.switch_ip, job.switch_udp_port)
+            return udp_socket(job.switch_ip, job.switch_udp_port)
         except OSError as error:
             raise AgentError(
                 f"no socket towards switch {job.switch} at {job.switch_ip}:{job.switch_udp_port}: "

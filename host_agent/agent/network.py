@@ -1,4 +1,4 @@
-"""Which of this host's addresses a worker uses, and the hardware address behind it."""
+"""A worker's socket towards its switch, and the addresses behind it."""
 
 import fcntl
 import ipaddress
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wiresum.host_agent._engine import shm_connect
+from wiresum.host_agent.engine import ShmSocket, UdpSocket
 from wiresum.host_agent.errors import EngineError
 from wiresum.p4.packet import HEADER_BYTES
 
@@ -19,23 +20,29 @@ _IP_PMTUDISC_INTERFACE = 4
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerSocket:
     """A worker's socket towards its switch, and the address that the switch knows it by."""
 
     socket: socket.socket
     ip: str
     udp_port: int
-    shm_path: str = ""
-    """Where the socket of a shm port is, if this is a connection to one."""
+    shm_path: str | None = None
+    """Where the socket of a shm port is, if this is a connection to one; None: UDP."""
+
+    def for_engine(self) -> UdpSocket | ShmSocket:
+        """The socket with its kind, for an engine, which duplicates the descriptor."""
+        if self.shm_path is None:
+            return UdpSocket(fd=self.socket.fileno())
+        return ShmSocket(fd=self.socket.fileno(), path=self.shm_path)
 
 
-def udp_place(switch_ip: str, switch_udp_port: int) -> Place:
+def udp_socket(switch_ip: str, switch_udp_port: int) -> WorkerSocket:
     """A socket bound to the address from which this host reaches the switch. Raises OSError."""
     sock = bound_socket(local_address_towards(switch_ip, switch_udp_port))
-    return Place(sock, *sock.getsockname())
+    return WorkerSocket(sock, *sock.getsockname())
 
 
-def shm_place(path: str, switch_ip: str, lanes: int, slots: int, timeout_s: float) -> Place:
+def shm_socket(path: str, switch_ip: str, lanes: int, slots: int, timeout_s: float) -> WorkerSocket:
     """A connection to a shm port of the switch, with rings for chunks of ``lanes``.
 
     ``slots``: of the lease, of which half can be in flight. Raises ``EngineError``, also if the
@@ -48,7 +55,7 @@ def shm_place(path: str, switch_ip: str, lanes: int, slots: int, timeout_s: floa
         raise EngineError(
             f"the switch at {path} is {ipaddress.IPv4Address(there)}, the job's is {switch_ip}"
         )
-    return Place(sock, str(ipaddress.IPv4Address(ip)), udp_port, path)
+    return WorkerSocket(sock, str(ipaddress.IPv4Address(ip)), udp_port, path)
 
 
 def bound_socket(ip: str) -> socket.socket:

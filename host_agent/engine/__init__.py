@@ -1,9 +1,25 @@
 """Typed Python face of the worker engine: its native classes and their errors as exceptions."""
 
 from wiresum.host_agent import errors
-from wiresum.host_agent._engine import Completion, Engine
+from wiresum.host_agent._engine import (
+    Completion,
+    Engine,
+    EngineOptions,
+    Lease,
+    ShmSocket,
+    UdpSocket,
+)
 
-__all__ = ["Completion", "Engine", "error_of", "raise_for"]
+__all__ = [
+    "Completion",
+    "Engine",
+    "EngineOptions",
+    "Lease",
+    "ShmSocket",
+    "UdpSocket",
+    "error_of",
+    "raise_for",
+]
 
 
 def error_of(completion: Completion) -> errors.EngineError | None:

@@ -5,6 +5,7 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
+#include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 #include <unistd.h>
 
@@ -82,10 +83,49 @@ Registry& registry() {
   return registry;
 }
 
+// A field of a struct that Python makes from keywords and cannot change afterwards.
+template <typename T, typename V>
+struct Member {
+  const char* name;
+  V T::* at;
+};
+
+enum class Defaults { kNone, kOfStruct };  // of the keywords
+
+template <Defaults kDefaults, typename T, typename V>
+auto argument(const Member<T, V>& member) {
+  if constexpr (kDefaults == Defaults::kNone) {
+    return nb::arg(member.name);
+  } else {
+    return nb::arg(member.name) = T{}.*member.at;
+  }
+}
+
+// A class of values: made from keywords, read-only, and with `replace`, which derives another one.
+template <Defaults kDefaults, typename T, typename... V>
+nb::class_<T> value_class(nb::module_& m, const char* name, Member<T, V>... members) {
+  nb::class_<T> made(m, name);
+  made.def(
+      "__init__",
+      [members...](T* self, V... values) {
+        new (self) T{};
+        ((self->*members.at = std::move(values)), ...);
+      },
+      nb::kw_only(), argument<kDefaults>(members)...);
+  (made.def_ro(members.name, members.at), ...);
+  made.def("replace", [members...](const nb::handle self, const nb::kwargs& changes) {
+    nb::dict fields;
+    ((fields[members.name] = self.attr(members.name)), ...);
+    fields.update(changes);
+    return self.type()(**fields);
+  });
+  return made;
+}
+
 class PythonEngine {
  public:
-  PythonEngine(int fd, const Lease& lease, const EngineOptions& options)
-      : engine_(std::make_shared<Engine>(fd, lease, options)) {
+  PythonEngine(const SwitchSocket& socket, const Lease& lease, const EngineOptions& options)
+      : engine_(std::make_shared<Engine>(socket, lease, options)) {
     registry().add(engine_);
   }
   PythonEngine(const PythonEngine&) = delete;
@@ -400,35 +440,36 @@ NB_MODULE(_engine, m) {
                ", next=" + std::to_string(self.next) + ")";
       });
 
-  const EngineOptions defaults;
+  value_class<Defaults::kOfStruct>(m, "UdpSocket", Member{"fd", &UdpSocket::fd},
+                                   Member{"gso", &UdpSocket::gso}, Member{"gro", &UdpSocket::gro});
+  value_class<Defaults::kOfStruct>(m, "ShmSocket", Member{"fd", &ShmSocket::fd},
+                                   Member{"path", &ShmSocket::path});
+  value_class<Defaults::kNone>(m, "Lease", Member{"switch_ip", &Lease::switch_ip},
+                               Member{"switch_udp_port", &Lease::switch_udp_port},
+                               Member{"switch_name", &Lease::switch_name},
+                               Member{"rank", &Lease::rank}, Member{"workers", &Lease::workers},
+                               Member{"job", &Lease::job}, Member{"epoch", &Lease::epoch},
+                               Member{"key", &Lease::key}, Member{"reply_key", &Lease::reply_key},
+                               Member{"slots", &Lease::slots}, Member{"lanes", &Lease::lanes},
+                               Member{"field", &Lease::field});
+  value_class<Defaults::kOfStruct>(
+      m, "EngineOptions", Member{"timeout_s", &EngineOptions::timeout_s},
+      Member{"switch_timeout_s", &EngineOptions::switch_timeout_s},
+      Member{"rto_initial_s", &EngineOptions::rto_initial_s},
+      Member{"rto_min_s", &EngineOptions::rto_min_s},
+      Member{"rto_max_s", &EngineOptions::rto_max_s},
+      Member{"poll_max_s", &EngineOptions::poll_max_s}, Member{"window", &EngineOptions::window},
+      Member{"first_position", &EngineOptions::first_position},
+      Member{"keep_nonfinite", &EngineOptions::keep_nonfinite});
+
   nb::class_<PythonEngine>(m, "Engine", nb::is_weak_referenceable())
       .def(
           "__init__",
-          [](PythonEngine* self, int socket_fd, const std::string& switch_ip,
-             std::uint16_t switch_udp_port, const std::string& switch_name, std::uint32_t rank,
-             std::uint32_t workers, std::uint16_t job, std::uint32_t epoch, std::uint64_t key,
-             std::uint64_t reply_key, std::uint32_t slots, std::uint32_t lanes, int field,
-             double timeout_s, double switch_timeout_s, double rto_initial_s, double rto_min_s,
-             double rto_max_s, double poll_max_s, std::uint32_t window,
-             std::uint64_t first_position, bool gso, bool gro, const std::string& shm_path,
-             bool keep_nonfinite) {
-            new (self)
-                PythonEngine(socket_fd,
-                             Lease{switch_ip, switch_udp_port, switch_name, rank, workers, job,
-                                   epoch, key, reply_key, slots, lanes, field},
-                             EngineOptions{timeout_s, switch_timeout_s, rto_initial_s, rto_min_s,
-                                           rto_max_s, poll_max_s, window, first_position, gso, gro,
-                                           shm_path, keep_nonfinite});
+          [](PythonEngine* self, const SwitchSocket& socket, const Lease& lease,
+             const std::optional<EngineOptions>& options) {
+            new (self) PythonEngine(socket, lease, options.value_or(EngineOptions{}));
           },
-          "socket_fd"_a, "switch_ip"_a, "switch_udp_port"_a, "switch_name"_a, "rank"_a, "workers"_a,
-          "job"_a, "epoch"_a, "key"_a, "reply_key"_a, "slots"_a, "lanes"_a, "field"_a,
-          nb::kw_only(), "timeout_s"_a = defaults.timeout_s,
-          "switch_timeout_s"_a = defaults.switch_timeout_s,
-          "rto_initial_s"_a = defaults.rto_initial_s, "rto_min_s"_a = defaults.rto_min_s,
-          "rto_max_s"_a = defaults.rto_max_s, "poll_max_s"_a = defaults.poll_max_s,
-          "window"_a = defaults.window, "first_position"_a = defaults.first_position,
-          "gso"_a = defaults.gso, "gro"_a = defaults.gro, "shm_path"_a = defaults.shm_path,
-          "keep_nonfinite"_a = defaults.keep_nonfinite)
+          "socket"_a, "lease"_a, "options"_a = nb::none())
       .def(
           "all_reduce",
           [](PythonEngine& self, std::uintptr_t data, std::uint64_t count, const std::string& dtype,

@@ -2,7 +2,6 @@
 #include "engine.hpp"
 
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -14,9 +13,6 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
-
-#include "transports/shm.hpp"
-#include "transports/udp.hpp"
 
 namespace wiresum {
 namespace {
@@ -112,35 +108,9 @@ sockaddr_in switch_address(const Lease& lease) {
   return address;
 }
 
-// Over `fd`, of which a duplicate is kept: a bound UDP socket, or one that shm_connect() has made.
-std::unique_ptr<Transport> open_transport(int fd, const Lease& lease, const EngineOptions& options,
-                                          Stats& stats) {
-  const sockaddr_in peer = switch_address(lease);
-  sockaddr_storage own{};
-  socklen_t length = sizeof(own);
-  int type = 0;
-  socklen_t type_length = sizeof(type);
-  const bool known = getsockname(fd, reinterpret_cast<sockaddr*>(&own), &length) == 0 &&
-                     getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_length) == 0;
-  const bool shm = known && own.ss_family == AF_UNIX && type == SOCK_SEQPACKET;
-  const bool udp = known && own.ss_family == AF_INET && type == SOCK_DGRAM &&
-                   reinterpret_cast<const sockaddr_in&>(own).sin_port != 0;
-  if (!shm && !udp) {
-    refuse("file descriptor " + std::to_string(fd) + " is not a bound IPv4 UDP socket");
-  }
-  const int duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-  if (duplicate < 0) refuse(std::string("the socket cannot be duplicated: ") + strerror(errno));
-  const std::size_t datagram_bytes = Header::kBytes + 4 * lease.lanes;
-  if (shm) {
-    return std::make_unique<ShmTransport>(duplicate, options.shm_path, datagram_bytes, stats);
-  }
-  return std::make_unique<UdpTransport>(duplicate, peer, datagram_bytes,
-                                        UdpOptions{options.gso, options.gro}, stats);
-}
-
 }  // namespace
 
-Engine::Engine(int fd, const Lease& lease, const EngineOptions& options)
+Engine::Engine(const SwitchSocket& socket, const Lease& lease, const EngineOptions& options)
     : lease_(checked(lease, options)),
       options_(bounded(options)),
       codec_(lease.workers, *parse_field(lease.field)),
@@ -152,7 +122,8 @@ Engine::Engine(int fd, const Lease& lease, const EngineOptions& options)
             stats_.data_results),
       elements_per_chunk_(lease.lanes * fields_per_lane(codec_.field())),
       ring_(ring_capacity(data_.window(), elements_per_chunk_, lease.lanes)) {
-  transport_ = open_transport(fd, lease, options, stats_);
+  transport_ =
+      open_transport(socket, switch_address(lease), Header::kBytes + 4 * lease.lanes, stats_);
   wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake_fd_ < 0) refuse(std::string("no eventfd: ") + strerror(errno));
 

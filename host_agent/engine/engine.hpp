@@ -20,6 +20,7 @@
 #include "positions.hpp"
 #include "stats.hpp"
 #include "stream.hpp"
+#include "transports/open.hpp"
 #include "transports/transport.hpp"
 
 namespace wiresum {
@@ -52,9 +53,6 @@ struct EngineOptions {
   double poll_max_s = 0.1;
   std::uint32_t window = 0;
   std::uint64_t first_position = 0;
-  bool gso = true;
-  bool gro = true;
-  std::string shm_path{};  // where the socket was connected to, to connect again; empty: never
   // Blocks that hold Inf or NaN on any rank stay as they are and are named in the completion;
   // false: every rank writes NaN.
   bool keep_nonfinite = false;
@@ -76,8 +74,9 @@ struct Positions {
 
 class Engine {
  public:
-  // `fd` is duplicated. Throws EngineError for a lease or an option that cannot be worked with.
-  Engine(int fd, const Lease& lease, const EngineOptions& options);
+  // The socket's descriptor is duplicated. Throws EngineError for a socket, a lease or an option
+  // that cannot be worked with.
+  Engine(const SwitchSocket& socket, const Lease& lease, const EngineOptions& options);
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;

@@ -15,8 +15,9 @@ import numpy as np
 
 from wiresum.common.errors import WiresumError
 from wiresum.controller.client import ControllerClient
-from wiresum.host_agent.agent.network import bound_socket, local_address_towards, mac_of
-from wiresum.host_agent.engine import Engine, raise_for
+from wiresum.host_agent.agent.lease import open_engine
+from wiresum.host_agent.agent.network import mac_of, udp_socket
+from wiresum.host_agent.engine import Engine, EngineOptions, raise_for
 from wiresum.host_agent.environment import AgentError, environment
 
 LARGEST = 1000  # of the integers that are summed: sums stay exact with 32-bit fields
@@ -52,21 +53,19 @@ def serve(rank: int, workers: int, limit_s: float) -> None:
         raise AgentError("this is a part of `wiresum bench`: it is not run by hand")
     with ControllerClient(where.controller, token=where.token) as client:
         job = client.get_job(where.job)
-        ip = local_address_towards(job.switch_ip, job.switch_udp_port)
-        with bound_socket(ip) as sock:
-            udp_port, mac = sock.getsockname()[1], mac_of(ip)
+        sock = udp_socket(job.switch_ip, job.switch_udp_port)
+        with sock.socket:
+            mac = mac_of(sock.ip)
             lease = client.join_job(
-                where.job, where.token, rank=rank, workers=workers, attempt=0, ip=ip,
-                udp_port=udp_port, mac=mac, field=where.field, timeout_s=limit_s,
+                where.job, where.token, rank=rank, workers=workers, attempt=0, ip=sock.ip,
+                udp_port=sock.udp_port, mac=mac, field=where.field, timeout_s=limit_s,
             )  # fmt: skip
-            engine = Engine(
-                sock.fileno(), lease.switch_ip, lease.switch_udp_port, lease.switch_name,
-                lease.rank, lease.workers, lease.job, lease.epoch, lease.key,
-                lease.reply_key, lease.slots, lease.lanes, where.field, timeout_s=limit_s,
-            )  # fmt: skip
+            engine = open_engine(sock, lease, where.field, EngineOptions(timeout_s=limit_s))
     try:
         print(
-            json.dumps({"address": [mac, ip, udp_port], "job": lease.job, "epoch": lease.epoch}),
+            json.dumps(
+                {"address": [mac, sock.ip, sock.udp_port], "job": lease.job, "epoch": lease.epoch}
+            ),
             flush=True,
         )
         for line in sys.stdin:

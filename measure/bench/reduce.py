@@ -7,7 +7,6 @@ line of JSON.
 import argparse
 import json
 import os
-import socket
 import sys
 import time
 
@@ -15,8 +14,9 @@ import numpy as np
 
 from wiresum.common.errors import WiresumError
 from wiresum.controller.client import ControllerClient
-from wiresum.host_agent.agent.network import local_address_towards, mac_of
-from wiresum.host_agent.engine import Engine, raise_for
+from wiresum.host_agent.agent.lease import open_engine
+from wiresum.host_agent.agent.network import mac_of, udp_socket
+from wiresum.host_agent.engine import EngineOptions, raise_for
 from wiresum.host_agent.environment import AgentError, environment
 
 LARGEST = 1000  # of the integers that are summed: sums stay exact with 32-bit fields
@@ -40,19 +40,13 @@ def reduce(rank: int, workers: int, count: int, attempt: int, limit_s: float) ->
         raise AgentError("this is a part of `wiresum bench`: it is not run by hand")
     with ControllerClient(where.controller, token=where.token) as client:
         job = client.get_job(where.job)
-        ip = local_address_towards(job.switch_ip, job.switch_udp_port)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.bind((ip, 0))
+        sock = udp_socket(job.switch_ip, job.switch_udp_port)
+        with sock.socket:
             lease = client.join_job(
-                where.job, where.token, rank=rank, workers=workers, attempt=attempt, ip=ip,
-                udp_port=sock.getsockname()[1], mac=mac_of(ip), field=where.field,
-                timeout_s=limit_s,
+                where.job, where.token, rank=rank, workers=workers, attempt=attempt, ip=sock.ip,
+                udp_port=sock.udp_port, mac=mac_of(sock.ip), field=where.field, timeout_s=limit_s,
             )  # fmt: skip
-            engine = Engine(
-                sock.fileno(), lease.switch_ip, lease.switch_udp_port, lease.switch_name,
-                lease.rank, lease.workers, lease.job, lease.epoch, lease.key,
-                lease.reply_key, lease.slots, lease.lanes, where.field, timeout_s=limit_s,
-            )  # fmt: skip
+            engine = open_engine(sock, lease, where.field, EngineOptions(timeout_s=limit_s))
         try:
             seconds = 0.0
             for seed, size in ((1, min(count, 20_000)), (2, count)):

@@ -8,12 +8,11 @@ import argparse
 import hashlib
 import json
 import os
-import socket
 import sys
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +20,10 @@ from wiresum.common.errors import WiresumError
 from wiresum.measure.bench.data import Data, Floats, WrongResult
 from wiresum.measure.bench.links import INTERFACE
 from wiresum.testbed.errors import RackError
+
+if TYPE_CHECKING:
+    from wiresum.host_agent.agent.network import WorkerSocket
+    from wiresum.host_agent.engine import Engine
 
 LEAD_IN = 64 * 1024 // 4
 """Elements of the all-reduce that goes before those whose time is taken: it aligns the ranks, and
@@ -51,34 +54,34 @@ class Wiresum(Side):
     """The worker engine, as the torch backend uses it; the leases come from the benchmark."""
 
     def __init__(self, limit_s: float) -> None:
-        from wiresum.host_agent.engine import Engine
-
         self._limit_s = limit_s
-        self._sockets: dict[str, socket.socket] = {}
+        self._sockets: dict[str, WorkerSocket] = {}
         self._engines: dict[str, Engine] = {}
         self._order: dict[str, Any] = {}
 
     def bind(self, order: dict[str, Any]) -> dict[str, Any]:
         """A socket towards the switch for the job of one side; where it is."""
-        from wiresum.host_agent.agent.network import mac_of, shm_place, udp_place
+        from wiresum.host_agent.agent.network import mac_of, shm_socket, udp_socket
 
         if order["shm"] is None:
-            place = udp_place(order["ip"], order["udp_port"])
+            sock = udp_socket(order["ip"], order["udp_port"])
         else:
             size = order["lanes"], order["slots"]
-            place = shm_place(order["shm"], order["ip"], *size, self._limit_s)
-        self._sockets[order["side"]] = place.socket
-        return {"ip": place.ip, "udp_port": place.udp_port, "mac": mac_of(place.ip)}
+            sock = shm_socket(order["shm"], order["ip"], *size, self._limit_s)
+        self._sockets[order["side"]] = sock
+        return {"ip": sock.ip, "udp_port": sock.udp_port, "mac": mac_of(sock.ip)}
 
     def lease(self, order: dict[str, Any]) -> None:
         """Start the engine for a lease."""
-        from wiresum.host_agent.engine import Engine
+        from wiresum.host_agent.engine import Engine, EngineOptions, Lease
 
         side = order["side"]
         if side in self._engines:
             self._engines.pop(side).close()
-        with self._sockets.pop(side) as sock:
-            self._engines[side] = Engine(sock.fileno(), **order["lease"], timeout_s=self._limit_s)
+        sock = self._sockets.pop(side)
+        options = EngineOptions(timeout_s=self._limit_s)
+        with sock.socket:
+            self._engines[side] = Engine(sock.for_engine(), Lease(**order["lease"]), options)
 
     def use(self, order: dict[str, Any]) -> None:
         """The engine of one side."""

@@ -27,11 +27,13 @@ thread.join()
 _OBJECTS = {
     "wiresum.host_agent._engine": (
         "import socket\n"
-        "from wiresum.host_agent._engine import Engine\n"
+        "from wiresum.host_agent._engine import Engine, Lease, UdpSocket\n"
         "sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
         "sock.bind(('127.0.0.1', 0))\n"
         "def make():\n"
-        "    return Engine(sock.fileno(), '127.0.0.1', 9, 's', 0, 2, 1, 1, 1, 2, 64, 64, 32)"
+        "    return Engine(UdpSocket(fd=sock.fileno()), Lease(switch_ip='127.0.0.1', "
+        "switch_udp_port=9, switch_name='s', rank=0, workers=2, job=1, epoch=1, key=1, "
+        "reply_key=2, slots=64, lanes=64, field=32))"
     ),
     "wiresum.softswitch._softswitch": (
         "from wiresum.softswitch.ports import SwitchPorts, parse_port\n"

@@ -22,8 +22,9 @@ import numpy as np
 
 from wiresum.common.errors import WiresumError
 from wiresum.controller.client import ControllerClient
-from wiresum.host_agent.agent.network import bound_socket
-from wiresum.host_agent.engine import Engine, raise_for
+from wiresum.host_agent.agent.lease import open_engine
+from wiresum.host_agent.agent.network import WorkerSocket, bound_socket
+from wiresum.host_agent.engine import Engine, EngineOptions, raise_for
 
 LIMIT_S = 60.0
 BEAT_S = 0.3
@@ -113,18 +114,15 @@ def worker(
     def run(say: Callable[[str], None]) -> None:
         with (
             ControllerClient(controller, token=token, timeout_s=LIMIT_S) as client,
-            bound_socket("127.0.0.1") as sock,
+            bound_socket("127.0.0.1") as bound,
         ):
+            sock = WorkerSocket(bound, *bound.getsockname())
             say("joining")
             lease = client.join_job(
                 job, token, rank=rank, workers=WORKERS, attempt=attempt, ip="127.0.0.1",
-                udp_port=sock.getsockname()[1], field=32, timeout_s=LIMIT_S,
+                udp_port=sock.udp_port, field=32, timeout_s=LIMIT_S,
             )  # fmt: skip
-            engine = Engine(
-                sock.fileno(), lease.switch_ip, lease.switch_udp_port, lease.switch_name, rank,
-                WORKERS, lease.job, lease.epoch, lease.key, lease.reply_key, lease.slots,
-                lease.lanes, 32, timeout_s=COLLECTIVE_S,
-            )  # fmt: skip
+            engine = open_engine(sock, lease, 32, EngineOptions(timeout_s=COLLECTIVE_S))
             try:
                 reduce(engine, rank, lease.epoch, say)
             except WiresumError as error:

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from reference_switch import Faults, Lease, ReferenceSwitch, UdpSwitch
 from wiresum.controller.errors import ControllerError
-from wiresum.host_agent._engine import Engine
 from wiresum.host_agent.agent.change import Change
 from wiresum.host_agent.agent.join import APART
 from wiresum.host_agent.agent.relay import Ended, Relay
+from wiresum.host_agent.engine import Engine, EngineOptions, UdpSocket
+from wiresum.host_agent.engine import Lease as EngineLease
 
 JOB, LANES, LIMIT_S = 3, 64, 40.0
 
@@ -223,23 +224,18 @@ class ChangeRig:
         self.ranks: list[Rank] = []
 
     def engine(self, rank: int, lease: Lease, sock: socket.socket, done: int) -> Engine:
-        return Engine(
-            sock.fileno(),
-            *self.switch.address,
-            "s1",
-            rank,
-            self.workers,
-            lease.job,
-            lease.epoch,
-            lease.key,
-            lease.reply_key,
-            lease.slot_count,
-            LANES,
-            32,
+        ip, port = self.switch.address
+        leased = EngineLease(
+            switch_ip=ip, switch_udp_port=port, switch_name="s1", rank=rank, workers=self.workers,
+            job=lease.job, epoch=lease.epoch, key=lease.key, reply_key=lease.reply_key,
+            slots=lease.slot_count, lanes=LANES, field=32,
+        )  # fmt: skip
+        options = EngineOptions(
             timeout_s=self.timeout_s,
             switch_timeout_s=self.timeout_s,
             first_position=done * APART,
         )
+        return Engine(UdpSocket(fd=sock.fileno()), leased, options)
 
     def __enter__(self) -> "ChangeRig":
         self.switch.__enter__()

@@ -26,7 +26,7 @@ from wiresum.host_agent.agent import join as joining
 from wiresum.host_agent.agent.agent import Agent, JobGone
 from wiresum.host_agent.agent.control import connect
 from wiresum.host_agent.agent.join import Membership
-from wiresum.host_agent.agent.network import Place, local_address_towards, mac_of
+from wiresum.host_agent.agent.network import WorkerSocket, local_address_towards, mac_of
 from wiresum.host_agent.agent.worker import Worker
 from wiresum.host_agent.environment import SHM, AgentError, Environment, environment
 from wiresum.host_agent.launcher.session import Session
@@ -242,7 +242,7 @@ ANOTHER_HOST = struct.pack("=8IQ", MAGIC, 0, 2048, 512, 0x7F4D0002, 2000, 0x0A01
 def test_udp_where_shared_memory_cannot_be_had(
     session: Session,
     tmp_path: Path,
-    places: list[str],
+    sockets: list[str],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     answer: str | bytes,
@@ -265,8 +265,8 @@ def test_udp_where_shared_memory_cannot_be_had(
         stack.callback(agent.close)
         sums(agent)
         # Nor is it tried again with the next lease.
-        with membership._place().socket:
-            assert places == ["udp", "udp"]
+        with membership._socket().socket:
+            assert sockets == ["udp", "udp"]
     said = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
     (line,) = said
     assert line.startswith(f"wiresum: UDP instead of shared memory: the switch at {path} ")
@@ -275,7 +275,7 @@ def test_udp_where_shared_memory_cannot_be_had(
 
 @pytest.mark.parametrize("through", ["udp", "shm"])
 def test_the_socket_in_the_environment_is_used(
-    rack: Session, session: Session, places: list[str], through: str
+    rack: Session, session: Session, sockets: list[str], through: str
 ) -> None:
     variables = session.variables() | {SHM: rack.environment.shm if through == "shm" else ""}
     where = environment(variables)
@@ -285,24 +285,24 @@ def test_the_socket_in_the_environment_is_used(
         sums(agent)
     finally:
         agent.close()
-    assert places == [through]
+    assert sockets == [through]
 
 
 @pytest.fixture
-def places(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def sockets(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The kinds of sockets that workers have got, in their order."""
     got: list[str] = []
 
-    def spy(kind: str, make: Callable[..., Place]) -> Callable[..., Place]:
-        def noted(*arguments: Any) -> Place:
-            place = make(*arguments)
+    def spy(kind: str, make: Callable[..., WorkerSocket]) -> Callable[..., WorkerSocket]:
+        def noted(*arguments: Any) -> WorkerSocket:
+            made = make(*arguments)
             got.append(kind)
-            return place
+            return made
 
         return noted
 
-    monkeypatch.setattr(joining, "udp_place", spy("udp", joining.udp_place))
-    monkeypatch.setattr(joining, "shm_place", spy("shm", joining.shm_place))
+    monkeypatch.setattr(joining, "udp_socket", spy("udp", joining.udp_socket))
+    monkeypatch.setattr(joining, "shm_socket", spy("shm", joining.shm_socket))
     return got
 
 

@@ -11,9 +11,9 @@ import torch
 from fakes import Ended, FakeEngine, FakeLink, group_of_one
 from prometheus_client.parser import text_string_to_metric_families
 
+from support.engines import open_engine
 from wiresum.common.address import AddressError, Endpoint
 from wiresum.common.metrics import MetricsServer, Scrape
-from wiresum.host_agent import _engine
 from wiresum.host_agent.agent import counters
 from wiresum.host_agent.agent.issued import Group
 from wiresum.host_agent.backend import metrics
@@ -129,7 +129,7 @@ def engine_stats() -> Iterator[dict[str, float]]:
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
-        engine = _engine.Engine(sock.fileno(), "127.0.0.1", 9, "none", 0, 2, 1, 1, 1, 2, 16, 64, 32)
+        engine = open_engine(sock, 9, slots=16)
         try:
             yield engine.stats()
         finally:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reference_switch import Address, Faults, Lease, ReferenceSwitch, UdpSwitch
-from wiresum.host_agent.engine import Completion, Engine, raise_for
+from wiresum.host_agent.engine import Completion, Engine, EngineOptions, UdpSocket, raise_for
+from wiresum.host_agent.engine import Lease as EngineLease
 
 JOB, EPOCH, KEY = 3, 7, 0x0123456789ABCDEF
 REPLY_KEY = 0xFEDCBA9876543210
@@ -63,27 +64,21 @@ class Rig:
         self.switch = UdpSwitch(self.rules, faults)
         self.faults = self.switch.faults
         self.workers, self.field, self.lanes, self.slots = workers, field, lanes, slots
+        self.trains = {name: options.pop(name) for name in ("gso", "gro") if name in options}
         self.epoch, self.options = epoch, options
         self.engines: list[Engine] = []
         self._kept: list[list[NDArray[Any]]] = []  # the engines write into them
 
     def engine(self, rank: int) -> Engine:
         """Start the engine of one rank."""
-        return Engine(
-            self.sockets[rank].fileno(),
-            *self.switch.address,
-            "s1",
-            rank,
-            self.workers,
-            JOB,
-            self.epoch,
-            KEY,
-            REPLY_KEY,
-            self.slots,
-            self.lanes,
-            self.field,
-            **self.options,
-        )
+        ip, port = self.switch.address
+        lease = EngineLease(
+            switch_ip=ip, switch_udp_port=port, switch_name="s1", rank=rank, workers=self.workers,
+            job=JOB, epoch=self.epoch, key=KEY, reply_key=REPLY_KEY, slots=self.slots,
+            lanes=self.lanes, field=self.field,
+        )  # fmt: skip
+        sock = UdpSocket(fd=self.sockets[rank].fileno()).replace(**self.trains)
+        return Engine(sock, lease, EngineOptions(**self.options))
 
     def __enter__(self) -> Self:
         self.switch.__enter__()

@@ -3,6 +3,7 @@
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from engine_rig import LIMIT_S
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.host_agent.agent.network import Place, shm_place, udp_place
-from wiresum.host_agent.engine import Engine, raise_for
+from wiresum.host_agent.agent.lease import open_engine
+from wiresum.host_agent.agent.network import WorkerSocket, shm_socket, udp_socket
+from wiresum.host_agent.engine import Engine, EngineOptions, raise_for
 from wiresum.host_agent.launcher.embedded import Embedded
 from wiresum.p4 import program
 
@@ -27,6 +29,7 @@ class Group:
         field: int,
         records: int | None = None,
         slots: int = 0,
+        shm_path: str | None = None,
         **options: Any,
     ) -> None:
         self.stack = ExitStack()
@@ -35,13 +38,15 @@ class Group:
         )
         job = client.create_job(f"{kind}-{workers}-{field}-{time.monotonic_ns()}", slots=slots)
         self.stack.callback(client.release_job, job.id, job.token)
-        self.places: list[Place] = []
+        self.places: list[WorkerSocket] = []
         for _ in range(workers):
             if kind == "shm":
                 asked = records or job.slots
-                place = shm_place(embedded.shm, job.switch_ip, job.lanes, asked, LIMIT_S)
+                place = shm_socket(embedded.shm, job.switch_ip, job.lanes, asked, LIMIT_S)
+                if shm_path is not None:
+                    place = replace(place, shm_path=shm_path)
             else:
-                place = udp_place(job.switch_ip, job.switch_udp_port)
+                place = udp_socket(job.switch_ip, job.switch_udp_port)
             self.places.append(place)
             self.stack.callback(place.socket.close)
         leases: list[pb.Lease] = [pb.Lease()] * workers
@@ -61,19 +66,10 @@ class Group:
         self.leases, self.field = leases, field
         self.engines = [self.engine(rank, **options) for rank in range(workers)]
 
-    def engine(self, rank: int, place: Place | None = None, **options: Any) -> Engine:
-        lease = self.leases[rank]
-        names = (
-            "switch_ip", "switch_udp_port", "switch_name", "rank", "workers", "job", "epoch",
-            "key", "reply_key", "slots", "lanes",
-        )  # fmt: skip
+    def engine(self, rank: int, place: WorkerSocket | None = None, **options: Any) -> Engine:
         place = place or self.places[rank]
-        engine = Engine(
-            place.socket.fileno(),
-            **{name: getattr(lease, name) for name in names},
-            field=self.field,
-            **{"timeout_s": LIMIT_S, "shm_path": place.shm_path, **options},
-        )
+        chosen = EngineOptions(**{"timeout_s": LIMIT_S, **options})
+        engine = open_engine(place, self.leases[rank], self.field, chosen)
         self.stack.callback(engine.close)
         return engine
 

@@ -12,7 +12,8 @@ import pytest
 from engine_rig import InThread, Rig, eventually, normal
 
 from reference_switch import Faults
-from wiresum.host_agent.engine import Engine, error_of
+from support.engines import LEASE, SOURCE
+from wiresum.host_agent.engine import Engine, EngineOptions, UdpSocket, error_of
 from wiresum.host_agent.errors import (
     CodecError,
     CollectiveMismatch,
@@ -221,48 +222,37 @@ def test_bad_arguments() -> None:
             rig.engines[0].all_reduce(4096, 1, "float64")
         with pytest.raises(EngineError, match="null"):
             rig.engines[0].all_reduce(0, 1, "float32")
-        good: dict[str, Any] = {
-            "socket_fd": rig.sockets[0].fileno(),
-            "switch_ip": "127.0.0.1",
-            "switch_udp_port": 5,
-            "switch_name": "s",
-            "rank": 0,
-            "workers": 2,
-            "job": 1,
-            "epoch": 1,
-            "key": 1,
-            "reply_key": 2,
-            "slots": 64,
-            "lanes": 64,
-            "field": 32,
-        }
-        Engine(**good).close()
-        for name, value, line in (
-            ("socket_fd", 0, "not a bound IPv4 UDP socket"),
-            ("switch_ip", "localhost", "not an IPv4 address"),
-            ("switch_udp_port", 0, "not an IPv4 address and a port"),
-            ("rank", 2, "rank 2"),
-            ("workers", 65, "65 workers"),
-            ("epoch", 0, "epoch 0"),
-            ("slots", 2, "2 slots"),
-            ("lanes", 0, "0 lanes"),
-            ("field", 7, "field 7"),
-            ("timeout_s", 0.0, "time limit"),
-            ("rto_min_s", 9.0, "rto_min_s"),
+        sock = UdpSocket(fd=rig.sockets[0].fileno())
+        Engine(sock, LEASE).close()
+        for value, line in (
+            ({"switch_ip": "localhost"}, "not an IPv4 address"),
+            ({"switch_udp_port": 0}, "not an IPv4 address and a port"),
+            ({"rank": 2}, "rank 2"),
+            ({"workers": 65}, "65 workers"),
+            ({"epoch": 0}, "epoch 0"),
+            ({"slots": 2}, "2 slots"),
+            ({"lanes": 0}, "0 lanes"),
+            ({"field": 7}, "field 7"),
         ):
             with pytest.raises(EngineError, match=line):
-                Engine(**{**good, name: value})
+                Engine(sock, LEASE.replace(**value))
+        for value, line in (({"timeout_s": 0.0}, "time limit"), ({"rto_min_s": 9.0}, "rto_min_s")):
+            with pytest.raises(EngineError, match=line):
+                Engine(sock, LEASE, EngineOptions(**value))
+        with pytest.raises(EngineError, match="not a bound IPv4 UDP socket"):
+            Engine(UdpSocket(fd=0), LEASE)
 
 
-_EXIT = """
-import socket, sys
+_EXIT = (
+    SOURCE
+    + """
+import sys
 import numpy as np
-from wiresum.host_agent.engine import Engine
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(("127.0.0.1", 0))
 t = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 t.bind(("127.0.0.1", 0))
-e = Engine(s.fileno(), "127.0.0.1", t.getsockname()[1], "s1", 0, 2, 1, 1, 1, 2, 64, 64, 32)
+e = open_engine(s, t.getsockname()[1])
 x = np.ones(100000, np.float32)
 e.all_reduce(x.ctypes.data, x.size, "float32")
 if sys.argv[1] == "fork":
@@ -278,6 +268,7 @@ if sys.argv[1] == "fork":
     assert os.waitpid(child, 0)[1] == 0
 print("end", flush=True)
 """
+)
 
 
 @pytest.mark.parametrize("how", ["exit", "fork"])

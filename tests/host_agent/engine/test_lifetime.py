@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from engine_rig import InThread, Rig, engine_threads, eventually
 
+from support.engines import SOURCE
 from wiresum.host_agent import _engine
 from wiresum.host_agent.errors import EngineClosed, EngineError
 
-_HEAD = """
+_HEAD = (
+    SOURCE
+    + """
 import atexit, gc, os, socket, sys, threading, time
 import numpy as np
 from wiresum.host_agent import _engine
-from wiresum.host_agent.engine import Engine
 from wiresum.host_agent.errors import WiresumError
 
 def bound():
@@ -25,9 +27,9 @@ def bound():
 switch = bound()
 
 def made(sock):
-    port = switch.getsockname()[1]
-    return Engine(sock.fileno(), "127.0.0.1", port, "s1", 0, 2, 1, 1, 1, 2, 64, 64, 32)
+    return open_engine(sock, switch.getsockname()[1])
 """
+)
 
 _STRESS = (
     _HEAD

@@ -12,6 +12,7 @@ import pytest
 from engine_rig import LIMIT_S, InThread, Rig, eventually, normal
 
 from reference_switch import Faults
+from support.engines import SOURCE
 from wiresum.host_agent.engine import error_of
 from wiresum.host_agent.errors import (
     CollectiveTimeout,
@@ -161,15 +162,16 @@ def test_an_unknown_kind_of_error_is_refused(kind: str) -> None:
         rig.finish(rig.start(normal(2, 100)))  # and nothing has failed
 
 
-_STOPPED = """
-import socket, sys, time
+_STOPPED = (
+    SOURCE
+    + """
+import sys, time
 import numpy as np
-from wiresum.host_agent.engine import Engine
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(("127.0.0.1", 0))
 t = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 t.bind(("127.0.0.1", 0))
-e = Engine(s.fileno(), "127.0.0.1", t.getsockname()[1], "s1", 0, 1, 1, 1, 1, 2, 64, 64, 32)
+e = open_engine(s, t.getsockname()[1], workers=1)
 x = np.ones(10, np.float32)
 e.all_reduce(x.ctypes.data, x.size, "float32")
 data, peer = t.recvfrom(2048)
@@ -183,6 +185,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 print(e.positions()["exponent"].result_s, flush=True)
 """
+)
 
 
 def test_time_for_which_the_process_was_stopped_is_left_out() -> None:

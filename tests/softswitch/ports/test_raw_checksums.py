@@ -153,11 +153,13 @@ def test_no_flipped_bit_of_a_contribution_makes_a_wrong_sum(lab: Lab, switch: Re
 # A worker's engine on host 1; "the switch" is a packet socket at the other end of its link.
 ENGINE = """
 import numpy as np
-from wiresum.host_agent.engine import Engine, raise_for
+from wiresum.host_agent.engine import Engine, EngineOptions, Lease, UdpSocket, raise_for
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(("10.0.0.1", 40001))
-engine = Engine(s.fileno(), "10.0.0.254", 22355, "s1", 0, 1, 5, 9, 0xFEED0001, 0xFEED0002, 64, 64,
-                32, gso=json.loads(input()), timeout_s=20)
+lease = Lease(switch_ip="10.0.0.254", switch_udp_port=22355, switch_name="s1", rank=0, workers=1,
+              job=5, epoch=9, key=0xFEED0001, reply_key=0xFEED0002, slots=64, lanes=64, field=32)
+sock = UdpSocket(fd=s.fileno(), gso=json.loads(input()))
+engine = Engine(sock, lease, EngineOptions(timeout_s=20))
 data = np.arange(1, 5001, dtype=np.float32)
 before = errors()
 ticket = engine.all_reduce(data.ctypes.data, data.size, "float32")

@@ -13,10 +13,11 @@ import pytest
 from engine_rig import LIMIT_S, normal
 from group_rig import Group
 
+from support.engines import LEASE
 from support.impostor import impostor
 from wiresum.host_agent._engine import shm_connect
-from wiresum.host_agent.agent.network import shm_place
-from wiresum.host_agent.engine import Engine, raise_for
+from wiresum.host_agent.agent.network import shm_socket
+from wiresum.host_agent.engine import Engine, ShmSocket, raise_for
 from wiresum.host_agent.errors import EngineError, SwitchUnreachable
 from wiresum.host_agent.launcher.embedded import Embedded
 
@@ -66,7 +67,7 @@ def test_another_tenants_key_does_not_help(embedded: Embedded) -> None:
     """Who knows all of a lease but is another connection is nobody to the switch."""
     with Group(embedded, "shm", 2, 32) as group:
         lease = group.leases[0]
-        other = shm_place(embedded.shm, lease.switch_ip, lease.lanes, lease.slots, LIMIT_S)
+        other = shm_socket(embedded.shm, lease.switch_ip, lease.lanes, lease.slots, LIMIT_S)
         with other.socket:
             thief = group.engine(0, other, switch_timeout_s=1.0)
             array = np.ones(1000, np.float32)
@@ -214,4 +215,4 @@ def test_a_lease_that_does_not_fit_the_rings(embedded: Embedded) -> None:
         socket.socket(fileno=fd) as sock,
         pytest.raises(EngineError, match="take 100 bytes, a chunk of this lease has 1052"),
     ):
-        Engine(sock.fileno(), "127.0.0.1", 9, "s", 0, 1, 1, 1, 1, 2, 64, 256, 32)
+        Engine(ShmSocket(fd=sock.fileno()), LEASE.replace(lanes=256))

@@ -114,7 +114,8 @@ def main() -> None:
     parser.add_argument("--rack", required=True, help="the rack's name")
     parser.add_argument("--victims", type=int, required=True)
     parser.add_argument("--tenants", type=int, default=0, help="workers of the attacker's own job")
-    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--seconds", type=float, required=True, help="for how long, at least")
+    parser.add_argument("--frames", type=int, required=True, help="how many, at least")
     parser.add_argument("--rate", type=int, required=True, help="frames per second, at most")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
@@ -134,7 +135,7 @@ def main() -> None:
     sent = refused = 0
     leaked: list[str] = []
     begun = time.monotonic()
-    while (passed := time.monotonic() - begun) < asked.seconds:
+    while (passed := time.monotonic() - begun) < asked.seconds or sent < asked.frames:
         if sent % RENEW == 0:
             spy.look()
             scene.victim, scene.captured = spy.lease(), list(spy.frames)

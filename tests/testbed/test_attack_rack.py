@@ -27,6 +27,7 @@ MACS = {f"10.0.0.{n}": f"02:00:0a:00:00:{n:02x}" for n in (1, 2, 3, 254)}
 RATE = {"soft": 4000, "bmv2": 400}
 LANES = {"soft": "256", "bmv2": "64"}
 SECONDS = 2.0
+FRAMES = {kind: int(SECONDS * rate / 4) for kind, rate in RATE.items()}
 
 
 class Job:
@@ -92,7 +93,8 @@ def job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
 def strike(cli: Commands, name: str, kind: str, tenants: int) -> "subprocess.Popen[str]":
     command = [
         sys.executable, str(HERE / "attacker.py"), "--rack", name, "--victims", str(VICTIMS),
-        "--seconds", str(SECONDS), "--rate", str(RATE[kind]), "--tenants", str(tenants),
+        "--seconds", str(SECONDS), "--frames", str(FRAMES[kind]), "--rate", str(RATE[kind]),
+        "--tenants", str(tenants),
     ]  # fmt: skip
     return cli.popen(
         command, PYTHONPATH=f"{HERE.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
@@ -149,7 +151,7 @@ def test_an_attacked_job(
     steps = victim.finish()
     assert steps > 5
     assert said["leaked"] == []
-    assert said["sent"] > SECONDS * RATE[kind] / 4
+    assert said["sent"] >= FRAMES[kind]
     events = seen[VICTIMS]["events"]
     for name_of_event in ("mismatched", "out_of_lease"):
         assert events.get(name_of_event, 0) == 0, events

@@ -4,6 +4,7 @@ Where it does not matter who starts the workers, it is not torchrun, which takes
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,7 +124,8 @@ def test_a_missing_rank_is_named(session: Session) -> None:
     env = session.variables() | {"WIRESUM_TIMEOUT": "3"}
     ended = spawn(Path(__file__).parent / "lonely.py", workers=1, env=env)
     assert ended.status != 0
-    assert "rank 1 of 2 workers did not join within 3 s" in ended.output
+    # What has passed before the controller is asked is left out.
+    assert re.search(r"rank 1 of 2 workers did not join within [0-3](\.\d)? s", ended.output)
 
 
 def test_nonsense_in_the_environment_is_refused() -> None:

@@ -1,115 +1,119 @@
-"""Builds the command ``wiresum`` from the packages' commands and runs it.
-
-Every error that wiresum raises on purpose ends as one line on stderr and a non-zero exit status,
-never as a traceback.
-"""
+"""The command ``wiresum``: all commands of all packages, each imported when it is used."""
 
 import os
-from typing import Annotated
-
-import typer
-
-# gRPC's C core logs beside our one line, for instance when a port is in use.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from wiresum.common import command_line
-from wiresum.common.version import package_version
-from wiresum.controller.commands import cli as controller
-from wiresum.controller.commands.top_cli import top
-from wiresum.host_agent import cli as host_agent
-from wiresum.measure.attack import cli as attack
-from wiresum.measure.bench import cli as bench
-from wiresum.measure.demo import cli as demo
-from wiresum.measure.report import cli as report
-from wiresum.softswitch import cli as softswitch
-from wiresum.testbed import cli as testbed
-from wiresum.testbed.conformance import cli as conformance
+from wiresum.common.command_line import Command, Group
+from wiresum.controller.commands import table as controller
+
+RUN = Command(
+    "wiresum.host_agent.cli:run",
+    "Run a training command whose all-reduces are summed by a switch: run -- torchrun ...",
+)
+
+DEMO = Command(
+    "wiresum.measure.demo.cli:demo",
+    "Train a small transformer over gloo and over the switch, and compare.",
+)
+
+PCAP = Command(
+    "wiresum.testbed.conformance.cli:pcap",
+    "Say what wiresum's packets in a capture are (needs scapy: the extra `pcap`).",
+)
+
+SWITCH = Group(
+    "Switches: run the embedded one; tell the controller of others.",
+    {
+        "serve": Command(
+            "wiresum.softswitch.cli:serve", "Run the embedded switch until SIGTERM or SIGINT."
+        ),
+        **controller.SWITCH.commands,
+    },
+)
+
+TESTBED = Group(
+    "Testbeds: racks of workers and a switch in network namespaces (needs root).",
+    {
+        "up": Command(
+            "wiresum.testbed.cli:up",
+            "Bring up a rack and hold it until Ctrl-C; prints what it is as one line of JSON.",
+        ),
+        "down": Command(
+            "wiresum.testbed.cli:down",
+            "Take a rack down, also one that has crashed: whatever is on record, and nothing else.",
+        ),
+        "exec": Command(
+            "wiresum.testbed.cli:exec_", "Run a command on a node of a rack: exec w0 -- COMMAND."
+        ),
+        "train": Command(
+            "wiresum.measure.demo.cli:train",
+            "Train across a rack of its own; fails unless the switch's counters account for it "
+            "all.",
+        ),
+        "conformance": Command(
+            "wiresum.testbed.conformance.cli:conformance",
+            "Compare the embedded switch with BMv2: each output byte, each counter. Needs no root.",
+        ),
+    },
+)
+
+BENCH = Group(
+    "Benchmarks: ratios, measured in one run on the same links (needs root).",
+    {
+        "allreduce": Command(
+            "wiresum.measure.bench.cli:allreduce",
+            "Time of an all-reduce over the embedded switch and over gloo, on the same limited "
+            "links.",
+        ),
+        "flood": Command(
+            "wiresum.measure.attack.cli:flood",
+            "How much longer an all-reduce takes while a host floods at the rate of its link.",
+        ),
+        "switch": Command(
+            "wiresum.measure.bench.cli:switch",
+            "Chunks per second of the embedded switch: in memory, over sockets, and beside BMv2.",
+        ),
+        "engine": Command(
+            "wiresum.measure.bench.cli:engine",
+            "Speed of the codec on one core, beside memcpy of the same bytes.",
+        ),
+        "report": Command(
+            "wiresum.measure.report.cli:report",
+            "Tables and a plot from the benchmarks' JSON; without options, the tables on stdout.",
+        ),
+    },
+)
+
+ROOT = Group(
+    "In-network aggregation for distributed deep learning.",
+    {
+        "run": RUN,
+        "demo": DEMO,
+        "slots": controller.SLOTS,
+        "top": controller.TOP,
+        "pcap": PCAP,
+        "controller": controller.CONTROLLER,
+        "switch": SWITCH,
+        "job": controller.JOB,
+        "tenant": controller.TENANT,
+        "testbed": TESTBED,
+        "bench": BENCH,
+    },
+)
+"""All commands, in the order of the help."""
 
 
-def _version(asked: bool) -> None:
-    if asked:
-        print(f"wiresum {package_version()}")
-        raise typer.Exit
+def _version() -> str:
+    from wiresum.common.version import package_version
 
-
-def _group(help_text: str) -> typer.Typer:
-    return typer.Typer(help=help_text, no_args_is_help=True)
-
-
-def build() -> typer.Typer:
-    """The whole command."""
-    app = typer.Typer(
-        name="wiresum",
-        help="In-network aggregation for distributed deep learning.",
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-    )
-
-    @app.callback()
-    def root(
-        version: Annotated[
-            bool, typer.Option("--version", help="Say the version.", callback=_version)
-        ] = False,
-    ) -> None:
-        """In-network aggregation for distributed deep learning."""
-
-    app.command("run", context_settings=host_agent.RUN_SETTINGS)(host_agent.run)
-    app.command("demo")(demo.demo)
-    app.command("slots")(controller.slots)
-    app.command("top")(top)
-    app.command("pcap")(conformance.pcap)
-
-    serve = _group("The controller: shares the slots of its switches among jobs.")
-    serve.command("serve")(controller.serve)
-    serve.command("certificate")(controller.certificate)
-    app.add_typer(serve, name="controller")
-
-    switch = _group("Switches: run the embedded one; tell the controller of others.")
-    switch.command("serve")(softswitch.serve)
-    switch.command("add")(controller.switch_add)
-    switch.command("deploy")(controller.switch_deploy)
-    switch.command("list")(controller.switch_list)
-    switch.command("drain")(controller.switch_drain)
-    switch.command("undrain")(controller.switch_undrain)
-    switch.command("remove")(controller.switch_remove)
-    app.add_typer(switch, name="switch")
-
-    job = _group("Jobs: what runs, and what the switches counted for it.")
-    job.command("list")(controller.job_list)
-    job.command("show")(controller.job_show)
-    job.command("evict")(controller.job_evict)
-    app.add_typer(job, name="job")
-
-    tenant = _group("Tenants: who may use the switches, and how much of them.")
-    tenant.command("add")(controller.tenant_add)
-    tenant.command("list")(controller.tenant_list)
-    tenant.command("set")(controller.tenant_set)
-    tenant.command("rotate")(controller.tenant_rotate)
-    tenant.command("remove")(controller.tenant_remove)
-    app.add_typer(tenant, name="tenant")
-
-    rack = _group("Testbeds: racks of workers and a switch in network namespaces (needs root).")
-    rack.command("up")(testbed.up)
-    rack.command("down")(testbed.down)
-    rack.command("exec", context_settings=testbed.EXEC_SETTINGS)(testbed.exec_)
-    rack.command("train")(demo.train)
-    rack.command("conformance")(conformance.conformance)
-    app.add_typer(rack, name="testbed")
-
-    benches = _group("Benchmarks: ratios, measured in one run on the same links (needs root).")
-    benches.command("allreduce")(bench.allreduce)
-    benches.command("flood")(attack.flood)
-    benches.command("switch")(bench.switch)
-    benches.command("engine")(bench.engine)
-    benches.command("report")(report.report)
-    app.add_typer(benches, name="bench")
-    return app
+    return f"wiresum {package_version()}"
 
 
 def main() -> None:
     """Entry point of the command ``wiresum``."""
-    command_line.main(build())
+    # gRPC's C core logs beside our one line, for instance when a port is in use.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    command_line.main(ROOT, version=_version)
 
 
 if __name__ == "__main__":

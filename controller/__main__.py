@@ -1,6 +1,7 @@
-"""``python -m wiresum.controller``."""
+"""``python -m wiresum.controller``: the controller's commands without the others."""
 
-from wiresum.controller.commands.cli import main
+from wiresum.common import command_line
+from wiresum.controller.commands.table import ALONE
 
 if __name__ == "__main__":
-    main()
+    command_line.main(ALONE, name="python -m wiresum.controller")

@@ -5,9 +5,8 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from wiresum.common import logs
+from wiresum.common.command_line import Option, Rest
 from wiresum.common.errors import WiresumError
 from wiresum.common.places import expand
 from wiresum.host_agent.environment import FIELDS, LONGEST_S, IfFull, SlotRequest, Transport
@@ -42,10 +41,10 @@ def _configure_log(option: str | None) -> None:
 
 
 def run(
-    context: typer.Context,
+    command: Annotated[list[str], Rest()],
     controller: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="HOST:PORT",
             envvar="WIRESUM_CONTROLLER",
             help="Controller to use; http://HOST:PORT if without TLS. Without one, a switch and a "
@@ -53,27 +52,25 @@ def run(
         ),
     ] = None,
     field: Annotated[
-        int, typer.Option(metavar="32|16|8", help="Bits of a quantized gradient element.")
+        int, Option(metavar="32|16|8", help="Bits of a quantized gradient element.")
     ] = 32,
     as_default: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--as-default",
             help="Scripts that ask torch for gloo, or for no backend, get wiresum.",
         ),
     ] = False,
     name: Annotated[
-        str, typer.Option(help="Name of the job; launchers with the same name share it.")
+        str, Option(help="Name of the job; launchers with the same name share it.")
     ] = "",
     slots: Annotated[
         int,
-        typer.Option(
-            help="Slots to ask for; 0: the default.", min=0, max=65535, envvar="WIRESUM_SLOTS"
-        ),
+        Option(help="Slots to ask for; 0: the default.", min=0, max=65535, envvar="WIRESUM_SLOTS"),
     ] = 0,
     min_slots: Annotated[
         int,
-        typer.Option(
+        Option(
             help="The fewest slots that the job can do with, now and when jobs of higher "
             "priority need room.",
             min=0,
@@ -83,7 +80,7 @@ def run(
     ] = 0,
     if_full: Annotated[
         IfFull,
-        typer.Option(
+        Option(
             help="When no switch has room: fail, wait in the queue, take a smaller window, or "
             "train over gloo.",
             envvar="WIRESUM_IF_FULL",
@@ -91,7 +88,7 @@ def run(
     ] = IfFull.FAIL,
     queue_timeout: Annotated[
         float | None,
-        typer.Option(
+        Option(
             metavar="S",
             help="Limit in seconds of the wait for room; without it, for ever.",
             envvar="WIRESUM_QUEUE_TIMEOUT",
@@ -99,7 +96,7 @@ def run(
     ] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             metavar="FILE",
             help="File with your token; workers do not get it  [default: WIRESUM_TOKEN, or this "
             "user's own controller's admin token]",
@@ -107,19 +104,19 @@ def run(
     ] = None,
     ca: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             metavar="FILE", help="The authority of the controller's certificate (or WIRESUM_CA)."
         ),
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(
+        Option(
             metavar="S", help="Limit in seconds for the start, for joining and for a collective."
         ),
     ] = None,
     switch_timeout: Annotated[
         float | None,
-        typer.Option(
+        Option(
             metavar="S",
             help="Seconds that the switch may say nothing at all while a collective waits "
             "[default: WIRESUM_SWITCH_TIMEOUT, or 10; at most the limit of a collective].",
@@ -127,7 +124,7 @@ def run(
     ] = None,
     transport: Annotated[
         Transport,
-        typer.Option(
+        Option(
             help="How workers reach the switch: over UDP, or through memory that they share with a "
             "switch on their own host. auto: memory if the switch is started for this run, or "
             "WIRESUM_SHM names its socket.",
@@ -135,14 +132,14 @@ def run(
     ] = Transport.AUTO,
     log_format: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="text|json",
             help="How this command and wiresum in the workers log (or WIRESUM_LOG_FORMAT).",
         ),
     ] = None,
-) -> None:
+) -> int:
     """Run a training command whose all-reduces are summed by a switch: run -- torchrun ..."""
-    from wiresum.controller.commands.options import chosen_token
+    from wiresum.controller.client.credentials import chosen_token
     from wiresum.host_agent.launcher.run import run as launch
 
     _configure_log(log_format)
@@ -151,8 +148,8 @@ def run(
     queue_timeout = _checked_seconds("--queue-timeout", queue_timeout)
     switch_timeout = _checked_seconds("--switch-timeout", switch_timeout)
     request = SlotRequest(slots, min_slots, if_full, queue_timeout)
-    status = launch(
-        context.args,
+    return launch(
+        command,
         controller=controller or None,
         field=field,
         as_default=as_default,
@@ -164,8 +161,3 @@ def run(
         transport=transport,
         switch_timeout_s=switch_timeout,
     )
-    raise typer.Exit(status)
-
-
-RUN_SETTINGS = {"allow_extra_args": True, "allow_interspersed_args": False}
-"""``context_settings`` with which ``run`` is mounted: what follows the options is the command."""

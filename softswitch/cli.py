@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from wiresum import p4
 from wiresum.common import logs, places
+from wiresum.common.command_line import Option
 from wiresum.common.errors import WiresumError
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> "Server
 def serve(
     port: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="N=KIND:ADDRESS",
             help="A port: 1=udp:127.0.0.1:0 (rootless; 0 is any free port), 2=raw:eth1 or "
             "3=shm:/run/wiresum.sock (workers on this host). "
@@ -57,51 +56,47 @@ def serve(
     ] = None,
     lanes: Annotated[
         int | None,
-        typer.Option(help=f"Start with wiresum's own program for so many lanes: {p4.LANE_COUNTS}."),
+        Option(help=f"Start with wiresum's own program for so many lanes: {p4.LANE_COUNTS}."),
     ] = None,
     program: Annotated[
-        Path | None, typer.Option(help="Start with this v1model program: p4c's BMv2 JSON.")
+        Path | None, Option(help="Start with this v1model program: p4c's BMv2 JSON.")
     ] = None,
     p4info: Annotated[
         Path | None,
-        typer.Option(help="The program's P4Info. [default: next to it, FILE.p4info.txtpb]"),
+        Option(help="The program's P4Info. [default: next to it, FILE.p4info.txtpb]"),
     ] = None,
     p4runtime: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="HOST:PORT (port 0: any) or unix:/path.")
+        str, Option(metavar="ADDRESS", help="HOST:PORT (port 0: any) or unix:/path.")
     ] = "127.0.0.1:9559",
     p4runtime_tls_cert: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Serve P4Runtime with TLS: its certificate (chain), PEM."
-        ),
+        Option(metavar="FILE", help="Serve P4Runtime with TLS: its certificate (chain), PEM."),
     ] = None,
-    p4runtime_tls_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Its key, PEM.")
-    ] = None,
+    p4runtime_tls_key: Annotated[Path | None, Option(metavar="FILE", help="Its key, PEM.")] = None,
     p4runtime_client_ca: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             metavar="FILE",
             help="Controllers must show a certificate that this authority has signed.",
         ),
     ] = None,
     device_id: Annotated[
-        int, typer.Option(min=0, max=(1 << 63) - 1, help="P4Runtime's name of this switch.")
+        int, Option(min=0, max=(1 << 63) - 1, help="P4Runtime's name of this switch.")
     ] = 0,
     cpu_port: Annotated[
         int | None,
-        typer.Option(help="The port number that stands for the controller (packet-in and -out)."),
+        Option(help="The port number that stands for the controller (packet-in and -out)."),
     ] = None,
     exit_with_parent: Annotated[
-        bool, typer.Option("--exit-with-parent", help="End when the starting process ends.")
+        bool, Option("--exit-with-parent", help="End when the starting process ends.")
     ] = False,
     metrics: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Serve Prometheus metrics there (port 0: any)."),
+        Option(metavar="HOST:PORT", help="Serve Prometheus metrics there (port 0: any)."),
     ] = None,
     log_format: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="text|json",
             help="How to log to stderr.  [default: WIRESUM_LOG_FORMAT, or text]",
         ),

@@ -6,30 +6,26 @@ import sys
 import time
 from typing import Annotated
 
-import typer
-
+from wiresum.common.command_line import Argument, Option, Rest
 from wiresum.testbed.errors import RackError, RackUsageError
 from wiresum.testbed.options import RackOptions, check_name, parse_loss, parse_rate
 
 Switch = Annotated[
-    str, typer.Option(metavar="bmv2|soft", help="BMv2's simple_switch_grpc, or the embedded one.")
+    str, Option(metavar="bmv2|soft", help="BMv2's simple_switch_grpc, or the embedded one.")
 ]
-Workers = Annotated[int, typer.Option(min=1, max=64, help="Hosts, each on a link of its own.")]
+Workers = Annotated[int, Option(min=1, max=64, help="Hosts, each on a link of its own.")]
 Rate = Annotated[
-    str, typer.Option(metavar="RATE", help="Of each link, in each direction, such as 100mbit.")
+    str, Option(metavar="RATE", help="Of each link, in each direction, such as 100mbit.")
 ]
 Loss = Annotated[
-    str, typer.Option(metavar="SHARE", help="Of frames on each link, in each direction: 1%.")
+    str, Option(metavar="SHARE", help="Of frames on each link, in each direction: 1%.")
 ]
-Lanes = Annotated[int, typer.Option(min=1, help="Lanes of the switch program.")]
-Name = Annotated[str, typer.Option(help="The rack's name; racks of different names do not meet.")]
+Lanes = Annotated[int, Option(min=1, help="Lanes of the switch program.")]
+Name = Annotated[str, Option(help="The rack's name; racks of different names do not meet.")]
 Offloads = Annotated[
     bool,
-    typer.Option("--offloads", help="Let trains of segments cross as one frame (soft only)."),
+    Option("--offloads", help="Let trains of segments cross as one frame (soft only)."),
 ]
-
-EXEC_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""``context_settings`` with which ``exec_`` is mounted: what follows the node is the command."""
 
 _LOOK_S = 0.2
 
@@ -84,7 +80,7 @@ def up(
 
 def down(
     name: Name = "rack",
-    every: Annotated[bool, typer.Option("--all", help="All racks on record.")] = False,
+    every: Annotated[bool, Option("--all", help="All racks on record.")] = False,
 ) -> None:
     """Take a rack down, also one that has crashed: whatever is on record, and nothing else."""
     from wiresum.testbed import state
@@ -99,8 +95,8 @@ def down(
 
 
 def exec_(
-    context: typer.Context,
-    node: Annotated[str, typer.Argument(help="w0, w1, …: a worker; s1: the switch.")],
+    words: Annotated[list[str], Rest(unknown_options=True)],
+    node: Annotated[str, Argument(help="w0, w1, …: a worker; s1: the switch.")],
     name: Name = "rack",
 ) -> None:
     """Run a command on a node of a rack: exec w0 -- COMMAND."""
@@ -114,10 +110,10 @@ def exec_(
     found = record.nodes.get(node)
     if found is None:
         raise RackUsageError(f"rack {name} has no node {node!r}; it has {', '.join(record.nodes)}")
-    if not context.args:
+    if not words:
         raise RackUsageError(f"no command: say `wiresum testbed exec {node} -- COMMAND`")
     if namespaces.inode(found.namespace) != found.inode:
         raise RackError(f"the namespace {found.namespace} is not that of rack {name} any more")
-    command = [*namespaces.enter(found.namespace), *context.args]
+    command = [*namespaces.enter(found.namespace), *words]
     sys.stdout.flush()
     os.execvpe(command[0], command, environment(found.variables))

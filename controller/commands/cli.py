@@ -1,118 +1,61 @@
-"""The controller's part of the command line; the root command mounts it."""
+"""The commands ``wiresum controller serve`` and ``certificate``."""
 
 import os
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from wiresum.common import command_line, logs
+from wiresum.common.command_line import Argument, Option
 from wiresum.common.places import expand
 from wiresum.controller.client.address import DEFAULT_CONTROLLER
-from wiresum.controller.client.connection import default_ca_file
-from wiresum.controller.commands.job_cli import job_app, job_evict, job_list, job_show, slots
-from wiresum.controller.commands.spec import parse_switch
-from wiresum.controller.commands.switch_cli import (
-    P4RuntimeCa,
-    P4RuntimeCert,
-    P4RuntimeKey,
-    switch_add,
-    switch_app,
-    switch_deploy,
-    switch_drain,
-    switch_list,
-    switch_remove,
-    switch_undrain,
-)
-from wiresum.controller.commands.tenant_cli import (
-    tenant_add,
-    tenant_app,
-    tenant_list,
-    tenant_remove,
-    tenant_rotate,
-    tenant_set,
-)
-
-__all__ = [
-    "certificate",
-    "controller_app",
-    "job_app",
-    "job_evict",
-    "job_list",
-    "job_show",
-    "main",
-    "serve",
-    "slots",
-    "switch_add",
-    "switch_app",
-    "switch_deploy",
-    "switch_drain",
-    "switch_list",
-    "switch_remove",
-    "switch_undrain",
-    "tenant_add",
-    "tenant_app",
-    "tenant_list",
-    "tenant_remove",
-    "tenant_rotate",
-    "tenant_set",
-]
-
-controller_app = typer.Typer(help="Run the controller.", no_args_is_help=True)
+from wiresum.controller.commands.switch_cli import P4RuntimeCa, P4RuntimeCert, P4RuntimeKey
 
 
-@controller_app.callback()
-def _controller() -> None:
-    """Run the controller."""
-
-
-@controller_app.command()
 def serve(
     listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where to serve; port 0 takes any.")
+        str, Option(metavar="HOST:PORT", help="Where to serve; port 0 takes any.")
     ] = DEFAULT_CONTROLLER,
     store: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="FILE",
             help="SQLite file, or :memory:  [default: $XDG_STATE_HOME/wiresum/controller.sqlite]",
         ),
     ] = "",
     switch: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="KEY=VALUE,…",
             help="Add a switch: the options of `switch add` in one string, such as "
             "name=s1,p4runtime=127.0.0.1:9559,address=127.0.0.1:5555,host=0.0.0.0/0=1",
         ),
     ] = None,
     expiry: Annotated[
-        float, typer.Option(min=0.5, help="Seconds of silence after which a job's lease ends.")
+        float, Option(min=0.5, help="Seconds of silence after which a job's lease ends.")
     ] = 30.0,
     plaintext: Annotated[
         bool,
-        typer.Option("--plaintext", help="Serve without TLS: on a loopback address only."),
+        Option("--plaintext", help="Serve without TLS: on a loopback address only."),
     ] = False,
     tls_dir: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="DIR",
             help="Where the generated CA and certificate live  [default: tls, beside the store]",
         ),
     ] = "",
     tls_name: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="NAME", help="Another name or address that clients use for this controller."
         ),
     ] = None,
     tls_cert: Annotated[
-        str, typer.Option(metavar="FILE", help="Your own certificate (chain), PEM.")
+        str, Option(metavar="FILE", help="Your own certificate (chain), PEM.")
     ] = "",
-    tls_key: Annotated[str, typer.Option(metavar="FILE", help="Its key, PEM.")] = "",
+    tls_key: Annotated[str, Option(metavar="FILE", help="Its key, PEM.")] = "",
     client_ca: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="FILE", help="Clients must show a certificate that this authority has signed."
         ),
     ] = "",
@@ -121,29 +64,30 @@ def serve(
     p4runtime_key: P4RuntimeKey = "",
     new_admin_token: Annotated[
         bool,
-        typer.Option("--new-admin-token", help="Make another admin token; write it to its file."),
+        Option("--new-admin-token", help="Make another admin token; write it to its file."),
     ] = False,
     exit_with_parent: Annotated[
-        bool, typer.Option("--exit-with-parent", help="End when the process that started this does")
+        bool, Option("--exit-with-parent", help="End when the process that started this does")
     ] = False,
     metrics: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Serve Prometheus metrics there (port 0: any)."),
+        Option(metavar="HOST:PORT", help="Serve Prometheus metrics there (port 0: any)."),
     ] = None,
     log_format: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="text|json",
             help="How to log to stderr.  [default: WIRESUM_LOG_FORMAT, or text]",
         ),
     ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more to stderr.")] = False,
+    verbose: Annotated[bool, Option("--verbose", "-v", help="Log more to stderr.")] = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT; prints its address as one line of JSON when ready."""
-    # Only this command needs the store and finsy; they take a second to import.
+    from wiresum.common import logs
     from wiresum.controller.api.security import ADMIN_TOKEN_VARIABLE, Security
     from wiresum.controller.api.server import ServeOptions, configure_logging, parse_store
     from wiresum.controller.api.server import serve as run
+    from wiresum.controller.commands.spec import parse_switch
     from wiresum.controller.rules.jobs import Limits
     from wiresum.controller.southbound.loop import LoopOptions
     from wiresum.controller.southbound.switch_tls import SwitchTls
@@ -172,34 +116,23 @@ def serve(
     )
 
 
-@controller_app.command("certificate")
 def certificate(
-    name: Annotated[str, typer.Argument(help="Whose certificate; becomes the files' name.")],
+    name: Annotated[str, Argument(help="Whose certificate; becomes the files' name.")],
     tls_dir: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             metavar="DIR",
             help="Where the controller's CA lives  [default: that of this user's own controller]",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write it.")] = Path(),
+    out: Annotated[Path, Option(metavar="DIR", help="Where to write it.")] = Path(),
 ) -> None:
     """Make a client certificate with the generated CA, for a controller with --client-ca."""
     from wiresum.controller.api.certificates import issue_client
+    from wiresum.controller.client.connection import default_ca_file
     from wiresum.controller.rules.checks import check_name
 
     check_name(name, "certificate")
     folder = expand(tls_dir) if tls_dir is not None else default_ca_file().parent
     files = issue_client(folder, name.replace("/", "-"), expand(out))
     print(f"certificate {files.cert}, key {files.key}")
-
-
-def main() -> None:
-    """``python -m wiresum.controller``: the controller's commands without the others."""
-    app = typer.Typer(no_args_is_help=True, add_completion=False)
-    app.add_typer(controller_app, name="controller")
-    app.add_typer(switch_app, name="switch")
-    app.add_typer(job_app, name="job")
-    app.add_typer(tenant_app, name="tenant")
-    app.command()(slots)
-    command_line.main(app)

@@ -1,95 +1,58 @@
 """The options that all commands share: which controller, who asks, and whom to trust."""
 
-import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from wiresum.common.command_line import Option
+from wiresum.controller.client.address import DEFAULT_CONTROLLER
 
-from wiresum.common import places
-from wiresum.controller.client import ControllerClient
-from wiresum.controller.client.address import is_loopback, parse_address
-from wiresum.controller.client.connection import default_token_file, own_ca_file
-from wiresum.controller.errors import OptionError
+if TYPE_CHECKING:
+    from wiresum.controller.client import ControllerClient
 
-Controller = Annotated[
-    str,
-    typer.Option(
-        "--controller",
-        envvar="WIRESUM_CONTROLLER",
-        metavar="HOST:PORT",
-        help="Where the controller listens; http://HOST:PORT if without TLS.",
-    ),
-]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="File with your token  [default: WIRESUM_TOKEN, or this user's own controller's "
-        "admin token]",
-    ),
-]
-Ca = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Authority of the controller's certificate  [default: WIRESUM_CA, or this "
-        "user's own controller's]",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Json = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
 
 
-def connect(controller: str, token_file: Path | None, ca: Path | None) -> ControllerClient:
-    """A client as the options say."""
-    token = chosen_token(controller, token_file, ca)
-    return ControllerClient(controller, token=token, ca=None if ca is None else str(ca))
+@dataclass(frozen=True)
+class ControllerOptions:
+    """The options of all commands that ask a controller: which one, who asks, whom to trust."""
 
+    controller: Annotated[
+        str,
+        Option(
+            "--controller",
+            envvar="WIRESUM_CONTROLLER",
+            metavar="HOST:PORT",
+            help="Where the controller listens; http://HOST:PORT if without TLS.",
+        ),
+    ] = DEFAULT_CONTROLLER
+    token_file: Annotated[
+        Path | None,
+        Option(
+            metavar="FILE",
+            help="File with your token  [default: WIRESUM_TOKEN, or this user's own controller's "
+            "admin token]",
+        ),
+    ] = None
+    ca: Annotated[
+        Path | None,
+        Option(
+            metavar="FILE",
+            help="Authority of the controller's certificate  [default: WIRESUM_CA, or this "
+            "user's own controller's]",
+        ),
+    ] = None
 
-def chosen_token(controller: str, token_file: Path | None, ca: Path | None) -> str | None:
-    """The token that the options choose; None: as the environment says.
+    def connect(self) -> "ControllerClient":
+        """Return a client as the options say. Raises ``OptionError`` and ``ControllerError``."""
+        from wiresum.controller.client import ControllerClient
+        from wiresum.controller.client.credentials import chosen_token
 
-    On the controller's own host, its user need not name the admin's token. It goes only to a
-    server that this user's own CA vouches for: behind a port of localhost may be anybody, also
-    another machine, at the other end of a tunnel, that another CA vouches for.
-    """
-    if token_file is not None:
-        return read_token(token_file)
-    address = parse_address(controller)
-    local = is_loopback(address.endpoint.host) and not address.plaintext
-    if local and ca is None and _trusts_own_ca_only():
-        return local_admin_token()
-    return None
-
-
-def _trusts_own_ca_only() -> bool:
-    """Whether a connection for which no CA is named is one under this user's own CA."""
-    own, given = own_ca_file(), os.environ.get("WIRESUM_CA")
-    try:
-        return own is not None and (
-            not given or places.expand(given).read_bytes() == own.read_bytes()
+        token = chosen_token(self.controller, self.token_file, self.ca)
+        return ControllerClient(
+            self.controller, token=token, ca=None if self.ca is None else str(self.ca)
         )
-    except OSError:
-        return False
 
 
-def read_token(path: Path) -> str:
-    """The token in a file. Raises :class:`OptionError`."""
-    try:
-        return places.expand(path).read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise OptionError(f"--token-file {path} cannot be read: {reason}") from None
-
-
-def local_admin_token() -> str | None:
-    """The admin token of this user's own controller, unless WIRESUM_TOKEN says another.
-
-    None, too, without the CA that such a controller makes: nothing would vouch for the server.
-    """
-    if os.environ.get("WIRESUM_TOKEN") or own_ca_file() is None:
-        return None
-    try:
-        return default_token_file().read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return None
+THIS_USERS = ControllerOptions()
+"""The controller that is meant where no option says which."""

@@ -1,71 +1,55 @@
 """Commands about switches."""
 
-import json
 from typing import Annotated
 
-import typer
-
-from wiresum.controller.client.address import DEFAULT_CONTROLLER
-from wiresum.controller.commands import tables
-from wiresum.controller.commands.options import Ca, Controller, Json, TokenFile, connect
-from wiresum.controller.commands.spec import describe
-
-switch_app = typer.Typer(help="Switches that the controller drives.", no_args_is_help=True)
+from wiresum.common.command_line import Argument, Option
+from wiresum.controller.commands.options import THIS_USERS, ControllerOptions, Json
 
 P4Runtime = Annotated[
     str,
-    typer.Option(
+    Option(
         metavar="ADDR",
         help="Its P4Runtime server: HOST:PORT, https://HOST:PORT (with TLS) or unix:/path.",
     ),
 ]
 P4RuntimeCa = Annotated[
     str,
-    typer.Option(
-        metavar="FILE", help="Authority of the certificates of switches at https://HOST:PORT."
-    ),
+    Option(metavar="FILE", help="Authority of the certificates of switches at https://HOST:PORT."),
 ]
 P4RuntimeCert = Annotated[
-    str, typer.Option(metavar="FILE", help="Certificate to show to such a switch, PEM.")
+    str, Option(metavar="FILE", help="Certificate to show to such a switch, PEM.")
 ]
-P4RuntimeKey = Annotated[str, typer.Option(metavar="FILE", help="Its key, PEM.")]
-Lanes = Annotated[int, typer.Option(min=1, max=65535, help="Lanes of the program to run on it.")]
-DeviceId = Annotated[int, typer.Option(min=0, max=(1 << 63) - 1, help="Its P4Runtime device id.")]
+P4RuntimeKey = Annotated[str, Option(metavar="FILE", help="Its key, PEM.")]
+Lanes = Annotated[int, Option(min=1, max=65535, help="Lanes of the program to run on it.")]
+DeviceId = Annotated[int, Option(min=0, max=(1 << 63) - 1, help="Its P4Runtime device id.")]
 
 
-@switch_app.callback()
-def _switch() -> None:
-    """Switches that the controller drives."""
-
-
-@switch_app.command("add")
 def switch_add(
-    name: Annotated[str, typer.Argument(help="What to call it.")],
+    name: Annotated[str, Argument(help="What to call it.")],
     p4runtime: P4Runtime,
-    address: Annotated[
-        str, typer.Option(metavar="IP:UDPPORT", help="Where workers send their packets.")
-    ],
+    address: Annotated[str, Option(metavar="IP:UDPPORT", help="Where workers send their packets.")],
     host: Annotated[
         list[str],
-        typer.Option(metavar="CIDR=PORT", help="Workers in CIDR are behind its port PORT."),
+        Option(metavar="CIDR=PORT", help="Workers in CIDR are behind its port PORT."),
     ],
-    mac: Annotated[str, typer.Option(help="Its MAC address  [default: 02:00:<ip>]")] = "",
+    mac: Annotated[str, Option(help="Its MAC address  [default: 02:00:<ip>]")] = "",
     lanes: Lanes = 256,
     device_id: DeviceId = 0,
     shared_address: Annotated[
         bool | None,
-        typer.Option(
+        Option(
             "--shared-address/--own-address",
             help="Whether workers may have its own address, as on a softswitch's host  "
             "[default: for a loopback address]",
         ),
     ] = None,
-    controller: Controller = DEFAULT_CONTROLLER,
-    token_file: TokenFile = None,
-    ca: Ca = None,
+    asked: ControllerOptions = THIS_USERS,
     as_json: Json = False,
 ) -> None:
     """Add a switch, or change what is known of it. The controller takes it over at once."""
+    from wiresum.controller.commands import tables
+    from wiresum.controller.commands.spec import describe
+
     request = describe(
         name,
         p4runtime=p4runtime,
@@ -76,7 +60,7 @@ def switch_add(
         device_id=device_id,
         shared_address=shared_address,
     )
-    with connect(controller, token_file, ca) as client:
+    with asked.connect() as client:
         switch = client.add_switch(request)
     if as_json:
         tables.print_json(switch)
@@ -84,15 +68,14 @@ def switch_add(
         print(f"switch {switch.name} added: {switch.slots} slots of {switch.lanes} lanes")
 
 
-@switch_app.command("list")
 def switch_list(
-    controller: Controller = DEFAULT_CONTROLLER,
-    token_file: TokenFile = None,
-    ca: Ca = None,
+    asked: ControllerOptions = THIS_USERS,
     as_json: Json = False,
 ) -> None:
     """List the switches, and whether they are up."""
-    with connect(controller, token_file, ca) as client:
+    from wiresum.controller.commands import tables
+
+    with asked.connect() as client:
         switches = client.list_switches(counters=True)
     if as_json:
         tables.print_json(switches)
@@ -100,16 +83,15 @@ def switch_list(
         tables.console().print(tables.switch_table(switches))
 
 
-@switch_app.command("drain")
 def switch_drain(
-    name: Annotated[str, typer.Argument(help="Which.")],
-    controller: Controller = DEFAULT_CONTROLLER,
-    token_file: TokenFile = None,
-    ca: Ca = None,
+    name: Annotated[str, Argument(help="Which.")],
+    asked: ControllerOptions = THIS_USERS,
     as_json: Json = False,
 ) -> None:
     """Give a switch no new jobs; those that it has go on. Says how many those are."""
-    with connect(controller, token_file, ca) as client:
+    from wiresum.controller.commands import tables
+
+    with asked.connect() as client:
         switch = client.drain_switch(name)
     if as_json:
         tables.print_json(switch)
@@ -120,16 +102,15 @@ def switch_drain(
         print(f"switch {name} takes no new jobs, and has none")
 
 
-@switch_app.command("undrain")
 def switch_undrain(
-    name: Annotated[str, typer.Argument(help="Which.")],
-    controller: Controller = DEFAULT_CONTROLLER,
-    token_file: TokenFile = None,
-    ca: Ca = None,
+    name: Annotated[str, Argument(help="Which.")],
+    asked: ControllerOptions = THIS_USERS,
     as_json: Json = False,
 ) -> None:
     """Give a drained switch new jobs again."""
-    with connect(controller, token_file, ca) as client:
+    from wiresum.controller.commands import tables
+
+    with asked.connect() as client:
         switch = client.drain_switch(name, undrain=True)
     if as_json:
         tables.print_json(switch)
@@ -137,27 +118,23 @@ def switch_undrain(
         print(f"switch {name} takes new jobs again")
 
 
-@switch_app.command("remove")
 def switch_remove(
-    name: Annotated[str, typer.Argument(help="Which.")],
-    controller: Controller = DEFAULT_CONTROLLER,
-    token_file: TokenFile = None,
-    ca: Ca = None,
+    name: Annotated[str, Argument(help="Which.")],
+    asked: ControllerOptions = THIS_USERS,
 ) -> None:
     """Forget a switch that no live job uses."""
-    with connect(controller, token_file, ca) as client:
+    with asked.connect() as client:
         client.remove_switch(name)
     print(f"switch {name} removed")
 
 
-@switch_app.command("deploy")
 def switch_deploy(
     p4runtime: P4Runtime,
     lanes: Lanes = 256,
     device_id: DeviceId = 0,
     election_id: Annotated[
         int,
-        typer.Option(
+        Option(
             min=1,
             max=(1 << 128) - 1,
             help="Whoever has the highest is in charge; controllers take 10.",
@@ -167,11 +144,13 @@ def switch_deploy(
     p4runtime_cert: P4RuntimeCert = "",
     p4runtime_key: P4RuntimeKey = "",
     force: Annotated[
-        bool, typer.Option("--force", help="Push even what it runs already: empties its tables.")
+        bool, Option("--force", help="Push even what it runs already: empties its tables.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Have any P4Runtime switch run the switch program; say what was found there."""
+    import json
+
     from wiresum.controller.southbound.deploy import deploy
     from wiresum.controller.southbound.switch_tls import SwitchTls
 

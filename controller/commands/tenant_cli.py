@@ -1,36 +1,30 @@
 """Commands about tenants."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from wiresum.common import private
+from wiresum.common.command_line import Argument, Option
 from wiresum.common.places import expand
-from wiresum.controller.client.address import DEFAULT_CONTROLLER
-from wiresum.controller.commands import tables
-from wiresum.controller.commands.options import Ca, Controller, Json, TokenFile, connect
+from wiresum.controller.commands.options import THIS_USERS, ControllerOptions, Json
 from wiresum.controller.errors import OptionError
 from wiresum.controller.rules.checks import MAX_LIMIT, MAX_PRIORITY
-from wiresum.controller.v1 import controller_pb2 as pb
 
-tenant_app = typer.Typer(
-    help="Tenants: who may use the switches, and how much of them.", no_args_is_help=True
-)
+if TYPE_CHECKING:
+    from wiresum.controller.v1 import controller_pb2 as pb
 
-Name = Annotated[str, typer.Argument(help="Which tenant.")]
+Name = Annotated[str, Argument(help="Which tenant.")]
 Save = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Write the token there, for its owner only; print it not."),
+    Option(metavar="FILE", help="Write the token there, for its owner only; print it not."),
 ]
 Slots = Annotated[
     int | None,
-    typer.Option(min=0, max=MAX_LIMIT, help="Slots of all its jobs together; 0: no limit."),
+    Option(min=0, max=MAX_LIMIT, help="Slots of all its jobs together; 0: no limit."),
 ]
-Jobs = Annotated[int | None, typer.Option(min=0, max=MAX_LIMIT, help="Live jobs; 0: no limit.")]
+Jobs = Annotated[int | None, Option(min=0, max=MAX_LIMIT, help="Live jobs; 0: no limit.")]
 Priority = Annotated[
     int | None,
-    typer.Option(
+    Option(
         min=-MAX_PRIORITY,
         max=MAX_PRIORITY,
         help="Higher goes first, and may shrink the jobs of lower ones.",
@@ -38,40 +32,31 @@ Priority = Annotated[
 ]
 
 
-@tenant_app.callback()
-def _tenant() -> None:
-    """Tenants: who may use the switches, and how much of them."""
-
-
-@tenant_app.command("add")
 def tenant_add(
-    name: Annotated[str, typer.Argument(help="What to call it.")],
+    name: Annotated[str, Argument(help="What to call it.")],
     slots: Slots = 0,
     jobs: Jobs = 0,
     priority: Priority = 0,
     save: Save = None,
-    controller: Controller = DEFAULT_CONTROLLER,
-    token_file: TokenFile = None,
-    ca: Ca = None,
+    asked: ControllerOptions = THIS_USERS,
     as_json: Json = False,
 ) -> None:
     """Add a tenant. Its token is shown now and never again."""
-    with connect(controller, token_file, ca) as client:
+    with asked.connect() as client:
         tenant = client.add_tenant(
             name, slot_quota=slots or 0, max_jobs=jobs or 0, priority=priority or 0
         )
     _show_token(tenant, "added", save, as_json)
 
 
-@tenant_app.command("list")
 def tenant_list(
-    controller: Controller = DEFAULT_CONTROLLER,
-    token_file: TokenFile = None,
-    ca: Ca = None,
+    asked: ControllerOptions = THIS_USERS,
     as_json: Json = False,
 ) -> None:
     """List the tenants, their limits and what they use. A tenant sees itself."""
-    with connect(controller, token_file, ca) as client:
+    from wiresum.controller.commands import tables
+
+    with asked.connect() as client:
         tenants = client.list_tenants()
     if as_json:
         tables.print_json(tenants)
@@ -79,21 +64,20 @@ def tenant_list(
         tables.console().print(tables.tenant_table(tenants))
 
 
-@tenant_app.command("set")
 def tenant_set(
     name: Name,
     slots: Slots = None,
     jobs: Jobs = None,
     priority: Priority = None,
-    controller: Controller = DEFAULT_CONTROLLER,
-    token_file: TokenFile = None,
-    ca: Ca = None,
+    asked: ControllerOptions = THIS_USERS,
     as_json: Json = False,
 ) -> None:
     """Change a tenant's limits or priority. What runs is not touched."""
+    from wiresum.controller.commands import tables
+
     if slots is None and jobs is None and priority is None:
         raise OptionError("nothing to set: give --slots, --jobs or --priority")
-    with connect(controller, token_file, ca) as client:
+    with asked.connect() as client:
         tenant = client.set_tenant(name, slot_quota=slots, max_jobs=jobs, priority=priority)
     if as_json:
         tables.print_json(tenant)
@@ -104,36 +88,32 @@ def tenant_set(
         )
 
 
-@tenant_app.command("rotate")
 def tenant_rotate(
     name: Name,
     save: Save = None,
-    controller: Controller = DEFAULT_CONTROLLER,
-    token_file: TokenFile = None,
-    ca: Ca = None,
+    asked: ControllerOptions = THIS_USERS,
     as_json: Json = False,
 ) -> None:
     """Give a tenant another token: the one before is worth nothing from then on."""
-    with connect(controller, token_file, ca) as client:
+    with asked.connect() as client:
         tenant = client.rotate_tenant_token(name)
     _show_token(tenant, "has another token", save, as_json)
 
 
-@tenant_app.command("remove")
 def tenant_remove(
     name: Name,
-    evict: Annotated[bool, typer.Option("--evict", help="End its live jobs first.")] = False,
-    controller: Controller = DEFAULT_CONTROLLER,
-    token_file: TokenFile = None,
-    ca: Ca = None,
+    evict: Annotated[bool, Option("--evict", help="End its live jobs first.")] = False,
+    asked: ControllerOptions = THIS_USERS,
 ) -> None:
     """Forget a tenant; its token is worth nothing from then on."""
-    with connect(controller, token_file, ca) as client:
+    with asked.connect() as client:
         client.remove_tenant(name, evict=evict)
     print(f"tenant {name} removed")
 
 
-def _show_token(tenant: pb.Tenant, what: str, save: Path | None, as_json: bool) -> None:
+def _show_token(tenant: "pb.Tenant", what: str, save: Path | None, as_json: bool) -> None:
+    from wiresum.controller.commands import tables
+
     if save is not None:
         _save(save, tenant)
     if save is not None and as_json:
@@ -146,7 +126,9 @@ def _show_token(tenant: pb.Tenant, what: str, save: Path | None, as_json: bool) 
         print(f"tenant {tenant.name} {what}; its token, which is not shown again:\n{tenant.token}")
 
 
-def _save(path: Path, tenant: pb.Tenant) -> None:
+def _save(path: Path, tenant: "pb.Tenant") -> None:
+    from wiresum.common import private
+
     path = expand(path)
     try:
         private.write(path, f"{tenant.token}\n".encode())

@@ -7,10 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from rich.console import Console
-from rich.table import Table
-
+from wiresum.common.command_line import Option
 from wiresum.measure.attack.frames import KINDS
 from wiresum.testbed.errors import RackError, RackUsageError
 from wiresum.testbed.options import RackOptions, check_name, parse_rate
@@ -19,22 +16,22 @@ DEFAULT_KINDS = "elsewhere,garbage,wrong-key,pings,socket,broadcast"
 
 
 def flood(
-    switch: Annotated[str, typer.Option(metavar="bmv2|soft", help="The rack's switch.")] = "soft",
-    rate: Annotated[str, typer.Option(help="Of every link, the attacker's too.")] = "100mbit",
-    workers: Annotated[int, typer.Option(min=1, max=63, help="Of the job.")] = 3,
-    lanes: Annotated[int, typer.Option(help="Lanes of the switch program.")] = 64,
-    kinds: Annotated[str, typer.Option(help=f"Of: {', '.join(KINDS)}.")] = DEFAULT_KINDS,
-    repeat: Annotated[int, typer.Option(min=1, help="Rounds.")] = 5,
+    switch: Annotated[str, Option(metavar="bmv2|soft", help="The rack's switch.")] = "soft",
+    rate: Annotated[str, Option(help="Of every link, the attacker's too.")] = "100mbit",
+    workers: Annotated[int, Option(min=1, max=63, help="Of the job.")] = 3,
+    lanes: Annotated[int, Option(help="Lanes of the switch program.")] = 64,
+    kinds: Annotated[str, Option(help=f"Of: {', '.join(KINDS)}.")] = DEFAULT_KINDS,
+    repeat: Annotated[int, Option(min=1, help="Rounds.")] = 5,
     seconds: Annotated[
-        float, typer.Option(min=0.1, max=30, help="Of one all-reduce without a flood, about.")
+        float, Option(min=0.1, max=30, help="Of one all-reduce without a flood, about.")
     ] = 1.0,
     priority: Annotated[
         bool,
-        typer.Option("--priority", help="A queue of their own for what the switch itself sends."),
+        Option("--priority", help="A queue of their own for what the switch itself sends."),
     ] = False,
-    name: Annotated[str, typer.Option(help="The rack's name.")] = "",
+    name: Annotated[str, Option(help="The rack's name.")] = "",
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
+        Path | None, Option("--json", metavar="FILE", help="Write the numbers as JSON.")
     ] = None,
 ) -> None:
     """How much longer an all-reduce takes while a host floods at the rate of its link."""
@@ -50,6 +47,9 @@ def flood(
     ).check()  # fmt: skip
     if options.rate_mbit is None:
         raise RackUsageError("--rate is empty: a flood at no rate in particular says nothing")
+    from rich.console import Console
+    from rich.table import Table
+
     from wiresum.measure.attack.bench import measure
     from wiresum.testbed.interrupts import Interrupts
 

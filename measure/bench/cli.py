@@ -4,64 +4,59 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from wiresum.common.command_line import Option
 from wiresum.testbed.errors import RackUsageError
 
 
 def allreduce(
-    workers: Annotated[str, typer.Option(metavar="N,…", help="Numbers of workers.")] = "2,4,8",
+    workers: Annotated[str, Option(metavar="N,…", help="Numbers of workers.")] = "2,4,8",
     sizes: Annotated[
-        str, typer.Option(metavar="SIZE,…", help="Bytes of float32 elements.")
+        str, Option(metavar="SIZE,…", help="Bytes of float32 elements.")
     ] = "64KiB,1MiB,4MiB,25MiB,100MiB",
     rate: Annotated[
         str,
-        typer.Option(
-            metavar="RATE,…", help="Of each link, in each direction: 100mbit; none: no limit."
-        ),
+        Option(metavar="RATE,…", help="Of each link, in each direction: 100mbit; none: no limit."),
     ] = "100mbit,1gbit,none",
     field: Annotated[
-        str, typer.Option(metavar="32|16|8,…", help="Bits of a quantized element.")
+        str, Option(metavar="32|16|8,…", help="Bits of a quantized element.")
     ] = "32,16,8",
     against: Annotated[
-        str, typer.Option(metavar="gloo|none", help="What is measured beside it.")
+        str, Option(metavar="gloo|none", help="What is measured beside it.")
     ] = "gloo",
     tcp: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="NAME,…",
             help="Congestion control of gloo's connections, such as cubic; of several, the fastest "
             "in each case counts  [default: this machine's]",
         ),
     ] = "",
-    repeat: Annotated[int, typer.Option(min=1, help="Rounds; the sides take turns.")] = 5,
+    repeat: Annotated[int, Option(min=1, help="Rounds; the sides take turns.")] = 5,
     loss: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="SHARE,…",
             help="Of frames on each link, in each direction: none,0,0.1%. With none, trains of "
             "frames cross whole; a share, 0 too, has them cut before the receiver.",
         ),
     ] = "none",
     transport: Annotated[
-        str, typer.Option(metavar="udp|shm,…", help="How frames come to the switch.")
+        str, Option(metavar="udp|shm,…", help="How frames come to the switch.")
     ] = "udp",
-    lanes: Annotated[int, typer.Option(help="Lanes of the switch program.")] = 256,
-    slots: Annotated[
-        int, typer.Option(min=0, help="Of the lease of each field; 0: the default.")
-    ] = 0,
-    mtu: Annotated[int, typer.Option(min=576, max=65535, help="Of the links.")] = 1500,
-    name: Annotated[str, typer.Option(help="Of the network; names do not meet.")] = "bench",
+    lanes: Annotated[int, Option(help="Lanes of the switch program.")] = 256,
+    slots: Annotated[int, Option(min=0, help="Of the lease of each field; 0: the default.")] = 0,
+    mtu: Annotated[int, Option(min=576, max=65535, help="Of the links.")] = 1500,
+    name: Annotated[str, Option(help="Of the network; names do not meet.")] = "bench",
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
+        Path | None, Option("--json", metavar="FILE", help="Write the numbers as JSON.")
     ] = None,
     append: Annotated[
-        bool, typer.Option("--append", help="Add the rounds to those in the JSON file.")
+        bool, Option("--append", help="Add the rounds to those in the JSON file.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Only the table.")] = False,
+    quiet: Annotated[bool, Option("--quiet", help="Only the table.")] = False,
     spoil: Annotated[
         bool,
-        typer.Option("--spoil", hidden=True, help="A control: a wrong result; it must fail."),
+        Option("--spoil", hidden=True, help="A control: a wrong result; it must fail."),
     ] = False,
 ) -> None:
     """Time of an all-reduce over the embedded switch and over gloo, on the same limited links."""
@@ -95,18 +90,18 @@ def allreduce(
 def switch(
     against: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="auto|bmv2|soft|none",
             help="The switch to compare with, on racks alike; auto: BMv2 where it can run; soft: a "
             "control, whose ratio must be near 1.",
         ),
     ] = "auto",
-    lanes: Annotated[int, typer.Option(help="Lanes of the switch program.")] = 256,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Workers of the job.")] = 4,
-    repeat: Annotated[int, typer.Option(min=1, help="Rounds; the switches take turns.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.1, max=60, help="Of one sample, about.")] = 1.0,
+    lanes: Annotated[int, Option(help="Lanes of the switch program.")] = 256,
+    workers: Annotated[int, Option(min=1, max=64, help="Workers of the job.")] = 4,
+    repeat: Annotated[int, Option(min=1, help="Rounds; the switches take turns.")] = 5,
+    seconds: Annotated[float, Option(min=0.1, max=60, help="Of one sample, about.")] = 1.0,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
+        Path | None, Option("--json", metavar="FILE", help="Write the numbers as JSON.")
     ] = None,
 ) -> None:
     """Chunks per second of the embedded switch: in memory, over sockets, and beside BMv2."""
@@ -128,17 +123,17 @@ def switch(
 
 def engine(
     field: Annotated[
-        str, typer.Option(metavar="32|16|8,…", help="Bits of a quantized element.")
+        str, Option(metavar="32|16|8,…", help="Bits of a quantized element.")
     ] = "32,16,8",
     isa: Annotated[
         str,
-        typer.Option(metavar="NAME,…", help="Instruction sets; all that the machine has.  [all]"),
+        Option(metavar="NAME,…", help="Instruction sets; all that the machine has.  [all]"),
     ] = "",
-    workers: Annotated[int, typer.Option(min=1, help="Of the job: they share a field.")] = 4,
-    size: Annotated[str, typer.Option(help="Bytes of the tensor.")] = "25MiB",
-    repeat: Annotated[int, typer.Option(min=1, help="Rounds; codec and memcpy take turns.")] = 15,
+    workers: Annotated[int, Option(min=1, help="Of the job: they share a field.")] = 4,
+    size: Annotated[str, Option(help="Bytes of the tensor.")] = "25MiB",
+    repeat: Annotated[int, Option(min=1, help="Rounds; codec and memcpy take turns.")] = 15,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
+        Path | None, Option("--json", metavar="FILE", help="Write the numbers as JSON.")
     ] = None,
 ) -> None:
     """Speed of the codec on one core, beside memcpy of the same bytes."""

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from wiresum.common.command_line import Option
 from wiresum.host_agent.environment import FIELDS
 from wiresum.testbed.cli import (
     Lanes,
@@ -27,19 +26,19 @@ def _check_field(field: int) -> None:
 
 
 def demo(
-    workers: Annotated[int, typer.Option(min=2, max=64, help="Workers of each training.")] = 4,
-    steps: Annotated[int, typer.Option(min=5, help="Steps of each training.")] = 150,
+    workers: Annotated[int, Option(min=2, max=64, help="Workers of each training.")] = 4,
+    steps: Annotated[int, Option(min=5, help="Steps of each training.")] = 150,
     field: Annotated[
-        int, typer.Option(metavar="32|16|8", help="Bits of a quantized gradient element.")
+        int, Option(metavar="32|16|8", help="Bits of a quantized gradient element.")
     ] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of both trainings.")] = 1,
-    out: Annotated[Path, typer.Option(help="Folder for the logs and the plot.")] = OUT,
+    seed: Annotated[int, Option(min=0, help="Seed of both trainings.")] = 1,
+    out: Annotated[Path, Option(help="Folder for the logs and the plot.")] = OUT,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
+        Path | None, Option("--json", metavar="FILE", help="Write the numbers as JSON.")
     ] = None,
     plot_file: Annotated[
         Path | None,
-        typer.Option("--plot", metavar="FILE", help="Where to put the loss plot (PNG)."),
+        Option("--plot", metavar="FILE", help="Where to put the loss plot (PNG)."),
     ] = None,
 ) -> None:
     """Train a small transformer over gloo and over the switch, and compare."""
@@ -65,19 +64,17 @@ def train(
     lanes: Lanes = 64,
     name: Name = "train",
     offloads: Offloads = False,
-    steps: Annotated[
-        int | None, typer.Option(min=5, help="Steps  [default: 60, on BMv2 10]")
-    ] = None,
+    steps: Annotated[int | None, Option(min=5, help="Steps  [default: 60, on BMv2 10]")] = None,
     field: Annotated[
-        int, typer.Option(metavar="32|16|8", help="Bits of a quantized gradient element.")
+        int, Option(metavar="32|16|8", help="Bits of a quantized gradient element.")
     ] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 1,
+    seed: Annotated[int, Option(min=0, help="Seed of the training.")] = 1,
     timeout: Annotated[
-        float, typer.Option(min=1, help="Limit in seconds for joining and for a collective.")
+        float, Option(min=1, help="Limit in seconds for joining and for a collective.")
     ] = 60.0,
-    out: Annotated[Path, typer.Option(help="Folder for the workers' logs.")] = OUT,
+    out: Annotated[Path, Option(help="Folder for the workers' logs.")] = OUT,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
+        Path | None, Option("--json", metavar="FILE", help="Write the numbers as JSON.")
     ] = None,
 ) -> None:
     """Train across a rack of its own; fails unless the switch's counters account for it all."""

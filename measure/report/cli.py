@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from wiresum.common.command_line import Argument, Option
 
 
 def report(
-    files: Annotated[list[Path], typer.Argument(help="What the benchmarks wrote with --json.")],
+    files: Annotated[list[Path], Argument(help="What the benchmarks wrote with --json.")],
     markdown: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A page: its tables are put between two marks in it."),
+        Option(metavar="FILE", help="A page: its tables are put between two marks in it."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A picture of the ratios (.png, .svg).")
+        Path | None, Option(metavar="FILE", help="A picture of the ratios (.png, .svg).")
     ] = None,
 ) -> None:
     """Tables and a plot from the benchmarks' JSON; without options, the tables on stdout."""

@@ -9,8 +9,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from wiresum.common.command_line import Argument, Option
 from wiresum.testbed.conformance.errors import (
     ConformanceError,
     ConformanceUsageError,
@@ -22,16 +21,16 @@ _PROGRESS_S = 5.0
 
 def conformance(
     fuzz: Annotated[
-        bool, typer.Option("--fuzz", help="Random sequences of frames and table writes.")
+        bool, Option("--fuzz", help="Random sequences of frames and table writes.")
     ] = False,
-    sequences: Annotated[int, typer.Option(min=1, help="How many.")] = 10_000,
+    sequences: Annotated[int, Option(min=1, help="How many.")] = 10_000,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Names the run  [default: a random one]")
+        int | None, Option(min=0, help="Names the run  [default: a random one]")
     ] = None,
     first: Annotated[
-        int, typer.Option(min=0, help="Number of the first sequence, to repeat a part of a run.")
+        int, Option(min=0, help="Number of the first sequence, to repeat a part of a run.")
     ] = 0,
-    lanes: Annotated[int, typer.Option(min=1, help="Lanes of the switch program.")] = 64,
+    lanes: Annotated[int, Option(min=1, help="Lanes of the switch program.")] = 64,
 ) -> None:
     """Compare the embedded switch with BMv2: each output byte, each counter. Needs no root."""
     from wiresum.common.temporary import PrivateFolder
@@ -118,8 +117,8 @@ def version() -> str:
 
 
 def pcap(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A pcap or pcapng file.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    file: Annotated[Path, Argument(metavar="FILE", help="A pcap or pcapng file.")],
+    as_json: Annotated[bool, Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Say what wiresum's packets in a capture are (needs scapy: the extra `pcap`)."""
     from wiresum.testbed.pcap import line, read

@@ -1,13 +1,17 @@
 """The root command: what it mounts, and how errors look from outside."""
 
+import inspect
 import subprocess
 import sys
+from collections.abc import Iterator
 
+import click
 import pytest
-import typer
 
-from wiresum.cli.main import build
+from wiresum.cli.main import ROOT
 from wiresum.common import command_line
+from wiresum.common.command_line import Command, Group
+from wiresum.common.command_line.build import build
 
 
 def wiresum(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
@@ -40,21 +44,30 @@ def test_every_command_explains_itself(command):
 def ended(capsys, *arguments: str) -> tuple[int, str, str]:
     """Run a command in this process: for what ends before it has begun."""
     with pytest.raises(SystemExit) as end:
-        command_line.main(build(), arguments)
+        command_line.main(ROOT, arguments)
     out, err = capsys.readouterr()
     return end.value.code, out, err
 
 
-def names(command, *path: str):
-    """All commands that there are, each as a tuple of words."""
-    if not hasattr(command, "commands"):
-        return {path}
-    found = [names(inner, *path, name) for name, inner in command.commands.items()]
-    return set().union(*found)
+def entries(entry: Command | Group, *path: str) -> Iterator[tuple[tuple[str, ...], Command]]:
+    """All commands that there are, each with its words."""
+    if isinstance(entry, Command):
+        yield path, entry
+        return
+    for name, inner in entry.commands.items():
+        yield from entries(inner, *path, name)
 
 
 def test_no_command_is_left_out_here():
-    assert set(COMMANDS) == names(typer.main.get_command(build()))
+    assert set(COMMANDS) == {path for path, _ in entries(ROOT)}
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(command, id=" ".join(path)) for path, command in entries(ROOT)]
+)
+def test_the_help_of_a_group_says_what_the_command_says_of_itself(command: Command):
+    first = (inspect.getdoc(command.load()) or "").split("\n\n")[0]
+    assert command.help == " ".join(first.split())
 
 
 # What `testbed exec` does not know is the command that it shall run.
@@ -72,9 +85,9 @@ def test_an_option_that_there_is_not_is_one_line(command, capsys):
     "command", [("switch", "list"), ("tenant", "list"), ("job", "list"), ("slots",), ("top",)]
 )
 def test_every_list_can_be_had_as_json(command):
-    options = typer.main.get_command(build())
+    options = build("wiresum", ROOT)
     for word in command:
-        options = options.commands[word]
+        options = options.get_command(click.Context(options), word)
     assert any("--json" in option.opts for option in options.params)
 
 
@@ -119,13 +132,37 @@ def test_the_version():
     assert done.stdout.startswith("wiresum ")
 
 
-def test_help_starts_without_torch():
-    code = (
-        "import sys, wiresum.cli.main as m; m.build(); "
-        "sys.exit(', '.join({'torch', 'matplotlib'} & set(sys.modules)) or None)"
+# What `wiresum`, its version and its help may load, beside the standard library.
+LIGHT = {"wiresum", "click"}
+
+LOADED = """
+import sys
+from wiresum.common import command_line
+from wiresum.cli.main import ROOT, _version
+
+try:
+    command_line.main(ROOT, sys.argv[1:], version=_version)
+finally:
+    print("loaded", *sys.modules, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--version",), ("--help",), *((*command, "--help") for command in COMMANDS)]
+    + [(group, "--help") for group, entry in ROOT.commands.items() if isinstance(entry, Group)],
+    ids=" ".join,
+)
+def test_help_and_version_load_no_more_than_they_need(arguments):
+    """Nothing of what takes long to import: gRPC, protobuf, rich, cryptography, numpy, torch, …"""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *arguments], capture_output=True, text=True, timeout=60
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("wiresum " if arguments == ("--version",) else "Usage: wiresum")
+    loaded = {name.partition(".")[0] for name in done.stderr.split()}
+    foreign = loaded - {"loaded", *sys.stdlib_module_names, *LIGHT}
+    assert {name for name in foreign if not name.startswith(("_", "distutils"))} == set()
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,7 @@
 namespace nb = nanobind;
 
 void register_dataplane(nb::module_& m);
-#ifdef WIRESUM_HAVE_PORTS
 void register_ports(nb::module_& m);
-#endif
 
 namespace {
 
@@ -57,7 +55,5 @@ NB_MODULE(_softswitch, m) {
     }
   });
   register_dataplane(m);
-#ifdef WIRESUM_HAVE_PORTS
   register_ports(m);
-#endif
 }

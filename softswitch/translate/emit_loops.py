@@ -8,17 +8,14 @@ instruction sets; otherwise every access is checked.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from . import ir
 from .layout import storage
 from .reroll import growth
+from .values import Values
 from .walk import read_exprs, statements, subexpressions, written_place
 from .writer import Writer
-
-if TYPE_CHECKING:
-    from .emit_actions import StatementEmitter
-
 
 # Beyond it the sum with a base of 32 bits could pass 2^64, and come out small.
 _HIGHEST_START = 1 << 31
@@ -41,10 +38,33 @@ class _Range:
     start: int
 
 
+class Statements(Protocol):
+    """What loops need of whoever writes the statements in their bodies."""
+
+    program: ir.Program
+    values: Values
+
+    def member(self, kind: str, name: str) -> str:
+        """The C++ member of a register, counter, calculation or table."""
+
+    def emit(self, w: Writer, stmt: ir.Stmt) -> None:
+        """Write one statement."""
+
+    def emit_body(self, w: Writer, body: list[ir.Stmt]) -> None:
+        """Write statements in order."""
+
+    def store_from(self, w: Writer, place: ir.Place, code: str, have: int) -> None:
+        """Assign an unsigned value of ``have`` bits, cut to the place's width."""
+
+    @staticmethod
+    def stored(code: str, bits: int) -> str:
+        """``code``, computed in the type for ``bits`` bits, as the type that stores them."""
+
+
 class LoopEmitter:
     """Writes loops; their fast versions are collected in ``functions``."""
 
-    def __init__(self, owner: StatementEmitter) -> None:
+    def __init__(self, owner: Statements) -> None:
         self.owner = owner
         self.functions = Writer()
         self.count = 0

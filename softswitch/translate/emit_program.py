@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from . import ir
 from .emit_actions import StatementEmitter
 from .emit_checksums import emit_calculations, emit_checksums, emit_deparser
@@ -20,22 +22,52 @@ NORMAL = 0
 
 def emit_program(program: ir.Program, layout: Layout, sha256: str) -> str:
     """C++ that defines ``wiresum_program_create``."""
-    members = _members(program)
-    owner = StatementEmitter(layout, members)
-    body = Writer(1)
-    emit_parser(body, owner)
+    owner = StatementEmitter(layout, _members(program))
+    # What stands first in the file depends on what comes later: a loop in an action becomes a
+    # function before the class, a header that an action writes to a bit of a member. So the
+    # sections are written in the order of their needs, and put together in the order of the file.
+    code = _section(1, _emit_code, owner)
+    interface = _section(1, _emit_interface, owner)
+    state = _section(1, _emit_state, owner, sha256)
+    w = Writer()
+    _emit_head(w, program, sha256)
+    emit_types(w, layout)
+    w.append(owner.loops.functions)
+    w.line("class Switch final : public Program {")
+    w.line(" public:")
+    w.append(interface)
+    w.line(" private:")
+    w.append(code)
+    w.append(state)
+    w.line("};")
+    w.line()
+    _emit_foot(w)
+    return w.text()
+
+
+def _section(depth: int, emit: Callable[..., None], *args: object) -> Writer:
+    w = Writer(depth)
+    emit(w, *args)
+    return w
+
+
+def _emit_code(w: Writer, owner: StatementEmitter) -> None:
+    """Everything that happens to a packet."""
+    program = owner.program
+    emit_parser(w, owner)
     for action in program.actions.values():
         if action.body or _called_directly(program, action):
-            owner.emit_action(body, action)
-    emit_calculations(body, owner)
-    emit_checksums(body, owner)
-    emit_pipeline(body, owner, program.ingress)
-    emit_pipeline(body, owner, program.egress)
+            owner.emit_action(w, action)
+    emit_calculations(w, owner)
+    emit_checksums(w, owner)
+    emit_pipeline(w, owner, program.ingress)
+    emit_pipeline(w, owner, program.egress)
     copied = _standard(owner, "mcast_grp") is not None
-    emit_deparser(body, owner, _written_by_egress(program) if copied else None)
-    _emit_process(body, owner)
+    emit_deparser(w, owner, _written_by_egress(program) if copied else None)
+    _emit_process(w, owner)
 
-    w = Writer()
+
+def _emit_head(w: Writer, program: ir.Program, sha256: str) -> None:
     w.comment(f"Made by wiresum's translator from {program.name or 'a BMv2 JSON'}; do not edit.")
     w.comment(f"SHA-256 of the JSON: {sha256}")
     w.line("#include <chrono>")
@@ -49,19 +81,9 @@ def emit_program(program: ir.Program, layout: Layout, sha256: str) -> str:
     w.line()
     w.line("constexpr std::uint64_t kNoData[1] = {0};")
     w.line()
-    emit_types(w, layout)
-    w.lines += owner.loops.functions.lines
-    with w.block("class Switch final : public Program", "};"):
-        w.depth -= 1
-        w.line(" public:")
-        w.depth += 1
-        _emit_interface(w, owner)
-        w.depth -= 1
-        w.line(" private:")
-        w.depth += 1
-        w.lines += body.lines
-        _emit_state(w, owner, sha256)
-    w.line()
+
+
+def _emit_foot(w: Writer) -> None:
     w.line("}", "namespace")
     w.line("}", "namespace wiresum::softswitch")
     w.line()
@@ -71,7 +93,6 @@ def emit_program(program: ir.Program, layout: Layout, sha256: str) -> str:
     ):
         w.line("if (std::strcmp(abi, WIRESUM_ABI) != 0) return nullptr;")
         w.line("return new wiresum::softswitch::Switch();")
-    return w.text()
 
 
 def _members(program: ir.Program) -> dict[str, str]:

@@ -65,6 +65,10 @@ class Writer:
         self.depth -= 1
         self.line(tail)
 
+    def append(self, section: Writer) -> None:
+        """All lines of a section that was written on its own."""
+        self.lines += section.lines
+
     def text(self) -> str:
         """Everything so far."""
         return "\n".join(self.lines) + "\n"

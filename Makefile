@@ -11,7 +11,7 @@ NATIVE := CMakeLists.txt pyproject.toml constraints.txt \
   $(shell find host_agent softswitch controller p4 common measure \( -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' \
     -o -name '*.proto' -o -name 'CMakeLists.txt' -o -name 'wiresum_*.json' -o -path '*/translate/*.py' \) -print)
 
-.PHONY: help setup demo test test-slow lint format types p4 clean
+.PHONY: help setup demo test test-slow lint format types imports build/types p4 clean
 help:
 	@sed -n '1,2s/^# //p' Makefile
 
@@ -47,14 +47,22 @@ lint: $(VENV)/.lint types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	git ls-files '*.cpp' '*.hpp' '*.inl' | xargs $(BIN)/clang-format --dry-run -Werror
+	$(MAKE) imports
 
-# mypy wants the packages under their import names: folders here, wiresum.* when installed.
-types: $(VENV)/.lint
-	@rm -rf build/types && mkdir -p build/types/wiresum
-	@for p in $(PACKAGES); do cp -r $$p build/types/wiresum/$$p; done
+# The linters want the packages under their import names: folders here, wiresum.* when installed.
+build/types: $(VENV)/.lint
+	@rm -rf $@ && mkdir -p $@/wiresum && touch $@/wiresum/__init__.py
+	@for p in $(PACKAGES); do cp -r $$p $@/wiresum/$$p; done
 	@cp $$($(BIN)/python -c 'import wiresum.controller.v1.controller_pb2 as m; print(m.__file__.removesuffix("_pb2.py"))')* \
-	  build/types/wiresum/controller/v1/
-	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p wiresum
+	  $@/wiresum/controller/v1/
+
+types: build/types
+	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --cache-dir ../mypy --config-file ../../pyproject.toml -p wiresum
+
+# -S: without the hook that finds the installed packages, which are the same ones by other names.
+imports: build/types
+	cd build/types && PYTHONPATH=".:$$(../../$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+	  ../../$(BIN)/python -S ../../$(BIN)/lint-imports --no-logo --no-cache ../../pyproject.toml
 
 format: $(VENV)/.lint
 	$(BIN)/ruff format .

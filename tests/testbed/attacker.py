@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from support.forger import UDP_PAYLOAD, Forger, Scene
-from support.frames import Chunk, Host
+from support.frames import SWITCH_IP, Chunk, Host
 from support.targets import Lease
 from wiresum.p4.packet import HEADER_BYTES, UDP_PORT, Kind
 
@@ -55,9 +55,11 @@ def chunk_of(data: bytes) -> Chunk | None:
     if len(data) < UDP_PAYLOAD + HEADER_BYTES or data[12:14] != b"\x08\x00" or data[23] != 17:
         return None
     kind = data[UDP_PAYLOAD + 1]
-    if kind == Kind.CONTRIBUTION and int.from_bytes(data[36:38]) == UDP_PORT:
+    # Forgeries with other addresses pass the switch like any datagram between hosts.
+    to_switch = data[30:34] == SWITCH_IP and int.from_bytes(data[36:38]) == UDP_PORT
+    if kind == Kind.CONTRIBUTION and to_switch:
         return Chunk.parse(data[UDP_PAYLOAD:])
-    if kind == Kind.RESULT and int.from_bytes(data[34:36]) == UDP_PORT:
+    if kind == Kind.RESULT and data[26:30] == SWITCH_IP:
         return Chunk.parse(data[UDP_PAYLOAD:])
     return None
 

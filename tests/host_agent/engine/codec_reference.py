@@ -6,6 +6,9 @@ Quantities per block of 256: exponent code, M (float32), e with M < 2**e, b with
 import numpy as np
 from numpy.typing import NDArray
 
+from wiresum.host_agent import _engine
+from wiresum.host_agent.errors import EngineError
+
 BLOCK = 256
 NONFINITE = 0xFFFFFFFF
 
@@ -106,3 +109,17 @@ def switch_sum(contributions: list[NDArray[np.uint32]]) -> NDArray[np.uint32]:
 def block_slices(count: int) -> list[slice]:
     """Where each block of a tensor lies."""
     return [slice(at, min(at + BLOCK, count)) for at in range(0, count, BLOCK)]
+
+
+def available() -> list[str]:
+    """The instruction sets of this machine that the engine has kernels for."""
+    best = _engine.isa()
+    names = []
+    for name in ("baseline", "avx2", "avx512"):
+        try:
+            _engine.set_isa(name)
+        except EngineError:
+            continue
+        names.append(name)
+    _engine.set_isa(best)
+    return names

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from codec_reference import NONFINITE, level
+from codec_reference import NONFINITE, available, level
 from engine_rig import Rig, eventually
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_kernels import available
 
 from reference_switch import Faults
 from wiresum.host_agent import _engine

@@ -5,25 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from codec_reference import available
 from numpy.typing import NDArray
 
 from wiresum.host_agent import _engine
-from wiresum.host_agent.errors import EngineError
 
 FIELDS = (32, 16, 8)
-
-
-def available() -> list[str]:
-    best = _engine.isa()
-    names = []
-    for name in ("baseline", "avx2", "avx512"):
-        try:
-            _engine.set_isa(name)
-        except EngineError:
-            continue
-        names.append(name)
-    _engine.set_isa(best)
-    return names
 
 
 @pytest.fixture(autouse=True)

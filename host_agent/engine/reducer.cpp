@@ -1,12 +1,15 @@
-// The engine's thread: what it does with submissions, replies and time.
-#include <arpa/inet.h>
+// What the engine's thread does with submissions, replies and time.
+#include "reducer.hpp"
+
 #include <poll.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
+#include <utility>
 
-#include "engine.hpp"
 #include "fingerprint.hpp"
 
 namespace wiresum {
@@ -18,44 +21,103 @@ constexpr int kDataChunksPerTurn = 64;
 constexpr int kExponentChunksPerTurn = 16;  // of small tensors
 constexpr Nanoseconds kLongestSleep = 1'000'000'000;
 
+Nanoseconds nanoseconds(double seconds) { return static_cast<Nanoseconds>(seconds * 1e9); }
+
+// E slots for exponents; an even number for either stream.
+std::uint32_t exponent_slots(std::uint32_t slots) { return std::max(2u, slots / 8 / 2 * 2); }
+
+StreamConfig stream_config(const Lease& lease, const EngineOptions& options, bool exponents) {
+  const std::uint32_t first = exponent_slots(lease.slots);
+  return {.name = exponents ? "exponent" : "data",
+          .op = exponents ? packet::Op::kMax : packet::Op::kSum,
+          .slot_base = exponents ? 0 : first,
+          .slot_count = exponents ? first : (lease.slots - first) / 2 * 2,
+          .window = options.window,
+          .first_position = options.first_position,
+          .lanes = lease.lanes,
+          .job = lease.job,
+          .epoch = lease.epoch,
+          .key = lease.key,
+          .rto_initial = nanoseconds(options.rto_initial_s),
+          .rto_min = nanoseconds(options.rto_min_s),
+          .rto_max = nanoseconds(options.rto_max_s),
+          .poll_max = nanoseconds(options.poll_max_s)};
+}
+
+// Room for what blocks_ahead() ever allows.
+std::size_t ring_capacity(std::size_t window, std::size_t elements_per_chunk, std::size_t lanes) {
+  return std::bit_ceil(kWindowsAhead * (window * elements_per_chunk / kBlock + 1) + 2 * lanes);
+}
+
+}  // namespace
+
 Nanoseconds monotonic_now() {
   timespec time;
   clock_gettime(CLOCK_MONOTONIC, &time);
   return time.tv_sec * 1'000'000'000 + time.tv_nsec;
 }
 
-}  // namespace
-
-void Engine::run() {
-  const DefaultFloatEnvironment arithmetic;
-  while (!stop_.load(std::memory_order_acquire)) {
-    const Nanoseconds now = monotonic_now();
-    excuse_absence(now);
-    bool busy = false;
-    if (told_to_fail_.load(std::memory_order_acquire) && !stopped_) give_up({});
-    if (has_submissions_.load(std::memory_order_acquire)) busy |= take_submissions(now);
-    busy |= receive(now);
-    if (!stopped_) {
-      exponents_.tick(now);
-      data_.tick(now);
-      busy |= pump(now);
-      retire_finished();
-      check_limits(now);
-    }
-    publish();
-    if (!busy) sleep(now);
-  }
+Reducer::Reducer(const SwitchSocket& socket, const Lease& lease, const EngineOptions& options,
+                 Stats& stats, Ended ended)
+    : lease_(checked(lease, options)),
+      options_(bounded(options)),
+      timeout_(nanoseconds(options_.timeout_s)),
+      switch_timeout_(nanoseconds(options_.switch_timeout_s)),
+      codec_(lease.workers, *parse_field(lease.field)),
+      small_codec_(lease.workers, Field::F32),
+      stats_(stats),
+      ended_(std::move(ended)),
+      exponents_(stream_config(lease, options_, true), stats, stats.exponent_contributions,
+                 stats.exponent_results),
+      data_(stream_config(lease, options_, false), stats, stats.data_contributions,
+            stats.data_results),
+      elements_per_chunk_(lease.lanes * fields_per_lane(codec_.field())),
+      ring_(ring_capacity(data_.window(), elements_per_chunk_, lease.lanes)),
+      transport_(
+          open_transport(socket, switch_address(lease), Header::kBytes + 4 * lease.lanes, stats)) {
+  publish();
 }
 
-bool Engine::take_submissions(Nanoseconds now) {
-  std::deque<std::unique_ptr<Collective>> taken;
-  {
-    const std::lock_guard lock(mutex_);
-    taken.swap(submitted_);
-    has_submissions_.store(false, std::memory_order_release);
+std::unique_ptr<Collective> Reducer::prepare(void* data, std::uint64_t count, Dtype dtype,
+                                             bool average) const {
+  auto collective = std::make_unique<Collective>();
+  collective->data = static_cast<std::byte*>(data);
+  collective->count = count;
+  collective->dtype = dtype;
+  collective->average = average;
+  collective->codec = count <= kSmall ? &small_codec_ : &codec_;
+  collective->block_elements = block_of(count);
+  if (collective->small()) {
+    collective->sent_codes.resize(count);
+    collective->sent_at.resize(count);
   }
+  collective->blocks = (count + collective->block_elements - 1) / collective->block_elements;
+  return collective;
+}
+
+bool Reducer::turn(Nanoseconds now) {
+  bool busy = receive(now);
+  if (stopped()) return busy;
+  exponents_.tick(now);
+  data_.tick(now);
+  busy |= pump(now);
+  retire_finished();
+  check_limits(now);
+  return busy;
+}
+
+void Reducer::end(const Failure& failure) {
+  failure_ = failure;
+  for (const auto& collective : active_) {
+    if (!collective->finished) ended_(collective->ticket, &failure, {});
+  }
+  active_.clear();
+  exponent_cursor_ = data_cursor_ = 0;
+}
+
+void Reducer::take(std::deque<std::unique_ptr<Collective>> submitted, Nanoseconds now) {
   if (!outstanding()) last_heard_ = last_progress_ = now;
-  for (auto& collective : taken) {
+  for (auto& collective : submitted) {
     collective->sequence = sequence_++;
     const auto print = [&](const StreamConfig& stream) {
       return fingerprint({collective->sequence, collective->count,
@@ -70,10 +132,9 @@ bool Engine::take_submissions(Nanoseconds now) {
     active_.push_back(std::move(collective));
     if (active_.back()->blocks == 0) finish_if_complete(*active_.back());
   }
-  return true;
 }
 
-void Engine::retire_finished() {
+void Reducer::retire_finished() {
   while (!active_.empty() && active_.front()->finished) {
     active_.pop_front();
     if (exponent_cursor_ > 0) --exponent_cursor_;
@@ -83,7 +144,7 @@ void Engine::retire_finished() {
 
 // -- sending
 
-bool Engine::pump(Nanoseconds now) {
+bool Reducer::pump(Nanoseconds now) {
   if (transport_->wants_write()) return false;
   bool busy = exponents_.anything_to_send() || data_.anything_to_send();
   // One exponent chunk opens the way for many data chunks: they take turns, so that the first data
@@ -107,12 +168,12 @@ bool Engine::pump(Nanoseconds now) {
 // exponents to fill. Not more: blocks that were looked at long ago have left the cache when they
 // are quantized, and at the start of a tensor all ranks would look at blocks instead of sending the
 // first ones.
-std::uint64_t Engine::blocks_ahead() const {
+std::uint64_t Reducer::blocks_ahead() const {
   const std::uint64_t in_window = data_.congestion_window() * elements_per_chunk_ / kBlock + 1;
   return std::min<std::uint64_t>(kWindowsAhead * in_window + 2 * lease_.lanes, ring_.capacity());
 }
 
-bool Engine::open_exponents() {
+bool Reducer::open_exponents() {
   while (exponent_cursor_ < active_.size() &&
          active_[exponent_cursor_]->exponents_opened == active_[exponent_cursor_]->blocks) {
     ++exponent_cursor_;
@@ -145,7 +206,7 @@ bool Engine::open_exponents() {
   return true;
 }
 
-bool Engine::open_data() {
+bool Reducer::open_data() {
   while (data_cursor_ < active_.size() && active_[data_cursor_]->all_packed()) ++data_cursor_;
   if (data_cursor_ == active_.size() || !data_.room()) return false;
   Collective& collective = *active_[data_cursor_];
@@ -167,8 +228,8 @@ bool Engine::open_data() {
   return true;
 }
 
-void Engine::pack(const Collective& collective, std::uint64_t first, std::uint32_t elements,
-                  std::uint8_t* lanes) const {
+void Reducer::pack(const Collective& collective, std::uint64_t first, std::uint32_t elements,
+                   std::uint8_t* lanes) const {
   std::size_t written = 0;
   for (std::uint32_t done = 0; done < elements;) {
     const std::uint64_t at = first + done;
@@ -185,7 +246,7 @@ void Engine::pack(const Collective& collective, std::uint64_t first, std::uint32
 
 // -- receiving
 
-bool Engine::receive(Nanoseconds now) {
+bool Reducer::receive(Nanoseconds now) {
   bool any = false;
   for (int i = 0; i < kReceiveBatches; ++i) {
     const std::size_t taken = transport_->receive(
@@ -193,15 +254,15 @@ bool Engine::receive(Nanoseconds now) {
     if (taken == 0) break;
     any = true;
   }
-  if (any && !stopped_) {
+  if (any && !stopped()) {
     exponents_.advance([this](const Chunk& chunk) { agree(chunk); });
     data_.advance([this](const Chunk& chunk) { release(chunk); });
   }
   return any;
 }
 
-void Engine::handle_datagram(const std::uint8_t* data, std::size_t bytes, Nanoseconds now) {
-  if (stopped_) return;
+void Reducer::handle_datagram(const std::uint8_t* data, std::size_t bytes, Nanoseconds now) {
+  if (stopped()) return;
   if (bytes < Header::kBytes) return stats_.drops_length.add();
   const Header header = Header::read(data);
   if (header.version != packet::kVersion || header.flags != 0) return stats_.drops_version.add();
@@ -234,7 +295,7 @@ void Engine::handle_datagram(const std::uint8_t* data, std::size_t bytes, Nanose
       transport_->path_works();
       break;
     case ReplyOutcome::Mismatch:
-      fail_mismatch(stream, *chunk, header, load_big_endian<std::uint64_t>(payload));
+      failure_ = mismatch(lease_, stream, *chunk, header, load_big_endian<std::uint64_t>(payload));
       break;
     case ReplyOutcome::Ignored:
       break;
@@ -243,11 +304,11 @@ void Engine::handle_datagram(const std::uint8_t* data, std::size_t bytes, Nanose
 
 // Exponents are agreed in the order of their chunks (they number the data): keep them until then in
 // the send buffer, which a chunk with a result needs no more.
-void Engine::apply_exponents(const Chunk& chunk, const std::uint8_t* lanes) {
+void Reducer::apply_exponents(const Chunk& chunk, const std::uint8_t* lanes) {
   std::memcpy(exponents_.lanes(chunk), lanes, 4 * std::size_t{chunk.cargo.count});
 }
 
-void Engine::agree(const Chunk& chunk) {
+void Reducer::agree(const Chunk& chunk) {
   Collective& collective = *chunk.cargo.collective;
   const std::uint8_t* lanes = exponents_.lanes(chunk);
   if (collective.small()) return agree_each(chunk, lanes);
@@ -273,7 +334,7 @@ void Engine::agree(const Chunk& chunk) {
 }
 
 // A block that is zero on all ranks, or not finite on any.
-void Engine::leave_unsent(Collective& collective, std::uint64_t block, std::uint32_t code) const {
+void Reducer::leave_unsent(Collective& collective, std::uint64_t block, std::uint32_t code) const {
   if (code != 0 && options_.keep_nonfinite) {
     collective.leave(block);
   } else {
@@ -282,7 +343,7 @@ void Engine::leave_unsent(Collective& collective, std::uint64_t block, std::uint
   }
 }
 
-void Engine::apply_data(const Chunk& chunk, const std::uint8_t* lanes) {
+void Reducer::apply_data(const Chunk& chunk, const std::uint8_t* lanes) {
   Collective& collective = *chunk.cargo.collective;
   if (collective.small()) return apply_each(chunk, lanes);
   const std::size_t per_lane = fields_per_lane(codec_.field());
@@ -298,7 +359,7 @@ void Engine::apply_data(const Chunk& chunk, const std::uint8_t* lanes) {
 }
 
 // Chunks leave the window in order, so all blocks before the last whole one here are done with.
-void Engine::release(const Chunk& chunk) {
+void Reducer::release(const Chunk& chunk) {
   Collective& collective = *chunk.cargo.collective;
   if (!collective.small()) {
     const std::uint64_t end = chunk.cargo.first + chunk.cargo.count;
@@ -310,16 +371,16 @@ void Engine::release(const Chunk& chunk) {
   finish_if_complete(collective);
 }
 
-void Engine::finish_if_complete(Collective& collective) {
+void Reducer::finish_if_complete(Collective& collective) {
   if (collective.finished || !collective.complete()) return;
   collective.finished = true;
-  complete(collective.ticket, nullptr, std::move(collective.nonfinite));
+  ended_(collective.ticket, nullptr, std::move(collective.nonfinite));
 }
 
 // -- time
 
 // A process that was stopped (or starved) for long must not blame others for its own silence.
-void Engine::excuse_absence(Nanoseconds now) {
+void Reducer::excuse_absence(Nanoseconds now) {
   const Nanoseconds away = now - last_turn_ - kLongestSleep;
   if (last_turn_ != 0 && away > kLongestSleep) {
     exponents_.excuse(away);
@@ -330,41 +391,46 @@ void Engine::excuse_absence(Nanoseconds now) {
   last_turn_ = now;
 }
 
-void Engine::check_limits(Nanoseconds now) {
+void Reducer::check_limits(Nanoseconds now) {
   if (!outstanding()) return;
-  if (transport_->ended() != nullptr ||
-      now - last_heard_ > static_cast<Nanoseconds>(options_.switch_timeout_s * 1e9)) {
-    fail_unreachable();
-  } else if (now - last_progress_ > static_cast<Nanoseconds>(options_.timeout_s * 1e9)) {
-    fail_timeout(now);
+  if (transport_->ended() != nullptr || now - last_heard_ > switch_timeout_) {
+    failure_ = unreachable(lease_, options_, *transport_);
+  } else if (now - last_progress_ > timeout_) {
+    failure_ = no_progress(lease_, slowest(), now - last_progress_);
   }
 }
 
-void Engine::sleep(Nanoseconds now) {
+// The stream that holds everything up: data wait for exponents, so exponents first.
+const Stream& Reducer::slowest() const {
+  const bool exponents = !exponents_.idle() && exponents_.oldest()->send_serial != 0 &&
+                         (data_.idle() || exponents_.oldest()->cargo.collective->sequence <=
+                                              data_.oldest()->cargo.collective->sequence);
+  return exponents ? exponents_ : data_;
+}
+
+void Reducer::sleep(Nanoseconds now, int wake_fd) {
   Nanoseconds until = now + kLongestSleep;
-  if (!stopped_) {
+  if (!stopped()) {
     for (const Stream* stream : {&exponents_, &data_}) {
       if (const auto deadline = stream->deadline()) until = std::min(until, *deadline);
     }
     if (outstanding()) {
-      until =
-          std::min(until, last_heard_ + static_cast<Nanoseconds>(options_.switch_timeout_s * 1e9));
-      until = std::min(until, last_progress_ + static_cast<Nanoseconds>(options_.timeout_s * 1e9));
+      until = std::min({until, last_heard_ + switch_timeout_, last_progress_ + timeout_});
     }
   }
   const Nanoseconds span = std::max<Nanoseconds>(until - now, 0) + 1;
   const timespec timeout{.tv_sec = span / 1'000'000'000, .tv_nsec = span % 1'000'000'000};
-  pollfd sources[] = {{-1, 0, 0}, {wake_fd_, POLLIN, 0}};
+  pollfd sources[] = {{-1, 0, 0}, {wake_fd, POLLIN, 0}};
   if (!transport_->about_to_sleep(sources[0])) return;
   if (ppoll(sources, 2, &timeout, nullptr) <= 0) sources[0].revents = sources[1].revents = 0;
   transport_->awake(sources[0]);
   if (sources[1].revents & POLLIN) {
     std::uint64_t count;
-    [[maybe_unused]] const auto bytes = read(wake_fd_, &count, sizeof(count));
+    [[maybe_unused]] const auto bytes = read(wake_fd, &count, sizeof(count));
   }
 }
 
-void Engine::publish() {
+void Reducer::publish() {
   stats_.window.set(data_.congestion_window());
   stats_.exponent_window.set(exponents_.congestion_window());
   stats_.rtt_ns.set(static_cast<std::uint64_t>(data_.rtt().srtt()));
@@ -374,7 +440,7 @@ void Engine::publish() {
                       .data = data_.marks()});
 }
 
-Positions Engine::positions() const {
+Positions Reducer::positions() const {
   const Published::Marks marks = positions_.read();
   // A process that was away counts no time until the engine's thread has had its turn.
   const std::uint64_t now = std::min(static_cast<std::uint64_t>(monotonic_now()),

@@ -1,7 +1,7 @@
 // Tensors whose elements have an exponent each: the steps that differ from those of large ones.
 #include <cstring>
 
-#include "engine.hpp"
+#include "reducer.hpp"
 
 namespace wiresum {
 namespace {
@@ -14,7 +14,7 @@ bool in_a_row(const Collective& collective, std::uint64_t first, std::uint32_t c
 
 }  // namespace
 
-void Engine::agree_each(const Chunk& chunk, const std::uint8_t* lanes) {
+void Reducer::agree_each(const Chunk& chunk, const std::uint8_t* lanes) {
   Collective& collective = *chunk.cargo.collective;
   const auto first = static_cast<std::uint32_t>(chunk.cargo.first);
   const std::uint64_t before = collective.elements_to_send;
@@ -39,8 +39,8 @@ void Engine::agree_each(const Chunk& chunk, const std::uint8_t* lanes) {
 }
 
 // Elements that are sent need not be neighbours in the tensor: then they are gathered first.
-void Engine::pack_each(const Collective& collective, std::uint64_t first, std::uint32_t elements,
-                       std::uint8_t* lanes) const {
+void Reducer::pack_each(const Collective& collective, std::uint64_t first, std::uint32_t elements,
+                        std::uint8_t* lanes) const {
   const std::size_t size = size_of(collective.dtype);
   for (std::uint32_t done = 0; done < elements;) {
     const std::uint32_t run = std::min<std::uint32_t>(elements - done, kMaxRun);
@@ -62,7 +62,7 @@ void Engine::pack_each(const Collective& collective, std::uint64_t first, std::u
   }
 }
 
-void Engine::apply_each(const Chunk& chunk, const std::uint8_t* lanes) const {
+void Reducer::apply_each(const Chunk& chunk, const std::uint8_t* lanes) const {
   const Collective& collective = *chunk.cargo.collective;
   const std::size_t size = size_of(collective.dtype);
   for (std::uint32_t done = 0; done < chunk.cargo.count;) {

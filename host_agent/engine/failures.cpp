@@ -1,0 +1,96 @@
+#include "failures.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+#include "collective.hpp"
+
+namespace wiresum {
+namespace {
+
+std::string ranks_in(std::uint64_t bitmap, std::uint32_t workers) {
+  std::string names;
+  unsigned listed = 0;
+  for (std::uint32_t rank = 0; rank < std::min(workers, 64u); ++rank) {
+    if ((bitmap >> rank & 1) == 0) continue;
+    names += (listed++ == 0 ? "" : ", ") + std::to_string(rank);
+  }
+  return (listed == 1 ? "rank " : "ranks ") + (listed == 0 ? "?" : names);
+}
+
+std::string hexadecimal(std::uint32_t value) {
+  char text[16];
+  std::snprintf(text, sizeof(text), "0x%08x", value);
+  return text;
+}
+
+std::string seconds(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.3g s", value);
+  return text;
+}
+
+std::string describe(const Collective& collective) {
+  static constexpr const char* kNames[] = {"float32", "float16", "bfloat16"};
+  return "all-reduce " + std::to_string(collective.sequence) + " (" +
+         std::to_string(collective.count) + " x " + kNames[static_cast<int>(collective.dtype)] +
+         (collective.average ? ", average)" : ")");
+}
+
+std::string describe(const Stream& stream, const Chunk& chunk) {
+  return std::string(stream.config().name) + " chunk " + std::to_string(chunk.position);
+}
+
+std::uint64_t all_ranks(std::uint32_t workers) {
+  return workers >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << workers) - 1;
+}
+
+Failure fail(ErrorKind kind, const std::string& line) { return failure_of(kind, line); }
+
+}  // namespace
+
+Failure mismatch(const Lease& lease, const Stream& stream, const Chunk& chunk, const Header& header,
+                 std::uint64_t bitmap) {
+  // The fingerprint is the slot's, the bitmap those who sent it. If it is our own, somebody else
+  // was turned away.
+  const bool ours = header.fingerprint == chunk.fingerprint;
+  const std::uint64_t full = all_ranks(lease.workers);
+  const std::string others = ranks_in((ours ? ~bitmap : bitmap) & full, lease.workers);
+  return fail(ErrorKind::Mismatch,
+              describe(*chunk.cargo.collective) + " of rank " + std::to_string(lease.rank) +
+                  " disagrees with " + others + " at " + describe(stream, chunk) + " on " +
+                  switch_label(lease) + ": fingerprint " + hexadecimal(chunk.fingerprint) +
+                  " here, " + (ours ? "another" : hexadecimal(header.fingerprint)) +
+                  " there; all ranks must issue the same collectives in the same order");
+}
+
+Failure no_progress(const Lease& lease, const Stream& stream, Nanoseconds silence) {
+  const Chunk& chunk = *stream.oldest();
+  std::string missing = "no rank is known to be missing";
+  const auto& wait = stream.last_wait();
+  if (wait && wait->position >= chunk.position) {
+    const std::uint64_t full = all_ranks(lease.workers);
+    missing = "still waiting for " + ranks_in(~wait->bitmap & full, lease.workers) + " of " +
+              std::to_string(lease.workers);
+  }
+  return fail(ErrorKind::Timeout, describe(*chunk.cargo.collective) + " made no progress for " +
+                                      seconds(static_cast<double>(silence) * 1e-9) + ": " +
+                                      missing + " at " + describe(stream, chunk) + " on " +
+                                      switch_label(lease));
+}
+
+Failure unreachable(const Lease& lease, const EngineOptions& options, const Transport& transport) {
+  if (const char* why = transport.ended(); why != nullptr) {
+    return fail(ErrorKind::Unreachable, switch_label(lease) + " " + why);
+  }
+  std::string line =
+      switch_label(lease) + " has not answered anything for " + seconds(options.switch_timeout_s);
+  if (const int error = transport.last_error(); error != 0) {
+    line += std::string(" (") + std::strerror(error) + ")";
+  }
+  return fail(ErrorKind::Unreachable,
+              line + "; is it running, and does it know this worker's address?");
+}
+
+}  // namespace wiresum

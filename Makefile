@@ -11,7 +11,7 @@ NATIVE := CMakeLists.txt pyproject.toml constraints.txt \
   $(shell find host_agent softswitch controller p4 common measure \( -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' \
     -o -name '*.proto' -o -name 'CMakeLists.txt' -o -name 'wiresum_*.json' -o -path '*/translate/*.py' \) -print)
 
-.PHONY: help setup demo test test-slow lint format types imports build/types p4 clean
+.PHONY: help setup demo test test-slow lint format types imports build/types p4 clean FORCE
 help:
 	@sed -n '1,2s/^# //p' Makefile
 
@@ -22,8 +22,14 @@ $(BIN)/python:
 	  { echo "wiresum needs a C++ compiler: apt install g++ (or set CXX)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: apt install python3-venv" >&2; exit 1; }
 
+# The installation knows every module by its path: it is made again when one is added, moved or removed.
+build/modules: FORCE
+	@mkdir -p build && find $(PACKAGES) -name '*.py' | LC_ALL=C sort > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+FORCE:
+
 # The build runs in the environment itself, so that a rebuild after a change is incremental.
-$(VENV)/.installed: $(NATIVE) | $(BIN)/python
+$(VENV)/.installed: $(NATIVE) build/modules | $(BIN)/python
 	$(PIP) install -q -c constraints.txt $(BUILD_REQUIREMENTS)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install -q -c constraints.txt --no-build-isolation -e '.[test]'
 	@touch $@

@@ -308,15 +308,6 @@ def decode(
 ) -> None:
     """Write the sums in ``lanes`` (packed as by :func:`encode`) over ``data``."""
 
-def time_codec(
-    dtype: str, field: int, workers: int, elements: int, rounds: int
-) -> dict[str, list[float]]:
-    """Seconds of each round for exponents, quantize, encode (both), dequantize, and memcpy.
-
-    ``copy_in``, ``copy_out``: of as many bytes as the tensor has, to and from a buffer that is used
-    over and over, as packets are; ``copy``: of the tensor into another one.
-    """
-
 def close_all() -> None:
     """Close all engines of this process, as its end does; any thread may call it."""
 

@@ -23,8 +23,7 @@ struct Collective {
   bool average = false;
 
   const Codec* codec = nullptr;
-  std::size_t block_elements =
-      kBlock;  // or 1: a small tensor, whose elements each have an exponent
+  std::size_t block_elements = 0;  // the codec's
   std::uint64_t blocks = 0;
   std::uint32_t exponent_fingerprint = 0;
   std::uint32_t data_fingerprint = 0;
@@ -44,6 +43,7 @@ struct Collective {
   std::vector<Range> nonfinite;  // of the blocks that are left as they are, neighbours merged
   bool finished = false;
 
+  // Of few elements, which have an exponent each.
   bool small() const { return block_elements == 1; }
   bool all_agreed() const { return exponents_agreed == blocks; }
   bool all_packed() const { return all_agreed() && elements_packed == elements_to_send; }

@@ -11,6 +11,8 @@
 #include <chrono>
 #include <cstring>
 
+#include "codecs/arithmetic.hpp"
+
 namespace wiresum {
 namespace {
 

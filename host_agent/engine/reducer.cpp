@@ -63,15 +63,14 @@ Reducer::Reducer(const SwitchSocket& socket, const Lease& lease, const EngineOpt
       options_(bounded(options)),
       timeout_(nanoseconds(options_.timeout_s)),
       switch_timeout_(nanoseconds(options_.switch_timeout_s)),
-      codec_(lease.workers, *parse_field(lease.field)),
-      small_codec_(lease.workers, Field::F32),
+      codecs_(lease.workers, *parse_field(lease.field)),
       stats_(stats),
       ended_(std::move(ended)),
       exponents_(stream_config(lease, options_, true), stats, stats.exponent_contributions,
                  stats.exponent_results),
       data_(stream_config(lease, options_, false), stats, stats.data_contributions,
             stats.data_results),
-      elements_per_chunk_(lease.lanes * fields_per_lane(codec_.field())),
+      elements_per_chunk_(lease.lanes * fields_per_lane(codecs_.large().field())),
       ring_(ring_capacity(data_.window(), elements_per_chunk_, lease.lanes)),
       transport_(
           open_transport(socket, switch_address(lease), Header::kBytes + 4 * lease.lanes, stats)) {
@@ -85,8 +84,8 @@ std::unique_ptr<Collective> Reducer::prepare(void* data, std::uint64_t count, Dt
   collective->count = count;
   collective->dtype = dtype;
   collective->average = average;
-  collective->codec = count <= kSmall ? &small_codec_ : &codec_;
-  collective->block_elements = block_of(count);
+  collective->codec = &codecs_.of(count);
+  collective->block_elements = collective->codec->block_elements();
   if (collective->small()) {
     collective->sent_codes.resize(count);
     collective->sent_at.resize(count);
@@ -191,16 +190,9 @@ bool Reducer::open_exponents() {
   const Chunk& chunk =
       exponents_.open({&collective, first, blocks}, collective.exponent_fingerprint);
   std::uint8_t* lanes = exponents_.lanes(chunk);
-  if (collective.small()) {
-    Codec::exponents_of_each(collective.dtype, collective.address_of(first), blocks, lanes);
-  } else {
-    for (std::uint32_t i = 0; i < blocks; ++i) {
-      const std::uint64_t block = first + i;
-      store_big_endian(lanes + 4 * i,
-                       Codec::exponent(collective.dtype, collective.address_of(block),
-                                       collective.elements_of(block)));
-    }
-  }
+  const std::size_t elements =
+      (blocks - 1) * collective.block_elements + collective.elements_of(first + blocks - 1);
+  collective.codec->exponents(collective.dtype, collective.address_of(first), elements, lanes);
   std::memset(lanes + 4 * blocks, 0, 4 * (lease_.lanes - blocks));
   collective.exponents_opened += blocks;
   return true;
@@ -230,18 +222,19 @@ bool Reducer::open_data() {
 
 void Reducer::pack(const Collective& collective, std::uint64_t first, std::uint32_t elements,
                    std::uint8_t* lanes) const {
+  const Codec& codec = *collective.codec;
   std::size_t written = 0;
   for (std::uint32_t done = 0; done < elements;) {
     const std::uint64_t at = first + done;
     const BlockRing::Entry& block = ring_[collective.first_agreed_block + at / kBlock];
     const std::size_t offset = at % kBlock;
     const std::size_t n = std::min<std::size_t>(kBlock - offset, elements - done);
-    written += codec_.encode(collective.dtype, block.data + offset * size_of(collective.dtype), n,
-                             block.code, lanes + 4 * written);
+    written += codec.encode(collective.dtype, block.data + offset * size_of(collective.dtype), n,
+                            &block.code, lanes + 4 * written);
     done += static_cast<std::uint32_t>(n);
   }
   for (; written < lease_.lanes; ++written)
-    store_big_endian(lanes + 4 * written, codec_.zero_lane());
+    store_big_endian(lanes + 4 * written, codec.zero_lane());
 }
 
 // -- receiving
@@ -338,22 +331,23 @@ void Reducer::leave_unsent(Collective& collective, std::uint64_t block, std::uin
   if (code != 0 && options_.keep_nonfinite) {
     collective.leave(block);
   } else {
-    Codec::fill_unsent(collective.dtype, code, collective.address_of(block),
-                       collective.elements_of(block));
+    fill_unsent(collective.dtype, code, collective.address_of(block),
+                collective.elements_of(block));
   }
 }
 
 void Reducer::apply_data(const Chunk& chunk, const std::uint8_t* lanes) {
   Collective& collective = *chunk.cargo.collective;
   if (collective.small()) return apply_each(chunk, lanes);
-  const std::size_t per_lane = fields_per_lane(codec_.field());
+  const Codec& codec = *collective.codec;
+  const std::size_t per_lane = fields_per_lane(codec.field());
   for (std::uint32_t done = 0; done < chunk.cargo.count;) {
     const std::uint64_t at = chunk.cargo.first + done;
     const BlockRing::Entry& block = ring_[collective.first_agreed_block + at / kBlock];
     const std::size_t offset = at % kBlock;
     const std::size_t n = std::min<std::size_t>(kBlock - offset, chunk.cargo.count - done);
-    codec_.decode(collective.dtype, lanes + 4 * (done / per_lane), n, block.code,
-                  collective.average, block.data + offset * size_of(collective.dtype));
+    codec.decode(collective.dtype, lanes + 4 * (done / per_lane), n, &block.code,
+                 collective.average, block.data + offset * size_of(collective.dtype));
     done += static_cast<std::uint32_t>(n);
   }
 }

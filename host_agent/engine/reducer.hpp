@@ -8,7 +8,7 @@
 #include <optional>
 #include <vector>
 
-#include "codecs/codec.hpp"
+#include "codecs/codecs.hpp"
 #include "collective.hpp"
 #include "failures.hpp"
 #include "lease.hpp"
@@ -94,8 +94,7 @@ class Reducer {
   const EngineOptions options_;
   const Nanoseconds timeout_;
   const Nanoseconds switch_timeout_;
-  const Codec codec_;
-  const Codec small_codec_;  // of tensors whose elements have an exponent each
+  const Codecs codecs_;
   Stats& stats_;
   const Ended ended_;
   Published positions_;

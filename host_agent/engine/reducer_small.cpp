@@ -53,12 +53,12 @@ void Reducer::pack_each(const Collective& collective, std::uint64_t first, std::
       }
       from = gathered;
     }
-    small_codec_.encode_each(collective.dtype, from, run,
+    collective.codec->encode(collective.dtype, from, run,
                              collective.sent_codes.data() + first + done, lanes + 4 * done);
     done += run;
   }
   for (std::uint32_t i = elements; i < lease_.lanes; ++i) {
-    store_big_endian(lanes + 4 * i, small_codec_.zero_lane());
+    store_big_endian(lanes + 4 * i, collective.codec->zero_lane());
   }
 }
 
@@ -71,7 +71,7 @@ void Reducer::apply_each(const Chunk& chunk, const std::uint8_t* lanes) const {
     const std::uint16_t* at = collective.sent_at.data() + first;
     const bool row = in_a_row(collective, first, run);
     std::byte gathered[kMaxRun * sizeof(float)];
-    small_codec_.decode_each(collective.dtype, lanes + 4 * done, run,
+    collective.codec->decode(collective.dtype, lanes + 4 * done, run,
                              collective.sent_codes.data() + first, collective.average,
                              row ? collective.data + at[0] * size : gathered);
     for (std::uint32_t i = 0; !row && i < run; ++i) {

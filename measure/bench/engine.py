@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wiresum.common.version import package_version
-from wiresum.host_agent import _engine
-from wiresum.host_agent.errors import EngineError
+from wiresum.measure.bench import _codec
 from wiresum.measure.bench.cases import size_text
 from wiresum.measure.bench.measure import machine, write
 from wiresum.measure.bench.results import Spread
@@ -32,15 +31,12 @@ COPIES = {"exponents": "copy_in", "quantize": "copy_in", "encode": "copy_in"} | 
 
 def available() -> list[str]:
     """The instruction sets of this machine that the engine has kernels for, best first."""
-    before = _engine.isa()
+    before = _codec.isa()
     found = []
     for name in ISAS:
-        try:
-            _engine.set_isa(name)
-        except EngineError:
-            continue
-        found.append(name)
-    _engine.set_isa(before)
+        if _codec.use_isa(name):
+            found.append(name)
+    _codec.use_isa(before)
     return found
 
 
@@ -48,16 +44,16 @@ def measure(
     isas: Sequence[str], fields: Sequence[int], workers: int, size: int, rounds: int
 ) -> Iterator[dict[str, Any]]:
     """Time every combination; one entry of the JSON after the other. Raises ``EngineError``."""
-    before = _engine.isa()
+    before = _codec.isa()
     try:
         for isa in isas:
-            _engine.set_isa(isa)
+            _codec.use_isa(isa)
             for field in fields:
                 for dtype, item in DTYPES.items():
-                    seconds = _engine.time_codec(dtype, field, workers, size // item, rounds)
+                    seconds = _codec.time_codec(dtype, field, workers, size // item, rounds)
                     yield {"isa": isa, "field": field, "dtype": dtype, "seconds": seconds}
     finally:
-        _engine.set_isa(before)
+        _codec.use_isa(before)
 
 
 def ratio(entry: dict[str, Any], part: str, copy: str | None = None) -> Spread:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wiresum.host_agent import _engine
-from wiresum.measure.bench import allreduce, cases, data, limits, results
+from wiresum.measure.bench import _codec, allreduce, cases, data, limits, results
 from wiresum.measure.bench.cases import Case, Options, Side
 from wiresum.testbed.errors import RackError, RackUsageError
 
@@ -258,9 +258,9 @@ def test_the_engine_is_timed_against_memcpy() -> None:
 
     isas = engine.available()
     assert isas[-1] == "baseline"
-    before = _engine.isa()
+    before = _codec.isa()
     entries = list(engine.measure(isas[:1], [16], workers=4, size=1 << 16, rounds=3))
-    assert _engine.isa() == before
+    assert _codec.isa() == before
     assert [entry["dtype"] for entry in entries] == list(engine.DTYPES)
     for entry in entries:
         assert all(len(seconds) == 3 for seconds in entry["seconds"].values())

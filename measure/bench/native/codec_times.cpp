@@ -1,4 +1,4 @@
-#include "bench.hpp"
+#include "codec_times.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -6,7 +6,10 @@
 #include <cstring>
 #include <iterator>
 
-namespace wiresum {
+#include "codecs/arithmetic.hpp"
+#include "codecs/block_float.hpp"
+
+namespace wiresum::bench {
 namespace {
 
 constexpr std::size_t kBufferBytes = 512 * 1024;  // about what a window of packets takes
@@ -45,24 +48,22 @@ class Bench {
   }
 
   void exponents() {
-    for (std::size_t i = 0; i < blocks_; ++i) {
-      codes_[i] = Codec::exponent(dtype_, block(i), kBlock);
-    }
+    for (std::size_t i = 0; i < blocks_; ++i) exponent(i);
   }
   void quantize() {
     for (std::size_t i = 0; i < blocks_; ++i) {
-      codec_.encode(dtype_, block(i), kBlock, codes_[i], lanes(i));
+      codec().encode(dtype_, block(i), kBlock, &codes_[i], lanes(i));
     }
   }
   void encode() {
     for (std::size_t i = 0; i < blocks_; ++i) {
-      codes_[i] = Codec::exponent(dtype_, block(i), kBlock);
-      codec_.encode(dtype_, block(i), kBlock, codes_[i], lanes(i));
+      exponent(i);
+      codec().encode(dtype_, block(i), kBlock, &codes_[i], lanes(i));
     }
   }
   void dequantize() {
     for (std::size_t i = 0; i < blocks_; ++i) {
-      codec_.decode(dtype_, lanes(i), kBlock, codes_[i], false, other_.data() + i * block_bytes_);
+      codec().decode(dtype_, lanes(i), kBlock, &codes_[i], false, other_.data() + i * block_bytes_);
     }
   }
   void copy_in() {
@@ -74,6 +75,9 @@ class Bench {
   void copy() { std::memcpy(other_.data(), tensor_.data(), tensor_.size()); }
 
  private:
+  // As the engine sees it: what its interface costs is charged to it.
+  const Codec& codec() const { return codec_; }
+  void exponent(std::size_t i) { codes_[i] = BlockFloat::exponent(dtype_, block(i), kBlock); }
   const std::uint8_t* block(std::size_t i) const { return tensor_.data() + i * block_bytes_; }
   std::uint8_t* lanes(std::size_t i) {
     return buffer_.data() + i % (kBufferBytes / lane_bytes_) * lane_bytes_;
@@ -88,7 +92,7 @@ class Bench {
   }
 
   Dtype dtype_;
-  Codec codec_;
+  BlockFloat codec_;
   std::size_t blocks_, block_bytes_, lane_bytes_;
   std::vector<std::uint8_t> tensor_, other_, buffer_;
   std::vector<std::uint32_t> codes_;
@@ -120,4 +124,4 @@ Timings time_codec(Dtype dtype, Field field, std::uint64_t workers, std::size_t 
   return timings;
 }
 
-}  // namespace wiresum
+}  // namespace wiresum::bench

@@ -8,7 +8,7 @@
 
 #include "codecs/codec.hpp"
 
-namespace wiresum {
+namespace wiresum::bench {
 
 // Names and seconds, one for each round. Blocks go from the tensor into a buffer that is used over
 // and over, as packets are, or back:
@@ -24,4 +24,4 @@ using Timings = std::vector<std::pair<std::string, std::vector<double>>>;
 Timings time_codec(Dtype dtype, Field field, std::uint64_t workers, std::size_t elements,
                    std::size_t rounds);
 
-}  // namespace wiresum
+}  // namespace wiresum::bench

@@ -1,0 +1,210 @@
+#include "codecs/bindings.hpp"
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+
+#include <algorithm>
+#include <memory>
+#include <tuple>
+#include <vector>
+
+#include "big_endian.hpp"
+#include "codecs/arithmetic.hpp"
+#include "codecs/codecs.hpp"
+#include "errors.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace wiresum {
+namespace {
+
+using Array = nb::ndarray<nb::c_contig, nb::device::cpu>;
+using ReadOnlyArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+using Words = nb::ndarray<const std::uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using OwnedWords = nb::ndarray<nb::numpy, std::uint32_t, nb::ndim<1>>;
+
+Field field_of(int bits) {
+  const auto parsed = parse_field(bits);
+  if (!parsed) {
+    throw EngineError(ErrorKind::Codec,
+                      "field " + std::to_string(bits) + ": fields have 32, 16 or 8 bits");
+  }
+  return *parsed;
+}
+
+template <typename AnyArray>
+std::size_t elements_of(const AnyArray& data, Dtype dtype) {
+  if (data.itemsize() != size_of(dtype)) {
+    throw EngineError(ErrorKind::Codec,
+                      "the array's items have " + std::to_string(data.itemsize()) +
+                          " bytes, the dtype's " + std::to_string(size_of(dtype)));
+  }
+  return data.size();
+}
+
+OwnedWords owned(std::vector<std::uint32_t> words) {
+  auto* kept = new std::vector<std::uint32_t>(std::move(words));
+  const nb::capsule owner(
+      kept, [](void* p) noexcept { delete static_cast<std::vector<std::uint32_t>*>(p); });
+  return OwnedWords(kept->data(), {kept->size()}, owner);
+}
+
+// The codec whose blocks have `block` elements.
+std::unique_ptr<Codec> codec_of(std::uint64_t workers, int field, std::size_t block) {
+  if (block != 1 && block != kBlock) {
+    throw EngineError(ErrorKind::Codec, "blocks of " + std::to_string(block) +
+                                            " elements: they have 1 or " + std::to_string(kBlock));
+  }
+  if (block == kBlock) return std::make_unique<BlockFloat>(workers, field_of(field));
+  if (field != 32) {
+    throw EngineError(ErrorKind::Codec,
+                      "blocks of one element have fields of 32 bits, not " + std::to_string(field));
+  }
+  return std::make_unique<ElementFloat>(workers);
+}
+
+std::size_t blocks_of(std::size_t elements, std::size_t block) {
+  return (elements + block - 1) / block;
+}
+
+void check_codes(const Words& codes, std::size_t count, std::size_t block) {
+  if (codes.size() != blocks_of(count, block)) {
+    throw EngineError(ErrorKind::Codec, std::to_string(codes.size()) + " exponent codes for " +
+                                            std::to_string(blocks_of(count, block)) + " blocks");
+  }
+}
+
+// Neighbouring blocks that are all sent, or of which none is: what a codec takes at once.
+struct Run {
+  std::size_t first;  // element
+  std::size_t count;  // elements, at most kMaxRun
+  const std::uint32_t* codes;
+  bool sent;
+};
+
+template <typename Use>
+void each_run(const Words& codes, std::size_t elements, std::size_t block, const Use& use) {
+  const std::uint32_t* all = codes.data();
+  for (std::size_t at = 0; at < codes.size();) {
+    std::size_t end = at + 1;
+    while (end < codes.size() && (end + 1 - at) * block <= kMaxRun &&
+           is_sent(all[end]) == is_sent(all[at]) && (is_sent(all[at]) || all[end] == all[at])) {
+      ++end;
+    }
+    const std::size_t first = at * block;
+    use(Run{first, std::min(end * block, elements) - first, all + at, is_sent(all[at])});
+    at = end;
+  }
+}
+
+OwnedWords exponents(const ReadOnlyArray& data, const std::string& dtype_name, std::size_t block) {
+  const auto codec = codec_of(1, 32, block);
+  const Dtype dtype = dtype_of(dtype_name);
+  const std::size_t count = elements_of(data, dtype);
+  std::vector<std::uint32_t> codes(blocks_of(count, block));
+  std::vector<std::uint8_t> wire(4 * codes.size());
+  const DefaultFloatEnvironment arithmetic;
+  codec->exponents(dtype, data.data(), count, wire.data());
+  for (std::size_t i = 0; i < codes.size(); ++i) {
+    codes[i] = load_big_endian<std::uint32_t>(wire.data() + 4 * i);
+  }
+  return owned(std::move(codes));
+}
+
+OwnedWords encode(const ReadOnlyArray& data, const std::string& dtype_name, const Words& codes,
+                  std::uint64_t workers, int field, std::size_t block) {
+  const auto codec = codec_of(workers, field, block);
+  const Dtype dtype = dtype_of(dtype_name);
+  const std::size_t count = elements_of(data, dtype);
+  check_codes(codes, count, block);
+  const auto* bytes = static_cast<const std::byte*>(data.data());
+  const DefaultFloatEnvironment arithmetic;
+  std::vector<std::uint32_t> lanes;
+  lanes.reserve(count / fields_per_lane(codec->field()) + kBlock);
+  each_run(codes, count, block, [&](const Run& run) {
+    if (!run.sent) return;
+    std::uint8_t wire[4 * kMaxRun];
+    const std::size_t made =
+        codec->encode(dtype, bytes + run.first * size_of(dtype), run.count, run.codes, wire);
+    for (std::size_t i = 0; i < made; ++i) {
+      lanes.push_back(load_big_endian<std::uint32_t>(wire + 4 * i));
+    }
+  });
+  return owned(std::move(lanes));
+}
+
+void decode(const Words& lanes, const Array& data, const std::string& dtype_name,
+            const Words& codes, std::uint64_t workers, int field, bool average, std::size_t block) {
+  const auto codec = codec_of(workers, field, block);
+  const Dtype dtype = dtype_of(dtype_name);
+  const std::size_t count = elements_of(data, dtype);
+  check_codes(codes, count, block);
+  auto* bytes = static_cast<std::byte*>(data.data());
+  const DefaultFloatEnvironment arithmetic;
+  const std::size_t per_lane = fields_per_lane(codec->field());
+  std::size_t at = 0;
+  each_run(codes, count, block, [&](const Run& run) {
+    std::byte* out = bytes + run.first * size_of(dtype);
+    if (!run.sent) return fill_unsent(dtype, *run.codes, out, run.count);
+    const std::size_t needed = (run.count + per_lane - 1) / per_lane;
+    if (at + needed > lanes.size()) {
+      throw EngineError(ErrorKind::Codec,
+                        std::to_string(lanes.size()) + " lanes are fewer than the codes call for");
+    }
+    std::uint8_t wire[4 * kMaxRun];
+    for (std::size_t i = 0; i < needed; ++i) {
+      store_big_endian(wire + 4 * i, lanes.data()[at + i]);
+    }
+    at += needed;
+    codec->decode(dtype, wire, run.count, run.codes, average, out);
+  });
+}
+
+}  // namespace
+
+Dtype dtype_of(const std::string& name) {
+  const auto dtype = parse_dtype(name);
+  if (!dtype) {
+    throw EngineError(ErrorKind::Codec,
+                      "dtype " + name + ": float32, float16 and bfloat16 can be summed");
+  }
+  return *dtype;
+}
+
+void bind_codecs(nb::module_& m) {
+  m.attr("BLOCK") = kBlock;
+  m.attr("SMALL") = kSmall;
+  m.attr("NONFINITE_CODE") = kNonFinite;
+
+  m.def(
+      "budget",
+      [](std::uint64_t workers, int field) { return BlockFloat(workers, field_of(field)).level(); },
+      "workers"_a, "field"_a);
+  m.def(
+      "layout",
+      [](std::uint64_t count, int field) {
+        return count <= kSmall ? std::make_tuple(std::size_t{1}, 32)
+                               : std::make_tuple(kBlock, field);
+      },
+      "count"_a, "field"_a);
+  m.def("exponents", &exponents, "data"_a, "dtype"_a, nb::kw_only(), "block"_a = kBlock);
+  m.def("encode", &encode, "data"_a, "dtype"_a, "codes"_a, "workers"_a, "field"_a, nb::kw_only(),
+        "block"_a = kBlock);
+  m.def("decode", &decode, "lanes"_a, "data"_a, "dtype"_a, "codes"_a, "workers"_a, "field"_a,
+        "average"_a = false, nb::kw_only(), "block"_a = kBlock);
+  m.def("isa", [] { return kernels().name; });
+  m.def(
+      "set_isa",
+      [](const std::string& name) {
+        if (name.empty() || !use_kernels(name)) {
+          throw EngineError(ErrorKind::Engine,
+                            "instruction set " + name + " is unknown or not in this machine");
+        }
+      },
+      "name"_a);
+}
+
+}  // namespace wiresum

@@ -1,0 +1,17 @@
+// The codecs' part of the Python face: for tests, and for whoever wants to see what travels.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <string>
+
+#include "codecs/codec.hpp"
+
+namespace wiresum {
+
+// Throws EngineError (kind Codec) for a dtype that cannot be summed.
+Dtype dtype_of(const std::string& name);
+
+void bind_codecs(nanobind::module_& m);
+
+}  // namespace wiresum

@@ -25,13 +25,13 @@ class Access:
                 "the call has no token: give one with WIRESUM_TOKEN or --token-file",
             )
         digest = hashed(token)
-        admin = self.fixed_admin or self.store.admin_token()
+        admin = self.fixed_admin or self.store.snapshot().admin_token()
         if admin is not None and secrets.compare_digest(digest, admin):
             return Caller(admin=True)
-        tenant = self.store.tenant_of_token(digest)
+        tenant = self.store.snapshot().tenant_of_token(digest)
         if tenant is not None:
             return Caller(tenant=tenant)
-        job = self.store.job_of_token(digest)
+        job = self.store.snapshot().job_of_token(digest)
         if job is not None:
             return Caller(job=job)
         raise ControllerError(

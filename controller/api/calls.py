@@ -12,7 +12,7 @@ from wiresum.controller.api.access import Access
 from wiresum.controller.api.rates import Rates
 from wiresum.controller.client.connection import RETRY_AFTER_MS
 from wiresum.controller.errors import ControllerError
-from wiresum.controller.office.core import Core
+from wiresum.controller.office.office import Office
 from wiresum.controller.rules.callers import Caller
 
 log = logging.getLogger(__name__)
@@ -34,11 +34,11 @@ _MAX_WORDS = 1000
 class Calls:
     """The calls of one part of the service. What each does is documented in the .proto."""
 
-    def __init__(self, core: Core, fixed_admin: str = "") -> None:
+    def __init__(self, office: Office, fixed_admin: str = "") -> None:
         """``fixed_admin``: the hash of an admin's token that counts instead of the store's."""
-        self._core = core
-        self._access = Access(core.store, fixed_admin)
-        self._rates = Rates(core.store, core.limits.heartbeat_s)
+        self._office = office
+        self._access = Access(office.store, fixed_admin)
+        self._rates = Rates(office.store, office.limits.heartbeat_s)
 
     def _caller(self, context: Context, token: str = "") -> Caller:
         """Who calls: by ``token``, or else by the one in the call's metadata.
@@ -57,7 +57,7 @@ class Calls:
         except ControllerError:
             if caller.job:
                 # It is alive all the same: a job must not expire for its calls.
-                self._core.jobs.heard(caller.job)
+                self._office.jobs.heard(caller.job)
             raise
         return caller
 

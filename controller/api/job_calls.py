@@ -12,10 +12,12 @@ from wiresum.controller.api.messages import (
     slots_message,
 )
 from wiresum.controller.errors import ControllerError
-from wiresum.controller.rules.admission import Queued, Scene
+from wiresum.controller.office.queue import Queued
 from wiresum.controller.rules.callers import Caller
 from wiresum.controller.rules.changes import Cancelled
 from wiresum.controller.rules.checks import check_reason, invalid
+from wiresum.controller.rules.jobs import ended_error
+from wiresum.controller.rules.refusals import Scene
 from wiresum.controller.scheduling.scheduling import Standing
 from wiresum.controller.state.model import Job, JobState
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -43,7 +45,9 @@ class JobCalls(Calls):
 
         async def answer() -> pb.Job:
             caller = self._caller(context)
-            created = await self._core.queueing.create(request, caller, context.time_remaining())
+            created = await self._office.queue_polls.create(
+                request, caller, context.time_remaining()
+            )
             if isinstance(created, Queued):
                 message = self._queued(created.job, caller)
                 message.attached = created.attached
@@ -59,8 +63,8 @@ class JobCalls(Calls):
         """Asks for a job on behalf of a process group."""
 
         async def answer() -> pb.ClaimJobResponse:
-            job = self._core.jobs.joinable(request.job_id, self._caller(context, request.token))
-            return self._core.claim(job, request)
+            job = self._office.jobs.joinable(request.job_id, self._caller(context, request.token))
+            return self._office.claim(job, request)
 
         return await or_status(answer(), context)
 
@@ -68,10 +72,10 @@ class JobCalls(Calls):
         """Joins a job; returns when all its ranks have."""
 
         async def answer() -> pb.Lease:
-            job = self._core.jobs.joinable(request.job_id, self._caller(context, request.token))
-            with self._core.owners.call(job.id, request.owner, request.rank):
-                ready = await self._core.leases.join(job, request, context.time_remaining())
-                return lease_message(ready, request.rank, self._core.limits)
+            job = self._office.jobs.joinable(request.job_id, self._caller(context, request.token))
+            with self._office.owners.call(job.id, request.owner, request.rank):
+                ready = await self._office.rank_polls.join(job, request, context.time_remaining())
+                return lease_message(ready, request.rank, self._office.limits)
 
         return await or_status(answer(), context)
 
@@ -81,12 +85,12 @@ class JobCalls(Calls):
         """Keeps a job alive."""
 
         async def answer() -> pb.HeartbeatResponse:
-            job = self._core.jobs.joinable(request.job_id, self._caller(context, request.token))
+            job = self._office.jobs.joinable(request.job_id, self._caller(context, request.token))
             if request.leaving:
-                self._core.owners.left(job.id, request.owner, request.rank)
+                self._office.owners.left(job.id, request.owner, request.rank)
                 return heartbeat_message(job)
-            with self._core.owners.call(job.id, request.owner, request.rank):
-                job = await self._core.heartbeat(job, request, context.time_remaining())
+            with self._office.owners.call(job.id, request.owner, request.rank):
+                job = await self._office.heartbeat(job, request, context.time_remaining())
             return heartbeat_message(job)
 
         return await or_status(answer(), context)
@@ -97,8 +101,8 @@ class JobCalls(Calls):
         """Agrees on where to change over to another lease."""
 
         async def answer() -> pb.ChangeLeaseResponse:
-            job = self._core.jobs.joinable(request.job_id, self._caller(context, request.token))
-            outcome = await self._core.leases.change(job, request, context.time_remaining())
+            job = self._office.jobs.joinable(request.job_id, self._caller(context, request.token))
+            outcome = await self._office.rank_polls.change(job, request, context.time_remaining())
             if isinstance(outcome, Cancelled):
                 return pb.ChangeLeaseResponse(cancelled=True, reason=outcome.reason)
             return pb.ChangeLeaseResponse(boundary=outcome.boundary)
@@ -112,12 +116,11 @@ class JobCalls(Calls):
 
         async def answer() -> pb.ReleaseJobResponse:
             caller = self._caller(context, request.token)
-            self._check_unambiguous(request.job_id, caller)
-            job = self._core.jobs.shown(request.job_id, caller)
+            job = self._office.jobs.shown(request.job_id, caller)
             if job.state is JobState.QUEUED:
-                self._core.dismiss(job, "released")
+                self._office.dismiss(job, "released")
                 return pb.ReleaseJobResponse(state=pb.JOB_STATE_RELEASED)
-            job = await self._core.end(job, JobState.RELEASED, "released")
+            job = await self._office.end(job, JobState.RELEASED, "released")
             return pb.ReleaseJobResponse(state=JOB_STATES[job.state])
 
         return await or_status(answer(), context)
@@ -128,18 +131,17 @@ class JobCalls(Calls):
         async def answer() -> pb.Job:
             caller = self._caller(context)
             caller.refuse_jobs()
-            self._check_unambiguous(request.job, caller)
             given = check_reason(request.reason)
             reason = f"evicted by {caller}: {given}" if given else f"evicted by {caller}"
-            job = self._core.jobs.shown(request.job, caller)
+            job = self._office.jobs.shown(request.job, caller)
             if job.state is JobState.QUEUED:
                 message = self._queued(job, caller)
-                self._core.dismiss(job, reason)
+                self._office.dismiss(job, reason)
                 message.state, message.reason = pb.JOB_STATE_EVICTED, reason
                 return message
             if not job.state.live:
-                raise self._core.jobs.ended_error(job)
-            job = await self._core.end(job, JobState.EVICTED, reason)
+                raise ended_error(job)
+            job = await self._office.end(job, JobState.EVICTED, reason)
             (message,) = await self._jobs([job], counters=False)
             return message
 
@@ -150,8 +152,7 @@ class JobCalls(Calls):
 
         async def answer() -> pb.Job:
             caller = self._caller(context)
-            self._check_unambiguous(request.job_id, caller)
-            job = self._core.jobs.shown(request.job_id, caller)
+            job = self._office.jobs.shown(request.job_id, caller)
             if job.state is JobState.QUEUED:
                 return self._queued(job, caller)
             (message,) = await self._jobs([job], counters=request.counters)
@@ -181,13 +182,13 @@ class JobCalls(Calls):
             if caller.job:
                 caller.require_admin("list slots with a job's token")
             if request.switch:
-                switches = [self._core.switches.get(request.switch)]
+                switches = [self._office.switch(request.switch)]
             else:
-                switches = self._core.store.switches()
+                switches = self._office.desk.state.switches()
             return pb.ListSlotsResponse(
                 switches=[
                     slots_message(
-                        switch, self._core.store.jobs_on(switch.name, members=False), caller
+                        switch, self._office.desk.state.jobs_on(switch.name, members=False), caller
                     )
                     for switch in switches
                 ]
@@ -206,7 +207,7 @@ class JobCalls(Calls):
         in_queue, place = _parse_page(request.page_token)
         if in_queue:
             sequence = int(place[1]) if place is not None else None
-            queue = self._core.store.queue_before(sequence, left + 1, tenant)
+            queue = self._office.desk.state.queue_before(sequence, left + 1, tenant)
             scene = Scene()
             for number, job in enumerate(queue[:left], start=1):
                 answer.jobs.append(self._queued(job, caller, scene))
@@ -219,13 +220,13 @@ class JobCalls(Calls):
             if not left:
                 answer.next_page_token = "j"
                 return answer
-        rows = self._core.store.job_ids_before(
+        rows = self._office.desk.state.job_ids_before(
             place, left + 1, live_only=request.live_only, tenant=tenant
         )
         size = 0
         for first in range(0, min(len(rows), left), _JOBS_AT_ONCE):
             some = rows[first : min(first + _JOBS_AT_ONCE, left)]
-            found = [self._core.store.job(job_id) for job_id, _ in some]
+            found = [self._office.desk.state.job(job_id) for job_id, _ in some]
             messages = await self._jobs(
                 [job for job in found if job is not None], counters=request.counters
             )
@@ -238,40 +239,26 @@ class JobCalls(Calls):
             await asyncio.sleep(0)
         return answer
 
-    def _check_unambiguous(self, id_or_name: str, caller: Caller) -> None:
-        """Refuse a name that several tenants' jobs have: whose is meant would be a guess."""
-        store = self._core.store
-        if not caller.admin or store.job(id_or_name):
-            return
-        found = [f"{tenant}'s {job_id}" for tenant, job_id in store.jobs_called(id_or_name)]
-        if len(found) > 1:
-            more = f" and {len(found) - 4} more" if len(found) > 4 else ""
-            raise ControllerError(
-                "FAILED_PRECONDITION",
-                f"{len(found)} jobs are called {id_or_name!r} ({', '.join(found[:4])}{more}): say "
-                "which by its id",
-            )
-
     def _queued(self, job: Job, caller: Caller, scene: Scene | None = None) -> pb.Job:
         """A job in the queue: its place, and what it waits for."""
-        admission, core = self._core.admission, self._core
-        message = job_message(job, None, core.limits, core.clock.now())
-        message.queue_position = admission.position(job.id)
-        if admission.standing(job.id) is Standing.COMING:
+        queue, office = self._office.queue, self._office
+        message = job_message(job, None, office.limits, office.clock.now())
+        message.queue_position = queue.position(job.id)
+        if queue.standing(job.id) is Standing.COMING:
             message.reason = Standing.COMING.value
         else:
-            message.reason = str(admission.refusal(job, caller, scene))
+            message.reason = str(queue.refusal(job, caller, scene))
         return message
 
     async def _jobs(self, jobs: list[Job], *, counters: bool) -> list[pb.Job]:
-        core = self._core
-        switches = {switch.name: switch for switch in core.store.switches()}
+        office = self._office
+        switches = {switch.name: switch for switch in office.desk.state.switches()}
         messages = [
-            job_message(job, switches.get(job.lease.switch), core.limits, core.clock.now())
+            job_message(job, switches.get(job.lease.switch), office.limits, office.clock.now())
             for job in jobs
         ]
         for job, message in zip(jobs, messages, strict=True):
-            message.reports.extend(core.reports.of(job))
+            message.reports.extend(office.reports.of(job))
         if counters:
             await self._add_counters(
                 dict(zip((job.id for job in jobs), messages, strict=True)), jobs
@@ -290,7 +277,7 @@ class JobCalls(Calls):
                 messages[job.id].counters_error = "the switch could not be asked at the job's end"
         for name, its_jobs in live.items():
             try:
-                loop = self._core.fleet.loop(name)
+                loop = self._office.fleet.loop(name)
                 events = await loop.read_events([job.lease.number for job in its_jobs])
             except ControllerError as error:
                 for job in its_jobs:

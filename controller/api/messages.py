@@ -1,9 +1,9 @@
 """The controller's values as messages of its service."""
 
 from wiresum.common.version import package_version
-from wiresum.controller.office.leases import Ready
+from wiresum.controller.office.rank_polls import Ready
 from wiresum.controller.rules.callers import Caller
-from wiresum.controller.rules.jobs import Limits
+from wiresum.controller.rules.limits import Limits
 from wiresum.controller.scheduling.slots import disjoint, free_ranges
 from wiresum.controller.southbound.loop import SwitchLoop, SwitchState
 from wiresum.controller.state.model import (
@@ -14,7 +14,7 @@ from wiresum.controller.state.model import (
     Tenant,
     format_mac,
 )
-from wiresum.controller.state.reading import Usage
+from wiresum.controller.state.store import Usage
 from wiresum.controller.v1 import controller_pb2 as pb
 
 JOB_STATES = {

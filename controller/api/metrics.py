@@ -18,7 +18,7 @@ from wiresum.common.metrics import Catalogue, MetricsServer, Scrape
 from wiresum.common.tls import Validity
 from wiresum.common.version import package_version
 from wiresum.controller.errors import ControllerError
-from wiresum.controller.office.core import Core
+from wiresum.controller.office.office import Office
 from wiresum.controller.scheduling.slots import free_ranges
 from wiresum.controller.southbound.loop import SwitchLoop, SwitchState
 from wiresum.controller.state.model import Job, JobState, Switch
@@ -186,13 +186,13 @@ class ControllerReader:
 
     def __init__(
         self,
-        core: Core,
+        office: Office,
         requests: Requests,
         loop: asyncio.AbstractEventLoop,
         validity: Callable[[], Validity | None] = lambda: None,
     ) -> None:
         """``validity`` tells about the certificate in use, if there is one."""
-        self._core = core
+        self._office = office
         self._validity = validity
         self._requests = requests
         self._loop = loop
@@ -200,7 +200,7 @@ class ControllerReader:
 
     def __call__(self, scrape: Scrape) -> None:
         """Fill in all metrics. Raises ``TimeoutError`` if the event loop does not come to it."""
-        limit = self._core.fleet.options.counters_s + _EVENT_LOOP_S
+        limit = self._office.fleet.options.counters_s + _EVENT_LOOP_S
         reading = asyncio.run_coroutine_threadsafe(self._fill(scrape), self._loop)
         try:
             reading.result(limit)
@@ -208,23 +208,23 @@ class ControllerReader:
             reading.cancel()
 
     async def _fill(self, scrape: Scrape) -> None:
-        core = self._core
-        switches = core.store.switches()
+        office = self._office
+        switches = office.desk.state.switches()
         on: dict[str, list[Job]] = {}
         for switch in switches:
-            on[switch.name] = core.store.jobs_on(switch.name)
+            on[switch.name] = office.desk.state.jobs_on(switch.name)
             await asyncio.sleep(0)  # a thousand jobs take a while: calls go in between
         await self._ask(on)
         scrape.set(INFO, 1, package_version())
-        scrape.set(LAST_EPOCH, core.store.last_epoch())
+        scrape.set(LAST_EPOCH, office.desk.state.last_epoch())
         validity = self._validity()
         if validity is not None:
             scrape.set(CERTIFICATE_END, validity.ends.timestamp())
         for (method, code), count in self._requests.ended.items():
             scrape.set(REQUESTS, count, method, code)
-        for state, count in core.ended.items():
+        for state, count in office.ended.items():
             scrape.set(ENDED, count, state.value)
-        draining = core.store.draining()
+        draining = office.desk.state.draining()
         for switch in switches:
             self._switch(scrape, switch, on[switch.name])
             scrape.set(DRAINING, switch.name in draining, switch.name)
@@ -242,7 +242,7 @@ class ControllerReader:
 
         async def one(name: str, jobs: list[Job]) -> None:
             try:
-                loop = self._core.fleet.loop(name)
+                loop = self._office.fleet.loop(name)
                 numbers = {job.lease.number: job.id for job in jobs}
                 drops, events = await asyncio.gather(
                     loop.read_drops(), loop.read_events(list(numbers))
@@ -259,7 +259,7 @@ class ControllerReader:
 
     def _switch(self, scrape: Scrape, switch: Switch, jobs: list[Job]) -> None:
         name = switch.name
-        loop = self._core.fleet.find(name)
+        loop = self._office.fleet.find(name)
         version = loop.program.version if loop else ""
         where = f"{switch.ip}:{switch.udp_port}"
         scrape.set(SWITCH, 1, name, switch.p4runtime, where, switch.lanes, version)
@@ -295,10 +295,10 @@ class ControllerReader:
         scrape.set(TARGET, job.target, job.id)
         scrape.set(CHANGES, job.change, job.id)
         scrape.set(CHANGING, job.pending is not None, job.id)
-        scrape.set(SILENCE, max(0.0, self._core.clock.now() - job.heartbeat), job.id)
+        scrape.set(SILENCE, max(0.0, self._office.clock.now() - job.heartbeat), job.id)
         for event, count in self._told.events.get(job.id, {}).items():
             scrape.set(EVENTS, count, job.id, event)
-        for report in self._core.reports.of(job):
+        for report in self._office.reports.of(job):
             rank = report.rank
             scrape.set(RANK_AGE, report.age_s, job.id, rank)
             scrape.set(RANK_ENDED, report.ended, job.id, rank)
@@ -307,20 +307,20 @@ class ControllerReader:
             scrape.set(RANK_AGAIN, report.retransmissions, job.id, rank)
 
     def _tenants(self, scrape: Scrape, jobs: list[Job]) -> None:
-        core = self._core
+        office = self._office
         states = Counter((job.tenant, job.state.value) for job in jobs)
         waiting: dict[str, list[float]] = {}
-        for job in core.store.queue():
+        for job in office.desk.state.queue():
             waiting.setdefault(job.tenant, []).append(job.created)
-        usage = core.store.usage()
-        for tenant in core.store.tenants():
+        usage = office.desk.state.usage()
+        for tenant in office.desk.state.tenants():
             name = tenant.name
             for state in (JobState.WAITING, JobState.READY):
                 scrape.set(JOBS, states[name, state.value], name, state.value)
             queued = waiting.get(name, [])
             scrape.set(JOBS, len(queued), name, "queued")
             scrape.set(QUEUE, len(queued), name)
-            oldest = core.clock.now() - min(queued) if queued else 0.0
+            oldest = office.clock.now() - min(queued) if queued else 0.0
             scrape.set(QUEUE_AGE, max(0.0, oldest), name)
             scrape.set(TENANT_SLOTS, usage[name].slots, name)
             scrape.set(QUOTA, tenant.slot_quota, name)

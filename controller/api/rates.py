@@ -63,7 +63,7 @@ class Rates:
         if caller.tenant:
             key, rate, burst = ("tenant", caller.tenant), TENANT_RATE, TENANT_BURST
         else:
-            tenant = self.store.tenant_of_job(caller.job) or ""
+            tenant = self.store.snapshot().tenant_of_job(caller.job) or ""
             rate = self._jobs_rate(tenant)
             key, burst = ("jobs of tenant", tenant), max(TENANT_BURST, _JOBS_BURST_S * rate)
         self._take(key, rate, burst, calls)
@@ -104,7 +104,7 @@ class Rates:
         now = self.now()
         at, rate = self._jobs_rates.get(tenant, (float("-inf"), 0.0))
         if now - at > _FRESH_S:
-            callers = self.store.callers_of(tenant)
+            callers = self.store.snapshot().callers_of(tenant)
             rate = _JOBS_RATE + _BEATS * callers / max(self.heartbeat_s, 0.01)
             if len(self._jobs_rates) > _BUCKETS:
                 self._jobs_rates.clear()

@@ -1,6 +1,7 @@
 """How a controller proves who it is, and who its admin is: certificates and the admin's token."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,9 @@ from wiresum.common.tls import CertificateError, Validity
 from wiresum.controller.api import certificates
 from wiresum.controller.client.address import is_loopback
 from wiresum.controller.errors import ServeError
-from wiresum.controller.state.store import MEMORY, Store
+from wiresum.controller.state.plan import Plan, SetAdminToken
+from wiresum.controller.state.sqlite import MEMORY
+from wiresum.controller.state.store import Store
 from wiresum.controller.tokens import ADMIN, hashed, new_token
 
 log = logging.getLogger(__name__)
@@ -108,7 +111,7 @@ def _admin(security: Security, store: Store, path: Path) -> tuple[str, Path | No
                 f"guess it; use at least {_MIN_ADMIN_TOKEN}, such as `openssl rand -hex 32` prints"
             )
         return hashed(security.admin_token), None
-    if store.admin_token() is None or security.new_admin_token:
+    if store.snapshot().admin_token() is None or security.new_admin_token:
         token = new_token(ADMIN)
         try:
             private.write(path, f"{token}\n".encode())
@@ -117,8 +120,7 @@ def _admin(security: Security, store: Store, path: Path) -> tuple[str, Path | No
                 f"the admin's token cannot be written to {path}: {error.strerror}"
             ) from error
         # The file first: a token that nobody knows would lock the operator out.
-        with store.transaction() as transaction:
-            transaction.set_admin_token(hashed(token))
+        store.commit(Plan(time.time(), (SetAdminToken(hashed(token)),)))
         log.info("made the admin's token: %s", path)
     private.tighten(path, "the admin's token")
     return "", path if path.exists() else None

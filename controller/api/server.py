@@ -23,9 +23,10 @@ from wiresum.controller.api.service import ControllerService
 from wiresum.controller.client.address import DEFAULT_CONTROLLER, ControllerAddress
 from wiresum.controller.client.connection import default_store_file
 from wiresum.controller.errors import ServeError
-from wiresum.controller.office.core import Core
-from wiresum.controller.rules.jobs import Limits
+from wiresum.controller.office.office import Office
+from wiresum.controller.rules.limits import Limits
 from wiresum.controller.southbound.loop import LoopOptions
+from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.state.store import Store
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.controller.v1 import controller_pb2_grpc as pb_grpc
@@ -74,13 +75,13 @@ class ServeOptions:
 
 @asynccontextmanager
 async def serving(
-    core: Core,
+    office: Office,
     listen: str,
     credentials: grpc.ServerCredentials | None = None,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     fixed_admin: str = "",
 ) -> AsyncIterator[ControllerAddress]:
-    """Serve ``core`` at ``listen`` (port 0: any) inside the block; gives the address.
+    """Serve ``office`` at ``listen`` (port 0: any) inside the block; gives the address.
 
     Without ``credentials`` it is served in plain text. ``fixed_admin`` is the hash of an admin's
     token that counts instead of the store's. Raises :class:`ServeError` if the port is
@@ -89,7 +90,7 @@ async def serving(
     wanted = parse_endpoint(listen, what="listen address")
     _check_bindable(wanted)
     server = grpc.aio.server(options=_SERVER_OPTIONS, interceptors=[*interceptors, Guard()])
-    pb_grpc.add_ControllerServicer_to_server(ControllerService(core, fixed_admin), server)
+    pb_grpc.add_ControllerServicer_to_server(ControllerService(office, fixed_admin), server)
     try:
         if credentials is None:
             port = server.add_insecure_port(str(wanted))
@@ -97,13 +98,13 @@ async def serving(
             port = server.add_secure_port(str(wanted), credentials)
     except RuntimeError as error:
         raise _cannot_listen(wanted, "gRPC refused it") from error
-    await core.start()
+    await office.start()
     try:
         await server.start()
         yield ControllerAddress(Endpoint(wanted.host, port), plaintext=credentials is None)
     finally:
         await grpc_server.stop(server, _GRACE_S)
-        await core.stop()
+        await office.stop()
 
 
 def _check_bindable(wanted: Endpoint) -> None:
@@ -138,7 +139,7 @@ def serve(options: ServeOptions) -> None:
         os.environ.pop(name, None)
     options.loop.tls.check()
     path = str(options.store or default_store_file())
-    with scratch_folder() as scratch, closing(Store(path)) as store:
+    with scratch_folder() as scratch, closing(SqliteStore(path)) as store:
         host = parse_endpoint(options.listen, what="listen address").host
         secured = secure(options.security, store, path, host, scratch.path)
         asyncio.run(_serve(store, options, secured))
@@ -151,7 +152,7 @@ async def _serve(store: Store, options: ServeOptions, secured: Secured) -> None:
     watcher = None
     if options.exit_with_parent:
         watcher = asyncio.create_task(_watch_parent(os.getppid(), stop))
-    core = Core(
+    office = Office(
         store,
         limits=options.limits,
         loop_options=options.loop,
@@ -159,10 +160,10 @@ async def _serve(store: Store, options: ServeOptions, secured: Secured) -> None:
     requests = Requests()
     async with AsyncExitStack() as stack:
         address = await stack.enter_async_context(
-            serving(core, options.listen, secured.credentials, [requests], secured.fixed_admin)
+            serving(office, options.listen, secured.credentials, [requests], secured.fixed_admin)
         )
         for switch in options.switches:
-            await core.add_switch(switch)
+            await office.add_switch(switch)
         ready = {
             "listen": str(address.endpoint),
             "address": str(address),
@@ -170,7 +171,7 @@ async def _serve(store: Store, options: ServeOptions, secured: Secured) -> None:
             "admin_token_file": _path(secured.admin_token_file),
         }
         if options.metrics is not None:
-            reader = ControllerReader(core, requests, event_loop, secured.validity)
+            reader = ControllerReader(office, requests, event_loop, secured.validity)
             endpoint = stack.enter_context(serve_metrics(options.metrics, reader))
             ready["metrics"] = str(endpoint.address)
         print(json.dumps(ready), flush=True)

@@ -15,7 +15,7 @@ class SwitchCalls(Calls):
 
         async def answer() -> pb.Switch:
             self._admin(context, "add switches")
-            return self._switch(await self._core.add_switch(request))
+            return self._switch(await self._office.add_switch(request))
 
         return await or_status(answer(), context)
 
@@ -26,11 +26,11 @@ class SwitchCalls(Calls):
 
         async def answer() -> pb.ListSwitchesResponse:
             self._admin(context, "list switches")
-            switches = [self._switch(switch) for switch in self._core.store.switches()]
+            switches = [self._switch(switch) for switch in self._office.desk.state.switches()]
             if request.counters:
                 for switch in switches:
                     try:
-                        drops = await self._core.fleet.loop(switch.name).read_drops()
+                        drops = await self._office.fleet.loop(switch.name).read_drops()
                         switch.drops.update(drops)
                     except ControllerError as error:
                         switch.counters_error = str(error)
@@ -43,7 +43,7 @@ class SwitchCalls(Calls):
 
         async def answer() -> pb.Switch:
             self._admin(context, "drain switches")
-            return self._switch(self._core.drain_switch(request.name, drain=not request.undrain))
+            return self._switch(self._office.drain_switch(request.name, drain=not request.undrain))
 
         return await or_status(answer(), context)
 
@@ -54,14 +54,14 @@ class SwitchCalls(Calls):
 
         async def answer() -> pb.RemoveSwitchResponse:
             self._admin(context, "remove switches")
-            await self._core.remove_switch(request.name)
+            await self._office.remove_switch(request.name)
             return pb.RemoveSwitchResponse()
 
         return await or_status(answer(), context)
 
     def _switch(self, switch: Switch) -> pb.Switch:
-        store = self._core.store
-        loop = self._core.fleet.find(switch.name)
-        draining = switch.name in store.draining()
-        jobs = store.jobs_on(switch.name, members=False)
+        state = self._office.desk.state
+        loop = self._office.fleet.find(switch.name)
+        draining = switch.name in state.draining()
+        jobs = state.jobs_on(switch.name, members=False)
         return switch_message(switch, loop, jobs, draining=draining)

@@ -14,7 +14,7 @@ class TenantCalls(Calls):
 
         async def answer() -> pb.Tenant:
             self._admin(context, "add tenants")
-            tenant, token = self._core.tenants.add(request)
+            tenant, token = self._office.add_tenant(request)
             return self._tenant(tenant, token)
 
         return await or_status(answer(), context)
@@ -26,11 +26,11 @@ class TenantCalls(Calls):
 
         async def answer() -> pb.ListTenantsResponse:
             own = self._caller(context).own_tenant
-            usage = self._core.store.usage()
+            usage = self._office.desk.state.usage()
             return pb.ListTenantsResponse(
                 tenants=[
                     tenant_message(tenant, usage[tenant.name], "")
-                    for tenant in self._core.store.tenants()
+                    for tenant in self._office.desk.state.tenants()
                     if own in (None, tenant.name)
                 ]
             )
@@ -42,7 +42,7 @@ class TenantCalls(Calls):
 
         async def answer() -> pb.Tenant:
             self._admin(context, "change tenants")
-            return self._tenant(self._core.set_tenant(request))
+            return self._tenant(self._office.set_tenant(request))
 
         return await or_status(answer(), context)
 
@@ -53,7 +53,7 @@ class TenantCalls(Calls):
 
         async def answer() -> pb.Tenant:
             self._admin(context, "rotate tenants' tokens")
-            tenant, token = self._core.tenants.rotate(request.name)
+            tenant, token = self._office.rotate_tenant(request.name)
             return self._tenant(tenant, token)
 
         return await or_status(answer(), context)
@@ -65,10 +65,10 @@ class TenantCalls(Calls):
 
         async def answer() -> pb.RemoveTenantResponse:
             self._admin(context, "remove tenants")
-            await self._core.remove_tenant(request.name, evict=request.evict)
+            await self._office.remove_tenant(request.name, evict=request.evict)
             return pb.RemoveTenantResponse()
 
         return await or_status(answer(), context)
 
     def _tenant(self, tenant: Tenant, token: str = "") -> pb.Tenant:
-        return tenant_message(tenant, self._core.store.usage()[tenant.name], token)
+        return tenant_message(tenant, self._office.desk.state.usage()[tenant.name], token)

@@ -88,7 +88,7 @@ def serve(
     from wiresum.controller.api.server import ServeOptions, configure_logging, parse_store
     from wiresum.controller.api.server import serve as run
     from wiresum.controller.commands.spec import parse_switch
-    from wiresum.controller.rules.jobs import Limits
+    from wiresum.controller.rules.limits import Limits
     from wiresum.controller.southbound.loop import LoopOptions
     from wiresum.controller.southbound.switch_tls import SwitchTls
 

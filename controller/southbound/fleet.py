@@ -17,12 +17,14 @@ class Fleet:
     """The running loops, by switch.
 
     ``programs`` gives the program for a number of lanes; ``confirmed_jobs`` is called with the ids
-    of the jobs whose entries a switch has just confirmed.
+    of the jobs whose entries a switch has just confirmed, ``counters_reset`` with those of the jobs
+    whose counters a switch has set to zero.
     """
 
     store: Store
     programs: Callable[[int], Program]
     confirmed_jobs: Callable[[Iterable[str]], None]
+    counters_reset: Callable[[Iterable[str]], None]
     options: LoopOptions = field(default_factory=LoopOptions)
     limit: Limiting = asyncio.timeout
     _running: dict[str, tuple[SwitchLoop, asyncio.Task[None]]] = field(default_factory=dict)
@@ -34,7 +36,7 @@ class Fleet:
             await self._refresh()
 
     async def _refresh(self) -> None:
-        wanted = {switch.name: switch for switch in self.store.switches()}
+        wanted = {switch.name: switch for switch in self.store.snapshot().switches()}
         for name, (loop, task) in list(self._running.items()):
             if wanted.get(name) == loop.switch:
                 continue
@@ -47,7 +49,13 @@ class Fleet:
             if name not in self._running:
                 program = self.programs(switch.lanes)
                 loop = SwitchLoop(
-                    switch, self.store, program, self.confirmed_jobs, self.options, self.limit
+                    switch,
+                    self.store,
+                    program,
+                    self.confirmed_jobs,
+                    self.counters_reset,
+                    self.options,
+                    self.limit,
                 )
                 task = asyncio.create_task(loop.run(), name=f"switch {name}")
                 self._running[name] = (loop, task)

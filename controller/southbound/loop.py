@@ -71,7 +71,8 @@ class Tally:
 class SwitchLoop:
     """One switch. ``run`` it in a task; everything else may be called at any time.
 
-    ``confirmed_jobs`` is called with the ids of the jobs whose entries have just been confirmed;
+    ``confirmed_jobs`` is called with the ids of the jobs whose entries have just been confirmed,
+    ``counters_reset`` with those whose counters have been set to zero, which must be stored;
     ``limit`` watches over the time that the switch may take.
     """
 
@@ -81,6 +82,7 @@ class SwitchLoop:
         store: Store,
         program: Program,
         confirmed_jobs: Callable[[Iterable[str]], None],
+        counters_reset: Callable[[Iterable[str]], None],
         options: LoopOptions,
         limit: Limiting = asyncio.timeout,
     ) -> None:
@@ -91,6 +93,7 @@ class SwitchLoop:
         self.tally = Tally()
         self._store = store
         self._confirmed_jobs = confirmed_jobs
+        self._counters_reset = counters_reset
         self._options = options
         self._limit = limit
         self._wake = asyncio.Event()
@@ -102,7 +105,7 @@ class SwitchLoop:
         self._fields = {"switch": switch.name}
 
     def wake(self) -> None:
-        """The store has changed: look at it soon."""
+        """Make a pass soon: the store has changed."""
         self._wake.set()
 
     def confirmed(self, job: Job) -> bool:
@@ -137,7 +140,7 @@ class SwitchLoop:
                 self._link = None
             if self._leaving:
                 return
-            # Only leaving cuts the pause short: a change in the store does not wake the dead.
+            # Only leaving cuts the pause short: a change in the store is no reason to connect.
             with suppress(TimeoutError):
                 async with asyncio.timeout(retry_s):
                     while not self._leaving:
@@ -190,7 +193,7 @@ class SwitchLoop:
 
     async def _one_pass(self, link: Link) -> None:
         self._wake.clear()
-        jobs = [] if self._leaving else self._store.jobs_on(self.switch.name)
+        jobs = [] if self._leaving else self._store.snapshot().jobs_on(self.switch.name)
         wanted = Tables({}, {}) if self._leaving else desired(self.switch, jobs)
         unrecorded = [job for job in jobs if not job.lease.counters_reset]
         fresh = [job for job in unrecorded if job.id not in self._reset]
@@ -223,9 +226,8 @@ class SwitchLoop:
         # A store that fails is no reason to give the switch up: a later pass records it.
         self._reset = job_ids
         if job_ids:
-            with suppress(StoreFailed), self._store.transaction() as transaction:
-                for job_id in job_ids:
-                    transaction.set_counters_reset(job_id)
+            with suppress(StoreFailed):
+                self._counters_reset(job_ids)
 
     async def _apart(self, link: Link, work: Coroutine[Any, Any, _R], limit_s: float) -> _R:
         address = self.switch.p4runtime

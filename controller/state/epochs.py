@@ -9,7 +9,6 @@ certainly wrong has no say: epochs never go back, so what it says would be writt
 import secrets
 
 from wiresum.common import wall_clock
-from wiresum.controller.clock import Clock
 
 _ORIGIN = int(wall_clock.EARLIEST.timestamp())
 _PLAUSIBLE = int(wall_clock.LATEST.timestamp()) - _ORIGIN
@@ -19,13 +18,26 @@ HIGHEST_START = _PLAUSIBLE + _RANDOM
 """No store starts above this, whatever the clock says: a quarter of all epochs."""
 
 
-def epoch_floor(clock: Clock) -> int:
-    """No epoch that is handed out now is less than this; 0: the clock is no help."""
-    now = clock.now()
+def epoch_floor(now: float) -> int:
+    """No epoch that is handed out at the time ``now`` is less than this; 0: the time is wrong."""
     return max(1, int(now) - _ORIGIN) if wall_clock.plausible(now) else 0
 
 
-def blind_start() -> int:
+def next_epoch(last: int, at_least: int) -> int:
+    """The epoch after ``last``: at least ``at_least``, never 0.
+
+    If both are 0, a new store whose clock is wrong starts anywhere above what a clock can lead to.
+    Raises OverflowError when all 2**32 are used up.
+    """
+    epoch = max(last + 1, at_least)
+    if last == 0 and at_least == 0:
+        epoch = _blind_start()
+    if epoch > 0xFFFFFFFF:
+        raise OverflowError("all 2**32 epochs have been used")
+    return epoch
+
+
+def _blind_start() -> int:
     """Where a new store starts whose clock is no help.
 
     Above all that a clock has ever led to, and anywhere there: two such stores, one after the

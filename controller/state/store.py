@@ -1,224 +1,193 @@
-"""The controller's memory: one SQLite file, written in transactions only.
+"""What the rules may ask of a store, and what a store must be able to do.
 
-Everything here is synchronous and belongs to one thread: the statements take microseconds.
-
-A file that cannot be read or written (disk full, locked, a broken disk) makes every question and
-every transaction raise :class:`StoreFailed`, and changes nothing. Signs of life are in memory
-(``heard``), so that running jobs do not depend on it.
+SQLite is behind it (``sqlite/``). Another store would be one more implementation of these two.
 """
 
-import fcntl
-import logging
-import secrets
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import IO, Any, NoReturn
+from collections import Counter
+from dataclasses import dataclass
+from typing import Protocol
 
-from wiresum.common import private
-from wiresum.common.errors import WiresumError
-from wiresum.controller.errors import StoreError, StoreFailed
-from wiresum.controller.state.reading import Reading
-from wiresum.controller.state.schema import INDEXES, MIGRATIONS
-from wiresum.controller.state.transaction import Transaction
-from wiresum.controller.tokens import hashed
-
-log = logging.getLogger(__name__)
-
-MEMORY = ":memory:"
-"""The path of a store that is gone with its controller."""
-
-# Whoever has the file locked stops the whole controller for so long at each write.
-_BUSY_S = 0.1
-
-# What SQLite says of the file, in contrast to what it says of a statement.
-_OF_THE_FILE = {
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_PROTOCOL,
-    sqlite3.SQLITE_NOTADB,
-}
+from wiresum.controller.state.model import Job, Switch, Tenant
+from wiresum.controller.state.plan import Plan
 
 
-class Store(Reading):
-    """An open store. Raises :class:`StoreError` if another controller has it open."""
+@dataclass(frozen=True)
+class Usage:
+    """What a tenant's jobs count."""
 
-    def __init__(self, path: Path | str = MEMORY) -> None:
-        self._path = str(path)
-        self._lock: IO[str] | None = None
-        self.heard = {}
-        self.all_heard = float("-inf")
-        self.trouble = ""
-        """Why the store cannot be written; empty while it can."""
-        try:
-            if self._path != MEMORY:
-                self._prepare(Path(self._path))
-            self._db = sqlite3.connect(
-                self._path, isolation_level=None, timeout=_BUSY_S, factory=_Connection
-            )
-            self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode = WAL")
-            # An epoch that was handed out must be known after a power cut, too.
-            self._db.execute("PRAGMA synchronous = FULL")
-            # What is deleted is overwritten: older stores held tokens as they are.
-            self._db.execute("PRAGMA secure_delete = ON")
-            self._migrate()
-            for index in INDEXES:
-                self._db.execute(index)
-            # Only now: a step may rebuild a table that others refer to.
-            self._db.execute("PRAGMA foreign_keys = ON")
-        except (OSError, sqlite3.Error, StoreFailed) as error:
-            self._unlock()
-            raise StoreError(f"store {self._path} cannot be opened: {_cause(error)}") from error
-        except WiresumError:
-            self._unlock()
-            raise
+    slots: int
+    """For its quota: those that its live jobs were admitted with."""
+    jobs: int
+    queued: int
 
-    def close(self) -> None:
-        """Close the file and let another controller have it."""
-        self._db.close()
-        self._unlock()
 
-    @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        """All writes inside happen, or none does. Raises :class:`StoreFailed`."""
-        before = self._db.total_changes
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield Transaction(self._db)
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            # Some errors end the transaction, and a COMMIT that fails may leave it open.
-            if self._db.in_transaction:
-                with suppress(sqlite3.Error):  # it is rolled back all the same
-                    self._db.rollback()
-            if isinstance(error, StoreFailed):
-                self._set_trouble(str(error))
-            raise
-        if self._db.total_changes > before:
-            self._set_trouble("")
+class Snapshot(Protocol):
+    """What is stored, until the next plan is committed. No question changes anything.
+
+    Every question raises :class:`StoreFailed` while the store cannot be read.
+    """
+
+    # ---- switches
+
+    def switches(self, name: str | None = None) -> list[Switch]:
+        """All switches by name, or the one of a name."""
+        ...
+
+    def switch(self, name: str) -> Switch | None:
+        """The switch of that name, if any."""
+        ...
+
+    def switch_names(self) -> list[str]:
+        """The names of all switches."""
+        ...
+
+    def draining(self) -> set[str]:
+        """The switches that take no new jobs."""
+        ...
+
+    def job(self, job_id: str) -> Job | None:
+        """The job of that id, if any, live or not."""
+        ...
+
+    def job_named(self, name: str, tenant: str | None = None) -> Job | None:
+        """The job of that name: one that is not over, or else the latest; of any tenant if None."""
+        ...
+
+    def job_requested(self, tenant: str, request: str) -> Job | None:
+        """The tenant's job that was created by the request of that id, if any."""
+        ...
+
+    def job_of_token(self, token: str) -> str | None:
+        """The id of the job whose token has this hash, if any."""
+        ...
+
+    def tenant_of_job(self, job_id: str) -> str | None:
+        """The tenant of the job, if there is one; with an addition if the tenant is gone."""
+        ...
+
+    def callers_of(self, tenant: str) -> int:
+        """How many workers and launchers the tenant's live jobs may have."""
+        ...
+
+    def token_count(self, job_id: str) -> int:
+        """How many tokens the job has."""
+        ...
+
+    def job_not_over(self, tenant: str, name: str) -> Job | None:
+        """The tenant's job of that name that is live or in the queue, if any."""
+        ...
+
+    def jobs(self, *, live_only: bool = False, tenant: str | None = None) -> list[Job]:
+        """Jobs, newest first; of any tenant if it is None."""
+        ...
+
+    def job_ids_before(
+        self, before: tuple[float, int] | None, limit: int, *, live_only: bool, tenant: str | None
+    ) -> list[tuple[str, tuple[float, int]]]:
+        """The ids of up to ``limit`` jobs that came before a place, newest first, and theirs.
+
+        Without those in the queue. Of any tenant if it is None; from the newest on if ``before``
+        is None.
+        """
+        ...
+
+    def jobs_called(self, name: str) -> list[tuple[str, str]]:
+        """The tenants and ids of the live jobs of that name, and of those in the queue."""
+        ...
+
+    def shrunk_jobs(self) -> list[Job]:
+        """The live jobs that have fewer slots than they were admitted with, the oldest first."""
+        ...
+
+    def changing_jobs(self) -> list[Job]:
+        """The jobs whose lease is about to change."""
+        ...
+
+    def jobs_on(self, switch: str, *, members: bool = True) -> list[Job]:
+        """The live jobs on a switch, by slot; without their ``members`` it takes a fraction."""
+        ...
+
+    def silent_jobs(self, since: float) -> list[Job]:
+        """The live jobs without a heartbeat at or after ``since``."""
+        ...
+
+    def live_job_ids(self) -> list[str]:
+        """The ids of all live jobs."""
+        ...
+
+    def waiting_members(self) -> list[tuple[str, int, int, int]]:
+        """The ranks that wait for others: job, attempt, change of its lease, rank."""
+        ...
+
+    def workers_on(self, switch: str, but: str) -> Counter[str]:
+        """How many workers each tenant's live jobs on a switch have, without those of ``but``."""
+        ...
+
+    def queue(self, tenant: str | None = None) -> list[Job]:
+        """The jobs in the queue, in order of arrival; of any tenant if it is None."""
+        ...
+
+    def queue_before(self, sequence: int | None, limit: int, tenant: str | None) -> list[Job]:
+        """Up to ``limit`` that came before one of that sequence (None: the last), last first."""
+        ...
+
+    def tenants(self) -> list[Tenant]:
+        """All tenants by name."""
+        ...
+
+    def tenant(self, name: str) -> Tenant | None:
+        """The tenant of that name, if any."""
+        ...
+
+    def tenant_of_token(self, token: str) -> str | None:
+        """The name of the tenant whose token has this hash, if any."""
+        ...
+
+    def admin_token(self) -> str | None:
+        """The hash of the admin's token, if there is one yet."""
+        ...
+
+    def usage(self) -> dict[str, Usage]:
+        """What every tenant's live and waiting jobs count, by its name."""
+        ...
+
+    def last_epoch(self) -> int:
+        """The last epoch that was handed out; 0 if none ever was."""
+        ...
+
+
+class Store(Protocol):
+    """Keeps what the controller must not forget."""
+
+    heard: dict[str, float]
+    """When each live job last showed a sign of life. In memory: after a restart each has its whole
+    time again, and a store that cannot be written must end no job."""
+    all_heard: float
+    """The time before which no live job counts as silent."""
+    trouble: str
+    """Why the store cannot be written; empty while it can."""
 
     @property
     def version(self) -> int:
         """Another number after every write."""
-        return self._db.total_changes
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """What is stored now."""
+        ...
+
+    def commit(self, plan: Plan) -> None:
+        """Write all of a plan, or nothing. Raises :class:`StoreFailed`.
+
+        Epochs and keys are drawn here. What breaks an invariant (two jobs that share a slot, an
+        epoch that was used) is refused with an error of the store's own.
+        """
+        ...
 
     def probe(self) -> None:
         """Write, if the last attempt to has failed. Raises :class:`StoreFailed` if this does."""
-        if self.trouble:
-            with self.transaction() as transaction:
-                transaction.write_nothing_new()
+        ...
 
-    def _set_trouble(self, trouble: str) -> None:
-        if trouble and not self.trouble:
-            log.error("%s", trouble)
-        elif self.trouble and not trouble:
-            log.warning("the store can be written again")
-        self.trouble = trouble
-
-    # ---- opening
-
-    def _prepare(self, path: Path) -> None:
-        private.folder(path.parent)
-        # The store holds keys and tokens: nobody else may read it, nor its journal, which SQLite
-        # makes with the store's own mode. A backup may have come back with any.
-        private.touch(path, "store")
-        for ending in ("-wal", "-shm", "-journal"):
-            private.tighten(path.with_name(path.name + ending), "store")
-        lock_path = path.with_name(path.name + ".lock")
-        # Whoever can open it can hold it, and so keep a controller from starting.
-        private.touch(lock_path, "lock of the store")
-        self._lock = lock_path.open("a")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(
-                f"store {path} is in use by another controller: stop that one, or give --store"
-            ) from None
-
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-
-    def _migrate(self) -> None:
-        done = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-        if done > len(MIGRATIONS):
-            raise StoreError(
-                f"store {self._path} is of schema {done}, made by a later wiresum "
-                f"(this one knows up to {len(MIGRATIONS)}): upgrade, or give --store"
-            )
-        self._db.create_function("sha256", 1, hashed, deterministic=True)
-        self._db.create_function("secret", 1, secrets.token_bytes)
-        for version, script in enumerate(MIGRATIONS[done:], start=done + 1):
-            self._db.executescript(f"BEGIN;\n{script}\nPRAGMA user_version = {version};\nCOMMIT;")
-
-
-class _Cursor(sqlite3.Cursor):
-    """Says of a file that fails that it is the file: :class:`StoreFailed`."""
-
-    def execute(self, *arguments: Any) -> "_Cursor":
-        try:
-            super().execute(*arguments)
-        except sqlite3.Error as error:
-            self._raise(error)
-        return self
-
-    def executemany(self, *arguments: Any) -> "_Cursor":
-        try:
-            super().executemany(*arguments)
-        except sqlite3.Error as error:
-            self._raise(error)
-        return self
-
-    def fetchone(self) -> Any:
-        try:
-            return super().fetchone()
-        except sqlite3.Error as error:
-            self._raise(error)
-
-    def fetchall(self) -> list[Any]:
-        try:
-            return super().fetchall()
-        except sqlite3.Error as error:
-            self._raise(error)
-
-    def __next__(self) -> Any:
-        try:
-            return super().__next__()
-        except sqlite3.Error as error:
-            self._raise(error)
-
-    def _raise(self, error: sqlite3.Error) -> NoReturn:
-        # The traceback has us: what we hold would keep the file from being closed.
-        self.close()
-        # The lowest byte is the primary code; errors of the module itself have none.
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_FILE:
-            raise StoreFailed(
-                "UNAVAILABLE",
-                f"the controller's store cannot be used ({error}): running jobs go on, all else "
-                "has to wait; see to the disk and the file of the controller's --store, and try "
-                "again",
-                retry_after_s=1.0,
-            ) from error
-        raise error
-
-
-class _Connection(sqlite3.Connection):
-    def execute(self, *arguments: Any) -> _Cursor:
-        return self.cursor(_Cursor).execute(*arguments)
-
-    def executemany(self, *arguments: Any) -> _Cursor:
-        return self.cursor(_Cursor).executemany(*arguments)
-
-
-def _cause(error: BaseException) -> BaseException:
-    return error.__cause__ or error
+    def close(self) -> None:
+        """Let another controller have it."""
+        ...

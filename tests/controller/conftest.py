@@ -6,9 +6,9 @@ from controller_rig import ADMIN_TOKEN, QUICK, Clock, Rig, until
 from fake_switch import FakeSwitch
 
 from wiresum.controller.api.server import serving
-from wiresum.controller.office.core import Core
-from wiresum.controller.rules.jobs import Limits
-from wiresum.controller.state.store import Store
+from wiresum.controller.office.office import Office
+from wiresum.controller.rules.limits import Limits
+from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.tokens import hashed
 
 
@@ -30,12 +30,12 @@ async def fake(tmp_path: Path) -> AsyncIterator[FakeSwitch]:
 
 @pytest.fixture
 async def rig(fake: FakeSwitch, clock: Clock, tmp_path: Path) -> AsyncIterator[Rig]:
-    store = Store(tmp_path / "store.sqlite")
-    core = Core(store, clock=clock, limits=Limits(), loop_options=QUICK)
-    async with serving(core, "127.0.0.1:0", fixed_admin=hashed(ADMIN_TOKEN)) as address:
-        rig = Rig(core, clock, fake, str(address))
-        await core.add_switch(rig.facts())
-        await until(lambda: core.fleet.is_up("s1"))
+    store = SqliteStore(tmp_path / "store.sqlite")
+    office = Office(store, clock=clock, limits=Limits(), loop_options=QUICK)
+    async with serving(office, "127.0.0.1:0", fixed_admin=hashed(ADMIN_TOKEN)) as address:
+        rig = Rig(office, clock, fake, str(address))
+        await office.add_switch(rig.facts())
+        await until(lambda: office.fleet.is_up("s1"))
         yield rig
         rig.close()
     store.close()

@@ -9,18 +9,16 @@ from typing import Any, TypeVar
 from fake_switch import FakeSwitch
 
 from wiresum.controller.client import ControllerClient, add_switch_request
-from wiresum.controller.office.core import Core
-from wiresum.controller.rules.admission import Admission
+from wiresum.controller.office.office import Office
 from wiresum.controller.rules.callers import Caller
-from wiresum.controller.rules.changes import Changes
-from wiresum.controller.rules.jobs import Created, Jobs, Limits
-from wiresum.controller.rules.joining import Joining
-from wiresum.controller.rules.switches import Switches
+from wiresum.controller.rules.jobs import Created
+from wiresum.controller.rules.limits import Limits
 from wiresum.controller.southbound.loop import LoopOptions
 from wiresum.controller.state.model import NO_LEASE, Job, JobState, SlotRange
+from wiresum.controller.state.plan import Enqueue, Grant, Plan
 from wiresum.controller.state.store import Store
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.p4 import LANE_COUNTS, program
+from wiresum.p4 import Program, program
 
 _R = TypeVar("_R")
 
@@ -43,38 +41,32 @@ class Clock:
 ADMIN = Caller(admin=True)
 
 
-@dataclass
-class Office:
-    """The rules of jobs on a store, without tasks, switches or a network."""
+class StillOffice(Office):
+    """An office on a store, without tasks, switches or a network."""
 
-    store: Store
-    clock: Clock
-    limits: Limits = field(default_factory=Limits)
-    usable: Callable[[str], bool] = lambda _name: True
-
-    def __post_init__(self) -> None:
-        self.jobs = Jobs(self.store, self.clock, self.limits)
-        self.changes = Changes(self.store, self.clock, vote_s=self.limits.change_s)
-        self.joining = Joining(self.store, self.clock, self.jobs)
-        self.admission = Admission(
-            self.store, self.clock, self.jobs, self.changes, usable=self.usable
-        )
-        self.jobs.recover()
-        self.changes.recover()
-        self.admission.recover()
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        limits: Limits | None = None,
+        usable: Callable[[str], bool] = lambda _name: True,
+        programs: Callable[[int], Program] = program,
+    ) -> None:
+        super().__init__(store, clock=clock, limits=limits, usable=usable, programs=programs)
+        self.recover()
 
     def create(self, caller: Caller = ADMIN, **request: Any) -> Created:
         """What CreateJob does for those who do not wait."""
-        found = self.admission.request(pb.CreateJobRequest(**request), caller)
+        found = self.queue.request(pb.CreateJobRequest(**request), caller)
         if isinstance(found, Created):
             return found
-        self.admission.present(found.job.id)
-        while self.admission.balance().changing:
+        self.queue.present(found.job.id)
+        while self.queue.decide().changing:
             pass
         job = self.jobs.get(found.job.id)
         if job.state is JobState.QUEUED:
-            refusal = self.admission.refusal(job, caller)
-            self.admission.leave(job.id)
+            refusal = self.queue.refusal(job, caller)
+            self.queue.leave(job.id)
             raise refusal
         return Created(job, self.jobs.another_token(job), attached=False)
 
@@ -90,12 +82,12 @@ class Office:
             udp_port=1000 + 100 * change + rank,
             field=32,
         )
-        return self.joining.join(job, request)
+        return self.jobs.join(job, request)
 
 
 def with_switches(store: Store, clock: Clock, *names: str) -> None:
     for name in names:
-        Switches(store, clock, program, LANE_COUNTS).add(
+        StillOffice(store, clock).put_switch(
             add_switch_request(
                 name,
                 p4runtime=f"unix:/{name}",
@@ -114,19 +106,15 @@ def grant(store: Store, job_id: str, *, number: int = 1, base: int = 0, **change
         lease=NO_LEASE, target=16,
     )  # fmt: skip
     job = replace(job, **changes)  # type: ignore[arg-type]
-    with store.transaction() as transaction:
-        transaction.add_job(job)
-        transaction.grant(
-            job_id, switch="s1", number=number, slots=SlotRange(base, 16), min_slots=16,
-            now=job.created,
-        )  # fmt: skip
+    writes = (Enqueue(job), Grant(job_id, "s1", number, SlotRange(base, 16)))
+    store.commit(Plan(job.created, writes))
 
 
 @dataclass
 class Rig:
     """A running controller with one switch, ``s1``: hosts 127/8 at port 1, 10.0.2/24 at port 2."""
 
-    core: Core
+    office: Office
     clock: Clock
     switch: FakeSwitch
     address: str
@@ -189,7 +177,7 @@ class Rig:
         return await asyncio.gather(*(self.join(job, rank, workers, attempt) for rank in ranks))
 
     def member_count(self, job: pb.Job) -> int:
-        stored = self.core.store.job(job.id)
+        stored = self.office.store.job(job.id)
         return len(stored.members) if stored else 0
 
 

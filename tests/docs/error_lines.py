@@ -30,7 +30,7 @@ CARRIERS = {"SouthboundError", "GoneError"}
 # Functions that return a line which is raised, or told as a reason, somewhere else.
 SOURCES = {
     "common/tls.py": {"_why_no_certificate", "_why_no_key", "_why_unreadable"},
-    "controller/rules/admission.py": {"_full"},
+    "controller/rules/refusals.py": {"_full"},
     "controller/client/connection.py": {"_tls_fault", "_unreachable"},
     "controller/southbound/p4runtime.py": {"explain"},
     "host_agent/agent/agent.py": {"_heard"},

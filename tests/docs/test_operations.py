@@ -134,7 +134,7 @@ OPAQUE = {
     "common/tls.py:_read",  # _why_unreadable's
     "common/tls.py:read_certificates",  # _why_no_certificate's
     "common/tls.py:read_key",  # _why_no_key's
-    "controller/rules/admission.py:refusal",  # _full's
+    "controller/rules/refusals.py:refusal",  # _full's
     "controller/southbound/apart.py:apart",  # `lost` and `late` of its callers
     "controller/api/calls.py:abort",  # a ControllerError
     "controller/api/calls.py:or_status",  # the same

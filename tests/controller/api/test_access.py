@@ -146,7 +146,7 @@ async def test_asking_again_gives_the_same_job(rig: Rig) -> None:
         for _ in range(2)
     ]
     assert (again.id, again.attached) == (first.id, False)
-    assert len(rig.core.store.jobs()) == 1
+    assert len(rig.office.store.jobs()) == 1
     for job in (first, again):
         assert (await rig.call(lambda client: client.get_job(first.id), job.token)).id == first.id
 
@@ -274,7 +274,7 @@ async def test_draining(rig: Rig) -> None:
     # What is there goes on, may be attached to, and may restart.
     assert (await rig.create("demo")).attached
     await rig.join_all(job, attempt=1)
-    await rig.core.add_switch(rig.facts(device_id=0))
+    await rig.office.add_switch(rig.facts(device_id=0))
     assert (await rig.call(lambda client: client.list_switches()))[0].draining
     undrained = await rig.call(lambda client: client.drain_switch("s1", undrain=True))
     assert not undrained.draining

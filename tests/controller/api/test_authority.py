@@ -14,7 +14,7 @@ from support.site_certificates import make, put
 from wiresum.common import tls
 from wiresum.controller.api.certificates import ensure_server, issue_client
 from wiresum.controller.errors import ServeError
-from wiresum.controller.state.store import Store
+from wiresum.controller.state.sqlite import SqliteStore
 
 NAMES = ["localhost", "127.0.0.1"]
 
@@ -276,5 +276,5 @@ def test_secret_files_that_others_may_read_are_closed_at_a_start(tmp_path: Path)
 
 def test_the_store_in_memory_makes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Store().close()
+    SqliteStore().close()
     assert list(tmp_path.iterdir()) == []

@@ -139,9 +139,9 @@ async def test_what_others_have_is_like_what_there_is_not(rig: Rig) -> None:
     asking = asyncio.create_task(
         rig.call(lambda client: client.create_job("late", slots=4096, on_full="wait"), theirs)
     )
-    await until(lambda: rig.core.store.queue() != [])
-    (waiter,) = rig.core.store.queue()
-    before = rig.core.store.job(victim.id)
+    await until(lambda: rig.office.store.queue() != [])
+    (waiter,) = rig.office.store.queue()
+    before = rig.office.store.job(victim.id)
 
     for name, kind in METHODS.items():
         field = next((f for f in ("job_id", "job") if f in kind.DESCRIPTOR.fields_by_name), None)
@@ -158,8 +158,8 @@ async def test_what_others_have_is_like_what_there_is_not(rig: Rig) -> None:
                 answers.add((code, words.replace(repr(job), "…")))
             ((code, words),) = answers
             assert code in ("NOT_FOUND", "PERMISSION_DENIED"), (name, words)
-    assert rig.core.store.job(victim.id) == before
-    assert rig.core.store.queue() == [waiter]
+    assert rig.office.store.job(victim.id) == before
+    assert rig.office.store.queue() == [waiter]
     await rig.call(lambda client: client.release_job(waiter.id, ""), theirs)
     with pytest.raises(ControllerError, match="taken out of the queue"):
         await asking

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from controller_process import LIMIT_S, serving, switch_spec
-from controller_rig import ADMIN_TOKEN, Clock, Office, Rig, until, with_switches
+from controller_rig import ADMIN_TOKEN, Clock, Rig, StillOffice, until, with_switches
 from google.protobuf.message import Message
 from test_hostile_calls import METHODS, sound, told
 
@@ -18,24 +18,23 @@ from wiresum.controller.api.guard import MAX_REQUEST, MAX_SWITCH_REQUEST
 from wiresum.controller.api.rates import STRANGER_BURST, TENANT_BURST, TENANT_RATE, Rates
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.errors import ControllerError
-from wiresum.controller.office.waiting import MAX_CALLS, Waiting
+from wiresum.controller.office.calls import MAX_CALLS, CallsInProgress
 from wiresum.controller.rules.callers import Caller
-from wiresum.controller.rules.tenants import Tenants
 from wiresum.controller.state.model import JobState
-from wiresum.controller.state.store import Store
+from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.v1 import controller_pb2 as pb
 
 RED, BLUE = Caller(tenant="red"), Caller(tenant="blue")
 
 
 @pytest.fixture
-def office() -> Iterator[Office]:
+def office() -> Iterator[StillOffice]:
     clock = Clock()
-    with closing(Store(":memory:")) as store:
+    with closing(SqliteStore(":memory:")) as store:
         with_switches(store, clock, "s1")
         for caller in (RED, BLUE):
-            Tenants(store, clock).add(pb.AddTenantRequest(name=caller.tenant))
-        yield Office(store, clock)
+            StillOffice(store, clock).add_tenant(pb.AddTenantRequest(name=caller.tenant))
+        yield StillOffice(store, clock)
 
 
 # ---- messages
@@ -131,12 +130,12 @@ async def test_made_up_ranks_and_attempts_leave_nothing_behind(rig: Rig) -> None
             await rig.join(job, rank, workers=64)
     with pytest.raises(ControllerError, match="did not join"):
         await rig.join(job, 1, workers=64, timeout_s=0.05)
-    assert rig.core.waiting._gave_up == {job.id: ((0, 0), {1})}
+    assert rig.office.calls._gave_up == {job.id: ((0, 0), {1})}
     waiting.cancel()
 
 
 def test_only_the_latest_attempt_is_remembered() -> None:
-    waiting = Waiting()
+    waiting = CallsInProgress()
     for attempt in range(1000):
         for rank in range(3):
             waiting.give_up("j-1", (attempt, 0), rank)
@@ -147,7 +146,7 @@ def test_only_the_latest_attempt_is_remembered() -> None:
 
 
 def test_so_many_calls_wait_for_one_job_and_no_more() -> None:
-    waiting = Waiting()
+    waiting = CallsInProgress()
     with ExitStack() as stack:
         for rank in range(MAX_CALLS):
             stack.enter_context(
@@ -161,13 +160,13 @@ def test_so_many_calls_wait_for_one_job_and_no_more() -> None:
         pass
 
 
-def test_those_who_have_left_the_queue_are_forgotten(office: Office) -> None:
+def test_those_who_have_left_the_queue_are_forgotten(office: StillOffice) -> None:
     for number in range(20):
         created = office.create(RED, slots_wanted=16)
-        office.admission.present(created.job.id)  # its caller's last word
+        office.queue.present(created.job.id)  # its caller's last word
         office.jobs.end(created.job, JobState.RELEASED, f"{number}")
-    office.admission.forget_absent()
-    assert office.admission._seen == {}
+    office.queue.forget_absent()
+    assert office.queue._seen == {}
 
 
 async def test_calls_of_ended_jobs_leave_nothing_behind(rig: Rig) -> None:
@@ -178,14 +177,15 @@ async def test_calls_of_ended_jobs_leave_nothing_behind(rig: Rig) -> None:
         request.report.rank = 0
         assert await told(rig, "Heartbeat", [request], job.token) == [("OK", "")]
     rig.clock.time += 61.0
-    await rig.core.sweep()
-    assert (rig.core.owners._jobs, rig.core.store.heard, rig.core.reports._jobs) == ({}, {}, {})
+    await rig.office.sweep()
+    office = rig.office
+    assert (office.owners._jobs, office.store.heard, office.reports._jobs) == ({}, {}, {})
 
 
 # ---- calls
 
 
-def test_a_tenant_has_its_calls_and_takes_none_of_others(office: Office) -> None:
+def test_a_tenant_has_its_calls_and_takes_none_of_others(office: StillOffice) -> None:
     now = [0.0]
     rates = Rates(office.store, 5.0, lambda: now[0])
     for _ in range(int(TENANT_BURST)):
@@ -209,7 +209,7 @@ def test_a_tenant_has_its_calls_and_takes_none_of_others(office: Office) -> None
     assert caught.value.retry_after_s == 5.0
 
 
-def test_a_tenants_jobs_may_call_as_often_as_they_have_workers(office: Office) -> None:
+def test_a_tenants_jobs_may_call_as_often_as_they_have_workers(office: StillOffice) -> None:
     now = [0.0]
     rates = Rates(office.store, 5.0, lambda: now[0])
     jobs = [office.create(RED, slots_wanted=16).job for _ in range(60)]
@@ -231,7 +231,7 @@ def test_a_tenants_jobs_may_call_as_often_as_they_have_workers(office: Office) -
     rates.call(RED)
 
 
-def test_addresses_are_forgotten_and_do_not_grow_without_end(office: Office) -> None:
+def test_addresses_are_forgotten_and_do_not_grow_without_end(office: StillOffice) -> None:
     rates = Rates(office.store, 5.0, lambda: 0.0)
     for number in range(3 * rates_module._BUCKETS):
         rates.stranger(f"ipv4:10.{number >> 16}.{number >> 8 & 255}.{number & 255}:1")
@@ -302,8 +302,8 @@ async def test_a_list_comes_in_pages(rig: Rig) -> None:
         )
         for n in range(3)
     ]
-    await until(lambda: len(rig.core.store.queue()) == 3)
-    waiting = [waiter.name for waiter in reversed(rig.core.store.queue())]
+    await until(lambda: len(rig.office.store.queue()) == 3)
+    waiting = [waiter.name for waiter in reversed(rig.office.store.queue())]
 
     def pages(client: ControllerClient, size: int) -> list[list[str]]:
         request, found = pb.ListJobsRequest(page_size=size), []
@@ -331,19 +331,19 @@ async def test_a_list_comes_in_pages(rig: Rig) -> None:
         task.cancel()
 
 
-def test_a_round_of_decisions_is_made_once_for_one_situation(office: Office) -> None:
+def test_a_round_of_decisions_is_made_once_for_one_situation(office: StillOffice) -> None:
     office.create(RED, slots_wanted=4096)
     request = pb.CreateJobRequest(slots_wanted=4096, on_full=pb.ON_FULL_WAIT)
-    waiters = [office.admission.request(request, BLUE).job for _ in range(50)]  # type: ignore[union-attr]
+    waiters = [office.queue.request(request, BLUE).job for _ in range(50)]  # type: ignore[union-attr]
     for waiter in waiters:
-        office.admission.present(waiter.id)
-    office.admission.balance()
-    settled = office.admission._settled
+        office.queue.present(waiter.id)
+    office.queue.decide()
+    settled = office.queue._settled
     assert settled is not None
     version = office.store.version
-    office.admission.balance()
-    assert (office.admission._settled, office.store.version) == (settled, version)
+    office.queue.decide()
+    assert (office.queue._settled, office.store.version) == (settled, version)
     # Whatever it depends on makes another.
     running = office.store.jobs(live_only=True)[0]
     office.jobs.end(running, JobState.RELEASED, "released")
-    assert office.admission.balance().granted == (waiters[0].id,)
+    assert office.queue.decide().granted == (waiters[0].id,)

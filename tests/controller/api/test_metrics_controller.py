@@ -18,8 +18,8 @@ from wiresum.common.metrics import MetricsServer
 from wiresum.controller.api.metrics import METRICS, ControllerReader, Requests
 from wiresum.controller.api.server import serving
 from wiresum.controller.errors import ControllerError
-from wiresum.controller.office.core import Core
-from wiresum.controller.state.store import Store
+from wiresum.controller.office.office import Office
+from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.tokens import hashed
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.p4 import packet
@@ -29,10 +29,10 @@ LIMIT_S = 20.0
 
 
 class Scraper:
-    """Scrapes a core over HTTP, from another thread than the core's."""
+    """Scrapes a office over HTTP, from another thread than the office's."""
 
-    def __init__(self, core: Core, requests: Requests) -> None:
-        self.reader = ControllerReader(core, requests, asyncio.get_running_loop())
+    def __init__(self, office: Office, requests: Requests) -> None:
+        self.reader = ControllerReader(office, requests, asyncio.get_running_loop())
         self.server = MetricsServer("127.0.0.1:0", METRICS, self.reader)
 
     async def __call__(self, *, fresh: bool = True) -> Metrics:
@@ -58,14 +58,14 @@ async def watched(
     fake: FakeSwitch, clock: Clock, tmp_path: Path
 ) -> AsyncIterator[tuple[Rig, Scraper]]:
     """A rig, and somebody who scrapes it."""
-    store = Store(tmp_path / "store.sqlite")
-    core = Core(store, clock=clock, loop_options=QUICK)
+    store = SqliteStore(tmp_path / "store.sqlite")
+    office = Office(store, clock=clock, loop_options=QUICK)
     requests = Requests()
-    async with serving(core, "127.0.0.1:0", None, [requests], hashed(ADMIN_TOKEN)) as address:
-        rig = Rig(core, clock, fake, str(address))
-        await core.add_switch(rig.facts())
-        await until(lambda: core.fleet.is_up("s1"))
-        scraper = Scraper(core, requests)
+    async with serving(office, "127.0.0.1:0", None, [requests], hashed(ADMIN_TOKEN)) as address:
+        rig = Rig(office, clock, fake, str(address))
+        await office.add_switch(rig.facts())
+        await until(lambda: office.fleet.is_up("s1"))
+        scraper = Scraper(office, requests)
         yield rig, scraper
         scraper.server.close()
         rig.close()
@@ -104,7 +104,7 @@ async def test_switches_jobs_and_tenants(watched: Watched) -> None:
     assert found["wiresum_controller_reconcile_writes_total"]["s1",] >= 5
     last = found["wiresum_controller_reconcile_last_pass_timestamp_seconds"]["s1",]
     assert abs(time.time() - last) < LIMIT_S
-    assert found["wiresum_controller_last_epoch"][()] == rig.core.store.last_epoch()
+    assert found["wiresum_controller_last_epoch"][()] == rig.office.store.last_epoch()
 
     await rig.call(lambda client: client.release_job(job.id, job.token))
     await rig.call(lambda client: client.release_job(job.id, job.token))
@@ -123,7 +123,7 @@ async def test_the_queue_and_a_lease_that_is_to_shrink(watched: Watched) -> None
     asking = asyncio.create_task(
         rig.call(lambda client: client.create_job("small", slots=64, on_full="wait"))
     )
-    await until(lambda: bool(rig.core.store.queue()))
+    await until(lambda: bool(rig.office.store.queue()))
     rig.clock.time += 7.0
     found = await scrape()
     assert found["wiresum_controller_queue_length"]["default",] == 1
@@ -145,7 +145,7 @@ async def test_the_queue_and_a_lease_that_is_to_shrink(watched: Watched) -> None
         rig.call(lambda client: client.create_job("now", slots=2048, tenant="urgent",
                                                   on_full="wait"))
     )  # fmt: skip
-    await until(lambda: any(job.pending for job in rig.core.store.jobs(live_only=True)))
+    await until(lambda: any(job.pending for job in rig.office.store.jobs(live_only=True)))
     found = await scrape()
     assert 1 in found["wiresum_controller_job_changing"].values()
     for job in (small, shrinking):
@@ -170,7 +170,7 @@ async def test_a_switch_that_is_down_costs_its_counters_and_no_scrape(watched: W
     rig, scrape = watched
     job = await rig.create()
     await rig.switch.kill()
-    await until(lambda: not rig.core.fleet.is_up("s1"))
+    await until(lambda: not rig.office.fleet.is_up("s1"))
     found = await scrape()
     assert found["wiresum_controller_switch_up"] == {("s1",): 0}
     assert found["wiresum_controller_switch_state"]["down", "s1"] == 1
@@ -181,7 +181,7 @@ async def test_a_switch_that_is_down_costs_its_counters_and_no_scrape(watched: W
     assert found["wiresum_controller_job_info"].keys() == {
         (job.id, job.id, str(job.number), "s1", "default")
     }
-    await until(lambda: rig.core.fleet.loop("s1").tally.connect_failures > 0)
+    await until(lambda: rig.office.fleet.loop("s1").tally.connect_failures > 0)
     found = await scrape()
     assert found["wiresum_controller_switch_connects_total"]["failed", "s1"] >= 1
     assert found["wiresum_controller_switch_connection_losses_total"] == {("s1",): 1}
@@ -206,7 +206,7 @@ async def test_failed_passes_are_counted(watched: Watched) -> None:
     rig.switch.refuse_writes = True
     job = await rig.create()
     joining = asyncio.gather(rig.join(job, 0), rig.join(job, 1))
-    await until(lambda: rig.core.fleet.loop("s1").tally.pass_failures > 0)
+    await until(lambda: rig.office.fleet.loop("s1").tally.pass_failures > 0)
     found = await scrape()
     assert found["wiresum_controller_reconcile_passes_total"]["failed", "s1"] >= 1
     rig.switch.refuse_writes = False
@@ -276,16 +276,16 @@ async def test_rates_are_taken_over_a_while_however_fast_reports_come(
     rig, _ = watched
     job = await rig.create()
     await rig.join_all(job)
-    stored = rig.core.store.job(job.id)
+    stored = rig.office.store.job(job.id)
     assert stored is not None
     for ended in range(2000):
-        rig.core.reports.heard(stored, report(0, ended=ended))
+        rig.office.reports.heard(stored, report(0, ended=ended))
         rig.clock.time += every
-    (latest,) = rig.core.reports.of(stored)
+    (latest,) = rig.office.reports.of(stored)
     assert latest.ended == 1999
     span = latest.before.age_s - latest.age_s
     assert 1.0 - 1e-3 <= span <= max(1.6, every + 1e-3)
-    assert max(map(len, rig.core.reports._jobs[job.id].ranks.values())) < 10
+    assert max(map(len, rig.office.reports._jobs[job.id].ranks.values())) < 10
 
 
 def test_the_command_serves_them(tmp_path: Path) -> None:

@@ -7,18 +7,17 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from controller_rig import ADMIN, QUICK, Clock, Office
+from controller_rig import ADMIN, QUICK, Clock, StillOffice
 
 from wiresum.controller.errors import ControllerError
-from wiresum.controller.office.core import Core
+from wiresum.controller.office.office import Office
 from wiresum.controller.rules.callers import Caller
-from wiresum.controller.rules.jobs import Limits
-from wiresum.controller.rules.switches import Switches
+from wiresum.controller.rules.limits import Limits
 from wiresum.controller.state.epochs import HIGHEST_START
 from wiresum.controller.state.model import JobState
-from wiresum.controller.state.store import Store
+from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.p4 import LANE_COUNTS, Program, program
+from wiresum.p4 import Program, program
 
 NOW = 1_800_000_000.0
 YEAR = 365.25 * 86400
@@ -26,7 +25,9 @@ WILD = [0.0, 1e6, 4_102_444_800.0, 2**33 + 0.0, 1e12]
 """1970, 1970, 2100, 2242, 33658."""
 
 
-def site(store: Store, clock: Clock, programs: Callable[[int], Program] = program) -> Office:
+def site(
+    store: SqliteStore, clock: Clock, programs: Callable[[int], Program] = program
+) -> StillOffice:
     """The rules on a store with a switch."""
     if not store.switches():
         request = pb.AddSwitchRequest(
@@ -37,11 +38,11 @@ def site(store: Store, clock: Clock, programs: Callable[[int], Program] = progra
             lanes=64,
             hosts=[pb.Host(cidr="127.0.0.0/8", port=1)],
         )
-        Switches(store, clock, programs, LANE_COUNTS).add(request)
-    return Office(store, clock)
+        StillOffice(store, clock, programs=programs).put_switch(request)
+    return StillOffice(store, clock, programs=programs)
 
 
-def epoch(store: Store, clock: Clock) -> int:
+def epoch(store: SqliteStore, clock: Clock) -> int:
     """That of a job that starts now."""
     office = site(store, clock)
     job = office.create(slots_wanted=16).job
@@ -57,7 +58,7 @@ def test_a_wild_clock_at_a_start_is_not_written_into_the_epochs(
     path = tmp_path / "store.sqlite"
     given = []
     for now in (NOW, wild, wild, NOW + 60, wild, NOW - YEAR, NOW + YEAR):
-        store = Store(path)
+        store = SqliteStore(path)
         given += [epoch(store, Clock(now)), epoch(store, Clock(now))]
         store.close()
     assert given == sorted(set(given)), "an epoch is never used twice"
@@ -69,7 +70,7 @@ def test_a_wild_clock_at_a_start_is_not_written_into_the_epochs(
 def test_a_new_store_with_a_wild_clock_leaves_most_epochs_unused(wild: float) -> None:
     starts = set()
     for _ in range(20):
-        store = Store()
+        store = SqliteStore()
         first = epoch(store, Clock(wild))
         assert 0 < first < HIGHEST_START < 1 << 30
         # Newer than what any clock has led to, and still so once it is right.
@@ -81,21 +82,21 @@ def test_a_new_store_with_a_wild_clock_leaves_most_epochs_unused(wild: float) ->
 
 @contextlib.asynccontextmanager
 async def running(
-    store: Store, clock: Clock, programs: Callable[[int], Program] = program
-) -> AsyncIterator[Core]:
-    core = Core(store, clock=clock, limits=Limits(), loop_options=QUICK, programs=programs)
-    await core.start()
+    store: SqliteStore, clock: Clock, programs: Callable[[int], Program] = program
+) -> AsyncIterator[Office]:
+    controller = Office(store, clock=clock, limits=Limits(), loop_options=QUICK, programs=programs)
+    await controller.start()
     try:
-        yield core
+        yield controller
     finally:
-        await core.stop()
+        await controller.stop()
 
 
 @pytest.mark.parametrize("wild", WILD)
 async def test_a_wild_clock_forgets_nothing_and_ends_no_wait(
     wild: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = Store()
+    store = SqliteStore()
     office = site(store, Clock(NOW))
     old = office.create(slots_wanted=16).job
     office.jobs.end(old, JobState.RELEASED, "released")
@@ -103,12 +104,12 @@ async def test_a_wild_clock_forgets_nothing_and_ends_no_wait(
     request = pb.CreateJobRequest(
         name="w", slots_wanted=4096, on_full=pb.ON_FULL_WAIT, wait_timeout_s=3600, request_id="w"
     )
-    office.admission.request(request, ADMIN)
+    office.queue.request(request, ADMIN)
     for now in (wild, NOW + 100):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            async with running(store, Clock(now)) as core:
-                await core.sweep()
+            async with running(store, Clock(now)) as controller:
+                await controller.sweep()
                 (waiter,) = store.queue()
                 assert waiter.created == now
                 assert store.job(old.id) is not None
@@ -127,7 +128,7 @@ def with_slots(slots: int) -> Callable[[int], Program]:
 
 
 async def test_the_slots_of_switches_follow_the_program(caplog: pytest.LogCaptureFixture) -> None:
-    store, clock = Store(), Clock(NOW)
+    store, clock = SqliteStore(), Clock(NOW)
     office = site(store, clock, with_slots(1024))
     low = office.create(name="low", slots_wanted=512).job
     high = office.create(name="high", slots_wanted=512).job
@@ -135,14 +136,14 @@ async def test_the_slots_of_switches_follow_the_program(caplog: pytest.LogCaptur
     with pytest.raises(ControllerError, match="2048 slots are more than every switch has: ask for"):
         office.create(slots_wanted=2048, caller=ADMIN)
     # More slots: they can be had.
-    async with running(store, clock, with_slots(4096)) as core:
+    async with running(store, clock, with_slots(4096)) as controller:
         assert [switch.slots for switch in store.switches()] == [4096]
-        assert core.ended.total() == 0
+        assert controller.ended.total() == 0
     assert office.create(name="large", slots_wanted=2048, caller=Caller(admin=True)).job.state.live
     # Fewer: whoever holds what is no more has lost it, and is told why.
-    async with running(store, clock, with_slots(512)) as core:
+    async with running(store, clock, with_slots(512)) as controller:
         assert [switch.slots for switch in store.switches()] == [512]
-        assert core.ended == {JobState.EVICTED: 2}
+        assert controller.ended == {JobState.EVICTED: 2}
     assert office.jobs.get(low.id).state.live
     for name in ("high", "large"):
         (job,) = (job for job in store.jobs() if job.name == name)

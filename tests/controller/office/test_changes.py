@@ -33,7 +33,7 @@ async def shrunk(rig: Rig, workers: int = 2) -> tuple[pb.Job, list[pb.Lease], as
 
 
 def stored(rig: Rig, job: pb.Job) -> Job:
-    return rig.core.jobs.get(job.id)
+    return rig.office.jobs.get(job.id)
 
 
 async def say(
@@ -124,9 +124,9 @@ async def test_a_job_is_shrunk_while_it_runs_and_grows_back(rig: Rig) -> None:
 async def test_a_rank_that_says_nothing_cancels_the_change(rig: Rig) -> None:
     job, leases, asked = await shrunk(rig)
     waiting = asyncio.create_task(say(rig, job, leases[0], 1, 7))
-    await until(lambda: rig.core.changes.missing(stored(rig, job)) == [1])
-    rig.clock.time += rig.core.limits.change_s + 1
-    await rig.core.sweep()
+    await until(lambda: rig.office.changes.missing(stored(rig, job)) == [1])
+    rig.clock.time += rig.office.limits.change_s + 1
+    await rig.office.sweep()
     answer = await waiting
     assert (answer.cancelled, answer.reason) == (True, "change 1 is not wanted any more")
     # The job is left in peace; who wanted its slots gets an answer.
@@ -159,7 +159,7 @@ async def test_a_vote_counts_while_its_call_lasts(rig: Rig) -> None:
     assert "rank 1 did not agree to change 1" in answer.reason
     # It may have started more since: what it had said is not held against it.
     waiting = asyncio.create_task(say(rig, job, leases[1], 1, 2))
-    await until(lambda: rig.core.changes.missing(stored(rig, job)) == [0])
+    await until(lambda: rig.office.changes.missing(stored(rig, job)) == [0])
     assert not waiting.done()
     assert (await say(rig, job, leases[0], 1, 11)).boundary == 11
     assert (await waiting).boundary == 11
@@ -193,7 +193,7 @@ async def test_an_agreed_change_survives_who_gives_up_joining(rig: Rig) -> None:
     rig.clock.time += 25
     await rig.call(lambda client: client.heartbeat(job.id, job.token))
     rig.clock.time += 25
-    await rig.core.sweep()
+    await rig.office.sweep()
     joined = await asyncio.gather(join_next(rig, job, 0, 1), join_next(rig, job, 1, 1))
     assert {lease.slots for lease in joined} == {2048}
     assert (await asked).slot_base == 2048
@@ -215,7 +215,7 @@ async def test_a_restart_begins_under_the_new_lease(rig: Rig) -> None:
 async def test_a_job_that_ends_ends_its_change(rig: Rig) -> None:
     job, leases, asked = await shrunk(rig)
     waiting = asyncio.create_task(say(rig, job, leases[0], 1, 7))
-    await until(lambda: rig.core.changes.missing(stored(rig, job)) == [1])
+    await until(lambda: rig.office.changes.missing(stored(rig, job)) == [1])
     await rig.call(lambda client: client.evict_job(job.id))
     await refused("FAILED_PRECONDITION", "is over .evicted", waiting)
     assert (await asked).slots == 2048

@@ -18,9 +18,9 @@ async def test_a_silent_job_gives_everything_back(rig: Rig) -> None:
     await rig.join_all(job)
     rig.switch.count("events", 8 + 2, 5)
     rig.clock.time += 29
-    assert await rig.core.sweep() == []
+    assert await rig.office.sweep() == []
     rig.clock.time += 2
-    assert [ended.id for ended in await rig.core.sweep()] == [job.id]
+    assert [ended.id for ended in await rig.office.sweep()] == [job.id]
     await until(lambda: rig.switch.table("membership") == [])
     await until(lambda: set(rig.switch.memory.groups) == {1})
     answer = await beat(rig, job)
@@ -42,14 +42,14 @@ async def test_heartbeats_keep_a_job(rig: Rig) -> None:
         rig.clock.time += 20
         answer = await beat(rig, job)
         assert (answer.state, answer.epoch) == (pb.JOB_STATE_READY, leases[0].epoch)
-        assert await rig.core.sweep() == []
+        assert await rig.office.sweep() == []
     assert (await rig.get(job)).heartbeat_age_s == 0
 
 
 async def test_a_job_that_nobody_joins_expires_too(rig: Rig) -> None:
     job = await rig.create("demo")
     rig.clock.time += 31
-    await rig.core.sweep()
+    await rig.office.sweep()
     assert (await beat(rig, job)).state == pb.JOB_STATE_EXPIRED
 
 
@@ -59,7 +59,7 @@ async def test_who_waits_for_others_is_alive(rig: Rig) -> None:
     await until(lambda: rig.member_count(job) == 1)
     for _ in range(3):
         rig.clock.time += 20
-        assert await rig.core.sweep() == []
+        assert await rig.office.sweep() == []
     await rig.join(job, 1)
     await waiting
 

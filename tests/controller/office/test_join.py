@@ -158,7 +158,7 @@ async def test_impossible_values(rig: Rig, pattern: str, changes: dict[str, obje
     values = {"rank": 0, "workers": 2} | changes
     call = rig.join(job, **values)  # type: ignore[arg-type]
     await refused("INVALID_ARGUMENT", pattern, call)
-    assert rig.core.store.last_epoch() == 0
+    assert rig.office.store.last_epoch() == 0
 
 
 async def test_wrong_callers(rig: Rig) -> None:
@@ -234,7 +234,7 @@ async def test_no_lease_before_the_switch_has_confirmed(rig: Rig, fake: FakeSwit
 async def test_a_switch_that_is_down_is_named_at_the_deadline(rig: Rig, fake: FakeSwitch) -> None:
     job = await rig.create("demo")
     await fake.kill()
-    await until(lambda: not rig.core.fleet.is_up("s1"))
+    await until(lambda: not rig.office.fleet.is_up("s1"))
     calls = (rig.join(job, rank, timeout_s=0.4) for rank in range(2))
     for answer in await asyncio.gather(*calls, return_exceptions=True):
         assert isinstance(answer, ControllerError)

@@ -39,7 +39,7 @@ def asks(
 
 
 async def queued(rig: Rig, *names: str) -> None:
-    await until(lambda: [waiter.name for waiter in rig.core.store.queue()] == list(names))
+    await until(lambda: [waiter.name for waiter in rig.office.store.queue()] == list(names))
 
 
 async def release(rig: Rig, job: pb.Job) -> None:
@@ -73,7 +73,7 @@ async def test_waiting_for_room(rig: Rig) -> None:
     await rig.join_all(job)
     await release(rig, job)
     assert (await third).name == "third"
-    assert rig.core.store.queue() == []
+    assert rig.office.store.queue() == []
 
 
 async def test_the_tenants_take_turns(rig: Rig) -> None:
@@ -107,13 +107,13 @@ async def test_who_waits_too_long(rig: Rig) -> None:
     second = asks(rig, "second", wait_timeout_s=30)
     await queued(rig, "second")
     rig.clock.time += 10
-    await rig.core.sweep()
+    await rig.office.sweep()
     assert not second.done()
     rig.clock.time += 21
-    rig.core.jobs.touch(rig.core.store.jobs(live_only=True)[0])
-    await rig.core.sweep()
+    rig.office.jobs.touch(rig.office.store.jobs(live_only=True)[0])
+    await rig.office.sweep()
     await refused("RESOURCE_EXHAUSTED", "^waited 31 s: no room for 4096 slots in one", second)
-    assert rig.core.store.queue() == []
+    assert rig.office.store.queue() == []
 
 
 async def test_smaller(rig: Rig) -> None:
@@ -140,7 +140,7 @@ async def test_fail_and_fallback_leave_at_once(rig: Rig) -> None:
     for on_full in ("fail", "fallback"):
         call = rig.call(lambda c, how=on_full: c.create_job("x", on_full=how))  # type: ignore[misc]
         await refused("RESOURCE_EXHAUSTED", "no room for 512 slots in one range", call)
-        assert rig.core.store.queue() == []
+        assert rig.office.store.queue() == []
     call = rig.call(lambda c: c.create_job("x", slots=16, min_slots=32))
     await refused("INVALID_ARGUMENT", "at least 32 slots, but 16 wanted", call)
     call = rig.call(lambda c: c.create_job("x", switch="s9", on_full="wait"))
@@ -172,7 +172,7 @@ async def test_several_launchers_wait_for_one_job(rig: Rig) -> None:
     both = [asks(rig, "shared")]
     await queued(rig, "shared")
     both.append(asks(rig, "shared"))
-    await until(lambda: sum(rig.core.queueing._calls.values()) == 2)
+    await until(lambda: sum(rig.office.queue_polls._callers.values()) == 2)
     await release(rig, first)
     one, other = await asyncio.gather(*both)
     assert one.id == other.id
@@ -221,7 +221,7 @@ async def test_who_does_not_come_back_is_forgotten(rig: Rig) -> None:
     third = asks(rig, "third")
     await queued(rig, "second", "third")
     await release(rig, first)
-    assert rig.core.store.jobs_on("s1") == []
+    assert rig.office.store.jobs_on("s1") == []
     assert not third.done()
     assert (await rig.call(ask(5.0))).id == job.id
     await rig.call(lambda client: client.release_job(job.id, ""))
@@ -232,8 +232,8 @@ async def test_who_does_not_come_back_is_forgotten(rig: Rig) -> None:
     rig.clock.time += 20
     await rig.call(lambda client: client.heartbeat(running.id, running.token))
     rig.clock.time += 11
-    await rig.core.sweep()
-    assert rig.core.store.queue() == []
+    await rig.office.sweep()
+    assert rig.office.store.queue() == []
 
 
 async def test_a_drained_switch_gives_nothing(rig: Rig) -> None:
@@ -274,7 +274,7 @@ async def test_an_interrupted_caller_gives_up_its_place(
 
     with pytest.raises(InterruptedError):
         await asks(rig, "second", on_queue=interrupt)
-    assert rig.core.store.queue() == []
+    assert rig.office.store.queue() == []
     # A place that somebody else waits at is not given up.
     third = asks(rig, "third")
     await queued(rig, "third")

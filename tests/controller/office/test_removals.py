@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ async def test_a_tenant_that_is_removed_is_given_nothing_more(
     waiting = []
     for name in names:
         waiting.append(asks(rig, name, slots=slots, token=token))
-        await until(lambda n=name: any(w.name == n for w in rig.core.store.queue()))
+        await until(lambda n=name: any(w.name == n for w in rig.office.store.queue()))
     other = await tenant(rig, "good")
     theirs = asks(rig, "theirs", slots=4096, token=other)
     await queued(rig, *names, "theirs")
@@ -47,10 +48,10 @@ async def test_a_tenant_that_is_removed_is_given_nothing_more(
     # What is free is free for others.
     assert (await theirs).slots == 4096
     assert sorted(await granted(rig)) == ["first", "theirs"]
-    (first,) = (job for job in rig.core.store.jobs() if job.name == "first")
+    (first,) = (job for job in rig.office.store.jobs() if job.name == "first")
     assert (first.state.value, first.reason) == ("evicted", "tenant bad was removed")
     assert first.events is not None
-    assert rig.core.store.tenant("bad") is None
+    assert rig.office.store.tenant("bad") is None
 
 
 async def test_what_a_tenant_asks_for_while_it_is_removed_goes_with_it(rig: Rig) -> None:
@@ -65,8 +66,8 @@ async def test_what_a_tenant_asks_for_while_it_is_removed_goes_with_it(rig: Rig)
     rig.switch.freeze.clear()
     # What came in time is over all the same.
     await asyncio.wait([late, queue])
-    assert all(not job.state.live for job in rig.core.store.jobs())
-    assert rig.core.store.queue() == []
+    assert all(not job.state.live for job in rig.office.store.jobs())
+    assert rig.office.store.queue() == []
     assert isinstance(queue.exception(), ControllerError)
 
 
@@ -113,10 +114,10 @@ async def test_a_job_that_waits_for_a_removed_switch_is_told(rig: Rig) -> None:
     await rig.call(lambda client: client.drain_switch("s2"))
     here, there = asks(rig, "here", switch="s1"), asks(rig, "there", switch="s2")
     anywhere = asks(rig, "anywhere")
-    await until(lambda: len(rig.core.store.queue()) == 3)
+    await until(lambda: len(rig.office.store.queue()) == 3)
     await rig.call(lambda client: client.remove_switch("s2"))
     await refused("FAILED_PRECONDITION", "job there .* there is no switch s2 any more", there)
-    assert {waiter.name for waiter in rig.core.store.queue()} == {"here", "anywhere"}
+    assert {waiter.name for waiter in rig.office.store.queue()} == {"here", "anywhere"}
     await release(rig, first)
     done, _ = await asyncio.wait([here, anywhere], return_when=asyncio.FIRST_COMPLETED)
     (job,) = (task.result() for task in done)
@@ -127,7 +128,7 @@ async def test_a_job_that_waits_for_a_removed_switch_is_told(rig: Rig) -> None:
 async def test_jobs_that_wait_for_any_switch_are_told_when_the_last_one_goes(rig: Rig) -> None:
     await rig.call(lambda client: client.drain_switch("s1"))
     waiting = [asks(rig, "one"), asks(rig, "two", on_full="wait", min_slots=64)]
-    await until(lambda: len(rig.core.store.queue()) == 2)
+    await until(lambda: len(rig.office.store.queue()) == 2)
     await rig.call(lambda client: client.remove_switch("s1"))
     for task in waiting:
         await refused("FAILED_PRECONDITION", "the controller knows no switch any more", task)
@@ -153,9 +154,9 @@ async def test_a_caller_between_two_calls_is_told_and_not_put_in_line_anew(rig: 
         with ControllerClient(rig.address, token=acme) as client:
             metadata = (("authorization", f"Bearer {acme}"),)
             call = client._stub.CreateJob.future(request(name, switch), 30, metadata)
-            await until(lambda: name in {waiter.name for waiter in rig.core.store.queue()})
+            await until(lambda: name in {waiter.name for waiter in rig.office.store.queue()})
             call.cancel()
-            await until(lambda: not rig.core.queueing._calls)
+            await until(lambda: not rig.office.queue_polls._callers)
 
     for name, switch in (("gone", "s2"), ("evicted", ""), ("released", "")):
         await away(name, switch)
@@ -165,18 +166,18 @@ async def test_a_caller_between_two_calls_is_told_and_not_put_in_line_anew(rig: 
     await refused("FAILED_PRECONDITION", "there is no switch s2 any more", ask("gone", "s2"))
     await refused("ABORTED", "queue: evicted by the admin: not now", ask("evicted"))
     await refused("ABORTED", "queue: released", ask("released"))
-    assert rig.core.store.queue() == []
+    assert rig.office.store.queue() == []
 
 
 async def test_a_drained_switch_is_not_waited_for_for_ever(rig: Rig) -> None:
     await rig.call(lambda client: client.drain_switch("s1"))
     named, anywhere = asks(rig, "named", switch="s1"), asks(rig, "anywhere")
-    await until(lambda: len(rig.core.store.queue()) == 2)
-    rig.clock.time += rig.core.limits.drained_s - 1
-    await rig.core.sweep()
-    assert len(rig.core.store.queue()) == 2
+    await until(lambda: len(rig.office.store.queue()) == 2)
+    rig.clock.time += rig.office.limits.drained_s - 1
+    await rig.office.sweep()
+    assert len(rig.office.store.queue()) == 2
     rig.clock.time += 2
-    await rig.core.sweep()
+    await rig.office.sweep()
     for task in (named, anywhere):
         await refused(
             "FAILED_PRECONDITION", "has waited 300 s for switch s1, which is being drained", task
@@ -189,7 +190,7 @@ async def test_a_switch_that_comes_back_into_service_is_waited_for_anew(rig: Rig
     await queued(rig, "second")
     for _ in range(3):
         await rig.call(lambda client: client.drain_switch("s1"))
-        rig.clock.time += rig.core.limits.drained_s - 1
+        rig.clock.time += rig.office.limits.drained_s - 1
         await rig.call(lambda c: c.heartbeat(first.id, first.token))
         await rig.call(lambda client: client.drain_switch("s1", undrain=True))
     await release(rig, first)
@@ -202,7 +203,7 @@ async def test_a_request_that_has_become_impossible_ends(rig: Rig) -> None:
     large = asks(rig, "large", token=token)
     small = asks(rig, "small", slots=64, token=token)
     flexible = asks(rig, "flexible", slots=1024, on_full="smaller", min_slots=64, token=token)
-    await until(lambda: len(rig.core.store.queue()) == 2 and flexible.done())
+    await until(lambda: len(rig.office.store.queue()) == 2 and flexible.done())
     with pytest.raises(ControllerError, match="no room for 64 slots"):
         await flexible
     await rig.call(lambda client: client.set_tenant("acme", slot_quota=64))
@@ -211,7 +212,7 @@ async def test_a_request_that_has_become_impossible_ends(rig: Rig) -> None:
         "4096 slots are more than tenant acme may ever have: its quota is 64",
         large,
     )
-    assert [waiter.name for waiter in rig.core.store.queue()] == ["small"]
+    assert [waiter.name for waiter in rig.office.store.queue()] == ["small"]
     small.cancel()
 
 
@@ -225,17 +226,17 @@ async def goes_by(rig: Rig, seconds: float, *alive: pb.Job) -> None:
         rig.clock.time = min(until_then, rig.clock.time + 20)
         for job in alive:
             await rig.call(lambda client, job=job: client.heartbeat(job.id, job.token))
-    await rig.core.sweep()
+    await rig.office.sweep()
 
 
 async def refuse(rig: Rig, *jobs: pb.Job) -> None:
     """The change that is announced to one of them passes without a word; all are alive."""
     await until(lambda: any(stored(rig, job).pending for job in jobs))
-    await goes_by(rig, 3 * rig.core.limits.change_s + 1, *jobs)
+    await goes_by(rig, 3 * rig.office.limits.change_s + 1, *jobs)
 
 
 async def rest(rig: Rig, *jobs: pb.Job) -> None:
-    await goes_by(rig, rig.core.changes.rest_s + 1, *jobs)
+    await goes_by(rig, rig.office.changes.limits.rest_s + 1, *jobs)
 
 
 async def stubborn(rig: Rig) -> tuple[pb.Job, list[pb.Lease], "asyncio.Task[pb.Job]"]:
@@ -267,13 +268,13 @@ async def test_a_job_that_never_makes_way_is_evicted_after_three_refusals(rig: R
 
 async def test_refusals_are_bounded_in_time_too(rig: Rig) -> None:
     job, _, asked = await stubborn(rig)
-    rig.core.changes.max_refusals = 1000
+    rig.office.changes.limits = replace(rig.office.changes.limits, max_refusals=1000)
     began = rig.clock.time
     while stored(rig, job).state.live:
         await refuse(rig, job)
         if stored(rig, job).state.live:
             await rest(rig, job)
-        assert rig.clock.time - began < rig.core.changes.patience_s + 200
+        assert rig.clock.time - began < rig.office.changes.limits.patience_s + 200
     assert (await asked).slots == 2048
     assert "did not make way" in stored(rig, job).reason
 
@@ -286,8 +287,8 @@ async def test_a_job_that_agrees_and_never_changes_over_is_evicted(rig: Rig) -> 
     while stored(rig, job).state.live:
         rig.clock.time += 20
         await rig.call(lambda client: client.heartbeat(job.id, job.token))
-        await rig.core.sweep()
-        assert rig.clock.time - began < rig.core.changes.patience_s + 60
+        await rig.office.sweep()
+        assert rig.clock.time - began < rig.office.changes.limits.patience_s + 60
     assert (await asked).slots == 2048
     assert "have not changed over within 300 s" in stored(rig, job).reason
 
@@ -303,8 +304,8 @@ async def test_a_job_that_makes_way_in_the_end_stays(rig: Rig) -> None:
     await asyncio.gather(*(join_next(rig, job, rank, change) for rank in range(2)))
     assert (await asked).slots == 2048
     # What it refused before does not count any more.
-    assert rig.core.changes.stubborn() == []
-    await rig.core.sweep()
+    assert rig.office.changes.unyielding() == []
+    await rig.office.sweep()
     assert stored(rig, job).state.live
 
 
@@ -320,7 +321,7 @@ async def test_refusals_count_only_while_somebody_needs_the_slots(rig: Rig) -> N
     assert stored(rig, job).state.live
     # Long afterwards, the next one that asks begins anew.
     await goes_by(rig, 600, job)
-    assert rig.core.changes.stubborn() == []
+    assert rig.office.changes.unyielding() == []
     assert stored(rig, job).state.live
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 from controller_process import LIMIT_S, Serving, serving, switch_spec
-from controller_rig import Clock, Office, with_switches
+from controller_rig import Clock, StillOffice, with_switches
 from fake_switch import FakeSwitch
 
 from wiresum.controller import clock as clock_module
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.clock import LATE_S, SystemClock
 from wiresum.controller.errors import ControllerError
-from wiresum.controller.state.store import Store
+from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.v1 import controller_pb2 as pb
 
 EXPIRY_S = 4.0
@@ -122,17 +122,17 @@ def test_who_waits_for_room_waits_its_whole_time() -> None:
 
 def test_the_votes_on_a_change_get_their_whole_time_again() -> None:
     clock = Clock()
-    with closing(Store(":memory:")) as store:
+    with closing(SqliteStore(":memory:")) as store:
         with_switches(store, clock, "s1")
-        office = Office(store, clock)
+        office = StillOffice(store, clock)
         job = office.create(slots_wanted=4096).job
         office.join(job, 0, 1)
         office.changes.begin(store.jobs()[0], store.jobs()[0].lease.range.__class__(0, 2048), "x")
         clock.time += 3 * office.limits.change_s + 1
         office.changes.give_time()
-        assert office.changes.overdue() == []
+        assert office.changes.cancel_late() == []
         clock.time += 3 * office.limits.change_s + 1
-        assert [late.id for late in office.changes.overdue()] == [job.id]
+        assert [late.id for late in office.changes.cancel_late()] == [job.id]
 
 
 def test_the_clock_leaves_out_the_time_in_which_nobody_looked(

@@ -3,36 +3,36 @@
 from collections.abc import Iterator
 
 import pytest
-from controller_rig import Clock, Office, Rig, grant, with_switches
+from controller_rig import Clock, Rig, StillOffice, grant, with_switches
 
 from wiresum.controller.errors import ControllerError
-from wiresum.controller.rules.admission import Queued
+from wiresum.controller.office.queue import Queued
 from wiresum.controller.rules.callers import Caller
 from wiresum.controller.rules.joining import MEMBERS_PER_SWITCH
-from wiresum.controller.rules.tenants import Tenants
 from wiresum.controller.state.model import Job, JobState
-from wiresum.controller.state.store import Store
+from wiresum.controller.state.plan import EndJob, Plan
+from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.v1 import controller_pb2 as pb
 
 RED, BLUE, GREEN = (Caller(tenant=name) for name in ("red", "blue", "green"))
 
 
 @pytest.fixture
-def office() -> Iterator[Office]:
-    clock, store = Clock(), Store(":memory:")
+def office() -> Iterator[StillOffice]:
+    clock, store = Clock(), SqliteStore(":memory:")
     with_switches(store, clock, "s1")
     for caller in (RED, BLUE, GREEN):
-        Tenants(store, clock).add(pb.AddTenantRequest(name=caller.tenant))
-    yield Office(store, clock)
+        StillOffice(store, clock).add_tenant(pb.AddTenantRequest(name=caller.tenant))
+    yield StillOffice(store, clock)
     store.close()
 
 
-def start(office: Office, caller: Caller, workers: int) -> Job:
+def start(office: StillOffice, caller: Caller, workers: int) -> Job:
     """A job whose first rank has joined: the others' entries are spoken for."""
     return office.join(office.create(caller, slots_wanted=16).job, 0, workers)
 
 
-def fill(office: Office, caller: Caller, workers: int = 0) -> int:
+def fill(office: StillOffice, caller: Caller, workers: int = 0) -> int:
     """Start the largest jobs until one is refused; how many workers it has, ``workers`` before."""
     while True:
         try:
@@ -46,7 +46,7 @@ def fill(office: Office, caller: Caller, workers: int = 0) -> int:
     return workers
 
 
-def test_a_tenant_leaves_as_many_entries_as_it_has(office: Office) -> None:
+def test_a_tenant_leaves_as_many_entries_as_it_has(office: StillOffice) -> None:
     taken = 0
     for caller in (RED, BLUE, GREEN):
         workers = fill(office, caller)
@@ -55,7 +55,7 @@ def test_a_tenant_leaves_as_many_entries_as_it_has(office: Office) -> None:
     assert office.store.workers_on("s1", but="").total() == taken < MEMBERS_PER_SWITCH
 
 
-def test_a_job_may_restart_with_the_workers_that_it_has(office: Office) -> None:
+def test_a_job_may_restart_with_the_workers_that_it_has(office: StillOffice) -> None:
     job = start(office, RED, 64)
     fill(office, RED, 64)
     fill(office, BLUE)
@@ -67,12 +67,12 @@ def test_a_job_may_restart_with_the_workers_that_it_has(office: Office) -> None:
         office.join(job, 0, 64, 4)
 
 
-def test_the_queue_of_a_tenant_ends_somewhere(office: Office) -> None:
+def test_the_queue_of_a_tenant_ends_somewhere(office: StillOffice) -> None:
     office.create(BLUE, slots_wanted=4096)
 
     def ask(caller: Caller) -> Queued:
         request = pb.CreateJobRequest(slots_wanted=4096, on_full=pb.ON_FULL_WAIT)
-        found = office.admission.request(request, caller)
+        found = office.queue.request(request, caller)
         assert isinstance(found, Queued)
         return found
 
@@ -82,20 +82,21 @@ def test_the_queue_of_a_tenant_ends_somewhere(office: Office) -> None:
         ask(RED)
     assert caught.value.code == "RESOURCE_EXHAUSTED"
     ask(GREEN)
-    office.admission.leave(last.job.id)
+    office.queue.leave(last.job.id)
     ask(RED)
 
 
-def past(store: Store, tenant: str, number: int, ended: float, reason: str = "released") -> str:
+def past(
+    store: SqliteStore, tenant: str, number: int, ended: float, reason: str = "released"
+) -> str:
     """A job that has been."""
     job = f"j-{tenant}-{number}"
     grant(store, job, tenant=tenant, created=0.0)
-    with store.transaction() as transaction:
-        transaction.end_job(job, JobState.RELEASED, reason, ended, None)
+    store.commit(Plan(ended, (EndJob(job, JobState.RELEASED, reason),)))
     return job
 
 
-def test_the_history_of_each_tenant_ends_somewhere(office: Office) -> None:
+def test_the_history_of_each_tenant_ends_somewhere(office: StillOffice) -> None:
     now = office.clock.now()
     kept = past(office.store, "blue", 0, now - 1000)
     jobs = [past(office.store, "red", number, now - 1000 + number / 2) for number in range(1100)]
@@ -111,24 +112,22 @@ def test_the_history_of_each_tenant_ends_somewhere(office: Office) -> None:
     assert office.store.job(live.id) == live
 
 
-def test_a_tenant_that_is_gone_is_forgotten_with_its_jobs(office: Office) -> None:
-    tenants = Tenants(office.store, office.clock)
+async def test_a_tenant_that_is_gone_is_forgotten_with_its_jobs(office: StillOffice) -> None:
     past(office.store, "red", 0, office.clock.now())
-    tenants.remove("red")
-    tenants.remove("green")
+    await office.remove_tenant("red")
+    await office.remove_tenant("green")
     office.jobs.forget_old()
     assert [job.tenant for job in office.store.jobs()] == ["red (removed)"]
     office.clock.time += 8 * 24 * 3600
     office.jobs.forget_old()
     assert office.store.jobs() == []
-    tenants.add(pb.AddTenantRequest(name="red"))
-    with office.store.transaction() as transaction:
-        rows = transaction._db.execute("SELECT name FROM tenants ORDER BY name").fetchall()
+    office.add_tenant(pb.AddTenantRequest(name="red"))
+    rows = office.store._db.execute("SELECT name FROM tenants ORDER BY name").fetchall()
     assert [row["name"] for row in rows] == ["blue", "default", "red"]
 
 
 async def test_a_long_history_can_be_listed(rig: Rig) -> None:
     for number in range(300):
-        past(rig.core.store, "default", number, rig.clock.now(), reason="x" * 20_000)
+        past(rig.office.store, "default", number, rig.clock.now(), reason="x" * 20_000)
     listed = await rig.call(lambda client: client.list_jobs())
     assert sum(job.ByteSize() for job in listed) > 5 << 20

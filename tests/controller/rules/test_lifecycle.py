@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from controller_rig import ADMIN, Clock, Office, with_switches
+from controller_rig import ADMIN, Clock, StillOffice, with_switches
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from wiresum.controller.errors import ControllerError
-from wiresum.controller.rules.admission import Queued
+from wiresum.controller.office.queue import Queued
 from wiresum.controller.rules.changes import Agreed, Vote
-from wiresum.controller.rules.jobs import Limits
-from wiresum.controller.rules.tenants import Tenants
+from wiresum.controller.rules.limits import Limits
 from wiresum.controller.scheduling.slots import disjoint
 from wiresum.controller.southbound.desired import MEMBERSHIP, desired
 from wiresum.controller.state.model import Job, JobState
-from wiresum.controller.state.store import Store
+from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.tokens import hashed
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.p4 import packet
@@ -50,13 +49,12 @@ class Lifecycle(RuleBasedStateMachine):
         """The last epoch under which a slot was used."""
         self.open()
         with_switches(self.store, self.clock, "s1", "s2")
-        tenants = Tenants(self.store, self.clock)
         for priority, name in enumerate(("low", "middle", "high")):
-            tenants.add(pb.AddTenantRequest(name=name, priority=priority))
+            self.office.add_tenant(pb.AddTenantRequest(name=name, priority=priority))
 
     def open(self) -> None:
-        self.store = Store(Path(self.directory.name) / "store.sqlite")
-        self.office = Office(self.store, self.clock, self.limits)
+        self.store = SqliteStore(Path(self.directory.name) / "store.sqlite")
+        self.office = StillOffice(self.store, self.clock, self.limits)
         self.jobs = self.office.jobs
 
     def teardown(self) -> None:
@@ -203,7 +201,7 @@ class Lifecycle(RuleBasedStateMachine):
             request = pb.JoinJobRequest(
                 job_id=job.id, attempt=job.attempt or 0, rank=rank, change=job.pending.number
             )
-            self.office.joining.withdraw(request)
+            self.office.jobs.withdraw(request)
             after = self.jobs.get(job.id)
             assert (after.members, after.epoch) == (job.members, job.epoch)
 
@@ -214,25 +212,25 @@ class Lifecycle(RuleBasedStateMachine):
     )
     def wait(self, tenant: str, slots: int) -> str:
         request = pb.CreateJobRequest(slots_wanted=slots, tenant=tenant, on_full=pb.ON_FULL_WAIT)
-        queued = self.office.admission.request(request, ADMIN)
+        queued = self.office.queue.request(request, ADMIN)
         assert isinstance(queued, Queued)
         return queued.job.id
 
     @rule()
     def what_is_free_goes_to_whom_it_is_due(self) -> None:
         for waiter in self.store.queue():
-            self.office.admission.present(waiter.id)
+            self.office.queue.present(waiter.id)
         before = {waiter.id for waiter in self.store.queue()}
-        balance = self.office.admission.balance()
-        assert set(balance.granted) <= before
+        decided = self.office.queue.decide()
+        assert set(decided.granted) <= before
         after = {waiter.id for waiter in self.store.queue()}
-        assert before - after == set(balance.granted)
+        assert before - after == set(decided.granted)
 
     @rule(job_id=jobs_made, rank=st.integers(0, 2), attempt=st.integers(0, 4))
     def give_up(self, job_id: str, rank: int, attempt: int) -> None:
         before = self.store.job(job_id)
         request = pb.JoinJobRequest(job_id=job_id, attempt=attempt, rank=rank)
-        self.office.joining.withdraw(request)
+        self.office.jobs.withdraw(request)
         if before is not None and before.state is JobState.READY:
             assert self.store.job(job_id) == before
 
@@ -259,7 +257,7 @@ class Lifecycle(RuleBasedStateMachine):
             assert self.jobs.expire(job.id).state is JobState.EXPIRED
         for job in self.store.jobs(live_only=True):
             assert self.clock.time - job.heartbeat <= self.limits.expiry_s
-        for job in self.office.changes.overdue():
+        for job in self.office.changes.cancel_late():
             assert self.jobs.get(job.id).pending is None
 
     @rule()
@@ -399,9 +397,9 @@ def test_a_long_walk(seed: int) -> None:
 
 def test_a_thousand_deaths_leak_nothing() -> None:
     clock = Clock()
-    store = Store(":memory:")
+    store = SqliteStore(":memory:")
     with_switches(store, clock, "s1")
-    office = Office(store, clock)
+    office = StillOffice(store, clock)
     for number in range(1000):
         job = office.create(name=f"job-{number % 7}", slots_wanted=4096).job
         office.join(job, 0, 1 + number % 2, 0)
@@ -419,9 +417,9 @@ def test_a_new_store_does_not_repeat_the_epochs_of_a_lost_one() -> None:
     clock = Clock()
     epochs = []
     for _ in range(2):
-        store = Store(":memory:")
+        store = SqliteStore(":memory:")
         with_switches(store, clock, "s1")
-        office = Office(store, clock)
+        office = StillOffice(store, clock)
         job = office.create().job
         epochs.append(office.join(job, 0, 1, 0).epoch)
         clock.time += 60
@@ -430,9 +428,9 @@ def test_a_new_store_does_not_repeat_the_epochs_of_a_lost_one() -> None:
 
 def test_a_full_switch_says_who_holds_what() -> None:
     clock = Clock()
-    store = Store(":memory:")
+    store = SqliteStore(":memory:")
     with_switches(store, clock, "s1")
-    office = Office(store, clock)
+    office = StillOffice(store, clock)
     first = office.create(name="first", slots_wanted=2048).job
     office.create(name="second", slots_wanted=1024)
     with pytest.raises(ControllerError) as caught:
@@ -447,9 +445,9 @@ def test_a_full_switch_says_who_holds_what() -> None:
 
 def test_switches_that_are_up_and_empty_come_first() -> None:
     clock = Clock()
-    store = Store(":memory:")
+    store = SqliteStore(":memory:")
     with_switches(store, clock, "s1", "s2", "s3")
-    office = Office(store, clock, usable=lambda name: name != "s1")
+    office = StillOffice(store, clock, usable=lambda name: name != "s1")
     chosen = [office.create().job.lease.switch for _ in range(3)]
     assert chosen == ["s2", "s3", "s2"]
     # One that is down is no place to run; but whoever names it, or has no other, waits for it.
@@ -460,7 +458,7 @@ def test_switches_that_are_up_and_empty_come_first() -> None:
     ):
         office.create(slots_wanted=2048)
     assert office.create(slots_wanted=2048, switch="s1").job.lease.switch == "s1"
-    office.admission.usable = lambda _name: False
+    office.queue.usable = lambda _name: False
     assert office.create(slots_wanted=1024).job.lease.switch == "s1"
     with pytest.raises(ControllerError, match="no switch 's9'"):
         office.create(switch="s9")
@@ -468,18 +466,18 @@ def test_switches_that_are_up_and_empty_come_first() -> None:
 
 @pytest.mark.parametrize("name", ["a b", "-x", "x" * 65, "j-0123456789ab", "a\nb", "é"])
 def test_names_that_would_confuse(name: str) -> None:
-    store = Store(":memory:")
+    store = SqliteStore(":memory:")
     with_switches(store, Clock(), "s1")
     with pytest.raises(ControllerError) as caught:
-        Office(store, Clock()).create(name=name)
+        StillOffice(store, Clock()).create(name=name)
     assert caught.value.code == "INVALID_ARGUMENT"
     assert "\n" not in str(caught.value)
 
 
 def test_attaching_to_a_live_job() -> None:
-    store, clock = Store(":memory:"), Clock()
+    store, clock = SqliteStore(":memory:"), Clock()
     with_switches(store, clock, "s1", "s2")
-    office = Office(store, clock)
+    office = StillOffice(store, clock)
     made = office.create(name="demo", switch="s1")
     first = made.job
     assert not made.attached

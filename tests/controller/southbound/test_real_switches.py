@@ -12,10 +12,10 @@ from fake_switch import FakeSwitch
 from real_switches import PARAMETERS, Start, end, starter
 
 from wiresum.controller.api.server import serving
-from wiresum.controller.office.core import Core
-from wiresum.controller.rules.jobs import Limits
+from wiresum.controller.office.office import Office
+from wiresum.controller.rules.limits import Limits
 from wiresum.controller.southbound.desired import desired
-from wiresum.controller.state.store import Store
+from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.tokens import hashed
 from wiresum.controller.v1 import controller_pb2 as pb
 
@@ -40,13 +40,13 @@ async def real(start: Start, tmp_path: Path) -> AsyncIterator[tuple[Rig, Callabl
                 socket.unlink()
         processes.append(start(tmp_path))
 
-    store = Store(":memory:")
-    core = Core(store, clock=Clock(), limits=Limits(), loop_options=PATIENT)
+    store = SqliteStore(":memory:")
+    office = Office(store, clock=Clock(), limits=Limits(), loop_options=PATIENT)
     try:
-        async with serving(core, "127.0.0.1:0", fixed_admin=hashed(ADMIN_TOKEN)) as address:
-            rig = Rig(core, Clock(), FakeSwitch(f"unix:{tmp_path}/p4"), str(address))
-            await core.add_switch(rig.facts())
-            await until(lambda: core.fleet.is_up("s1"), LIMIT_S)
+        async with serving(office, "127.0.0.1:0", fixed_admin=hashed(ADMIN_TOKEN)) as address:
+            rig = Rig(office, Clock(), FakeSwitch(f"unix:{tmp_path}/p4"), str(address))
+            await office.add_switch(rig.facts())
+            await until(lambda: office.fleet.is_up("s1"), LIMIT_S)
             yield rig, restart
             rig.close()
     finally:
@@ -57,12 +57,12 @@ async def real(start: Start, tmp_path: Path) -> AsyncIterator[tuple[Rig, Callabl
 
 async def check_tables(rig: Rig) -> None:
     """What the switch holds becomes what the store says."""
-    switch = rig.core.store.switches()[0]
+    switch = rig.office.store.switches()[0]
     actual = None
     async with asyncio.timeout(LIMIT_S):
-        while actual != desired(switch, rig.core.store.jobs_on("s1")):
+        while actual != desired(switch, rig.office.store.jobs_on("s1")):
             await asyncio.sleep(0.02)
-            actual = await rig.core.fleet.loop("s1")._ask(lambda link: link.read())
+            actual = await rig.office.fleet.loop("s1")._ask(lambda link: link.read())
 
 
 async def test_the_whole_life_of_a_job(real: tuple[Rig, Callable[[], None]]) -> None:
@@ -80,12 +80,12 @@ async def test_the_whole_life_of_a_job(real: tuple[Rig, Callable[[], None]]) -> 
     assert (switch.state, switch.counters_error) == (pb.SWITCH_STATE_UP, "")
     assert set(switch.drops.values()) == {0}
 
-    loop = rig.core.fleet.loop("s1")
+    loop = rig.office.fleet.loop("s1")
     connects = loop.tally.connects
     await asyncio.to_thread(restart)
     # What was confirmed before holds until the loss is noticed.
     await until(lambda: loop.tally.connects > connects, LIMIT_S)
-    await until(lambda: rig.core.fleet.confirmed(rig.core.jobs.get(job.id)), LIMIT_S)
+    await until(lambda: rig.office.fleet.confirmed(rig.office.jobs.get(job.id)), LIMIT_S)
     await check_tables(rig)
     for ended in (job, crowd):
         await rig.call(lambda client, ended=ended: client.release_job(ended.id, ended.token))

@@ -8,8 +8,8 @@ from fake_switch import FakeSwitch
 from finsy.proto import p4r
 
 from wiresum.controller.errors import ControllerError
-from wiresum.controller.office.core import Core
-from wiresum.controller.state.store import Store
+from wiresum.controller.office.office import Office
+from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.p4 import program
 
@@ -34,13 +34,13 @@ async def test_a_restarted_switch_is_programmed_again(rig: Rig, fake: FakeSwitch
     await rig.join_all(job)
     before = sorted(fake.table("membership"), key=str)
     await fake.kill()
-    await until(lambda: "cannot be reached" in rig.core.fleet.loop("s1").reason)
+    await until(lambda: "cannot be reached" in rig.office.fleet.loop("s1").reason)
     switch = await listed(rig, counters=True)
     assert switch.state == pb.SWITCH_STATE_DOWN
     assert "cannot be reached" in switch.reason
     assert "cannot be reached" in switch.counters_error
     await fake.start()
-    await until(lambda: rig.core.fleet.is_up("s1"))
+    await until(lambda: rig.office.fleet.is_up("s1"))
     assert fake.pushes == 2
     assert sorted(fake.table("membership"), key=str) == before
 
@@ -49,10 +49,10 @@ async def test_a_lost_connection_does_not_empty_the_switch(rig: Rig, fake: FakeS
     job = await rig.create("demo")
     await rig.join_all(job)
     await fake.kill(keep_memory=True)
-    await until(lambda: not rig.core.fleet.is_up("s1"))
+    await until(lambda: not rig.office.fleet.is_up("s1"))
     fake.log.clear()
     await fake.start()
-    await until(lambda: rig.core.fleet.is_up("s1"))
+    await until(lambda: rig.office.fleet.is_up("s1"))
     assert (fake.pushes, fake.log) == (1, [])
 
 
@@ -79,7 +79,7 @@ async def test_what_the_store_does_not_know_is_removed(rig: Rig, fake: FakeSwitc
     ] = foreign
     fake.memory.groups[77] = p4r.MulticastGroupEntry(multicast_group_id=77)
     fake.log.clear()
-    rig.core.fleet.wake("s1")
+    rig.office.fleet.wake("s1")
     await until(lambda: len(fake.log) >= 4)
     assert sorted(fake.log) == ["DELETE group", "DELETE l2", "INSERT membership", "MODIFY deliver"]
     found = {name: sorted(fake.table(name), key=str) for name in wanted}
@@ -92,34 +92,34 @@ async def test_drift_is_found_without_a_reason_to_look(
 ) -> None:
     import dataclasses
 
-    store = Store(":memory:")
-    core = Core(store, clock=clock, loop_options=dataclasses.replace(QUICK, period_s=0.05))
-    await core.start()
+    store = SqliteStore(":memory:")
+    office = Office(store, clock=clock, loop_options=dataclasses.replace(QUICK, period_s=0.05))
+    await office.start()
     try:
-        facts = Rig(core, clock, fake, "127.0.0.1:1").facts()
-        await core.add_switch(facts)
-        await until(lambda: core.fleet.is_up("s1"))
+        facts = Rig(office, clock, fake, "127.0.0.1:1").facts()
+        await office.add_switch(facts)
+        await until(lambda: office.fleet.is_up("s1"))
         fake.memory.groups.clear()
         await until(lambda: 1 in fake.memory.groups)
     finally:
-        await core.stop()
+        await office.stop()
         store.close()
 
 
 async def test_a_switch_that_refuses_says_so_in_one_line(rig: Rig, fake: FakeSwitch) -> None:
     fake.refuse_writes = True
     job = await rig.create("demo")
-    await until(lambda: not rig.core.fleet.is_up("s1"))
+    await until(lambda: not rig.office.fleet.is_up("s1"))
     assert (await listed(rig)).reason.endswith("answered RESOURCE_EXHAUSTED: out of TCAM")
     fake.refuse_writes = False
     await rig.join_all(job)
-    assert rig.core.fleet.is_up("s1")
+    assert rig.office.fleet.is_up("s1")
 
 
 async def test_a_switch_that_does_not_answer(rig: Rig, fake: FakeSwitch) -> None:
     fake.freeze.clear()
     with pytest.raises(ControllerError, match=r"did not tell its counters: .* did not answer"):
-        await rig.core.fleet.loop("s1").read_drops()
+        await rig.office.fleet.loop("s1").read_drops()
     fake.freeze.set()
 
 
@@ -132,12 +132,12 @@ async def test_a_switch_that_dies_in_the_middle(rig: Rig, fake: FakeSwitch, mome
         joins = asyncio.create_task(rig.join_all(job, 2, attempt))
         await until(lambda: fake.patience < 0)
         await fake.kill()
-        await until(lambda: not rig.core.fleet.is_up("s1"))
+        await until(lambda: not rig.office.fleet.is_up("s1"))
         fake.patience = 1000
         fake.freeze.set()
         await fake.start()
         await joins
-        assert rig.core.fleet.is_up("s1")
+        assert rig.office.fleet.is_up("s1")
 
 
 async def test_a_stream_that_ends_while_an_answer_is_outstanding(
@@ -147,18 +147,18 @@ async def test_a_stream_that_ends_while_an_answer_is_outstanding(
     await rig.join_all(job)
     # finsy then closes the channel, and gRPC cancels whoever waits for the answer.
     fake.patience = 2
-    rig.core.fleet.wake("s1")
+    rig.office.fleet.wake("s1")
     await until(lambda: fake.patience < 0)
     fake.hang_up()
-    await until(lambda: not rig.core.fleet.is_up("s1"))
-    assert "was lost" in rig.core.fleet.loop("s1").reason
+    await until(lambda: not rig.office.fleet.is_up("s1"))
+    assert "was lost" in rig.office.fleet.loop("s1").reason
     fake.patience = 1000
     fake.freeze.set()
     await rig.join_all(job, attempt=1)
 
 
 async def test_another_controller_is_in_charge(rig: Rig, fake: FakeSwitch, clock: Clock) -> None:
-    second = Core(Store(":memory:"), clock=clock, loop_options=QUICK)
+    second = Office(SqliteStore(":memory:"), clock=clock, loop_options=QUICK)
     await second.start()
     try:
         await second.add_switch(rig.facts())
@@ -166,7 +166,7 @@ async def test_another_controller_is_in_charge(rig: Rig, fake: FakeSwitch, clock
         await until(lambda: "another controller is in charge" in loop.reason)
         assert not second.fleet.is_up("s1")
         # It takes over when the first one is gone.
-        await rig.core.fleet.stop()
+        await rig.office.fleet.stop()
         await until(lambda: second.fleet.is_up("s1"))
         assert fake.pushes == 1
     finally:
@@ -175,9 +175,9 @@ async def test_another_controller_is_in_charge(rig: Rig, fake: FakeSwitch, clock
 
 async def test_a_wrong_device(rig: Rig) -> None:
     with pytest.raises(ControllerError, match="is already known as switch s1"):
-        await rig.core.add_switch(rig.facts("s2"))
-    await rig.core.add_switch(rig.facts("s2", device_id=1))
-    loop = rig.core.fleet.loop("s2")
+        await rig.office.add_switch(rig.facts("s2"))
+    await rig.office.add_switch(rig.facts("s2", device_id=1))
+    loop = rig.office.fleet.loop("s2")
     await until(lambda: "no device 1" in loop.reason)
 
 
@@ -223,13 +223,13 @@ async def test_removing_a_switch_empties_it(rig: Rig, fake: FakeSwitch) -> None:
 async def test_facts_of_a_busy_switch(rig: Rig, fake: FakeSwitch) -> None:
     await rig.create("demo")
     with pytest.raises(ControllerError, match="cannot be changed now"):
-        await rig.core.add_switch(rig.facts(lanes=256))
+        await rig.office.add_switch(rig.facts(lanes=256))
     # The way to its P4Runtime may change at any time.
     await fake.kill()
     fake.address += "2"
     await fake.start()
-    await rig.core.add_switch(rig.facts(p4runtime=fake.address))
-    await until(lambda: rig.core.fleet.is_up("s1"))
+    await rig.office.add_switch(rig.facts(p4runtime=fake.address))
+    await until(lambda: rig.office.fleet.is_up("s1"))
     assert fake.pushes == 2
 
 
@@ -252,13 +252,13 @@ async def test_facts_of_a_busy_switch(rig: Rig, fake: FakeSwitch) -> None:
 )
 async def test_impossible_switches(rig: Rig, pattern: str, changes: dict[str, object]) -> None:
     with pytest.raises(ControllerError, match=pattern) as caught:
-        await rig.core.add_switch(rig.facts("s2", **changes))
+        await rig.office.add_switch(rig.facts("s2", **changes))
     assert caught.value.code == "INVALID_ARGUMENT"
-    assert [switch.name for switch in rig.core.store.switches()] == ["s1"]
+    assert [switch.name for switch in rig.office.store.switches()] == ["s1"]
 
 
 async def test_the_switch_s_own_address_is_its_own(rig: Rig) -> None:
-    await rig.core.add_switch(rig.facts(ip="10.0.2.254"))
+    await rig.office.add_switch(rig.facts(ip="10.0.2.254"))
     await until(lambda: rig.switch.table("own_source") == [{"ip": 0x0A0002FE}])
     job = await rig.create("demo")
     with pytest.raises(ControllerError, match="has the address of switch s1 itself"):

@@ -8,47 +8,51 @@ from controller_rig import grant
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wiresum.common import wall_clock
 from wiresum.controller.client.connection import (
     default_ca_file,
     default_store_file,
     default_token_file,
 )
 from wiresum.controller.errors import StoreError
+from wiresum.controller.state.epochs import next_epoch
 from wiresum.controller.state.model import NO_LEASE, JobState, Member, OnFull, SlotRange, Switch
-from wiresum.controller.state.schema import MIGRATIONS
-from wiresum.controller.state.store import MEMORY, Store
+from wiresum.controller.state.plan import (
+    AddJobToken,
+    AddMember,
+    AnnounceChange,
+    FinishChange,
+    Plan,
+    PutSwitch,
+    SetReady,
+    StartAttempt,
+)
+from wiresum.controller.state.sqlite import MEMORY, SqliteStore
+from wiresum.controller.state.sqlite.schema import MIGRATIONS
 from wiresum.controller.tokens import hashed
+
+SINCE = wall_clock.EARLIEST.timestamp()
+"""Where epochs begin: 0."""
 
 SWITCH = Switch("s1", "h:1", 0, IPv4Address("10.0.0.1"), 22355, 1, 64, 4096, (), False)
 
 
-def add(store: Store, job_id: str, number: int = 1, base: int = 0) -> None:
+def add(store: SqliteStore, job_id: str, number: int = 1, base: int = 0) -> None:
     grant(store, job_id, number=number, base=base)
 
 
 def test_what_is_written_is_there_after_opening_again(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "store.sqlite"
-    store = Store(path)
-    with store.transaction() as transaction:
-        transaction.put_switch(SWITCH, 1.0)
+    store = SqliteStore(path)
+    store.commit(Plan(1.0, (PutSwitch(SWITCH),)))
     add(store, "j-1")
     member = Member(0, IPv4Address("10.0.0.9"), 4000, 2, 7)
-    with store.transaction() as transaction:
-        epoch = transaction.new_epoch(5)
-        transaction.start_attempt(
-            "j-1",
-            attempt=3,
-            epoch=epoch,
-            key=2**64 - 1,
-            reply_key=2**64 - 2,
-            workers=1,
-            field=16,
-        )
-        transaction.add_member("j-1", member)
-        transaction.set_ready("j-1")
+    writes = (StartAttempt("j-1", 3, 1, 16), AddMember("j-1", member), SetReady("j-1"))
+    store.commit(Plan(SINCE + 5, writes))
+    store._db.execute("UPDATE jobs SET key = x'ffffffffffffffff', reply_key = x'fffffffffffffffe'")
     before = store.job("j-1")
     store.close()
-    store = Store(path)
+    store = SqliteStore(path)
     assert store.job("j-1") == before
     assert before is not None
     assert (before.state, before.epoch) == (JobState.READY, 5)
@@ -58,21 +62,16 @@ def test_what_is_written_is_there_after_opening_again(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_failed_transaction_leaves_nothing_behind() -> None:
-    store = Store(MEMORY)
-
-    def fail() -> None:
-        with store.transaction() as transaction:
-            transaction.put_switch(SWITCH, 1.0)
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
+def test_a_failed_plan_leaves_nothing_behind() -> None:
+    store = SqliteStore(MEMORY)
+    with pytest.raises(sqlite3.IntegrityError):
+        store.commit(Plan(1.0, (PutSwitch(SWITCH), AddJobToken("no such job", "x"))))
     assert store.switches() == []
+    assert store.trouble == ""
 
 
 def test_the_store_itself_refuses_shared_slots_numbers_and_epochs() -> None:
-    store = Store(MEMORY)
+    store = SqliteStore(MEMORY)
     add(store, "j-1")
     with pytest.raises(sqlite3.IntegrityError, match="share a slot"):
         add(store, "j-2", number=2, base=8)
@@ -80,33 +79,42 @@ def test_the_store_itself_refuses_shared_slots_numbers_and_epochs() -> None:
         add(store, "j-2", number=1, base=16)
     assert store.job("j-2") is None
     add(store, "j-3", number=2, base=16)
-    attempt = {"attempt": 0, "key": 1, "reply_key": 2, "workers": 1, "field": 32}
-    with store.transaction() as transaction:
-        epoch = transaction.new_epoch(1)
-        transaction.start_attempt("j-1", epoch=epoch, **attempt)
-    with pytest.raises(sqlite3.IntegrityError, match="epoch"), store.transaction() as transaction:
-        transaction.start_attempt("j-3", epoch=epoch, **attempt)
+    store.commit(Plan(1.0, (StartAttempt("j-1", 0, 1, 32),)))
+    job = store.job("j-1")
+    assert job is not None
+    assert 0 not in (job.epoch, job.key, job.reply_key)
+    with pytest.raises(sqlite3.IntegrityError, match="epoch"):
+        store._db.execute("UPDATE jobs SET epoch = ? WHERE id = 'j-3'", (job.epoch,))
+    with pytest.raises(sqlite3.IntegrityError, match="epoch must never be used twice"):
+        store._db.execute("UPDATE epochs SET last = ?", (job.epoch,))
 
 
 @given(st.lists(st.integers(0, 2**33)))
 def test_epochs_only_grow(floors: list[int]) -> None:
-    store = Store(MEMORY)
     last = 0
     for floor in floors:
         try:
-            with store.transaction() as transaction:
-                epoch = transaction.new_epoch(floor)
+            epoch = next_epoch(last, floor)
         except OverflowError:
             assert max(floor, last + 1) > 0xFFFFFFFF
             continue
         assert last < epoch <= 0xFFFFFFFF
         assert epoch >= floor
         last = epoch
-    assert store.last_epoch() == last
+
+
+def test_the_last_epoch_is_stored_with_the_job() -> None:
+    store = SqliteStore(MEMORY)
+    add(store, "j-1")
+    for attempt in range(3):
+        store.commit(Plan(SINCE + 5, (StartAttempt("j-1", attempt, 1, 32),)))
+        job = store.job("j-1")
+        assert job is not None
+        assert job.epoch == store.last_epoch() == 5 + attempt
 
 
 def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
-    store = Store(tmp_path / "store.sqlite")
+    store = SqliteStore(tmp_path / "store.sqlite")
     add(store, "j-1")
     for path in tmp_path.glob("store.sqlite*"):
         if not path.name.endswith(".lock"):
@@ -116,29 +124,29 @@ def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
 
 def test_one_controller_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
-    store = Store(path)
+    store = SqliteStore(path)
     with pytest.raises(StoreError, match=r"store.sqlite is in use by another controller"):
-        Store(path)
+        SqliteStore(path)
     store.close()
-    Store(path).close()
+    SqliteStore(path).close()
 
 
 def test_a_later_schema_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
-    Store(path).close()
+    SqliteStore(path).close()
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(StoreError, match=f"schema 99, .* knows up to {len(MIGRATIONS)}"):
-        Store(path)
+        SqliteStore(path)
 
 
 def test_not_a_store(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     path.write_text("hello, this is certainly not a database file")
     with pytest.raises(StoreError, match="cannot be opened: file is not a database"):
-        Store(path)
+        SqliteStore(path)
     with pytest.raises(StoreError, match="cannot be opened"):
-        Store(tmp_path)
+        SqliteStore(tmp_path)
 
 
 def test_the_default_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -168,7 +176,7 @@ def test_a_store_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
             INSERT INTO members VALUES ('j-2', 0, 167772169, 4000, 2, 3);
             """
         )
-    store = Store(path)
+    store = SqliteStore(path)
     old, job = store.job("j-1"), store.job("j-2")
     assert old is not None
     assert job is not None
@@ -211,7 +219,7 @@ def test_a_store_of_before_reply_keys_is_taken_over(tmp_path: Path) -> None:
                 ('j-1', 's1', 1, 32, 16, 8, x'0000000000000002', 'to grow', 1.0, NULL);
             """
         )
-    store = Store(path)
+    store = SqliteStore(path)
     one, two = store.job("j-1"), store.job("j-2")
     assert one is not None
     assert one.pending is not None
@@ -219,7 +227,7 @@ def test_a_store_of_before_reply_keys_is_taken_over(tmp_path: Path) -> None:
     assert (one.key, one.pending.key, two.reply_key) == (1, 2, 0)
     assert len({0, 1, 2, one.reply_key, one.pending.reply_key}) == 5
     store.close()
-    assert Store(path).job("j-1") == one  # once is enough
+    assert SqliteStore(path).job("j-1") == one  # once is enough
 
 
 def test_the_queue_of_before_becomes_jobs(tmp_path: Path) -> None:
@@ -244,7 +252,7 @@ def test_the_queue_of_before_becomes_jobs(tmp_path: Path) -> None:
                 (4, 'j-2', 1, 'j-2', 512, 16, '', 'wait', '', 10.0);
             """
         )
-    store = Store(path)
+    store = SqliteStore(path)
     one = store.job("j-1")
     assert one is not None
     assert one.state is JobState.READY
@@ -269,31 +277,27 @@ def test_the_queue_of_before_becomes_jobs(tmp_path: Path) -> None:
 
 
 def test_a_change_holds_its_slots_too() -> None:
-    store = Store(MEMORY)
+    store = SqliteStore(MEMORY)
     add(store, "j-1")
     job = store.job("j-1")
     assert job is not None
-    with store.transaction() as transaction:
-        transaction.announce(job, SlotRange(0, 32), 5, 6, 7, "to grow", 1.0)
+    store.commit(Plan(1.0, (AnnounceChange("j-1", SlotRange(0, 32), "to grow"),)))
     with pytest.raises(sqlite3.IntegrityError, match="share a slot"):
         add(store, "j-2", number=2, base=16)
     add(store, "j-2", number=2, base=32)
     other = store.job("j-2")
     assert other is not None
     for base in (0, 16):
-        with (
-            pytest.raises(sqlite3.IntegrityError, match="share a slot"),
-            store.transaction() as transaction,
-        ):
-            transaction.announce(other, SlotRange(base, 16), 7, 8, 9, "to move", 1.0)
+        with pytest.raises(sqlite3.IntegrityError, match="share a slot"):
+            store.commit(Plan(1.0, (AnnounceChange("j-2", SlotRange(base, 16), "to move"),)))
     job = store.job("j-1")
     assert job is not None
     assert job.pending is not None
     assert job.ranges == [SlotRange(0, 16), SlotRange(0, 32)]
-    with store.transaction() as transaction:
-        transaction.finish_change("j-1", job.pending)
+    change = job.pending
+    store.commit(Plan(1.0, (FinishChange("j-1"),)))
     job = store.job("j-1")
     assert job is not None
-    assert (job.lease.range, job.epoch, job.change) == (SlotRange(0, 32), 5, 1)
-    assert (job.key, job.reply_key) == (6, 7)
+    assert (job.lease.range, job.change) == (SlotRange(0, 32), 1)
+    assert (job.epoch, job.key, job.reply_key) == (change.epoch, change.key, change.reply_key)
     assert job.pending is None

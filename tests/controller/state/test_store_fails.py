@@ -17,7 +17,8 @@ from controller_process import LIMIT_S, Serving, serving, store_argument, switch
 
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.errors import ControllerError, StoreFailed
-from wiresum.controller.state.store import Store
+from wiresum.controller.state.plan import AddJobToken, Plan, SetAdminToken
+from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.v1 import controller_pb2 as pb
 
 EXPIRY_S = 4.0
@@ -140,30 +141,29 @@ def test_who_waits_in_the_queue_waits_on(trouble: Any, tmp_path: Path) -> None:
         assert waiting.result(LIMIT_S).slots == 4096
 
 
+ADMIN = Plan(1.0, (SetAdminToken("x"),))
+
+
 def test_a_failure_says_that_it_is_the_file_and_leaves_no_transaction_open(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "store.sqlite"
-    with contextlib.closing(Store(path)) as store:
+    with contextlib.closing(SqliteStore(path)) as store:
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
             for _ in range(2):
-                with (
-                    pytest.raises(StoreFailed, match="database is locked"),
-                    store.transaction() as transaction,
-                ):
-                    transaction.set_admin_token("x")
+                with pytest.raises(StoreFailed, match="database is locked"):
+                    store.commit(ADMIN)
             assert "locked" in store.trouble
             assert store.admin_token() is None  # it can be read
             with pytest.raises(StoreFailed):
                 store.probe()
         store.probe()
         assert store.trouble == ""
-        with store.transaction() as transaction:
-            transaction.set_admin_token("x")
+        store.commit(ADMIN)
         # An error of ours is not one of the file.
-        with pytest.raises(sqlite3.IntegrityError), store.transaction() as transaction:
-            transaction.add_job_token("no such job", "x")
+        with pytest.raises(sqlite3.IntegrityError):
+            store.commit(Plan(1.0, (AddJobToken("no such job", "x"),)))
         assert store.trouble == ""
         assert store.admin_token() == "x"
 
@@ -171,12 +171,11 @@ def test_a_failure_says_that_it_is_the_file_and_leaves_no_transaction_open(
 def test_a_file_that_is_no_store_any_more_ends_no_job(tmp_path: Path) -> None:
     """Questions fail, too: the answer is "later", and not "there is no job"."""
     path = tmp_path / "store.sqlite"
-    with contextlib.closing(Store(path)) as store:
-        with store.transaction() as transaction:
-            transaction.set_admin_token("x")
+    with contextlib.closing(SqliteStore(path)) as store:
+        store.commit(ADMIN)
         store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         path.write_bytes(b"\xff" * path.stat().st_size)
-        with contextlib.closing(Store.__new__(Store)) as broken:
+        with contextlib.closing(SqliteStore.__new__(SqliteStore)) as broken:
             broken._lock, broken.trouble, broken.heard = None, "", {}
             broken._db = sqlite3.connect(path, factory=type(store._db))
             for ask in (broken.admin_token, broken.tenants, lambda: broken.job("j-0123456789ab")):

@@ -1,4 +1,4 @@
-"""Who is waiting for news of a job, and how they are told to look again."""
+"""The calls in progress that wait for news of a job, and how they are told of it."""
 
 import asyncio
 from collections import Counter
@@ -11,28 +11,27 @@ from wiresum.controller.errors import ControllerError
 Turn = tuple[int, int]
 """What a rank joins: the attempt of its job, and the change of the lease in it."""
 
-
 MAX_CALLS = 512
 """Calls that may wait for news of one job: some for each of its ranks, some for each launcher."""
 
 
 @dataclass
-class Waiting:
-    """The ranks whose JoinJob calls are in progress.
+class CallsInProgress:
+    """The calls that wait for news of jobs: JoinJob calls of ranks (joiners), and all others.
 
-    A rank may be waiting twice for a moment: when its first call was lost on the way, and it
-    has called again before the controller noticed. It is gone when its last call is.
+    A rank may have two calls for a moment: its first was lost on the way, and it has called again
+    before the controller noticed. It is gone when its last call has ended.
     """
 
     _calls: Counter[tuple[str, Turn, int]] = field(default_factory=Counter)
-    _sleepers: dict[str, set[asyncio.Event]] = field(default_factory=dict)
+    _joiners: dict[str, set[asyncio.Event]] = field(default_factory=dict)
     _gave_up: dict[str, tuple[Turn, set[int]]] = field(default_factory=dict)
     """Of each job's latest turn only: attempts are numbers that callers choose."""
     _watchers: dict[str, set[asyncio.Event]] = field(default_factory=dict)
 
     @contextmanager
     def watch(self, job_id: str) -> Iterator[asyncio.Event]:
-        """Somebody who wants to know, but is no sign of life; the event is set at any news."""
+        """A call that waits for news of the job; by itself, it does not keep the job alive."""
         self._check_room(job_id)
         event = asyncio.Event()
         self._watchers.setdefault(job_id, set()).add(event)
@@ -45,24 +44,24 @@ class Waiting:
 
     @contextmanager
     def call(self, job_id: str, turn: Turn, rank: int) -> Iterator[asyncio.Event]:
-        """One call of a rank; the event is set whenever something about the job changes."""
+        """A JoinJob call of a rank, which keeps the job alive; the event is set at any news."""
         self._check_room(job_id)
         event = asyncio.Event()
         self._calls[job_id, turn, rank] += 1
-        self._sleepers.setdefault(job_id, set()).add(event)
+        self._joiners.setdefault(job_id, set()).add(event)
         try:
             yield event
         finally:
             self._calls[job_id, turn, rank] -= 1
             if not self._calls[job_id, turn, rank]:
                 del self._calls[job_id, turn, rank]
-            self._sleepers[job_id].discard(event)
-            if not self._sleepers[job_id]:
-                del self._sleepers[job_id]
+            self._joiners[job_id].discard(event)
+            if not self._joiners[job_id]:
+                del self._joiners[job_id]
                 self._gave_up.pop(job_id, None)
 
     def _check_room(self, job_id: str) -> None:
-        waiting = len(self._watchers.get(job_id, ())) + len(self._sleepers.get(job_id, ()))
+        waiting = len(self._watchers.get(job_id, ())) + len(self._joiners.get(job_id, ()))
         if waiting >= MAX_CALLS:
             raise ControllerError(
                 "RESOURCE_EXHAUSTED",
@@ -79,7 +78,7 @@ class Waiting:
             self._gave_up[job_id] = (turn, ranks | {rank})
 
     def gave_up(self, job_id: str, turn: Turn) -> set[int]:
-        """The ranks that have been there, but have stopped waiting before those still there."""
+        """The ranks that had joined and stopped waiting while other ranks went on."""
         latest, ranks = self._gave_up.get(job_id, (turn, set()))
         return ranks if latest == turn else set()
 
@@ -88,11 +87,11 @@ class Waiting:
         return self._calls[job_id, turn, rank]
 
     def jobs(self) -> list[str]:
-        """The jobs that any rank is waiting for."""
-        return list(self._sleepers)
+        """The jobs that any rank is joining."""
+        return list(self._joiners)
 
     def notify(self, job_id: str) -> None:
         """Something about the job has changed."""
-        for sleepers in (self._sleepers, self._watchers):
-            for event in sleepers.get(job_id, ()):
+        for waiting in (self._joiners, self._watchers):
+            for event in waiting.get(job_id, ()):
                 event.set()

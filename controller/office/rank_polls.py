@@ -1,4 +1,4 @@
-"""What ranks wait for: their lease, each other, and news. Times and deadlines are here."""
+"""The long polls of ranks: they wait for their lease, for each other, and for news."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 from wiresum.common.version import compatible, package_version
 from wiresum.controller.errors import ControllerError, StoreFailed
-from wiresum.controller.office.waiting import Waiting
+from wiresum.controller.office.calls import CallsInProgress
+from wiresum.controller.office.changes import Changes
+from wiresum.controller.office.desk import Desk
+from wiresum.controller.office.jobs import Jobs
 from wiresum.controller.patience import Limiting
-from wiresum.controller.rules.changes import Agreed, Cancelled, Changes, Vote
+from wiresum.controller.rules.changes import Agreed, Cancelled, Vote
 from wiresum.controller.rules.checks import invalid
-from wiresum.controller.rules.jobs import Jobs, Limits
-from wiresum.controller.rules.joining import Joining
+from wiresum.controller.rules.jobs import ended_error, replaced_error
 from wiresum.controller.southbound.fleet import Fleet
 from wiresum.controller.state.model import Job, JobState, Switch
-from wiresum.controller.state.store import Store
+from wiresum.controller.state.plan import Plan, RemoveMember
 from wiresum.controller.text import format_ranks, format_seconds
 from wiresum.controller.v1 import controller_pb2 as pb
 
@@ -48,19 +50,17 @@ def check_timeout(seconds: float) -> None:
 
 
 @dataclass
-class Leases:
+class RankPolls:
     """The long polls of ranks. Methods raise :class:`ControllerError`.
 
     ``changed`` is called with a job whose entries on its switch are others from now on;
     ``limit`` watches over the time that callers wait.
     """
 
-    store: Store
-    limits: Limits
+    desk: Desk
     jobs: Jobs
-    joining: Joining
     changes: Changes
-    waiting: Waiting
+    calls: CallsInProgress
     fleet: Fleet
     changed: Callable[[Job], None]
     limit: Limiting = asyncio.timeout
@@ -72,17 +72,17 @@ class Leases:
 
         ``time_left`` is when the caller stops listening, if it said so.
         """
-        limit = request.timeout_s or self.limits.join_timeout_s
+        limit = request.timeout_s or self.jobs.limits.join_timeout_s
         check_timeout(limit)
         if time_left is not None:
             limit = min(limit, time_left)
         before = job
         self._check_versions(job, request)
         turn = (request.attempt, request.change)
-        with self.waiting.call(job.id, turn, request.rank) as news:
+        with self.calls.call(job.id, turn, request.rank) as news:
             # What is refused has not joined, and leaves nothing behind.
             try:
-                job = self.joining.join(job, request)
+                job = self.jobs.join(job, request)
             except StoreFailed:
                 self._unsettled = True  # whether the rank is in the store is not known
                 raise
@@ -97,7 +97,7 @@ class Leases:
                 raise self._late(self.jobs.get(job.id), request, waited) from None
             finally:
                 self._left(job.id, request)
-        switch = self.store.switch(job.lease.switch)
+        switch = self.desk.state.switch(job.lease.switch)
         assert switch is not None, "a switch with live jobs cannot be removed"
         program_version = self.fleet.loop(switch.name).program.version
         return Ready(job, switch, program_version)
@@ -110,8 +110,8 @@ class Leases:
         if not 0 <= request.wait_s <= MAX_TIMEOUT_S:
             invalid(f"a wait of {request.wait_s:g} s is not possible: at most a day")
         # The caller must show its next sign of life before the lease expires.
-        limit = until(min(request.wait_s, self.limits.expiry_s / 2), time_left)
-        with self.waiting.watch(job.id) as news, suppress(TimeoutError):
+        limit = until(min(request.wait_s, self.jobs.limits.expiry_s / 2), time_left)
+        with self.calls.watch(job.id) as news, suppress(TimeoutError):
             async with self.limit(limit):
                 while not _is_news(self.jobs.get(job.id), request):
                     news.clear()
@@ -122,13 +122,13 @@ class Leases:
         self, job: Job, request: pb.ChangeLeaseRequest, time_left: float | None
     ) -> Agreed | Cancelled:
         """Agree with the other ranks on a change of the lease."""
-        limit = request.timeout_s or self.limits.change_s
+        limit = request.timeout_s or self.jobs.limits.change_s
         check_timeout(limit)
         vote = Vote(request.rank, request.epoch, request.change, request.started)
         if not job.state.live:
-            raise self.jobs.ended_error(job)
+            raise ended_error(job)
         self.jobs.touch(job)
-        with self.waiting.watch(job.id) as news, self.changes.voting(job, vote):
+        with self.calls.watch(job.id) as news, self.changes.voting(job, vote):
             try:
                 async with self.limit(until(limit, time_left)):
                     while True:
@@ -152,10 +152,10 @@ class Leases:
     def _outcome(self, job_id: str, vote: Vote) -> Agreed | Cancelled | None:
         job = self.jobs.get(job_id)
         if not job.state.live:
-            raise self.jobs.ended_error(job)
+            raise ended_error(job)
         outcome = self.changes.outcome(job, vote)
         if isinstance(outcome, Agreed):
-            self.waiting.notify(job_id)
+            self.calls.notify(job_id)
         return outcome
 
     async def _ready(self, job: Job, request: pb.JoinJobRequest, news: asyncio.Event) -> Job:
@@ -163,9 +163,9 @@ class Leases:
             news.clear()
             job = self.jobs.get(job.id)
             if not job.state.live:
-                raise self.jobs.ended_error(job)
+                raise ended_error(job)
             if job.attempt != request.attempt:
-                raise self.jobs.replaced_error(job, request.attempt)
+                raise replaced_error(job, request.attempt)
             made = job.state is JobState.READY and job.change == request.change
             if made and self.fleet.confirmed(job):
                 return job
@@ -174,20 +174,22 @@ class Leases:
     def settle(self) -> None:
         """Withdraw those who gave up while the store failed. Raises ``StoreFailed``."""
         if self._unsettled:
-            with self.store.transaction() as transaction:
-                for job_id, attempt, change, rank in self.store.waiting_members():
-                    if not self.waiting.count(job_id, (attempt, change), rank):
-                        transaction.remove_member(job_id, rank, change)
+            gone = tuple(
+                RemoveMember(job_id, rank, change)
+                for job_id, attempt, change, rank in self.desk.state.waiting_members()
+                if not self.calls.count(job_id, (attempt, change), rank)
+            )
+            self.desk.commit(Plan(self.desk.now(), gone))
             self._unsettled = False
 
     def _left(self, job_id: str, request: pb.JoinJobRequest) -> None:
         """A call has ended: unless all are there, the rank has not joined after all."""
         turn = (request.attempt, request.change)
-        others = self.waiting.count(job_id, turn, request.rank) - 1
+        others = self.calls.count(job_id, turn, request.rank) - 1
         if others == 0:
-            self.waiting.give_up(job_id, turn, request.rank)
+            self.calls.give_up(job_id, turn, request.rank)
             try:
-                self.joining.withdraw(request)
+                self.jobs.withdraw(request)
             except StoreFailed:
                 self._unsettled = True
 
@@ -207,7 +209,7 @@ class Leases:
             )
         else:
             # Ranks that came and went are not those that all the others were waiting for.
-            gone = self.waiting.gave_up(job.id, (request.attempt, request.change))
+            gone = self.calls.gave_up(job.id, (request.attempt, request.change))
             absent = [rank for rank in missing if rank not in gone]
             ranks = format_ranks(absent or missing)
             noun = "rank" if len(absent or missing) == 1 else "ranks"

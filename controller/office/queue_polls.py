@@ -1,4 +1,4 @@
-"""What those wait for who ask for slots: their turn."""
+"""The long polls of callers whose jobs are in the queue, and when the rounds of decisions are."""
 
 import asyncio
 from collections import Counter
@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from wiresum.controller.clock import Clock
 from wiresum.controller.errors import ControllerError, StoreFailed
-from wiresum.controller.office.leases import until
-from wiresum.controller.office.waiting import Waiting
+from wiresum.controller.office.calls import CallsInProgress
+from wiresum.controller.office.queue import Queue, Queued
+from wiresum.controller.office.rank_polls import until
 from wiresum.controller.patience import Limiting
-from wiresum.controller.rules.admission import MAX_WAIT_S, Admission, Balance, Queued
+from wiresum.controller.rules.admission import MAX_WAIT_S
 from wiresum.controller.rules.callers import Caller
 from wiresum.controller.rules.checks import invalid
-from wiresum.controller.rules.jobs import Created, Jobs, Limits
+from wiresum.controller.rules.jobs import Created, ended_error
+from wiresum.controller.rules.rounds import Round
 from wiresum.controller.scheduling.scheduling import Standing
 from wiresum.controller.southbound.fleet import Fleet
 from wiresum.controller.state.model import Job, JobState, OnFull
-from wiresum.controller.state.store import Store
 from wiresum.controller.v1 import controller_pb2 as pb
 
 # After so long in the queue a caller is told how things stand, and asks again.
@@ -34,18 +34,14 @@ _REST = 3.0
 
 
 @dataclass
-class Queueing:
-    """The long polls of those who create jobs. Methods raise :class:`ControllerError`."""
+class QueuePolls:
+    """The long polls of CreateJob. Methods raise :class:`ControllerError`."""
 
-    store: Store
-    clock: Clock
-    limits: Limits
-    jobs: Jobs
-    admission: Admission
-    waiting: Waiting
+    queue: Queue
+    calls: CallsInProgress
     fleet: Fleet
     limit: Limiting = asyncio.timeout
-    _calls: Counter[str] = field(default_factory=Counter)
+    _callers: Counter[str] = field(default_factory=Counter)
     _told: dict[str, Standing | None] = field(default_factory=dict)
     _timer: asyncio.TimerHandle | None = None
     _rest_until: float = 0.0
@@ -56,23 +52,23 @@ class Queueing:
         """A new job with its lease, the live one of that name, or a place in the queue."""
         if not 0 <= request.wait_timeout_s <= MAX_WAIT_S:
             invalid(f"a wait of {request.wait_timeout_s:g} s is not possible: at most a year")
-        found = self.admission.request(request, caller)
+        found = self.queue.request(request, caller)
         if isinstance(found, Created):
             return found
-        with self._calling(found.job), self.waiting.watch(found.job.id) as news:
+        with self._calling(found.job), self.calls.watch(found.job.id) as news:
             self.rebalance()
             return await self._turn(found, request, caller, until(_NEWS_S, time_left), news)
 
     def forget_absent(self) -> None:
-        """Take those out of the queue whose callers do not come back."""
+        """Take the jobs out of the queue whose callers do not come back."""
         self._see()
-        self.admission.forget_absent()
+        self.queue.forget_absent()
 
     def rebalance(self) -> None:
-        """Give slots to those whose turn it is, and wake whoever is concerned.
+        """Give slots to the jobs whose turn it is, and wake the calls and switches concerned.
 
-        Not necessarily at once: where a round of decisions takes its time, because many hold and
-        many wait, the next one serves all that has happened meanwhile, and calls go in between.
+        Not necessarily at once: where a round of decisions takes long, because many jobs hold slots
+        and many are in the queue, the next one is put off, and other calls are served meanwhile.
         """
         if self._timer is not None:
             return
@@ -102,16 +98,16 @@ class Queueing:
     def _decide(self) -> None:
         self._see()
         for _ in range(_ROUNDS):
-            balance = self.admission.balance()
-            self._tell(balance)
-            if not balance.granted and not balance.changing:
+            decided = self.queue.decide()
+            self._tell(decided)
+            if not decided.granted and not decided.changing:
                 break
         # Only those for whom something is different: hundreds may wait.
         before = self._told
-        self._told = {job_id: self.admission.told(job_id) for job_id in self._calls}
+        self._told = {job_id: self.queue.told(job_id) for job_id in self._callers}
         for job_id, told in self._told.items():
             if job_id not in before or before[job_id] is not told:
-                self.waiting.notify(job_id)
+                self.calls.notify(job_id)
 
     # ----
 
@@ -125,14 +121,16 @@ class Queueing:
     ) -> Created | Queued:
         job = queued.job
         patient = job.on_full is OnFull.WAIT
-        began = self.clock.now()
+        began = self.queue.desk.now()
         # The event loop's clock paces the call, the controller's own judges the wait as a whole.
         try:
-            async with self.limit(limit if patient else min(limit, self.limits.change_s)):
+            async with self.limit(
+                limit if patient else min(limit, self.queue.jobs.limits.change_s)
+            ):
                 return await self._granted(queued, request, caller, news)
         except TimeoutError:
             if not patient:
-                raise self._give_up(job, caller, self.clock.now() - began) from None
+                raise self._give_up(job, caller, self.queue.desk.now() - began) from None
             return queued
 
     async def _granted(
@@ -141,17 +139,17 @@ class Queueing:
         patient = queued.job.on_full is OnFull.WAIT
         while True:
             news.clear()
-            job = self.store.job(queued.job.id)
+            job = self.queue.desk.state.job(queued.job.id)
             if job is None:
-                raise self.admission.gone(queued.job)
+                raise self.queue.gone(queued.job)
             if job.state.live:
-                return Created(job, self.jobs.another_token(job), attached=queued.attached)
+                return Created(job, self.queue.jobs.another_token(job), attached=queued.attached)
             if job.state is not JobState.QUEUED:
-                raise self.jobs.ended_error(job)
-            waited = self.clock.now() - job.created
+                raise ended_error(job)
+            waited = self.queue.desk.now() - job.created
             over = patient and 0 < request.wait_timeout_s <= waited
             # None: no round of decisions has considered it yet.
-            hopeless = self.admission.told(job.id) not in (None, Standing.COMING)
+            hopeless = self.queue.told(job.id) not in (None, Standing.COMING)
             if over or (hopeless and not patient):
                 raise self._give_up(job, caller, waited if over else 0.0)
             if not patient or not request.wait_timeout_s:
@@ -162,36 +160,36 @@ class Queueing:
                     await news.wait()
 
     def _give_up(self, job: Job, caller: Caller, waited: float) -> ControllerError:
-        refusal = self.admission.refusal(job, caller)
-        if self._calls[job.id] == 1:
-            self.admission.leave(job.id)
+        refusal = self.queue.refusal(job, caller)
+        if self._callers[job.id] == 1:
+            self.queue.leave(job.id)
         if not waited:
             return refusal
         return ControllerError(refusal.code, f"waited {waited:.0f} s: {refusal}")
 
     @contextmanager
     def _calling(self, job: Job) -> Iterator[None]:
-        self._calls[job.id] += 1
+        self._callers[job.id] += 1
         try:
             yield
         finally:
-            self._calls[job.id] -= 1
-            last = not self._calls[job.id]
+            self._callers[job.id] -= 1
+            last = not self._callers[job.id]
             if last:
-                del self._calls[job.id]
-            now = self.store.job(job.id)
+                del self._callers[job.id]
+            now = self.queue.desk.state.job(job.id)
             if now is not None and now.state is JobState.QUEUED:
-                self.admission.present(job.id)
+                self.queue.present(job.id)
                 if last and job.on_full is not OnFull.WAIT:
                     # The caller is gone, and would not have waited.
-                    self.admission.leave(job.id)
+                    self.queue.leave(job.id)
 
     def _see(self) -> None:
-        for job_id in self._calls:
-            self.admission.present(job_id)
+        for job_id in self._callers:
+            self.queue.present(job_id)
 
-    def _tell(self, balance: Balance) -> None:
-        for name in balance.switches:
+    def _tell(self, decided: Round) -> None:
+        for name in decided.switches:
             self.fleet.wake(name)
-        for job_id in [*balance.granted, *balance.changing]:
-            self.waiting.notify(job_id)
+        for job_id in [*decided.granted, *decided.changing]:
+            self.calls.notify(job_id)

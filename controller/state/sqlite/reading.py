@@ -1,9 +1,8 @@
-"""What may be asked of the store."""
+"""Answers the questions of :class:`Snapshot` from SQLite."""
 
 import json
 import sqlite3
 from collections import Counter
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from wiresum.controller.state.model import (
@@ -19,6 +18,7 @@ from wiresum.controller.state.model import (
     Switch,
     Tenant,
 )
+from wiresum.controller.state.store import Snapshot, Usage
 
 # The jobs of a tenant that is gone must not show up among those of a later one of its name:
 # no tenant's name has a blank in it.
@@ -39,18 +39,8 @@ _JOBS = f"""
 _LIVE = "jobs.state IN ('waiting', 'ready')"
 
 
-@dataclass(frozen=True)
-class Usage:
-    """What a tenant's jobs count."""
-
-    slots: int
-    """For its quota: those that its live jobs were admitted with."""
-    jobs: int
-    queued: int
-
-
-class Reading:
-    """The questions; none of them changes anything."""
+class Reading(Snapshot):
+    """What is stored now; each question is documented in :class:`Snapshot`."""
 
     _db: sqlite3.Connection
     heard: dict[str, float]
@@ -62,7 +52,6 @@ class Reading:
     # ---- switches
 
     def switches(self, name: str | None = None) -> list[Switch]:
-        """All switches by name, or the one of a name."""
         hosts: dict[str, list[HostRange]] = {}
         query = "SELECT * FROM switch_hosts WHERE switch = COALESCE(?, switch)"
         for row in self._db.execute(f"{query} ORDER BY network, port", (name,)).fetchall():
@@ -87,26 +76,21 @@ class Reading:
         ]
 
     def switch(self, name: str) -> Switch | None:
-        """The switch of that name, if any."""
         return next(iter(self.switches(name)), None)
 
     def switch_names(self) -> list[str]:
-        """The names of all switches."""
         return [row["name"] for row in self._db.execute("SELECT name FROM switches ORDER BY name")]
 
     def draining(self) -> set[str]:
-        """The switches that take no new jobs."""
         rows = self._db.execute("SELECT name FROM switches WHERE draining")
         return {row["name"] for row in rows}
 
     # ---- jobs
 
     def job(self, job_id: str) -> Job | None:
-        """The job of that id, if any, live or not."""
         return next(iter(self._jobs("WHERE jobs.id = ?", (job_id,))), None)
 
     def job_named(self, name: str, tenant: str | None = None) -> Job | None:
-        """The job of that name: one that is not over, or else the latest; of any tenant if None."""
         where = f"""
             WHERE jobs.name = ? AND (? IS NULL OR {_TENANT} = ?)
             ORDER BY jobs.ended IS NULL DESC, jobs.created DESC LIMIT 1
@@ -114,17 +98,14 @@ class Reading:
         return next(iter(self._jobs(where, (name, tenant, tenant))), None)
 
     def job_requested(self, tenant: str, request: str) -> Job | None:
-        """The tenant's job that was created by the request of that id, if any."""
         where = "WHERE tenants.name = ? AND tenants.removed IS NULL AND jobs.request = ?"
         return next(iter(self._jobs(where, (tenant, request))), None) if request else None
 
     def job_of_token(self, token: str) -> str | None:
-        """The id of the job whose token has this hash, if any."""
         row = self._db.execute("SELECT job FROM job_tokens WHERE token = ?", (token,)).fetchone()
         return row["job"] if row else None
 
     def tenant_of_job(self, job_id: str) -> str | None:
-        """The tenant of the job, if there is one; with an addition if the tenant is gone."""
         query = f"""
             SELECT {_TENANT} AS tenant FROM jobs JOIN tenants ON tenants.id = jobs.tenant
             WHERE jobs.id = ?
@@ -133,7 +114,6 @@ class Reading:
         return row["tenant"] if row else None
 
     def callers_of(self, tenant: str) -> int:
-        """How many workers and launchers the tenant's live jobs may have."""
         query = f"""
             SELECT COUNT(*) AS jobs, TOTAL(jobs.workers) AS workers
             FROM jobs JOIN tenants ON tenants.id = jobs.tenant
@@ -144,12 +124,10 @@ class Reading:
         return 4 * int(row["jobs"]) + int(row["workers"])
 
     def token_count(self, job_id: str) -> int:
-        """How many tokens the job has."""
         query = "SELECT COUNT(*) AS count FROM job_tokens WHERE job = ?"
         return int(self._db.execute(query, (job_id,)).fetchone()["count"])
 
     def job_not_over(self, tenant: str, name: str) -> Job | None:
-        """The tenant's job of that name that is live or in the queue, if any."""
         where = """
             WHERE tenants.name = ? AND tenants.removed IS NULL
               AND jobs.name = ? AND jobs.ended IS NULL
@@ -157,7 +135,6 @@ class Reading:
         return next(iter(self._jobs(where, (tenant, name))), None)
 
     def jobs(self, *, live_only: bool = False, tenant: str | None = None) -> list[Job]:
-        """Jobs, newest first; of any tenant if it is None."""
         where = f"""
             WHERE ({_LIVE} OR NOT ?) AND (? IS NULL OR {_TENANT} = ?)
             ORDER BY jobs.created DESC, jobs.rowid DESC
@@ -167,11 +144,6 @@ class Reading:
     def job_ids_before(
         self, before: tuple[float, int] | None, limit: int, *, live_only: bool, tenant: str | None
     ) -> list[tuple[str, tuple[float, int]]]:
-        """The ids of up to ``limit`` jobs that came before a place, newest first, and theirs.
-
-        Without those in the queue. Of any tenant if it is None; from the newest on if ``before``
-        is None.
-        """
         one = "jobs.tenant = (SELECT id FROM tenants WHERE name = :tenant AND removed IS NULL)"
         query = f"""
             SELECT jobs.id, jobs.created, jobs.rowid AS place FROM jobs
@@ -186,7 +158,6 @@ class Reading:
         return [(row["id"], (row["created"], row["place"])) for row in rows]
 
     def jobs_called(self, name: str) -> list[tuple[str, str]]:
-        """The tenants and ids of the live jobs of that name, and of those in the queue."""
         query = f"""
             SELECT {_TENANT} AS tenant, jobs.id FROM jobs JOIN tenants ON tenants.id = jobs.tenant
             WHERE jobs.name = ? AND jobs.ended IS NULL ORDER BY {_LIVE} DESC, jobs.rowid
@@ -195,31 +166,25 @@ class Reading:
         return [(row["tenant"], row["id"]) for row in rows]
 
     def shrunk_jobs(self) -> list[Job]:
-        """The live jobs that have fewer slots than they were admitted with, the oldest first."""
         where = f"WHERE {_LIVE} AND leases.slots < jobs.target ORDER BY jobs.created"
         return self._jobs(where, members=False)
 
     def changing_jobs(self) -> list[Job]:
-        """The jobs whose lease is about to change."""
         return self._jobs("WHERE changes.job IS NOT NULL ORDER BY changes.announced")
 
     def jobs_on(self, switch: str, *, members: bool = True) -> list[Job]:
-        """The live jobs on a switch, by slot; without their ``members`` it takes a fraction."""
         where = "WHERE leases.held AND leases.switch = ? ORDER BY leases.base"
         return self._jobs(where, (switch,), members=members)
 
     def silent_jobs(self, since: float) -> list[Job]:
-        """The live jobs without a heartbeat at or after ``since``."""
         rows = self._db.execute(f"SELECT id, heartbeat FROM jobs WHERE {_LIVE}").fetchall()
         silent = [row["id"] for row in rows if self._heard(row) < since]
         return [job for job_id in silent if (job := self.job(job_id)) is not None]
 
     def live_job_ids(self) -> list[str]:
-        """The ids of all live jobs."""
         return [row["id"] for row in self._db.execute(f"SELECT id FROM jobs WHERE {_LIVE}")]
 
     def waiting_members(self) -> list[tuple[str, int, int, int]]:
-        """The ranks that wait for others: job, attempt, change of its lease, rank."""
         query = """
             SELECT members.job, jobs.attempt, members.change, members.rank
             FROM members JOIN jobs ON jobs.id = members.job
@@ -228,7 +193,6 @@ class Reading:
         return [tuple(row) for row in self._db.execute(query).fetchall()]
 
     def workers_on(self, switch: str, but: str) -> Counter[str]:
-        """How many workers each tenant's live jobs on a switch have, without those of ``but``."""
         query = f"""
             SELECT {_TENANT} AS tenant, SUM(jobs.workers) AS workers
             FROM jobs JOIN leases ON leases.job = jobs.id JOIN tenants ON tenants.id = jobs.tenant
@@ -238,7 +202,6 @@ class Reading:
         return Counter({row["tenant"]: row["workers"] for row in rows})
 
     def queue(self, tenant: str | None = None) -> list[Job]:
-        """The jobs in the queue, in order of arrival; of any tenant if it is None."""
         where = """
             WHERE jobs.state = 'queued' AND tenants.name = COALESCE(?, tenants.name)
             ORDER BY jobs.rowid
@@ -246,7 +209,6 @@ class Reading:
         return self._jobs(where, (tenant,), members=False)
 
     def queue_before(self, sequence: int | None, limit: int, tenant: str | None) -> list[Job]:
-        """Up to ``limit`` that came before one of that sequence (None: the last), last first."""
         where = """
             WHERE jobs.state = 'queued'
               AND (? IS NULL OR jobs.tenant =
@@ -259,29 +221,24 @@ class Reading:
     # ---- tenants
 
     def tenants(self) -> list[Tenant]:
-        """All tenants by name."""
         rows = self._db.execute("SELECT * FROM tenants WHERE removed IS NULL ORDER BY name")
         return [_tenant(row) for row in rows]
 
     def tenant(self, name: str) -> Tenant | None:
-        """The tenant of that name, if any."""
         query = "SELECT * FROM tenants WHERE name = ? AND removed IS NULL"
         row = self._db.execute(query, (name,)).fetchone()
         return _tenant(row) if row else None
 
     def tenant_of_token(self, token: str) -> str | None:
-        """The name of the tenant whose token has this hash, if any."""
         query = "SELECT name FROM tenants WHERE token = ? AND removed IS NULL"
         row = self._db.execute(query, (token,)).fetchone()
         return row["name"] if row else None
 
     def admin_token(self) -> str | None:
-        """The hash of the admin's token, if there is one yet."""
         row = self._db.execute("SELECT token FROM admin").fetchone()
         return row["token"] if row else None
 
     def usage(self) -> dict[str, Usage]:
-        """What every tenant's live and waiting jobs count, by its name."""
         live = self._db.execute(
             f"""
             SELECT tenants.name, COUNT(*) AS jobs, SUM(jobs.target) AS slots
@@ -304,7 +261,6 @@ class Reading:
     # ----
 
     def last_epoch(self) -> int:
-        """The last epoch that was handed out; 0 if none ever was."""
         row = self._db.execute("SELECT last FROM epochs").fetchone()
         return int(row["last"])
 

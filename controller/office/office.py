@@ -1,4 +1,7 @@
-"""The controller without its network face: decisions, switches, and who waits for what."""
+"""The controller without its network face: everything that the service offers, and its tasks.
+
+Without :meth:`Office.start` it runs no task and drives no switch: tests ask it about a store alone.
+"""
 
 import asyncio
 import logging
@@ -9,22 +12,26 @@ from contextlib import suppress
 from wiresum.common import wall_clock
 from wiresum.controller.clock import Clock, SystemClock
 from wiresum.controller.errors import ControllerError, StoreFailed
-from wiresum.controller.office.leases import Leases
+from wiresum.controller.office.calls import CallsInProgress
+from wiresum.controller.office.changes import Changes
+from wiresum.controller.office.desk import Desk
+from wiresum.controller.office.jobs import Jobs
 from wiresum.controller.office.owners import Owners
-from wiresum.controller.office.queueing import Queueing
+from wiresum.controller.office.queue import Queue
+from wiresum.controller.office.queue_polls import QueuePolls
+from wiresum.controller.office.rank_polls import RankPolls
 from wiresum.controller.office.reports import Reports
-from wiresum.controller.office.waiting import Waiting
 from wiresum.controller.patience import Patience
-from wiresum.controller.rules.admission import Admission
-from wiresum.controller.rules.changes import Changes
-from wiresum.controller.rules.jobs import Jobs, Limits
-from wiresum.controller.rules.joining import Joining
-from wiresum.controller.rules.switches import Switches
-from wiresum.controller.rules.tenants import Tenants
+from wiresum.controller.rules import switches, tenants
+from wiresum.controller.rules.changes import ChangeLimits
+from wiresum.controller.rules.jobs import ended_error
+from wiresum.controller.rules.limits import Limits
 from wiresum.controller.southbound.fleet import Fleet
 from wiresum.controller.southbound.loop import LoopOptions
 from wiresum.controller.state.model import Job, JobState, Switch, Tenant
+from wiresum.controller.state.plan import CountersReset, EndJob, Plan
 from wiresum.controller.state.store import Store
+from wiresum.controller.tokens import TENANT, hashed, new_token
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.p4 import LANE_COUNTS, Program
 from wiresum.p4 import program as committed_program
@@ -35,8 +42,11 @@ log = logging.getLogger(__name__)
 _FORGET_S = 60.0
 
 
-class Core:
-    """Everything that the service offers. Methods raise :class:`ControllerError`."""
+class Office:
+    """Everything that the service offers. Methods raise :class:`ControllerError`.
+
+    ``usable`` tells whether a switch can be reached now, instead of the fleet.
+    """
 
     def __init__(
         self,
@@ -46,48 +56,35 @@ class Core:
         limits: Limits | None = None,
         loop_options: LoopOptions | None = None,
         programs: Callable[[int], Program] = committed_program,
+        usable: Callable[[str], bool] | None = None,
     ) -> None:
         self.store = store
         self.clock = clock or SystemClock()
         self.limits = limits or Limits()
-        self.waiting = Waiting()
-        self.reports = Reports(self.clock)
-        self.owners = Owners(self.clock, self.limits.heartbeat_s, self.limits.expiry_s)
+        self.desk = Desk(store, self.clock)
         self.ended: Counter[JobState] = Counter()
         """Jobs that have ended since the controller began, by how."""
+        self.reports = Reports(self.clock)
+        self.owners = Owners(self.clock, self.limits.heartbeat_s, self.limits.expiry_s)
+        self.calls = CallsInProgress()
         self.patience = Patience(self.clock, self._stood_still)
         limit = self.patience.limit
         self.fleet = Fleet(
-            store, programs, self._confirmed_jobs, loop_options or LoopOptions(), limit
-        )
-        self.switches = Switches(store, self.clock, programs, LANE_COUNTS)
-        self.tenants = Tenants(store, self.clock)
-        self.jobs = Jobs(store, self.clock, self.limits)
-        self.changes = Changes(store, self.clock, vote_s=self.limits.change_s)
-        self.admission = Admission(
-            store, self.clock, self.jobs, self.changes, usable=self.fleet.is_up
-        )
-        self.queueing = Queueing(
             store,
-            self.clock,
-            self.limits,
-            self.jobs,
-            self.admission,
-            self.waiting,
-            self.fleet,
+            programs,
+            self._confirmed_jobs,
+            self._counters_reset,
+            loop_options or LoopOptions(),
             limit,
         )
-        self.leases = Leases(
-            store,
-            self.limits,
-            self.jobs,
-            Joining(store, self.clock, self.jobs),
-            self.changes,
-            self.waiting,
-            self.fleet,
-            self._job_changed,
-            limit,
+        self.jobs = Jobs(self.desk, self.limits)
+        self.changes = Changes(self.desk, ChangeLimits(vote_s=self.limits.change_s))
+        self.queue = Queue(self.desk, self.jobs, self.changes, usable or self.fleet.is_up)
+        self.queue_polls = QueuePolls(self.queue, self.calls, self.fleet, limit)
+        self.rank_polls = RankPolls(
+            self.desk, self.jobs, self.changes, self.calls, self.fleet, self._job_changed, limit
         )
+        self._programs = programs
         self._sweeper: asyncio.Task[None] | None = None
         self._forget_at = 0.0
 
@@ -98,15 +95,27 @@ class Core:
                 "this machine's clock is wrong, it is not between 2025 and 2050: set it; until the "
                 "next start, times in lists are wrong, and epochs go on without it"
             )
-        for job in self.switches.recover():
-            log.warning("job %s: %s", job.label, job.reason, extra={"job": job.id})
-            self.ended[job.state] += 1
-        self.jobs.recover()
-        self.changes.recover()
-        self.admission.recover()
+        self.recover()
         self.patience.start()
         await self.fleet.refresh()
         self._sweeper = asyncio.create_task(self._sweep_forever(), name="expiry")
+
+    def recover(self) -> None:
+        """Take over what an earlier controller left in the store."""
+        plan = switches.recover(self.desk.state, self._slots_of, self.desk.now())
+        self.desk.commit(plan)
+        for write in plan.writes:
+            if isinstance(write, EndJob):
+                log.warning(
+                    "job %s: %s",
+                    self.jobs.get(write.job).label,
+                    write.reason,
+                    extra={"job": write.job},
+                )
+                self.ended[write.state] += 1
+        self.jobs.recover()
+        self.changes.recover()
+        self.queue.recover()
 
     async def stop(self) -> None:
         """End all tasks; switches and jobs stay as they are."""
@@ -121,30 +130,40 @@ class Core:
 
     async def add_switch(self, request: pb.AddSwitchRequest) -> Switch:
         """Register or update a switch and start to drive it."""
-        switch = self.switches.add(request)
+        switch = self.put_switch(request)
         await self.fleet.refresh()
-        self.queueing.rebalance()
+        self.queue_polls.rebalance()
         return switch
+
+    def put_switch(self, request: pb.AddSwitchRequest) -> Switch:
+        """Register or update a switch, without driving it."""
+        state, now = self.desk.state, self.desk.now()
+        self.desk.commit(switches.add(state, request, self._slots_of, LANE_COUNTS, now))
+        return self.switch(request.name)
 
     async def remove_switch(self, name: str) -> None:
         """Forget a switch; its tables are emptied if it can be reached."""
-        self.switches.remove(name)
+        self.desk.commit(switches.remove(self.desk.state, name, self.desk.now()))
         # Jobs that wait for it, or for any at all, are told before its tables are emptied.
-        self.queueing.rebalance()
+        self.queue_polls.rebalance()
         await self.fleet.refresh()
 
     def drain_switch(self, name: str, *, drain: bool) -> Switch:
         """Give a switch no new jobs, or give it new jobs again."""
-        switch = self.switches.drain(name, drain)
-        self.queueing.rebalance()
-        return switch
+        self.desk.commit(switches.drain(self.desk.state, name, drain, self.desk.now()))
+        self.queue_polls.rebalance()
+        return self.switch(name)
+
+    def switch(self, name: str) -> Switch:
+        """The switch of that name."""
+        return switches.get(self.desk.state, name)
 
     # ---- jobs
 
     def claim(self, job: Job, request: pb.ClaimJobRequest) -> pb.ClaimJobResponse:
         """A process group wants the job."""
         if not job.state.live:
-            raise self.jobs.ended_error(job)
+            raise ended_error(job)
         joined = job.state is JobState.READY
         claim = self.owners.claim(job.id, request.owner, request.where, joined=joined)
         return pb.ClaimJobResponse(
@@ -160,7 +179,7 @@ class Core:
         """A sign of life; returns when there is news for the caller, or after ``wait_s``."""
         if request.HasField("report"):
             self.reports.heard(job, request.report)
-        return await self.leases.heartbeat(job, request, time_left)
+        return await self.rank_polls.heartbeat(job, request, time_left)
 
     async def end(self, job: Job, state: JobState, reason: str) -> Job:
         """Release or evict a job; its counters are remembered if the switch tells them."""
@@ -171,56 +190,75 @@ class Core:
         self._job_changed(job)
         return job
 
+    def dismiss(self, job: Job, reason: str) -> None:
+        """Take a job out of the queue; whoever waits for it is told the reason."""
+        self.queue.dismiss(job, _taken_out(job, reason))
+        self.queue_polls.rebalance()
+
     # ---- tenants
+
+    def add_tenant(self, request: pb.AddTenantRequest) -> tuple[Tenant, str]:
+        """A new tenant and its token, which is not kept."""
+        token = new_token(TENANT)
+        self.desk.commit(tenants.add(self.desk.state, request, hashed(token), self.desk.now()))
+        return tenants.get(self.desk.state, request.name), token
 
     def set_tenant(self, request: pb.SetTenantRequest) -> Tenant:
         """Change a tenant's limits and priority."""
-        tenant = self.tenants.set(request)
-        self.queueing.rebalance()
-        return tenant
+        self.desk.commit(tenants.change(self.desk.state, request, self.desk.now()))
+        self.queue_polls.rebalance()
+        return tenants.get(self.desk.state, request.name)
 
-    def dismiss(self, job: Job, reason: str) -> None:
-        """Take a job out of the queue; whoever waits for it is told the reason."""
-        self.admission.dismiss(job, _taken_out(job, reason))
-        self.queueing.rebalance()
+    def rotate_tenant(self, name: str) -> tuple[Tenant, str]:
+        """A tenant and its new token; the one before is worth nothing from now on."""
+        token = new_token(TENANT)
+        self.desk.commit(tenants.rotate(self.desk.state, name, hashed(token), self.desk.now()))
+        return tenants.get(self.desk.state, name), token
 
-    async def remove_tenant(self, name: str, *, evict: bool) -> None:
-        """Forget a tenant and its jobs that wait; with ``evict``, its live jobs end first."""
+    async def remove_tenant(self, name: str, *, evict: bool = False) -> None:
+        """Forget a tenant and its jobs in the queue; with ``evict``, its live jobs end first."""
         reason = f"tenant {name} was removed"
-        jobs = self.tenants.check_removable(name, evict=evict)
-        counters = await asyncio.gather(*(self._last_events(job) for job in jobs))
-        events = {job.id: counts for job, counts in zip(jobs, counters, strict=True)}
+        live = tenants.must_end(self.desk.state, name, evict=evict)
+        counters = await asyncio.gather(*(self._last_events(job) for job in live))
+        events = {job.id: counts for job, counts in zip(live, counters, strict=True)}
         # Nothing can come in between here: what its queue would be given is never free for it.
-        ended, dismissed = self.tenants.remove(name, evict=evict, reason=reason, events=events)
-        for job in dismissed:
-            self.admission.remember(job, _taken_out(job, reason))
-        for job in ended:
-            self.ended[job.state] += 1
-            self._tell(job)
-        self.queueing.rebalance()
+        state = self.desk.state
+        live, queue = tenants.must_end(state, name, evict=evict), state.queue(name)
+        plan = tenants.remove(
+            state, name, evict=evict, reason=reason, events=events, now=self.desk.now()
+        )
+        self.desk.commit(plan)
+        for job in queue:
+            self.queue.remember(job, _taken_out(job, reason))
+        for job in live:
+            self.ended[JobState.EVICTED] += 1
+            self._tell(self.jobs.get(job.id))
+        self.queue_polls.rebalance()
+
+    # ---- sweeps
 
     async def sweep(self) -> list[Job]:
         """Expire the jobs that have gone silent; returns them.
 
         What cannot be done because the store fails is done by a later sweep; the store says so.
         """
-        for job_id in self.waiting.jobs():
+        for job_id in self.calls.jobs():
             self.jobs.heard(job_id)
         expired: list[Job] = []
         with suppress(StoreFailed):
             self.store.probe()
             expired = await self._expire_silent()
         for step in (
-            self._end_overdue_changes,
-            self.leases.settle,
-            self.queueing.forget_absent,
+            self._cancel_late_changes,
+            self.rank_polls.settle,
+            self.queue_polls.forget_absent,
             self._forget_old,
-            self.queueing.rebalance,
+            self.queue_polls.rebalance,
         ):
             with suppress(StoreFailed):
                 step()
         with suppress(StoreFailed):
-            await self._evict_stubborn()
+            await self._evict_unyielding()
         return expired
 
     # ----
@@ -238,22 +276,25 @@ class Core:
                 expired.append(ended)
         return expired
 
+    def _slots_of(self, lanes: int) -> int:
+        return self._programs(lanes).slots
+
     def _stood_still(self, seconds: float) -> None:
-        """The clock has stood still with us; who would be late by it all the same is not."""
+        """Judge no job and no vote by the time in which the controller stood still."""
         if 4 * seconds >= self.limits.expiry_s:
             self.jobs.give_time()
         if 4 * seconds >= self.limits.change_s:
             self.changes.give_time()
 
-    def _end_overdue_changes(self) -> None:
-        for job in self.changes.overdue():
+    def _cancel_late_changes(self) -> None:
+        for job in self.changes.cancel_late():
             log.warning("job %s: its ranks did not agree to a change of its lease", job.label)
-            self.waiting.notify(job.id)
+            self.calls.notify(job.id)
 
-    async def _evict_stubborn(self) -> None:
+    async def _evict_unyielding(self) -> None:
         """End the jobs that keep one of higher priority out and have had their chances."""
-        for job, reason in self.changes.stubborn():
-            if self.admission.needs(job):
+        for job, reason in self.changes.unyielding():
+            if self.queue.needs(job):
                 log.warning("job %s: %s", job.label, reason, extra={"job": job.id})
                 await self.end(job, JobState.EVICTED, reason)
 
@@ -261,7 +302,7 @@ class Core:
         now = self.clock.now()
         if now >= self._forget_at:
             self.jobs.forget_old()
-            self.owners.keep(self.store.live_job_ids())
+            self.owners.keep(self.desk.state.live_job_ids())
             self._forget_at = now + _FORGET_S
 
     async def _last_events(self, job: Job) -> dict[str, int] | None:
@@ -274,19 +315,23 @@ class Core:
 
     def _job_changed(self, job: Job) -> None:
         self._tell(job)
-        self.queueing.rebalance()
+        self.queue_polls.rebalance()
 
     def _tell(self, job: Job) -> None:
-        """Let all who are concerned know that a job has changed, apart from the queue."""
+        """Wake the switch of a job that has changed, and the calls that wait for news of it."""
         if not job.state.live:
             self.reports.forget(job)
             self.owners.forget(job.id)
         self.fleet.wake(job.lease.switch)
-        self.waiting.notify(job.id)
+        self.calls.notify(job.id)
+
+    def _counters_reset(self, job_ids: Iterable[str]) -> None:
+        now = self.desk.now()
+        self.desk.commit(Plan(now, tuple(CountersReset(job_id) for job_id in job_ids)))
 
     def _confirmed_jobs(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:
-            self.waiting.notify(job_id)
+            self.calls.notify(job_id)
 
     async def _sweep_forever(self) -> None:
         interval = min(1.0, self.limits.expiry_s / 10)

@@ -1,0 +1,107 @@
+"""The jobs that have got their slots: their signs of life, which are in memory, and their ends."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from wiresum.controller.office.desk import Desk
+from wiresum.controller.rules import jobs as rules
+from wiresum.controller.rules import joining
+from wiresum.controller.rules.callers import Caller
+from wiresum.controller.rules.limits import Limits
+from wiresum.controller.state.model import Job, JobState
+from wiresum.controller.state.plan import Plan, RemoveWaitingMembers
+from wiresum.controller.tokens import JOB, hashed, new_token
+from wiresum.controller.v1 import controller_pb2 as pb
+
+
+@dataclass
+class Jobs:
+    """Asks the rules, and commits their plans. Methods raise :class:`ControllerError`."""
+
+    desk: Desk
+    limits: Limits
+
+    def recover(self) -> None:
+        """Take over what an earlier controller left: live jobs get their whole expiry time.
+
+        Ranks that were waiting for others are not waiting any more, so they have not joined.
+        """
+        now = self.desk.now()
+        self.desk.commit(Plan(now, (RemoveWaitingMembers(),)))
+        # Not what the store says: the clock may have been put back since.
+        self.desk.store.heard = dict.fromkeys(self.desk.state.live_job_ids(), now)
+
+    # ---- looking up
+
+    def get(self, job_id: str) -> Job:
+        """The job of that id."""
+        return rules.get(self.desk.state, job_id)
+
+    def shown(self, id_or_name: str, caller: Caller) -> Job:
+        """The job of that id, or of that name, that the caller may see and end."""
+        return rules.shown(self.desk.state, id_or_name, caller)
+
+    def joinable(self, job_id: str, caller: Caller) -> Job:
+        """The job of that id, for a caller that is one of its workers or launchers."""
+        return rules.joinable(self.desk.state, job_id, caller)
+
+    def another_token(self, job: Job) -> str:
+        """A new token of the job: tokens are kept as hashes, so each caller gets its own."""
+        token = new_token(JOB)
+        self.desk.commit(rules.add_token(self.desk.state, job, hashed(token), self.desk.now()))
+        return token
+
+    # ---- joining
+
+    def join(self, job: Job, request: pb.JoinJobRequest) -> Job:
+        """Record that a rank of ``job`` is there; the job is ready when this was the last one."""
+        plan = joining.join(self.desk.state, job, request, self.desk.now())
+        self.desk.commit(plan)
+        if plan:
+            self.heard(job.id)
+        return self.get(job.id)
+
+    def withdraw(self, request: pb.JoinJobRequest) -> None:
+        """Record that a rank gave up waiting for the others; nothing happens if all are there."""
+        self.desk.commit(joining.withdraw(self.desk.state, request, self.desk.now()))
+
+    # ---- signs of life
+
+    def touch(self, job: Job) -> None:
+        """Record a sign of life, in memory: it must not depend on the store's file."""
+        if job.state.live:
+            self.heard(job.id)
+
+    def heard(self, job_id: str) -> None:
+        """Record a sign of life of a job that is thought to be live."""
+        self.desk.store.heard[job_id] = self.desk.now()
+
+    def give_time(self) -> None:
+        """Give every live job the whole expiry time from now on."""
+        self.desk.store.all_heard = self.desk.now()
+
+    def silent(self) -> list[Job]:
+        """The live jobs whose heartbeats have stopped for too long."""
+        return self.desk.state.silent_jobs(self.desk.now() - self.limits.expiry_s)
+
+    # ---- ends
+
+    def end(
+        self, job: Job, state: JobState, reason: str, events: Mapping[str, int] | None = None
+    ) -> Job:
+        """Release or evict a job, unless it is over; ``events`` are its last counters."""
+        self.desk.commit(rules.end(self.get(job.id), state, reason, self.desk.now(), events))
+        return self.get(job.id)
+
+    def expire(self, job_id: str, events: Mapping[str, int] | None = None) -> Job:
+        """End a job if it is (still) silent."""
+        job = self.get(job_id)
+        self.desk.commit(rules.expire(job, self.limits, self.desk.now(), events))
+        return self.get(job_id)
+
+    def forget_old(self) -> None:
+        """Forget the jobs that ended more than a week ago, and signs of former life."""
+        live = set(self.desk.state.live_job_ids())
+        store = self.desk.store
+        store.heard = {job_id: time for job_id, time in store.heard.items() if job_id in live}
+        self.desk.commit(rules.forget_old(self.desk.now()))

@@ -1,0 +1,114 @@
+"""Why a job in the queue has no slots, in one line."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from wiresum.controller.errors import ControllerError
+from wiresum.controller.rules.callers import Caller
+from wiresum.controller.scheduling.scheduling import Standing
+from wiresum.controller.scheduling.slots import disjoint, free_ranges
+from wiresum.controller.state.model import Job, Switch, Tenant
+from wiresum.controller.state.store import Snapshot, Usage
+
+_NAMED_HOLDERS = 8
+
+
+@dataclass
+class Scene:
+    """What several refusals in a row have in common."""
+
+    usage: dict[str, Usage] = field(default_factory=dict)
+    tenants: dict[str, Tenant] = field(default_factory=dict)
+    switches: list[Switch] | None = None
+    draining: set[str] = field(default_factory=set)
+    occupancy: dict[str, str] = field(default_factory=dict)
+    """In words, by the switch that is asked for."""
+
+
+def refusal(
+    state: Snapshot,
+    job: Job,
+    caller: Caller,
+    standing: Standing,
+    ahead: int,
+    usable: Callable[[str], bool],
+    scene: Scene,
+) -> ControllerError:
+    """Why the job has no slots, in one line, for ``caller``.
+
+    ``ahead`` jobs are before it in the queue; ``usable`` tells whether a switch can be reached now.
+    Several refusals in a row share one ``scene``: it is looked at only once.
+    """
+    if not scene.usage:
+        scene.usage = state.usage()
+        scene.tenants = {tenant.name: tenant for tenant in state.tenants()}
+    tenant = scene.tenants[job.tenant]
+    usage = scene.usage[tenant.name]
+    if standing is Standing.JOBS:
+        message = (
+            f"tenant {tenant.name} has {usage.jobs} live jobs, and may have {tenant.max_jobs}: "
+            "wait for one to end"
+        )
+    elif standing is Standing.QUOTA:
+        message = (
+            f"tenant {tenant.name} has {usage.slots} of its {tenant.slot_quota} slots in use: "
+            f"no room for {job.sizes[-1]} more"
+        )
+    elif standing is Standing.BEHIND:
+        message = (
+            f"an earlier job of tenant {tenant.name} waits for its quota or its job limit: "
+            f"{job.target} slots have to wait behind it"
+        )
+    else:
+        message = _full(state, job, caller, ahead, usable, scene)
+    return ControllerError("RESOURCE_EXHAUSTED", message)
+
+
+def _full(
+    state: Snapshot,
+    job: Job,
+    caller: Caller,
+    ahead: int,
+    usable: Callable[[str], bool],
+    scene: Scene,
+) -> str:
+    if scene.switches is None:
+        scene.switches, scene.draining = state.switches(), state.draining()
+    switches = [switch for switch in scene.switches if job.wanted_switch in ("", switch.name)]
+    serving = [switch for switch in switches if switch.name not in scene.draining]
+    if not serving:
+        names = ", ".join(switch.name for switch in switches)
+        verb = "takes no new jobs, it is" if len(switches) == 1 else "take no new jobs, they are"
+        return f"switch {names} {verb} being drained"
+    if job.wanted_switch not in scene.occupancy:
+        up = [switch for switch in serving if usable(switch.name)]
+        scene.occupancy[job.wanted_switch] = "; ".join(
+            _occupancy(switch, state.jobs_on(switch.name, members=False), caller)
+            if switch in up or not up
+            else f"switch {switch.name} is down"
+            for switch in serving
+        )
+    occupancy = scene.occupancy[job.wanted_switch]
+    first = f" ({ahead} waiting before it)" if ahead else ""
+    return f"no room for {job.sizes[-1]} slots in one range{first}: {occupancy}"
+
+
+def _occupancy(switch: Switch, jobs: list[Job], caller: Caller) -> str:
+    """What is free, and which of the jobs that the caller may know hold the rest."""
+    known = [job for job in jobs if caller.owns(job)]
+    held = [
+        f"{job.label} holds {slots.base}-{slots.end - 1}"
+        for job in known[:_NAMED_HOLDERS]
+        for slots in disjoint(job.ranges)
+    ]
+    if len(known) > _NAMED_HOLDERS:
+        held.append(f"{len(known) - _NAMED_HOLDERS} more jobs hold the rest")
+    if len(known) < len(jobs):
+        held.append("others hold the rest")
+    free = free_ranges([slots for job in jobs for slots in job.ranges], switch.slots)
+    largest = max((gap.slots for gap in free), default=0)
+    total = sum(gap.slots for gap in free)
+    return (
+        f"switch {switch.name} has {total} of {switch.slots} slots free, "
+        f"at most {largest} in a row ({', '.join(held)})"
+    )

@@ -1,0 +1,181 @@
+"""One round of decisions: which jobs get slots, and which leases change to make room.
+
+``scheduling/`` decides, as a pure function; here is what it is asked, and the plan that follows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from wiresum.controller.errors import ControllerError
+from wiresum.controller.rules import changes
+from wiresum.controller.rules.admission import fitting_switches, impossible
+from wiresum.controller.scheduling.packing import Holding
+from wiresum.controller.scheduling.scheduling import (
+    Account,
+    Decisions,
+    Shrunk,
+    Standing,
+    SwitchView,
+    Wish,
+    decide,
+)
+from wiresum.controller.state.model import Job, OnFull, Switch
+from wiresum.controller.state.plan import Grant, LeaveQueue, Plan, Write
+from wiresum.controller.state.store import Snapshot
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a round depends on apart from the store."""
+
+    present: frozenset[str]
+    """The jobs in the queue whose callers are there, or have been a moment ago."""
+    up: frozenset[str]
+    """The switches that can be reached now: others get jobs only while none can."""
+    resting: frozenset[str]
+    """The jobs whose leases are not changed now."""
+    drained: Mapping[str, float]
+    """Since when all switches that a job in the queue may have are being drained."""
+    drained_s: float
+    """How long a job stays in the queue for such switches."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round has decided."""
+
+    plan: Plan
+    granted: tuple[str, ...] = ()
+    """Jobs that get their slots."""
+    changing: tuple[str, ...] = ()
+    """Jobs whose lease changes."""
+    switches: frozenset[str] = frozenset()
+    """The switches that these are on."""
+    dismissed: tuple[tuple[Job, ControllerError], ...] = ()
+    """Jobs that leave the queue because they can never get slots, and why."""
+    standings: Mapping[str, Standing] = field(default_factory=dict)
+    """How things stand with the jobs that stay in the queue, in their order."""
+    drained: Mapping[str, float] = field(default_factory=dict)
+    """The new :attr:`Circumstances.drained`."""
+
+
+def decide_round(state: Snapshot, now: float, given: Circumstances) -> Round:
+    """Decide once. A round without a plan would be the same if it were repeated."""
+    queue = {job.id: job for job in state.queue()}
+    dismissed, drained = _hopeless(state, queue, now, given)
+    for job, _ in dismissed:
+        del queue[job.id]
+    writes: list[Write] = [LeaveQueue(job.id) for job, _ in dismissed]
+    shrunk = state.shrunk_jobs()
+    if not queue and not shrunk:
+        return Round(Plan(now, tuple(writes)), dismissed=dismissed, drained=drained)
+    decisions = _decide(state, queue, shrunk, given)
+    switches = {grant.switch for grant in decisions.grants}
+    for change in decisions.changes:
+        holder = state.job(change.job)
+        assert holder is not None, "a job that holds slots is in the store"
+        writes.append(changes.begin(holder, change.range, change.reason))
+        switches.add(holder.lease.switch)
+    writes += [
+        Grant(grant.job, grant.switch, grant.number, grant.range) for grant in decisions.grants
+    ]
+    return Round(
+        Plan(now, tuple(writes)),
+        tuple(grant.job for grant in decisions.grants),
+        tuple(change.job for change in decisions.changes),
+        frozenset(switches),
+        dismissed,
+        decisions.standings,
+        drained,
+    )
+
+
+def _hopeless(
+    state: Snapshot, queue: Mapping[str, Job], now: float, given: Circumstances
+) -> tuple[tuple[tuple[Job, ControllerError], ...], dict[str, float]]:
+    """The jobs that can never get what they ask for, and why; and the new ``drained``."""
+    if not queue:
+        return (), {}
+    switches, draining = state.switches(), state.draining()
+    tenants = {tenant.name: tenant for tenant in state.tenants()}
+    dismissed, drained = [], {}
+    for job in queue.values():
+        fitting = fitting_switches(job.wanted_switch, switches)
+        why = impossible(job, fitting, tenants[job.tenant])
+        if why is None and all(switch.name in draining for switch in fitting):
+            since = drained[job.id] = given.drained.get(job.id, now)
+            if now - since > given.drained_s:
+                why = _drained_error(job, fitting, given.drained_s)
+        if why is not None:
+            dismissed.append((job, why))
+            drained.pop(job.id, None)
+    return tuple(dismissed), drained
+
+
+def _drained_error(job: Job, fitting: list[Switch], limit: float) -> ControllerError:
+    names = ", ".join(switch.name for switch in fitting)
+    return ControllerError(
+        "FAILED_PRECONDITION",
+        f"job {job.label} has waited {limit:g} s for switch {names}, which is being drained "
+        "and takes no new jobs: `wiresum switch undrain`, or ask for another switch",
+    )
+
+
+def _decide(
+    state: Snapshot, queue: Mapping[str, Job], shrunk: list[Job], given: Circumstances
+) -> Decisions:
+    draining = state.draining()
+    usage = state.usage()
+    return decide(
+        switches=[
+            _view(state, switch, switch.name in draining, given) for switch in state.switches()
+        ],
+        wishes=[
+            Wish(
+                job=job.id,
+                tenant=job.tenant,
+                priority=job.priority,
+                sizes=job.sizes,
+                switch=job.wanted_switch,
+                stays=job.on_full is OnFull.WAIT,
+                present=job.id in given.present,
+            )
+            for job in queue.values()
+        ],
+        shrunk=[
+            Shrunk(job.id, job.lease.switch, job.priority, job.lease.range, job.target)
+            for job in shrunk
+        ],
+        accounts={
+            tenant.name: Account(
+                tenant.slot_quota,
+                tenant.max_jobs,
+                tenant.served,
+                usage[tenant.name].slots,
+                usage[tenant.name].jobs,
+            )
+            for tenant in state.tenants()
+        },
+    )
+
+
+def _view(state: Snapshot, switch: Switch, draining: bool, given: Circumstances) -> SwitchView:
+    jobs = state.jobs_on(switch.name, members=False)
+    return SwitchView(
+        name=switch.name,
+        total=switch.slots,
+        held=tuple((job.id, slots) for job in jobs for slots in job.ranges),
+        holdings=tuple(
+            Holding(
+                job.id,
+                job.ranges[-1],
+                job.min_slots,
+                job.priority,
+                job.pending is None and job.id not in given.resting,
+            )
+            for job in jobs
+        ),
+        numbers=frozenset(job.lease.number for job in jobs),
+        up=switch.name in given.up,
+        draining=draining,
+    )

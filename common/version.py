@@ -1,16 +1,13 @@
 """The version of this installation."""
 
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 
-
-@cache  # read from a file, and said with every message
 def package_version() -> str:
     """Version of the installed distribution, or ``0+unknown`` when run from a bare tree."""
     try:
-        return version("wiresum")
-    except PackageNotFoundError:
+        from wiresum.common.installed import VERSION
+    except ImportError:
         return "0+unknown"
+    return str(VERSION)
 
 
 def compatible(one: str, other: str) -> bool:

@@ -18,6 +18,8 @@ from wiresum.controller import clock as clock_module
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.clock import LATE_S, SystemClock
 from wiresum.controller.errors import ControllerError
+from wiresum.controller.state.model import SlotRange
+from wiresum.controller.state.plan import AnnounceChange, Plan
 from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.v1 import controller_pb2 as pb
 
@@ -127,7 +129,7 @@ def test_the_votes_on_a_change_get_their_whole_time_again() -> None:
         office = StillOffice(store, clock)
         job = office.create(slots_wanted=4096).job
         office.join(job, 0, 1)
-        office.changes.begin(store.jobs()[0], store.jobs()[0].lease.range.__class__(0, 2048), "x")
+        office.desk.commit(Plan(clock.now(), (AnnounceChange(job.id, SlotRange(0, 2048), "x"),)))
         clock.time += 3 * office.limits.change_s + 1
         office.changes.give_time()
         assert office.changes.cancel_late() == []

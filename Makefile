@@ -43,11 +43,15 @@ setup: $(VENV)/.installed
 demo: setup
 	$(BIN)/wiresum demo --workers 4 --json out/demo.json --plot out/demo.png
 
+# How many test files run at a time: most tests wait for processes most of the time.
+TEST_FILES ?= 3
+PYTEST := $(BIN)/python -m pytest -n $(TEST_FILES) --dist loadfile
+
 test: setup
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 test-slow: setup
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint types
 	$(BIN)/ruff check .

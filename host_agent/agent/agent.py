@@ -2,14 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from wiresum.common import logs
 from wiresum.common.errors import WiresumError
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.host_agent.agent.change import Change
+from wiresum.host_agent.agent.change import change_lease
 from wiresum.host_agent.agent.control import Heartbeats, over
 from wiresum.host_agent.agent.issued import Group
 from wiresum.host_agent.agent.join import Membership
@@ -205,24 +204,33 @@ class Agent:
             self._change(tried)
 
     def _change(self, number: int) -> None:
-        before, limit = self._lease, self._worker.collective_s
-        change = Change(self.engine, self, number, limit_s=limit, stopped=self._has_ended)
+        before, worker = self._lease, self._worker
         try:
-            changed = change.run()
+            changed = change_lease(
+                self.engine,
+                self._membership,
+                before,
+                number,
+                limit_s=worker.collective_s,
+                stopped=self._has_ended,
+            )
         except WiresumError as error:
             if not self._has_ended():
                 self._lost(self._why_over() or f"change {number} of the lease has failed: {error}")
             self._heartbeats.stop()
             return
-        if changed and self._worker.rank == 0:
+        if changed is None:
+            return
+        self._lease = changed.lease
+        if worker.rank == 0:
             log.info(
                 "wiresum: the lease has %d slots now, %d before; collectives were held for %.3f s "
                 "(change %d, epoch %d)",
-                self._lease.slots,
+                changed.lease.slots,
                 before.slots,
-                change.held_s,
+                changed.held_s,
                 number,
-                self._lease.epoch,
+                changed.lease.epoch,
             )
 
     def _why_over(self) -> str | None:
@@ -233,14 +241,3 @@ class Agent:
 
     def _has_ended(self) -> bool:
         return self._closed or self._gone is not None
-
-    def declare(self, change: int, started: int) -> int | None:
-        """See :class:`~wiresum.host_agent.agent.change.Control`."""
-        return self._membership.declare(self._lease, change, started)
-
-    def join_again(
-        self, change: int, done: int, again: Callable[[ControllerError], bool]
-    ) -> Engine:
-        """See :class:`~wiresum.host_agent.agent.change.Control`."""
-        self._lease, engine = self._membership.join(change, done, again)
-        return engine

@@ -15,14 +15,18 @@ on with the old lease beyond it.
 import logging
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from wiresum.common.errors import WiresumError
 from wiresum.controller.errors import ControllerError
+from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent.agent.face import EngineFace
+from wiresum.host_agent.agent.network import WorkerSocket
 from wiresum.host_agent.agent.relay import Relay
 
 log = logging.getLogger("wiresum")
+
+T = TypeVar("T")
 
 _LOOK_S = 0.2  # how soon it is noticed that the worker leaves
 _RETRY_S = 0.2
@@ -35,95 +39,104 @@ class Withdrawn(WiresumError):
     """The change does not take place; the old lease is as good as before."""
 
 
-class Control(Protocol):
-    """What a change asks of the controller, for one rank. Methods raise ``ControllerError``."""
+class Seat(Protocol):
+    """One rank's calls to the controller in a change. Methods raise ``ControllerError``."""
 
-    def declare(self, change: int, started: int) -> int | None:
-        """Say that ``started`` collectives have been; the boundary, or None if it is cancelled."""
+    def declare(self, lease: pb.Lease, change: int, started: int) -> int | None:
+        """Say that ``started`` collectives were handed to the engine of ``lease``.
 
-    def join_again(
-        self, change: int, done: int, again: Callable[[ControllerError], bool]
-    ) -> EngineFace:
-        """Wait for all ranks; an engine with the new lease. ``done``: collectives so far.
-
-        ``again`` is asked whether to try again after an error.
+        Returns the boundary, or None if the change is cancelled.
         """
 
+    def open_socket(self) -> WorkerSocket:
+        """A new socket towards the switch, for the new lease."""
 
-class Change:
-    """One change of one rank's lease. :meth:`run` blocks; give it a thread of its own."""
+    def rejoin(self, change: int, sock: WorkerSocket, waited_s: float) -> pb.Lease:
+        """Join again from ``sock``; waits for all ranks. ``waited_s``: in earlier calls."""
 
-    def __init__(
-        self,
-        relay: Relay,
-        control: Control,
-        number: int,
-        *,
-        limit_s: float,
-        stopped: Callable[[], bool],
-    ) -> None:
-        """``limit_s``: how long to wait for an answer in each of the steps 1 and 3.
+    def start(self, sock: WorkerSocket, lease: pb.Lease, done: int) -> EngineFace:
+        """An engine with the new lease. ``done``: collectives that earlier engines have taken."""
 
-        ``stopped`` tells that this worker has left or its job is over.
-        """
-        self._relay = relay
-        self._control = control
-        self._number = number
-        self._limit_s = limit_s
-        self._stopped = stopped
-        self._deadline = 0.0
-        self.held_s = 0.0
-        """How long collectives were held, once :meth:`run` has made the change; seconds."""
 
-    def run(self) -> bool:
-        """Make the change; False if it was called off and the old engine goes on.
+class Changed(NamedTuple):
+    """A change that was made."""
 
-        Raises ``WiresumError`` if there is no answer in time, or one that leaves no lease.
-        """
-        began = time.monotonic()
-        try:
-            self._agree()
-            self._drain()
-            self._deadline = time.monotonic() + self._limit_s
-            engine = self._control.join_again(self._number, self._relay.done, self._again)
-        except Withdrawn as reason:
-            log.info("wiresum: change %d of the lease is off: %s", self._number, reason)
-            self._relay.resume()
-            return False
-        self._relay.replace(engine)
-        self.held_s = time.monotonic() - began
-        return True
+    lease: pb.Lease
+    held_s: float
+    """How long collectives were held; seconds."""
 
-    def _agree(self) -> None:
-        started = self._relay.pause()
-        self._deadline = time.monotonic() + self._limit_s
-        while True:
-            try:
-                boundary = self._control.declare(self._number, started)
-                break
-            except ControllerError as error:
-                if not self._again(error):
-                    raise
+
+def change_lease(
+    relay: Relay,
+    seat: Seat,
+    lease: pb.Lease,
+    number: int,
+    *,
+    limit_s: float,
+    stopped: Callable[[], bool],
+) -> Changed | None:
+    """Make change ``number`` of one rank's ``lease``; blocks.
+
+    None if it was called off, and the old engine goes on. ``limit_s``: how long to wait for an
+    answer in each of the steps 1 and 3. ``stopped`` tells that this worker has left or its job is
+    over. Raises ``WiresumError`` if there is no answer in time, or one that leaves no lease.
+    """
+    began = time.monotonic()
+    try:
+        # 1. Hold what comes, and say how many collectives the engine has.
+        started = relay.pause()
+        answered = _Patient(limit_s, stopped)
+        boundary = answered(lambda _waited_s: seat.declare(lease, number, started))
         if boundary is None:
             raise Withdrawn("the controller has cancelled it")
-        self._relay.let(boundary)
 
-    def _drain(self) -> None:
-        """Wait for the training to get to the boundary, however long that takes."""
+        # 2. Let collectives through up to the boundary, and wait for their results.
+        relay.let(boundary)
+        _drain(relay, stopped)
+
+        # 3. Join again, always from one address; what is held goes to the new engine.
+        answered = _Patient(limit_s, stopped)
+        sock = answered(lambda _waited_s: seat.open_socket())
+        with sock.socket:
+            new = answered(lambda waited_s: seat.rejoin(number, sock, waited_s))
+            engine = seat.start(sock, new, relay.done)
+    except Withdrawn as reason:
+        log.info("wiresum: change %d of the lease is off: %s", number, reason)
+        relay.resume()
+        return None
+    relay.replace(engine)
+    return Changed(new, time.monotonic() - began)
+
+
+class _Patient:
+    """Makes a call to the controller until it is answered: together for ``limit_s`` at most."""
+
+    def __init__(self, limit_s: float, stopped: Callable[[], bool]) -> None:
+        self._began = time.monotonic()
+        self._limit_s = limit_s
+        self._stopped = stopped
+
+    def __call__(self, call: Callable[[float], T]) -> T:
+        """The answer to ``call``, which gets the seconds for which there was none so far."""
         while True:
             try:
-                if self._relay.drained(_LOOK_S):
-                    return
-            except WiresumError as error:
-                raise Withdrawn(str(error)) from None  # who waits for a collective is told why
-            if self._stopped():
-                raise Withdrawn("this worker leaves")
+                return call(time.monotonic() - self._began)
+            except ControllerError as error:
+                if self._stopped():
+                    raise Withdrawn("this worker leaves") from None
+                waited_s = time.monotonic() - self._began
+                if error.code not in _OPEN or waited_s + _RETRY_S > self._limit_s:
+                    raise
+                time.sleep(_RETRY_S)
 
-    def _again(self, why: ControllerError) -> bool:
-        """Whether to make the same call again, after a while."""
-        if self._stopped():
+
+def _drain(relay: Relay, stopped: Callable[[], bool]) -> None:
+    """Wait for the training to get to the boundary, however long that takes."""
+    while True:
+        try:
+            if relay.drained(_LOOK_S):
+                return
+        except WiresumError as error:
+            raise Withdrawn(str(error)) from None  # who waits for a collective is told why
+        if stopped():
             raise Withdrawn("this worker leaves")
-        if why.code not in _OPEN or time.monotonic() + _RETRY_S > self._deadline:
-            return False
-        time.sleep(_RETRY_S)
-        return True

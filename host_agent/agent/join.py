@@ -250,31 +250,28 @@ class Membership:
 
     # -- the lease ----------------------------------------------------------------------------
 
-    def join(
-        self,
-        change: int = 0,
-        done: int = 0,
-        again: Callable[[ControllerError], bool] | None = None,
-    ) -> tuple[pb.Lease, Engine]:
-        """Join with a new socket; waits for the other ranks. The lease, and an engine with it.
+    def join(self) -> tuple[pb.Lease, Engine]:
+        """Join with a new socket; waits for the other ranks. The lease, and an engine with it."""
+        sock = self.open_socket()
+        with sock.socket:
+            lease = self._first_lease(sock)
+            return lease, self.start(sock, lease, done=0)
 
-        ``change`` is the number of a change of lease in this attempt, ``done`` how many
-        collectives there have been before it; ``again`` says whether to try again after an error.
-        """
-        worker = self._worker
+    def rejoin(self, change: int, sock: WorkerSocket, waited_s: float) -> pb.Lease:
+        """See :class:`~wiresum.host_agent.agent.change.Seat`."""
+        return self._ask(sock, change, self._worker.join_s, waited_s)
+
+    def start(self, sock: WorkerSocket, lease: pb.Lease, done: int) -> Engine:
+        """An engine with ``lease``; ``done`` collectives have been before it."""
         options = EngineOptions(
-            timeout_s=worker.collective_s,
-            switch_timeout_s=worker.switch_s,
+            timeout_s=self._worker.collective_s,
+            switch_timeout_s=self._worker.switch_s,
             first_position=done * APART,
             keep_nonfinite=True,
         )
-        sock = self._socket()
-        with sock.socket:
-            lease = self._lease(sock.ip, sock.udp_port, change, again or self._planned_anew)
-            engine = open_engine(sock, lease, worker.where.field, options)
-        return lease, engine
+        return open_engine(sock, lease, self._worker.where.field, options)
 
-    def _socket(self) -> WorkerSocket:
+    def open_socket(self) -> WorkerSocket:
         """A socket towards the switch: through shared memory if told so, else UDP."""
         job = self.client.get_job(self.plan.job)
         self._check_version(job.controller_version)
@@ -306,38 +303,37 @@ class Membership:
                 f"{theirs or '(unknown)'}: install the same version on both"
             )
 
-    def _lease(
-        self, ip: str, port: int, change: int, again: Callable[[ControllerError], bool]
-    ) -> pb.Lease:
-        worker = self._worker
+    def _first_lease(self, sock: WorkerSocket) -> pb.Lease:
+        """The lease of this attempt; says from time to time which ranks are missing."""
         began = time.monotonic()
         while True:
             left = max(round(self._deadline - time.monotonic(), 1), _SHORTEST_JOIN_S)
-            if change:
-                left = worker.join_s
-            waited = time.monotonic() - began
             try:
-                return self.client.join_job(
-                    self.plan.job,
-                    self.plan.token,
-                    rank=worker.rank,
-                    workers=worker.workers,
-                    attempt=self.plan.attempt,
-                    change=change,
-                    ip=ip,
-                    udp_port=port,
-                    mac=mac_of(ip),
-                    field=worker.where.field,
-                    program_version=self._program_version,
-                    owner=self.plan.owner,
-                    timeout_s=min(left, NEWS_S),
-                    waited_s=waited,
-                )
+                return self._ask(sock, 0, left, time.monotonic() - began)
             except ControllerError as error:
-                if error.code == "DEADLINE_EXCEEDED" and not change and left > NEWS_S:
+                if error.code == "DEADLINE_EXCEEDED" and left > NEWS_S:
                     self._say_waiting(str(error), time.monotonic() - began)
-                elif not again(error):
+                elif not self._planned_anew(error):
                     raise
+
+    def _ask(self, sock: WorkerSocket, change: int, limit_s: float, waited_s: float) -> pb.Lease:
+        worker = self._worker
+        return self.client.join_job(
+            self.plan.job,
+            self.plan.token,
+            rank=worker.rank,
+            workers=worker.workers,
+            attempt=self.plan.attempt,
+            change=change,
+            ip=sock.ip,
+            udp_port=sock.udp_port,
+            mac=mac_of(sock.ip),
+            field=worker.where.field,
+            program_version=self._program_version,
+            owner=self.plan.owner,
+            timeout_s=min(limit_s, NEWS_S),
+            waited_s=waited_s,
+        )
 
     def _planned_anew(self, why: ControllerError) -> bool:
         """Wait for another plan of rank 0; False if there is none in time.

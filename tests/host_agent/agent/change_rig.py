@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from reference_switch import Faults, Lease, ReferenceSwitch, UdpSwitch
 from wiresum.controller.errors import ControllerError
-from wiresum.host_agent.agent.change import Change
+from wiresum.host_agent.agent.change import change_lease
 from wiresum.host_agent.agent.join import APART
+from wiresum.host_agent.agent.network import WorkerSocket
 from wiresum.host_agent.agent.relay import Ended, Relay
 from wiresum.host_agent.engine import Engine, EngineOptions, UdpSocket
 from wiresum.host_agent.engine import Lease as EngineLease
@@ -165,32 +166,36 @@ class Rank:
         self.relay.all_reduce(data.ctypes.data, data.size, "float32", False, ticket)
         return ticket
 
-    # -- wiresum.host_agent.agent.change.Control
+    # -- see wiresum.host_agent.agent.change.Seat
 
-    def declare(self, change: int, started: int) -> int | None:
+    def declare(self, lease: Any, change: int, started: int) -> int | None:
         return self.rig.controller.declare(self.rank, change, started)
 
-    def join_again(self, change: int, done: int, again: Callable[[ControllerError], bool]) -> Any:
-        with bound_socket() as sock:
-            while True:
-                try:
-                    lease = self.rig.controller.join(
-                        self.rank, change, sock.getsockname(), self.rig.join_s
-                    )
-                    break
-                except ControllerError as error:
-                    if not again(error):
-                        raise
-            self.epoch = lease.epoch
-            return self.rig.engine(self.rank, lease, sock, done)
+    def open_socket(self) -> WorkerSocket:
+        sock = bound_socket()
+        return WorkerSocket(sock, *sock.getsockname())
+
+    def rejoin(self, change: int, sock: WorkerSocket, waited_s: float) -> Any:
+        address = sock.ip, sock.udp_port
+        return self.rig.controller.join(self.rank, change, address, self.rig.join_s)
+
+    def start(self, sock: WorkerSocket, lease: Any, done: int) -> Engine:
+        self.epoch = lease.epoch
+        return self.rig.engine(self.rank, lease, sock.socket, done)
 
     # --
 
     def change(self, number: int) -> bool:
         """Make a change; blocks."""
-        return Change(
-            self.relay, self, number, limit_s=self.rig.limit_s, stopped=self.gone.is_set
-        ).run()
+        changed = change_lease(
+            self.relay,
+            self,
+            None,  # type: ignore[arg-type]
+            number,
+            limit_s=self.rig.limit_s,
+            stopped=self.gone.is_set,
+        )
+        return changed is not None
 
     def leave(self) -> None:
         self.gone.set()

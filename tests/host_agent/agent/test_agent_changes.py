@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,6 +18,7 @@ from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent._engine import Engine
 from wiresum.host_agent.agent.agent import Agent, JobGone
+from wiresum.host_agent.agent.network import WorkerSocket
 from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.agent.worker import Worker
 from wiresum.host_agent.environment import Environment
@@ -66,16 +67,17 @@ class Seat:
     def declare(self, lease: pb.Lease, change: int, started: int) -> int | None:
         return self.rig.controller.declare(self.rank, change, started)
 
-    def join(self, change: int, done: int, again: Callable[[ControllerError], bool]) -> Any:
-        with bound_socket() as sock:
-            while True:
-                try:
-                    made = self.rig.controller.join(self.rank, change, sock.getsockname(), 2.0)
-                    break
-                except ControllerError as error:
-                    if not again(error):
-                        raise
-            return self.lease(made.epoch), self.rig.engine(self.rank, made, sock, done)
+    def open_socket(self) -> WorkerSocket:
+        sock = bound_socket()
+        return WorkerSocket(sock, *sock.getsockname())
+
+    def rejoin(self, change: int, sock: WorkerSocket, waited_s: float) -> pb.Lease:
+        address = sock.ip, sock.udp_port
+        return self.lease(self.rig.controller.join(self.rank, change, address, 2.0).epoch)
+
+    def start(self, sock: WorkerSocket, lease: pb.Lease, done: int) -> Engine:
+        made = next(each for each in self.rig.rules.leases if each.epoch == lease.epoch)
+        return self.rig.engine(self.rank, made, sock.socket, done)
 
     def release(self) -> None:
         """Nothing: the rig goes anyway."""

@@ -265,7 +265,7 @@ def test_udp_where_shared_memory_cannot_be_had(
         stack.callback(agent.close)
         sums(agent)
         # Nor is it tried again with the next lease.
-        with membership._socket().socket:
+        with membership.open_socket().socket:
             assert sockets == ["udp", "udp"]
     said = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
     (line,) = said

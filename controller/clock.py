@@ -13,7 +13,7 @@ class Clock(Protocol):
 
 
 LATE_S = 1.0
-"""Who comes so much too late has stood still; less is the noise of a busy machine. Seconds."""
+"""A timer that fires so many seconds late means that the controller stood still; less is noise."""
 
 
 class SystemClock:

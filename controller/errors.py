@@ -1,4 +1,4 @@
-"""What can go wrong when talking to, or inside, the controller."""
+"""The errors of the controller and of its clients."""
 
 from wiresum.common.errors import WiresumError
 

@@ -1,8 +1,8 @@
-"""Who was late itself judges nobody by the clock.
+"""Time without the time in which the controller itself stood still.
 
 A controller can stand still: SIGSTOP, a frozen container, a disk that takes its time, a suspended
-machine. Meanwhile it hears nobody; and afterwards it finds clocks that ran on, and the calls of
-those who were there all the while, unread. So the time in which it stood still does not count.
+machine. Meanwhile it reads no calls; afterwards the clocks have run on, and the calls of workers
+that were alive all the time are still unread. So the time in which it stood still does not count.
 """
 
 import asyncio

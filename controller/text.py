@@ -17,5 +17,5 @@ def format_ranks(ranks: Iterable[int]) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """A time limit as somebody has set it: a call that began a moment ago has a little less."""
+    """A time limit as the caller has set it: a call that began a moment ago has a little less."""
     return f"{round(seconds, 1):g}" if seconds >= 1 else f"{seconds:.2g}"

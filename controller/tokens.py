@@ -1,4 +1,4 @@
-"""Tokens: what a caller shows to prove who it is.
+"""Tokens: the secrets by which callers prove who they are.
 
 A token is 256 random bits. It is told once, and only its SHA-256 is kept: whoever reads the store
 learns no token, and since nobody can try 2**256 guesses, neither salt nor a slow hash would add
@@ -20,5 +20,5 @@ def new_token(kind: str) -> str:
 
 
 def hashed(token: str) -> str:
-    """What is kept of a token: 64 hexadecimal digits."""
+    """The hash of a token, which is all that is kept: 64 hexadecimal digits."""
     return hashlib.sha256(token.encode()).hexdigest()

@@ -18,7 +18,7 @@ class Access:
     """The hash of an admin's token that counts instead of the store's."""
 
     def caller(self, token: str) -> Caller:
-        """Who holds ``token``. Raises UNAUTHENTICATED."""
+        """The caller that holds ``token``. Raises UNAUTHENTICATED."""
         if not token:
             raise ControllerError(
                 "UNAUTHENTICATED",

@@ -1,4 +1,4 @@
-"""What the calls of the service have in common: who calls, and errors as statuses."""
+"""The common part of all calls: the caller, and errors as statuses."""
 
 import logging
 from collections.abc import Awaitable
@@ -21,7 +21,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _Reply = TypeVar("_Reply")
 
 request_size: ContextVar[int] = ContextVar("request_size", default=0)
-"""Bytes that the request had which is being served, with those that were dropped."""
+"""Size of the request that is being served, in bytes, with the fields that were dropped."""
 
 _BEARER = "bearer "
 
@@ -41,7 +41,7 @@ class Calls:
         self._rates = Rates(office.store, office.limits.heartbeat_s)
 
     def _caller(self, context: Context, token: str = "") -> Caller:
-        """Who calls: by ``token``, or else by the one in the call's metadata.
+        """The caller: by ``token``, or else by the token in the call's metadata.
 
         Every call asks this once, first: here it is counted, and refused where it is one too many.
         """

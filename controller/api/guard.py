@@ -1,4 +1,4 @@
-"""What a request may look like before anything is done with it, and what the service keeps of it.
+"""Limits of requests, before anything is done with them.
 
 A request is read here and not by gRPC. What the service does not know (a field of a later version,
 or megabytes of junk) is dropped at once, also in messages inside others; what remains has a limit.
@@ -19,7 +19,7 @@ MAX_MESSAGE = 4 << 20
 """Bytes that gRPC reads of a request at most; more are refused there (RESOURCE_EXHAUSTED)."""
 
 MAX_REQUEST = 16 * 1024
-"""Bytes of what the service knows of a request: many times what any of them needs."""
+"""Bytes of a request without its unknown fields: many times what any of them needs."""
 
 MAX_SWITCH_REQUEST = 256 * 1024
 """Bytes of AddSwitch, which has a list of hosts."""

@@ -175,7 +175,7 @@ class JobCalls(Calls):
     async def ListSlots(
         self, request: pb.ListSlotsRequest, context: Context
     ) -> pb.ListSlotsResponse:
-        """Lists who holds which slots."""
+        """Lists the slots of switches, with the jobs that hold them."""
 
         async def answer() -> pb.ListSlotsResponse:
             caller = self._caller(context)
@@ -201,7 +201,7 @@ class JobCalls(Calls):
     async def _page(
         self, request: pb.ListJobsRequest, caller: Caller, tenant: str | None
     ) -> pb.ListJobsResponse:
-        """Some of the jobs from a place on: those that wait, then the others, newest first."""
+        """A page of jobs: those in the queue first, then the others, newest first."""
         answer = pb.ListJobsResponse()
         left = min(request.page_size or MAX_PAGE, MAX_PAGE)
         in_queue, place = _parse_page(request.page_token)

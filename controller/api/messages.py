@@ -96,7 +96,7 @@ def job_message(job: Job, switch: Switch | None, limits: Limits, now: float) -> 
 
 
 def tenant_message(tenant: Tenant, usage: Usage, token: str) -> pb.Tenant:
-    """A tenant and what it uses; with its token if that is new."""
+    """A tenant and its usage; with its token if that is new."""
     return pb.Tenant(
         name=tenant.name,
         slot_quota=tenant.slot_quota,
@@ -111,7 +111,7 @@ def tenant_message(tenant: Tenant, usage: Usage, token: str) -> pb.Tenant:
 
 
 def lease_message(ready: Ready, rank: int, limits: Limits) -> pb.Lease:
-    """What one rank of a ready job may use."""
+    """The lease of a ready job, as one rank gets it."""
     job, switch = ready.job, ready.switch
     return pb.Lease(
         switch_name=switch.name,
@@ -134,7 +134,7 @@ def lease_message(ready: Ready, rank: int, limits: Limits) -> pb.Lease:
 
 
 def heartbeat_message(job: Job) -> pb.HeartbeatResponse:
-    """What a sign of life is answered with."""
+    """The answer to a heartbeat."""
     return pb.HeartbeatResponse(
         state=JOB_STATES[job.state],
         epoch=job.epoch,

@@ -173,7 +173,7 @@ class Requests(grpc.aio.ServerInterceptor):
 
 @dataclass
 class _Told:
-    """What the switches have told, and when."""
+    """The last reading of the switches' counters, and when it was taken."""
 
     time: float = float("-inf")
     drops: dict[str, dict[str, int]] = field(default_factory=dict)

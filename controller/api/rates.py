@@ -1,13 +1,14 @@
-"""How many calls each may make: no tenant takes the controller's time from the others.
+"""Limits of calls for each caller: no tenant takes the controller's time from the others.
 
 Every caller has a bucket of calls that fills at a steady rate up to a limit. A call takes one, one
-whose answer is long takes more, afterwards. Who has none left is told when to ask again.
+whose answer is long takes more, afterwards. A caller with an empty bucket is told when to ask
+again.
 
 - A tenant's own calls share one bucket; those of its jobs, which are mostly heartbeats, share
   another that grows with its live workers.
 - The admin is not limited.
-- Calls without a token that counts share a bucket per address; refusing others is no use to those
-  who try tokens from there.
+- Calls without a valid token share a bucket per address, so that trying tokens from one address
+  slows down no other.
 """
 
 import time

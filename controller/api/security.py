@@ -52,12 +52,12 @@ class Security:
 
 @dataclass(frozen=True)
 class Secured:
-    """What came of it."""
+    """The outcome: how to serve, and the files that were used."""
 
     credentials: grpc.ServerCredentials | None
     """None: plaintext."""
     ca: Path | None
-    """What clients shall trust, if the controller made it."""
+    """The CA for clients, if the controller made it."""
     admin_token_file: Path | None
     fixed_admin: str
     """The hash of an admin's token that counts instead of the store's."""
@@ -119,7 +119,7 @@ def _admin(security: Security, store: Store, path: Path) -> tuple[str, Path | No
             raise ServeError(
                 f"the admin's token cannot be written to {path}: {error.strerror}"
             ) from error
-        # The file first: a token that nobody knows would lock the operator out.
+        # The file first: a token that is stored but not in the file would lock the operator out.
         store.commit(Plan(time.time(), (SetAdminToken(hashed(token)),)))
         log.info("made the admin's token: %s", path)
     private.tighten(path, "the admin's token")
@@ -191,7 +191,7 @@ class _Reader:
         self.validity = found
 
     def _warn(self) -> None:
-        """Tell, in a line each, what is no reason not to serve."""
+        """Warn, in one line each, of faults that do not keep the controller from serving."""
         certificate = tls.read_certificates(self._cert, "certificate")[0]
         validity = self.validity
         for fault in tls.chain_faults(self._cert):

@@ -36,8 +36,7 @@ log = logging.getLogger(__name__)
 _SERVER_OPTIONS: list[tuple[str, int]] = [
     # Otherwise a second controller on the same port would get every other call.
     ("grpc.so_reuseport", 0),
-    # Who is behind a connection that is only half open does not wait for anything any more: after
-    # 20 s its calls end. gRPC's default is 2 hours.
+    # The calls of a client whose host has died end after 20 s. gRPC's default is 2 hours.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),
@@ -46,7 +45,7 @@ _SERVER_OPTIONS: list[tuple[str, int]] = [
     # Clients do the same, and must not be hung up on for it.
     ("grpc.http2.min_ping_interval_without_data_ms", 1000),
     ("grpc.http2.max_ping_strikes", 0),
-    # What is not even looked at, see guard.py.
+    # Larger requests are refused unread, see guard.py.
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_metadata_size", 8192),
 ]

@@ -7,4 +7,4 @@ from wiresum.controller.v1 import controller_pb2_grpc as pb_grpc
 
 
 class ControllerService(SwitchCalls, TenantCalls, JobCalls, pb_grpc.ControllerServicer):
-    """Serves a office. What each call does is documented in the .proto."""
+    """Serves an office. Each call is documented in the .proto."""

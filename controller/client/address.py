@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from wiresum.common.address import Endpoint, parse_endpoint
 
 DEFAULT_CONTROLLER = "127.0.0.1:7500"
-"""Where a controller listens, and is looked for, when nobody says otherwise."""
+"""The default address of a controller, for its server and for its clients."""
 
 _PLAINTEXT = "http://"
 _TLS = "https://"

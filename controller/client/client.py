@@ -18,7 +18,7 @@ from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 
 OnFull = Literal["fail", "wait", "smaller", "fallback"]
-"""What becomes of a job that does not fit; see ``OnFull`` in the .proto."""
+"""What the controller does with a job that does not fit; see ``OnFull`` in the .proto."""
 
 # How much longer than the controller's own limit a long poll may take before it is given up:
 # the controller's answer says which ranks are missing, a local deadline could not.
@@ -139,7 +139,7 @@ class ControllerClient:
             raise
 
     def _leave_queue(self, request: pb.CreateJobRequest) -> None:
-        """Nobody waits any more: slots must not go to nobody, who would keep them for a while."""
+        """Leave the queue: a job without a caller would hold its slots until it expires."""
         with suppress(ControllerError):
             # Asking once more tells which job it is, and whether others wait for it too.
             job = self._call(self._stub.CreateJob, request, timeout_s=_LEAVE_S)
@@ -306,7 +306,7 @@ class ControllerClient:
         return self._call(self._stub.EvictJob, pb.EvictJobRequest(job=job, reason=reason))
 
     def list_slots(self, switch: str = "") -> list[pb.SwitchSlots]:
-        """Who holds which slots, per switch, in order of slots."""
+        """The slots of each switch, in order, with the jobs that hold them."""
         request = pb.ListSlotsRequest(switch=switch)
         return list(self._call(self._stub.ListSlots, request).switches)
 
@@ -353,7 +353,7 @@ class ControllerClient:
         max_jobs: int | None = None,
         priority: int | None = None,
     ) -> pb.Tenant:
-        """Change what is not None."""
+        """Change the limits that are not None."""
         request = pb.SetTenantRequest(
             name=name, slot_quota=slot_quota, max_jobs=max_jobs, priority=priority
         )

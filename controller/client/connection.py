@@ -34,8 +34,8 @@ _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     ("grpc.http2.max_pings_without_data", 0),
 ]
 
-# gRPC writes to stderr what it also answers; what it answers is told in one line. Whoever looks
-# for a fault in gRPC itself sets the variable.
+# gRPC writes to stderr the errors that it also returns, and those become one line. To look for a
+# fault in gRPC itself, set the variable.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 # Found in gRPC's words for a connection that failed at TLS, whosever fault it was.

@@ -1,4 +1,4 @@
-"""Who a job is waiting for, told from what its ranks report.
+"""The ranks that a job is waiting for, as its ranks' reports tell.
 
 Three signs, each of which says something else:
 
@@ -32,7 +32,7 @@ class Straggler:
 
 
 def stragglers(job: pb.Job) -> list[Straggler]:
-    """The ranks that the others wait for, by rank; empty if nobody does."""
+    """The ranks that the others wait for, by rank; empty if no rank waits."""
     if job.state not in (pb.JOB_STATE_WAITING, pb.JOB_STATE_READY):
         return []
     if job.missing:
@@ -51,7 +51,7 @@ def _stopped(reports: Sequence[pb.RankReport]) -> list[Straggler]:
         return []
     most = max(report.started for report in reports)
     if all(report.ended == report.started for report in reports):
-        return []  # nobody waits for anything
+        return []  # no rank waits
     return [
         Straggler(report.rank, f"has not started all-reduce {report.started + 1}")
         for report in reports

@@ -14,7 +14,7 @@ from rich.table import Table
 from wiresum.controller.text import format_ranks
 from wiresum.controller.v1 import controller_pb2 as pb
 
-# Where nobody looks at the width, a table must not be cut to that of a missing terminal.
+# Output that goes to no terminal must not be cut to a terminal's width.
 _PIPE_WIDTH = 240
 
 _STATE_COLORS = {

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 Name = Annotated[str, Argument(help="Which tenant.")]
 Save = Annotated[
     Path | None,
-    Option(metavar="FILE", help="Write the token there, for its owner only; print it not."),
+    Option(
+        metavar="FILE",
+        help="Write the token to FILE, readable by its owner only, instead of printing it.",
+    ),
 ]
 Slots = Annotated[
     int | None,

@@ -1,1 +1,1 @@
-"""What callers wait for: the long polls, and the tasks of a running controller."""
+"""A running controller without its network face: plans are committed, calls wait for news."""

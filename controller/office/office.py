@@ -38,7 +38,7 @@ from wiresum.p4 import program as committed_program
 
 log = logging.getLogger(__name__)
 
-# How often the history is looked through for what is too old.
+# How often ended jobs that are too old are looked for.
 _FORGET_S = 60.0
 
 
@@ -89,7 +89,7 @@ class Office:
         self._forget_at = 0.0
 
     async def start(self) -> None:
-        """Take over what the store knows, and drive its switches."""
+        """Take over the switches and jobs in the store, and drive the switches."""
         if not wall_clock.plausible(self.clock.now()):
             log.warning(
                 "this machine's clock is wrong, it is not between 2025 and 2050: set it; until the "
@@ -191,7 +191,7 @@ class Office:
         return job
 
     def dismiss(self, job: Job, reason: str) -> None:
-        """Take a job out of the queue; whoever waits for it is told the reason."""
+        """Take a job out of the queue; its callers are told the reason."""
         self.queue.dismiss(job, _taken_out(job, reason))
         self.queue_polls.rebalance()
 
@@ -221,7 +221,7 @@ class Office:
         live = tenants.must_end(self.desk.state, name, evict=evict)
         counters = await asyncio.gather(*(self._last_events(job) for job in live))
         events = {job.id: counts for job, counts in zip(live, counters, strict=True)}
-        # Nothing can come in between here: what its queue would be given is never free for it.
+        # No await from here to the commit: its queue must not get the slots that its jobs free.
         state = self.desk.state
         live, queue = tenants.must_end(state, name, evict=evict), state.queue(name)
         plan = tenants.remove(

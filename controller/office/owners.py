@@ -1,8 +1,8 @@
-"""Which of the process groups that hold a job's token has the job.
+"""The owners of jobs: of the process groups that hold a job's token, one has the job.
 
 Under one `wiresum run` more than one group may come into being: a helper's, a second training's.
-The first has the job until its ranks have left. Who belongs to it is told by an ``owner``, a name
-that the group gives itself, and that stays the same when it is made anew.
+The first has the job until its ranks have left. Its ranks say so with an ``owner``, a name that the
+group gives itself, and that stays the same when it is made anew.
 
 Everything is in memory: what counts is whose calls are in progress. A rank that has died takes its
 calls with it at once; one whose call was answered is expected to call again.
@@ -32,7 +32,7 @@ class _Ranks:
     calling: dict[int, set[object]] = field(default_factory=dict)
     """The calls in progress of each rank that has any."""
     until: dict[int, float] = field(default_factory=dict)
-    """Of those that are not calling: when they are taken to be gone."""
+    """When each rank that has no call in progress counts as gone."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Owners:
         """``heartbeat_s``: how often a rank calls; after ``expiry_s`` of silence it is gone."""
         self._clock = clock
         self._expiry_s = expiry_s
-        # Those who had a job under the controller before this one show themselves until then.
+        # Owners from before a restart of the controller call again before then.
         self._known_from = clock.now() + 2 * heartbeat_s
         self._jobs: dict[str, _Ranks] = {}
 
@@ -127,7 +127,7 @@ class Owners:
         self._jobs.pop(job_id, None)
 
     def keep(self, job_ids: Iterable[str]) -> None:
-        """Forget all but the jobs that live: of others, too, somebody may have called."""
+        """Forget all jobs but these: ranks may also call about jobs that are over."""
         live = set(job_ids)
         self._jobs = {job_id: ranks for job_id, ranks in self._jobs.items() if job_id in live}
 

@@ -102,7 +102,7 @@ class QueuePolls:
             self._tell(decided)
             if not decided.granted and not decided.changing:
                 break
-        # Only those for whom something is different: hundreds may wait.
+        # Only the calls whose job has another standing: hundreds may wait.
         before = self._told
         self._told = {job_id: self.queue.told(job_id) for job_id in self._callers}
         for job_id, told in self._told.items():

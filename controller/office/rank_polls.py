@@ -80,7 +80,7 @@ class RankPolls:
         self._check_versions(job, request)
         turn = (request.attempt, request.change)
         with self.calls.call(job.id, turn, request.rank) as news:
-            # What is refused has not joined, and leaves nothing behind.
+            # A rank that is refused has not joined, and leaves nothing behind.
             try:
                 job = self.jobs.join(job, request)
             except StoreFailed:
@@ -138,7 +138,7 @@ class RankPolls:
                             return outcome
                         await news.wait()
             except TimeoutError:
-                # Who did not answer in time may have done so at the last moment.
+                # The last vote may have come at the last moment.
                 outcome = self._outcome(job.id, vote)
                 missing = self.changes.missing(self.jobs.get(job.id))
                 ranks = "rank" if len(missing) == 1 else "ranks"
@@ -172,7 +172,7 @@ class RankPolls:
             await news.wait()
 
     def settle(self) -> None:
-        """Withdraw those who gave up while the store failed. Raises ``StoreFailed``."""
+        """Withdraw the ranks that gave up while the store failed. Raises ``StoreFailed``."""
         if self._unsettled:
             gone = tuple(
                 RemoveMember(job_id, rank, change)

@@ -1,4 +1,4 @@
-"""What ranks last said of their progress. Kept in memory: people look at it, nothing depends on it.
+"""The last reports of ranks on their progress. In memory: they are for people only.
 
 After a restart of the controller the next heartbeats bring it back.
 """

@@ -1,1 +1,1 @@
-"""What callers may have: jobs, admission, joining, changes of leases, tenants, switches."""
+"""The rules: functions ``(state, request, now) -> plan``."""

@@ -1,7 +1,7 @@
-"""Who calls, and what that gives the right to.
+"""Callers and their rights.
 
-The admin may do everything. A tenant has the jobs of its name, a job has itself. What a caller
-has no right to see does not exist for it.
+The admin may do everything. A tenant has its own jobs, a job has itself. To a caller without the
+right to see a job, the controller answers as if the job did not exist.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from wiresum.controller.state.model import DEFAULT_TENANT, Job
 
 @dataclass(frozen=True)
 class Caller:
-    """Whoever holds a token: the admin, or one tenant, or one job."""
+    """The holder of a token: the admin, one tenant, or one job."""
 
     admin: bool = False
     tenant: str = ""
@@ -38,7 +38,7 @@ class Caller:
         return None if self.admin else self.tenant
 
     def refuse_jobs(self) -> None:
-        """Refuse whoever holds a job's token: what is asked for is a tenant's, or the admin's."""
+        """Refuse the holder of a job's token: the call is for tenants and the admin."""
         if self.job:
             raise ControllerError(
                 "PERMISSION_DENIED",
@@ -46,7 +46,7 @@ class Caller:
             )
 
     def acting_tenant(self, named: str) -> str:
-        """The tenant that a job is created for, if the request names ``named`` (or nobody)."""
+        """The tenant that a job is created for; ``named``: the one in the request, if any."""
         own = self.own_tenant
         if own is None:
             return named or DEFAULT_TENANT

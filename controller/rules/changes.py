@@ -3,14 +3,14 @@
 The ranks learn of an announced change from their heartbeats. Each stops starting collectives and
 says how many it has started under the lease in use; when all have said so, the largest number is
 the boundary, up to which all of them finish under that lease. It is stored before any rank is
-told, so that whoever asks later, also of a controller that has restarted, gets the same answer.
+told, so that a rank that asks later, even after a restart of the controller, gets the same answer.
 Then each joins under the new epoch, and when all have, the old lease is gone.
 
 Until there is a boundary, a change can be cancelled without a trace. From then on it is
 carried through, unless a later attempt begins or the job ends.
 
-A job may let a change pass, and is then left in peace for a while. One that does so again and
-again, or agrees and never changes over, must not keep a job of higher priority out for ever:
+A job may let a change pass; no other change is asked of it for a while. A job that does so again
+and again, or agrees and never changes over, must not keep a job of higher priority out for ever:
 :func:`unyielding` tells which have had their chances.
 """
 
@@ -53,7 +53,7 @@ class ChangeLimits:
 
 @dataclass(frozen=True)
 class Vote:
-    """What one rank says: the collectives that it has started under the lease of ``epoch``."""
+    """The vote of one rank: how many collectives it has started under the lease of ``epoch``."""
 
     rank: int
     epoch: int
@@ -80,7 +80,7 @@ class Refusals:
     """How often a job has let a change pass that a job of higher priority needs."""
 
     range: SlotRange
-    """What it holds: once that is another, it has made way."""
+    """The slots that it held: a job that holds others has made way."""
     first: float
     """When the first of these changes was announced."""
     last: float
@@ -162,9 +162,9 @@ def forgotten(job: Job | None, refusals: Refusals, limits: ChangeLimits, now: fl
 
 
 def unyielding(job: Job, refusals: Refusals | None, limits: ChangeLimits, now: float) -> str | None:
-    """What a job has done that has had enough chances to make way for one of higher priority.
+    """A reason to end a job that has had its chances to make way for a higher priority, or None.
 
-    A reason to end it, or None. Whether any job still needs its slots is for the caller to see.
+    The caller must check whether any job still needs its slots.
     """
     pending = job.pending
     if pending is None:

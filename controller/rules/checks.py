@@ -1,4 +1,4 @@
-"""Checks of what callers say; each refusal is one line that tells what to do."""
+"""Checks of the values in requests; each refusal is one line that tells what to do."""
 
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
@@ -14,7 +14,7 @@ MAX_LIMIT = (1 << 31) - 1
 """Of a tenant's slots and jobs."""
 FIELDS = (32, 16, 8)
 
-# BMv2 drops what is sent to 511; 0 is not a port anywhere.
+# BMv2 drops packets that are sent to port 511; 0 is not a port anywhere.
 MAX_PORT = 510
 
 MAX_P4RUNTIME = 256

@@ -132,7 +132,7 @@ def forget_old(now: float) -> Plan:
 
 
 def ended_error(job: Job) -> ControllerError:
-    """What a caller is told that wants something of a job that is over."""
+    """The refusal of a call about a job that is over."""
     return ControllerError(
         "FAILED_PRECONDITION",
         f"job {job.label} is over ({job.state.value}: {job.reason}): create a new one",
@@ -140,7 +140,7 @@ def ended_error(job: Job) -> ControllerError:
 
 
 def replaced_error(job: Job, attempt: int) -> ControllerError:
-    """What a rank of an attempt is told when a later one has begun."""
+    """The refusal of a rank whose attempt is over because a later one has begun."""
     return ControllerError(
         "ABORTED",
         f"attempt {attempt} of job {job.label} is over: attempt {job.attempt} has started; "

@@ -15,7 +15,7 @@ _NAMED_HOLDERS = 8
 
 @dataclass
 class Scene:
-    """What several refusals in a row have in common."""
+    """The common part of several refusals in a row, read from the store once."""
 
     usage: dict[str, Usage] = field(default_factory=dict)
     tenants: dict[str, Tenant] = field(default_factory=dict)
@@ -94,7 +94,7 @@ def _full(
 
 
 def _occupancy(switch: Switch, jobs: list[Job], caller: Caller) -> str:
-    """What is free, and which of the jobs that the caller may know hold the rest."""
+    """The free slots of a switch, and the jobs that hold the rest, as far as the caller may see."""
     known = [job for job in jobs if caller.owns(job)]
     held = [
         f"{job.label} holds {slots.base}-{slots.end - 1}"

@@ -26,7 +26,7 @@ from wiresum.controller.state.store import Snapshot
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What a round depends on apart from the store."""
+    """The inputs of a round that are not in the store."""
 
     present: frozenset[str]
     """The jobs in the queue whose callers are there, or have been a moment ago."""
@@ -42,7 +42,7 @@ class Circumstances:
 
 @dataclass(frozen=True)
 class Round:
-    """What a round has decided."""
+    """The outcome of a round."""
 
     plan: Plan
     granted: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The rules of tenants: who may use the switches, and how much of them."""
+"""The rules of tenants: adding, changing and removing them."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,1 +1,1 @@
-"""Who gets which slots: pure functions, with their proofs."""
+"""Decides which job gets which slots: pure functions, with their proofs."""

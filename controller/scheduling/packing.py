@@ -17,14 +17,14 @@ from wiresum.controller.scheduling.slots import allocate, free_ranges
 from wiresum.controller.state.model import SlotRange
 
 # With jobs that cannot be moved, the best range may be out of reach and another not: how many to
-# try, for the job itself and for those that have to make way.
+# try, for the job itself and for the jobs that make way.
 _TRIES = 12
 _NESTED_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What a job holds, or will hold when the change that is under way is over."""
+    """The slots that a job holds, or will hold when the change under way is over."""
 
     job: str
     range: SlotRange
@@ -50,7 +50,7 @@ class Room:
     moves: tuple[Move, ...]
 
     def cost(self, holdings: Iterable[Holding]) -> int:
-        """The slots that are held by those who are moved or shrunk."""
+        """The slots of the jobs that are moved or shrunk."""
         disturbed = {move.job for move in self.moves}
         return sum(holding.range.slots for holding in holdings if holding.job in disturbed)
 

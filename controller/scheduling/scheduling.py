@@ -1,10 +1,10 @@
-"""Who gets which slots next: a pure function of who holds, who waits, and who has been shrunk.
+"""Decides which job gets slots next: a pure function of the jobs that hold slots and of the queue.
 
-Those who want slots come in one order: higher priority first; of one priority, jobs that were
-shrunk before jobs that wait; of these, the tenants in turn, each with its jobs as they came.
-Each in that order gets what is free, or has room made for it where that is possible. The first
-that can have neither keeps a range for itself in which no one behind it gets slots any more, the
-one with the fewest held: so it is emptied some day, however many small jobs come along.
+Jobs are served in one order: higher priority first; of one priority, jobs that were shrunk before
+jobs in the queue; of these, one job of each tenant in turn, in their order of arrival. Each gets a
+free range, or other jobs make room for it where that is possible. The first job for which neither
+is possible reserves a range, the one in which the fewest slots are held: no job behind it gets
+slots there, so that it becomes free some day, however many small jobs come along.
 """
 
 import enum
@@ -19,13 +19,13 @@ from wiresum.p4 import packet
 FOR_HIGHER = "for a job of higher priority"
 """Why a lease changes that stands in the way of a job of higher priority."""
 
-# For how many jobs at once room is looked for where none is free: those behind them wait.
+# Room is looked for on behalf of so many jobs in a round; the jobs behind them wait.
 _TRIES = 16
 
 
 @dataclass(frozen=True)
 class SwitchView:
-    """A switch: what is held now, and what will be when all changes under way are over."""
+    """A switch: the slots that are held now, and those that will be when all changes are over."""
 
     name: str
     total: int
@@ -51,7 +51,7 @@ class Wish:
     stays: bool = True
     """It waits if there is no room; otherwise it goes away at once."""
     present: bool = True
-    """Somebody is there to take the job. Who is not keeps its place, but gets nothing."""
+    """A caller is there to take the job. Without one, a job keeps its place, but gets no slots."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Shrunk:
 
 @dataclass(frozen=True)
 class Account:
-    """What a tenant may have and what it has; a limit of 0 is none."""
+    """The limits and the usage of a tenant; a limit of 0 is none."""
 
     slot_quota: int = 0
     max_jobs: int = 0
@@ -107,12 +107,12 @@ class Standing(enum.Enum):
 
 @dataclass
 class Decisions:
-    """What is to be done, in this order."""
+    """The outcome of a round, to be carried out in this order."""
 
     grants: list[Grant] = field(default_factory=list)
     changes: list[NewLease] = field(default_factory=list)
     standings: dict[str, Standing] = field(default_factory=dict)
-    """Of those who wait, in the order in which they do."""
+    """Of the jobs that stay in the queue, in their order."""
 
 
 def decide(
@@ -121,7 +121,7 @@ def decide(
     shrunk: Iterable[Shrunk],
     accounts: Mapping[str, Account],
 ) -> Decisions:
-    """Who gets which slots now, and whose lease changes to make that, or more, possible.
+    """Decide which jobs get slots now, and which leases change to make room.
 
     ``wishes`` of one tenant come first come first; every tenant has an account.
     """
@@ -165,7 +165,7 @@ class _Board:
         self.reserved: list[SlotRange] = []
         self.load = sum(slots.slots for _, slots in self.held)
         self._free: dict[int, SlotRange | None] = {}
-        """What has been found free, until something changes: hundreds may ask for the same."""
+        """Free ranges by their size, until something changes: hundreds of jobs may ask for one."""
 
     def hold(self, job: str, range_: SlotRange) -> None:
         self.held.append((job, range_))
@@ -212,7 +212,7 @@ class _Run:
         self.accounts = accounts
         self.decisions = Decisions()
         self._held_up: set[tuple[str, int]] = set()
-        self._somebody_keeps_a_range = False
+        self._range_is_kept = False
         self._tries = _TRIES
 
     def serve(self, wish: Wish) -> None:
@@ -239,11 +239,11 @@ class _Run:
                 return
         self._tries = max(0, self._tries - 1)
         self.decisions.standings[wish.job] = Standing.FULL
-        if wish.stays and not self._somebody_keeps_a_range:
+        if wish.stays and not self._range_is_kept:
             self._keep_a_range(boards, sizes[-1])
 
     def grow(self, job: Shrunk) -> None:
-        """Give a job back what it has lost, or as much of it as is free."""
+        """Give a shrunk job its slots back, or as many of them as are free."""
         board = next(board for board in self.boards if board.view.name == job.switch)
         holding = next(each for each in board.holdings if each.job == job.job)
         if not board.view.up or not holding.movable:
@@ -283,7 +283,7 @@ class _Run:
             return sizes
         self.decisions.standings[wish.job] = standing
         if wish.stays:
-            # Its later jobs would take what it waits for.
+            # Later jobs of the tenant would take the slots that this one waits for.
             self._held_up.add((wish.tenant, wish.priority))
         return ()
 
@@ -332,5 +332,5 @@ class _Run:
             kept = emptiest(ranges, board.view.total, slots, board.reserved)
             if kept is not None:
                 board.reserve(kept)
-                self._somebody_keeps_a_range = True
+                self._range_is_kept = True
                 return

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from wiresum.controller.state.model import MIN_SLOTS, SlotRange
 
 DEFAULT_SLOTS = 512
-"""What a job gets when it does not say: enough to fill 100 Gbit/s at a few µs round trip."""
+"""The default size of a lease: enough to fill 100 Gbit/s at a few µs round trip."""
 
 
 def rounded(wanted: int) -> int:

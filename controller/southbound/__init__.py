@@ -1,1 +1,1 @@
-"""What switches shall hold, and how they come to hold it."""
+"""The desired tables of switches, and the loops that write them."""

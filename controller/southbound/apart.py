@@ -14,7 +14,7 @@ _CLEANUP_S = 5.0
 
 
 class GoneError(Exception):
-    """What was awaited did not come; the message says why."""
+    """The awaited answer did not come; the message says why."""
 
 
 async def apart(
@@ -28,14 +28,14 @@ async def apart(
 ) -> _R:
     """Await ``coroutine`` in a task of its own.
 
-    When a gRPC channel is closed, or a part of finsy fails, whoever is waiting for an answer
-    is cancelled. That must not look as if the caller were: it becomes a :class:`GoneError` that
-    says ``lost``, as does ``down`` being set; taking longer than ``limit_s``, one that says
-    ``late``. ``limit`` watches the time. A cancellation of the caller, or an error of the
+    When a gRPC channel is closed, or a part of finsy fails, the task that waits for an answer
+    is cancelled. That must not look as if the caller were cancelled: it becomes a
+    :class:`GoneError` that says ``lost``, as does ``down`` being set; taking longer than
+    ``limit_s``, one that says ``late``. ``limit`` watches the time. A cancellation of the caller, or an error of the
     coroutine, goes through.
     """
     task = asyncio.create_task(coroutine)
-    # Where the caller is cancelled, or does not wait any longer, nobody asks how the task ended.
+    # Where the caller is cancelled, or does not wait any longer, the task's error is not read.
     task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     watch = asyncio.create_task(down.wait()) if down is not None else None
     try:

@@ -1,4 +1,4 @@
-"""What a switch's tables shall hold: a pure function of what the store says.
+"""The desired tables of a switch: a pure function of its jobs.
 
 Table, action and field names are those of the switch program's P4Info (see p4/).
 """
@@ -12,14 +12,14 @@ from wiresum.p4 import packet
 
 MEMBERSHIP = "membership"
 TABLES = ("addresses", "own_source", MEMBERSHIP, "hosts", "routes", "l2", "deliver")
-"""The tables that the controller owns: what it did not ask for is removed from them."""
+"""The tables that the controller owns: it removes all entries that it did not ask for."""
 
 Fields = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
-    """What identifies a table entry: at most one entry of a table has these match values."""
+    """The identity of a table entry: at most one entry of a table has these match values."""
 
     table: str
     match: Fields
@@ -27,7 +27,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What a table entry does."""
+    """The action of a table entry."""
 
     name: str
     parameters: Fields
@@ -60,7 +60,7 @@ def group_of(job_number: int) -> int:
 
 
 def desired(switch: Switch, jobs: Iterable[Job]) -> Tables:
-    """What ``switch`` shall hold for its live jobs.
+    """The tables that ``switch`` shall hold for its live jobs.
 
     A job has entries only once all its ranks have joined: until then no packet of it counts.
     """

@@ -81,7 +81,7 @@ class Fleet:
             ) from None
 
     def wake(self, name: str) -> None:
-        """The store has changed what the switch shall hold."""
+        """Have a pass made soon: the desired tables of the switch have changed."""
         if name in self._running:
             self._running[name][0].wake()
 

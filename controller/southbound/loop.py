@@ -27,7 +27,7 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """How patient the loop is, in seconds, and how it proves who it is."""
+    """The time limits of the loop, in seconds, and its certificates."""
 
     period_s: float = 10.0
     """A pass is made this often even if nothing has changed."""
@@ -53,7 +53,7 @@ class SwitchState(enum.Enum):
 
 @dataclass
 class Tally:
-    """What a loop has done since it began."""
+    """Counts of a loop since it began."""
 
     connects: int = 0
     connect_failures: int = 0

@@ -49,7 +49,7 @@ class _Options(GRPCOptions):
         return [*super().to_native(), *_KEEPALIVE]
 
 
-# finsy makes the options of its channels itself, and lets nobody add to them.
+# finsy makes the options of its channels itself, and has no way to add to them.
 finsy.p4client.GRPCOptions = _Options  # type: ignore[attr-defined]
 
 # A request must stay below gRPC's limit of 4 MiB for what a server receives.

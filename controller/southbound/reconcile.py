@@ -40,7 +40,7 @@ class Programmable(Protocol):
     """A connected switch, as the loop needs it."""
 
     async def read(self) -> Tables:
-        """What the switch holds now."""
+        """The tables as the switch holds them now."""
         ...
 
     async def write(self, change: Change) -> None:
@@ -55,8 +55,8 @@ class Programmable(Protocol):
 async def reconcile(switch: Programmable, wanted: Tables, fresh_jobs: Sequence[int] = ()) -> int:
     """Make ``switch`` hold ``wanted``; returns how many writes that took.
 
-    ``fresh_jobs`` are numbers of jobs that have just got their lease: whoever had the number
-    before is gone from the switch when their counters are set to zero.
+    ``fresh_jobs`` are numbers of jobs that have just got their lease. Their counters are set to
+    zero when the entries of the jobs that had the numbers before have left the switch.
     """
     actual = await switch.read()
     leaving, entering = steps(actual, wanted)

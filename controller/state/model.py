@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 DEFAULT_TENANT = "default"
-"""Whose jobs are those that the admin creates for nobody else."""
+"""The tenant of the jobs that the admin creates without naming a tenant."""
 
 MIN_SLOTS = 16
 """The smallest lease: two slots for exponents and a data window of several chunks."""
@@ -30,7 +30,7 @@ class SlotRange:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Who may use the switches, and how much of them. A limit of 0 is none."""
+    """A user of the switches, with its limits. A limit of 0 is none."""
 
     name: str
     slot_quota: int
@@ -77,7 +77,7 @@ class Switch:
         return max(matches, key=lambda host: host.network.prefixlen).port
 
     def data_plane(self) -> tuple[object, ...]:
-        """What running jobs depend on: everything but the way to reach its P4Runtime."""
+        """All that running jobs depend on: everything but the address of its P4Runtime."""
         hosts = frozenset(self.hosts)
         return (self.ip, self.udp_port, self.mac, self.lanes, hosts, self.shared_address)
 
@@ -99,7 +99,7 @@ class JobState(enum.Enum):
 
 
 class OnFull(enum.Enum):
-    """What becomes of a job that does not fit; the values are what the store holds."""
+    """How a job is treated that does not fit; the values are what the store holds."""
 
     FAIL = "fail"
     WAIT = "wait"
@@ -109,7 +109,7 @@ class OnFull(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What a job holds, or held, on one switch."""
+    """Slots and a number that a job holds, or held, on one switch."""
 
     switch: str
     number: int
@@ -171,9 +171,9 @@ class Job:
     attempt: int | None
     epoch: int
     key: int
-    """What its workers' contributions carry."""
+    """The secret that its workers' contributions carry."""
     reply_key: int
-    """What the switch's replies carry, so that who sees one cannot contribute."""
+    """The secret that the switch's replies carry: to see one is not enough to contribute."""
     workers: int
     field: int
     lease: Lease
@@ -214,7 +214,7 @@ class Job:
 
     @property
     def ranges(self) -> list[SlotRange]:
-        """What it holds: its lease's slots, and those that it changes over to."""
+        """The slots that it holds: those of its lease, and those that it changes over to."""
         return [self.lease.range] + ([self.pending.range] if self.pending else [])
 
     @property
@@ -235,7 +235,7 @@ class Job:
 
 
 def default_mac(ip: IPv4Address) -> int:
-    """The MAC address of whoever did not say: 02:00 and the four bytes of its address."""
+    """The MAC address of a host that named none: 02:00 and the four bytes of its IP address."""
     return 0x0200 << 32 | int(ip)
 
 

@@ -13,7 +13,7 @@ from wiresum.controller.state.plan import Plan
 
 @dataclass(frozen=True)
 class Usage:
-    """What a tenant's jobs count."""
+    """The slots and jobs of a tenant, as its limits count them."""
 
     slots: int
     """For its quota: those that its live jobs were admitted with."""
@@ -148,7 +148,7 @@ class Snapshot(Protocol):
         ...
 
     def usage(self) -> dict[str, Usage]:
-        """What every tenant's live and waiting jobs count, by its name."""
+        """The usage of every tenant, by its name."""
         ...
 
     def last_epoch(self) -> int:

@@ -31,10 +31,10 @@ log = logging.getLogger(__name__)
 MEMORY = ":memory:"
 """The path of a store that is gone with its controller."""
 
-# Whoever has the file locked stops the whole controller for so long at each write.
+# Seconds that a write waits for another process's lock on the file; the controller stands still.
 _BUSY_S = 0.1
 
-# What SQLite says of the file, in contrast to what it says of a statement.
+# The errors of SQLite that concern the file, and not a statement.
 _OF_THE_FILE = {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_BUSY,
@@ -146,7 +146,7 @@ class SqliteStore(Reading):
         for ending in ("-wal", "-shm", "-journal"):
             private.tighten(path.with_name(path.name + ending), "store")
         lock_path = path.with_name(path.name + ".lock")
-        # Whoever can open it can hold it, and so keep a controller from starting.
+        # A process that can open it can lock it, and so keep a controller from starting.
         private.touch(lock_path, "lock of the store")
         self._lock = lock_path.open("a")
         try:

@@ -184,11 +184,11 @@ class JobCalls(Calls):
             if request.switch:
                 switches = [self._office.switch(request.switch)]
             else:
-                switches = self._office.desk.state.switches()
+                switches = self._office.state.switches()
             return pb.ListSlotsResponse(
                 switches=[
                     slots_message(
-                        switch, self._office.desk.state.jobs_on(switch.name, members=False), caller
+                        switch, self._office.state.jobs_on(switch.name, members=False), caller
                     )
                     for switch in switches
                 ]
@@ -207,7 +207,7 @@ class JobCalls(Calls):
         in_queue, place = _parse_page(request.page_token)
         if in_queue:
             sequence = int(place[1]) if place is not None else None
-            queue = self._office.desk.state.queue_before(sequence, left + 1, tenant)
+            queue = self._office.state.queue_before(sequence, left + 1, tenant)
             scene = Scene()
             for number, job in enumerate(queue[:left], start=1):
                 answer.jobs.append(self._queued(job, caller, scene))
@@ -220,13 +220,13 @@ class JobCalls(Calls):
             if not left:
                 answer.next_page_token = "j"
                 return answer
-        rows = self._office.desk.state.job_ids_before(
+        rows = self._office.state.job_ids_before(
             place, left + 1, live_only=request.live_only, tenant=tenant
         )
         size = 0
         for first in range(0, min(len(rows), left), _JOBS_AT_ONCE):
             some = rows[first : min(first + _JOBS_AT_ONCE, left)]
-            found = [self._office.desk.state.job(job_id) for job_id, _ in some]
+            found = [self._office.state.job(job_id) for job_id, _ in some]
             messages = await self._jobs(
                 [job for job in found if job is not None], counters=request.counters
             )
@@ -252,7 +252,7 @@ class JobCalls(Calls):
 
     async def _jobs(self, jobs: list[Job], *, counters: bool) -> list[pb.Job]:
         office = self._office
-        switches = {switch.name: switch for switch in office.desk.state.switches()}
+        switches = {switch.name: switch for switch in office.state.switches()}
         messages = [
             job_message(job, switches.get(job.lease.switch), office.limits, office.clock.now())
             for job in jobs

@@ -209,14 +209,14 @@ class ControllerReader:
 
     async def _fill(self, scrape: Scrape) -> None:
         office = self._office
-        switches = office.desk.state.switches()
+        switches = office.state.switches()
         on: dict[str, list[Job]] = {}
         for switch in switches:
-            on[switch.name] = office.desk.state.jobs_on(switch.name)
+            on[switch.name] = office.state.jobs_on(switch.name)
             await asyncio.sleep(0)  # a thousand jobs take a while: calls go in between
         await self._ask(on)
         scrape.set(INFO, 1, package_version())
-        scrape.set(LAST_EPOCH, office.desk.state.last_epoch())
+        scrape.set(LAST_EPOCH, office.state.last_epoch())
         validity = self._validity()
         if validity is not None:
             scrape.set(CERTIFICATE_END, validity.ends.timestamp())
@@ -224,7 +224,7 @@ class ControllerReader:
             scrape.set(REQUESTS, count, method, code)
         for state, count in office.ended.items():
             scrape.set(ENDED, count, state.value)
-        draining = office.desk.state.draining()
+        draining = office.state.draining()
         for switch in switches:
             self._switch(scrape, switch, on[switch.name])
             scrape.set(DRAINING, switch.name in draining, switch.name)
@@ -310,10 +310,10 @@ class ControllerReader:
         office = self._office
         states = Counter((job.tenant, job.state.value) for job in jobs)
         waiting: dict[str, list[float]] = {}
-        for job in office.desk.state.queue():
+        for job in office.state.queue():
             waiting.setdefault(job.tenant, []).append(job.created)
-        usage = office.desk.state.usage()
-        for tenant in office.desk.state.tenants():
+        usage = office.state.usage()
+        for tenant in office.state.tenants():
             name = tenant.name
             for state in (JobState.WAITING, JobState.READY):
                 scrape.set(JOBS, states[name, state.value], name, state.value)

@@ -26,7 +26,7 @@ class SwitchCalls(Calls):
 
         async def answer() -> pb.ListSwitchesResponse:
             self._admin(context, "list switches")
-            switches = [self._switch(switch) for switch in self._office.desk.state.switches()]
+            switches = [self._switch(switch) for switch in self._office.state.switches()]
             if request.counters:
                 for switch in switches:
                     try:
@@ -60,7 +60,7 @@ class SwitchCalls(Calls):
         return await or_status(answer(), context)
 
     def _switch(self, switch: Switch) -> pb.Switch:
-        state = self._office.desk.state
+        state = self._office.state
         loop = self._office.fleet.find(switch.name)
         draining = switch.name in state.draining()
         jobs = state.jobs_on(switch.name, members=False)

@@ -26,11 +26,11 @@ class TenantCalls(Calls):
 
         async def answer() -> pb.ListTenantsResponse:
             own = self._caller(context).own_tenant
-            usage = self._office.desk.state.usage()
+            usage = self._office.state.usage()
             return pb.ListTenantsResponse(
                 tenants=[
                     tenant_message(tenant, usage[tenant.name], "")
-                    for tenant in self._office.desk.state.tenants()
+                    for tenant in self._office.state.tenants()
                     if own in (None, tenant.name)
                 ]
             )
@@ -71,4 +71,4 @@ class TenantCalls(Calls):
         return await or_status(answer(), context)
 
     def _tenant(self, tenant: Tenant, token: str = "") -> pb.Tenant:
-        return tenant_message(tenant, self._office.desk.state.usage()[tenant.name], token)
+        return tenant_message(tenant, self._office.state.usage()[tenant.name], token)

@@ -30,7 +30,7 @@ from wiresum.controller.southbound.fleet import Fleet
 from wiresum.controller.southbound.loop import LoopOptions
 from wiresum.controller.state.model import Job, JobState, Switch, Tenant
 from wiresum.controller.state.plan import CountersReset, EndJob, Plan
-from wiresum.controller.state.store import Store
+from wiresum.controller.state.store import Snapshot, Store
 from wiresum.controller.tokens import TENANT, hashed, new_token
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.p4 import LANE_COUNTS, Program
@@ -88,6 +88,11 @@ class Office:
         self._sweeper: asyncio.Task[None] | None = None
         self._forget_at = 0.0
 
+    @property
+    def state(self) -> Snapshot:
+        """What is stored now."""
+        return self.desk.state
+
     async def start(self) -> None:
         """Take over the switches and jobs in the store, and drive the switches."""
         if not wall_clock.plausible(self.clock.now()):
@@ -102,7 +107,7 @@ class Office:
 
     def recover(self) -> None:
         """Take over what an earlier controller left in the store."""
-        plan = switches.recover(self.desk.state, self._slots_of, self.desk.now())
+        plan = switches.recover(self.state, self._slots_of, self.desk.now())
         self.desk.commit(plan)
         for write in plan.writes:
             if isinstance(write, EndJob):
@@ -137,26 +142,26 @@ class Office:
 
     def put_switch(self, request: pb.AddSwitchRequest) -> Switch:
         """Register or update a switch, without driving it."""
-        state, now = self.desk.state, self.desk.now()
+        state, now = self.state, self.desk.now()
         self.desk.commit(switches.add(state, request, self._slots_of, LANE_COUNTS, now))
         return self.switch(request.name)
 
     async def remove_switch(self, name: str) -> None:
         """Forget a switch; its tables are emptied if it can be reached."""
-        self.desk.commit(switches.remove(self.desk.state, name, self.desk.now()))
+        self.desk.commit(switches.remove(self.state, name, self.desk.now()))
         # Jobs that wait for it, or for any at all, are told before its tables are emptied.
         self.queue_polls.rebalance()
         await self.fleet.refresh()
 
     def drain_switch(self, name: str, *, drain: bool) -> Switch:
         """Give a switch no new jobs, or give it new jobs again."""
-        self.desk.commit(switches.drain(self.desk.state, name, drain, self.desk.now()))
+        self.desk.commit(switches.drain(self.state, name, drain, self.desk.now()))
         self.queue_polls.rebalance()
         return self.switch(name)
 
     def switch(self, name: str) -> Switch:
         """The switch of that name."""
-        return switches.get(self.desk.state, name)
+        return switches.get(self.state, name)
 
     # ---- jobs
 
@@ -200,29 +205,29 @@ class Office:
     def add_tenant(self, request: pb.AddTenantRequest) -> tuple[Tenant, str]:
         """A new tenant and its token, which is not kept."""
         token = new_token(TENANT)
-        self.desk.commit(tenants.add(self.desk.state, request, hashed(token), self.desk.now()))
-        return tenants.get(self.desk.state, request.name), token
+        self.desk.commit(tenants.add(self.state, request, hashed(token), self.desk.now()))
+        return tenants.get(self.state, request.name), token
 
     def set_tenant(self, request: pb.SetTenantRequest) -> Tenant:
         """Change a tenant's limits and priority."""
-        self.desk.commit(tenants.change(self.desk.state, request, self.desk.now()))
+        self.desk.commit(tenants.change(self.state, request, self.desk.now()))
         self.queue_polls.rebalance()
-        return tenants.get(self.desk.state, request.name)
+        return tenants.get(self.state, request.name)
 
     def rotate_tenant(self, name: str) -> tuple[Tenant, str]:
         """A tenant and its new token; the one before is worth nothing from now on."""
         token = new_token(TENANT)
-        self.desk.commit(tenants.rotate(self.desk.state, name, hashed(token), self.desk.now()))
-        return tenants.get(self.desk.state, name), token
+        self.desk.commit(tenants.rotate(self.state, name, hashed(token), self.desk.now()))
+        return tenants.get(self.state, name), token
 
     async def remove_tenant(self, name: str, *, evict: bool = False) -> None:
         """Forget a tenant and its jobs in the queue; with ``evict``, its live jobs end first."""
         reason = f"tenant {name} was removed"
-        live = tenants.must_end(self.desk.state, name, evict=evict)
+        live = tenants.must_end(self.state, name, evict=evict)
         counters = await asyncio.gather(*(self._last_events(job) for job in live))
         events = {job.id: counts for job, counts in zip(live, counters, strict=True)}
         # No await from here to the commit: its queue must not get the slots that its jobs free.
-        state = self.desk.state
+        state = self.state
         live, queue = tenants.must_end(state, name, evict=evict), state.queue(name)
         plan = tenants.remove(
             state, name, evict=evict, reason=reason, events=events, now=self.desk.now()
@@ -302,7 +307,7 @@ class Office:
         now = self.clock.now()
         if now >= self._forget_at:
             self.jobs.forget_old()
-            self.owners.keep(self.desk.state.live_job_ids())
+            self.owners.keep(self.state.live_job_ids())
             self._forget_at = now + _FORGET_S
 
     async def _last_events(self, job: Job) -> dict[str, int] | None:

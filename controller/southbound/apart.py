@@ -31,8 +31,8 @@ async def apart(
     When a gRPC channel is closed, or a part of finsy fails, the task that waits for an answer
     is cancelled. That must not look as if the caller were cancelled: it becomes a
     :class:`GoneError` that says ``lost``, as does ``down`` being set; taking longer than
-    ``limit_s``, one that says ``late``. ``limit`` watches the time. A cancellation of the caller, or an error of the
-    coroutine, goes through.
+    ``limit_s``, one that says ``late``. ``limit`` watches the time. A cancellation of the caller,
+    or an error of the coroutine, goes through.
     """
     task = asyncio.create_task(coroutine)
     # Where the caller is cancelled, or does not wait any longer, the task's error is not read.

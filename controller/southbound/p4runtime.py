@@ -21,7 +21,7 @@ from wiresum.controller.errors import StoreFailed
 from wiresum.controller.patience import Limiting
 from wiresum.controller.southbound.apart import GoneError, apart
 from wiresum.controller.southbound.desired import TABLES, Action, Fields, Key, Replica, Tables
-from wiresum.controller.southbound.reconcile import Change
+from wiresum.controller.southbound.reconcile import Batch
 from wiresum.controller.southbound.switch_tls import HTTPS, SwitchTls, target
 from wiresum.controller.state.model import Switch
 from wiresum.p4 import Program, packet
@@ -98,15 +98,15 @@ class Link:
         # finsy declares its overloads as coroutines; they are asynchronous generators.
         return cast("AsyncIterator[_Entity]", self._switch.read(entities))
 
-    async def write(self, change: Change) -> None:
-        """Carry out a change, in as many requests as it takes."""
+    async def write(self, batch: Batch) -> None:
+        """Carry out a batch, in as many requests as it takes."""
         updates = [
-            *(-_entry(key, None) for key in change.delete),
-            *(-finsy.P4MulticastGroupEntry(group) for group in change.delete_groups),
-            *(+_entry(key, action) for key, action in change.insert),
-            *(~_entry(key, action) for key, action in change.modify),
-            *(+_group(group, replicas) for group, replicas in change.insert_groups),
-            *(~_group(group, replicas) for group, replicas in change.modify_groups),
+            *(-_entry(key, None) for key in batch.delete),
+            *(-finsy.P4MulticastGroupEntry(group) for group in batch.delete_groups),
+            *(+_entry(key, action) for key, action in batch.insert),
+            *(~_entry(key, action) for key, action in batch.modify),
+            *(+_group(group, replicas) for group, replicas in batch.insert_groups),
+            *(~_group(group, replicas) for group, replicas in batch.modify_groups),
         ]
         for start in range(0, len(updates), _BATCH):
             await self._switch.write(updates[start : start + _BATCH])

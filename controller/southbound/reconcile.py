@@ -13,7 +13,7 @@ from wiresum.controller.southbound.desired import MEMBERSHIP, Action, Key, Repli
 
 
 @dataclass(frozen=True)
-class Change:
+class Batch:
     """Writes that may be carried out in any order among themselves."""
 
     delete: tuple[Key, ...] = ()
@@ -43,8 +43,8 @@ class Programmable(Protocol):
         """The tables as the switch holds them now."""
         ...
 
-    async def write(self, change: Change) -> None:
-        """Carry out a change; returns when the switch has confirmed all of it."""
+    async def write(self, batch: Batch) -> None:
+        """Carry out a batch; returns when the switch has confirmed all of it."""
         ...
 
     async def reset_job_counters(self, numbers: Sequence[int]) -> None:
@@ -61,19 +61,19 @@ async def reconcile(switch: Programmable, wanted: Tables, fresh_jobs: Sequence[i
     actual = await switch.read()
     leaving, entering = steps(actual, wanted)
     writes = 0
-    for change in leaving:
-        await switch.write(change)
-        writes += size(change)
+    for batch in leaving:
+        await switch.write(batch)
+        writes += size(batch)
     if fresh_jobs:
         await switch.reset_job_counters(fresh_jobs)
-    for change in entering:
-        await switch.write(change)
-        writes += size(change)
+    for batch in entering:
+        await switch.write(batch)
+        writes += size(batch)
     return writes
 
 
-def steps(actual: Tables, wanted: Tables) -> tuple[list[Change], list[Change]]:
-    """The changes that lead from ``actual`` to ``wanted``: what leaves, then what enters.
+def steps(actual: Tables, wanted: Tables) -> tuple[list[Batch], list[Batch]]:
+    """The batches that lead from ``actual`` to ``wanted``: what leaves, then what enters.
 
     Membership goes first and comes last, so that no packet is ever counted for a job while
     the entries that its reply needs are another's, or half there.
@@ -94,14 +94,14 @@ def steps(actual: Tables, wanted: Tables) -> tuple[list[Change], list[Change]]:
 
     common_groups = actual.groups.keys() & wanted.groups.keys()
     leaving = [
-        Change(delete=tuple(gone_members)),
-        Change(
+        Batch(delete=tuple(gone_members)),
+        Batch(
             delete=tuple(key for key in gone if key.table != MEMBERSHIP),
             delete_groups=tuple(sorted(actual.groups.keys() - wanted.groups.keys())),
         ),
     ]
     entering = [
-        Change(
+        Batch(
             insert=pairs(new),
             modify=pairs(changed),
             insert_groups=tuple(
@@ -114,12 +114,12 @@ def steps(actual: Tables, wanted: Tables) -> tuple[list[Change], list[Change]]:
                 if actual.groups[group] != wanted.groups[group]
             ),
         ),
-        Change(insert=tuple((key, wanted.entries[key]) for key in new_members)),
+        Batch(insert=tuple((key, wanted.entries[key]) for key in new_members)),
     ]
-    return [change for change in leaving if change], [change for change in entering if change]
+    return [batch for batch in leaving if batch], [batch for batch in entering if batch]
 
 
-def size(change: Change) -> int:
-    """The number of writes of a change."""
-    groups = len(change.delete_groups) + len(change.insert_groups) + len(change.modify_groups)
-    return len(change.delete) + len(change.insert) + len(change.modify) + groups
+def size(batch: Batch) -> int:
+    """The number of writes of a batch."""
+    groups = len(batch.delete_groups) + len(batch.insert_groups) + len(batch.modify_groups)
+    return len(batch.delete) + len(batch.insert) + len(batch.modify) + groups

@@ -15,7 +15,7 @@ from wiresum.controller.southbound.desired import (
     desired,
     fields,
 )
-from wiresum.controller.southbound.reconcile import Change, reconcile, steps
+from wiresum.controller.southbound.reconcile import Batch, reconcile, steps
 from wiresum.controller.state.model import (
     HostRange,
     Job,
@@ -167,7 +167,7 @@ class Model:
     async def read(self) -> Tables:
         return Tables(dict(self.entries), dict(self.groups))
 
-    async def write(self, change: Change) -> None:
+    async def write(self, change: Batch) -> None:
         for key in change.delete:
             del self.entries[key]
             self.order.append("-member" if key.table == MEMBERSHIP else "-other")

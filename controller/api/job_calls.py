@@ -45,9 +45,7 @@ class JobCalls(Calls):
 
         async def answer() -> pb.Job:
             caller = self._caller(context)
-            created = await self._office.queue_polls.create(
-                request, caller, context.time_remaining()
-            )
+            created = await self._office.create_job(request, caller, context.time_remaining())
             if isinstance(created, Queued):
                 message = self._queued(created.job, caller)
                 message.attached = created.attached
@@ -73,9 +71,8 @@ class JobCalls(Calls):
 
         async def answer() -> pb.Lease:
             job = self._office.jobs.joinable(request.job_id, self._caller(context, request.token))
-            with self._office.owners.call(job.id, request.owner, request.rank):
-                ready = await self._office.rank_polls.join(job, request, context.time_remaining())
-                return lease_message(ready, request.rank, self._office.limits)
+            ready = await self._office.join_job(job, request, context.time_remaining())
+            return lease_message(ready, request.rank, self._office.limits)
 
         return await or_status(answer(), context)
 
@@ -86,11 +83,7 @@ class JobCalls(Calls):
 
         async def answer() -> pb.HeartbeatResponse:
             job = self._office.jobs.joinable(request.job_id, self._caller(context, request.token))
-            if request.leaving:
-                self._office.owners.left(job.id, request.owner, request.rank)
-                return heartbeat_message(job)
-            with self._office.owners.call(job.id, request.owner, request.rank):
-                job = await self._office.heartbeat(job, request, context.time_remaining())
+            job = await self._office.heartbeat(job, request, context.time_remaining())
             return heartbeat_message(job)
 
         return await or_status(answer(), context)
@@ -102,7 +95,7 @@ class JobCalls(Calls):
 
         async def answer() -> pb.ChangeLeaseResponse:
             job = self._office.jobs.joinable(request.job_id, self._caller(context, request.token))
-            outcome = await self._office.rank_polls.change(job, request, context.time_remaining())
+            outcome = await self._office.change_lease(job, request, context.time_remaining())
             if isinstance(outcome, Cancelled):
                 return pb.ChangeLeaseResponse(cancelled=True, reason=outcome.reason)
             return pb.ChangeLeaseResponse(boundary=outcome.boundary)

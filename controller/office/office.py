@@ -17,14 +17,15 @@ from wiresum.controller.office.changes import Changes
 from wiresum.controller.office.desk import Desk
 from wiresum.controller.office.jobs import Jobs
 from wiresum.controller.office.owners import Owners
-from wiresum.controller.office.queue import Queue
+from wiresum.controller.office.queue import Queue, Queued
 from wiresum.controller.office.queue_polls import QueuePolls
-from wiresum.controller.office.rank_polls import RankPolls
+from wiresum.controller.office.rank_polls import RankPolls, Ready
 from wiresum.controller.office.reports import Reports
 from wiresum.controller.patience import Patience
 from wiresum.controller.rules import switches, tenants
-from wiresum.controller.rules.changes import ChangeLimits
-from wiresum.controller.rules.jobs import ended_error
+from wiresum.controller.rules.callers import Caller
+from wiresum.controller.rules.changes import Agreed, Cancelled, ChangeLimits
+from wiresum.controller.rules.jobs import Created, ended_error
 from wiresum.controller.rules.limits import Limits
 from wiresum.controller.southbound.fleet import Fleet
 from wiresum.controller.southbound.loop import LoopOptions
@@ -178,13 +179,39 @@ class Office:
             attempt=0 if job.attempt is None else job.attempt + 1,
         )
 
+    async def create_job(
+        self, request: pb.CreateJobRequest, caller: Caller, time_left: float | None
+    ) -> Created | Queued:
+        """A new job with its lease, the live one of that name, or a place in the queue.
+
+        ``time_left``, here and below: the seconds until the caller stops listening, if it said so.
+        """
+        return await self.queue_polls.create(request, caller, time_left)
+
+    async def join_job(
+        self, job: Job, request: pb.JoinJobRequest, time_left: float | None
+    ) -> Ready:
+        """Join a job; returns when all its ranks have, and the switch has confirmed them."""
+        with self.owners.call(job.id, request.owner, request.rank):
+            return await self.rank_polls.join(job, request, time_left)
+
     async def heartbeat(
         self, job: Job, request: pb.HeartbeatRequest, time_left: float | None
     ) -> Job:
         """A sign of life; returns when there is news for the caller, or after ``wait_s``."""
-        if request.HasField("report"):
-            self.reports.heard(job, request.report)
-        return await self.rank_polls.heartbeat(job, request, time_left)
+        if request.leaving:
+            self.owners.left(job.id, request.owner, request.rank)
+            return job
+        with self.owners.call(job.id, request.owner, request.rank):
+            if request.HasField("report"):
+                self.reports.heard(job, request.report)
+            return await self.rank_polls.heartbeat(job, request, time_left)
+
+    async def change_lease(
+        self, job: Job, request: pb.ChangeLeaseRequest, time_left: float | None
+    ) -> Agreed | Cancelled:
+        """Agree with the other ranks on a change of the lease."""
+        return await self.rank_polls.change(job, request, time_left)
 
     async def end(self, job: Job, state: JobState, reason: str) -> Job:
         """Release or evict a job; its counters are remembered if the switch tells them."""

@@ -235,7 +235,7 @@ class JobCalls(Calls):
     def _queued(self, job: Job, caller: Caller, scene: Scene | None = None) -> pb.Job:
         """A job in the queue: its place, and what it waits for."""
         queue, office = self._office.queue, self._office
-        message = job_message(job, None, office.limits, office.clock.now())
+        message = job_message(job, None, office.limits, 0.0)
         message.queue_position = queue.position(job.id)
         if queue.standing(job.id) is Standing.COMING:
             message.reason = Standing.COMING.value
@@ -247,7 +247,9 @@ class JobCalls(Calls):
         office = self._office
         switches = {switch.name: switch for switch in office.state.switches()}
         messages = [
-            job_message(job, switches.get(job.lease.switch), office.limits, office.clock.now())
+            job_message(
+                job, switches.get(job.lease.switch), office.limits, office.jobs.silence(job)
+            )
             for job in jobs
         ]
         for job, message in zip(jobs, messages, strict=True):

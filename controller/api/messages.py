@@ -59,7 +59,7 @@ def switch_message(
     )
 
 
-def job_message(job: Job, switch: Switch | None, limits: Limits, now: float) -> pb.Job:
+def job_message(job: Job, switch: Switch | None, limits: Limits, silence_s: float) -> pb.Job:
     """A job without its secrets; ``switch`` is that of its lease, None if that is forgotten."""
     live = job.state.live
     return pb.Job(
@@ -82,7 +82,7 @@ def job_message(job: Job, switch: Switch | None, limits: Limits, now: float) -> 
         joined=job.joined,
         missing=job.missing if live else [],
         created=job.created,
-        heartbeat_age_s=max(0.0, now - job.heartbeat) if live else 0.0,
+        heartbeat_age_s=silence_s if live else 0.0,
         heartbeat_s=limits.heartbeat_s,
         expiry_s=limits.expiry_s,
         change=job.change,

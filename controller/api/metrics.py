@@ -295,7 +295,7 @@ class ControllerReader:
         scrape.set(TARGET, job.target, job.id)
         scrape.set(CHANGES, job.change, job.id)
         scrape.set(CHANGING, job.pending is not None, job.id)
-        scrape.set(SILENCE, max(0.0, self._office.clock.now() - job.heartbeat), job.id)
+        scrape.set(SILENCE, self._office.jobs.silence(job), job.id)
         for event, count in self._told.events.get(job.id, {}).items():
             scrape.set(EVENTS, count, job.id, event)
         for report in self._office.reports.of(job):

@@ -1,7 +1,7 @@
 """The jobs that have got their slots: their signs of life, which are in memory, and their ends."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wiresum.controller.office.desk import Desk
 from wiresum.controller.rules import jobs as rules
@@ -20,6 +20,11 @@ class Jobs:
 
     desk: Desk
     limits: Limits
+    _heard: dict[str, float] = field(default_factory=dict)
+    """When each job last showed a sign of life. In memory: after a restart each has its whole time
+    again, and a store that cannot be written must end no job."""
+    _all_heard: float = float("-inf")
+    """The time before which no live job counts as silent."""
 
     def recover(self) -> None:
         """Take over what an earlier controller left: live jobs get their whole expiry time.
@@ -29,7 +34,7 @@ class Jobs:
         now = self.desk.now()
         self.desk.commit(Plan(now, (RemoveWaitingMembers(),)))
         # Not what the store says: the clock may have been put back since.
-        self.desk.store.heard = dict.fromkeys(self.desk.state.live_job_ids(), now)
+        self._heard = dict.fromkeys(self.desk.state.live_since(), now)
 
     # ---- looking up
 
@@ -74,15 +79,29 @@ class Jobs:
 
     def heard(self, job_id: str) -> None:
         """Record a sign of life of a job that is thought to be live."""
-        self.desk.store.heard[job_id] = self.desk.now()
+        self._heard[job_id] = self.desk.now()
 
     def give_time(self) -> None:
         """Give every live job the whole expiry time from now on."""
-        self.desk.store.all_heard = self.desk.now()
+        self._all_heard = self.desk.now()
 
     def silent(self) -> list[Job]:
         """The live jobs whose heartbeats have stopped for too long."""
-        return self.desk.state.silent_jobs(self.desk.now() - self.limits.expiry_s)
+        now, state = self.desk.now(), self.desk.state
+        silent = [
+            job_id
+            for job_id, since in state.live_since().items()
+            if now - self._last_heard(job_id, since) > self.limits.expiry_s
+        ]
+        return [job for job_id in silent if (job := state.job(job_id)) is not None]
+
+    def silence(self, job: Job) -> float:
+        """Seconds since the last sign of life of a live job."""
+        return max(0.0, self.desk.now() - self._last_heard(job.id, job.created))
+
+    def _last_heard(self, job_id: str, since: float) -> float:
+        """When the job showed its last sign of life; it got its slots at ``since``."""
+        return max(self._heard.get(job_id, since), self._all_heard)
 
     # ---- ends
 
@@ -96,12 +115,12 @@ class Jobs:
     def expire(self, job_id: str, events: Mapping[str, int] | None = None) -> Job:
         """End a job if it is (still) silent."""
         job = self.get(job_id)
-        self.desk.commit(rules.expire(job, self.limits, self.desk.now(), events))
+        now = self.desk.now()
+        self.desk.commit(rules.expire(job, self.silence(job), self.limits, now, events))
         return self.get(job_id)
 
     def forget_old(self) -> None:
         """Forget the jobs that ended more than a week ago, and signs of former life."""
-        live = set(self.desk.state.live_job_ids())
-        store = self.desk.store
-        store.heard = {job_id: time for job_id, time in store.heard.items() if job_id in live}
+        live = self.desk.state.live_since()
+        self._heard = {job_id: time for job_id, time in self._heard.items() if job_id in live}
         self.desk.commit(rules.forget_old(self.desk.now()))

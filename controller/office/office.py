@@ -334,7 +334,7 @@ class Office:
         now = self.clock.now()
         if now >= self._forget_at:
             self.jobs.forget_old()
-            self.owners.keep(self.state.live_job_ids())
+            self.owners.keep(self.state.live_since())
             self._forget_at = now + _FORGET_S
 
     async def _last_events(self, job: Job) -> dict[str, int] | None:

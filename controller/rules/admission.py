@@ -114,7 +114,6 @@ def enqueue(
         state=JobState.QUEUED,
         reason="",
         created=now,
-        heartbeat=now,
         attempt=None,
         epoch=0,
         key=0,

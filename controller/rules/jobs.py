@@ -114,9 +114,15 @@ def end(
     return Plan(now, (EndJob(job.id, state, reason, events, keep=_HISTORY_JOBS),))
 
 
-def expire(job: Job, limits: Limits, now: float, events: Mapping[str, int] | None = None) -> Plan:
-    """End a job if it is silent; ``events`` are its last counters."""
-    if now - job.heartbeat <= limits.expiry_s:
+def expire(
+    job: Job,
+    silence_s: float,
+    limits: Limits,
+    now: float,
+    events: Mapping[str, int] | None = None,
+) -> Plan:
+    """End a job that has shown no sign of life for too long; ``events`` are its last counters."""
+    if silence_s <= limits.expiry_s:
         return Plan(now)
     return end(job, JobState.EXPIRED, f"no heartbeat for {limits.expiry_s:g} s", now, events)
 

@@ -158,7 +158,8 @@ class Change:
 class Job:
     """One training run. ``attempt`` is None and ``epoch`` 0 until a rank joins.
 
-    ``created`` is when it came into the queue, and from its grant on, when it got its slots.
+    ``created`` is when it came into the queue, and from its grant on, when it got its slots. Signs
+    of life are not stored: the office has them in memory.
     """
 
     id: str
@@ -167,7 +168,6 @@ class Job:
     state: JobState
     reason: str
     created: float
-    heartbeat: float
     attempt: int | None
     epoch: int
     key: int

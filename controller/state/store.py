@@ -107,12 +107,8 @@ class Snapshot(Protocol):
         """The live jobs on a switch, by slot; without their ``members`` it takes a fraction."""
         ...
 
-    def silent_jobs(self, since: float) -> list[Job]:
-        """The live jobs without a heartbeat at or after ``since``."""
-        ...
-
-    def live_job_ids(self) -> list[str]:
-        """The ids of all live jobs."""
+    def live_since(self) -> dict[str, float]:
+        """The ids of all live jobs, and when each got its slots."""
         ...
 
     def waiting_members(self) -> list[tuple[str, int, int, int]]:
@@ -159,11 +155,6 @@ class Snapshot(Protocol):
 class Store(Protocol):
     """Keeps what the controller must not forget."""
 
-    heard: dict[str, float]
-    """When each live job last showed a sign of life. In memory: after a restart each has its whole
-    time again, and a store that cannot be written must end no job."""
-    all_heard: float
-    """The time before which no live job counts as silent."""
     trouble: str
     """Why the store cannot be written; empty while it can."""
 

@@ -102,7 +102,7 @@ def grant(store: Store, job_id: str, *, number: int = 1, base: int = 0, **change
     """Have a job in the store that holds 16 slots of ``s1`` from ``base`` on."""
     job = Job(
         id=job_id, tenant="default", name=job_id, state=JobState.QUEUED, reason="", created=1.0,
-        heartbeat=1.0, attempt=None, epoch=0, key=0, reply_key=0, workers=0, field=0,
+        attempt=None, epoch=0, key=0, reply_key=0, workers=0, field=0,
         lease=NO_LEASE, target=16,
     )  # fmt: skip
     job = replace(job, **changes)  # type: ignore[arg-type]

@@ -43,11 +43,6 @@ class Reading(Snapshot):
     """What is stored now; each question is documented in :class:`Snapshot`."""
 
     _db: sqlite3.Connection
-    heard: dict[str, float]
-    """When each live job last showed a sign of life. In memory: after a restart each has its whole
-    time again, and a store that cannot be written must end no job."""
-    all_heard: float
-    """The time before which no live job counts as silent."""
 
     # ---- switches
 
@@ -176,13 +171,9 @@ class Reading(Snapshot):
         where = "WHERE leases.held AND leases.switch = ? ORDER BY leases.base"
         return self._jobs(where, (switch,), members=members)
 
-    def silent_jobs(self, since: float) -> list[Job]:
-        rows = self._db.execute(f"SELECT id, heartbeat FROM jobs WHERE {_LIVE}").fetchall()
-        silent = [row["id"] for row in rows if self._heard(row) < since]
-        return [job for job_id in silent if (job := self.job(job_id)) is not None]
-
-    def live_job_ids(self) -> list[str]:
-        return [row["id"] for row in self._db.execute(f"SELECT id FROM jobs WHERE {_LIVE}")]
+    def live_since(self) -> dict[str, float]:
+        rows = self._db.execute(f"SELECT id, created FROM jobs WHERE {_LIVE}")
+        return {row["id"]: row["created"] for row in rows}
 
     def waiting_members(self) -> list[tuple[str, int, int, int]]:
         query = """
@@ -270,9 +261,6 @@ class Reading(Snapshot):
         rows = self._db.execute(_JOBS + where, parameters).fetchall()
         return [self._job(row, members) for row in rows]
 
-    def _heard(self, row: sqlite3.Row) -> float:
-        return float(max(self.heard.get(row["id"], row["heartbeat"]), self.all_heard))
-
     def _job(self, row: sqlite3.Row, members: bool) -> Job:
         return Job(
             id=row["id"],
@@ -281,7 +269,6 @@ class Reading(Snapshot):
             state=JobState(row["state"]),
             reason=row["reason"],
             created=row["created"],
-            heartbeat=self._heard(row),
             attempt=row["attempt"],
             epoch=row["epoch"],
             key=int.from_bytes(row["key"], "big"),

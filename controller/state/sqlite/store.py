@@ -3,8 +3,8 @@
 Everything here is synchronous and belongs to one thread: the statements take microseconds.
 
 A file that cannot be read or written (disk full, locked, a broken disk) makes every question and
-every transaction raise :class:`StoreFailed`, and changes nothing. Signs of life are in memory
-(``heard``), so that running jobs do not depend on it.
+every transaction raise :class:`StoreFailed`, and changes nothing. Signs of life are not stored, so
+that running jobs do not depend on it.
 """
 
 import fcntl
@@ -56,8 +56,6 @@ class SqliteStore(Reading):
     def __init__(self, path: Path | str = MEMORY) -> None:
         self._path = str(path)
         self._lock: IO[str] | None = None
-        self.heard = {}
-        self.all_heard = float("-inf")
         self.trouble = ""
         """Why the store cannot be written; empty while it can."""
         try:

@@ -179,7 +179,7 @@ async def test_calls_of_ended_jobs_leave_nothing_behind(rig: Rig) -> None:
     rig.clock.time += 61.0
     await rig.office.sweep()
     office = rig.office
-    assert (office.owners._jobs, office.store.heard, office.reports._jobs) == ({}, {}, {})
+    assert (office.owners._jobs, office.jobs._heard, office.reports._jobs) == ({}, {}, {})
 
 
 # ---- calls

@@ -55,7 +55,6 @@ def job(number: int = 9, workers: int = 2, state: JobState = JobState.READY) -> 
         state=state,
         reason="",
         created=0,
-        heartbeat=0,
         attempt=0,
         epoch=77,
         key=2**64 - 1,

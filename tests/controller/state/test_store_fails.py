@@ -176,7 +176,7 @@ def test_a_file_that_is_no_store_any_more_ends_no_job(tmp_path: Path) -> None:
         store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         path.write_bytes(b"\xff" * path.stat().st_size)
         with contextlib.closing(SqliteStore.__new__(SqliteStore)) as broken:
-            broken._lock, broken.trouble, broken.heard = None, "", {}
+            broken._lock, broken.trouble = None, ""
             broken._db = sqlite3.connect(path, factory=type(store._db))
             for ask in (broken.admin_token, broken.tenants, lambda: broken.job("j-0123456789ab")):
                 with pytest.raises(StoreFailed, match="not a database"):

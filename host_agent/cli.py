@@ -9,7 +9,8 @@ from wiresum.common import logs
 from wiresum.common.command_line import Option, Rest
 from wiresum.common.errors import WiresumError
 from wiresum.common.places import expand
-from wiresum.host_agent.environment import FIELDS, LONGEST_S, IfFull, SlotRequest, Transport
+from wiresum.host_agent.environment import LONGEST_S, IfFull, SlotRequest, Transport
+from wiresum.p4 import FIELDS
 
 
 class UsageError(WiresumError):
@@ -140,24 +141,22 @@ def run(
 ) -> int:
     """Run a training command whose all-reduces are summed by a switch: run -- torchrun ..."""
     from wiresum.controller.client.credentials import chosen_token
+    from wiresum.host_agent.launcher.options import JobOptions
     from wiresum.host_agent.launcher.run import run as launch
 
     _configure_log(log_format)
     _check_field(field)
-    timeout = _checked_seconds("--timeout", timeout)
-    queue_timeout = _checked_seconds("--queue-timeout", queue_timeout)
-    switch_timeout = _checked_seconds("--switch-timeout", switch_timeout)
-    request = SlotRequest(slots, min_slots, if_full, queue_timeout)
-    return launch(
-        command,
+    options = JobOptions(
         controller=controller or None,
         field=field,
-        as_default=as_default,
         name=name,
-        slots=request,
-        timeout_s=timeout,
+        slots=SlotRequest(
+            slots, min_slots, if_full, _checked_seconds("--queue-timeout", queue_timeout)
+        ),
+        timeout_s=_checked_seconds("--timeout", timeout),
         token=chosen_token(controller, token_file, ca) if controller else None,
         ca=None if ca is None else str(expand(ca).absolute()),
         transport=transport,
-        switch_timeout_s=switch_timeout,
+        switch_timeout_s=_checked_seconds("--switch-timeout", switch_timeout),
     )
+    return launch(command, options, as_default=as_default)

@@ -8,8 +8,7 @@ from enum import StrEnum
 
 from wiresum.common.errors import WiresumError
 from wiresum.controller.client.address import parse_address
-
-FIELDS = (32, 16, 8)
+from wiresum.p4 import FIELDS
 
 LONGEST_S = 100 * 365.25 * 86400.0
 """A hundred years: longer limits are cut to it. Clocks that count nanoseconds in 64 bits overflow

@@ -9,6 +9,12 @@ from wiresum.common.errors import WiresumError
 
 LANE_COUNTS = (64, 256)
 
+FIELDS = (32, 16, 8)
+"""Bits of a field: what a lane may be cut into."""
+
+MAX_WORKERS = 64
+"""Of one job on one switch: a bit each in the bitmap of a slot (``packet.CONTRIBUTORS_BYTES``)."""
+
 
 class UnknownProgram(WiresumError):
     """No program is built for the lane count that was asked for."""

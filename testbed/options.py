@@ -3,11 +3,10 @@
 import re
 from dataclasses import dataclass
 
-from wiresum.p4 import program
+from wiresum.p4 import MAX_WORKERS, program
 from wiresum.testbed.errors import RackUsageError
 
 SWITCHES = ("bmv2", "soft")
-MAX_WORKERS = 64
 MAX_MBIT = 100_000.0
 _UNITS = {"bit": 1e-6, "kbit": 1e-3, "mbit": 1.0, "gbit": 1e3}
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,22}[a-z0-9])?")

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from wiresum.controller.clock import Clock
 from wiresum.controller.errors import ControllerError
-from wiresum.controller.rules.checks import MAX_WORKERS, check_rank
+from wiresum.controller.rules.checks import check_rank
+from wiresum.p4 import MAX_WORKERS
 
 # A rank whose call broke off without an answer may have lost its connection only: it calls again
 # within a second or so.

@@ -7,12 +7,11 @@ from typing import NoReturn
 from wiresum.common.address import AddressError, parse_endpoint
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.state.model import default_mac, format_mac
+from wiresum.p4 import FIELDS, MAX_WORKERS
 
-MAX_WORKERS = 64
 MAX_PRIORITY = 1000
 MAX_LIMIT = (1 << 31) - 1
 """Of a tenant's slots and jobs."""
-FIELDS = (32, 16, 8)
 
 # BMv2 drops packets that are sent to port 511; 0 is not a port anywhere.
 MAX_PORT = 510

@@ -12,8 +12,9 @@ from wiresum.common.errors import WiresumError
 from wiresum.common.logs import bind, say
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent.agent.control import NoRoom
-from wiresum.host_agent.environment import FALLBACK, SlotRequest, Transport, without_secrets
+from wiresum.host_agent.environment import FALLBACK, SlotRequest, without_secrets
 from wiresum.host_agent.launcher import process
+from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
 from wiresum.host_agent.launcher.signals import Signals
 
@@ -93,21 +94,11 @@ def execute(
     return process.exit_status(status)
 
 
-def run(
-    command: Sequence[str],
-    *,
-    controller: str | None,
-    field: int,
-    as_default: bool,
-    name: str,
-    slots: SlotRequest,
-    timeout_s: float | None,
-    token: str | None,
-    ca: str | None,
-    transport: Transport = Transport.AUTO,
-    switch_timeout_s: float | None = None,
-) -> int:
-    """``wiresum run``: returns the exit status to end with. Raises ``WiresumError``."""
+def run(command: Sequence[str], options: JobOptions, *, as_default: bool) -> int:
+    """``wiresum run``: returns the exit status to end with. Raises ``WiresumError``.
+
+    ``as_default``: scripts that ask torch for gloo, or for no backend, get wiresum.
+    """
     resolved = resolve(command)
     if os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1") != "1":
         say(
@@ -118,17 +109,7 @@ def run(
     keep = inherited()
     with Signals() as signals:
         try:
-            session = Session(
-                controller,
-                field=field,
-                name=name,
-                slots=slots,
-                timeout_s=timeout_s,
-                token=token,
-                ca=ca,
-                transport=transport,
-                switch_timeout_s=switch_timeout_s,
-            )
+            session = Session(options)
         except NoRoom as full:
             say(log, f"training goes on over gloo, without a switch: {full}")
             env = _without_switch(str(full), as_default)
@@ -139,7 +120,7 @@ def run(
             say(
                 log,
                 f"job {job.name} on switch {job.switch} ({job.switch_ip}:{job.switch_udp_port}), "
-                f"{job.slots} slots{_asked(job, slots)}, {field}-bit fields",
+                f"{job.slots} slots{_asked(job, options.slots)}, {options.field}-bit fields",
                 job=job.id,
             )
             env = session.variables(as_default=as_default)

@@ -14,12 +14,12 @@ from wiresum.host_agent.agent.control import Heartbeats, connect, create_job
 from wiresum.host_agent.environment import (
     SHM,
     AgentError,
-    SlotRequest,
     Transport,
     own_environment,
     without_secrets,
 )
 from wiresum.host_agent.launcher.embedded import START_S, Embedded
+from wiresum.host_agent.launcher.options import JobOptions
 
 log = logging.getLogger("wiresum")
 
@@ -34,50 +34,32 @@ class Session:
     ``environment`` says how to reach the job; its ``tenant_token`` may make more of them.
     """
 
-    def __init__(
-        self,
-        controller: str | None = None,
-        *,
-        field: int = 32,
-        name: str = "",
-        slots: int | SlotRequest = 0,
-        timeout_s: float | None = None,
-        token: str | None = None,
-        ca: str | None = None,
-        transport: Transport = Transport.AUTO,
-        switch_timeout_s: float | None = None,
-    ) -> None:
-        """Register a job with ``controller``, or start one and a switch.
+    def __init__(self, options: JobOptions) -> None:
+        """Register a job with the controller of ``options``, or start one and a switch.
 
-        ``slots``: how many (0: the default), or all that there is to say about them.
-        ``timeout_s`` limits the start, and the workers' joining and collectives. ``token`` is the
-        tenant's, ``ca`` the file with the controller's authority; None: as the environment says.
-        ``transport`` is how the workers reach the switch, ``switch_timeout_s`` for how long it may
-        say nothing while they wait (None: as the environment says).
         Raises ``ControllerError``, ``NoRoom``, ``EmbeddedError`` or ``AddressError``.
         """
         self._lost: str | None = None
         self._place = 0
-        self.embedded = (
-            Embedded(timeout_s or START_S, shm=transport is not Transport.UDP)
-            if controller is None
-            else None
-        )
+        self.embedded: Embedded | None = None
+        controller, token = options.controller, options.token
+        if controller is None:
+            shm = options.transport is not Transport.UDP
+            self.embedded = Embedded(options.timeout_s or START_S, shm=shm)
+            controller, token = self.embedded.controller, self.embedded.token
         try:
-            where = own_environment(self.embedded.controller if self.embedded else str(controller))
-            if self.embedded:
-                token = self.embedded.token
+            where = own_environment(controller)
             where = dataclasses.replace(
                 where,
-                field=field,
-                timeout_s=timeout_s,
-                switch_timeout_s=switch_timeout_s or where.switch_timeout_s,
+                field=options.field,
+                timeout_s=options.timeout_s,
+                switch_timeout_s=options.switch_timeout_s or where.switch_timeout_s,
                 tenant_token=where.tenant_token if token is None else token,
-                ca=where.ca if ca is None else ca,
-                shm=self._shm(transport),
-                request=slots if isinstance(slots, SlotRequest) else SlotRequest(slots),
+                ca=where.ca if options.ca is None else options.ca,
+                shm=self._shm(options.transport),
+                request=options.slots,
             )
-            self.job = create_job(where, name, self._queued)
+            self.job = create_job(where, options.name, self._queued)
             self.environment = dataclasses.replace(where, job=self.job.id, token=self.job.token)
             self._client = connect(where, self.job.token)
         except BaseException:

@@ -19,7 +19,9 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+from wiresum.host_agent.environment import SlotRequest
 from wiresum.host_agent.launcher import process
+from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
 from wiresum.measure.attack.priority import prefer_switch
 from wiresum.p4.packet import UDP_PORT
@@ -119,7 +121,14 @@ class Scene:
                 prefer_switch(rack)
             self._make_nowhere()
             session = self._exits.enter_context(
-                Session(rack.controller, name="flooded", slots=SLOTS, token=rack.token)
+                Session(
+                    JobOptions(
+                        controller=rack.controller,
+                        name="flooded",
+                        slots=SlotRequest(SLOTS),
+                        token=rack.token,
+                    )
+                )
             )
             self._victims = [self._victim(rank, session) for rank in range(workers)]
             said = [victim.hear(START_S) for victim in self._victims]

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wiresum.measure.bench import limits
-from wiresum.p4 import program
+from wiresum.p4 import FIELDS, MAX_WORKERS, program
 from wiresum.testbed.errors import RackUsageError
-from wiresum.testbed.options import MAX_MBIT, MAX_WORKERS, check_name, parse_loss, parse_rate
+from wiresum.testbed.options import MAX_MBIT, check_name, parse_loss, parse_rate
 
-FIELDS = (32, 16, 8)
 GLOO = "gloo"
 
 UDP, SHM = TRANSPORTS = ("udp", "shm")

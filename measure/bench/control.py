@@ -14,14 +14,16 @@ from typing import Any
 from wiresum.common.address import parse_endpoint
 from wiresum.controller.client import ControllerClient, add_switch_request
 from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent.environment import SlotRequest
 from wiresum.host_agent.launcher import process
+from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
 from wiresum.measure.bench import cpu
 from wiresum.measure.bench.links import SWITCH, SWITCH_IP
+from wiresum.p4 import MAX_WORKERS
 from wiresum.p4.packet import UDP_PORT
 from wiresum.testbed.children import START_S, Child
 from wiresum.testbed.errors import RackError
-from wiresum.testbed.options import MAX_WORKERS
 from wiresum.testbed.state import Record
 
 JOIN_S = 60.0
@@ -136,8 +138,14 @@ class Control:
 
     def job(self, name: str, slots: int, field: int) -> Session:
         """A job that lives as long as this."""
-        session = Session(self._controller, field=field, name=name, slots=slots, token=self._token)
-        return self._exits.enter_context(session)
+        options = JobOptions(
+            controller=self._controller,
+            field=field,
+            name=name,
+            slots=SlotRequest(slots),
+            token=self._token,
+        )
+        return self._exits.enter_context(Session(options))
 
     def join(self, session: Session, places: Sequence[Mapping[str, Any]]) -> list[pb.Lease]:
         """Join ranks 0, 1, … to a new attempt of a job; a place is an ip, udp_port and mac."""

@@ -22,7 +22,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from wiresum.host_agent.environment import SlotRequest
 from wiresum.host_agent.launcher import process
+from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
 from wiresum.testbed import find_mininet
 from wiresum.testbed.errors import RackError
@@ -56,7 +58,14 @@ class Measured:
     def __init__(self, rack: Rack, stack: ExitStack) -> None:
         self.rack = rack
         self.session = stack.enter_context(
-            Session(rack.controller, name="bench", slots=SLOTS, token=rack.token)
+            Session(
+                JobOptions(
+                    controller=rack.controller,
+                    name="bench",
+                    slots=SlotRequest(SLOTS),
+                    token=rack.token,
+                )
+            )
         )
         self._attempt = 0
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from wiresum.common.command_line import Option
-from wiresum.host_agent.environment import FIELDS
+from wiresum.p4 import FIELDS
 from wiresum.testbed.cli import (
     Lanes,
     Loss,

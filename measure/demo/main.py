@@ -10,6 +10,7 @@ from rich.console import Console
 
 from wiresum.common.temporary import PrivateFolder
 from wiresum.host_agent.launcher import process
+from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.run import execute
 from wiresum.host_agent.launcher.session import Session
 from wiresum.host_agent.launcher.signals import Signals
@@ -42,7 +43,7 @@ def demo(
     with Signals() as signals, Bars(console, steps) as bars:
         runner = _Runner(workers, steps, seed, out, signals, bars)
         gloo = runner.train("gloo", None)
-        with Session(None, field=field, name="demo") as session:
+        with Session(JobOptions(field=field, name="demo")) as session:
             wiresum = runner.train("wiresum", session)
     result = as_json(gloo, wiresum, workers=workers, steps=steps, field=field, seed=seed)
     if json_file is not None:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from wiresum.common.temporary import PrivateFolder
 from wiresum.host_agent.launcher import process
+from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
 from wiresum.measure.demo.rack_table import Outcome, table
 from wiresum.measure.demo.results import Training, read
@@ -68,11 +69,13 @@ def train_across(rack: Rack, options: TrainOptions, console: Console) -> Outcome
     with (
         Bars(console, options.steps) as bars,
         Session(
-            rack.controller,
-            token=rack.token,
-            field=options.field,
-            name="train",
-            timeout_s=options.timeout_s,
+            JobOptions(
+                controller=rack.controller,
+                token=rack.token,
+                field=options.field,
+                name="train",
+                timeout_s=options.timeout_s,
+            )
         ) as session,
         PrivateFolder("testbed") as private,
     ):

@@ -42,6 +42,10 @@ def test_the_check_notices_a_changed_source(tmp_path):
         assert "run" in done.stdout
 
 
+def test_a_bitmap_has_a_bit_for_each_worker():
+    assert p4.MAX_WORKERS == 8 * packet.CONTRIBUTORS_BYTES
+
+
 @pytest.mark.parametrize("lanes", p4.LANE_COUNTS)
 def test_p4c_still_makes_what_is_committed(lanes, tmp_path):
     if shutil.which("p4c-bm2-ss") is None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from support.training import spawned
+from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
 
 LIMIT_S = 100.0
@@ -95,5 +96,5 @@ def fresh_session(**options: Any) -> Iterator[Session]:
             if name.startswith("WIRESUM_"):
                 patch.delenv(name)
         patch.setenv("OMP_NUM_THREADS", "1")
-        with Session(None, name="test", **options) as session:
+        with Session(JobOptions(name="test", **options)) as session:
             yield session

@@ -29,6 +29,7 @@ from wiresum.host_agent.agent.join import Membership
 from wiresum.host_agent.agent.network import WorkerSocket, local_address_towards, mac_of
 from wiresum.host_agent.agent.worker import Worker
 from wiresum.host_agent.environment import SHM, AgentError, Environment, environment
+from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
 
 LIMIT_S = 20.0
@@ -46,7 +47,7 @@ def rack() -> Iterator[Session]:
 def session(rack: Session) -> Iterator[Session]:
     """A job of its own on the shared switch."""
     where = rack.environment
-    with Session(where.controller, token=where.tenant_token) as session:
+    with Session(JobOptions(controller=where.controller, token=where.tenant_token)) as session:
         yield session
 
 

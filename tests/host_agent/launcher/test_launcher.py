@@ -15,6 +15,7 @@ from support.torchruns import clean_environment, finish, fresh_session, torchrun
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent.environment import Transport
+from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import LeaseLost, Session
 
 SCENARIOS = Path(__file__).parents[1] / "backend" / "scenarios.py"
@@ -98,7 +99,7 @@ def test_a_switch_of_its_own_and_the_transport(
     """Another switch's socket in the environment is none of its business."""
     monkeypatch.setenv("WIRESUM_SHM", "/another/switch")
     monkeypatch.delenv("WIRESUM_TOKEN", raising=False)
-    with Session(transport=transport) as session:
+    with Session(JobOptions(transport=transport)) as session:
         path = session.variables().get("WIRESUM_SHM")
         assert session.embedded is not None
         if transport is Transport.UDP:
@@ -246,8 +247,8 @@ def test_a_failing_training_under_the_launcher(controller: str, env: dict[str, s
 
 
 def test_launchers_with_the_same_name_share_a_job(controller: str, token: str) -> None:
-    with Session(controller, name="shared", token=token) as first:
-        with Session(controller, name="shared", token=token) as second:
+    with Session(JobOptions(controller=controller, name="shared", token=token)) as first:
+        with Session(JobOptions(controller=controller, name="shared", token=token)) as second:
             assert second.job.id == first.job.id
         assert first.describe().state == pb.JOB_STATE_WAITING  # the second did not release it
     with ControllerClient(controller, token=token) as client:
@@ -266,7 +267,7 @@ def lost(session: Session) -> str:
 
 
 def test_a_job_that_is_released_by_somebody_else_ends_the_run(controller: str, token: str) -> None:
-    with Session(controller, token=token) as session:
+    with Session(JobOptions(controller=controller, token=token)) as session:
         with ControllerClient(controller, token=token) as client:
             client.release_job(session.job.id, session.job.token)
         assert "is released" in lost(session)

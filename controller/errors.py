@@ -36,3 +36,9 @@ class OptionError(WiresumError):
     """An option that cannot be used."""
 
     exit_code = 2
+
+
+class SpecError(ServeError):
+    """A switch's description that cannot be understood."""
+
+    exit_code = 2

@@ -4,14 +4,8 @@ from typing import Annotated
 
 from wiresum.common.command_line import Argument, Option
 from wiresum.controller.commands.options import THIS_USERS, ControllerOptions, Json
+from wiresum.controller.commands.switch_options import DeviceId, Lanes, P4Runtime, SwitchOptions
 
-P4Runtime = Annotated[
-    str,
-    Option(
-        metavar="ADDR",
-        help="Its P4Runtime server: HOST:PORT, https://HOST:PORT (with TLS) or unix:/path.",
-    ),
-]
 P4RuntimeCa = Annotated[
     str,
     Option(metavar="FILE", help="Authority of the certificates of switches at https://HOST:PORT."),
@@ -20,46 +14,18 @@ P4RuntimeCert = Annotated[
     str, Option(metavar="FILE", help="Certificate to show to such a switch, PEM.")
 ]
 P4RuntimeKey = Annotated[str, Option(metavar="FILE", help="Its key, PEM.")]
-Lanes = Annotated[int, Option(min=1, max=65535, help="Lanes of the program to run on it.")]
-DeviceId = Annotated[int, Option(min=0, max=(1 << 63) - 1, help="Its P4Runtime device id.")]
 
 
 def switch_add(
     name: Annotated[str, Argument(help="What to call it.")],
-    p4runtime: P4Runtime,
-    address: Annotated[str, Option(metavar="IP:UDPPORT", help="Where workers send their packets.")],
-    host: Annotated[
-        list[str],
-        Option(metavar="CIDR=PORT", help="Workers in CIDR are behind its port PORT."),
-    ],
-    mac: Annotated[str, Option(help="Its MAC address  [default: 02:00:<ip>]")] = "",
-    lanes: Lanes = 256,
-    device_id: DeviceId = 0,
-    shared_address: Annotated[
-        bool | None,
-        Option(
-            "--shared-address/--own-address",
-            help="Whether workers may have its own address, as on a softswitch's host  "
-            "[default: for a loopback address]",
-        ),
-    ] = None,
+    described: SwitchOptions,
     asked: ControllerOptions = THIS_USERS,
     as_json: Json = False,
 ) -> None:
     """Add a switch, or change what is known of it. The controller takes it over at once."""
     from wiresum.controller.commands import tables
-    from wiresum.controller.commands.spec import describe
 
-    request = describe(
-        name,
-        p4runtime=p4runtime,
-        address=address,
-        hosts=host,
-        mac=mac,
-        lanes=lanes,
-        device_id=device_id,
-        shared_address=shared_address,
-    )
+    request = described.request(name)
     with asked.connect() as client:
         switch = client.add_switch(request)
     if as_json:

@@ -13,7 +13,7 @@ from wiresum.controller.errors import ControllerError, StoreFailed
 from wiresum.controller.patience import Limiting
 from wiresum.controller.southbound.apart import apart
 from wiresum.controller.southbound.desired import Tables, desired
-from wiresum.controller.southbound.p4runtime import Link, connect, explain
+from wiresum.controller.southbound.p4runtime import SwitchConnection, connect, explain
 from wiresum.controller.southbound.reconcile import reconcile
 from wiresum.controller.southbound.switch_tls import SwitchTls
 from wiresum.controller.state.model import Job, JobState, Switch
@@ -98,7 +98,7 @@ class SwitchLoop:
         self._limit = limit
         self._wake = asyncio.Event()
         self._leaving = False
-        self._link: Link | None = None
+        self._connection: SwitchConnection | None = None
         self._confirmed: dict[str, int] = {}
         self._reset: set[str] = set()
         """Jobs whose counters have been set to zero, which is not in the store yet."""
@@ -124,12 +124,12 @@ class SwitchLoop:
                     self._options.connect_s,
                     self._limit,
                     self._options.tls,
-                ) as link:
+                ) as connection:
                     self.tally.connects += 1
-                    await self._one_pass(link)
+                    await self._one_pass(connection)
                     retry_s = self._options.retry_s
-                    self._link = link
-                    await self._keep(link)
+                    self._connection = connection
+                    await self._keep(connection)
             except Exception as error:
                 if self.tally.connects > connects:
                     self.tally.losses += 1
@@ -137,7 +137,7 @@ class SwitchLoop:
                     self.tally.connect_failures += 1
                 self._set_down(explain(error, self.switch.p4runtime))
             finally:
-                self._link = None
+                self._connection = None
             if self._leaving:
                 return
             # Only leaving cuts the pause short: a change in the store is no reason to connect.
@@ -160,20 +160,22 @@ class SwitchLoop:
 
     async def read_events(self, numbers: Iterable[int]) -> dict[int, dict[str, int]]:
         """The events of these job numbers. Raises :class:`ControllerError` UNAVAILABLE."""
-        return await self._ask(lambda link: link.read_events(numbers))
+        return await self._ask(lambda connection: connection.read_events(numbers))
 
     async def read_drops(self) -> dict[str, int]:
         """The packets dropped, by reason. Raises :class:`ControllerError` UNAVAILABLE."""
-        return await self._ask(lambda link: link.read_drops())
+        return await self._ask(lambda connection: connection.read_drops())
 
-    async def _ask(self, question: Callable[[Link], Coroutine[Any, Any, _R]]) -> _R:
-        if self._link is None:
+    async def _ask(self, question: Callable[[SwitchConnection], Coroutine[Any, Any, _R]]) -> _R:
+        if self._connection is None:
             raise ControllerError(
                 "UNAVAILABLE",
                 f"switch {self.switch.name} is {self.state.value}: {self.reason}",
             )
         try:
-            return await self._apart(self._link, question(self._link), self._options.counters_s)
+            return await self._apart(
+                self._connection, question(self._connection), self._options.counters_s
+            )
         except Exception as error:
             reason = explain(error, self.switch.p4runtime)
             raise ControllerError(
@@ -182,16 +184,16 @@ class SwitchLoop:
 
     # ----
 
-    async def _keep(self, link: Link) -> None:
+    async def _keep(self, connection: SwitchConnection) -> None:
         """Make a pass whenever there is reason to; returns when leaving."""
         leaving = False
         while not leaving:
-            await self._pause(link)
+            await self._pause(connection)
             leaving = self._leaving
             with suppress(StoreFailed):  # what it shall hold is not known: it keeps what it has
-                await self._one_pass(link)
+                await self._one_pass(connection)
 
-    async def _one_pass(self, link: Link) -> None:
+    async def _one_pass(self, connection: SwitchConnection) -> None:
         self._wake.clear()
         jobs = [] if self._leaving else self._store.snapshot().jobs_on(self.switch.name)
         wanted = Tables({}, {}) if self._leaving else desired(self.switch, jobs)
@@ -200,7 +202,9 @@ class SwitchLoop:
         numbers = [job.lease.number for job in fresh]
         began = time.monotonic()
         try:
-            writes = await self._apart(link, reconcile(link, wanted, numbers), self._options.pass_s)
+            writes = await self._apart(
+                connection, reconcile(connection, wanted, numbers), self._options.pass_s
+            )
         except Exception:
             self.tally.pass_failures += 1
             raise
@@ -229,20 +233,22 @@ class SwitchLoop:
             with suppress(StoreFailed):
                 self._counters_reset(job_ids)
 
-    async def _apart(self, link: Link, work: Coroutine[Any, Any, _R], limit_s: float) -> _R:
+    async def _apart(
+        self, connection: SwitchConnection, work: Coroutine[Any, Any, _R], limit_s: float
+    ) -> _R:
         address = self.switch.p4runtime
         return await apart(
             work,
             limit_s=limit_s,
             late=f"{address} did not answer within {limit_s:g} s",
             lost=f"the connection to {address} was lost",
-            down=link.down,
+            down=connection.down,
             limit=self._limit,
         )
 
-    async def _pause(self, link: Link) -> None:
+    async def _pause(self, connection: SwitchConnection) -> None:
         """Until there is something to do."""
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._wake, link.down)]
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._wake, connection.down)]
         try:
             await asyncio.wait(
                 waits, timeout=self._options.period_s, return_when=asyncio.FIRST_COMPLETED

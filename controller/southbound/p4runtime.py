@@ -64,7 +64,7 @@ class SouthboundError(Exception):
     """A switch that cannot be driven; the message is one line."""
 
 
-class Link:
+class SwitchConnection:
     """A connected switch that runs the right program and obeys us."""
 
     def __init__(self, finsy_switch: finsy.Switch) -> None:
@@ -162,7 +162,7 @@ async def connect(
     timeout_s: float,
     limit: Limiting = asyncio.timeout,
     tls: SwitchTls | None = None,
-) -> AsyncIterator[Link]:
+) -> AsyncIterator[SwitchConnection]:
     """Connect to ``switch``, become its controller and have it run ``program``.
 
     ``tls``: the files for a switch at ``https://…``.
@@ -179,9 +179,9 @@ async def connect(
             p4info=program.p4info, device_id=switch.device_id, channel_credentials=credentials
         ),
     )
-    link = Link(finsy_switch)
+    connection = SwitchConnection(finsy_switch)
     for event in (finsy.SwitchEvent.CHANNEL_DOWN, finsy.SwitchEvent.BECOME_BACKUP):
-        finsy_switch.ee.on(event, lambda _switch: link.down.set())
+        finsy_switch.ee.on(event, lambda _switch: connection.down.set())
 
     async def enter() -> None:
         address = target(switch.p4runtime)
@@ -210,7 +210,7 @@ async def connect(
         limit=limit,
     )
     try:
-        yield link
+        yield connection
     finally:
         await finsy_switch.__aexit__(None, None, None)
 

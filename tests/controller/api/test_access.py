@@ -129,7 +129,7 @@ async def test_a_job_is_joined_with_its_own_token(rig: Rig) -> None:
     assert answer.state == pb.JOB_STATE_RELEASED
 
 
-async def test_whoever_attaches_gets_a_token_of_its_own(rig: Rig) -> None:
+async def test_each_attached_caller_gets_its_own_token(rig: Rig) -> None:
     first = await rig.create("demo")
     second = await rig.create("demo")
     assert (second.id, second.attached) == (first.id, True)

@@ -185,7 +185,7 @@ def test_a_server_certificate_never_outlives_its_ca(folder: Path) -> None:
 # ---- whom the local admin's token is told
 
 
-def test_the_local_admins_token_goes_only_to_what_the_local_ca_vouches_for(
+def test_the_local_admins_token_goes_only_to_servers_of_the_local_ca(
     tmp_path: Path,
 ) -> None:
     """A tunnel that ends on localhost leads to a server that another CA vouches for."""
@@ -237,9 +237,7 @@ def modes(folder: Path) -> dict[str, int]:
     }
 
 
-def test_all_secret_files_are_the_owners_alone_whatever_the_umask(
-    tmp_path: Path, umask: int
-) -> None:
+def test_secret_files_are_private_under_any_umask(tmp_path: Path, umask: int) -> None:
     site = tmp_path / "site"
     with serving("--store", str(site / "s.sqlite"), plaintext=False, environment={}):
         found = modes(site)

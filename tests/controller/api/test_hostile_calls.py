@@ -127,7 +127,7 @@ async def test_no_request_is_an_error_of_the_controllers_own(rig: Rig, name: str
     assert (await told(rig, "ListJobs", [pb.ListJobsRequest()], ADMIN_TOKEN))[0][0] == "OK"
 
 
-async def test_what_others_have_is_like_what_there_is_not(rig: Rig) -> None:
+async def test_jobs_of_other_tenants_are_answered_as_unknown(rig: Rig) -> None:
     """Every call that names a job, with the token of another tenant and of a job of its."""
     theirs, ours = [
         (await rig.call(lambda client, name=name: client.add_tenant(name))).token  # type: ignore[misc]

@@ -81,7 +81,7 @@ async def raw(rig: Rig, name: str, data: bytes, token: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("name", METHODS)
-async def test_fields_that_nobody_knows_are_dropped(rig: Rig, name: str) -> None:
+async def test_unknown_fields_are_dropped(rig: Rig, name: str) -> None:
     await rig.call(lambda client: client.add_tenant("acme"))
     job = await rig.create("demo")
     await rig.join(job, 0, workers=1)
@@ -103,7 +103,7 @@ async def test_nothing_unknown_is_kept_of_a_report(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-async def test_a_request_has_a_limit_and_what_is_none_is_refused(rig: Rig, name: str) -> None:
+async def test_large_and_unreadable_requests_are_refused(rig: Rig, name: str) -> None:
     job = await rig.create("demo")
     request = sound(rig, job, name)
     text = next((f.name for f in request.DESCRIPTOR.fields if f.type == f.TYPE_STRING), None)
@@ -160,7 +160,7 @@ def test_so_many_calls_wait_for_one_job_and_no_more() -> None:
         pass
 
 
-def test_those_who_have_left_the_queue_are_forgotten(office: StillOffice) -> None:
+def test_jobs_that_have_left_the_queue_are_forgotten(office: StillOffice) -> None:
     for number in range(20):
         created = office.create(RED, slots_wanted=16)
         office.queue.present(created.job.id)  # its caller's last word
@@ -242,7 +242,7 @@ def test_addresses_are_forgotten_and_do_not_grow_without_end(office: StillOffice
         rates.stranger("ipv6:%5B::1%5D:9999")
 
 
-def test_a_flood_is_told_to_wait_and_nobody_else_is() -> None:
+def test_only_the_caller_of_a_flood_is_told_to_wait() -> None:
     """Calls of strangers and of a tenant, more than it has; its job, and others, go on."""
     spec = switch_spec("127.0.0.1:1")
     with serving("--store", ":memory:", "--switch", spec) as child, child.client() as admin:

@@ -51,9 +51,7 @@ def refusal(address: str, ca: Path, cert: Path | None = None, key: Path | None =
     return text
 
 
-def test_a_client_names_what_is_wrong_with_the_servers_certificate(
-    tmp_path: Path, root: Made
-) -> None:
+def test_a_client_names_the_fault_of_the_servers_certificate(tmp_path: Path, root: Made) -> None:
     middle = make("site middle", root, authority=True)
     here = ("localhost",)
     twin = make("site root", authority=True)
@@ -96,7 +94,7 @@ def test_a_client_names_what_is_wrong_with_the_servers_certificate(
         ControllerClient(address, token="t", ca=str(ca)).list_jobs()
 
 
-def test_a_client_names_what_is_wrong_with_its_own_files(tmp_path: Path, root: Made) -> None:
+def test_a_client_names_the_fault_of_its_own_files(tmp_path: Path, root: Made) -> None:
     good = make("x", root, hosts=("localhost",))
     marked = put(tmp_path / "bom.pem", b"\xef\xbb\xbf" + root.pem())
     assert "bom.pem begins with a byte order mark" in refusal("localhost:1", marked)
@@ -140,7 +138,7 @@ def test_a_client_names_what_is_wrong_with_its_own_files(tmp_path: Path, root: M
         ("old authority", r"--client-ca .*/clients\.pem cannot be used: CN=old expired on"),
     ],
 )
-def test_the_controller_does_not_start_with_what_no_client_can_trust(
+def test_the_controller_refuses_certificates_that_no_client_can_trust(
     tmp_path: Path, root: Made, what: str, words: str
 ) -> None:
     days = {"expired": (-9.0, -2.0), "early": (2.0, 9.0)}.get(what, (-1.0, 300.0))
@@ -162,7 +160,7 @@ def test_the_controller_does_not_start_with_what_no_client_can_trust(
     assert done.stderr.count("\n") == 1
 
 
-def test_the_controller_warns_of_what_will_not_do_for_long(tmp_path: Path, root: Made) -> None:
+def test_the_controller_warns_of_certificates_with_minor_faults(tmp_path: Path, root: Made) -> None:
     """It serves all the same: the warnings are a line each, and the days left a metric."""
     made = make("localhost", root, days=(-300, 12.5))
     old = make("old root", authority=True, days=(-9, -2))

@@ -29,7 +29,7 @@ def refused(call: object) -> str:
     return f"{caught.value.code}: {caught.value}"
 
 
-def test_the_first_start_makes_what_is_needed(tmp_path: Path) -> None:
+def test_the_first_start_makes_a_ca_and_a_token(tmp_path: Path) -> None:
     store = str(tmp_path / "site" / "store.sqlite")
     with serving("--store", store, plaintext=False, environment={}) as child:
         ready = child.ready
@@ -206,7 +206,7 @@ def test_certificates_are_made_anew_when_they_must(tmp_path: Path) -> None:
         ([], {"WIRESUM_ADMIN_TOKEN": "hunter2"}, "WIRESUM_ADMIN_TOKEN has 7 characters"),
     ],
 )
-def test_what_cannot_be_served(
+def test_unusable_serve_options_are_refused(
     arguments: list[str], environment: dict[str, str], words: str
 ) -> None:
     where = [] if "--listen" in arguments else ["--listen", "127.0.0.1:0"]

@@ -107,7 +107,7 @@ def test_a_difference_that_costs_nothing_makes_no_straggler():
     assert whys(job(*ranks)) == {}
 
 
-def test_who_has_stopped():
+def test_ranks_that_have_stopped():
     still = {"started": 1000, "ended": 999, "in_flight_s": 10.0}
     ranks = [report(rank, **still) for rank in range(3)]
     for one in ranks:
@@ -119,7 +119,7 @@ def test_who_has_stopped():
     assert whys(job(*ranks)) == {}, "a pause is no straggler"
 
 
-def test_who_is_missing_or_silent():
+def test_ranks_that_are_missing_or_silent():
     waiting = job(state=pb.JOB_STATE_WAITING, joined=[0, 1], missing=[2, 3])
     assert whys(waiting) == {2: "has not joined", 3: "has not joined"}
     ranks = [report(rank) for rank in range(3)]

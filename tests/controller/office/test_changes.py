@@ -180,7 +180,7 @@ async def test_a_vote_that_cannot_be_is_refused(rig: Rig) -> None:
     await asked
 
 
-async def test_an_agreed_change_survives_who_gives_up_joining(rig: Rig) -> None:
+async def test_an_agreed_change_survives_ranks_that_give_up_joining(rig: Rig) -> None:
     job, leases, asked = await shrunk(rig)
     await refused("FAILED_PRECONDITION", "not agreed on change 1 yet", join_next(rig, job, 0, 1))
     await asyncio.gather(*(say(rig, job, lease, 1, 5) for lease in leases))
@@ -222,7 +222,7 @@ async def test_a_job_that_ends_ends_its_change(rig: Rig) -> None:
     await until(lambda: rig.switch.table("membership") == [])
 
 
-async def test_slots_of_a_job_that_nobody_has_joined_change_at_once(rig: Rig) -> None:
+async def test_slots_of_a_job_without_ranks_change_at_once(rig: Rig) -> None:
     high = (await rig.call(lambda client: client.add_tenant("high", priority=5))).token
     job = await rig.create("low", slots=4096)
     first = asyncio.create_task(rig.join(job, 0))

@@ -46,14 +46,14 @@ async def test_heartbeats_keep_a_job(rig: Rig) -> None:
     assert (await rig.get(job)).heartbeat_age_s == 0
 
 
-async def test_a_job_that_nobody_joins_expires_too(rig: Rig) -> None:
+async def test_a_job_without_ranks_expires_too(rig: Rig) -> None:
     job = await rig.create("demo")
     rig.clock.time += 31
     await rig.office.sweep()
     assert (await beat(rig, job)).state == pb.JOB_STATE_EXPIRED
 
 
-async def test_who_waits_for_others_is_alive(rig: Rig) -> None:
+async def test_a_job_whose_ranks_wait_is_alive(rig: Rig) -> None:
     job = await rig.create("demo")
     waiting = asyncio.create_task(rig.join(job, 0))
     await until(lambda: rig.member_count(job) == 1)

@@ -199,7 +199,7 @@ async def test_restart_gets_a_new_epoch_and_the_old_entries_leave_first(rig: Rig
     await refused("ABORTED", "attempt 0 .* is over: attempt 1 has started", rig.join(job, 0))
 
 
-async def test_those_who_wait_for_an_older_attempt_are_sent_home(rig: Rig) -> None:
+async def test_ranks_of_an_older_attempt_are_refused(rig: Rig) -> None:
     job = await rig.create("demo")
     old = asyncio.create_task(rig.join(job, 0, 2))
     await until(lambda: rig.member_count(job) == 1)

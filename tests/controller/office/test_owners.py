@@ -102,7 +102,7 @@ def test_a_restarted_controller_waits_for_the_group_that_had_the_job(
         assert owners.claim(JOB, "b", "", joined=True).lives
 
 
-def test_a_restarted_controller_gives_a_job_that_nobody_calls_for_to_the_next(
+def test_after_a_restart_a_job_without_calls_goes_to_the_next_group(
     owners: Owners, clock: Hand
 ) -> None:
     clock.time += 3 * HEARTBEAT_S
@@ -133,7 +133,7 @@ def test_made_up_ranks_are_refused(owners: Owners) -> None:
             raise AssertionError("it was let in")
 
 
-def test_callers_without_an_owner_are_nobodys(owners: Owners) -> None:
+def test_callers_without_an_owner_claim_nothing(owners: Owners) -> None:
     """Launchers, and workers that have made the job for themselves."""
     with owners.call(JOB, "", 0):
         assert owners.claim(JOB, "a", "", joined=False).granted

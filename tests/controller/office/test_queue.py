@@ -102,7 +102,7 @@ async def test_the_tenants_take_turns(rig: Rig) -> None:
     assert order == ["v1", "g1", "m1", "g2", "g3"]
 
 
-async def test_who_waits_too_long(rig: Rig) -> None:
+async def test_a_wait_in_the_queue_has_a_limit(rig: Rig) -> None:
     await rig.create("first", slots=4096)
     second = asks(rig, "second", wait_timeout_s=30)
     await queued(rig, "second")
@@ -205,7 +205,7 @@ async def test_out_of_the_queue(rig: Rig) -> None:
     await refused("ABORTED", "was taken out of the queue", fourth)
 
 
-async def test_who_does_not_come_back_is_forgotten(rig: Rig) -> None:
+async def test_a_queued_job_whose_caller_stays_away_is_forgotten(rig: Rig) -> None:
     first = await rig.create("first", slots=4096)
     request = pb.CreateJobRequest(
         name="second", slots_wanted=4096, on_full=pb.ON_FULL_WAIT, request_id="r1"

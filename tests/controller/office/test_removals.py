@@ -54,7 +54,7 @@ async def test_a_tenant_that_is_removed_is_given_nothing_more(
     assert rig.office.store.tenant("bad") is None
 
 
-async def test_what_a_tenant_asks_for_while_it_is_removed_goes_with_it(rig: Rig) -> None:
+async def test_requests_of_a_tenant_that_is_being_removed_go_with_it(rig: Rig) -> None:
     """Its jobs' last counters take the switch a while; its token is good until they are there."""
     token = await tenant(rig, "bad")
     await rig.call(lambda client: client.create_job("first", slots=16), token)
@@ -309,7 +309,7 @@ async def test_a_job_that_makes_way_in_the_end_stays(rig: Rig) -> None:
     assert stored(rig, job).state.live
 
 
-async def test_refusals_count_only_while_somebody_needs_the_slots(rig: Rig) -> None:
+async def test_refusals_count_only_while_a_job_needs_the_slots(rig: Rig) -> None:
     job, _, asked = await stubborn(rig)
     for _ in range(2):
         await refuse(rig, job)

@@ -102,7 +102,7 @@ async def test_ranks_that_came_meanwhile_have_come_in_time(fake: FakeSwitch) -> 
     await asyncio.to_thread(run)
 
 
-def test_who_waits_for_room_waits_its_whole_time() -> None:
+def test_a_queued_job_waits_its_whole_time() -> None:
     spec = switch_spec("127.0.0.1:1")
     with (
         serving("--store", ":memory:", "--switch", spec) as child,
@@ -137,7 +137,7 @@ def test_the_votes_on_a_change_get_their_whole_time_again() -> None:
         assert [late.id for late in office.changes.cancel_late()] == [job.id]
 
 
-def test_the_clock_leaves_out_the_time_in_which_nobody_looked(
+def test_the_clock_leaves_out_pauses_of_the_controller(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ticks = [100.0]

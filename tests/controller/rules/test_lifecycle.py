@@ -426,7 +426,7 @@ def test_a_new_store_does_not_repeat_the_epochs_of_a_lost_one() -> None:
     assert epochs[0] < epochs[1]
 
 
-def test_a_full_switch_says_who_holds_what() -> None:
+def test_a_refusal_names_the_jobs_on_a_full_switch() -> None:
     clock = Clock()
     store = SqliteStore(":memory:")
     with_switches(store, clock, "s1")

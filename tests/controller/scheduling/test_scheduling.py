@@ -47,7 +47,7 @@ def granted(decisions: Decisions) -> dict[str, SlotRange]:
     return {grant.job: grant.range for grant in decisions.grants}
 
 
-def test_the_order_of_those_who_wait() -> None:
+def test_the_order_of_the_queue() -> None:
     wishes = [
         wish("a1"), wish("a2"), wish("a3"), wish("b1", tenant="b"), wish("b2", tenant="b"),
         wish("c1", tenant="c"), wish("a9", priority=5), wish("b9", tenant="b", priority=5),
@@ -106,7 +106,7 @@ def test_higher_priority_shrinks_lower_and_moves_anyone() -> None:
     assert {change.job for change in decisions.changes} <= {f"j{n}" for n in range(4)}
 
 
-def test_room_that_is_being_made_is_nobody_elses() -> None:
+def test_room_that_is_being_made_is_reserved() -> None:
     low = held("low", 0, 4096)
     wishes = [wish("high", 1024, priority=1), wish("small", 16, stays=False)]
     decisions = decide([view(low)], wishes, [], accounts())
@@ -128,7 +128,7 @@ def test_an_absent_caller_keeps_its_place_but_gets_nothing() -> None:
     assert list(decisions.standings) == ["gone", "here"]
 
 
-def test_what_is_freed_goes_back_to_who_was_shrunk() -> None:
+def test_freed_slots_go_back_to_the_shrunk_job() -> None:
     small = Shrunk("low", "s1", 0, SlotRange(0, 256), 1024)
     alone = held("low", 0, 256)
     decisions = decide([view(alone)], [], [small], accounts())
@@ -153,7 +153,7 @@ def test_what_is_freed_goes_back_to_who_was_shrunk() -> None:
     assert decide([view(alone, up=False)], [], [small], accounts()).changes == []
 
 
-def test_smaller_is_what_is_free() -> None:
+def test_a_smaller_lease_is_as_large_as_the_free_range() -> None:
     sizes = (2048, 1024, 512, 256)
     each = Wish("j", "a", 0, sizes, stays=False)
     full = [held("x", 0, 2048), held("y", 2048, 1024), held("z", 3072, 512)]

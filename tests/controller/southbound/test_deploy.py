@@ -43,7 +43,7 @@ def named(lanes: int) -> str:
     return f"wiresum {program(lanes).version}, {lanes} lanes"
 
 
-def test_deploying_twice_keeps_what_the_switch_holds(address: str) -> None:
+def test_deploying_twice_keeps_the_tables(address: str) -> None:
     first = deploy(address, lanes=64)
     assert (first.before, first.after) == ("", named(64))
     assert first.pushed
@@ -116,7 +116,7 @@ def test_a_wrong_device_is_named(address: str) -> None:
         ("127.0.0.1:1", 63, UnknownProgram, "64 or 256"),
     ],
 )
-def test_what_cannot_work(
+def test_impossible_deployments_are_refused(
     where: str, lanes: int, error: type[Exception], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=words) as raised:
@@ -124,7 +124,7 @@ def test_what_cannot_work(
     assert "\n" not in str(raised.value)
 
 
-def test_the_command_says_what_it_found(address: str) -> None:
+def test_the_deploy_command_reports_the_switch(address: str) -> None:
     done = run_cli("switch", "deploy", "--p4runtime", address, "--lanes", "64")
     assert done.returncode == 0, done.stderr
     before, primary, now = done.stdout.splitlines()[1:]

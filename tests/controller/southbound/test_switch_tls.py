@@ -72,14 +72,14 @@ def answers(address: str, credentials: grpc.ChannelCredentials | None) -> bool:
     return False
 
 
-def test_a_server_with_tls_takes_nobody_in_plain_text(files: Files) -> None:
+def test_a_server_with_tls_refuses_plain_text(files: Files) -> None:
     with switch(files, mutual=False) as address:
         assert answers(address, grpc.ssl_channel_credentials(files.ca.read_bytes()))
         assert not answers(address, None)
         assert not answers(address, grpc.ssl_channel_credentials(files.other_ca.read_bytes()))
 
 
-def test_a_server_with_a_client_ca_takes_nobody_else(files: Files) -> None:
+def test_a_server_with_a_client_ca_refuses_other_clients(files: Files) -> None:
     ca = files.ca.read_bytes()
 
     def shown(cert: Path, key: Path) -> grpc.ChannelCredentials:
@@ -99,7 +99,7 @@ def deploying(address: str, *options: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_deploy_speaks_tls_to_whom_it_trusts(files: Files) -> None:
+def test_deploy_speaks_tls_to_trusted_switches_only(files: Files) -> None:
     mine = ["--p4runtime-ca", str(files.ca)]
     shown = ["--p4runtime-cert", str(files.controller), "--p4runtime-key"]
     shown.append(str(files.controller_key))

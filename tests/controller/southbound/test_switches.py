@@ -56,7 +56,7 @@ async def test_a_lost_connection_does_not_empty_the_switch(rig: Rig, fake: FakeS
     assert (fake.pushes, fake.log) == (1, [])
 
 
-async def test_what_the_store_does_not_know_is_removed(rig: Rig, fake: FakeSwitch) -> None:
+async def test_entries_that_the_store_does_not_know_are_removed(rig: Rig, fake: FakeSwitch) -> None:
     job = await rig.create("demo")
     await rig.join_all(job)
     # As another controller might have left it: an entry gone, a foreign one, a changed one.

@@ -41,7 +41,7 @@ def add(store: SqliteStore, job_id: str, number: int = 1, base: int = 0) -> None
     grant(store, job_id, number=number, base=base)
 
 
-def test_what_is_written_is_there_after_opening_again(tmp_path: Path) -> None:
+def test_a_store_keeps_its_content_when_it_is_opened_again(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "store.sqlite"
     store = SqliteStore(path)
     store.commit(Plan(1.0, (PutSwitch(SWITCH),)))

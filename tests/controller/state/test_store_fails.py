@@ -102,7 +102,7 @@ def test_a_store_that_cannot_be_written_keeps_running_jobs(trouble: Any, tmp_pat
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_who_gave_up_meanwhile_has_not_joined(trouble: Any, tmp_path: Path) -> None:
+def test_a_rank_that_gave_up_has_not_joined(trouble: Any, tmp_path: Path) -> None:
     arguments = [*store_argument(tmp_path), "--switch", NOWHERE]
     with (
         serving(*arguments) as child,
@@ -121,7 +121,7 @@ def test_who_gave_up_meanwhile_has_not_joined(trouble: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_who_waits_in_the_queue_waits_on(trouble: Any, tmp_path: Path) -> None:
+def test_queued_jobs_wait_on_while_the_store_fails(trouble: Any, tmp_path: Path) -> None:
     arguments = [*store_argument(tmp_path), "--switch", NOWHERE]
     with (
         serving(*arguments) as child,

@@ -38,7 +38,7 @@ class DeployError(WiresumError):
 
 @dataclass(frozen=True)
 class Deployment:
-    """What a switch was like, and what became of it.
+    """The outcome: the switch before and after.
 
     ``api_version`` is what it answers to Capabilities (empty: it does not know that call);
     ``before`` the program that it ran, as ``name version`` (empty: none); ``pushed`` is false
@@ -51,12 +51,11 @@ class Deployment:
     before: str
     after: str
     pushed: bool
-    primary: bool
     election_id: int
 
     def as_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
+        """As plain values. A deployment is made as the primary client, or not at all."""
+        return asdict(self) | {"primary": True}
 
     def lines(self) -> list[str]:
         """For people."""
@@ -142,7 +141,6 @@ async def _deploy(
         before=_name(before),
         after=_name(after),
         pushed=needed,
-        primary=True,
         election_id=election_id,
     )
 

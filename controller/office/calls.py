@@ -15,6 +15,17 @@ MAX_CALLS = 512
 """Calls that may wait for news of one job: some for each of its ranks, some for each launcher."""
 
 
+# An answer takes this much of the time that the caller is willing to wait. Seconds.
+_MARGIN_S = 1.0
+
+
+def until(limit: float, time_left: float | None) -> float:
+    """How long to wait at most so that an answer still reaches a caller with ``time_left``."""
+    if time_left is None:
+        return limit
+    return min(limit, time_left - min(_MARGIN_S, time_left / 2))
+
+
 @dataclass
 class CallsInProgress:
     """The calls that wait for news of jobs: JoinJob calls of ranks (joiners), and all others.

@@ -7,9 +7,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from wiresum.controller.errors import ControllerError, StoreFailed
-from wiresum.controller.office.calls import CallsInProgress
+from wiresum.controller.office.calls import CallsInProgress, until
 from wiresum.controller.office.queue import Queue, Queued
-from wiresum.controller.office.rank_polls import until
 from wiresum.controller.patience import Limiting
 from wiresum.controller.rules.admission import MAX_WAIT_S
 from wiresum.controller.rules.callers import Caller

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from wiresum.common.version import compatible, package_version
 from wiresum.controller.errors import ControllerError, StoreFailed
-from wiresum.controller.office.calls import CallsInProgress
+from wiresum.controller.office.calls import CallsInProgress, until
 from wiresum.controller.office.changes import Changes
 from wiresum.controller.office.desk import Desk
 from wiresum.controller.office.jobs import Jobs
@@ -23,9 +23,6 @@ from wiresum.controller.v1 import controller_pb2 as pb
 
 MAX_TIMEOUT_S = 24 * 3600.0
 
-# An answer takes this much of the time that the caller is willing to wait.
-_MARGIN_S = 1.0
-
 
 @dataclass(frozen=True)
 class Ready:
@@ -34,13 +31,6 @@ class Ready:
     job: Job
     switch: Switch
     program_version: str
-
-
-def until(limit: float, time_left: float | None) -> float:
-    """How long to wait at most so that an answer still reaches a caller with ``time_left``."""
-    if time_left is None:
-        return limit
-    return min(limit, time_left - min(_MARGIN_S, time_left / 2))
 
 
 def check_timeout(seconds: float) -> None:

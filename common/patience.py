@@ -1,7 +1,7 @@
 """Limits that hold only for time in which this process ran.
 
-A process that was stopped (Ctrl-Z, a suspended machine, a batch system that makes room) finds that
-everyone has been silent for as long. Whoever was late himself judges nobody by the clock.
+A process may be stopped (Ctrl-Z, a suspended machine, a batch system that makes room). When it runs
+again, the clock says that all others were silent for as long. That time does not count here.
 """
 
 import threading
@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 
 LATE_S = 1.0
-"""What a step may take beyond what it was expected to: a busy machine's delays."""
+"""How much longer than expected a step may take and still count; seconds."""
 
 
 class Patience:
-    """A limit in seconds, spent in steps of known length; what a step takes beyond it is free."""
+    """A limit in seconds, spent in steps of known length; time beyond a step is not counted."""
 
     def __init__(self, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit_s = limit_s
@@ -21,13 +21,13 @@ class Patience:
         self.restart()
 
     def restart(self) -> None:
-        """There is the whole time again."""
+        """Begin again with the whole limit."""
         self.spent_s = 0.0
         """Seconds that count."""
         self._last = self._clock()
 
     def step(self, expected_s: float = 0.0) -> float:
-        """A step has ended that was to last ``expected_s``; the seconds that are left."""
+        """Note the end of a step that should last ``expected_s``; returns the seconds left."""
         now = self._clock()
         self.spent_s += min(now - self._last, expected_s + LATE_S)
         self._last = now

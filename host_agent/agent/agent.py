@@ -1,4 +1,4 @@
-"""One worker's membership in a job: joins through the controller, owns the engine, stays alive."""
+"""One worker in its job: it joins through the controller, owns the engine, and keeps the lease."""
 
 import logging
 import threading
@@ -102,7 +102,7 @@ class Agent:
         return cls(worker, membership, lease, engine, meeting)
 
     def check(self) -> None:
-        """Raise why no collective can begin: :class:`JobGone`, or what has befallen the ranks."""
+        """Raise why no collective can begin: :class:`JobGone`, or an error of the ranks."""
         if self._gone is not None:
             raise type(self._gone)(str(self._gone))
 
@@ -162,7 +162,7 @@ class Agent:
             if self._changing is not None:
                 return None
             lease = self._lease
-            # An answer to a question from before a change knows of that lease's epoch only.
+            # The answer to a call from before a change has the epoch of the lease before.
             if answer.epoch != lease.epoch and self._asked is lease:
                 return (
                     f"job {self._membership.plan.job} is in epoch {answer.epoch}: a later attempt "
@@ -184,9 +184,9 @@ class Agent:
         self.engine.close()  # what is in flight ends now, and with this reason
 
     def _lost_peer(self, error: EngineError) -> None:
-        """No collective that needs all ranks can begin any more; ``peers`` ends the others."""
+        """Let no collective begin any more; ``peers`` ends those in flight."""
         with self._lock:
-            # What is known now may say more than what was known first.
+            # A later error may say more than the first one.
             if self._gone is None or isinstance(self._gone, PeerLost):
                 self._gone = error
 
@@ -196,7 +196,7 @@ class Agent:
         tried = 0
         while True:
             with self._lock:
-                # One that was called off is tried again when the next heartbeat still wants it.
+                # A cancelled change is tried again if the next heartbeat still announces it.
                 if self._wanted <= max(tried, self._lease.change) or self._has_ended():
                     self._changing = None
                     return

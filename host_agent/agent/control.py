@@ -1,4 +1,4 @@
-"""The controller as launchers and workers see it: how to reach it, and whether a job lives."""
+"""Calls to the controller from launchers and workers: clients, jobs, heartbeats."""
 
 import logging
 import threading
@@ -21,7 +21,7 @@ the job: the controller is away, busy, in trouble, or what answers is not the co
 _LIVE = (pb.JOB_STATE_WAITING, pb.JOB_STATE_READY)
 _SOON_S = 1.0
 CALL_S = 10.0
-"""What a heartbeat may take beyond the time for which it is to wait: the client's own limit."""
+"""How much longer than its wait a heartbeat may take: the client's own limit; seconds."""
 
 _SHORTEST_S = 0.05  # between two calls, even if the controller answers at once
 
@@ -81,7 +81,7 @@ class Terms(Protocol):
 
 
 class Heartbeats:
-    """A thread that always has a call at the controller: a sign of life, and how it hears news."""
+    """A thread that always has a call open at the controller: it shows life, and brings news."""
 
     def __init__(
         self,

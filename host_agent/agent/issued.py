@@ -1,6 +1,6 @@
-"""What collectives a group has issued: how its ranks are compared when one of them waits.
+"""The collectives that a group has issued. Ranks are compared by them when one of them waits.
 
-Nothing here knows torch: the backend says what it issues, ``peers`` compares it between ranks.
+This module does not know torch: the backend records collectives, ``peers`` compares ranks.
 """
 
 import threading
@@ -14,7 +14,7 @@ from wiresum.common.errors import WiresumError
 SWITCH, FALLBACK = "switch", "fallback"
 
 KEPT = 64
-"""So many of the latest collectives are remembered: those that a rank may have in flight."""
+"""How many of the latest collectives are kept: as many as a rank may have in flight."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,10 @@ class Ledger:
     def issue(
         self, name: str, path: str, op: str = "", dtype: str = "", elements: int | None = None
     ) -> int:
-        """Note the next collective; its number. Only what all ranks issue in the same order.
+        """Record the next collective; returns its number.
 
-        What belongs to one rank alone (send, recv) or has no order (callbacks) stays out.
+        Only for collectives that all ranks issue in the same order: not for those of one rank
+        alone (send, recv), nor for those of callbacks.
         """
         with self._lock:
             self._count += 1
@@ -96,7 +97,7 @@ class Ledger:
 
 
 class Group(Protocol):
-    """What ``peers`` needs of the process group whose ranks it joins. Any thread may call it."""
+    """The part of a process group that ``peers`` uses. Any thread may call it."""
 
     def issued(self) -> Sequence[Issued]:
         """The latest collectives of this rank, the oldest first; at most :data:`KEPT`."""

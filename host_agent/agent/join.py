@@ -35,36 +35,37 @@ from wiresum.host_agent.errors import EngineError
 log = logging.getLogger("wiresum")
 
 LEAVE_S = 5.0
-"""How long the rank that made the job waits for the others before it releases it."""
+"""How long the rank that made the job waits for the others before it releases it; seconds."""
 
 SHM_S = 5.0
 """How long a switch on this host may take to answer before the worker goes on over UDP."""
 
 QUEUE_NEWS_S = 60.0
-"""How long no news of a place in the queue is no bad news: the controller sends some every 30 s."""
+"""How long a rank waits for news of its place in the queue, which comes every 30 s; seconds."""
 
 NEWS_S = 60.0
-"""How often it is said who is missing, while ranks wait for others to join."""
+"""How often a line names the missing ranks, while others wait for them to join; seconds."""
 
 MOST_SHOWN = 8
-"""So many of the ranks that are there are named."""
+"""At most so many of the present ranks are named in a line."""
 
 CLAIM_S = 45.0
-"""How long to wait for the ranks of another group to show whether they still live."""
+"""How long to wait for a sign of life from the ranks of another group; seconds."""
 
 _CLAIM_AGAIN_S = 0.5
 _LOOK_S = 0.1
 _SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.005, 0.5
 _SHORTEST_JOIN_S = 1.0
 
-# After a change of lease the numbering of chunks starts at so many times the collectives before
-# it. Should ranks ever differ in those, their chunks do not meet: an error, and no wrong sum.
+# After a change of lease the numbering of chunks starts at APART times the number of collectives
+# before it. If ranks ever differ in that number, their chunks do not meet: the result is an error
+# and never a wrong sum.
 APART = 1 << 20
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What rank 0 decides for all: the job and the number of this attempt."""
+    """The decision of rank 0 for all ranks: the job and the number of this attempt."""
 
     job: str
     token: str
@@ -89,7 +90,7 @@ class Membership:
         self._program_version = ""
         self._without_shm = False  # it was tried in vain, and said so
         self.report: Callable[[], pb.RankReport] | None = None
-        """What heartbeats say of this worker's progress."""
+        """Makes the report on this worker's progress that goes with each heartbeat."""
 
     # -- the plan -----------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class Membership:
             claim = client.claim_job(job, self._worker.where.token, owner=mine, where=here())
             if claim.granted:
                 return claim.attempt
-            # Ranks of a group that has just ended are not told from such that are out of reach.
+            # The controller cannot tell ranks that have just ended from ranks out of reach.
             if claim.lives or time.monotonic() > deadline:
                 on = f" (rank 0 on {claim.where})" if claim.where else ""
                 raise NoRoom(
@@ -184,7 +185,7 @@ class Membership:
             self._deadline = time.monotonic() + worker.join_s
 
     def _published(self) -> bool:
-        # Not `wait`: whoever waits in torch's store keeps the process's other threads out of it,
+        # Not `wait`: a thread that waits in torch's store locks out the process's other threads,
         # and torch writes its own warnings when the time is over.
         try:
             return self._worker.store.check([self._worker.key])
@@ -202,14 +203,14 @@ class Membership:
     def _who_is_there(self) -> str:
         try:
             present = self._present()
-        except Exception:  # the store's own, of whatever kind: then it is not said
+        except Exception:  # any error of the store: then the line does not name them
             return ""
         shown = [named(rank, host) for rank, host in present.items()][:MOST_SHOWN]
         more = ", …" if len(present) > len(shown) else ""
         return f" (there of {self._worker.workers}: {', '.join(shown)}{more})" if shown else ""
 
     def _say_waiting(self, what: str, seconds: float) -> None:
-        """One line for all ranks that wait: the lowest of them says it."""
+        """Log one line for all ranks that wait; the lowest of them logs it."""
         worker = self._worker
         try:
             present = self._present()
@@ -239,7 +240,7 @@ class Membership:
         try:
             address = local_address_towards(job.switch_ip, job.switch_udp_port)
         except OSError:
-            address = "127.0.0.1"  # whoever needs a route to the switch will say so
+            address = "127.0.0.1"  # the socket towards the switch reports a missing route
         return arrange(worker.store, self._meeting_key, address)
 
     def find(self) -> Meeting | None:
@@ -360,7 +361,7 @@ class Membership:
     def heartbeat(
         self, wait_s: float = 0.0, *, epoch: int = 0, change: int = 0
     ) -> pb.HeartbeatResponse:
-        """Keep the job alive; what the controller says of it.
+        """Keep the job alive; returns the controller's answer.
 
         Waits at most ``wait_s`` for another announcement than ``change``, another epoch than
         ``epoch`` (0: it does not matter), or the job's end.
@@ -389,7 +390,7 @@ class Membership:
             epoch=lease.epoch,
             change=change,
             started=started,
-            unreachable_s=0.0,  # who calls asks again, and knows when that is of no use
+            unreachable_s=0.0,  # the caller repeats the call, and knows when to stop
         )
         return None if answer.cancelled else answer.boundary
 

@@ -61,9 +61,9 @@ def shm_socket(path: str, switch_ip: str, lanes: int, slots: int, timeout_s: flo
 def bound_socket(ip: str) -> socket.socket:
     """A UDP socket bound to ``ip`` for a worker's chunks. Raises OSError.
 
-    It believes nobody about the path's MTU: a switch neither answers an ICMP "fragmentation
-    needed" nor puts fragments together, so that one forged message, which any host on the network
-    can send, would cut every chunk in pieces and stop the job for ten minutes.
+    It ignores messages about the path's MTU. A switch does not put fragments together, and any host
+    on the network can forge an ICMP "fragmentation needed": one such message would make the kernel
+    cut every chunk in pieces, and stop the job for ten minutes.
     """
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:

@@ -24,7 +24,7 @@ def owner(endpoint: str) -> str:
 
 
 def remember(name: str) -> str:
-    """This process is in the group of that name: a later one that it makes is the same group."""
+    """Keep the name: a group that this process makes later is the same group."""
     global _mine
     _mine = name
     return name

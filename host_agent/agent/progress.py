@@ -1,4 +1,4 @@
-"""What a worker's heartbeats say of its progress: how the controller knows who is late."""
+"""The progress report in a worker's heartbeats, by which the controller finds late ranks."""
 
 from collections.abc import Mapping
 

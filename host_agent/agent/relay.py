@@ -1,8 +1,8 @@
-"""One engine to its user, a succession of engines underneath: what a change of lease needs.
+"""One engine to its user, and one engine after the other underneath: for changes of lease.
 
-While a relay is paused it holds collectives, in order, for the next engine; up to a limit, if there
-is one, they still go to this engine. The sum of a collective does not depend on which engine made
-it; that all ranks change engines after the same one is for the caller to see to.
+A paused relay holds collectives, in order, for the next engine; collectives below its limit still
+go to the present engine. The sum of a collective does not depend on the engine that made it. The
+caller makes sure that all ranks change engines after the same collective.
 """
 
 import threading
@@ -17,11 +17,11 @@ from wiresum.host_agent.agent.face import EngineFace, Finished
 from wiresum.host_agent.errors import EngineClosed
 
 GAUGES = frozenset({"window", "exponent_window", "rtt_us", "rto_us", "gso", "gro"})
-"""Of an engine's statistics, those that say how it is now: only the last engine's count."""
+"""Statistics that describe the present: only those of the last engine are reported."""
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedWhileHeld:
     """The end of a collective that never reached an engine: see ``face.Finished``."""
 
     ticket: int
@@ -35,10 +35,10 @@ _Call = tuple[int, int, str, bool, int]
 
 
 class Relay:
-    """Hands collectives to the engine of the day. Has the engine's own methods; thread-safe.
+    """Hands collectives to the present engine. Has the engine's own methods; thread-safe.
 
-    Its user calls :meth:`all_reduce` and :meth:`poll` (from one thread, always); who changes the
-    engine calls ``pause``, ``let``, ``drained`` and then ``replace``, or ``resume``.
+    The backend calls :meth:`all_reduce`, and :meth:`poll` from one thread. A change of lease calls
+    ``pause``, ``let``, ``drained`` and then ``replace``, or ``resume``.
     """
 
     def __init__(self, engine: EngineFace) -> None:
@@ -47,7 +47,7 @@ class Relay:
         self._polled = 0  # how many of this engine's have been handed back
         self._limit: int | None = None
         self._held: deque[_Call] = deque()
-        self._ended: list[Ended] = []  # those that never reached an engine
+        self._ended: list[EndedWhileHeld] = []  # those that never reached an engine
         self._failed = False
         self._closed = False
         self._completed = 0
@@ -126,24 +126,24 @@ class Relay:
         engine.fail(kind, line)
 
     def positions(self) -> Mapping[str, Any]:
-        """How far the streams of the engine of the day are: see ``_engine.pyi``."""
+        """How far the streams of the present engine are: see ``_engine.pyi``."""
         return self._engine.positions()
 
     @property
     def asked(self) -> int:
-        """Collectives that this relay was ever given."""
+        """How many collectives this relay was given."""
         with self._lock:
             taken = self._before + self._engine.started
             return taken + len(self._held) + self._never_taken
 
     @property
     def ended(self) -> int:
-        """Of these, those whose end its user has heard."""
+        """How many of these have ended, and were handed back by :meth:`poll`."""
         return self._all_ended
 
     @property
     def completed(self) -> int:
-        """Of these, those that have ended well."""
+        """How many of these have ended well."""
         return self._completed
 
     @property
@@ -151,7 +151,7 @@ class Relay:
         """Whether it has been closed."""
         return self._closed
 
-    # -- for who changes the engine -----------------------------------------------------------
+    # -- for a change of the lease ------------------------------------------------------------
 
     @property
     def done(self) -> int:
@@ -234,7 +234,7 @@ class Relay:
 
     def _end_unheard(self, ticket: int, kind: str, why: str) -> None:
         """End a collective that no engine has taken."""
-        self._ended.append(Ended(ticket, why, kind))
+        self._ended.append(EndedWhileHeld(ticket, why, kind))
         self._never_taken += 1
 
     def _quiet(self) -> bool:

@@ -1,4 +1,4 @@
-"""Who this process is in its group: all that joining a job needs to know."""
+"""This process's place in its group, with everything that joining a job needs."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -43,7 +43,7 @@ class Worker:
     timeout: timedelta
     generation: str
     endpoint: str = ""
-    """``HOST:PORT`` of the store, if it has one: what tells process groups apart."""
+    """``HOST:PORT`` of the store, if it has one; process groups differ in it."""
 
     @property
     def key(self) -> str:

@@ -1,4 +1,4 @@
-"""What a ``wiresum`` process group does, whichever torch class it hides behind."""
+"""The work of a ``wiresum`` process group, behind either of torch's classes."""
 
 import itertools
 import logging

@@ -1,4 +1,4 @@
-"""What the backend needs of a joined job: an engine, and whether the job still lives.
+"""The part of a joined job that the backend uses: its engine, and whether the job still lives.
 
 The agent provides it (``wiresum.host_agent.agent.agent``); tests provide their own.
 """

@@ -117,10 +117,7 @@ _GAUGES: dict[str, tuple[Metric, tuple[str, ...], float]] = {
     "gso": (OFFLOAD, ("gso",), 1.0),
     "gro": (OFFLOAD, ("gro",), 1.0),
 }
-"""What is true now, with the factor that makes Prometheus' units of it."""
-
-SUMS = frozenset({"collectives", "contributions", "results", "retransmissions"})
-"""Counters that say nothing that the others do not."""
+"""Gauges, with the factor to Prometheus' units."""
 
 
 def read(scrape: Scrape) -> None:

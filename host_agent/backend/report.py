@@ -1,4 +1,4 @@
-"""What a training script or a person debugging it can ask about this process."""
+"""Statistics of this process, for training scripts and for debugging."""
 
 import json
 import os

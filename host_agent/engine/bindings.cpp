@@ -147,7 +147,7 @@ void close_all() {
   engines.clear();
 }
 
-// What `fail` may be told: the name of an error that this package's users know.
+// `fail` takes the name of an error of wiresum.host_agent.errors.
 void check_kind(const std::string& kind) {
   const nb::module_ errors = nb::module_::import_("wiresum.host_agent.errors");
   const nb::object base = errors.attr("EngineError");
@@ -179,8 +179,7 @@ NB_MODULE(_engine, m) {
   using namespace wiresum;
   wiresum::no_leak_notes_in_forks();
   m.doc() = "The worker engine in C++; engine/README.md says what lives there.";
-  // Daemon threads and forks that end early leave objects behind, which nobody can do anything
-  // about.
+  // Daemon threads and forks that end early leave objects behind: that is no leak.
   nb::set_leak_warnings(false);
   translate_errors();
 

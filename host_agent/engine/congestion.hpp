@@ -1,9 +1,9 @@
 // How many chunks may be in flight.
 // Loss: grows by one per result until a round loses, then more slowly; shrinks in proportion to the
 // share that a round lost (as DCTCP does with marks), and not at all for a loss so small that it
-// cannot be this worker's own queue. Waiting for a straggler is no loss and never gets here.
-// Delay: beyond a comfortable size it grows only while round trips stay short (as in Vegas): more
-// chunks would but lie in a queue, and out of the processor's cache.
+// cannot be this worker's own queue. Waiting for a straggler is no loss, and is not reported here.
+// Delay: beyond a comfortable size it grows only while round trips stay short (as in Vegas). More
+// chunks in flight would only fill a queue, and leave the processor's cache.
 #pragma once
 
 #include <algorithm>

@@ -40,7 +40,7 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   // Any thread may call these.
-  // The caller may choose the ticket, so that it knows it even if it never sees this call return.
+  // The caller may choose the ticket: then it knows it even if an interrupt ends this call.
   std::uint64_t all_reduce(void* data, std::uint64_t count, Dtype dtype, bool average,
                            std::optional<std::uint64_t> chosen = std::nullopt);
   std::uint64_t started() const { return started_.load(); }  // all-reduces taken so far

@@ -52,8 +52,8 @@ Failure fail(ErrorKind kind, const std::string& line) { return failure_of(kind, 
 
 Failure mismatch(const Lease& lease, const Stream& stream, const Chunk& chunk, const Header& header,
                  std::uint64_t bitmap) {
-  // The fingerprint is the slot's, the bitmap those who sent it. If it is our own, somebody else
-  // was turned away.
+  // The fingerprint is the slot's, the bitmap the ranks that sent it. If it is our own, another
+  // rank was turned away.
   const bool ours = header.fingerprint == chunk.fingerprint;
   const std::uint64_t full = all_ranks(lease.workers);
   const std::string others = ranks_in((ours ? ~bitmap : bitmap) & full, lease.workers);

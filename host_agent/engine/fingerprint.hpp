@@ -1,4 +1,4 @@
-// What lets the switch find ranks that disagree about the collective that a chunk belongs to.
+// The fingerprint of a collective: by it the switch finds ranks that disagree about a chunk.
 #pragma once
 
 #include <cstdint>

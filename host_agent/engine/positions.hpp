@@ -1,5 +1,5 @@
-// How far each stream is, for other threads to look at: one thread publishes, any thread reads, and
-// neither waits for the other.
+// How far each stream is. One thread publishes it, any thread reads it, and neither waits for the
+// other.
 #pragma once
 
 #include <array>
@@ -11,7 +11,7 @@
 
 namespace wiresum {
 
-// The last WAIT: whom the switch is waiting for.
+// The last WAIT: the chunk, and the ranks that the switch has it from, as bits.
 struct WaitReport {
   std::uint64_t position;
   std::uint64_t bitmap;

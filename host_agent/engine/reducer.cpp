@@ -15,7 +15,7 @@
 namespace wiresum {
 namespace {
 
-// Work per turn of the loop, so that replies are never left lying for long.
+// The most work in one turn of the loop, so that replies never wait for long.
 constexpr int kReceiveBatches = 4;
 constexpr int kDataChunksPerTurn = 64;
 constexpr int kExponentChunksPerTurn = 16;  // of small tensors
@@ -44,7 +44,7 @@ StreamConfig stream_config(const Lease& lease, const EngineOptions& options, boo
           .poll_max = nanoseconds(options.poll_max_s)};
 }
 
-// Room for what blocks_ahead() ever allows.
+// Room for the most blocks that blocks_ahead() allows.
 std::size_t ring_capacity(std::size_t window, std::size_t elements_per_chunk, std::size_t lanes) {
   return std::bit_ceil(kWindowsAhead * (window * elements_per_chunk / kBlock + 1) + 2 * lanes);
 }
@@ -373,7 +373,7 @@ void Reducer::finish_if_complete(Collective& collective) {
 
 // -- time
 
-// A process that was stopped (or starved) for long must not blame others for its own silence.
+// Time for which this process was stopped (or starved) is no silence of the switch or the ranks.
 void Reducer::excuse_absence(Nanoseconds now) {
   const Nanoseconds away = now - last_turn_ - kLongestSleep;
   if (last_turn_ != 0 && away > kLongestSleep) {

@@ -119,7 +119,7 @@ ReplyOutcome Stream::receive(const Header& header, std::size_t payload_bytes,
   const auto position = static_cast<std::int64_t>(base_) + static_cast<std::int64_t>(ahead);
   if (position < static_cast<std::int64_t>(config_.first_position) ||
       position >= static_cast<std::int64_t>(unsent_)) {
-    stats_.drops_chunk.add();  // never sent
+    stats_.drops_chunk.add();  // of a chunk that was never sent
     return ReplyOutcome::Ignored;
   }
   if (header.slot != slot_of(static_cast<std::uint64_t>(position))) {
@@ -145,7 +145,7 @@ ReplyOutcome Stream::receive(const Header& header, std::size_t payload_bytes,
     return ReplyOutcome::Result;
   }
 
-  // WAIT: our contribution is in; somebody else's is not. Neither a loss nor a reason to hurry.
+  // WAIT: the switch has our contribution, and waits for another rank's. No loss: no need to hurry.
   stats_.waits.add();
   if (chunk->resends == 1 && !chunk->waited) rtt_.sample(now - chunk->last_sent);
   chunk->waited = true;

@@ -19,7 +19,7 @@ namespace wiresum {
 
 struct Collective;
 
-// What a chunk is about, in the engine's terms.
+// The part of a collective that a chunk carries.
 struct Cargo {
   Collective* collective = nullptr;
   std::uint64_t first = 0;  // exponent chunk: first block; data chunk: first packed element
@@ -72,7 +72,7 @@ class Stream {
   // Opens the next chunk; the caller fills lanes(chunk) before the next flush.
   Chunk& open(const Cargo& cargo, std::uint32_t fingerprint);
   std::uint8_t* lanes(const Chunk& chunk) { return buffer(chunk.position) + Header::kBytes; }
-  // Sends what waits to be sent, chunks to send again first; false if the socket is full.
+  // Sends all waiting chunks, those to send again first; false if the socket is full.
   bool flush(Transport& transport, Nanoseconds now);
   bool anything_to_send() const { return unsent_ != next_ || !resend_.empty(); }
 

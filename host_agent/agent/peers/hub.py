@@ -26,13 +26,13 @@ from wiresum.host_agent.errors import EngineError
 log = logging.getLogger("wiresum")
 
 GREETING_S = 10.0
-"""So long somebody may take to prove who it is."""
+"""How long a new connection may take to prove its rank; seconds."""
 
 STRANGERS = 128
-"""So many may be about to; of more, the first has to go."""
+"""The most connections without a proof; for one more, the oldest is closed."""
 
 ROUND_S = 1.0
-"""So long a rank may take to say where it is; then the others are judged without it."""
+"""How long a rank may take to report its state; then the others are judged without it; seconds."""
 
 PAUSE_S, LONGEST_PAUSE_S = 0.4, 5.0
 """Between rounds of questions, at first and after many that have found nothing."""
@@ -221,7 +221,7 @@ class Hub:
         self._stalled = now
 
     def turn(self, now: float) -> None:
-        """What is due."""
+        """Do what is due: ask, judge, drop slow strangers."""
         for channel, stranger in list(self._strangers.items()):
             if now > stranger.until:
                 self._drop(channel)

@@ -1,8 +1,7 @@
-"""What the ranks' states say when taken together: why a collective that waits will never end.
+"""Compares the states of all ranks: finds the reason why a waiting collective will never end.
 
-Pure functions over states; who collects them, and when, is :mod:`.peers`' business. A state is a
-moment's, and the moments of two ranks differ: what must not be judged by one round is judged by
-several.
+Pure functions over states, which :mod:`.hub` collects. A state describes one moment, and the
+moments of two ranks differ: a lost result is believed only after several rounds that agree.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,12 +12,12 @@ from wiresum.host_agent.agent.issued import KEPT, Issued
 from wiresum.host_agent.errors import CollectiveMismatch, EngineError, ResultLost
 
 FRESH_S = 1.0
-"""A WAIT that came so long ago says something of the present: a rank that waits asks ten times a
-second."""
+"""The greatest age of a WAIT that describes the present; seconds. A rank that waits asks ten times
+a second."""
 
 ROUNDS = 3
-"""So many rounds must say the same before it is believed that a result is lost. A WAIT may have
-been on its way when the result came; the next question is then answered with the result."""
+"""How many rounds must agree before a result counts as lost. A WAIT may have been on its way when
+the result came; the next question is then answered with the result."""
 
 _LONGEST_HOST = 255
 
@@ -45,7 +44,7 @@ class StreamPosition(Protocol):
 
 @dataclass(frozen=True)
 class Stream:
-    """Where a rank is in one of its streams of chunks."""
+    """The position of a rank in one of its streams of chunks."""
 
     oldest: int
     next: int
@@ -112,7 +111,7 @@ class Lost:
 
 
 def lost_result(states: Mapping[int, State], left: Mapping[int, int] | None = None) -> Lost | None:
-    """A chunk that only a switch without memory of it can still be waiting for.
+    """A chunk whose result the switch has forgotten, so that it waits for it in vain.
 
     ``left``: ranks that are not in the group any more, with the all-reduces that they completed.
     """
@@ -169,7 +168,7 @@ def mismatch(states: Mapping[int, State]) -> Mismatch | None:
 
 @dataclass
 class Judge:
-    """Takes round after round of states; says what is certain."""
+    """Takes one round of states after the other; returns an error once it is certain."""
 
     hosts: Mapping[int, str]
     _suspect: Lost | None = None
@@ -178,7 +177,7 @@ class Judge:
     """See :func:`lost_result`."""
 
     def forget(self) -> None:
-        """What was said so far does not count: time has passed that nobody has seen."""
+        """Drop the suspicion: this process did not run for a while."""
         self._suspect, self._rounds = None, 0
 
     def hear(self, states: Mapping[int, State]) -> EngineError | None:
@@ -214,6 +213,6 @@ def named(rank: int, host: str) -> str:
 
 
 def host_name(given: Any) -> str:
-    """A host's name that came in a message, fit to be shown; empty for anything else."""
+    """A host's name from a message, if it can be printed; empty otherwise."""
     good = isinstance(given, str) and given.isprintable() and len(given) <= _LONGEST_HOST
     return given if good else ""

@@ -1,4 +1,4 @@
-"""How the ranks find each other: rank 0 listens, and says where in the group's store."""
+"""The ranks find each other: rank 0 listens, and publishes its addresses in the group's store."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from wiresum.host_agent.agent.worker import Store
 log = logging.getLogger("wiresum")
 
 FIND_S = 10.0
-"""How long to look for what rank 0 has published before the ranks joined."""
+"""How long to look for the addresses that rank 0 has published; seconds."""
 
 
 def here() -> str:
@@ -26,7 +26,7 @@ def here() -> str:
 
 @dataclass
 class Meeting:
-    """Where the ranks meet, and what they know each other by."""
+    """Where the ranks meet, and the secret by which they know each other."""
 
     secret: str = field(repr=False)
     host: str

@@ -1,4 +1,4 @@
-"""One rank's own part of :mod:`.peers`: its state, and what it does when another is gone."""
+"""One rank's own part of :mod:`.peers`: its state, and its reaction when another rank is gone."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -13,29 +13,29 @@ from wiresum.host_agent.errors import EngineError, PeerLost, engine_error
 log = logging.getLogger("wiresum")
 
 STALL_S = 0.9
-"""A rank whose engine has waited for others at one chunk for so long asks them about it."""
+"""A rank that has waited for others at one chunk for so long asks them about it; seconds."""
 
 STUCK_S = 1.0
-"""Without progress for so long, a collective is not about to get the rest of its results."""
+"""A collective without progress for so long will not get its other results by itself; seconds."""
 
 
 class Engine(Protocol):
-    """What is needed of a rank's engine. Any thread may call it."""
+    """The part of an engine that the link between ranks uses. Any thread may call it."""
 
     @property
     def asked(self) -> int:
-        """All-reduces that it was ever given."""
+        """How many all-reduces it was given."""
 
     @property
     def ended(self) -> int:
-        """Of these, those that have ended, well or not."""
+        """How many of these have ended, well or not."""
 
     @property
     def completed(self) -> int:
-        """Of these, those that have ended well."""
+        """How many of these have ended well."""
 
     def positions(self) -> Mapping[str, StreamPosition]:
-        """Where the streams are."""
+        """How far each stream is."""
 
     def fail(self, kind: str, line: str) -> None:
         """End everything in flight, and all that comes."""
@@ -54,7 +54,7 @@ class Gone:
     """If it has left: how many collectives of any kind it has issued."""
 
     def line(self) -> str:
-        """What has happened."""
+        """One line about its end."""
         who = named(self.rank, self.host)
         if self.after is None:
             return f"{who} has ended without leaving the group: it was killed, or has crashed"
@@ -98,7 +98,7 @@ class Member:
         return State(self._epoch(), streams, self.group.issued(), self._engine.ended)
 
     def farewell(self) -> dict[str, int]:
-        """What the others shall know when this rank leaves."""
+        """The message to the others when this rank leaves."""
         issued = self.group.issued()
         count = issued[-1].sequence if issued else self._engine.asked
         return {"after": self._engine.completed, "collectives": count}

@@ -1,13 +1,13 @@
-"""The ranks' own link, beside the switch: who has died, who has left, who waits in vain.
+"""The link between the ranks, beside the switch: it notices ranks that died, left, or wait in vain.
 
 A star of TCP connections from every rank to rank 0, with one thread per process. A connection that
 breaks is a rank that has died: all others hear of it at once, and end what waits for it. A rank
 that leaves says goodbye, and how far it came. A rank whose engine waits for others at one chunk
 for a second tells rank 0, which asks all where they are, and compares.
 
-Nothing is judged by a clock but silence, and that by the kernel's (see ``wire.tune``); a
-process that has stood still itself forgets what it suspected. It knows nothing of torch and nothing
-of the controller. Without a link everything works, and who waits for a dead rank waits for long.
+Only the kernel decides by the clock that a peer is gone (see ``wire.tune``). A process that has
+stood still itself drops its suspicions. The link knows neither torch nor the controller. Without it
+everything works, but a rank that waits for a dead one waits until its limit.
 """
 
 import logging
@@ -33,7 +33,7 @@ LOOK_S, SOON_S = 0.5, 0.1
 """How often this rank looks at its own engine; and while a rank is known to be gone."""
 
 LATE_S = 3.0
-"""A turn that takes so much longer than it should shows that this process did not run."""
+"""A turn that is late by so much shows that this process did not run; seconds."""
 
 START_S = 5.0
 """How long a rank waits for its links, so that no death goes unnoticed from the start."""
@@ -86,7 +86,7 @@ class Peers:
         self._member.group = group
 
     def describe(self) -> dict[str, Any]:
-        """For the debug dump."""
+        """State of the link, for the debug dump."""
         return {"complete": self._role.complete.is_set(), "dropped": self._role.dropped}
 
     def leave(self) -> None:

@@ -26,10 +26,10 @@ from wiresum.host_agent.agent.peers.wire import (
 log = logging.getLogger("wiresum")
 
 TRY_S = 3.0
-"""So long one address may take to answer."""
+"""How long one address may take to answer; seconds."""
 
 SEARCH_S = 60.0
-"""So long all of them are tried."""
+"""How long all addresses are tried; seconds."""
 
 _PAUSE_S = 0.5
 

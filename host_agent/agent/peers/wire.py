@@ -19,10 +19,10 @@ FRAME_BYTES = 64 << 10
 """The longest message. A rank's longest, its state, is a tenth of that."""
 
 GREETING_BYTES = 1 << 10
-"""The longest message of somebody who has proved nothing yet."""
+"""The longest message before the sender has proved its rank; bytes."""
 
 BACKLOG_BYTES = 1 << 20
-"""What may wait to be sent to a rank that does not read; more is a fault of the link."""
+"""The most bytes that wait for a rank that does not read; more is a fault of the link."""
 
 _LENGTH = struct.Struct(">I")
 _RECEIVE = 64 << 10
@@ -31,7 +31,7 @@ Message = Mapping[str, Any]
 
 
 class Garbage(Exception):
-    """What came is no message of ours; says why."""
+    """The bytes received are not one of our messages; says why."""
 
 
 class Channel:
@@ -83,7 +83,7 @@ class Channel:
             self.flush()
 
     def receive(self) -> tuple[list[dict[str, Any]], bool]:
-        """What has come, and whether the connection is over, closed or broken.
+        """The messages received, and whether the connection is over, closed or broken.
 
         Raises :class:`Garbage` for what is no message.
         """

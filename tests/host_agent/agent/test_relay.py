@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wiresum.host_agent.agent.relay import Ended, Relay
+from wiresum.host_agent.agent.relay import EndedWhileHeld, Relay
 from wiresum.host_agent.errors import EngineClosed
 
 
@@ -22,7 +22,7 @@ class HandEngine:
     calls: list[int] = field(default_factory=list)
     closed: bool = False
     fails: bool = False
-    ended: "queue.Queue[Ended]" = field(default_factory=queue.Queue)
+    ended: "queue.Queue[EndedWhileHeld]" = field(default_factory=queue.Queue)
 
     def all_reduce(self, data: int, count: int, dtype: str, average: bool, ticket: int) -> None:
         if self.closed or self.fails:
@@ -37,12 +37,12 @@ class HandEngine:
     def end(self, count: int = 1, error: str | None = None) -> None:
         for _ in range(count):
             kind = None if error is None else "CollectiveTimeout"
-            self.ended.put(Ended(self.tickets[self._done], error, kind))
+            self.ended.put(EndedWhileHeld(self.tickets[self._done], error, kind))
             self._done += 1
 
     _done: int = 0
 
-    def poll(self, timeout_s: float) -> Sequence[Ended]:
+    def poll(self, timeout_s: float) -> Sequence[EndedWhileHeld]:
         batch = []
         while not self.ended.empty():
             batch.append(self.ended.get())
@@ -59,8 +59,8 @@ def test_ranges_that_are_not_finite_come_through_under_their_ticket() -> None:
     engine = HandEngine()
     relay = Relay(engine)
     submit(relay, 1, 2)
-    engine.ended.put(Ended(2, None, None, [(256, 512), (2560, 100)]))
-    engine.ended.put(Ended(1, None, None))
+    engine.ended.put(EndedWhileHeld(2, None, None, [(256, 512), (2560, 100)]))
+    engine.ended.put(EndedWhileHeld(1, None, None))
     told = {each.ticket: list(each.nonfinite) for each in relay.poll(1.0)}
     assert told == {2: [(256, 512), (2560, 100)], 1: []}
 

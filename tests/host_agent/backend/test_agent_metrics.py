@@ -115,9 +115,13 @@ def test_what_a_worker_has_done() -> None:
     assert found["wiresum_agent_elements_total"] == {(): 512}, "what was counted stays"
 
 
+SUMS = {"collectives", "contributions", "results", "retransmissions"}
+"""Sums of other counters: not exposed."""
+
+
 def test_every_counter_of_the_engine_is_exposed(engine_stats: dict[str, float]) -> None:
     """Whoever adds a counter to the engine says here what becomes of it."""
-    known = metrics._COUNTERS.keys() | metrics._GAUGES.keys() | metrics.SUMS
+    known = metrics._COUNTERS.keys() | metrics._GAUGES.keys() | SUMS
     left = {name for name in engine_stats if name not in known and not name.startswith("drops_")}
     assert left == set()
     assert known <= engine_stats.keys(), "no longer counted"

@@ -58,14 +58,14 @@ def entries(entry: Command | Group, *path: str) -> Iterator[tuple[tuple[str, ...
         yield from entries(inner, *path, name)
 
 
-def test_no_command_is_left_out_here():
+def test_the_list_of_commands_is_complete():
     assert set(COMMANDS) == {path for path, _ in entries(ROOT)}
 
 
 @pytest.mark.parametrize(
     "command", [pytest.param(command, id=" ".join(path)) for path, command in entries(ROOT)]
 )
-def test_the_help_of_a_group_says_what_the_command_says_of_itself(command: Command):
+def test_the_help_of_a_group_repeats_the_commands_first_line(command: Command):
     first = (inspect.getdoc(command.load()) or "").split("\n\n")[0]
     assert command.help == " ".join(first.split())
 
@@ -75,7 +75,7 @@ STRICT = [command for command in COMMANDS if command != ("testbed", "exec")]
 
 
 @pytest.mark.parametrize("command", STRICT, ids=" ".join)
-def test_an_option_that_there_is_not_is_one_line(command, capsys):
+def test_an_unknown_option_is_one_line(command, capsys):
     status, out, err = ended(capsys, *command, "--no-such-option")
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("wiresum: no such option: --no-such-option")
@@ -118,7 +118,7 @@ def test_every_list_can_be_had_as_json(command):
         (("x\x1b[31m",), "no such command"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_meant_is_one_line(arguments, words, capsys):
+def test_a_wrong_command_line_is_one_line(arguments, words, capsys):
     status, out, err = ended(capsys, *arguments)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("wiresum: ")

@@ -52,7 +52,7 @@ def handled(pid: int) -> set[int]:
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-def test_harmless_signals_are_survived_and_ending_ones_end_in_order(
+def test_servers_ignore_harmless_signals_and_end_cleanly_on_others(
     kind: str, tmp_path: Path
 ) -> None:
     for number in ENDING:

@@ -103,7 +103,7 @@ def test_an_output_that_is_full_gives_one_line() -> None:
 SHADOWS = ("queue", "logging", "typing", "json", "wiresum", "signal", "secrets", "torch")
 
 
-def test_a_projects_own_modules_disturb_nothing_that_is_started(tmp_path: Path) -> None:
+def test_a_projects_own_modules_do_not_affect_started_processes(tmp_path: Path) -> None:
     """But the user's command finds them, as without wiresum."""
     for name in SHADOWS[::2]:
         (tmp_path / f"{name}.py").write_text(

@@ -6,7 +6,7 @@ from wiresum.common.address import AddressError, Endpoint, parse_endpoint
 
 
 @given(st.sampled_from(["localhost", "127.0.0.1", "::1", "a-b.example"]), st.integers(0, 65535))
-def test_what_is_printed_can_be_parsed(host, port):
+def test_a_printed_address_can_be_parsed(host, port):
     endpoint = Endpoint(host, port)
     assert parse_endpoint(str(endpoint)) == endpoint
 
@@ -30,7 +30,7 @@ def test_what_is_printed_can_be_parsed(host, port):
         "h:000080",
     ],
 )
-def test_what_is_no_endpoint_is_named(text):
+def test_text_that_is_no_endpoint_is_named(text):
     with pytest.raises(AddressError) as raised:
         parse_endpoint(text, what="--controller")
     assert str(raised.value) == (

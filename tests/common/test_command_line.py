@@ -118,7 +118,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         (["inner", "add", os.fsdecode(b"caf\xe9")], r"'caf\udce9' is not UTF-8"),
     ],
 )
-def test_what_cannot_be_meant_is_one_line(run: Run, arguments: list[str], words: str) -> None:
+def test_a_wrong_command_line_is_one_line(run: Run, arguments: list[str], words: str) -> None:
     status, out, err = run(*arguments)
     assert (status, out) == (2, "")
     assert err.startswith("wiresum: ")
@@ -128,7 +128,7 @@ def test_what_cannot_be_meant_is_one_line(run: Run, arguments: list[str], words:
     assert words in err
 
 
-def test_the_line_says_where_help_is(run: Run) -> None:
+def test_the_error_line_names_the_help_command(run: Run) -> None:
     _, _, err = run("inner", "add", "x", "--nope")
     assert "inner add --help`" in err
 
@@ -170,7 +170,7 @@ def test_options_become_values_of_their_types(run: Run, monkeypatch: pytest.Monk
         (["paint", "x", "--coats", "inf"], "inf is not in the range 0.5<=x<=3"),
     ],
 )
-def test_values_that_no_option_takes(run: Run, arguments: list[str], words: str) -> None:
+def test_wrong_option_values_are_refused(run: Run, arguments: list[str], words: str) -> None:
     status, out, err = run(*arguments)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert words in err
@@ -196,7 +196,7 @@ def test_words_that_belong_to_another_program(run: Run) -> None:
     assert run("beyond", "w0", "ls", "-l") == (0, "w0 n ['ls', '-l']\n", "")
 
 
-def test_arguments_of_other_programs_are_their_business(run: Run) -> None:
+def test_arguments_of_other_programs_are_not_checked(run: Run) -> None:
     assert run("end", "0", "--", os.fsdecode(b"\xff"))[0] == 0
 
 
@@ -205,7 +205,7 @@ def test_an_error_is_one_line_whatever_it_quotes(run: Run, text: str) -> None:
     assert run("fail", text) == (1, "", "wiresum: a b\n")
 
 
-def test_what_would_not_print_is_shown_as_what_it_is() -> None:
+def test_unprintable_characters_are_escaped() -> None:
     assert logs.one_line("\x1b[31mred\x07 \udcff é…") == r"\x1b[31mred\x07 \udcff é…"
 
 

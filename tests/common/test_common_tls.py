@@ -50,7 +50,9 @@ def test_a_pair_that_fits_says_how_long_it_is_valid(tmp_path: Path, root: Made, 
     ("days", "soon"),
     [((-1, 29), True), ((-300, 31), False), ((-0.3, 0.7), False), ((-0.7, 0.3), True)],
 )
-def test_what_ends_soon(tmp_path: Path, root: Made, days: tuple[float, float], soon: bool):
+def test_a_pair_knows_whether_it_ends_soon(
+    tmp_path: Path, root: Made, days: tuple[float, float], soon: bool
+):
     made = make("x", root, days=days)
     pair = put(tmp_path / "c.pem", made.pem()), put(tmp_path / "c.key", made.key_bytes())
     # 29 of 30 days left of a short one is not soon; 29 of 330 is.
@@ -81,7 +83,7 @@ def test_what_ends_soon(tmp_path: Path, root: Made, days: tuple[float, float], s
         ("order", "is in the wrong order"),
     ],
 )
-def test_what_is_wrong_with_a_certificate(
+def test_faults_of_a_certificate_are_named(
     tmp_path: Path, root: Made, good: Made, what: str, words: str
 ):
     late = make("late", root, days=(-9, -2))
@@ -132,7 +134,7 @@ def test_what_is_wrong_with_a_certificate(
         ("other", "is not that of certificate .*: give the pair"),
     ],
 )
-def test_what_is_wrong_with_a_key(tmp_path: Path, root: Made, good: Made, what: str, words: str):
+def test_faults_of_a_key_are_named(tmp_path: Path, root: Made, good: Made, what: str, words: str):
     contents = {
         "password": good.key_bytes(b"secret"),
         "old password": good.key.private_bytes(
@@ -156,14 +158,14 @@ def test_what_is_wrong_with_a_key(tmp_path: Path, root: Made, good: Made, what: 
     assert re.search(words, text), text
 
 
-def test_authorities_count_while_one_of_them_does(tmp_path: Path, root: Made):
+def test_authorities_are_valid_while_one_of_them_is(tmp_path: Path, root: Made):
     late = make("old root", authority=True, days=(-9, -2))
     tls.check_authorities(put(tmp_path / "both.pem", late.pem(), root.pem()))
     text = fault(lambda: tls.check_authorities(put(tmp_path / "late.pem", late.pem()), "--ca"))
     assert "late.pem cannot be used: CN=old root expired on" in text
 
 
-def test_an_expired_certificate_further_down_is_told_and_no_fault(
+def test_an_expired_certificate_further_down_is_logged_and_accepted(
     tmp_path: Path, root: Made, good: Made
 ):
     """Sites have sent an expired root along for years: clients went another way."""

@@ -69,7 +69,7 @@ def test_text_keeps_its_layout():
     assert said(code + "logging.getLogger('a').info('b')") == ["a: b"]
 
 
-def test_what_a_command_says_and_ends_with():
+def test_messages_and_final_errors_have_the_log_format():
     code = (
         "from wiresum.common.errors import WiresumError\n"
         "import sys\n"
@@ -98,7 +98,7 @@ def test_a_library_shows_its_log_only_when_asked(value: str, lines: int):
         assert json.loads(found[0])["message"] == "joined"
 
 
-def test_a_format_that_does_not_exist():
+def test_an_unknown_format_is_refused():
     with pytest.raises(logs.LogFormatError, match=r"--log-format 'xml': it must be text or json"):
         logs.log_format("xml", {})
     with pytest.raises(logs.LogFormatError, match="WIRESUM_LOG_FORMAT 'xml'"):

@@ -95,7 +95,7 @@ def test_head_is_get_without_the_body(server: MetricsServer):
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "TRACE"])
-def test_methods_that_make_no_sense_are_told_what_does(server: MetricsServer, method: str):
+def test_unsupported_methods_are_told_the_allowed_ones(server: MetricsServer, method: str):
     for body in (b"", b"x" * (1 << 18)):
         answer, text = ask(server, method, "/metrics", body if method != "TRACE" else b"")
         assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
@@ -114,7 +114,7 @@ def test_methods_that_make_no_sense_are_told_what_does(server: MetricsServer, me
     assert "wiresum_test_up 1.0" in get(server)
 
 
-def test_a_failed_read_is_an_answer_and_not_the_end(caplog: pytest.LogCaptureFixture):
+def test_a_failed_read_is_answered_and_the_server_goes_on(caplog: pytest.LogCaptureFixture):
     broken = True
 
     def failing(scrape: Scrape) -> None:

@@ -50,7 +50,7 @@ def test_a_restart_gives_the_whole_time_again() -> None:
     assert patience.step(2.5) == 0.5
 
 
-def test_an_event_is_waited_for_no_longer_than_the_limit() -> None:
+def test_a_wait_for_an_event_ends_at_the_limit() -> None:
     event = threading.Event()
     assert not wait_for(event, 0.2, step_s=0.05)
     threading.Timer(0.1, event.set).start()

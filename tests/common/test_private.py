@@ -22,7 +22,7 @@ def _umask(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_umask")
-def test_what_is_made_does_not_depend_on_the_umask(tmp_path: Path):
+def test_modes_of_new_files_do_not_depend_on_the_umask(tmp_path: Path):
     folder = tmp_path / "a" / "b"
     private.folder(folder)
     assert (mode(folder), mode(folder.parent)) == (0o700, 0o700)
@@ -39,7 +39,7 @@ def test_what_is_made_does_not_depend_on_the_umask(tmp_path: Path):
     assert mode(folder / "secret") == 0o600
 
 
-def test_what_others_may_read_is_closed_to_them_and_told(
+def test_files_that_others_may_read_are_closed_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     path = tmp_path / "store"
@@ -59,7 +59,7 @@ def test_what_others_may_read_is_closed_to_them_and_told(
     assert path.read_bytes() == b"data"
 
 
-def test_what_belongs_to_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_files_of_another_user_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "key"
     path.write_bytes(b"data")
     path.chmod(0o644)

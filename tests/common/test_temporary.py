@@ -49,7 +49,7 @@ def test_a_folder_is_its_owners_alone_and_gone_afterwards(base: Path) -> None:
     folder.close()
 
 
-def test_the_next_folder_takes_away_what_a_killed_process_left(base: Path) -> None:
+def test_the_next_folder_removes_the_rest_of_a_killed_process(base: Path) -> None:
     process, path = holder()
     with process:
         process.kill()
@@ -72,7 +72,7 @@ def test_a_living_process_keeps_its_folder(base: Path, stopped: bool) -> None:
     assert list(base.iterdir()) == []
 
 
-def test_a_folder_that_somebody_else_may_write_or_that_is_a_link_is_not_swept(
+def test_a_folder_that_others_may_write_or_that_is_a_link_is_not_swept(
     base: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with PrivateFolder("run") as folder:
@@ -143,7 +143,7 @@ def test_where_tmpdir_cannot_be_used_another_place_is_taken(
             assert folder.path.parent != Path(wrong)
 
 
-def test_without_any_place_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_place_the_error_names_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(temporary, "_bases", lambda: [Path("/nowhere"), Path("/proc/self")])
     with pytest.raises(TemporaryError, match=r"/proc/self: .*: make room, or set TMPDIR"):
         PrivateFolder("run")

@@ -31,7 +31,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         (["--fuzz"], 1, "simple_switch_grpc is not on PATH: install BMv2"),
     ],
 )
-def test_what_cannot_be_compared_is_one_line(arguments: list[str], status: int, said: str) -> None:
+def test_an_impossible_comparison_is_one_line(arguments: list[str], status: int, said: str) -> None:
     done = command(*arguments, PATH="/nowhere")
     assert (done.returncode, done.stdout) == (status, "")
     assert said in done.stderr
@@ -53,7 +53,7 @@ def run(**options: Any) -> None:
     cli.conformance(fuzz=True, seed=9, first=options.pop("first", 0), lanes=64, **options)
 
 
-def test_a_difference_is_told_and_can_be_repeated(
+def test_a_difference_is_reported_and_can_be_repeated(
     start_soft: Callable[[Scenario], SoftTarget],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -84,7 +84,7 @@ def test_the_calculator_is_right(start: Start) -> None:
         question(ord("+"), 1, 1)[:3],
     ],
 )
-def test_what_is_no_question_gets_no_answer(start: Start, frame: bytes) -> None:
+def test_a_frame_that_is_no_question_gets_no_answer(start: Start, frame: bytes) -> None:
     assert inject(start("calculator"), 1, frame) == []
 
 
@@ -144,7 +144,7 @@ def test_flows_are_spread_by_the_hash(
     assert {n: counts[100 + n - 1] // 2 for n in picked} == picked
 
 
-def test_another_hash_takes_over(start: Start) -> None:
+def test_a_rule_can_select_another_hash(start: Start) -> None:
     switch = start("balancer")
     key = {"ip": 0x0A000064, "port": 80}
     accepted(
@@ -193,7 +193,7 @@ def cell(switch: Target, index: int) -> tuple[int, int, int, int]:
     return bits >> 15, bits >> 14 & 1, int.from_bytes(out[20:26]), int.from_bytes(out[26:30])
 
 
-def test_answers_come_in_only_where_somebody_asked(firewall: Target) -> None:
+def test_answers_come_in_only_for_open_connections(firewall: Target) -> None:
     assert in_from(firewall, ANSWER) == []
     assert out_to(firewall, DATA) == [2]  # goes out, but opens nothing
     assert in_from(firewall, ANSWER) == []
@@ -204,7 +204,7 @@ def test_answers_come_in_only_where_somebody_asked(firewall: Target) -> None:
     assert inject(firewall, 4, segment("10.0.0.1", "192.0.2.1", 1000, 80, OPEN)) == []
 
 
-def test_registers_hold_who_asked(firewall: Target) -> None:
+def test_registers_hold_the_open_connections(firewall: Target) -> None:
     wanted: dict[int, int] = {}
     second = set()
     for host in (1, 2, 3, 1, 1):

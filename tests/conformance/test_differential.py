@@ -116,7 +116,7 @@ class Broken(SoftTarget):
 
 
 @pytest.mark.parametrize("fault", ["bit", "port", "counter", "write"])
-def test_a_fault_is_found_and_led_to(start_soft: StartSoft, fault: str) -> None:
+def test_a_fault_is_found_and_traced(start_soft: StartSoft, fault: str) -> None:
     result = fuzz(
         OURS,
         lambda: start_soft(OURS),
@@ -143,7 +143,7 @@ def test_a_fault_is_found_and_led_to(start_soft: StartSoft, fault: str) -> None:
     assert f"{len(finding.steps) - 1:4} " in told(finding)
 
 
-def test_a_fault_that_needs_what_came_before_is_led_to_as_well(start_soft: StartSoft) -> None:
+def test_a_fault_that_needs_earlier_sequences_is_traced_as_well(start_soft: StartSoft) -> None:
     result = fuzz(
         OURS,
         lambda: start_soft(OURS),

@@ -35,7 +35,7 @@ def test_the_check_notices_a_changed_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_p4c_still_makes_what_is_committed(name: str, tmp_path: Path) -> None:
+def test_p4c_still_makes_the_committed_files(name: str, tmp_path: Path) -> None:
     if shutil.which("p4c-bm2-ss") is None:
         pytest.skip("p4c-bm2-ss is not on PATH: the hash of the sources was compared instead")
     made = load_compiler(PROGRAMS).compile_program(name, tmp_path)

@@ -106,7 +106,7 @@ def test_routes_come_and_go(router: Target) -> None:
         (3, packet("10.1.9.9", ttl=0)),
     ],
 )
-def test_what_is_not_routed_is_counted(router: Target, why: int, frame: Ether) -> None:
+def test_unrouted_frames_are_counted(router: Target, why: int, frame: Ether) -> None:
     size = len(bytes(frame))
     assert leaves(router, 4, frame) == []
     assert leaves(router, 4, frame) == []

@@ -35,7 +35,7 @@ def fields(chunk: Chunk) -> dict[str, int]:
 
 
 @by_kind
-def test_layers_read_what_the_tests_write(chunk: Chunk) -> None:
+def test_layers_read_the_packets_that_the_tests_write(chunk: Chunk) -> None:
     got = Ether(frame(host(1), chunk.payload()))[Wiresum]
     assert {name: got.getfieldval(name) for name in wire.HEADER_FIELDS} == fields(chunk)
     if chunk.bitmap is None:
@@ -47,7 +47,7 @@ def test_layers_read_what_the_tests_write(chunk: Chunk) -> None:
 
 
 @by_kind
-def test_layers_write_what_the_tests_read(chunk: Chunk) -> None:
+def test_layers_write_packets_that_the_tests_read(chunk: Chunk) -> None:
     made = Wiresum(**fields(chunk))
     made /= (
         Lanes(lanes=list(chunk.lanes))
@@ -72,7 +72,7 @@ def test_an_answer_belongs_to_its_question() -> None:
     assert not asked.answers(asked)
 
 
-def test_what_is_too_short_or_unknown_stays_raw() -> None:
+def test_short_or_unknown_packets_stay_raw() -> None:
     whole = CHUNKS[0].payload()
     for size in range(len(whole)):
         got = UDP(udp(40001, wire.UDP_PORT, whole[:size]))
@@ -94,7 +94,7 @@ def seen(tmp_path: Path, *frames: bytes) -> list[Seen]:
     return list(read(capture(tmp_path / "a.pcap", *frames)))
 
 
-def test_a_capture_says_what_was_sent(tmp_path: Path) -> None:
+def test_a_capture_shows_the_packets_that_were_sent(tmp_path: Path) -> None:
     frames = [frame(host(n), chunk.payload()) for n, chunk in enumerate(CHUNKS, 1)]
     frames.insert(1, ethernet(bytes(6), bytes(6), 0x86DD, bytes(60)))
     found = seen(tmp_path, *frames)
@@ -114,7 +114,7 @@ def test_a_capture_says_what_was_sent(tmp_path: Path) -> None:
     assert not any(str(CHUNKS[0].key) in line(each) for each in found)
 
 
-def test_what_is_wrong_is_said(tmp_path: Path) -> None:
+def test_faults_of_a_packet_are_named(tmp_path: Path) -> None:
     good = CHUNKS[0]
     waits = CHUNKS[2]
     cases = {
@@ -143,7 +143,7 @@ def test_padding_is_not_part_of_a_packet(tmp_path: Path) -> None:
     assert found.notes == ["truncated: 10 of the header's 28 bytes are there"]
 
 
-def test_random_bytes_are_survived(tmp_path: Path) -> None:
+def test_random_bytes_do_no_harm(tmp_path: Path) -> None:
     draw = random.Random(8)
     frames = [garbage(draw) for _ in range(300)]
     for chunk in CHUNKS * 100:
@@ -189,7 +189,7 @@ def test_the_command_reads_pcap_and_pcapng(tmp_path: Path) -> None:
         assert "key" not in objects[0]
 
 
-def test_what_is_no_capture_is_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_no_capture_is_one_line(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("certainly not a capture, but long enough to have a header of one")
     empty = tmp_path / "empty"
@@ -207,7 +207,7 @@ def test_what_is_no_capture_is_one_line(tmp_path: Path) -> None:
         assert done.stdout == ""
 
 
-def test_a_capture_that_ends_too_early_gives_what_is_there(tmp_path: Path) -> None:
+def test_a_truncated_capture_gives_its_complete_packets(tmp_path: Path) -> None:
     path = capture(tmp_path / "a.pcap", *[frame(host(1), CHUNKS[0].payload())] * 2)
     whole = path.read_bytes()
     bogus = whole[:24] + struct.pack("<IIII", 0, 0, 0xFFFFFFF0, 0xFFFFFFF0) + bytes(50)

@@ -35,7 +35,7 @@ def targets(panels: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     return [(p["title"], t["expr"], t["legendFormat"]) for p in panels for t in p["targets"]]
 
 
-def test_every_expression_parses_and_uses_what_is_exposed(panels: list[dict[str, Any]]) -> None:
+def test_every_expression_parses_and_uses_exposed_metrics(panels: list[dict[str, Any]]) -> None:
     asked = targets(panels)
     assert len(asked) > 25
     for title, expression, legend in asked:
@@ -83,12 +83,12 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap(dashboard: dict[str, An
     "wrong",
     ["rate(a_total)", "sum(a", "a{b=c}", "a b", "sum by a (b)", "rate(a[5x])", "", "a + ", "a)"],
 )
-def test_the_parser_knows_what_is_wrong(wrong: str) -> None:
+def test_the_parser_refuses_wrong_expressions(wrong: str) -> None:
     with pytest.raises(SyntaxError):
         parse(wrong)
 
 
-def test_the_parser_knows_what_is_used() -> None:
+def test_the_parser_finds_the_metrics_in_use() -> None:
     used = parse(
         '8 * sum by (x) (rate(a{b=~"c",d!="e"}[5m])) / on (f) group_left (g) h > 0 or vector(1)'
     )

@@ -39,7 +39,7 @@ def test_every_metric_is_explained_and_every_explanation_has_its_metric() -> Non
     assert ours == exposed, "the labels, in their order"
 
 
-def test_the_facts_about_processes_are_those_that_an_endpoint_exposes() -> None:
+def test_the_process_metrics_match_an_endpoints() -> None:
     import urllib.request
 
     explained = {row.name for row in operations.metrics() if row.name.startswith("process_")}
@@ -51,7 +51,7 @@ def test_the_facts_about_processes_are_those_that_an_endpoint_exposes() -> None:
     assert explained == {name for name in names if name.startswith("process_")}
 
 
-def test_the_names_of_counters_end_as_prometheus_wants_it() -> None:
+def test_names_of_counters_follow_prometheus() -> None:
     for part in PARTS:
         for metric in part.metrics:
             assert metric.counts == metric.name.endswith("_total"), metric.name
@@ -90,7 +90,7 @@ def test_every_entry_has_an_error_line(lines: list[error_lines.Line]) -> None:
     assert not dead, "no code says this (any more):\n" + "\n".join(dead)
 
 
-def test_entries_say_something_of_their_own_and_what_to_do() -> None:
+def test_every_entry_is_unique_and_has_a_cure() -> None:
     patterns = operations.runbook()
     assert len(set(patterns)) == len(patterns), "twice"
     for pattern in patterns:
@@ -99,7 +99,7 @@ def test_entries_say_something_of_their_own_and_what_to_do() -> None:
         assert cure, f"{pattern}: and what shall one do?"
 
 
-def test_lines_without_words_of_their_own_are_known(code: error_lines.Code) -> None:
+def test_raises_without_a_line_of_their_own_are_listed(code: error_lines.Code) -> None:
     """Whoever raises an error whose line comes from elsewhere says here where that is."""
     found = {f"{line.path}:{line.function}" for line in error_lines.lines(code) if line.opaque}
     assert found - OPAQUE == set(), "is that line in the runbook? see error_lines.SOURCES"
@@ -118,7 +118,7 @@ def test_lines_without_words_of_their_own_are_known(code: error_lines.Code) -> N
         ("cannot open port 1 (udp:1.2.3.4:5): the address is in use", "softswitch/"),
     ],
 )  # fmt: skip
-def test_the_lines_are_found_where_they_are(
+def test_the_collector_finds_lines_in_their_folders(
     lines: list[error_lines.Line], line: str, whose: str
 ) -> None:
     """The collector sees raises, helpers, variables and lines that are passed on."""

@@ -97,7 +97,7 @@ def test_a_signal_ends_the_wait(site: Site, token: Path) -> None:
     assert not site.queued()
 
 
-def test_smaller_takes_what_there_is(site: Site, token: Path) -> None:
+def test_smaller_takes_the_free_slots(site: Site, token: Path) -> None:
     full(site, token, "2048")
     options = ("--if-full", "smaller", "--slots", ALL, "--min-slots", "16")
     status, out, err = site.run(token, *options, command=TRUE).end()
@@ -197,7 +197,7 @@ def test_a_job_token_makes_no_jobs(site: Site, token: Path) -> None:
     assert out.split() == ["mine", "PERMISSION_DENIED", "PERMISSION_DENIED"]
 
 
-def test_a_drained_switch_takes_no_new_job_and_keeps_the_old(site: Site, token: Path) -> None:
+def test_a_drained_switch_takes_no_new_job_and_keeps_the_old_ones(site: Site, token: Path) -> None:
     running = site.loop(token, "running", workers=2)
     running.steps(2)
     site.operate("switch", "drain", "s1")
@@ -247,7 +247,7 @@ def test_workers_show_the_certificate_that_the_controller_asks_for(
     assert report["stats"]["switch"]["all_reduce"] > 0
 
 
-def test_everything_that_dies_at_once_leaves_nothing(cli: Commands) -> None:
+def test_a_run_killed_as_a_whole_leaves_nothing(cli: Commands) -> None:
     """SIGKILL to the launcher, torchrun and the workers: the lease expires, the slots come back."""
     site = Site(cli, "--expiry", "2")
     token = site.tenant("mine")

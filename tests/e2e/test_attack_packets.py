@@ -156,7 +156,7 @@ def bare() -> Soft:
 
 
 @pytest.mark.parametrize("left_out", ["own_source", "hosts", "ingress port"])
-def test_the_forger_finds_what_is_left_open(bare, left_out):
+def test_the_forger_finds_each_missing_defence(bare, left_out):
     """Each protection that is withheld must be found missing: the test above can fail."""
     ip = int.from_bytes(SWITCH_IP)
     bare.insert("addresses", {"ip": ip}, "switch_address", {"mac": int.from_bytes(SWITCH_MAC)})

@@ -79,7 +79,7 @@ def test_a_rank_killed_in_the_middle_of_a_change_ends_its_job_and_no_other(site:
     assert site.free() == ALL
 
 
-def test_a_controller_killed_in_the_middle_of_a_change(site: Site) -> None:
+def test_a_change_survives_a_controller_killed_in_the_middle(site: Site) -> None:
     """It comes back from its store; the change takes place, or a later one; nobody is hurt."""
     low, high = site.tenant("low"), site.tenant("high", priority=10)
     first = site.loop(low, "first", "--slots", str(ALL), workers=3)
@@ -101,7 +101,7 @@ def test_a_controller_killed_in_the_middle_of_a_change(site: Site) -> None:
         assert report["stats"]["failed"] == {}
 
 
-def test_a_rank_that_sleeps_through_a_change_is_waited_for(site: Site) -> None:
+def test_a_change_waits_for_a_sleeping_rank(site: Site) -> None:
     low, high = site.tenant("low"), site.tenant("high", priority=10)
     first = site.loop(low, "first", "--slots", str(ALL), workers=2)
     first.steps(5)

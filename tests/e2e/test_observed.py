@@ -94,7 +94,7 @@ def top(run: Run, *options: str) -> str:
     return done.stdout
 
 
-def test_a_late_rank_is_seen_by_everybody(run: Run) -> None:
+def test_all_outputs_show_a_late_rank(run: Run) -> None:
     deadline = time.monotonic() + LIMIT_S
     while True:
         assert time.monotonic() < deadline, run.log.read_text()[-3000:]
@@ -166,7 +166,7 @@ def check_names(names: set[str], catalogue: Any) -> None:
     assert "process_resident_memory_bytes" in names
 
 
-def test_the_live_picture_ends_at_ctrl_c(cli: Commands) -> None:
+def test_top_ends_at_ctrl_c(cli: Commands) -> None:
     """On a terminal: drawn again and again, and gone with Ctrl-C, without a traceback."""
     import pty
     import signal

@@ -138,7 +138,7 @@ def test_a_rank_that_leaves_early_is_named_by_all_others(
     assert any(each["line"].startswith("rank 1 on ") for each in (first, third))
 
 
-def test_ranks_that_end_at_about_the_same_time_hurt_nobody(place: Place, tmp_path: Path) -> None:
+def test_ranks_that_end_at_about_the_same_time_cause_no_error(place: Place, tmp_path: Path) -> None:
     outcomes = place.run(tmp_path / "out", "ends_together", 3)
     assert [each["kind"] for each in outcomes] == ["", "", ""], outcomes
 
@@ -146,7 +146,7 @@ def test_ranks_that_end_at_about_the_same_time_hurt_nobody(place: Place, tmp_pat
 @pytest.mark.parametrize(
     "scenario", ["differs", pytest.param("another_collective", marks=pytest.mark.slow)]
 )
-def test_different_collectives_end_on_both_paths(
+def test_different_collectives_end_with_an_error_on_both_paths(
     place: Place, tmp_path: Path, scenario: str
 ) -> None:
     """One rank waits at the switch, the other in gloo, whose error cannot say why: the log does."""
@@ -198,7 +198,7 @@ def test_a_helpers_group_leaves_the_job_alone(cli: Commands, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("first", ["again", "killed", pytest.param("sums", marks=pytest.mark.slow)])
-def test_the_next_group_of_a_run_has_the_job(cli: Commands, tmp_path: Path, first: str) -> None:
+def test_the_next_group_of_a_run_gets_the_job(cli: Commands, tmp_path: Path, first: str) -> None:
     """Whether the one before has ended well, was made anew, or has died."""
     one, two = trains(tmp_path / "one", first), trains(tmp_path / "two", "sums")
     done = wiresum_run(cli, "sh", "-c", f"{one}; exec {two}")
@@ -209,7 +209,7 @@ def test_the_next_group_of_a_run_has_the_job(cli: Commands, tmp_path: Path, firs
 # -- joining late, and standing still -------------------------------------------------------------
 
 
-def test_a_late_rank_is_waited_for_and_named(place: Place, tmp_path: Path) -> None:
+def test_the_others_wait_for_a_late_rank_and_name_it(place: Place, tmp_path: Path) -> None:
     first, second = place.run(tmp_path / "in-time", "late")
     assert (first["kind"], second["kind"]) == ("", "")
 

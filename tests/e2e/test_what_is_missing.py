@@ -62,7 +62,7 @@ def test_a_straggler_is_not_an_error(train):
     assert len(reports) == 2
 
 
-def test_a_controller_that_is_not_there(cli):
+def test_a_missing_controller_is_one_clear_line(cli):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -129,7 +129,7 @@ def test_a_port_in_use(cli):
         one_line(done.stderr, str(tcp_port), "in use")
 
 
-def test_a_controller_that_is_killed_and_comes_back(cli, tmp_path, running):
+def test_a_job_survives_a_killed_controller_that_comes_back(cli, tmp_path, running):
     """The job goes on: its lease is in the store and in the switch."""
     store = str(tmp_path / "store.sqlite")
     controller = rack(cli, store=store)
@@ -158,7 +158,7 @@ def test_no_switch_is_one_clear_line(cli):
     one_line(done.stderr, "no switch")
 
 
-def test_a_command_that_does_not_exist(cli):
+def test_an_unknown_command_is_one_line(cli):
     done = cli.run("run", "--", "no-such-command-here", limit_s=60)
     assert done.returncode == 127
     one_line(done.stderr, "no-such-command-here")

@@ -22,7 +22,7 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("script", ["compile.py", "generate.py"])
-def test_committed_files_belong_to_the_sources(script):
+def test_committed_files_match_the_sources(script):
     done = run(script)
     assert done.returncode == 0, done.stdout
 
@@ -47,7 +47,7 @@ def test_a_bitmap_has_a_bit_for_each_worker():
 
 
 @pytest.mark.parametrize("lanes", p4.LANE_COUNTS)
-def test_p4c_still_makes_what_is_committed(lanes, tmp_path):
+def test_p4c_still_makes_the_committed_files(lanes, tmp_path):
     if shutil.which("p4c-bm2-ss") is None:
         pytest.skip("p4c-bm2-ss is not on PATH: the hash of the sources was compared instead")
     sys.path.insert(0, str(ROOT / "p4"))

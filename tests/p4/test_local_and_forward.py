@@ -59,7 +59,7 @@ def test_ping_is_answered(switch, data, identifier):
     assert reply[38:] == body
 
 
-def test_what_the_switch_does_not_serve_is_counted(switch):
+def test_unserved_packets_for_the_switch_are_counted(switch):
     before = switch.counter("drops", DropReason.LOCAL_UNSERVED)
     sender = host(1)
     assert switch.inject(1, frame(sender, b"hello", dst_port=53)) == []
@@ -104,7 +104,7 @@ def test_ip_options_and_fragments_are_ordinary(switch):
 
 
 @pytest.mark.parametrize("tags", ["81000000", "81000005", "88a80000", "88a8000581000000"])
-def test_tagged_frames_go_nowhere(switch, tags):
+def test_tagged_frames_are_dropped(switch, tags):
     """Linux takes VLAN 0 for no VLAN: what is behind the tag would not have been looked at."""
     before = switch.counter("drops", DropReason.TAGGED)
     liar = Host(2, host(2).mac, SWITCH_IP, 22355)
@@ -115,7 +115,7 @@ def test_tagged_frames_go_nowhere(switch, tags):
 
 
 @pytest.mark.parametrize("last", [0, 1, 2, 14, 15])
-def test_what_no_bridge_may_forward(switch, last):
+def test_link_local_frames_are_dropped(switch, last):
     before = switch.counter("drops", DropReason.LINK_LOCAL)
     data = ethernet(bytes.fromhex("0180c20000") + bytes([last]), host(2).mac, 0x8808, bytes(46))
     assert switch.inject(2, data) == []

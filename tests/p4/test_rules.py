@@ -182,7 +182,7 @@ def test_chunk_numbers_wrap(switch, lease, drops):
     assert drops(DropReason.STALE) == 1
 
 
-def test_a_restart_never_sums_what_the_former_epoch_left(switch, lease, drops):
+def test_a_restart_never_adds_to_lanes_of_the_former_epoch(switch, lease, drops):
     old = lease(workers=2)
     old.send(0, old.chunk(chunk=3, slot=3, lanes=lanes(switch, 1)))
     old.withdraw()
@@ -206,7 +206,7 @@ def test_disagreeing_ranks_get_mismatch_and_no_sum(switch, lease):
         )
 
 
-def test_two_jobs_do_not_meet(switch, lease):
+def test_two_jobs_do_not_affect_each_other(switch, lease):
     one = lease(workers=2, job=5, slot_base=16, key=1)
     two = lease(workers=2, job=6, slot_base=24, key=2)
     one.send(0, one.chunk(lanes=lanes(switch, 1)))
@@ -238,7 +238,7 @@ def test_two_jobs_do_not_meet(switch, lease):
         ({"kind": 255}, DropReason.FORGED_REPLY),
     ],
 )
-def test_what_does_not_belong_is_dropped_under_its_name(switch, lease, drops, change, reason):
+def test_wrong_packets_are_dropped_and_counted_by_reason(switch, lease, drops, change, reason):
     rack = lease(workers=2)
     assert rack.send(0, rack.chunk(**change)) == []
     assert {r: drops(r) for r in DropReason} == dict.fromkeys(DropReason, 0) | {reason: 1}
@@ -357,7 +357,7 @@ def test_no_flipped_bit_makes_a_wrong_sum(switch, lease, drops):
     assert damaged >= sum(bit >= 8 * (42 + packet.HEADER_BYTES) for bit in bits) > 0
 
 
-def test_a_right_checksum_is_right_whatever_it_is(switch, lease, drops):
+def test_every_value_of_a_right_checksum_is_accepted(switch, lease, drops):
     """Also 0xFFFF, which UDP sends for 0, and none at all."""
     rack = lease(workers=1)
     sender = rack.lease.hosts[0]

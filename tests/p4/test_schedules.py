@@ -49,5 +49,5 @@ def test_random_schedules(switch):
     ),
     steps=st.integers(0, 400),
 )
-def test_schedules_that_hypothesis_thinks_of(soft_switch, parameters, steps):
+def test_schedules_from_hypothesis(soft_switch, parameters, steps):
     run(soft_switch, parameters, steps)

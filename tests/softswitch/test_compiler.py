@@ -51,7 +51,7 @@ def test_our_own_programs_need_no_compiler(
     assert not cache.exists()
 
 
-def test_compiled_once_for_all_that_ask_at_once(
+def test_simultaneous_requests_compile_once(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = tmp_path / "calls"
@@ -91,7 +91,7 @@ def test_no_compiler(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_program(PROGRAM)
 
 
-def test_cxx_that_is_not_there(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_cxx_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler -x")
     with pytest.raises(NoCompiler, match="no-such-compiler"):
         load_program(PROGRAM)
@@ -125,7 +125,7 @@ def test_relative_cache_home_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert cache_dir() == tmp_path / ".cache" / "wiresum" / "programs"
 
 
-def test_what_is_no_program(tmp_path: Path) -> None:
+def test_a_missing_program_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProgramInvalid, match="cannot read"):
         Switch(tmp_path / "nothing.json")
     with pytest.raises(InvalidArgument, match="either"):
@@ -207,7 +207,7 @@ def test_a_cache_that_others_can_write_to_is_not_used(
     assert calls() == 1
 
 
-def test_a_cache_below_a_folder_of_everybodys_is_not_used(
+def test_a_cache_below_a_world_writable_folder_is_not_used(
     calls: Callable[[], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = tmp_path / "shared"
@@ -222,7 +222,7 @@ def test_a_cache_below_a_folder_of_everybodys_is_not_used(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("which", ["programs", "wiresum", "library", "sum"])
-def test_what_belongs_to_another_user_is_not_used(
+def test_files_of_another_user_are_not_used(
     cache: Path, calls: Callable[[], int], which: str
 ) -> None:
     paths = {"programs": cache, "wiresum": cache.parent, "library": made(cache, ".so"),
@@ -238,7 +238,7 @@ def test_what_belongs_to_another_user_is_not_used(
 
 
 @pytest.mark.parametrize("fault", ["cut", "empty", "no sum", "link", "writable", "other"])
-def test_a_library_that_is_not_whole_is_made_anew(
+def test_an_incomplete_library_is_made_anew(
     cache: Path, calls: Callable[[], int], fault: str, tmp_path: Path
 ) -> None:
     library = made(cache, ".so")

@@ -88,7 +88,7 @@ def syntax(cpp: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["entities", "parsing", "tables"])
-def test_what_is_accepted_compiles(name: str) -> None:
+def test_accepted_programs_compile(name: str) -> None:
     # Programs that differ in nothing but comments and literals are compiled by another test.
     whole = program(name)
     chance = random.Random(7)
@@ -161,7 +161,7 @@ def renamed(whole: Json) -> tuple[Json, dict[str, str]]:
 
 
 @pytest.mark.parametrize("name", ["state", "tables"])
-def test_a_program_of_hostile_names_does_what_it_did(
+def test_a_program_with_hostile_names_behaves_as_before(
     name: str,
     vocabulary: set[str],
     program_cache: str,
@@ -230,7 +230,7 @@ def change(whole: Json, path: str, value: Any) -> bytes:
         ("state", "calculations.0.input.0.value", ["order"], "1 elements instead of 2"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_refused_with_its_place(
+def test_a_refusal_gives_the_place_of_the_fault(
     name: str, path: str, value: Any, complaint: str
 ) -> None:
     with pytest.raises(ProgramInvalid, match=complaint) as caught:
@@ -238,7 +238,7 @@ def test_what_is_wrong_is_refused_with_its_place(
     assert refused(change(program(name), path, value)) == str(caught.value)
 
 
-def test_more_state_than_a_machine_has_is_refused() -> None:
+def test_more_state_than_the_machine_has_is_refused() -> None:
     with pytest.raises(UnsupportedConstruct, match=r"registers and counters of \d+ MiB"):
         translate(change(program("state"), "register_arrays.0.size", (1 << 31) - 1))
 
@@ -266,14 +266,14 @@ def test_a_program_for_which_there_is_no_memory_is_refused(
     assert "not enough memory for its registers and counters" in run.stdout
 
 
-def test_two_of_one_name_are_refused() -> None:
+def test_duplicate_names_are_refused() -> None:
     for key in ("headers", "header_types", "register_arrays", "calculations", "actions"):
         whole = program("state")
         whole[key].append(dict(whole[key][0], id=70000) if key != "actions" else whole[key][0])
         assert "two" in refused(json.dumps(whole).encode()), key
 
 
-def test_nesting_without_end_is_refused() -> None:
+def test_endless_nesting_is_refused() -> None:
     assert "nested too deeply" in refused(b"[" * 100_000)
     value: Any = {"type": "hexstr", "value": "0x1"}
     for _ in range(150):
@@ -284,14 +284,14 @@ def test_nesting_without_end_is_refused() -> None:
     assert "more than 100 operations" in refused(json.dumps(whole).encode())
 
 
-def test_a_pipeline_that_goes_in_a_circle_is_refused() -> None:
+def test_a_cyclic_pipeline_is_refused() -> None:
     whole = program("tables")
     table = whole["pipelines"][0]["tables"][-1]
     table["next_tables"] = dict.fromkeys(table["next_tables"], whole["pipelines"][0]["init_table"])
     assert "goes round in a circle" in refused(json.dumps(whole).encode())
 
 
-def test_a_loop_without_end_drops_the_packet(
+def test_an_endless_loop_drops_the_packet(
     program_cache: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     whole = program("state")

@@ -221,14 +221,14 @@ def said(switch: Switch, capfd: pytest.CaptureFixture[str], name: str) -> list[s
 
 
 @pytest.mark.parametrize("name", [*CASES, *IN_PARSER])
-def test_a_packet_does_not_see_what_the_one_before_it_left_in(
+def test_a_packet_sees_no_data_of_the_one_before_in(
     name: str, haunted: Switch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert said(haunted, capfd, name) == ["0"] * 3
 
 
 @pytest.mark.parametrize("name", ["own", "parsed"])
-def test_what_a_packet_writes_into_an_invalid_header_it_reads_itself(
+def test_a_packet_reads_its_own_writes_to_an_invalid_header(
     name: str, haunted: Switch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert said(haunted, capfd, name) == [str(LEFT)] * 3

@@ -56,13 +56,13 @@ def test_range_case(switch: Switch, kind: int, path: int) -> None:
     assert report(switch, start(kind)).path == path
 
 
-def test_packet_comes_back_whole(switch: Switch) -> None:
+def test_a_packet_comes_back_complete(switch: Switch) -> None:
     frame = start(1, 9, 0xABC, 7) + tag(0, 1, 2) + tag(1, 3, 4) + b"payload"
     got = report(switch, frame)
     assert got == Report(OK, 2, 0, 2, len(frame), frame)
 
 
-def test_stack_overflow_stops_the_parser_and_keeps_what_was_extracted(switch: Switch) -> None:
+def test_stack_overflow_stops_the_parser_and_keeps_the_extracted_headers(switch: Switch) -> None:
     frame = start(1) + tag(0) * 4 + b"x"
     got = report(switch, frame)
     assert (got.error, got.tags, got.rest) == (OUT_OF_BOUNDS, 3, frame)

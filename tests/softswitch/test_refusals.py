@@ -65,7 +65,7 @@ def minimal() -> dict[str, Any]:
         (b'{"pipelines": 3, "header_types": [{}]}', "not a valid BMv2 JSON"),
     ],
 )
-def test_what_is_no_program(text: bytes, complaint: str) -> None:
+def test_text_that_is_no_program_is_refused(text: bytes, complaint: str) -> None:
     with pytest.raises(ProgramInvalid, match=complaint):
         translate(text)
 
@@ -101,7 +101,7 @@ def test_field_wider_than_2048_bits() -> None:
 
 
 @pytest.mark.parametrize("where", ["register", "header", "state", "node"])
-def test_names_that_lead_nowhere(where: str) -> None:
+def test_dangling_names_are_refused(where: str) -> None:
     program = minimal()
     if where == "register":
         program["register_arrays"][0]["name"] = "renamed"

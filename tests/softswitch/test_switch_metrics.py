@@ -194,7 +194,7 @@ def test_two_epochs_of_a_job_count_as_one() -> None:
     assert {worker.rank: worker.missing for worker in found[7].workers} == {0: 2, 1: 1}
 
 
-def test_the_reasons_are_those_of_the_packet_format() -> None:
+def test_drop_reasons_match_the_packet_format() -> None:
     soft = Soft(PROGRAM)
     assert own_program.runs(soft.switch.dataplane, "wiresum")
     assert not own_program.runs(soft.switch.dataplane, "another")

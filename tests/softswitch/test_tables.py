@@ -216,14 +216,14 @@ def test_bad_entries_are_refused(
     assert switch.table_entries("exact_table") == []
 
 
-def test_priorities_where_they_belong(switch: Switch) -> None:
+def test_priorities_are_required_and_refused_by_match_kind(switch: Switch) -> None:
     with pytest.raises(InvalidArgument, match="priority"):
         switch.table_add("ternary_table", {}, "mark", {"number": 1})
     with pytest.raises(InvalidArgument, match="priority"):
         switch.table_add("run_table", {"hdr.query.d": 1}, "NoAction", priority=3)
 
 
-def test_what_is_not_there(switch: Switch) -> None:
+def test_absent_objects_are_named(switch: Switch) -> None:
     match = {"hdr.query.d": 1}
     with pytest.raises(NotFound, match="no entry"):
         switch.table_delete("run_table", match)

@@ -508,7 +508,7 @@ def test_an_empty_write_and_an_empty_read_succeed(primary: Client) -> None:
     assert primary.read() == []
 
 
-def test_wildcard_reads_of_what_the_program_does_not_have(primary: Client) -> None:
+def test_wildcard_reads_of_absent_entities_are_empty(primary: Client) -> None:
     clones = p4r.PacketReplicationEngineEntry()
     clones.clone_session_entry.SetInParent()
     for nothing in (

@@ -48,7 +48,7 @@ def test_a_silent_primary_makes_room_for_its_successor(wire: Wire, embedded: str
         assert successor.standing() == (rpc_code.OK, BASE + 5)
 
 
-def test_a_controller_that_is_there_stays_however_often_it_asks(embedded: str) -> None:
+def test_a_live_controller_stays_however_often_it_pings(embedded: str) -> None:
     """It has nothing to say for longer than a silent one may, and pings as often as it likes."""
     options = [
         ("grpc.keepalive_time_ms", 1000),

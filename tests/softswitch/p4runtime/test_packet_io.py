@@ -22,7 +22,7 @@ def packet_out(
     return message
 
 
-def test_what_leaves_through_the_cpu_port_comes_as_packet_in(primary: Client) -> None:
+def test_frames_for_the_cpu_port_arrive_as_packet_in(primary: Client) -> None:
     # The program sends it to port 255, the CPU port, with no packet_in header in front: the
     # first 16 bits of the frame itself are taken for it.
     primary.send(packet_out(b"\x81\x85" + FRAME))

@@ -84,7 +84,9 @@ def test_a_stale_primary_is_refused(primary: Client, connect: Connect, names: Na
     primary.write_all()
 
 
-def test_who_may_write(primary: Client, connect: Connect, names: Names) -> None:
+def test_a_write_needs_the_election_id_of_the_primary(
+    primary: Client, connect: Connect, names: Names
+) -> None:
     denied = grpc.StatusCode.PERMISSION_DENIED
     nobody = connect()
     assert code_of(nobody.write, INSERT, table_entry=entry(names)) is denied
@@ -95,7 +97,7 @@ def test_who_may_write(primary: Client, connect: Connect, names: Names) -> None:
     nobody.write(INSERT, table_entry=entry(names))
 
 
-def test_nobody_may_write_without_a_primary(connect: Connect, names: Names, target: str) -> None:
+def test_without_a_primary_no_client_may_write(connect: Connect, names: Names, target: str) -> None:
     if target == "bmv2":
         pytest.skip("BMv2 lets anyone write while no controller is connected")
     nobody = connect()
@@ -146,7 +148,7 @@ def test_roles_are_refused(connect: Connect, target: str) -> None:
     assert client.end().code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
-def test_too_many_controllers(connect: Connect) -> None:
+def test_too_many_controllers_are_refused(connect: Connect) -> None:
     clients = [connect(BASE + n) for n in range(16)]
     for client in clients:
         client.standing()
@@ -169,7 +171,7 @@ def test_get_config(primary: Client, config: p4r.ForwardingPipelineConfig) -> No
     )
 
 
-def test_a_new_config_clears_what_was_written(
+def test_a_new_config_clears_all_entries(
     primary: Client, names: Names, config: p4r.ForwardingPipelineConfig
 ) -> None:
     primary.write(INSERT, table_entry=entry(names))
@@ -181,7 +183,7 @@ def test_a_new_config_clears_what_was_written(
     assert not primary.get_config().HasField("cookie")
 
 
-def test_reconcile_keeps_what_was_written(
+def test_reconcile_keeps_the_entries(
     primary: Client, names: Names, config: p4r.ForwardingPipelineConfig, target: str
 ) -> None:
     if target == "bmv2":
@@ -198,7 +200,7 @@ def test_reconcile_keeps_what_was_written(
     assert kept.counter_entry.data.packet_count == 4
 
 
-def test_reconcile_refuses_what_it_cannot_keep(
+def test_reconcile_refuses_a_config_that_loses_entries(
     primary: Client, names: Names, config: p4r.ForwardingPipelineConfig, target: str
 ) -> None:
     if target == "bmv2":

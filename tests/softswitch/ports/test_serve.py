@@ -163,7 +163,7 @@ async def refusal(p4runtime: str = "127.0.0.1:0", **options: Any) -> str:
     return line
 
 
-async def test_what_it_refuses(tmp_path: Path) -> None:
+async def test_unusable_addresses_and_files_are_refused(tmp_path: Path) -> None:
     udp = "udp:127.0.0.1:0"
     assert "not one of this machine's" in await refusal(ports=["1=udp:192.0.2.1:0"])
     assert "given twice" in await refusal(ports=[f"1={udp}", f"1={udp}"])

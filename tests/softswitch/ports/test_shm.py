@@ -95,9 +95,7 @@ def test_many_rounds_of_the_ring(switch: SwitchProcess, peers: Callable[..., Shm
         assert [peer.receive() for _ in batch] == batch
 
 
-def test_addresses_are_the_switchs_to_give(
-    switch: SwitchProcess, peers: Callable[..., ShmPeer]
-) -> None:
+def test_the_switch_assigns_addresses(switch: SwitchProcess, peers: Callable[..., ShmPeer]) -> None:
     """What a worker writes changes nothing about who it is; frames reach the one addressed."""
     all_peers = [peers() for _ in range(5)]
     addresses = [peer.address for peer in all_peers]
@@ -114,7 +112,7 @@ def test_addresses_are_the_switchs_to_give(
     assert peers().address not in addresses
 
 
-def test_nobody_of_another_address_is_reached(
+def test_frames_for_unknown_addresses_are_dropped(
     switch: SwitchProcess, peers: Callable[..., ShmPeer]
 ) -> None:
     peer = peers()
@@ -267,7 +265,7 @@ def test_killed_workers_leave_nothing(
     assert honest.receive() == bytes([BACK])
 
 
-def test_there_are_only_so_many_addresses(serve: Serve, path: Path) -> None:
+def test_a_full_port_refuses_connections(serve: Serve, path: Path) -> None:
     switch = serve("--port", f"2=shm:{path}?net=10.9.8.0/29")
     with ExitStack() as stack:
         made = [stack.enter_context(ShmPeer(path)) for _ in range(5)]
@@ -283,7 +281,7 @@ def test_there_are_only_so_many_addresses(serve: Serve, path: Path) -> None:
         assert again.address[0] == made[0].address[0] != again.address[1]
 
 
-def test_who_says_nothing_loses_its_place(serve: Serve, path: Path) -> None:
+def test_a_silent_connection_loses_its_place(serve: Serve, path: Path) -> None:
     switch = serve("--port", f"2=shm:{path}?net=10.9.8.0/29")
     with ExitStack() as stack:
         honest = stack.enter_context(ShmPeer(path))
@@ -331,7 +329,7 @@ def answers(peer: ShmPeer, text: bytes = b"") -> bool:
     return peer.receive() == bytes([BACK]) + text
 
 
-def test_a_worker_comes_back(serve: Serve, path: Path) -> None:
+def test_a_worker_gets_its_address_back(serve: Serve, path: Path) -> None:
     """To its own address, which nobody else can get: to the same process and to the next one."""
     first = serve("--port", f"2=shm:{path}")
     with ExitStack() as stack:
@@ -373,7 +371,7 @@ def test_a_worker_comes_back(serve: Serve, path: Path) -> None:
         assert answers(back)
 
 
-def test_only_the_last_ticket_of_an_address_is_good(serve: Serve, path: Path) -> None:
+def test_only_the_last_ticket_of_an_address_is_valid(serve: Serve, path: Path) -> None:
     """Also for a switch that was killed in between, and then for whoever comes first."""
     switch = serve("--port", f"2=shm:{path}")
     with ExitStack() as stack:
@@ -395,7 +393,7 @@ def test_only_the_last_ticket_of_an_address_is_good(serve: Serve, path: Path) ->
         assert all(refused(path, each) for each in kept)
 
 
-def test_a_hoard_of_tickets_takes_nothing_from_who_has_the_address_now(
+def test_old_tickets_take_nothing_from_the_present_owner_of_an_address(
     serve: Serve, path: Path
 ) -> None:
     serve("--port", f"2=shm:{path}?net=10.9.8.0/29")  # five addresses
@@ -419,7 +417,7 @@ def test_a_hoard_of_tickets_takes_nothing_from_who_has_the_address_now(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_ticket_does_not_come_round_with_its_address(serve: Serve, path: Path) -> None:
+def test_a_reassigned_address_has_a_new_ticket(serve: Serve, path: Path) -> None:
     """After 64,512 connections the same port is handed out with the same address."""
     serve("--port", f"2=shm:{path}?net=10.9.8.0/29")
     kept: dict[tuple[str, int], int] = {}
@@ -435,9 +433,7 @@ def test_a_ticket_does_not_come_round_with_its_address(serve: Serve, path: Path)
         assert answers(victim)
 
 
-def test_newcomers_leave_their_addresses_to_those_who_are_expected(
-    serve: Serve, path: Path
-) -> None:
+def test_newcomers_get_no_address_of_an_expected_worker(serve: Serve, path: Path) -> None:
     options = ("--port", f"2=shm:{path}?net=10.9.8.0/29")  # five addresses
     switch = serve(*options)
     with ExitStack() as stack:
@@ -473,7 +469,7 @@ def test_an_address_that_was_given_away_is_not_given_back(serve: Serve, path: Pa
         assert answers(stack.enter_context(ShmPeer(path, claim=claim(new))))
 
 
-def test_tickets_that_cannot_be_kept_are_good_for_this_process_only(
+def test_tickets_that_cannot_be_stored_are_valid_for_this_process_only(
     serve: Serve, path: Path
 ) -> None:
     """What lies in the file when it cannot be written would let somebody in with an old ticket."""
@@ -497,7 +493,7 @@ def test_tickets_that_cannot_be_kept_are_good_for_this_process_only(
             assert all(refused(path, claim(each)) for each in (peer, second, other))
 
 
-def test_a_key_of_a_version_before_is_replaced(serve: Serve, path: Path) -> None:
+def test_a_key_of_an_earlier_version_is_replaced(serve: Serve, path: Path) -> None:
     key = path.with_name(path.name + ".key")
     key.write_bytes(bytes(16))
     key.chmod(0o600)
@@ -513,7 +509,7 @@ def test_a_key_of_a_version_before_is_replaced(serve: Serve, path: Path) -> None
 
 
 @pytest.mark.parametrize("file", ["open", "short", "folder", "link"])
-def test_a_key_that_others_know_is_not_used(serve: Serve, path: Path, file: str) -> None:
+def test_a_key_that_others_can_read_is_not_used(serve: Serve, path: Path, file: str) -> None:
     key = path.with_name(path.name + ".key")
     if file == "folder":
         key.mkdir()
@@ -585,6 +581,6 @@ def test_loss_loses_in_both_directions(serve: Serve, path: Path) -> None:
         ("1=udp:127.0.0.1:0?mode=600", "the options are loss and seed"),
     ],
 )
-def test_ports_that_make_no_sense(text: str, why: str) -> None:
+def test_impossible_ports_are_refused(text: str, why: str) -> None:
     with pytest.raises(PortError, match=why):
         parse_port(text)

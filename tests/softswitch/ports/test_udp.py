@@ -164,7 +164,7 @@ def test_trains_are_split_by_peer_and_length(serve: Serve, peers: Callable[..., 
     assert sorted(got) == sorted(3 * payloads)
 
 
-def test_copies_share_what_they_have_in_common(serve: Serve, peers: Callable[..., Peer]) -> None:
+def test_copies_share_their_common_bytes(serve: Serve, peers: Callable[..., Peer]) -> None:
     """Copies of one frame lie in memory once; with the controller and a missing port among them."""
     switch = serve("--port", "1=udp:127.0.0.1:0")
     peer = peers(switch.udp(1))
@@ -268,7 +268,7 @@ def test_two_ports(serve: Serve, peers: Callable[..., Peer]) -> None:
     assert sender == switch.udp(2)
 
 
-def test_what_cannot_leave_is_counted(serve: Serve, peers: Callable[..., Peer]) -> None:
+def test_frames_that_cannot_leave_are_counted(serve: Serve, peers: Callable[..., Peer]) -> None:
     switch = serve("--port", "1=udp:127.0.0.1:0")
     peer = peers(switch.udp(1))
     peer.send(order(NOT_IP), order(NOT_IP), order(NOWHERE), order(99), order(BACK))
@@ -317,14 +317,14 @@ def test_loss_is_random_seeded_and_counted(serve: Serve, peers: Callable[..., Pe
     assert other != came
 
 
-def test_all_and_nothing_can_be_lost(serve: Serve, peers: Callable[..., Peer]) -> None:
+def test_loss_can_be_0_or_1(serve: Serve, peers: Callable[..., Peer]) -> None:
     came, stats = lost(serve, peers, "?loss=1", 50)
     assert (came, stats["drop_in_lost"]) == ([], 50)
     came, stats = lost(serve, peers, "?loss=0&seed=3", 50)
     assert came == list(range(50))
 
 
-def test_the_program_can_be_exchanged_under_traffic(
+def test_the_program_can_be_replaced_under_traffic(
     serve: Serve, peers: Callable[..., Peer]
 ) -> None:
     switch = serve("--port", "1=udp:127.0.0.1:0")

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from wiresum.common.errors import WiresumError
 
+SHM_NETWORK = "127.77.0.0/16"
+"""The addresses that a switch gives to workers who come through shared memory."""
+
 
 class AddressError(WiresumError):
     """An endpoint that cannot be parsed."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from wiresum.common.errors import WiresumError
 
 LANE_COUNTS = (64, 256)
+"""The lanes of a chunk that there is a compiled program for."""
 
 FIELDS = (32, 16, 8)
 """Bits of a field: what a lane may be cut into."""

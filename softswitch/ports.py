@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from urllib.parse import parse_qsl
 
-from wiresum.common.address import AddressError, parse_endpoint
+from wiresum.common.address import SHM_NETWORK, AddressError, parse_endpoint
 from wiresum.common.errors import WiresumError
 from wiresum.p4.packet import UDP_PORT
 from wiresum.softswitch import _softswitch
@@ -16,7 +16,7 @@ MAX_PORT = 510
 
 IFNAMSIZ = 16
 
-SHM_NETWORK = IPv4Network("127.77.0.0/16")
+_SHM_NETWORK = IPv4Network(SHM_NETWORK)
 """Where the workers of a shm port get their addresses from, unless the user says otherwise."""
 
 _SHM_PATH_BYTES = 107  # sockaddr_un
@@ -44,7 +44,7 @@ class PortSpec:
     port: int = 0
     loss: float = 0.0
     seed: int = 0
-    network: IPv4Network = SHM_NETWORK
+    network: IPv4Network = _SHM_NETWORK
     switch_ip: IPv4Address | None = None
     mode: int = 0o600
 
@@ -123,7 +123,7 @@ def _loss(text: str, options: dict[str, str]) -> tuple[float, int]:
 
 def _shm(text: str, options: dict[str, str]) -> tuple[IPv4Network, IPv4Address | None, int]:
     try:
-        network = IPv4Network(options["net"]) if "net" in options else SHM_NETWORK
+        network = IPv4Network(options["net"]) if "net" in options else _SHM_NETWORK
         ip = IPv4Address(options["ip"]) if "ip" in options else None
         mode = int(options.get("mode", "600"), 8)
     except ValueError as error:

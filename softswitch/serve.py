@@ -16,6 +16,7 @@ from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
 from wiresum.common import logs
+from wiresum.common.children.parent import watch_parent
 from wiresum.common.errors import WiresumError
 from wiresum.common.signals import serve_until
 from wiresum.softswitch import _softswitch
@@ -28,7 +29,7 @@ from wiresum.softswitch.p4runtime.service import P4RuntimeService
 from wiresum.softswitch.p4runtime.status import P4RuntimeError
 from wiresum.softswitch.p4runtime.tls import ServerTls
 from wiresum.softswitch.ports import PortSpec, SwitchPorts
-from wiresum.softswitch.processes import end_children, watch_parent
+from wiresum.softswitch.processes import end_children
 
 log = logging.getLogger("wiresum.switch")
 

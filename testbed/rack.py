@@ -13,11 +13,11 @@ from typing import Any, Self
 from wiresum.common.address import parse_endpoint
 from wiresum.common.signals import server_takes
 from wiresum.controller.client import ControllerClient, add_switch_request
+from wiresum.controller.client.local_site import serve_controller, take_over
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.host_agent.launcher import process
 from wiresum.p4.packet import UDP_PORT
 from wiresum.testbed import state
-from wiresum.testbed.children import START_S, Child
+from wiresum.testbed.children import Child
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.find_mininet import bring_mininet
 from wiresum.testbed.namespaces import attach, evict, inode, inode_of
@@ -173,11 +173,9 @@ class Rack:
     # ---- running
 
     def _start_controller(self) -> None:
-        serve = ["controller", "serve", "--listen", "127.0.0.1:0", "--store", ":memory:"]
-        serve += ["--plaintext"]  # a loopback of its own, as every worker's is
         self._control = control = Child(
             "the controller",
-            [*process.module("wiresum.cli.main"), *serve, "--exit-with-parent"],
+            serve_controller(),  # on a loopback of its own, as every worker's is
             self.folder / "controller.log",
             announces=True,
             env=os.environ | {"WIRESUM_ADMIN_TOKEN": self.token},
@@ -202,7 +200,8 @@ class Rack:
     def _register(self) -> None:
         """Tell the controller of the switch, and wait until it drives it."""
         workers = range(self.options.workers)
-        self.client.add_switch(
+        take_over(
+            self.client,
             add_switch_request(
                 SWITCH,
                 p4runtime=self.switch.p4runtime,
@@ -210,17 +209,9 @@ class Rack:
                 udp_port=UDP_PORT,
                 hosts=[(f"{worker_ip(number)}/32", number + 1) for number in workers],
                 lanes=self.options.lanes,
-            )
+            ),
+            self.check,
         )
-        deadline = time.monotonic() + START_S
-        while (state := self.state()).state != pb.SWITCH_STATE_UP:
-            self.check()
-            if time.monotonic() > deadline:
-                raise RackError(
-                    f"the controller has not taken over its switch within {START_S:g} s: "
-                    f"{state.reason or 'no reason given'}"
-                )
-            time.sleep(_LOOK_S)
 
     def _switch_started(self) -> None:
         self.record.processes[SWITCH] = self.switch.child.mark
@@ -234,8 +225,8 @@ class Rack:
         and without a word to the controller; what had happened comes back as one line. Raises
         :class:`RackError` if the controller has ended, or a switch over and over.
         """
-        if self._control is not None and self._control.process.poll() is not None:
-            raise RackError(self._control.obituary())
+        if self._control is not None:
+            self._control.check()
         child = self.switch.child
         if child.process.poll() is None:
             return None

@@ -11,7 +11,7 @@ from typing import Any
 
 from mininet.node import Switch  # type: ignore[import-not-found]
 
-from wiresum.host_agent.launcher import process
+from wiresum.common.children import process
 from wiresum.testbed.children import Child
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.namespaces import enter

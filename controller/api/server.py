@@ -14,6 +14,7 @@ import grpc
 
 from wiresum.common import grpc_server, logs
 from wiresum.common.address import Endpoint, parse_endpoint
+from wiresum.common.children.parent import watch_parent
 from wiresum.common.places import expand
 from wiresum.common.signals import serve_until
 from wiresum.controller.api.guard import MAX_MESSAGE, Guard
@@ -52,8 +53,6 @@ _SERVER_OPTIONS: list[tuple[str, int]] = [
 
 # How long calls in progress may take to end when the controller ends.
 _GRACE_S = 1.0
-
-_PARENT_POLL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -148,9 +147,13 @@ async def _serve(store: Store, options: ServeOptions, secured: Secured) -> None:
     stop = asyncio.Event()
     event_loop = asyncio.get_running_loop()
     serve_until(event_loop, stop.set)
-    watcher = None
+
+    def parent_ended() -> None:
+        log.info("the parent process is gone")
+        stop.set()
+
     if options.exit_with_parent:
-        watcher = asyncio.create_task(_watch_parent(os.getppid(), stop))
+        watch_parent(event_loop, parent_ended)
     office = Office(
         store,
         limits=options.limits,
@@ -176,23 +179,10 @@ async def _serve(store: Store, options: ServeOptions, secured: Secured) -> None:
         print(json.dumps(ready), flush=True)
         log.info("serving on %s", address)
         await stop.wait()
-    if watcher is not None:
-        watcher.cancel()
 
 
 def _path(path: Path | None) -> str | None:
     return str(path) if path is not None else None
-
-
-async def _watch_parent(parent: int, stop: asyncio.Event) -> None:
-    """Set ``stop`` when the process that started us is gone.
-
-    The kernel's own death signal would also come when only the thread that started us ends.
-    """
-    while os.getppid() == parent:
-        await asyncio.sleep(_PARENT_POLL_S)
-    log.info("the parent process is gone")
-    stop.set()
 
 
 def configure_logging(chosen: str, *, verbose: bool) -> None:

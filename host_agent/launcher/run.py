@@ -8,12 +8,12 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
+from wiresum.common.children import process
 from wiresum.common.errors import WiresumError
 from wiresum.common.logs import bind, say
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent.agent.control import NoRoom
 from wiresum.host_agent.environment import FALLBACK, SlotRequest, without_secrets
-from wiresum.host_agent.launcher import process
 from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
 from wiresum.host_agent.launcher.signals import Signals

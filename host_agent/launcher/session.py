@@ -6,6 +6,7 @@ import logging
 import os
 from types import TracebackType
 
+from wiresum.common.children.child import START_S
 from wiresum.common.errors import WiresumError
 from wiresum.common.logs import say
 from wiresum.controller.errors import ControllerError
@@ -18,7 +19,7 @@ from wiresum.host_agent.environment import (
     own_environment,
     without_secrets,
 )
-from wiresum.host_agent.launcher.embedded import START_S, Embedded
+from wiresum.host_agent.launcher.embedded import Embedded
 from wiresum.host_agent.launcher.options import JobOptions
 
 log = logging.getLogger("wiresum")
@@ -37,7 +38,7 @@ class Session:
     def __init__(self, options: JobOptions) -> None:
         """Register a job with the controller of ``options``, or start one and a switch.
 
-        Raises ``ControllerError``, ``NoRoom``, ``EmbeddedError`` or ``AddressError``.
+        Raises ``ControllerError``, ``NoRoom``, ``ChildError`` or ``AddressError``.
         """
         self._lost: str | None = None
         self._place = 0
@@ -100,7 +101,7 @@ class Session:
         return self._client.get_job(self.job.id, counters=True)
 
     def check(self) -> None:
-        """Raise :class:`LeaseLost` or ``EmbeddedError`` if the run cannot go on."""
+        """Raise :class:`LeaseLost` or ``ChildError`` if the run cannot go on."""
         if self.embedded is not None:
             self.embedded.check()
         if self._lost is not None:

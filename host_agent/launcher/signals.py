@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Self
 
+from wiresum.common.children.process import Supervised
 from wiresum.common.errors import WiresumError
 from wiresum.common.signals import TABLE, Kind, launcher_takes, name_of
-from wiresum.host_agent.launcher.process import Supervised
 
 _AGAIN_S = 5.0
 _GRACE_S = 30.0

@@ -19,8 +19,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+from wiresum.common.children import process
 from wiresum.host_agent.environment import SlotRequest
-from wiresum.host_agent.launcher import process
 from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
 from wiresum.measure.attack.priority import prefer_switch

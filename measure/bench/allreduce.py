@@ -9,12 +9,14 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from wiresum.controller.client.local_site import SiteOptions
 from wiresum.measure.bench import cpu, data, limits
 from wiresum.measure.bench.cases import GLOO, SHM, TRAIN, Case, Options, Side
-from wiresum.measure.bench.control import Control, Place, plain
 from wiresum.measure.bench.crew import Crew
-from wiresum.measure.bench.links import SWITCH, Star
+from wiresum.measure.bench.links import SWITCH, SWITCH_IP, Star
+from wiresum.measure.bench.site import BenchSite, plain
 from wiresum.measure.bench.worker import LEAD_IN
+from wiresum.p4.packet import UDP_PORT
 from wiresum.testbed.errors import RackError
 
 KIND = "allreduce"
@@ -62,12 +64,12 @@ class Bench:
             data.make(file, largest, SEED)
             self._star = star
             with (
-                Control(star.record, self._place(), options.lanes) as self._control,
+                BenchSite(star.record, self._site_options()) as self._site,
                 Crew("wiresum", star, most, file, limit) as self._engines,
                 Crew(GLOO, star, most if options.tcp else 0, file, limit) as self._gloo,
             ):
                 self._jobs = {
-                    side: self._control.job(f"bench-{side.key}", options.slots, side.field or 0)
+                    side: self._site.job(f"bench-{side.key}", options.slots, side.field or 0)
                     for side in options.own_sides
                 }
                 self._make_groups()
@@ -76,10 +78,17 @@ class Bench:
                     self._say(f"round {number + 1} of {options.repeat} done")
                     self._save()
 
-    def _place(self) -> Place:
-        """Where the switch shall be."""
+    def _site_options(self) -> SiteOptions:
+        """The switch in its namespace of the network."""
         shm = self._star.record.folder / "shm" if SHM in self.options.transports else None
-        return Place(enter=self._star.enter(SWITCH), shm=shm)
+        return SiteOptions(
+            ip=SWITCH_IP,
+            udp_port=UDP_PORT,
+            hosts="10.0.0.0/24",
+            shm=shm,
+            lanes=self.options.lanes,
+            enter=self._star.enter(SWITCH),
+        )
 
     def _make_groups(self) -> None:
         """A group of gloo's for each number of workers and way of TCP's."""
@@ -109,7 +118,7 @@ class Bench:
     def _join(self, workers: int, side: Side) -> None:
         """Give the first workers new engines on the job of this side."""
         crew, session = self._engines, self._jobs[side]
-        address, shm = self._control.address, self._place().shm
+        address, shm = self._site.address, self._site_options().shm
         places = crew.all(
             workers,
             "bind",
@@ -120,7 +129,7 @@ class Bench:
             lanes=self.options.lanes,
             slots=session.job.slots,
         )
-        leases = self._control.join(session, places)
+        leases = self._site.join(session, places)
         orders = [plain(lease) | {"field": side.field} for lease in leases]
         crew.each([{"do": "lease", "side": side.key, "lease": order} for order in orders])
 
@@ -153,9 +162,9 @@ class Bench:
         crew.all(workers, "fill", **order)
         lost = self._star.lost()
         wire = self._star.traffic()[:workers]
-        used = [*crew.cpu_s(workers), self._control.cpu_s(), cpu.of_machine()]
+        used = [*crew.cpu_s(workers), self._site.cpu_s(), cpu.of_machine()]
         said = crew.all(workers, "go")
-        used_after = [*crew.cpu_s(workers), self._control.cpu_s(), cpu.of_machine()]
+        used_after = [*crew.cpu_s(workers), self._site.cpu_s(), cpu.of_machine()]
         crossed = [now.since(old) for now, old in zip(self._star.traffic(), wire, strict=False)]
         self._check(crew, workers, case, side)
         # The lead-in is in what was counted, but not in what was timed.

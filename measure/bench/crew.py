@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wiresum.host_agent.launcher import process
+from wiresum.common.children import process
 from wiresum.measure.bench import cpu
 from wiresum.measure.bench.links import Star
 from wiresum.testbed.errors import RackError

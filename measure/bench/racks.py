@@ -22,8 +22,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from wiresum.common.children import process
 from wiresum.host_agent.environment import SlotRequest
-from wiresum.host_agent.launcher import process
 from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
 from wiresum.testbed import find_mininet

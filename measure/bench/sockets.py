@@ -10,9 +10,10 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from wiresum.host_agent.launcher import process
+from wiresum.common.children import process
+from wiresum.controller.client.local_site import SiteOptions
 from wiresum.measure.bench import cpu
-from wiresum.measure.bench.control import Control, Place, plain
+from wiresum.measure.bench.site import BenchSite, plain
 from wiresum.testbed import state
 from wiresum.testbed.children import Child
 from wiresum.testbed.errors import RackError
@@ -74,21 +75,21 @@ class OverSockets:
         return made
 
     def _switch(self, slots: int) -> "_Load":
-        place = Place(ip=LOOPBACK, udp_port=0, hosts="127.0.0.0/8")
-        control = self._exits.enter_context(Control(self._record, place, self._lanes))
-        session = control.job("bench", slots, field=32)
+        options = SiteOptions(ip=LOOPBACK, hosts="127.0.0.0/8", lanes=self._lanes)
+        site = self._exits.enter_context(BenchSite(self._record, options))
+        session = site.job("bench", slots, field=32)
         sockets = self._sockets()
         places: Sequence[dict[str, Any]] = [
             {"ip": LOOPBACK, "udp_port": sock.getsockname()[1], "mac": ""} for sock in sockets
         ]
-        lease = plain(control.join(session, places)[0])
+        lease = plain(site.join(session, places)[0])
         load = self._native.Load(
             [sock.fileno() for sock in sockets],
-            ip=control.address.host,
-            port=control.address.port,
+            ip=site.address.host,
+            port=site.address.port,
             **{name: lease[name] for name in ("job", "epoch", "key", "slots", "lanes")},
         )
-        return _Load(load, self._workers, control.cpu_s)
+        return _Load(load, self._workers, site.cpu_s)
 
     def _reflector(self, slots: int) -> "_Load":
         command = [*process.module("wiresum.measure.bench.reflector"), LOOPBACK]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from wiresum.common.children import process
 from wiresum.common.temporary import PrivateFolder
-from wiresum.host_agent.launcher import process
 from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.run import execute
 from wiresum.host_agent.launcher.session import Session

@@ -17,7 +17,7 @@ MAX_NAME = 1024
 """Characters of a name, at most."""
 
 MAX_NUMBER_BITS = 8192
-"""Bits of a number that is written as a string, at most."""
+"""Bits of a number that a program writes, and of an intermediate result, at most."""
 
 U16, U31, U32 = (1 << 16) - 1, (1 << 31) - 1, (1 << 32) - 1
 

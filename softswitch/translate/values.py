@@ -16,9 +16,8 @@ from collections.abc import Callable
 from . import ir
 from .errors import UnsupportedConstruct
 from .layout import Layout
+from .node import MAX_NUMBER_BITS
 from .reps import I64, U64, Interval, Rep, convert, exact_rep, literal, low_rep, widen
-
-MAX_EXACT_BITS = 8192
 
 
 class Values:
@@ -39,7 +38,7 @@ class Values:
     def interval(self, e: ir.Expr) -> Interval | None:
         """The bounds of a number; None if they are too far apart to be computed exactly."""
         bounds = self._interval(e)
-        if bounds is None or max(abs(bounds[0]), abs(bounds[1])).bit_length() > MAX_EXACT_BITS:
+        if bounds is None or max(abs(bounds[0]), abs(bounds[1])).bit_length() > MAX_NUMBER_BITS:
             return None
         return bounds
 
@@ -94,7 +93,7 @@ class Values:
             corners = [x * y for x in a for y in b]
             return min(corners), max(corners)
         if op == "<<":
-            if b[1] > MAX_EXACT_BITS:
+            if b[1] > MAX_NUMBER_BITS:
                 return None
             top = max(b[1], 0)
             return min(a[0], a[0] << top), max(a[1], a[1] << top)
@@ -139,7 +138,7 @@ class Values:
         bounds = self.interval(e)
         if bounds is None:
             raise UnsupportedConstruct(
-                f"an intermediate result of more than {MAX_EXACT_BITS} bits", self.source
+                f"an intermediate result of more than {MAX_NUMBER_BITS} bits", self.source
             )
         rep = rep or exact_rep(bounds)
         if rep == I64:
@@ -262,7 +261,7 @@ class Values:
         bounds = self.interval(e.operand)
         if bounds is None:
             raise UnsupportedConstruct(
-                f"an intermediate result of more than {MAX_EXACT_BITS} bits", self.source
+                f"an intermediate result of more than {MAX_NUMBER_BITS} bits", self.source
             )
         common = exact_rep((min(lo, bounds[0]), max(hi, bounds[1])))
         value, _ = self.exact(e.operand, common)
@@ -299,7 +298,7 @@ class Values:
                 a, b = self.interval(left), self.interval(right)
                 if a is None or b is None:
                     raise UnsupportedConstruct(
-                        f"a comparison of more than {MAX_EXACT_BITS} bits", self.source
+                        f"a comparison of more than {MAX_NUMBER_BITS} bits", self.source
                     )
                 rep = exact_rep((min(a[0], b[0]), max(a[1], b[1])))
                 return f"({self.exact(left, rep)[0]} {op} {self.exact(right, rep)[0]})"

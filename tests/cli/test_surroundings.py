@@ -145,5 +145,5 @@ def test_every_module_that_is_started_is_started_safely() -> None:
     # process.module adds -P; the two others are arguments of torchrun, in whose environment
     # PYTHONSAFEPATH is.
     assert sorted(line.partition(":")[0] for line in started) == [
-        "host_agent/launcher/process.py", "measure/demo/main.py", "measure/demo/rack_train.py",
+        "common/children/process.py", "measure/demo/main.py", "measure/demo/rack_train.py",
     ]  # fmt: skip

@@ -29,6 +29,7 @@ CARRIERS = {"SouthboundError", "GoneError"}
 
 # Functions that return a line which is raised, or told as a reason, somewhere else.
 SOURCES = {
+    "common/children/child.py": {"obituary"},
     "common/tls.py": {"_why_no_certificate", "_why_no_key", "_why_unreadable"},
     "controller/rules/refusals.py": {"_full"},
     "controller/client/connection.py": {"_tls_fault", "_unreachable"},
@@ -36,9 +37,7 @@ SOURCES = {
     "host_agent/agent/agent.py": {"_heard"},
     "host_agent/agent/control.py": {"over", "_failed"},
     "host_agent/agent/peers/member.py": {"line", "_waits"},
-    "host_agent/launcher/embedded.py": {"obituary"},
     "softswitch/ports.py": {"_why"},
-    "testbed/children.py": {"obituary"},
     "testbed/find_mininet.py": {"why_not"},
     "testbed/switches.py": {"missing"},
 }

@@ -151,8 +151,9 @@ OPAQUE = {
     "host_agent/agent/control.py:create_job",  # a ControllerError
     "host_agent/agent/join.py:_read",  # rank 0's NoRoom
     "host_agent/agent/peers/member.py:look",  # line's and _waits'
-    "host_agent/launcher/embedded.py:_ready_line",  # obituary's
-    "host_agent/launcher/embedded.py:check",  # obituary's
+    "common/children/child.py:ready",  # obituary's
+    "common/children/child.py:serves",  # obituary's
+    "common/children/child.py:check",  # obituary's
     "host_agent/launcher/session.py:check",  # what Heartbeats tells
     "softswitch/control.py:_translated",  # a SwitchError
     "softswitch/ports.py:__init__",  # _why's
@@ -161,15 +162,11 @@ OPAQUE = {
     "measure/attack/bench.py:hear",  # a part's own line
     "measure/attack/bench.py:tell",  # a part's own line
     "measure/bench/allreduce.py:_check",  # what the check of sums says
-    "measure/bench/control.py:cpu_s",  # obituary's
     "measure/bench/crew.py:answer",  # obituary's
     "measure/bench/crew.py:cpu_s",  # obituary's
     "measure/bench/crew.py:tell",  # obituary's
-    "testbed/children.py:ready",  # obituary's
-    "testbed/children.py:serves",  # obituary's
     "testbed/conformance/bmv2.py:_gone",  # BMv2's last words
     "testbed/find_mininet.py:bring_mininet",  # why_not's
     "testbed/namespaces.py:run",  # the command and its own words
-    "testbed/rack.py:check",  # obituary's
     "testbed/switches.py:switch_class",  # missing's
 }

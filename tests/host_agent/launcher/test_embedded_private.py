@@ -31,10 +31,10 @@ def listening(pid: int) -> list[str]:
 
 def test_the_switch_of_a_run_listens_on_no_tcp_port() -> None:
     with Embedded() as embedded:
-        switch, controller = embedded._parts
+        switch, controller = embedded.children
         assert listening(switch.process.pid) == []
         assert len(listening(controller.process.pid)) == 1  # which asks for a token
-        address = str(switch.ready["p4runtime"])
+        address = embedded.p4runtime
         path = Path(address.removeprefix("unix:"))
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert path.parent.stat().st_uid == os.geteuid()

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_launcher_parts import LIMIT_S, wait_gone
 
+from support.pids import LIMIT_S, wait_gone
 from support.torchruns import clean_environment, finish, fresh_session, torchrun_command
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.v1 import controller_pb2 as pb

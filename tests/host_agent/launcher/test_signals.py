@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_launcher_parts import wait_gone
 
+from support.pids import wait_gone
+from wiresum.common.children.guard import children
 from wiresum.common.signals import TABLE, UNCATCHABLE, Kind, Rule, name_of
-from wiresum.host_agent.launcher.guard import children
 
 LIMIT_S = 60.0
 WIRESUM = [sys.executable, "-P", "-m", "wiresum.cli.main"]

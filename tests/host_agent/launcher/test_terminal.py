@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_launcher_parts import wait_gone
 
+from support.pids import wait_gone
 from support.terminal import CTRL_C, CTRL_Z, PROMPT, Terminal
-from wiresum.host_agent.launcher.guard import children
+from wiresum.common.children.guard import children
 
 LIMIT_S = 60.0
 

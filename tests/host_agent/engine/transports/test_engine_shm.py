@@ -96,7 +96,7 @@ def test_the_switch_is_killed_under_a_worker(path: str | None, why: str) -> None
         engine = group.engines[0]
         # Rank 1 does not take part: it can only wait.
         ticket = engine.all_reduce(array.ctypes.data, array.size, "float32")
-        pair._parts[0].process.send_signal(signal.SIGKILL)
+        pair.switch.process.send_signal(signal.SIGKILL)
         done = engine.wait(ticket, LIMIT_S)
         assert done is not None
         with pytest.raises(SwitchUnreachable, match=why):
@@ -150,7 +150,7 @@ class Pretender:
 def test_another_switch_where_the_old_one_was(answer: bytes, why: str) -> None:
     """The worker shows who it was, twice, since the first time nobody talks; then it gives up."""
     with Embedded() as pair, Group(pair, "shm", 2, 32) as group:
-        pair._parts[0].process.kill()
+        pair.switch.process.kill()
         array = np.ones(1000, np.float32)
         with Pretender(Path(pair.shm), b"", b"", answer, answer) as pretender:
             tickets = [

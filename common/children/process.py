@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from wiresum.common.children import guard
 from wiresum.common.patience import Patience
-from wiresum.host_agent.launcher import guard
 
 TERMINATE_S = 10.0  # from SIGTERM to SIGKILL
 _LOOK_S = 0.5

@@ -1,0 +1,1 @@
+"""Child processes: none outlives the process that started it."""

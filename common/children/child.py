@@ -1,0 +1,118 @@
+"""A program of ours: its log, the line that says that it is ready, and its last words."""
+
+import json
+import os
+import select
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wiresum.common.children import process
+from wiresum.common.errors import WiresumError
+from wiresum.common.patience import Patience
+
+START_S = 60.0
+_TAIL = 65536
+_LOOK_S = 0.2
+
+
+class ChildError(WiresumError):
+    """A program that this process needs did not start, or has ended."""
+
+
+class Child:
+    """One running program. ``what`` names it in errors, such as "the controller"."""
+
+    def __init__(
+        self,
+        what: str,
+        command: Sequence[str],
+        log: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        announces: bool = False,
+    ) -> None:
+        """Start it, from the main thread (see :func:`process.start`).
+
+        Its output goes to the file ``log``, but for stdout if it ``announces`` there that it is
+        :meth:`ready`.
+        """
+        self.what = what
+        self.log = log
+        with log.open("ab") as output:
+            self.process = process.start(
+                command,
+                supervised=False,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if announces else output,
+                stderr=output,
+            )
+
+    def ready(self, limit_s: float = START_S) -> dict[str, Any]:
+        """Wait for its first line of output, one JSON object. Raises :class:`ChildError`."""
+        assert self.process.stdout is not None
+        descriptor = self.process.stdout.fileno()
+        patience = Patience(limit_s)
+        line = b""
+        while not line.endswith(b"\n"):
+            if patience.step(_LOOK_S) <= 0:
+                raise ChildError(f"{self.what} did not start within {limit_s:g} s{self.said()}")
+            if not select.select([descriptor], [], [], _LOOK_S)[0]:
+                continue
+            data = os.read(descriptor, _TAIL)
+            if not data:
+                self.process.wait()
+                raise ChildError(self.obituary("did not start"))
+            line += data
+        try:
+            found = json.loads(line)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            text = line[:200].decode(errors="replace").strip()
+            raise ChildError(f"{self.what} said {text!r} instead of being ready")
+        return found
+
+    def serves(self, path: Path, limit_s: float = START_S) -> None:
+        """Wait until it listens on a Unix socket. Raises :class:`ChildError`."""
+        patience = Patience(limit_s)
+        while True:
+            with socket.socket(socket.AF_UNIX) as probe:
+                if probe.connect_ex(str(path)) == 0:
+                    return
+            if self.process.poll() is not None:
+                raise ChildError(self.obituary("did not start"))
+            if patience.step() <= 0:
+                raise ChildError(f"{self.what} did not start within {limit_s:g} s{self.said()}")
+            time.sleep(0.02)
+
+    def check(self) -> None:
+        """Raise :class:`ChildError` if it has ended."""
+        if self.process.poll() is not None:
+            raise ChildError(self.obituary())
+
+    def obituary(self, verb: str = "has ended") -> str:
+        """One line that says how it ended, and its last words. Waits for its end."""
+        status = process.exit_status(self.process.wait())
+        return f"{self.what} {verb} (status {status}){self.said()}"
+
+    def said(self) -> str:
+        """The last line of its log, after a colon; empty if there is none."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL))
+                lines = log.read().decode(errors="replace").split("\n")
+        except OSError:
+            return ""
+        said = [line.strip() for line in lines if line.strip()]
+        return f": {said[-1]}" if said else ""
+
+    def end(self) -> None:
+        """Stop it."""
+        process.end(self.process)
+        if self.process.stdout is not None:
+            self.process.stdout.close()

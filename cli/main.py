@@ -40,7 +40,7 @@ TESTBED = Group(
         ),
         "down": Command(
             "wiresum.testbed.cli:down",
-            "Take a rack down, also one that has crashed: whatever is on record, and nothing else.",
+            "Remove a rack, also one that has crashed: everything on record, and nothing else.",
         ),
         "exec": Command(
             "wiresum.testbed.cli:exec_", "Run a command on a node of a rack: exec w0 -- COMMAND."

@@ -7,7 +7,7 @@ _LIMIT_S = 2.0
 
 
 class Server(Protocol):
-    """What is needed of a ``grpc.aio.Server``."""
+    """The part of ``grpc.aio.Server`` that is used here."""
 
     async def stop(self, grace: float | None) -> None:
         """Take no more calls; cancel those that go on after ``grace`` seconds."""

@@ -116,7 +116,7 @@ def bind(**fields: Any) -> None:
 
 
 def say(log: logging.Logger, message: str, **fields: Any) -> None:
-    """Tell whoever started this command something, whatever the log's level.
+    """Tell the user of this command something, at any level of the log.
 
     In text it is ``wiresum: message`` on stderr.
     """
@@ -129,7 +129,7 @@ def say(log: logging.Logger, message: str, **fields: Any) -> None:
 def last_words(error: WiresumError) -> str:
     """The line with which a command ends in an error, in the format of its log.
 
-    It is one line whatever the message quotes: a child's output, a file's content, an argument.
+    It is one line even if the message quotes a child's output, a file or an argument.
     """
     if _format != "json":
         return f"wiresum: {one_line(str(error))}"

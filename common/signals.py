@@ -16,7 +16,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What a signal is about."""
+    """The meaning of a signal."""
 
     END = "end"
     """Somebody wants the end. Launcher: to the command; without one, end with 128 + n. Server: end
@@ -101,12 +101,12 @@ def not_ignored(numbers: Iterable[int]) -> list[int]:
 
 
 def launcher_takes() -> list[int]:
-    """What a launcher must handle."""
+    """The signals that a launcher must handle."""
     return not_ignored(n for n, rule in TABLE.items() if rule.passed_on)
 
 
 def server_takes() -> list[int]:
-    """What a server must handle: what ends it in order, and what would kill it for no reason."""
+    """The signals that a server must handle: orders to end, and needless causes of death."""
     return not_ignored(
         n for n, rule in TABLE.items() if rule.ends_server or rule.kind is Kind.NOTICE
     )

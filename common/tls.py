@@ -88,7 +88,7 @@ def check_pair(
 
 
 def chain_faults(cert: Path) -> list[str]:
-    """What is wrong with the certificates behind the first one in a file, one line each.
+    """Faults of the certificates behind the first one in a file, one line each.
 
     Raises :class:`CertificateError` if the file cannot be read.
     """
@@ -121,7 +121,7 @@ def check_time(certificate: "x509.Certificate", what: str) -> None:
 
 
 def time_fault(certificate: "x509.Certificate") -> str | None:
-    """What is wrong with the time of a certificate, by this machine's clock, if anything is."""
+    """The fault of a certificate's dates by this machine's clock; None if it is valid now."""
     clock = f"this machine's clock says {stamp(now())}"
     name = subject(certificate)
     if certificate.not_valid_after_utc < now():

@@ -26,14 +26,14 @@ _UNKNOWN_SIGNER = (2, 7, 18, 19, 20, 21, 24, 27, 30)
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong, as the end of "it is not trusted: …", and what to do."""
+    """The fault, as the end of "it is not trusted: …", and the remedy."""
 
     what: str
     remedy: str
 
 
 def fault_of_server(server: Endpoint, ca: Path | None) -> Fault | None:
-    """What is wrong with the certificate of the TLS server at ``server``.
+    """The fault of the certificate of the TLS server at ``server``.
 
     ``ca`` has the authorities that count; None: those that this machine trusts. The answer is None
     if nothing is wrong, or the server cannot be asked.

@@ -1,1 +1,1 @@
-"""What a user decides with: benchmarks, the demo, and reports of both."""
+"""Tools for a user's decision: benchmarks, their report, and the demo."""

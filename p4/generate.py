@@ -36,7 +36,7 @@ STRUCT_CODES = {8: "B", 16: "H", 32: "I", 64: "Q"}
 
 @dataclass
 class Format:
-    """What the P4 headers say."""
+    """The facts that the P4 headers state."""
 
     constants: dict[str, int] = field(default_factory=dict)
     enums: dict[str, list[tuple[str, int, str]]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What the embedded switch refuses, one class per reason."""
+"""The errors of the embedded switch, one class per reason."""
 
 from wiresum.common.errors import WiresumError
 

@@ -1,7 +1,7 @@
-"""The folder in which compiled programs are kept: whose it must be, and what in it is whole.
+"""The folder of compiled programs: its owner, its rights, and which files in it are complete.
 
-What lies there is loaded into the switch's process: whoever can write there runs code as its user.
-So nobody else may be able to.
+The switch loads these files into its process: write access to them is the right to run code as
+its user. So nobody else may have it.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class ProgramCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # Whatever is missing is made for this user alone, whatever the umask says.
+        # Missing folders are made for this user alone, under every umask.
         for part in (*reversed(folder.parents), folder):
             if not part.is_dir():
                 part.mkdir(mode=0o700, exist_ok=True)

@@ -60,7 +60,7 @@ class ServeOptions:
 
 
 class EmbeddedSwitch:
-    """The ports and whatever program runs between them.
+    """The ports and the program that runs between them.
 
     Implements :class:`wiresum.softswitch.p4runtime.dataplane.SwitchTarget`.
     """

@@ -18,14 +18,14 @@ MatchValue = Value | tuple[Value, Value] | None
 """How a key field matches.
 
 exact, optional: a value. lpm: (value, prefix length). ternary: (value, mask). range: (low, high).
-None: whatever it is (not for exact).
+None: any value (not for exact).
 """
 
 Field = tuple[bytes, bytes, int, bool]
 
 
 class Counter(NamedTuple):
-    """What a counter has counted; bytes are those of the frames as they came in."""
+    """A counter's value; bytes are those of the frames as they came in."""
 
     packets: int
     bytes: int

@@ -15,13 +15,14 @@ Switch = Annotated[
 ]
 Workers = Annotated[int, Option(min=1, max=64, help="Hosts, each on a link of its own.")]
 Rate = Annotated[
-    str, Option(metavar="RATE", help="Of each link, in each direction, such as 100mbit.")
+    str, Option(metavar="RATE", help="Rate of each link, in each direction, such as 100mbit.")
 ]
 Loss = Annotated[
-    str, Option(metavar="SHARE", help="Of frames on each link, in each direction: 1%.")
+    str,
+    Option(metavar="SHARE", help="Share of frames that each link loses, in each direction: 1%."),
 ]
 Lanes = Annotated[int, Option(min=1, help="Lanes of the switch program.")]
-Name = Annotated[str, Option(help="The rack's name; racks of different names do not meet.")]
+Name = Annotated[str, Option(help="The rack's name; several racks can exist side by side.")]
 Offloads = Annotated[
     bool,
     Option("--offloads", help="Let trains of segments cross as one frame (soft only)."),
@@ -82,7 +83,7 @@ def down(
     name: Name = "rack",
     every: Annotated[bool, Option("--all", help="All racks on record.")] = False,
 ) -> None:
-    """Take a rack down, also one that has crashed: whatever is on record, and nothing else."""
+    """Remove a rack, also one that has crashed: everything on record, and nothing else."""
     from wiresum.testbed import state
 
     for each in state.names() if every else [check_name(name)]:

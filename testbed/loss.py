@@ -75,7 +75,7 @@ class Cable:
         return run(*enter(self._namespace), "nft", *command)
 
     def lost(self) -> int | None:
-        """Frames lost so far on all links; None if whoever drops them does not count."""
+        """Frames lost so far on all links; None if they are not counted."""
         if self.by != "nftables":
             return None
         listed = self._nft("-j", "list", "chain", "bridge", "loss", "cross")

@@ -1,4 +1,4 @@
-"""What a rack shall be like, as users write it."""
+"""The options of a rack, as users write them."""
 
 import re
 from dataclasses import dataclass

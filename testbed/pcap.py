@@ -53,7 +53,7 @@ def _name(names: Any, value: int) -> str:
 
 
 def _read(seen: Seen, payload: bytes, missing: int) -> None:
-    """What a UDP payload says; ``missing``: bytes of it that were not captured."""
+    """One wiresum packet; ``missing``: bytes of its UDP payload that were not captured."""
     from wiresum.testbed.scapy_layers import Contributors, Lanes, Wiresum
 
     if len(payload) < wire.HEADER_BYTES:

@@ -255,7 +255,7 @@ class Rack:
 
     @property
     def record(self) -> state.Record:
-        """What is on record of the rack."""
+        """The rack's record."""
         assert self._record is not None, "the rack is not up"
         return self._record
 
@@ -289,7 +289,7 @@ class Rack:
         return environment(self.record.nodes[node].variables)
 
     def facts(self) -> dict[str, Any]:
-        """What a user, or a script, needs to know of it."""
+        """The facts of the rack, for users and scripts."""
         return {
             "name": self.options.name,
             "switch": self.options.switch,

@@ -104,7 +104,7 @@ class Wiresum(Packet):
         return Raw
 
     def hashret(self) -> bytes:
-        """What a contribution and its answer share, for scapy's sr(); not the key."""
+        """The fields that a contribution and its answer share, for scapy's sr(); not the key."""
         return struct.pack("!HHI", self.job, self.slot, self.epoch)
 
     def answers(self, other: Packet) -> bool:

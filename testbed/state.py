@@ -1,4 +1,4 @@
-"""What a rack leaves on record, so that another process can use it, or remove it after a crash."""
+"""A rack's record: another process can use the rack by it, or remove it after a crash."""
 
 import fcntl
 import json
@@ -46,7 +46,7 @@ class Record:
         return folder_of(self.name)
 
     def save(self) -> None:
-        """Put it on record; whoever reads sees all of it or nothing."""
+        """Write the record; a reader sees all of it or nothing."""
         temporary = self.folder / ".rack.json"
         temporary.write_text(json.dumps(asdict(self), indent=1))
         temporary.replace(self.folder / "rack.json")
@@ -81,7 +81,7 @@ def names() -> list[str]:
 def create(name: str) -> Record:
     """Begin a record for a rack of this process.
 
-    What a crashed rack of that name has left is removed first. Raises :class:`RackError` if the
+    The remains of a crashed rack of that name are removed first. Raises :class:`RackError` if the
     rack is up.
     """
     with _lock():
@@ -117,7 +117,7 @@ def load(name: str) -> Record | None:
 
 
 def down(name: str) -> Removed | None:
-    """Remove a rack: ask its owner to, then remove whatever is left. None: there is no such rack.
+    """Remove a rack: ask its owner to, then remove what is left. None: there is no such rack.
 
     Only what is on record is touched: processes with the recorded start time, namespaces with the
     recorded inode and the processes in them.

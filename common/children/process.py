@@ -42,7 +42,7 @@ class Supervised(subprocess.Popen[bytes]):
 
 
 def module(name: str) -> list[str]:
-    """The command that runs a module of ours, or torch's, whatever the working directory holds.
+    """The command that runs a module of ours, or torch's, from any working directory.
 
     ``-m`` alone would import from there: a project's own ``queue.py`` instead of Python's.
     """
@@ -68,8 +68,8 @@ def start(
     :func:`pass_on`-ed reaches its process group. That is one of its own, or ``group``, this
     process's. It starts with the signals in ``mask`` blocked; ``keep`` are descriptors that it
     inherits beside the first three.
-    What is not supervised must be started from the main thread: Linux tells it when the *thread*
-    that started it ends.
+    A command that is not supervised must be started from the main thread: it is ended when the
+    *thread* that started it ends.
     """
     wrapper = [sys.executable, "-I", "-S", str(Path(guard.__file__))]
     where: dict[str, Any] = {"env": env, "stdin": stdin, "stdout": stdout, "stderr": stderr}
@@ -133,5 +133,5 @@ def _wait(process: "subprocess.Popen[bytes]", limit_s: float) -> int:
 
 
 def exit_status(returncode: int) -> int:
-    """What a shell would report: 128 + signal for a child that a signal ended."""
+    """The status that a shell reports: 128 + signal for a child that a signal ended."""
     return returncode if returncode >= 0 else 128 - returncode

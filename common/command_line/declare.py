@@ -1,4 +1,4 @@
-"""What a command declares: its options in its signature, its name and help line in a table.
+"""How commands are declared: options in a function's signature, name and help line in a table.
 
 A command is a function whose parameters are annotated::
 

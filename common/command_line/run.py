@@ -1,4 +1,4 @@
-"""Runs a command line: whatever goes wrong on purpose is one line on stderr, never a traceback."""
+"""Runs a command line. An error that wiresum raises on purpose is one line on stderr."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class UsageError(WiresumError):
-    """A command, option or argument that there is not, or whose value makes no sense."""
+    """An unknown command, option or argument, or a value that makes no sense."""
 
     exit_code = 2
 

@@ -1,1 +1,1 @@
-"""What an attacker's flood costs a job on the same switch, measured."""
+"""Measures the cost of an attacker's flood to a job on the same switch."""

@@ -40,7 +40,7 @@ _READ = 65536
 
 
 def _mac(ip: str) -> str:
-    """What the controller takes for the hardware address of whoever did not say."""
+    """The hardware address that the controller assumes for a worker that gave none."""
     return "02:00:" + IPv4Address(ip).packed.hex(":")
 
 

@@ -17,13 +17,13 @@ DEFAULT_KINDS = "elsewhere,garbage,wrong-key,pings,socket,broadcast"
 
 def flood(
     switch: Annotated[str, Option(metavar="bmv2|soft", help="The rack's switch.")] = "soft",
-    rate: Annotated[str, Option(help="Of every link, the attacker's too.")] = "100mbit",
-    workers: Annotated[int, Option(min=1, max=63, help="Of the job.")] = 3,
+    rate: Annotated[str, Option(help="Rate of every link, the attacker's too.")] = "100mbit",
+    workers: Annotated[int, Option(min=1, max=63, help="Workers of the job.")] = 3,
     lanes: Annotated[int, Option(help="Lanes of the switch program.")] = 64,
-    kinds: Annotated[str, Option(help=f"Of: {', '.join(KINDS)}.")] = DEFAULT_KINDS,
+    kinds: Annotated[str, Option(help=f"Kinds of flood: {', '.join(KINDS)}.")] = DEFAULT_KINDS,
     repeat: Annotated[int, Option(min=1, help="Rounds.")] = 5,
     seconds: Annotated[
-        float, Option(min=0.1, max=30, help="Of one all-reduce without a flood, about.")
+        float, Option(min=0.1, max=30, help="Approximate length of an all-reduce without a flood.")
     ] = 1.0,
     priority: Annotated[
         bool,

@@ -17,7 +17,7 @@ KINDS = {
     "socket": "full frames to the UDP socket of one worker",
     "broadcast": "full frames to all hosts",
 }
-"""What can be sent, and what it aims at."""
+"""Each kind of flood, with its target."""
 
 MTU_PAYLOAD = 1472
 _SAMPLES = 64  # different frames, sent in turn
@@ -26,7 +26,7 @@ _BROADCAST = b"\xff" * 6
 
 @dataclass(frozen=True)
 class Address:
-    """Where somebody is."""
+    """A host's addresses."""
 
     mac: bytes
     ip: bytes
@@ -35,7 +35,7 @@ class Address:
 
 @dataclass(frozen=True)
 class Target:
-    """What an attacker of one job knows of it. ``lanes``: of the switch program."""
+    """The facts of a job that its attacker knows; ``lanes`` are the switch program's."""
 
     switch: Address
     workers: tuple[Address, ...]

@@ -1,6 +1,6 @@
 """Lets what the switch itself says go before everything else on the way to the hosts.
 
-Only the switch can send from its own address: its program drops whatever else claims it. So the
+Only the switch can send from its own address: its program drops other frames that claim it. So the
 address is a mark that nobody can forge, and results cannot be crowded out of a worker's link by
 what other hosts send there. On a hardware switch this is a strict-priority queue; here it is HTB,
 which lends the rate that one class does not use to the other, the preferred one first.

@@ -1,4 +1,4 @@
-"""What the all-reduce benchmark runs: its options as users write them, and the cases they make."""
+"""The cases of the all-reduce benchmark, and the options as users write them."""
 
 import math
 import re

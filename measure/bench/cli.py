@@ -11,18 +11,18 @@ from wiresum.testbed.errors import RackUsageError
 def allreduce(
     workers: Annotated[str, Option(metavar="N,…", help="Numbers of workers.")] = "2,4,8",
     sizes: Annotated[
-        str, Option(metavar="SIZE,…", help="Bytes of float32 elements.")
+        str, Option(metavar="SIZE,…", help="Sizes of the tensors, in bytes of float32 elements.")
     ] = "64KiB,1MiB,4MiB,25MiB,100MiB",
     rate: Annotated[
         str,
-        Option(metavar="RATE,…", help="Of each link, in each direction: 100mbit; none: no limit."),
+        Option(
+            metavar="RATE,…", help="Rates of each link, in each direction: 100mbit; none: no limit."
+        ),
     ] = "100mbit,1gbit,none",
     field: Annotated[
         str, Option(metavar="32|16|8,…", help="Bits of a quantized element.")
     ] = "32,16,8",
-    against: Annotated[
-        str, Option(metavar="gloo|none", help="What is measured beside it.")
-    ] = "gloo",
+    against: Annotated[str, Option(metavar="gloo|none", help="What to compare with.")] = "gloo",
     tcp: Annotated[
         str,
         Option(
@@ -36,17 +36,19 @@ def allreduce(
         str,
         Option(
             metavar="SHARE,…",
-            help="Of frames on each link, in each direction: none,0,0.1%. With none, trains of "
-            "frames cross whole; a share, 0 too, has them cut before the receiver.",
+            help="Loss of frames on each link, in each direction: none,0,0.1%. With none, trains "
+            "of frames cross whole; a share, 0 too, has them cut before the receiver.",
         ),
     ] = "none",
     transport: Annotated[
         str, Option(metavar="udp|shm,…", help="How frames come to the switch.")
     ] = "udp",
     lanes: Annotated[int, Option(help="Lanes of the switch program.")] = 256,
-    slots: Annotated[int, Option(min=0, help="Of the lease of each field; 0: the default.")] = 0,
-    mtu: Annotated[int, Option(min=576, max=65535, help="Of the links.")] = 1500,
-    name: Annotated[str, Option(help="Of the network; names do not meet.")] = "bench",
+    slots: Annotated[int, Option(min=0, help="Slots to lease for each field; 0: the default.")] = 0,
+    mtu: Annotated[int, Option(min=576, max=65535, help="MTU of the links, in bytes.")] = 1500,
+    name: Annotated[
+        str, Option(help="Name of the benchmark's network; several can exist side by side.")
+    ] = "bench",
     json_file: Annotated[
         Path | None, Option("--json", metavar="FILE", help="Write the numbers as JSON.")
     ] = None,
@@ -99,7 +101,9 @@ def switch(
     lanes: Annotated[int, Option(help="Lanes of the switch program.")] = 256,
     workers: Annotated[int, Option(min=1, max=64, help="Workers of the job.")] = 4,
     repeat: Annotated[int, Option(min=1, help="Rounds; the switches take turns.")] = 5,
-    seconds: Annotated[float, Option(min=0.1, max=60, help="Of one sample, about.")] = 1.0,
+    seconds: Annotated[
+        float, Option(min=0.1, max=60, help="Approximate length of a sample.")
+    ] = 1.0,
     json_file: Annotated[
         Path | None, Option("--json", metavar="FILE", help="Write the numbers as JSON.")
     ] = None,
@@ -129,7 +133,7 @@ def engine(
         str,
         Option(metavar="NAME,…", help="Instruction sets; all that the machine has.  [all]"),
     ] = "",
-    workers: Annotated[int, Option(min=1, help="Of the job: they share a field.")] = 4,
+    workers: Annotated[int, Option(min=1, help="Workers that share a field.")] = 4,
     size: Annotated[str, Option(help="Bytes of the tensor.")] = "25MiB",
     repeat: Annotated[int, Option(min=1, help="Rounds; codec and memcpy take turns.")] = 15,
     json_file: Annotated[

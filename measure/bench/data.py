@@ -1,4 +1,4 @@
-"""What is reduced, and whether the result is right.
+"""The tensors that are reduced, and the check of the result.
 
 Every all-reduce has fresh data, so that a buffer of an earlier one cannot pass for a result. All of
 it is cut from one array that the processes share: a rank's contribution starts at an offset and is

@@ -1,4 +1,4 @@
-"""What a link allows: how many bytes an all-reduce puts on it at least, and how long they take.
+"""A link's limit: the fewest bytes that an all-reduce puts on it, and the time that they take.
 
 The bytes are those of Ethernet frames without preamble, check sequence and gap, which is what the
 kernel's shapers charge. Only payload and the headers that the MTU forces count: neither exponents,

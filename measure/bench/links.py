@@ -62,7 +62,7 @@ class Star:
         self.close()
 
     def close(self) -> None:
-        """Take it down, with whatever still runs in it."""
+        """Remove it, and end all processes in it."""
         while self._losses:
             self._losses.pop().close()
         state.remove(self.record)

@@ -1,6 +1,6 @@
 """A process that sends every train of datagrams back to where it came from.
 
-What the kernel moves with no work done on it: the switch over sockets is compared with this.
+It measures what the kernel moves when no work is done: the comparison for the switch over sockets.
 Started by the benchmark; prints its UDP port as a line of JSON and serves until SIGTERM.
 """
 

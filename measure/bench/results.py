@@ -1,4 +1,4 @@
-"""What the samples of an all-reduce benchmark say: medians, ratios, shares of the link's limit."""
+"""Medians, ratios and shares of the link's limit, from the samples of an all-reduce benchmark."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence

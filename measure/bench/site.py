@@ -80,7 +80,7 @@ class BenchSite(LocalSite):
 
 
 def plain(lease: pb.Lease) -> dict[str, Any]:
-    """What the engine needs of a lease."""
+    """The fields of a lease that the engine needs."""
     names = (
         "switch_ip", "switch_udp_port", "switch_name", "rank", "workers", "job", "epoch", "key",
         "reply_key", "slots", "lanes",

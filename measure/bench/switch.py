@@ -75,7 +75,7 @@ def table(alone: dict[str, Any], lanes: int, workers: int) -> Table:
 
 
 def kernel_share(alone: dict[str, Any]) -> Spread:
-    """What the switch moves over sockets, as a share of what the kernel moves without it."""
+    """The switch's rate over sockets, as a share of the kernel's rate without it."""
     over = alone["sockets"]
     rounds = [
         switch["rate"] / kernel["rate"]

@@ -42,7 +42,7 @@ class Side(ABC):
         """All-reduce in place, and wait for the result."""
 
     def counters(self) -> dict[str, float]:
-        """What the side counts of itself."""
+        """The counters of this side."""
         return {}
 
     def codec(self) -> tuple[int | None, int]:
@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, required=True)
     asked = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints must not pass for an answer
+    os.dup2(2, 1)  # a library's output must not pass for an answer
     side: Side
     if asked.side == "wiresum":
         side = Wiresum(asked.limit)

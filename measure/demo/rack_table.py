@@ -1,4 +1,4 @@
-"""What a training across a rack came to, as a table and as JSON."""
+"""The outcome of a training across a rack, as a table and as JSON."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class Outcome:
 
     @property
     def contributions(self) -> int:
-        """What the switch has summed, by its own counters."""
+        """Contributions that the switch has summed, by its own counters."""
         events = self.training.events
         return events.get("claimed", 0) + events.get("added", 0)
 

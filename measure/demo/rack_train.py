@@ -65,7 +65,7 @@ def train(rack_options: RackOptions, options: TrainOptions) -> None:
 
 
 def train_across(rack: Rack, options: TrainOptions, console: Console) -> Outcome:
-    """Train on a rack that is up; what it came to. Raises ``WiresumError``."""
+    """Train on a rack that is up; return the outcome. Raises ``WiresumError``."""
     with (
         Bars(console, options.steps) as bars,
         Session(

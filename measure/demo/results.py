@@ -1,4 +1,4 @@
-"""What the two trainings of the demo came to, and whether the switch's counters add up."""
+"""The outcome of a training, and the check of the switch's counters."""
 
 import json
 from collections.abc import Mapping
@@ -82,7 +82,7 @@ def verify(training: Training, workers: int, steps: int) -> None:
     """Check that the switch did what the workers say it did. Raises :class:`DemoError`.
 
     Each chunk must have been completed once, and each worker's part of it have claimed its slot
-    or been added to it exactly once, whatever was lost or sent again. No all-reduce may have
+    or been added to it exactly once, in spite of losses and resends. No all-reduce may have
     gone elsewhere, and each step must have had at least one.
     """
     if len(training.engines) != workers:

@@ -139,7 +139,7 @@ def _size(count: float) -> str:
 def as_json(
     gloo: Training, wiresum: Training, *, workers: int, steps: int, field: int, seed: int
 ) -> dict[str, Any]:
-    """What the table says, and more, as plain values."""
+    """All numbers of the table, and more, as plain values."""
     trainings = {
         t.backend: {
             **dataclasses.asdict(t),

@@ -1,1 +1,1 @@
-"""Tables and a plot from what the benchmarks have written."""
+"""Tables and a plot from the benchmarks' JSON."""

@@ -7,7 +7,7 @@ from wiresum.common.command_line import Argument, Option
 
 
 def report(
-    files: Annotated[list[Path], Argument(help="What the benchmarks wrote with --json.")],
+    files: Annotated[list[Path], Argument(help="Files that the benchmarks wrote with --json.")],
     markdown: Annotated[
         Path | None,
         Option(metavar="FILE", help="A page: its tables are put between two marks in it."),

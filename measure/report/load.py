@@ -17,7 +17,7 @@ END = "<!-- to here -->"
 
 @dataclass
 class Measured:
-    """What the files of one report hold together."""
+    """All measurements in the files of one report."""
 
     allreduce: list[list[Line]] = field(default_factory=list)
     """By case, all sides of it."""

@@ -1,4 +1,4 @@
-"""What the P4Runtime server needs of a data plane, and nothing more.
+"""The interface of a data plane that the P4Runtime server needs.
 
 Everything is named as in P4Info (fully qualified names); numbers are Python integers. The server
 validates what a controller sends against P4Info *before* it calls in here; an implementation

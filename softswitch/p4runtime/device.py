@@ -50,7 +50,7 @@ class Device:
 
     @property
     def schema(self) -> Schema | None:
-        """What the running program's P4Info names."""
+        """The names in the running program's P4Info."""
         return None if self._pipeline is None else self._pipeline.schema
 
     @property

@@ -87,10 +87,10 @@ class P4RuntimeServer:
         path = Path(address.removeprefix("unix:"))
         if not path.name or not path.parent.is_dir():
             raise ServerError(f"cannot listen on {address}: {path.parent} is not a directory")
-        # gRPC removes whatever socket is there: only one that nobody listens on may go.
+        # gRPC removes any socket at that path: check first that nobody listens on it.
         if path.exists() and (not stat.S_ISSOCK(path.stat().st_mode) or _answers(path)):
             raise ServerError(f"cannot listen on {address}: the path is in use")
-        # Whoever can connect can load programs. A group may be let in by the umask, others never.
+        # A process that can connect can load programs. The umask may let a group in, others never.
         mask = os.umask(0o077)
         os.umask(mask | 0o007)
         try:

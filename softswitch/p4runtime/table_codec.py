@@ -102,5 +102,5 @@ def encode_key(table: Table, key: EntryKey) -> p4r.TableEntry:
 
 
 def encode_counter(value: CounterValue) -> p4r.CounterData:
-    """Return a counter's value: packets and bytes, whatever unit P4Info gives it, as in BMv2."""
+    """Return a counter's value: packets and bytes for every unit in P4Info, as in BMv2."""
     return p4r.CounterData(packet_count=value.packets, byte_count=value.bytes)

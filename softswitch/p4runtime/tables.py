@@ -35,7 +35,7 @@ from wiresum.softswitch.p4runtime.values import encode
 
 
 class Cookie:
-    """What a controller stores with an entry and gets back unchanged."""
+    """The data that a controller stores with an entry and gets back unchanged."""
 
     __slots__ = ("controller_metadata", "metadata")
 

@@ -39,7 +39,7 @@ class _Range:
 
 
 class Statements(Protocol):
-    """What loops need of whoever writes the statements in their bodies."""
+    """The emitter of statements, as loops need it."""
 
     program: ir.Program
     values: Values

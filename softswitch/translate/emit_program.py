@@ -387,7 +387,7 @@ def _emit_state(w: Writer, owner: StatementEmitter, sha256: str) -> None:
 
 
 def _scratch_bytes(program: ir.Program) -> int:
-    """What a frame that is put together, or a calculation with the payload, takes besides it."""
+    """The bytes that an assembled frame, or a calculation, needs beside the payload."""
     emitted = sum(program.headers[name].type.bits // 8 for name in program.deparser)
     covered = [
         sum(i[1] if isinstance(i, tuple) else program.headers[i.name].type.bits for i in c.inputs)

@@ -1,6 +1,6 @@
 """A P4 JSON as the readers see it: each value is checked when it is read.
 
-Whoever may load a program chooses every byte of the JSON. What leaves this module as a name is
+A program's author chooses every byte of the JSON. What leaves this module as a name is
 printable, what leaves it as a number is an ``int`` within the bounds that the reader gave; anything
 else is refused with its place in the JSON.
 """

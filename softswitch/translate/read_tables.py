@@ -190,7 +190,7 @@ def _action_of(call: Node, ids: list[int]) -> int:
 
 
 def _action_data(call: Node, action: ir.Action) -> list[int]:
-    """What an entry gives for the parameters of its action."""
+    """The values that an entry gives for the parameters of its action."""
     data = call.each("action_data")
     if len(data) != len(action.params):
         raise call.fault(

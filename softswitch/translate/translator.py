@@ -28,7 +28,7 @@ class Translation:
 
 
 def json_digest(text: bytes) -> str:
-    """SHA-256 of a JSON's content, whatever its white space and order of keys."""
+    """SHA-256 of a JSON's content; white space and the order of keys do not count."""
     return _digest(parse(text))
 
 

@@ -1,4 +1,4 @@
-"""Writing indented C++. What a program calls something reaches C++ through this module alone.
+"""Writing indented C++. The names in a program reach C++ through this module alone.
 
 Names are for people: they stand in comments (:func:`comment`) and in string literals
 (:func:`quoted`). No identifier is made of them.
@@ -21,7 +21,7 @@ def printable(text: str) -> str:
 
 
 def comment(text: str) -> str:
-    """A C++ comment to the end of its line, whatever ``text`` is.
+    """A C++ comment to the end of its line, for any ``text``.
 
     ASCII only, so that nothing looks different from what it is. A backslash at the end would carry
     the comment on into the next line, also as ``??/``: neither of the two is left.

@@ -23,9 +23,9 @@ def conformance(
     fuzz: Annotated[
         bool, Option("--fuzz", help="Random sequences of frames and table writes.")
     ] = False,
-    sequences: Annotated[int, Option(min=1, help="How many.")] = 10_000,
+    sequences: Annotated[int, Option(min=1, help="Number of sequences.")] = 10_000,
     seed: Annotated[
-        int | None, Option(min=0, help="Names the run  [default: a random one]")
+        int | None, Option(min=0, help="Seed of the run  [default: a random one]")
     ] = None,
     first: Annotated[
         int, Option(min=0, help="Number of the first sequence, to repeat a part of a run.")

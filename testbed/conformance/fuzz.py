@@ -30,14 +30,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run has compared, and the first difference if there is one."""
+    """The counts of a run, and its first difference if there is one."""
 
     tally: Tally
     finding: Finding | None
     counters: Mapping[tuple[str, int], Count]
 
     def rules(self, describe: Callable[[str, int], str]) -> dict[str, dict[str, int]]:
-        """What the indirect counters say was exercised: packets by counter and cell's name."""
+        """The rules that were exercised: packets by indirect counter and name of the cell."""
         found: dict[str, dict[str, int]] = {}
         for (name, index), count in sorted(self.counters.items()):
             cells = found.setdefault(name, {})

@@ -33,7 +33,7 @@ class Difference:
 
 @dataclass
 class Tally:
-    """What a run has compared."""
+    """The counts of what a run has compared."""
 
     sequences: int = 0
     frames_in: int = 0

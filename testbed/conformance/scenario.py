@@ -1,4 +1,4 @@
-"""What the fuzzer feeds: a program and random sequences of frames and table writes for it."""
+"""The fuzzer's input: a program, and random sequences of frames and table writes for it."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ class Scenario:
     sequence: Callable[[random.Random, int], list[Step]]
     copies: int = 1
     describe: Callable[[str, int], str] = lambda counter, index: str(index)
-    """What a cell of an indirect counter stands for."""
+    """The name of a cell of an indirect counter."""
 
 
 def steps_of(scenario: Scenario, seed: int, number: int) -> list[Step]:

@@ -73,7 +73,7 @@ Write = Insert | Modify | Delete | Default | Group
 
 
 class Count(NamedTuple):
-    """What a counter has counted; bytes are those of the frames as they came in."""
+    """A counter's value; bytes are those of the frames as they came in."""
 
     packets: int
     bytes: int
@@ -104,7 +104,7 @@ def probe_number(frame: bytes) -> int | None:
 
 
 class Target(Protocol):
-    """What the comparison needs of a switch."""
+    """The interface of a switch that is compared."""
 
     name: str
 

@@ -149,7 +149,7 @@ class Pipeline:
 
 @dataclass
 class Calculation:
-    """What a hash or checksum covers: expressions with their bits, headers, the payload."""
+    """The input of a hash or checksum: expressions with their bits, headers, the payload."""
 
     name: str
     algorithm: str

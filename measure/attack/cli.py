@@ -1,9 +1,6 @@
 """The command ``wiresum bench flood``."""
 
-import json
 import os
-import statistics
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +44,10 @@ def flood(
     ).check()  # fmt: skip
     if options.rate_mbit is None:
         raise RackUsageError("--rate is empty: a flood at no rate in particular says nothing")
+    import json
+    import statistics
+    from dataclasses import asdict
+
     from rich.console import Console
     from rich.table import Table
 

@@ -1,17 +1,17 @@
-"""What holds for all tests."""
+"""Settings for all tests."""
 
 import signal
 
 from hypothesis import HealthCheck, settings
 
-# How long an example takes says something of the machine, and nothing of what is tested.
+# The time of an example depends on the machine, not on the code under test.
 settings.register_profile(
     "wiresum", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("wiresum")
 
-# Processes inherit ignored signals. Who runs the tests in the background of a script (SIGINT) or
-# under nohup (SIGHUP) would have the processes under test ignore what the tests send them.
+# Processes inherit ignored signals: in the background of a script (SIGINT) or under nohup (SIGHUP)
+# the processes under test would ignore the signals of the tests.
 for _number, _usual in (
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGHUP, signal.SIG_DFL),

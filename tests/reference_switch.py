@@ -67,7 +67,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Lease:
-    """What the membership table says of a job: addresses by rank, and its range of slots."""
+    """A job's part of the membership table: addresses by rank, and its range of slots."""
 
     job: int
     epoch: int
@@ -98,7 +98,7 @@ def _newer(a: int, b: int) -> bool:
 
 
 class ReferenceSwitch:
-    """The rules. ``handle`` takes what a worker sent and returns what the switch sends."""
+    """The rules. ``handle`` takes a worker's packet and returns the switch's packets."""
 
     def __init__(self, lanes: int = 256, slots: int = packet.SLOTS) -> None:
         self.lanes = lanes
@@ -198,7 +198,7 @@ class ReferenceSwitch:
 
 @dataclass
 class Faults:
-    """What befalls packets, by probability and in either direction; ``seed`` fixes the draws."""
+    """The faults of packets, by probability and in either direction; ``seed`` fixes the draws."""
 
     seed: int = 0
     loss: float = 0.0
@@ -209,7 +209,7 @@ class Faults:
     delay_s: float = 0.0
     """Every packet."""
     slow: dict[Address, float] = field(default_factory=dict)
-    """Extra delay of what these workers send: stragglers."""
+    """Extra delay of the packets of these workers: stragglers."""
     intercept: Callable[[bytes, Address, str], bool] | None = None
     """Called with (payload, the worker's address, "in" or "out"); True loses the packet."""
 

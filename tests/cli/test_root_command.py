@@ -1,4 +1,4 @@
-"""The root command: what it mounts, and how errors look from outside."""
+"""The root command: its commands, and its error lines."""
 
 import inspect
 import subprocess
@@ -42,7 +42,7 @@ def test_every_command_explains_itself(command):
 
 
 def ended(capsys, *arguments: str) -> tuple[int, str, str]:
-    """Run a command in this process: for what ends before it has begun."""
+    """Run a command in this process: for command lines that are refused before they run."""
     with pytest.raises(SystemExit) as end:
         command_line.main(ROOT, arguments)
     out, err = capsys.readouterr()
@@ -50,7 +50,7 @@ def ended(capsys, *arguments: str) -> tuple[int, str, str]:
 
 
 def entries(entry: Command | Group, *path: str) -> Iterator[tuple[tuple[str, ...], Command]]:
-    """All commands that there are, each with its words."""
+    """All commands, each with its words."""
     if isinstance(entry, Command):
         yield path, entry
         return
@@ -70,7 +70,7 @@ def test_the_help_of_a_group_repeats_the_commands_first_line(command: Command):
     assert command.help == " ".join(first.split())
 
 
-# What `testbed exec` does not know is the command that it shall run.
+# `testbed exec` takes unknown words as the command to run.
 STRICT = [command for command in COMMANDS if command != ("testbed", "exec")]
 
 
@@ -132,7 +132,7 @@ def test_the_version():
     assert done.stdout.startswith("wiresum ")
 
 
-# What `wiresum`, its version and its help may load, beside the standard library.
+# The packages that `wiresum`, its version and its help may load, beside the standard library.
 LIGHT = {"wiresum", "click"}
 
 LOADED = """
@@ -154,7 +154,7 @@ finally:
     ids=" ".join,
 )
 def test_help_and_version_load_no_more_than_they_need(arguments):
-    """Nothing of what takes long to import: gRPC, protobuf, rich, cryptography, numpy, torch, …"""
+    """No package that takes long to import: gRPC, protobuf, rich, cryptography, numpy, torch, …"""
     done = subprocess.run(
         [sys.executable, "-c", LOADED, *arguments], capture_output=True, text=True, timeout=60
     )

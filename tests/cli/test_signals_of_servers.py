@@ -1,4 +1,4 @@
-"""What servers do on every signal, walked along the table with real processes."""
+"""The effect of every signal on servers, by the table and with real processes."""
 
 import json
 import os

@@ -104,7 +104,7 @@ SHADOWS = ("queue", "logging", "typing", "json", "wiresum", "signal", "secrets",
 
 
 def test_a_projects_own_modules_do_not_affect_started_processes(tmp_path: Path) -> None:
-    """But the user's command finds them, as without wiresum."""
+    """The user's command still finds them, as without wiresum."""
     for name in SHADOWS[::2]:
         (tmp_path / f"{name}.py").write_text(
             f"raise SystemExit('the project has a {name} of its own')"

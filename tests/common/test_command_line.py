@@ -1,4 +1,4 @@
-"""How a command line ends: one line on stderr and a status, whatever it was given."""
+"""The end of a command line: one line on stderr and a status, for any arguments."""
 
 import json
 import os

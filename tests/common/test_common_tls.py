@@ -168,7 +168,7 @@ def test_authorities_are_valid_while_one_of_them_is(tmp_path: Path, root: Made):
 def test_an_expired_certificate_further_down_is_logged_and_accepted(
     tmp_path: Path, root: Made, good: Made
 ):
-    """Sites have sent an expired root along for years: clients went another way."""
+    """Sites have sent an expired root along for years: clients found another chain."""
     cert = put(tmp_path / "c.pem", good.pem(), make("old", authority=True, days=(-9, -2)).pem())
     tls.check_pair(cert, put(tmp_path / "c.key", good.key_bytes()))
     (line,) = tls.chain_faults(cert)
@@ -178,7 +178,7 @@ def test_an_expired_certificate_further_down_is_logged_and_accepted(
 def test_a_clock_of_1970_is_not_the_certificates_fault(
     tmp_path: Path, good: Made, monkeypatch: pytest.MonkeyPatch
 ):
-    """What a server shows is judged by clients; their clocks may be right."""
+    """Clients judge a server's certificate; their clocks may be right."""
     import datetime
 
     monkeypatch.setattr(tls, "now", lambda: datetime.datetime(1970, 1, 2, tzinfo=datetime.UTC))

@@ -1,4 +1,4 @@
-"""A helper that is forked and ends as usual writes nothing of what its parent's threads hold."""
+"""A forked helper that ends as usual writes none of the buffers that its parent's threads hold."""
 
 import subprocess
 import sys

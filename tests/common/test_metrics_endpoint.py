@@ -1,4 +1,4 @@
-"""The metrics endpoint: what a scraper gets, also when reading fails or clients misbehave."""
+"""The metrics endpoint: its answers, also when reading fails or clients misbehave."""
 
 import http.client
 import socket
@@ -102,9 +102,9 @@ def test_unsupported_methods_are_told_the_allowed_ones(server: MetricsServer, me
         assert text == f"{method} is not possible here: GET /metrics\n".encode()
     answer, text = ask(server, "OPTIONS", "/metrics")
     assert (answer.status, answer.headers["Allow"], text) == (204, "GET, HEAD, OPTIONS", b"")
-    # RFC 9110: what is no method that one knows is not implemented.
+    # RFC 9110: an unknown method is not implemented.
     assert ask(server, "BREW", "/metrics")[0].status == 501
-    # A length that is none, or not true, holds up one thread for a moment, and nobody else.
+    # A missing or wrong length delays one thread for a moment, and no other client.
     address = (server.address.host, server.address.port)
     for length in (b"-5", b"many", b"9" * 30):
         with socket.create_connection(address, LIMIT_S) as raw:

@@ -67,7 +67,7 @@ def test_files_of_another_user_are_refused(tmp_path: Path, monkeypatch: pytest.M
     def not_permitted(*_: object, **__: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    # Whoever runs this may be root, who may change all of them.
+    # The tests may run as root, which may change all of them.
     monkeypatch.setattr(Path, "chmod", not_permitted)
     with pytest.raises(private.PrivateFileError) as caught:
         private.tighten(path, "key")

@@ -1,4 +1,4 @@
-"""Private folders: they are gone with their process, and nobody else's are touched."""
+"""Private folders: they end with their process, and other users' folders stay."""
 
 import os
 import signal

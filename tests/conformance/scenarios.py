@@ -1,4 +1,4 @@
-"""What each of the suite's programs is set up with and fed by the fuzzer."""
+"""The tables and frames with which the fuzzer runs each of the suite's programs."""
 
 import random
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def probe_ip(port: int, *, protocol: int = UDP, ports: bytes = b"") -> bytes:
 def mixed(
     make: Callable[[Draw], bytes], writes: Callable[[Draw], list[Write]] | None = None
 ) -> Callable[[Draw], list[Step]]:
-    """Sequences of what ``make`` makes, spoilt now and then, garbage, and table writes."""
+    """Sequences of frames from ``make``, some of them damaged, garbage, and table writes."""
 
     def sequence(draw: Draw) -> list[Step]:
         steps: list[Step] = []
@@ -140,7 +140,7 @@ def _router() -> Scenario:
 
 
 def hops(*ports: int, last: int = 1) -> bytes:
-    """A list of hops; ``last``: what the end of the list is marked with."""
+    """A list of hops; ``last``: the mark at the end of the list."""
     marks = [0] * (len(ports) - 1) + [last]
     return b"".join((m << 15 | port).to_bytes(2) for m, port in zip(marks, ports, strict=True))
 
@@ -254,12 +254,12 @@ CELLS = 64
 
 
 def peek(index: int) -> bytes:
-    """A frame that asks what the registers hold at ``index``."""
+    """A frame that asks for the registers' values at ``index``."""
     return ethernet(5, 6, PEEK, index.to_bytes(4) + bytes(12))
 
 
 def _conversation(draw: Draw) -> list[Packet]:
-    """Somebody inside talks with somebody outside."""
+    """Frames between a host inside and a host outside."""
     one, other = INSIDE + draw.randrange(20), OUTSIDE + draw.randrange(20)
     ports = (draw.choice([1000, 1001]).to_bytes(2), draw.choice([80, 443]).to_bytes(2))
 

@@ -1,4 +1,4 @@
-"""``wiresum testbed conformance``: what it says, and how it ends."""
+"""``wiresum testbed conformance``: its output and its exit status."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What is committed beside the suite's sources is what they say."""
+"""The files committed beside the suite's sources match the sources."""
 
 import importlib.util
 import json

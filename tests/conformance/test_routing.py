@@ -89,7 +89,7 @@ def test_routes_come_and_go(router: Target) -> None:
         ]
     ) == [False, False]
     accepted(router, Default("routes", "direct", {"port": 4}))
-    # The default action runs, but a miss is a miss: nobody is asked for the neighbour.
+    # The default action runs, but a miss is a miss: the neighbour table is not applied.
     [(to, out)] = leaves(router, 1, packet("8.8.8.8", ttl=9))
     assert (to, out.dst, out[IP].ttl) == (4, "02:00:00:00:00:fe", 9)
 

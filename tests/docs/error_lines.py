@@ -1,6 +1,6 @@
 """Finds every error line that the code can print: the templates of all messages of WiresumErrors.
 
-Python is read as a syntax tree. What counts as an error line:
+It reads Python as a syntax tree. An error line is:
 
 - the message of every call of a class that derives from ``WiresumError``, or ``P4RuntimeError`` and
   the like where such a message becomes one, given as a string, an f-string, or a variable that is
@@ -9,8 +9,8 @@ Python is read as a syntax tree. What counts as an error line:
   a fixed point, so that helpers of helpers count, too;
 - the text of a gRPC status (``context.abort(code, "…")``).
 
-In a template, ``…`` stands for what is filled in. A message that is nothing but somebody else's
-words (``ServeError(str(error))``) has no template of its own: it is opaque.
+In a template, ``…`` stands for the variable parts. A message that is only another error's text
+(``ServeError(str(error))``) has no template of its own: it is opaque.
 """
 
 import ast
@@ -42,10 +42,10 @@ SOURCES = {
     "testbed/switches.py": {"missing"},
 }
 
-# Functions that keep what they are told as the reason why a worker or a switch is gone.
+# Functions that keep an argument as the reason why a worker or a switch is gone.
 SINKS = {("host_agent", "_lost"): {"why": 0}, ("controller", "_set_down"): {"reason": 0}}
 
-# The folders of C++ whose exceptions become WiresumErrors, and what makes these exceptions.
+# The folders of C++ whose exceptions become WiresumErrors, and the calls that make them.
 CPP = {
     "host_agent/engine": r"\b(?:fail|refuse|give_up|EngineError|CodecError)\s*\(",
     "softswitch/native": r"\bthrow (?:LibraryError|StatusError)\s*\(",
@@ -68,7 +68,7 @@ class Line:
 
     @property
     def opaque(self) -> bool:
-        """Whether it has no words of its own: it is somebody else's line."""
+        """Whether it has no words of its own: it is another error's line."""
         return re.search(r"[A-Za-z]{3,}", self.template) is None
 
 
@@ -86,7 +86,7 @@ class Code:
 
 
 def read(root: Path = ROOT) -> Code:
-    """Parse all packages and find out who makes errors."""
+    """Parse all packages and find the functions that make errors."""
     code = Code()
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*.py")):
@@ -230,7 +230,7 @@ _CPP_TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
 def cpp_lines(root: Path = ROOT) -> list[Line]:
-    """The templates of what is C++: the strings in calls that make errors."""
+    """The templates of C++ code: the strings in calls that make errors."""
     found = []
     for folder, calls in CPP.items():
         for path in sorted((root / folder).rglob("*.cpp")):

@@ -42,7 +42,7 @@ def runbook() -> list[str]:
 
 
 def cures() -> dict[str, str]:
-    """What to do, by pattern."""
+    """The cures, by pattern."""
     _, _, text = FILE.read_text().partition("\n## Runbook\n")
     rows = [cells for cells in _rows(text) if cells[0] != "line"]
     return {cells[0]: cells[2] for cells in rows}

@@ -1,4 +1,4 @@
-"""The part of PromQL that our dashboard uses, parsed: what does not parse raises ``SyntaxError``.
+"""Parses the part of PromQL that our dashboard uses; raises ``SyntaxError`` for all other text.
 
 Grammar after prometheus.io/docs/prometheus/latest/querying/basics and …/operators.
 """
@@ -18,7 +18,7 @@ _FUNCTIONS = {"time": 0, "vector": 1}
 
 @dataclass
 class Used:
-    """What an expression refers to: metrics with the labels that it selects by, and others."""
+    """The references of an expression: metrics with the labels that it selects by, and others."""
 
     metrics: dict[str, set[str]] = field(default_factory=dict)
     ranges: set[str] = field(default_factory=set)
@@ -134,5 +134,5 @@ class Parser:
 
 
 def parse(text: str) -> Used:
-    """What ``text`` refers to. Raises ``SyntaxError``."""
+    """The references of ``text``. Raises ``SyntaxError``."""
     return Parser(text).used

@@ -1,4 +1,4 @@
-"""The page on the architecture names files that are there, and every folder of the code."""
+"""The page on the architecture names existing files, and every folder of the code."""
 
 import re
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_every_folder_is_in_the_picture_and_in_a_table(folder: str) -> None:
 
 
 def test_every_room_of_a_folder_has_a_readme() -> None:
-    """Who opens a folder is told what lives there."""
+    """Each folder says what lives there."""
     rooms = [
         room
         for top in ("controller", "host_agent", "measure")

@@ -1,4 +1,4 @@
-"""The Grafana dashboard: it parses, and asks for nothing that no endpoint exposes."""
+"""The Grafana dashboard: it parses, and uses only metrics that an endpoint exposes."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The operations guide says all there is to say, and nothing that is not so."""
+"""The operations guide has every metric and error line of the code, and no other."""
 
 import re
 
@@ -100,7 +100,7 @@ def test_every_entry_is_unique_and_has_a_cure() -> None:
 
 
 def test_raises_without_a_line_of_their_own_are_listed(code: error_lines.Code) -> None:
-    """Whoever raises an error whose line comes from elsewhere says here where that is."""
+    """OPAQUE lists each function that raises an error whose line comes from elsewhere."""
     found = {f"{line.path}:{line.function}" for line in error_lines.lines(code) if line.opaque}
     assert found - OPAQUE == set(), "is that line in the runbook? see error_lines.SOURCES"
     assert OPAQUE - found == set(), "no longer so"
@@ -121,7 +121,7 @@ def test_raises_without_a_line_of_their_own_are_listed(code: error_lines.Code) -
 def test_the_collector_finds_lines_in_their_folders(
     lines: list[error_lines.Line], line: str, whose: str
 ) -> None:
-    """The collector sees raises, helpers, variables and lines that are passed on."""
+    """The collector finds raises, helpers, variables and lines that are passed on."""
     assert any(
         operations.covers(each.template, line) for each in lines if each.path.startswith(whose)
     )
@@ -145,7 +145,7 @@ OPAQUE = {
     "controller/southbound/loop.py:run",  # explain's
     "controller/api/security.py:first",  # a CertificateError
     "host_agent/agent/agent.py:_change",  # over's
-    "host_agent/agent/agent.py:_lost",  # what it is told
+    "host_agent/agent/agent.py:_lost",  # its argument
     "host_agent/agent/change.py:_drain",  # an EngineError
     "host_agent/agent/control.py:_run",  # over's, _failed's, _heard's
     "host_agent/agent/control.py:create_job",  # a ControllerError
@@ -154,14 +154,14 @@ OPAQUE = {
     "common/children/child.py:ready",  # obituary's
     "common/children/child.py:serves",  # obituary's
     "common/children/child.py:check",  # obituary's
-    "host_agent/launcher/session.py:check",  # what Heartbeats tells
+    "host_agent/launcher/session.py:check",  # a line of Heartbeats
     "softswitch/control.py:_translated",  # a SwitchError
     "softswitch/ports.py:__init__",  # _why's
     "softswitch/ports.py:_udp_address",  # an AddressError
     "softswitch/serve.py:serve",  # the program's name and a P4RuntimeError
     "measure/attack/bench.py:hear",  # a part's own line
     "measure/attack/bench.py:tell",  # a part's own line
-    "measure/bench/allreduce.py:_check",  # what the check of sums says
+    "measure/bench/allreduce.py:_check",  # a line of the check of sums
     "measure/bench/crew.py:answer",  # obituary's
     "measure/bench/crew.py:cpu_s",  # obituary's
     "measure/bench/crew.py:tell",  # obituary's

@@ -1,7 +1,7 @@
-"""What one rank does in test_ranks_and_peers.py: ``ranks.py SCENARIO FOLDER``.
+"""One rank of a scenario in test_ranks_and_peers.py: ``ranks.py SCENARIO FOLDER``.
 
-Writes ``FOLDER/RANK.json`` with what its last collective ended with: the kind and line of its
-error, or empty texts. Files ``FOLDER/RANK.NAME`` say how far it is.
+Writes ``FOLDER/RANK.json`` with the result of its last collective: the kind and line of its error,
+or empty texts. Files ``FOLDER/RANK.NAME`` show its progress.
 """
 
 import ctypes
@@ -178,7 +178,7 @@ def make_world() -> None:
 
 
 if __name__ == "__main__":
-    # torch's own meeting is not what is looked at: nobody is late for it, no port is used twice.
+    # The scenario does not test torch's rendezvous: no rank is late for it, no port is used twice.
     store = dist.TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]), size, rank == 0)
     if sys.argv[1] == "late" and rank == 0:
         time.sleep(4.0)

@@ -1,4 +1,4 @@
-"""Trains and all-reduces integers until it is told to stop; checks every sum; writes what it saw.
+"""Trains and all-reduces integers until it is told to stop; checks every sum; writes its results.
 
 ``--out FOLDER``: ``steps.RANK`` (how far it is), ``lease.RANK`` (the lease as ``dump()`` has it),
 ``report.RANK.json`` at the end. It stops at ``--steps``, or at the step after FOLDER/stop is there.

@@ -1,6 +1,6 @@
-"""A small training of one of two tenants; writes what it ended with as JSON.
+"""A small training of one of two tenants; writes its result as JSON.
 
-With --gate it says after the first step that it is ready, and goes on once that file exists.
+With --gate it reports after the first step that it is ready, and goes on once that file exists.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What users may ask of a controller that is full, and what their workers get to know."""
+"""The requests of users to a full controller, and the tokens of their workers."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Pat
 
 @pytest.fixture
 def site(shared: tuple[Site, Path], cli: Commands) -> Site:
-    """The site with all slots free; what a test starts there ends with it."""
+    """The site with all slots free; processes that a test starts there end with the test."""
     site, _ = shared
     site.cli = cli
     with site.client() as client:
@@ -157,7 +157,7 @@ def test_plain_torchrun_may_wait_in_the_queue(site: Site, token: Path, tmp_path:
 
 
 def test_workers_get_their_jobs_token_and_no_other(site: Site, token: Path, tmp_path: Path) -> None:
-    """Neither in their environment nor in that of anything between them and the launcher."""
+    """In their environment and in that of every process between them and the launcher."""
     secret = token.read_text().strip()
     script = tmp_path / "look.py"
     script.write_text(
@@ -270,7 +270,7 @@ def test_a_killed_worker_ends_its_run_and_leaves_nothing(cli: Commands) -> None:
 
 
 def test_a_plain_torchrun_that_is_killed_leaves_nothing(cli: Commands, tmp_path: Path) -> None:
-    """Rank 0 had made the job itself: nobody is left to release it."""
+    """Rank 0 had made the job itself: no process is left to release it."""
     site = Site(cli, "--expiry", "2")
     token = site.tenant("mine")
     env = site.admin | {"WIRESUM_TOKEN": token.read_text().strip(), "WIRESUM_SLOTS": ALL}

@@ -1,4 +1,4 @@
-"""An attacker's frames against the switch program: nothing of a job that is not its own changes.
+"""An attacker's frames against the switch program: no state of another's job changes.
 
 On the embedded switch, in memory, after every single frame: the registers of the victim's slots,
 its counters, and what leaves. BMv2 tells no registers: there it is the counters, what leaves, and
@@ -72,7 +72,7 @@ def state_of(switch: Target, lease: Lease) -> list[object]:
 
 
 class Attack:
-    """A victim's job, an attacker, and what must not change."""
+    """A victim's job, an attacker, and the state that must not change."""
 
     def __init__(self, switch: Target, seed: int, *, tenant: bool) -> None:
         first = next(EPOCHS)
@@ -94,7 +94,7 @@ class Attack:
             self.one(self.forger.frame())
 
     def one(self, frame: bytes) -> None:
-        """One frame from the attacker's port must do nothing to anybody else."""
+        """One frame from the attacker's port must affect no other host."""
         before = state_of(self.switch, self.scene.victim)
         out = self.switch.inject(ATTACKER.port, frame)
         self.struck += 1
@@ -157,7 +157,7 @@ def bare() -> Soft:
 
 @pytest.mark.parametrize("left_out", ["own_source", "hosts", "ingress port"])
 def test_the_forger_finds_each_missing_defence(bare, left_out):
-    """Each protection that is withheld must be found missing: the test above can fail."""
+    """The forger must find each defence that is disabled: the test above can fail."""
     ip = int.from_bytes(SWITCH_IP)
     bare.insert("addresses", {"ip": ip}, "switch_address", {"mac": int.from_bytes(SWITCH_MAC)})
     bare.group(packet.FLOOD_GROUP, [(port, port) for port in PORTS])

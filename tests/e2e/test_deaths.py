@@ -37,7 +37,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 
 class Server:
-    """What a process holds of the machine."""
+    """The resources that a process holds."""
 
     def __init__(self, pid: int) -> None:
         self.folder = Path("/proc", str(pid))

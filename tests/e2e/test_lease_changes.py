@@ -1,4 +1,4 @@
-"""A training whose window shrinks for another tenant's job, and grows back when that has left."""
+"""A training whose window shrinks for another tenant's job, and grows back after that job."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def undisturbed(cli: Commands, steps: int, workers: int) -> str:
 
 
 def test_a_job_shrinks_and_grows_and_its_results_stay_the_same(cli: Commands, site: Site) -> None:
-    """Two jobs of a higher tenant come and go; bit for bit as if the first had been alone."""
+    """Two jobs of higher priority start and end; the first job's results do not change by a bit."""
     low, high = site.tenant("low"), site.tenant("high", priority=10)
     first = site.loop(low, "first", "--slots", str(ALL), "--min-slots", "64", workers=3)
     first.steps(5)
@@ -80,7 +80,7 @@ def test_a_rank_killed_in_the_middle_of_a_change_ends_its_job_and_no_other(site:
 
 
 def test_a_change_survives_a_controller_killed_in_the_middle(site: Site) -> None:
-    """It comes back from its store; the change takes place, or a later one; nobody is hurt."""
+    """It comes back from its store; this change or a later one takes place; no job ends."""
     low, high = site.tenant("low"), site.tenant("high", priority=10)
     first = site.loop(low, "first", "--slots", str(ALL), workers=3)
     first.steps(5)

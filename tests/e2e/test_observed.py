@@ -28,7 +28,7 @@ Values = dict[str, dict[tuple[str, ...], float]]
 
 @dataclass
 class Run:
-    """What is going on."""
+    """The processes and endpoints under observation."""
 
     cli: Commands
     controller: str
@@ -160,14 +160,14 @@ def test_all_outputs_show_a_late_rank(run: Run) -> None:
 
 
 def check_names(names: set[str], catalogue: Any) -> None:
-    """An endpoint exposes just what the part declares, and facts about its process."""
+    """An endpoint exposes exactly the metrics that the part declares, and those of its process."""
     declared = {metric.name for metric in catalogue.metrics}
     assert {name for name in names if not name.startswith("process_")} == declared
     assert "process_resident_memory_bytes" in names
 
 
 def test_top_ends_at_ctrl_c(cli: Commands) -> None:
-    """On a terminal: drawn again and again, and gone with Ctrl-C, without a traceback."""
+    """On a terminal: it redraws until Ctrl-C, and ends without a traceback."""
     import pty
     import signal
 

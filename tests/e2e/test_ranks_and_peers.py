@@ -1,4 +1,4 @@
-"""Ranks that die, leave, differ, lose a result or are suspended: what the others hear, and when.
+"""Ranks that die, leave, differ, lose a result or are suspended: the other ranks' errors.
 
 The limit of a collective is torch's own, 30 minutes: that a run ends within the test's limit shows
 that it did not wait for that. A busy machine takes minutes to import torch in a few processes.
@@ -27,7 +27,7 @@ EXPIRY_S = 3.0
 
 
 def workers(cli: Commands, count: int, *script: str, **env: str) -> "list[subprocess.Popen[str]]":
-    """The ranks as processes of their own: nobody ends the others when one has failed."""
+    """The ranks as separate processes: the failure of one does not end the others."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -64,13 +64,13 @@ class Place:
         )  # fmt: skip
 
     def restart_switch(self) -> None:
-        """With registers that are zero."""
+        """Restart the switch: its registers are zero."""
         self.switch.kill()
         self.switch.wait()
         self.switch, _ = self._switch(self.p4runtime, self.address)
 
     def run(self, folder: Path, scenario: str, count: int = 2, **env: str) -> list[dict[str, str]]:
-        """All ranks of a scenario, to their ends; what those that lived noted."""
+        """Run all ranks of a scenario to their ends; return the notes of the survivors."""
         folder.mkdir(exist_ok=True)
         started = self.start(folder, scenario, count, **env)
         for process in started:
@@ -102,7 +102,7 @@ def place(shared: Commands) -> Place:
 
 
 def said(folder: Path) -> str:
-    """What all ranks wrote to stderr."""
+    """The stderr of all ranks."""
     return "".join(path.read_text() for path in sorted(folder.glob("stderr.*")))
 
 
@@ -132,7 +132,7 @@ def test_a_rank_that_leaves_early_is_named_by_all_others(
     first, left, third = place.run(tmp_path / "out", scenario, 3)
     assert left["kind"] == ""
     for each in (first, third):
-        # Whichever of the others gives up first may be the one that is named.
+        # Either of the others may give up first and be named.
         assert each["kind"] == "PeerLost", each
         assert "has left the group after" in each["line"]
     assert any(each["line"].startswith("rank 1 on ") for each in (first, third))
@@ -199,7 +199,7 @@ def test_a_helpers_group_leaves_the_job_alone(cli: Commands, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("first", ["again", "killed", pytest.param("sums", marks=pytest.mark.slow)])
 def test_the_next_group_of_a_run_gets_the_job(cli: Commands, tmp_path: Path, first: str) -> None:
-    """Whether the one before has ended well, was made anew, or has died."""
+    """After a group that ended well, one that was made anew, and one that was killed."""
     one, two = trains(tmp_path / "one", first), trains(tmp_path / "two", "sums")
     done = wiresum_run(cli, "sh", "-c", f"{one}; exec {two}")
     assert done.returncode == 0, done.stderr
@@ -237,7 +237,7 @@ def test_a_run_that_is_suspended_goes_on(place: Place, tmp_path: Path) -> None:
     for path in folder.glob("*.steps"):
         path.unlink()
     wait_for(lambda: len(list(folder.glob("*.steps"))) == 2, "a step after the pause")
-    time.sleep(2 * EXPIRY_S)  # whoever judges, judges now
+    time.sleep(2 * EXPIRY_S)  # every expiry is decided by now
     (folder / "stop").touch()
     _, err = launcher.communicate(timeout=LIMIT_S)
     assert launcher.returncode == 0, err

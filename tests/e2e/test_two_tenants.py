@@ -1,4 +1,4 @@
-"""Two tenants train at once on one switch: each ends, bit for bit, where it ends when alone."""
+"""Two tenants train at once on one switch: each gets, bit for bit, its result of a run alone."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ SLOTS = "256"
 
 @dataclass(frozen=True)
 class Tenant:
-    """Who trains what."""
+    """A tenant and its training."""
 
     name: str
     workers: int
@@ -72,7 +72,7 @@ class Training:
         return len(list(self.out.glob("ready.*"))) == self.tenant.workers
 
     def reports(self) -> list[dict[str, Any]]:
-        """What its workers ended with: they must agree, and must have used the switch."""
+        """The result of its workers: they must agree, and must have used the switch."""
         _, err = self.process.communicate(timeout=LIMIT_S)
         assert self.process.returncode == 0, err
         found = [json.loads(path.read_text()) for path in sorted(self.out.glob("report.*.json"))]
@@ -114,7 +114,7 @@ def test_two_tenants_train_at_once(
 
 
 def jobs(cli: Commands, controller: str, token: str) -> list[dict[str, Any]]:
-    """The jobs that are shown to whoever has this token."""
+    """The jobs that this token may see."""
     done = cli.run("job", "list", "--json", "--controller", controller, WIRESUM_TOKEN=token)
     assert done.returncode == 0, done.stderr
     return list(json.loads(done.stdout))

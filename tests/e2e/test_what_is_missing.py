@@ -1,4 +1,4 @@
-"""What is missing ends the run within its timeout, in one line that names it."""
+"""A missing part ends the run within its timeout, in one line that names the part."""
 
 import os
 import signal
@@ -50,7 +50,7 @@ def running(cli, tmp_path):
 
 
 def test_a_worker_that_never_joins_is_named(train):
-    # torchrun has a store of its own; another would first wait for the rank that never comes.
+    # torchrun has its own store; another store would first wait for the rank that never comes.
     done, _ = train("--timeout", "8", script=("--absent", "1"), limit_s=90, started_by=torchrun)
     assert done.returncode != 0
     one_line(done.stderr, "rank 1", "did not join within 8 s")

@@ -1,4 +1,4 @@
-"""A small DDP training, as a user would write it; writes what it ended with as JSON."""
+"""A small DDP training, as a user would write it; writes its result as JSON."""
 
 import argparse
 import hashlib

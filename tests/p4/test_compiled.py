@@ -1,4 +1,4 @@
-"""What is committed beside the P4 sources is what they say."""
+"""The files committed beside the P4 sources match the sources."""
 
 import json
 import shutil

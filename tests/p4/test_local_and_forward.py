@@ -105,7 +105,7 @@ def test_ip_options_and_fragments_are_ordinary(switch):
 
 @pytest.mark.parametrize("tags", ["81000000", "81000005", "88a80000", "88a8000581000000"])
 def test_tagged_frames_are_dropped(switch, tags):
-    """Linux takes VLAN 0 for no VLAN: what is behind the tag would not have been looked at."""
+    """Linux takes VLAN 0 for no VLAN: the frame behind the tag would pass unchecked."""
     before = switch.counter("drops", DropReason.TAGGED)
     liar = Host(2, host(2).mac, SWITCH_IP, 22355)
     plain = frame(liar, bytes(64), dst_ip=host(1).ip, dst_mac=host(1).mac, dst_port=40001)
@@ -155,12 +155,12 @@ def test_hosts_speak_from_their_own_port_and_others_from_any(switch, bound):
     question = arp(1, host(1), host(2).ip)
     assert sorted(switch.inject(1, question)) == [(port, question) for port in (2, 3, 4)]
     other = frame(host(3), bytes(64), dst_ip=host(2).ip, dst_mac=host(2).mac, dst_port=80)
-    for port in (3, 4):  # nobody has said where host 3 is
+    for port in (3, 4):  # the switch has no port for host 3
         assert switch.inject(port, other) == [(2, other)]
 
 
 def test_a_claimed_mac_diverts_nothing(switch, bound):
-    """What is addressed to a host goes where its address is, whoever has claimed its MAC."""
+    """Frames to a host go to the port of its address, whatever host has claimed its MAC."""
     sender, receiver = host(1), host(2)
     claimed = {"mac": int.from_bytes(receiver.mac)}
     switch.insert("l2", claimed, "to_port", {"port": 4})

@@ -41,7 +41,7 @@ class Rack:
         return base.but(**fields)
 
     def reply(self, **fields: object) -> Chunk:
-        """What the switch says of this lease."""
+        """The switch's counters of this lease."""
         return self.chunk(key=self.lease.reply_key).but(**fields)
 
     def send(self, sender: int | Host, chunk: Chunk, checksummed: bool = False) -> list[Delivered]:
@@ -199,7 +199,7 @@ def test_disagreeing_ranks_get_mismatch_and_no_sum(switch, lease):
     rack = lease(workers=2)
     rack.send(0, rack.chunk(fingerprint=0xAAAA, lanes=lanes(switch, 1)))
     replies = rack.send(1, rack.chunk(fingerprint=0xBBBB, lanes=lanes(switch, 2)))
-    assert rack.to_all(replies)  # who opened the slot waits for a sum that can never come
+    assert rack.to_all(replies)  # the rank that opened the slot waits for a sum that can never come
     for reply in replies:
         assert reply.chunk == rack.reply(
             kind=Kind.MISMATCH, fingerprint=0xAAAA, lanes=(), bitmap=0b01
@@ -300,7 +300,7 @@ def test_a_result_has_a_checksum_where_the_contribution_had_one(switch, lease):
 
 
 def test_a_reply_carries_another_key_than_contributions(switch, lease):
-    """RESULT (multicast and alone), WAIT and MISMATCH: who sees one cannot contribute."""
+    """RESULT (multicast and alone), WAIT and MISMATCH: none shows the key for contributions."""
     rack = lease(workers=2)
     chunk = rack.chunk(lanes=lanes(switch, 3))
     before = rack.event(Event.CLAIMED)
@@ -321,7 +321,7 @@ def test_a_reply_carries_another_key_than_contributions(switch, lease):
 
 
 def bits_of(switch: Target, frame_bytes: int) -> list[int]:
-    """The bits to flip: all, but for a sample where each frame takes long."""
+    """The bits to flip: all, or a sample on a switch that is slow."""
     every = list(range(8 * frame_bytes))
     if isinstance(switch, Soft) and switch.lanes == 64:
         return every
@@ -332,7 +332,7 @@ def bits_of(switch: Target, frame_bytes: int) -> list[int]:
 
 
 def test_no_flipped_bit_makes_a_wrong_sum(switch, lease, drops):
-    """Of a contribution with a checksum: it is dropped, or does what it would have done."""
+    """A damaged contribution with a checksum is dropped, or has the effect of the right one."""
     rack = lease(workers=2)
     sender = rack.lease.hosts[0]
     mine, other = lanes(switch, 0x0101_0001), lanes(switch, 5)
@@ -348,12 +348,12 @@ def test_no_flipped_bit_makes_a_wrong_sum(switch, lease, drops):
         for port, data in switch.inject(sender.port, bytes(bad)):
             assert data[:12] == bytes(bad[:12]), f"bit {bit}: port {port} gets a reply"
         damaged += drops(DropReason.DAMAGED) - before
-        switch.inject(sender.port, good)  # sent again, as nobody has answered
+        switch.inject(sender.port, good)  # sent again, as there was no answer
         replies = rack.send(1, chunk.but(lanes=other), True)
         assert rack.to_all(replies), f"bit {bit}: not complete"
         assert {reply.chunk.lanes for reply in replies} == {want}, f"bit {bit}: a wrong sum"
         assert {reply.checksummed for reply in replies} == {True}
-    # All that lies in the lanes, and what no table or length would have found.
+    # All bits of the lanes, and those that no table or length check finds.
     assert damaged >= sum(bit >= 8 * (42 + packet.HEADER_BYTES) for bit in bits) > 0
 
 
@@ -363,7 +363,7 @@ def test_every_value_of_a_right_checksum_is_accepted(switch, lease, drops):
     sender = rack.lease.hosts[0]
     chunk = rack.chunk(lanes=lanes(switch, 77))
     plain = frame(sender, chunk.payload(), checksummed=True)
-    # What the last lane must hold more for the sum of all to be 0xFFFF.
+    # The addition to the last lane that makes the sum of all 0xFFFF.
     missing = int.from_bytes(plain[40:42])
     last = (chunk.lanes[-1] & 0xFFFF) + missing
     last = (last & 0xFFFF) + (last >> 16)

@@ -1,4 +1,4 @@
-"""Programs with one value exchanged for another, and what may stand in the C++ made of them."""
+"""Programs with one value exchanged for another, and the tokens allowed in their C++."""
 
 import copy
 import json

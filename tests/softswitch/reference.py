@@ -26,7 +26,7 @@ class Reference(Bmv2):
         return [self.receive(LIMIT_S) for _ in range(count)]
 
     def left_over(self) -> list[tuple[int, bytes]]:
-        """Frames that nobody has asked for, once nothing more comes."""
+        """Unexpected frames, once no more arrive."""
         out = []
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Compiling at run time: the cache, and what is said when it cannot be done."""
+"""Compiling at run time: the cache, and the error lines."""
 
 import concurrent.futures
 import os
@@ -150,7 +150,7 @@ def test_library_of_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program's library, which stands for what a compiler makes: quicker by far."""
+    """The program's library in place of a compiler's output: much quicker."""
     folder = tmp_path_factory.mktemp("compiled")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
@@ -216,7 +216,7 @@ def test_a_cache_below_a_world_writable_folder_is_not_used(
     monkeypatch.setenv("XDG_CACHE_HOME", str(shared))
     with pytest.raises(CompileFailed, match="put another in its place"):
         load_program(PROGRAM)
-    shared.chmod(0o1777)  # as /tmp: nobody can move what is not his
+    shared.chmod(0o1777)  # as /tmp: no user can move another's folder
     load_program(PROGRAM)
 
 

@@ -1,7 +1,7 @@
 """A program is data: whatever its strings and numbers are, none of them becomes code.
 
-What is accepted compiles; what is refused is refused in one line that names the place.
-``WIRESUM_FUZZ`` multiplies how much is tried.
+Accepted programs compile; a refusal is one line that names the place. ``WIRESUM_FUZZ`` multiplies
+the number of programs.
 """
 
 import json
@@ -74,7 +74,7 @@ def test_no_value_of_a_program_becomes_code(name: str, vocabulary: set[str]) -> 
 
 
 def syntax(cpp: str) -> str:
-    """What the compiler says of C++, with the settings of a program; empty if it takes it."""
+    """The compiler's messages for C++ text, with a program's settings; empty if it compiles."""
     command = [*find_compiler(), '-DWIRESUM_ABI="x"', f"-I{RUNTIME}", "-fsyntax-only"]
     run = subprocess.run(
         [*command, "-x", "c++", "-"],
@@ -119,7 +119,7 @@ def _shape(cpp: str) -> str:
     return "\n".join(lines)
 
 
-# Legal names of anything, and what may be in text that is for people.
+# Legal names, and the characters that a text for people may have.
 NAMES = [s for s in STRINGS if s.isprintable() and s and len(s) < 100 and s != "default"]
 FREE = [s for s in STRINGS if len(s) < 1000]
 
@@ -192,7 +192,7 @@ def test_a_program_with_hostile_names_behaves_as_before(
         assert capfd.readouterr().err.count(said + "\n") == 5
 
 
-# --- what is refused, and where ---
+# --- refusals and their places ---
 
 
 def change(whole: Json, path: str, value: Any) -> bytes:
@@ -305,7 +305,7 @@ def test_an_endless_loop_drops_the_packet(
     assert "rounds; the packet is dropped" in capfd.readouterr().err
 
 
-# --- what p4c has written over the years ---
+# --- JSON of earlier versions of p4c ---
 
 
 def test_a_raw_line_end_in_a_string_loads() -> None:

@@ -74,8 +74,8 @@ def at_run_time() -> Json:
     return expression("access_field", element(S, FIRST), 2)
 
 
-# Name → what is read, and what is written afterwards, once per packet. Each case has headers of its
-# own that no packet has: `ghost` and the stack `ghosts` of three.
+# Name → the reads and the later writes of each packet. Each case has headers of its own that no
+# packet has: `ghost` and the stack `ghosts` of three.
 CASES: dict[str, tuple[list[Json], Json, list[Json]]] = {
     "a field of a header that is never valid": (
         [], field(G, "b"), [leave(field(G, "b"))]
@@ -200,7 +200,7 @@ def haunted(program_cache: str) -> Switch:
     for number, (name, (read, parsed, after)) in enumerate(IN_PARSER.items(), len(CASES)):
         parser += [in_parser(p) for p in renamed([log(name, read), *parsed], number)]
         ingress += renamed(after, number)
-    # What a packet writes into an invalid header it does read itself.
+    # A packet reads its own writes to an invalid header.
     own = len(CASES) + len(IN_PARSER)
     ingress += renamed([leave(field(G, "b")), log("own", field(G, "b"))], own)
     parser.append(in_parser(renamed(leave(field(G, "b")), own + 1)))
@@ -212,7 +212,7 @@ def haunted(program_cache: str) -> Switch:
 
 
 def said(switch: Switch, capfd: pytest.CaptureFixture[str], name: str) -> list[str]:
-    """What three packets say of a case."""
+    """The reads of three packets in a case."""
     capfd.readouterr()
     for _ in range(3):
         switch.inject(1, QUERY)

@@ -1,4 +1,4 @@
-"""The parser and the deparser: what programs/parsing.p4 reports about each packet."""
+"""The parser and the deparser: the reports of programs/parsing.p4 about each packet."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What lies outside of the subset is refused by name, with its place in the P4 source."""
+"""A construct outside of the subset is refused by name, with its place in the P4 source."""
 
 import json
 import re

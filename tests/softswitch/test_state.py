@@ -230,7 +230,7 @@ def test_checksum_is_verified_and_updated(switch: Switch) -> None:
 
 
 def test_checksum_over_the_payload(switch: Switch) -> None:
-    # What the parser has extracted after the last field is not part of v1model's payload.
+    # Headers that the parser extracted after the last field are not part of v1model's payload.
     payload = b"some bytes, an odd number"
     got = run(switch, Order(1, 1, 77, rest=payload))
     assert got.sum == rfc1071(struct.pack(">BHI", 1, 1, 77) + payload)

@@ -1,4 +1,4 @@
-"""The switch's metrics: a job is driven through a served switch, and a scrape must say so."""
+"""The switch's metrics: a scrape must show a job that runs through a served switch."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""Tables of every kind (programs/tables.p4), and what the control plane may do with them."""
+"""Tables of every kind (programs/tables.p4), and the control plane's operations on them."""
 
 from collections.abc import Callable
 from typing import NamedTuple

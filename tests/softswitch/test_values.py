@@ -14,7 +14,7 @@ SIGNED_RESULT = {32, 33, 34, 35, 36, 37, 38, 41, 42, 44}
 
 
 def unsigned(width: int) -> dict[int, Callable[[int, int], int]]:
-    """What ops 0 to 19 make of the operands a and b (before cutting to the width)."""
+    """The results of ops 0 to 19 for the operands a and b (before cutting to the width)."""
     top, half = (1 << width) - 1, HALVES.get(width, 1)
     return {
         0: lambda a, b: a + b,
@@ -41,7 +41,7 @@ def unsigned(width: int) -> dict[int, Callable[[int, int], int]]:
 
 
 def signed(width: int) -> dict[int, Callable[[int, int, int], int]]:
-    """What ops 32 to 46 make of the signed s and t and of b."""
+    """The results of ops 32 to 46 for the signed s and t and for b."""
     low, high = -(1 << width - 1), (1 << width - 1) - 1
     return {
         32: lambda s, t, b: s + t,

@@ -1,1 +1,1 @@
-"""What several test folders share: frames, switches under test, models."""
+"""Helpers of several test folders: frames, switches under test, models."""

@@ -58,7 +58,7 @@ class Agent:
         self.alive = True
 
     def read(self) -> None:
-        """Take in what it has said."""
+        """Read its output."""
         data = os.read(self.reading, 65536)
         if not data and self.alive:
             _, status = os.waitpid(self.pid, 0)
@@ -69,7 +69,7 @@ class Agent:
 
     @property
     def lines(self) -> list[str]:
-        """What it has said so far."""
+        """Its output so far."""
         return self._text.decode().split("\n")[:-1]
 
     def kill(self) -> None:
@@ -109,7 +109,7 @@ def launcher(controller: str, slots: int = 16) -> Callable[[Callable[[str], None
 def worker(
     controller: str, job: str, token: str, rank: int, attempt: int
 ) -> Callable[[Callable[[str], None]], None]:
-    """Joins a job, reduces without end, and says what goes wrong."""
+    """Joins a job, reduces without end, and reports errors."""
 
     def run(say: Callable[[str], None]) -> None:
         with (
@@ -153,7 +153,7 @@ def reduce(
 
 @dataclass
 class Team:
-    """A job and its agents; ``plan`` is a generator that says what it waits for."""
+    """A job and its agents; ``plan`` is a generator that yields the conditions it waits for."""
 
     controller: str
     rng: random.Random
@@ -186,7 +186,7 @@ class Team:
                 time.sleep(self.rng.random() * 0.01)
 
     def run(self) -> Any:
-        """A life and its end; yields what to wait for."""
+        """A life and its end; yields the conditions to wait for."""
         boss = self.fork(launcher(self.controller))
         yield lambda: len(boss.lines) > 0, "a job"
         self.job = json.loads(boss.lines[0])
@@ -259,7 +259,7 @@ def crowd(controller: str, deaths: int, at_once: int, seed: int) -> Counter[str]
 
 
 def fresh(controller: str, slots: int) -> dict[str, Any]:
-    """A job of so many slots whose workers sum; what its launcher knows of it."""
+    """A job of so many slots whose workers sum; returns the launcher's view of it."""
     agents = [Agent(launcher(controller, slots))]
     try:
         while not agents[0].lines:

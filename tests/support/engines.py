@@ -1,4 +1,4 @@
-"""An engine with a lease that nobody has given; scripts of tests contain this text (SOURCE)."""
+"""An engine with a made-up lease; scripts of tests contain this text (SOURCE)."""
 
 import socket
 from pathlib import Path

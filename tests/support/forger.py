@@ -32,7 +32,7 @@ UDP_PAYLOAD = 42  # where it begins in a frame
 
 @dataclass
 class Scene:
-    """Who is attacked, by whom. ``own``: the lease of the attacker, if it is a tenant too."""
+    """The victim and the attacker. ``own``: the lease of the attacker, if it is a tenant too."""
 
     lanes: int
     victim: Lease
@@ -131,7 +131,7 @@ class Forger:
     def _switch(self) -> Host:
         return Host(0, SWITCH_MAC, SWITCH_IP, packet.UDP_PORT)
 
-    # -- what is sent ----------------------------------------------------------------------------
+    # -- forged frames ---------------------------------------------------------------------------
 
     def contribution(self) -> bytes:
         """To the switch, as a worker of the victim's job."""
@@ -151,17 +151,17 @@ class Forger:
         return chunk.but(key=self.rng.choice([victim.reply_key, victim.reply_key, victim.key]))
 
     def reply_to_switch(self) -> bytes:
-        """What only a switch says, to the switch."""
+        """Replies, which only a switch may send, to the switch."""
         return self._datagram(self._sender(), self._switch, self._reply())
 
     def reply_to_worker(self) -> bytes:
-        """What only a switch says, straight to a worker."""
+        """Replies, which only a switch may send, straight to a worker."""
         sender, to = self._sender(), self._worker()
         src_port = self.rng.choice([packet.UDP_PORT, packet.UDP_PORT, sender.udp_port])
         return self._datagram(sender, to, self._reply(), src_port)
 
     def replay(self) -> bytes:
-        """What a worker has sent, as it was or with a few bits changed."""
+        """A worker's own frame, unchanged or with a few bits changed."""
         if not self.scene.captured:
             return self.contribution()
         copy = bytearray(self.rng.choice(self.scene.captured))
@@ -170,7 +170,7 @@ class Forger:
         return bytes(copy)
 
     def answer(self) -> bytes:
-        """To a worker, what it waits for: the answer to what it has sent, with other lanes."""
+        """The answer that a worker waits for, with other lanes."""
         if not self.scene.captured:
             return self.reply_to_worker()
         chunk = Chunk.parse(self.rng.choice(self.scene.captured)[UDP_PAYLOAD:])
@@ -184,7 +184,7 @@ class Forger:
         return self._tagged(frame) if self.rng.random() < 0.5 else frame
 
     def impersonation(self) -> bytes:
-        """What one worker has sent, in the name of another that has not."""
+        """One worker's contribution, in the name of another that has not sent its own."""
         if not self.scene.captured:
             return self.contribution()
         chunk = Chunk.parse(self.rng.choice(self.scene.captured)[UDP_PAYLOAD:])
@@ -192,7 +192,7 @@ class Forger:
         return self._datagram(self._worker(), self._switch, payload)
 
     def arp(self) -> bytes:
-        """An address is claimed, or asked for, by whoever does not have it."""
+        """ARP that claims, or asks for, an address of another host."""
         sender, target = self._sender(), self._sender()
         oper = self.rng.choice([1, 2, 2, 3])
         mac = self.rng.choice([sender.mac, self.scene.attacker.mac, SWITCH_MAC])
@@ -201,7 +201,7 @@ class Forger:
         return ethernet(self.rng.choice([BROADCAST, target.mac]), mac, ARP, body)
 
     def icmp(self) -> bytes:
-        """Echoes in another's name; errors about what a worker has sent to the switch."""
+        """Echoes in another's name; errors about a worker's frames to the switch."""
         sender, to = self._sender(), self.rng.choice([self._worker(), self._switch])
         worker = self._worker()
         if self.rng.random() < 0.4:
@@ -222,13 +222,13 @@ class Forger:
         return head + struct.pack("!H", kind) + self.rng.randbytes(self.rng.randrange(400))
 
     def control(self) -> bytes:
-        """What bridges say to each other: PAUSE, spanning tree, LACP."""
+        """Frames between bridges: PAUSE, spanning tree, LACP."""
         dst = LINK_LOCAL[:5] + bytes([self.rng.choice([0, 1, 2, 3, 14, 15])])
         kind = self.rng.choice([0x8808, 0x8809, 0x88CC, 38])
         return ethernet(dst, self.scene.attacker.mac, kind, b"\0\1\xff\xff" + bytes(42))
 
     def tenant(self) -> bytes:
-        """From a rank of the attacker's own job: in order, or reaching for what is not its own."""
+        """From a rank of the attacker's own job: correct, or beyond its own lease."""
         assert self.scene.own is not None
         chunk = self._chunk(self.scene.own)
         if self.rng.random() < 0.3:

@@ -1,6 +1,6 @@
 """Builds and reads the frames that workers and the switch exchange.
 
-Written apart from the product's own code on purpose: it is what the tests hold the product to.
+Deliberately independent of the product's code: the tests compare the product with it.
 """
 
 import struct

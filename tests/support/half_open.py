@@ -1,4 +1,4 @@
-"""A TCP connection whose other end dies without a word."""
+"""A TCP connection whose other end fails without closing it."""
 
 import contextlib
 import socket
@@ -32,7 +32,7 @@ class Wire:
             each.close()
 
     def cut(self) -> None:
-        """From now on nothing gets through."""
+        """Stop passing bytes."""
         self._is_cut.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)

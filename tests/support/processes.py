@@ -91,7 +91,7 @@ class Commands:
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def left_behind(self, within_s: float = 10.0) -> dict[int, str]:
-        """What still lives of all that was started, once it has had time to end."""
+        """The started processes that still live after they had time to end."""
         deadline = time.monotonic() + within_s
         while (living := marked(self.mark)) and time.monotonic() < deadline:
             time.sleep(0.05)

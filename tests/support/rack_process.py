@@ -27,7 +27,7 @@ class Up:
         return [*self.cli.wiresum, "testbed", "exec", "--name", self.name, node, "--"]
 
     def on(self, node: str, *command: str, limit_s: float = LIMIT_S) -> str:
-        """What a command prints on a node; it must succeed."""
+        """The output of a command on a node; the command must succeed."""
         done = subprocess.run(
             [*self.enter(node), *command], env=self.cli.env, cwd=self.cli.directory,
             capture_output=True, text=True, timeout=limit_s,
@@ -40,7 +40,7 @@ class Up:
         return self.cli.popen([*self.enter(node), *command])
 
     def record(self) -> dict[str, Any]:
-        """What is on record of it now."""
+        """Its record as it is now."""
         path = Path(self.facts["logs"]) / "rack.json"
         return dict(json.loads(path.read_text()))
 

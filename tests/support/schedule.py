@@ -23,7 +23,7 @@ KEPT = (Event.CLAIMED, Event.ADDED)
 
 
 class Values:
-    """What each worker contributes: lanes drawn from a table, so that a packet costs no loop."""
+    """The contributions of each worker: lanes from a table, so that a packet costs no loop."""
 
     def __init__(self, lanes: int) -> None:
         table = np.random.default_rng(7).integers(0, 2**32, (PATTERNS, lanes), dtype=np.uint64)
@@ -58,7 +58,7 @@ class Worker:
 
 @dataclass
 class Job:
-    """A job on the switch and what its workers know."""
+    """A job on the switch and the state of its workers."""
 
     number: int
     key: int
@@ -156,7 +156,7 @@ class Schedule:
         return worker.next < job.chunks and (before < 0 or before in worker.done)
 
     def arrive_at_switch(self, port: int, data: bytes) -> None:
-        """Deliver a frame to the switch and check what it answers."""
+        """Deliver a frame to the switch and check the answers."""
         self.injected += 1
         for out in self.switch.inject(port, data):
             self.replies += 1
@@ -200,7 +200,7 @@ class Schedule:
         good = job.packet(worker, position)
         kind = self.rng.randrange(9)
         if kind == 0:
-            # A reply's key among them: who sees one cannot contribute.
+            # A reply's key among them: a host that sees a reply learns no key for contributions.
             key = self.rng.choice([self.rng.getrandbits(64), Lease.reply_key])
             payload = good.but(key=key).header() + row
         elif kind == 1:

@@ -30,7 +30,7 @@ def eventually(condition: Callable[[], Any], what: str, limit_s: float = LIMIT_S
 class Site:
     """A switch and its controller; ``admin`` is the environment of the operator.
 
-    What is started from here on belongs to ``cli``, which whoever shares a site may replace.
+    Processes started from here on belong to ``cli``, which a test that shares a site may replace.
     """
 
     def __init__(self, cli: Commands, *options: str) -> None:
@@ -85,7 +85,7 @@ class Site:
         return ControllerClient(self.address, token=token, ca=ca, cert="", key="")
 
     def operate(self, *arguments: str) -> str:
-        """Run one of the operator's commands; what it printed."""
+        """Run one of the operator's commands; return its output."""
         done = self.cli.run(*arguments, **self.admin)
         assert done.returncode == 0, done.stderr
         return str(done.stdout)
@@ -105,7 +105,7 @@ class Site:
             return client.list_switches()[0]
 
     def free(self) -> int:
-        """How many slots nobody holds."""
+        """The number of free slots."""
         return self.switch().free_slots
 
     def tenant(self, name: str, priority: int = 0) -> Path:
@@ -154,7 +154,7 @@ class Run:
         self.process = process
 
     def _read(self, name: str) -> str:
-        """What the loop has written; fails if the run has ended instead."""
+        """The output of the loop; fails if the run has ended instead."""
         if self.process.poll() is not None:
             out, err = self.process.communicate()
             raise AssertionError(f"it ended with {self.process.returncode}: {out}{err}")
@@ -162,7 +162,7 @@ class Run:
         return path.read_text() if path.exists() else ""
 
     def step(self) -> int:
-        """How far the slowest rank is; -1 before its first step."""
+        """The step of the slowest rank; -1 before its first step."""
         return min(int(self._read(f"step.{rank}") or -1) for rank in range(self.workers))
 
     def lease(self, rank: int = 0) -> dict[str, Any]:

@@ -16,7 +16,7 @@ PATIENCE_S = 10.0
 
 
 def free_port() -> int:
-    """A TCP port of this host that nobody uses."""
+    """A free TCP port of this host."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

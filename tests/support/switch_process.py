@@ -54,7 +54,7 @@ class SwitchProcess:
         return host, int(port)
 
     def log(self) -> str:
-        """What the switch has written to stderr."""
+        """The stderr of the switch."""
         return os.pread(self._log.fileno(), 1 << 20, 0).decode()
 
     def stats(self) -> dict[str, dict[str, int]]:

@@ -9,7 +9,7 @@ from wiresum.p4 import packet
 
 
 class Target(Protocol):
-    """What the tests need of a switch that runs our program."""
+    """The interface of a switch that runs our program, for the tests."""
 
     lanes: int
 
@@ -87,7 +87,7 @@ class Lease:
             )
 
     def withdraw(self, switch: Target) -> None:
-        """Remove what :meth:`install` added, the group apart (installing again replaces it)."""
+        """Remove the entries of :meth:`install`; the group stays (installing again replaces it)."""
         for rank in range(len(self.hosts)):
             switch.remove("membership", self.match(rank))
             switch.remove("deliver", {"job": self.job, "worker": rank})
@@ -110,7 +110,7 @@ def install_hosts(switch: Target, hosts: Iterable[Host]) -> None:
 
 
 def remove_hosts(switch: Target, hosts: Iterable[Host]) -> None:
-    """Take back what :func:`install_hosts` programmed."""
+    """Remove the entries of :func:`install_hosts`."""
     for place in hosts:
         for table in ("hosts", "routes"):
             switch.remove(table, {"ip": int.from_bytes(place.ip)})

@@ -1,4 +1,4 @@
-"""A shell with job control in a pseudo terminal, for tests of what a user does with a keyboard."""
+"""A shell with job control in a pseudo terminal, for tests of keyboard input."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ class Terminal:
         os.write(self._fd, text.encode())
 
     def wait_for(self, text: str) -> str:
-        """What is on the screen up to ``text``, once that is there; it is taken off."""
+        """Wait for ``text`` on the screen; remove and return the screen up to it."""
         deadline = time.monotonic() + LIMIT_S
         while text.encode() not in self._said:
             left = deadline - time.monotonic()

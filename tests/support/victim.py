@@ -76,7 +76,7 @@ class Victim:
 
 
 def harm(scene: Scene, sent: bytes, out: Out) -> str | None:
-    """What a frame that ``sent`` made leave could do to others; None if it can do nothing.
+    """The harm to others of the frames that ``sent`` caused; None if there is none.
 
     Reads frames as the most trusting host would: tags are taken off, options skipped, and a
     source address is believed.

@@ -1,4 +1,4 @@
-"""Compiles the suite's programs with p4c, or checks what is committed.
+"""Compiles the suite's programs with p4c, or checks the committed files.
 
 ``python tests/conformance/programs/compile.py`` needs ``p4c-bm2-ss`` on PATH and rewrites the
 JSONs, the P4Infos and the manifest; ``--check`` compares the sources' hashes with the manifest.
@@ -22,7 +22,7 @@ def names() -> list[str]:
 
 
 def source_hashes() -> dict[str, str]:
-    """SHA-256 of every program's source and of what it includes."""
+    """SHA-256 of every program's source and of its includes."""
     common = COMMON.read_bytes()
     return {
         name: hashlib.sha256(common + (HERE / f"{name}.p4").read_bytes()).hexdigest()

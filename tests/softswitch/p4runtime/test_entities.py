@@ -1,4 +1,4 @@
-"""Table entries, counters and multicast groups: what a controller writes and reads back."""
+"""Table entries, counters and multicast groups: written and read back by a controller."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def entity(table_entry: p4r.TableEntry) -> p4r.Entity:
 
 
 def plain(entry: p4r.TableEntry) -> p4r.TableEntry:
-    """An entry without what 1.4 added to reads (BMv2 speaks 1.3)."""
+    """An entry without the fields that 1.4 added to reads (BMv2 speaks 1.3)."""
     copy = p4r.TableEntry()
     copy.CopyFrom(entry)
     copy.ClearField("is_const")

@@ -49,7 +49,7 @@ def test_a_silent_primary_makes_room_for_its_successor(wire: Wire, embedded: str
 
 
 def test_a_live_controller_stays_however_often_it_pings(embedded: str) -> None:
-    """It has nothing to say for longer than a silent one may, and pings as often as it likes."""
+    """It sends no message for longer than the limit for silent clients, and many pings."""
     options = [
         ("grpc.keepalive_time_ms", 1000),
         ("grpc.http2.max_pings_without_data", 0),

@@ -27,7 +27,7 @@ def config() -> p4r.ForwardingPipelineConfig:
 
 
 def refusal(switch: SwitchProcess, config: p4r.ForwardingPipelineConfig) -> str:
-    """What the switch answers to VERIFY: one line that a client can be told."""
+    """The switch's answer to VERIFY: one printable line."""
     with Client(switch.p4runtime, 7) as client:
         client.standing()
         with pytest.raises(grpc.RpcError) as caught:

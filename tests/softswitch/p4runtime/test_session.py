@@ -1,4 +1,4 @@
-"""Arbitration, the forwarding-pipeline config, and who may write."""
+"""Arbitration, the forwarding-pipeline config, and the right to write."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +26,7 @@ def entry(names: Names) -> p4r.TableEntry:
 
 # -- arbitration -------------------------------------------------------------------------------
 
-BASE = 1 << 100  # above what the other fixtures use
+BASE = 1 << 100  # above the ids of the other fixtures
 
 
 def test_the_highest_election_id_is_primary(connect: Connect) -> None:
@@ -92,7 +92,7 @@ def test_a_write_needs_the_election_id_of_the_primary(
     assert code_of(nobody.write, INSERT, table_entry=entry(names)) is denied
     nobody.election_id = (primary.election_id or 0) + 1
     assert code_of(nobody.write, INSERT, table_entry=entry(names)) is denied
-    # The election id is all that a write is known by, as in BMv2 and as the specification says.
+    # The election id alone identifies the client, as in BMv2 and as the specification says.
     nobody.election_id = primary.election_id
     nobody.write(INSERT, table_entry=entry(names))
 

@@ -1,4 +1,4 @@
-"""Switches with ports, running echo.p4 (see data/echo.p4 for what a datagram's first byte does)."""
+"""Switches with ports, running echo.p4 (data/echo.p4 lists the orders in the first byte)."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

@@ -1,4 +1,4 @@
-"""echo.p4 and what the first byte of a datagram asks it to do."""
+"""echo.p4 and the orders in the first byte of a datagram."""
 
 from pathlib import Path
 

@@ -69,7 +69,7 @@ class Lab:
     def exchange(self, receiver: str, sender: str) -> str:
         """Run ``receiver`` on host 2; when it has printed a line, ``sender`` on host 1.
 
-        Returns what the receiver prints after that line.
+        Returns the receiver's output after that line.
         """
         with self.start(2, receiver) as second:
             assert second.stdout is not None

@@ -1,4 +1,4 @@
-"""A worker of a shm port in Python: what common/native/shm_ring.hpp says, but no manners."""
+"""A worker of a shm port in Python: it follows common/native/shm_ring.hpp, but may misbehave."""
 
 import array
 import contextlib
@@ -16,7 +16,7 @@ MAGIC = 0x77737232
 LIMIT_S = 20
 LINE = 64
 PAYLOAD_AT = 36
-# Words of the control block, by where they lie.
+# Words of the control block, by offset.
 TO_SWITCH_HEAD, TO_SWITCH_TAIL, TO_WORKER_HEAD, TO_WORKER_TAIL = 0, 64, 128, 192
 SWITCH_SLEEPS, WORKER_SLEEPS = 256, 320
 CONTROL_BYTES = 384
@@ -26,7 +26,7 @@ OTHER_ADDRESS = 4
 
 
 class Refused(Exception):
-    """The switch has answered something else than welcome; ``args[0]`` is the answer."""
+    """The switch has not answered with welcome; ``args[0]`` is the answer."""
 
 
 class ShmPeer:
@@ -118,7 +118,7 @@ class ShmPeer:
         return first + self.stride * (index % self.records)
 
     def write_record(self, index: int, payload: bytes, length: int | None = None) -> None:
-        """Write a record towards the switch; ``length`` is what it claims to have."""
+        """Write a record towards the switch; ``length`` is the length that it claims."""
         assert self.memory is not None
         at = self._at(0, index)
         self.memory[at + PAYLOAD_AT : at + PAYLOAD_AT + len(payload)] = payload

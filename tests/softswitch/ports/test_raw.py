@@ -90,7 +90,7 @@ def test_udp_trains_cross_as_single_frames(
         """,
     )
     expected = [f"{segment} 1 {n}" for n in range(40)] + ([f"{last} 1 99"] if last else [])
-    # UDP's checksum is on: what arrives at the socket was right to the last bit.
+    # UDP's checksum is on: the datagrams that arrive at the socket are right to the last bit.
     assert out.splitlines() == expected
     after = switch.stats()
     frames = after["1"]["frames_in"] - before["1"]["frames_in"]
@@ -154,7 +154,7 @@ def large(frames):
 def test_trains_leave_with_every_byte_as_it_was(
     lab: Lab, switch: SwitchProcess, kind: str, cut: bool
 ) -> None:
-    """What a cable would carry is what the program sent, put together on the way or not."""
+    """The cable carries exactly the program's bytes, merged into trains or not."""
     ethtool = ["ip", "netns", "exec", lab.namespaces[0], "ethtool", "-K", "s2"]
     state = "off" if cut else "on"
     if not shutil.which("ethtool"):

@@ -96,7 +96,7 @@ def switch(lab: Lab) -> Iterator[Remote]:
 
 
 # The first rank: its contributions come damaged, and then as they were. It puts frames on the
-# link as a cable would carry them: nobody has looked at their checksums.
+# link as a cable would carry them: their checksums are not verified yet.
 DAMAGED_RANK = """
 out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 out.bind(("eth0", 0))
@@ -114,7 +114,7 @@ for number, bit in enumerate(bits):
     while (got := Chunk.parse(results.recv(4096))).kind != Kind.RESULT or got.chunk != number:
         pass
 """
-# The other one: a socket like any other. What it sends has no finished checksum yet.
+# The other rank: an ordinary socket. Its datagrams have no finished checksum yet.
 OTHER_RANK = """
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(("10.0.0.2", 40002)); s.settimeout(20)
@@ -130,7 +130,7 @@ for number in range(int(input())):
 
 
 def test_no_flipped_bit_of_a_contribution_makes_a_wrong_sum(lab: Lab, switch: Remote) -> None:
-    """Whatever bit of a frame it is; what a socket of this machine sends passes."""
+    """For every bit of a frame; datagrams of a socket of this machine pass."""
     draw = random.Random(3)
     heads = 8 * (42 + packet.HEADER_BYTES)
     bits = draw.sample(range(48, heads), 60) + draw.sample(range(heads, heads + 32 * 64), 60)
@@ -187,7 +187,7 @@ while True:
         continue
     if data[36:38] != struct.pack("!H", 22355):
         break
-    # A checksum that somebody will finish, at its place in a UDP datagram; or a right one.
+    # An unfinished checksum, at its place in a UDP datagram; or a right one.
     if about[0] & 1:
         assert struct.unpack("=HH", about[6:10]) == (34, 6), about
         open_checksums += 1
@@ -213,7 +213,7 @@ print(json.dumps([damaged, open_checksums, trains]), flush=True)
 
 @pytest.mark.parametrize("gso", [False, True])
 def test_a_damaged_result_ends_in_the_workers_kernel(lab: Lab, gso: bool) -> None:
-    """And what a worker sends to a raw network has checksums, trains too."""
+    """A worker's datagrams to a raw network have checksums, trains too."""
     neighbour = ["neigh", "replace", "10.0.0.254", "dev", "eth0"]
     ip("-n", lab.namespaces[1], *neighbour, "lladdr", SWITCH_MAC.hex(":"))
     with run(lab, 0, ANSWERS) as link, run(lab, 1, ENGINE) as worker:
@@ -230,7 +230,7 @@ def test_a_damaged_result_ends_in_the_workers_kernel(lab: Lab, gso: bool) -> Non
             link.kill()
             worker.kill()
     assert right
-    # What came too late to be read is not counted.
+    # Datagrams that came too late to be read are not counted.
     assert 0.5 * damaged < errors <= damaged
     assert drops.keys() <= {"drops_duplicate", "drops_chunk"}, drops
     assert results >= 5000 / 64

@@ -1,4 +1,4 @@
-"""``wiresum switch serve``: how it starts, what it refuses, and how it ends."""
+"""``wiresum switch serve``: its start, its refusals, and its end."""
 
 import json
 import os
@@ -69,7 +69,7 @@ def test_a_unix_socket(serve: Serve, tmp_path: Path) -> None:
     assert "in use" in refused("--p4runtime", address)
     switch.process.kill()
     switch.process.wait()
-    # A socket that nobody listens on any more is no hindrance.
+    # A socket without a listener is replaced.
     again = serve("--p4runtime", address)
     with Client(again.p4runtime, 1) as client:
         assert client.standing()[0] == 0
@@ -153,7 +153,7 @@ def test_ports_in_use() -> None:
 
 
 async def refusal(p4runtime: str = "127.0.0.1:0", **options: Any) -> str:
-    """What a switch with these options, in this process, is refused with."""
+    """The error line of a switch with these options, in this process."""
     ports = [parse_port(text) for text in options.pop("ports", [])]
     with pytest.raises(WiresumError) as refused:
         await serve_switch(

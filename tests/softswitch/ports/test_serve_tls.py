@@ -1,4 +1,4 @@
-"""``switch serve``: certificates that cannot be used, and who may connect to a Unix socket."""
+"""``switch serve``: unusable certificates, and the right to connect to a Unix socket."""
 
 import os
 import stat

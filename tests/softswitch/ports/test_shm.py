@@ -96,7 +96,7 @@ def test_many_rounds_of_the_ring(switch: SwitchProcess, peers: Callable[..., Shm
 
 
 def test_the_switch_assigns_addresses(switch: SwitchProcess, peers: Callable[..., ShmPeer]) -> None:
-    """What a worker writes changes nothing about who it is; frames reach the one addressed."""
+    """A worker's bytes cannot change its address; frames reach the addressed worker."""
     all_peers = [peers() for _ in range(5)]
     addresses = [peer.address for peer in all_peers]
     assert len({ip for ip, _ in addresses}) == 5
@@ -107,7 +107,7 @@ def test_the_switch_assigns_addresses(switch: SwitchProcess, peers: Callable[...
     for number, peer in enumerate(all_peers):
         assert peer.receive()[1] == number
         assert not peer.waiting()
-    # Who comes later never gets the address of one that has gone.
+    # A later worker never gets the address of one that has gone.
     all_peers.pop().close()
     assert peers().address not in addresses
 
@@ -149,7 +149,7 @@ def test_an_index_beyond_the_ring(
 def test_a_head_that_was_never_written(
     switch: SwitchProcess, peers: Callable[..., ShmPeer]
 ) -> None:
-    """The switch finds out when the ring is full by what it knows."""
+    """The switch decides by its own state whether the ring is full."""
     peer = peers(records=16)
     peer.write_word(TO_WORKER_HEAD, 12345)
     peer.send(*[bytes([BACK])] * 16)
@@ -228,7 +228,7 @@ def test_another_hello_is_refused(
     assert peer.is_cut_off()
 
 
-# Sends and receives until it is killed; goes on only while what it sends fits the ring, for a
+# Sends and receives until it is killed; goes on only while its records fit the ring, for a
 # worker that overruns it is cut off (test_an_index_beyond_the_ring).
 BUSY_WORKER = """
 import sys
@@ -310,7 +310,7 @@ Claim = tuple[tuple[str, int], int]
 
 
 def claim(peer: ShmPeer) -> Claim:
-    """What its worker shows to get its address back."""
+    """The claim with which its worker gets its address back."""
     return peer.address, peer.ticket
 
 
@@ -324,17 +324,17 @@ def refused(path: Path, shown: Claim) -> bool:
 
 
 def answers(peer: ShmPeer, text: bytes = b"") -> bool:
-    """Whether what it sends comes back to it."""
+    """Whether its own datagram comes back to it."""
     peer.send(bytes([BACK]) + text)
     return peer.receive() == bytes([BACK]) + text
 
 
 def test_a_worker_gets_its_address_back(serve: Serve, path: Path) -> None:
-    """To its own address, which nobody else can get: to the same process and to the next one."""
+    """No other worker can get the address: it returns to the same process and to the next one."""
     first = serve("--port", f"2=shm:{path}")
     with ExitStack() as stack:
         peer = stack.enter_context(ShmPeer(path))
-        # While it is there: who has the ticket is the same worker, who wants another connection.
+        # While it is connected: the ticket proves the same worker, which wants another connection.
         second = stack.enter_context(ShmPeer(path, claim=claim(peer)))
         assert second.address == peer.address
         assert second.ticket != peer.ticket
@@ -372,7 +372,7 @@ def test_a_worker_gets_its_address_back(serve: Serve, path: Path) -> None:
 
 
 def test_only_the_last_ticket_of_an_address_is_valid(serve: Serve, path: Path) -> None:
-    """Also for a switch that was killed in between, and then for whoever comes first."""
+    """Also for a switch that was killed in between, and then for the first worker that connects."""
     switch = serve("--port", f"2=shm:{path}")
     with ExitStack() as stack:
         peer = stack.enter_context(ShmPeer(path))
@@ -472,7 +472,7 @@ def test_an_address_that_was_given_away_is_not_given_back(serve: Serve, path: Pa
 def test_tickets_that_cannot_be_stored_are_valid_for_this_process_only(
     serve: Serve, path: Path
 ) -> None:
-    """What lies in the file when it cannot be written would let somebody in with an old ticket."""
+    """The old contents of a file that cannot be written would accept an old ticket."""
     switch = serve("--port", f"2=shm:{path}")
     key = path.with_name(path.name + ".key")
     small = {"payload_bytes": 64, "records": 16}

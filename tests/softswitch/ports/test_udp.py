@@ -217,7 +217,7 @@ def test_more_copies_than_there_is_memory_for(serve: Serve, peers: Callable[...,
         while receiver.is_alive():
             peer.send(end)
             receiver.join(0.1)
-        # What a full socket has not taken is lost; the rest is in order and as it was.
+        # A full socket loses datagrams; the others arrive in order and unchanged.
         position = iter([payload for payload in payloads for _ in range(copies)])
         assert len(got) > count * copies // 4
         assert all(any(payload == one for one in position) for payload in got)

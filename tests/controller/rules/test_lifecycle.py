@@ -73,7 +73,8 @@ class Lifecycle(RuleBasedStateMachine):
         if isinstance(answer, ControllerError):
             assert answer.code == "RESOURCE_EXHAUSTED"
             assert live is None
-            assert self.store.jobs(live_only=True)
+            # Jobs in the queue keep their places, also while their callers are away.
+            assert self.store.jobs(live_only=True) or self.store.queue()
             return ""
         job, attached = answer.job, answer.attached
         assert attached == (live is not None)

@@ -26,8 +26,11 @@ def bound():
 
 switch = bound()
 
+# The switch never answers: no limit may end the engine meanwhile, however slow the machine is.
+PATIENT = EngineOptions(timeout_s=3600, switch_timeout_s=3600)
+
 def made(sock):
-    return open_engine(sock, switch.getsockname()[1])
+    return open_engine(sock, switch.getsockname()[1], PATIENT)
 """
 )
 

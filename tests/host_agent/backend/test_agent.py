@@ -28,7 +28,13 @@ from wiresum.host_agent.agent.control import connect
 from wiresum.host_agent.agent.join import Membership
 from wiresum.host_agent.agent.network import WorkerSocket, local_address_towards, mac_of
 from wiresum.host_agent.agent.worker import Worker
-from wiresum.host_agent.environment import SHM, AgentError, Environment, environment
+from wiresum.host_agent.environment import (
+    SHM,
+    AgentError,
+    Environment,
+    SlotRequest,
+    environment,
+)
 from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
 
@@ -198,7 +204,7 @@ def test_a_wrong_version_is_refused_with_both_named(
 @pytest.mark.parametrize("through", ["udp", "shm"])
 def test_a_lease_changes_for_a_job_of_higher_priority(through: str) -> None:
     """Against the real controller: shrunk, and given back what it had."""
-    with fresh_session(slots=4096) as session:
+    with fresh_session(slots=SlotRequest(4096)) as session:
         assert session.environment.shm
         where = dataclasses.replace(
             session.environment, shm="" if through == "udp" else session.environment.shm

@@ -132,6 +132,7 @@ def test_fallback_trains_over_gloo_and_says_why_once(
     over_gloo(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_plain_torchrun_may_ask_for_the_same(site: Site, token: Path, tmp_path: Path) -> None:
     full(site, token)
     env = site.admin | {"WIRESUM_TOKEN": token.read_text().strip(), "WIRESUM_IF_FULL": "fallback"}

@@ -33,6 +33,7 @@ def undisturbed(cli: Commands, steps: int, workers: int) -> str:
     return digest
 
 
+@pytest.mark.slow
 def test_a_job_shrinks_and_grows_and_its_results_stay_the_same(cli: Commands, site: Site) -> None:
     """Two jobs of higher priority start and end; the first job's results do not change by a bit."""
     low, high = site.tenant("low"), site.tenant("high", priority=10)

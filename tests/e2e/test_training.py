@@ -52,7 +52,7 @@ def test_training_through_the_switch_ends_where_gloo_ends(plain, gloo):
     assert plain[0]["loss"] == pytest.approx(gloo[0]["loss"], rel=1e-3)
 
 
-@pytest.mark.parametrize("field", ["16", "8"])
+@pytest.mark.parametrize("field", [pytest.param("16", marks=pytest.mark.slow), "8"])
 def test_narrow_fields_train_too(train, gloo, field):
     done, reports = train("--field", field)
     assert done.returncode == 0, done.stderr
@@ -85,6 +85,7 @@ def test_64_lanes_give_the_same_sums_as_256(train, cli, plain):
     assert same_weights(reports, 2) == same_weights(plain, 2)
 
 
+@pytest.mark.slow
 def test_two_jobs_share_a_switch(cli, tmp_path, plain):
     alone = same_weights(plain, 2)
     controller = rack(cli)

@@ -119,7 +119,7 @@ def neighbours(rack: Up, host: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("kind", "tenants"),
     [
-        pytest.param("soft", 0, id="soft-outsider"),
+        pytest.param("soft", 0, id="soft-outsider", marks=pytest.mark.slow),
         pytest.param("soft", TENANTS, id="soft-tenant"),
         pytest.param("bmv2", 0, id="bmv2-outsider", marks=[pytest.mark.bmv2, pytest.mark.slow]),
         pytest.param("bmv2", TENANTS, id="bmv2-tenant", marks=pytest.mark.bmv2),

@@ -126,7 +126,7 @@ class InRack(Place):
 
 @pytest.fixture(
     params=[
-        "loopback",
+        pytest.param("loopback", marks=pytest.mark.slow),
         "shm",
         pytest.param("soft", marks=pytest.mark.root),
         # controller/test_real_switches.py restarts BMv2 as well, without workers.

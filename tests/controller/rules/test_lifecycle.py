@@ -338,7 +338,9 @@ TestLifecycle = Lifecycle.TestCase
 TestLifecycle.settings = settings(max_examples=25, stateful_step_count=30)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(more, marks=pytest.mark.slow) for more in (1, 2))]
+)
 def test_a_long_walk(seed: int) -> None:
     """The same rules, with the weights of a crowded switch, on which leases change all the time."""
     chance = random.Random(seed)

@@ -158,7 +158,9 @@ def test_the_debug_level_detail_compares_collectives_on_both_paths(session: Sess
 
 
 # A script that says "gloo": see e2e/test_training.py.
-@pytest.mark.parametrize("backend", ["none", "cpu:gloo,cuda:nccl"])
+@pytest.mark.parametrize(
+    "backend", [pytest.param("none", marks=pytest.mark.slow), "cpu:gloo,cuda:nccl"]
+)
 def test_as_default_replaces_gloo_and_the_default(session: Session, backend: str) -> None:
     env = session.variables(as_default=True)
     ended = spawn(SCENARIOS, "count_reductions", backend, workers=2, env=env)

@@ -171,6 +171,7 @@ def cmdline(pid: int) -> bytes:
 ENDING = [n for n, rule in TABLE.items() if rule.ends_launcher]
 
 
+@pytest.mark.slow
 def test_every_signal_that_wants_an_end_ends_a_launcher_that_waits_in_the_queue(
     controller: str, env: dict[str, str]
 ) -> None:

@@ -22,7 +22,7 @@ FACTS = {
     ("kind", "priority"),
     [
         pytest.param("soft", [], id="soft-plain"),
-        pytest.param("soft", ["--priority"], id="soft-priority"),
+        pytest.param("soft", ["--priority"], id="soft-priority", marks=pytest.mark.slow),
         pytest.param("bmv2", [], id="bmv2-plain", marks=pytest.mark.bmv2),
         pytest.param(
             "bmv2", ["--priority"], id="bmv2-priority", marks=[pytest.mark.bmv2, pytest.mark.slow]

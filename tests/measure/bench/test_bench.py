@@ -8,9 +8,10 @@ import pytest
 @pytest.mark.root
 @pytest.mark.parametrize(
     "kind",
-    ["soft", pytest.param("bmv2", marks=[pytest.mark.bmv2, pytest.mark.slow])],
+    ["soft", pytest.param("bmv2", marks=pytest.mark.bmv2)],
     indirect=True,
 )
+@pytest.mark.slow
 def test_the_switch_against_another(cli, name, kind, tmp_path):
     file = tmp_path / "bench.json"
     done = cli.run(

@@ -97,6 +97,7 @@ def test_loss_of_single_frames(cli: Commands, bench_name: str, tmp_path: Path) -
     assert 0.3 * 0.02 < lossy["lost"] / chunks < 3 * 0.02
 
 
+@pytest.mark.slow
 def test_rounds_are_added(cli: Commands, bench_name: str, tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
     common = (

@@ -79,6 +79,7 @@ def test_loss_changes_nothing_but_the_time(train, cli):
     assert len(digests) == 1
 
 
+@pytest.mark.slow
 def test_64_lanes_give_the_same_sums_as_256(train, cli, plain):
     done, reports = train("--controller", rack(cli, lanes=64))
     assert done.returncode == 0, done.stderr
@@ -108,6 +109,7 @@ def test_two_jobs_share_a_switch(cli, tmp_path, plain):
     assert len(json.loads(listed.stdout)) == 2
 
 
+@pytest.mark.slow
 def test_plain_torchrun_falls_back_with_one_warning(cli, tmp_path):
     out = tmp_path / "plain"
     out.mkdir()

@@ -36,6 +36,7 @@ def bench_name(cli: Commands) -> Iterator[str]:
     assert namespaces(chosen) == []
 
 
+@pytest.mark.slow
 def test_both_sides_on_the_same_links(cli: Commands, bench_name: str, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     file = tmp_path / "bench.json"

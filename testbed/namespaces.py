@@ -5,8 +5,9 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.processes import Mark, end, mark
@@ -14,6 +15,8 @@ from wiresum.testbed.processes import Mark, end, mark
 FOLDER = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000
 _LIMIT_S = 20.0
+
+T = TypeVar("T")
 
 
 def run(*command: str) -> str:
@@ -78,15 +81,16 @@ def remove(name: str) -> None:
         run("ip", "netns", "del", name)
 
 
-def socket_in(name: str, address: tuple[str, int]) -> socket.socket:
-    """A TCP socket that listens at ``address`` in a namespace; usable by any thread.
+def within(name: str, work: Callable[[], T]) -> T:
+    """What ``work`` returns, or raises, when it is called in a namespace.
 
-    Raises :class:`RackError`.
+    A thread enters the namespace, which is then good for nothing else. Raises ``OSError`` where
+    the namespace cannot be entered.
     """
-    result: list[socket.socket | OSError] = []
+    result: list[T] = []
+    failure: list[BaseException] = []
 
-    def make() -> None:
-        # A namespace is entered by one thread, which is then good for nothing else.
+    def call() -> None:
         try:
             descriptor = os.open(FOLDER / name, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -95,13 +99,24 @@ def socket_in(name: str, address: tuple[str, int]) -> socket.socket:
                     raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
             finally:
                 os.close(descriptor)
-            result.append(socket.create_server(address))
-        except OSError as error:
-            result.append(error)
+            result.append(work())
+        except BaseException as error:
+            failure.append(error)
 
-    thread = threading.Thread(target=make)
+    thread = threading.Thread(target=call)
     thread.start()
     thread.join()
-    if isinstance(result[0], OSError):
-        raise RackError(f"cannot listen at {address[0]}:{address[1]} in {name}: {result[0]}")
+    if failure:
+        raise failure[0]
     return result[0]
+
+
+def socket_in(name: str, address: tuple[str, int]) -> socket.socket:
+    """A TCP socket that listens at ``address`` in a namespace; usable by any thread.
+
+    Raises :class:`RackError`.
+    """
+    try:
+        return within(name, lambda: socket.create_server(address))
+    except OSError as error:
+        raise RackError(f"cannot listen at {address[0]}:{address[1]} in {name}: {error}") from None

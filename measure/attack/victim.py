@@ -9,41 +9,14 @@ import argparse
 import json
 import os
 import sys
-import time
-
-import numpy as np
 
 from wiresum.common.errors import WiresumError
 from wiresum.controller.client import ControllerClient
 from wiresum.host_agent.agent.lease import open_engine
 from wiresum.host_agent.agent.network import mac_of, udp_socket
-from wiresum.host_agent.engine import Engine, EngineOptions, raise_for
+from wiresum.host_agent.engine import EngineOptions
 from wiresum.host_agent.environment import AgentError, environment
-
-LARGEST = 1000  # of the integers that are summed: sums stay exact with 32-bit fields
-
-
-def contribution(
-    rank: int, count: int, seed: int
-) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
-    """What ``rank`` contributes: ``count`` integers, none of whose blocks is all zero."""
-    values = np.random.default_rng([seed, rank]).integers(1, LARGEST, count)
-    return values.astype(np.float32)
-
-
-def reduce(engine: Engine, rank: int, workers: int, count: int, seed: int, limit_s: float) -> float:
-    """Seconds of one all-reduce. Raises ``WiresumError``, also for a wrong sum."""
-    data = contribution(rank, count, seed)
-    want = sum(contribution(each, count, seed) for each in range(workers))
-    started = time.perf_counter()
-    done = engine.wait(engine.all_reduce(data.ctypes.data, count, "float32", False), limit_s)
-    seconds = time.perf_counter() - started
-    if done is None:
-        raise AgentError(f"rank {rank}: no result of the all-reduce in {limit_s:g} s")
-    raise_for(done)
-    if not np.array_equal(data, want):
-        raise AgentError(f"rank {rank}: the switch returned a wrong sum")
-    return seconds
+from wiresum.measure.bench.checked import timed_reduce
 
 
 def serve(rank: int, workers: int, limit_s: float) -> None:
@@ -71,7 +44,7 @@ def serve(rank: int, workers: int, limit_s: float) -> None:
         for line in sys.stdin:
             order = json.loads(line)
             before = engine.stats()
-            seconds = reduce(engine, rank, workers, order["count"], order["seed"], limit_s)
+            seconds = timed_reduce(engine, rank, workers, order["count"], order["seed"], limit_s)
             after = engine.stats()
             counted = ("retransmissions", "contributions", "drops_foreign")
             print(

@@ -10,17 +10,15 @@ import ctypes
 import os
 import re
 import struct
-import threading
 from typing import Self
 
 from wiresum.testbed.errors import RackError
-from wiresum.testbed.namespaces import FOLDER, enter, run
+from wiresum.testbed.namespaces import enter, run, within
 
 _SYSCALLS = {"x86_64": 321, "aarch64": 280, "riscv64": 280}  # bpf(2)
 _PROG_LOAD, _LINK_CREATE = 5, 28
 _PROG_TYPE_XDP = 6
 _ATTACH_XDP = 37
-_CLONE_NEWNET = 0x40000000
 _DROP, _PASS = 1, 2
 _DROPS = re.compile(r"rx_queue_\d+_xdp_drops: (\d+)")
 
@@ -77,7 +75,10 @@ class FrameLoss:
                 run(*enter(namespace), "cat", f"/sys/class/net/{interface}/ifindex").strip()
             )
             create = struct.pack("<IIII", program, index, _ATTACH_XDP, 0)
-            self._link = _within(namespace, create)
+            try:
+                self._link = within(namespace, lambda: _bpf(_LINK_CREATE, create))
+            except OSError as error:
+                raise RackError(f"--loss: cannot enter {namespace}: {error.strerror}") from None
         finally:
             os.close(program)
 
@@ -98,31 +99,3 @@ class FrameLoss:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _within(namespace: str, create: bytes) -> int:
-    """Make the link in a namespace: entered by a thread, which is then good for nothing else."""
-    result: list[int | RackError | OSError] = []
-
-    def work() -> None:
-        try:
-            descriptor = os.open(FOLDER / namespace, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                libc = ctypes.CDLL(None, use_errno=True)
-                if libc.setns(descriptor, _CLONE_NEWNET) != 0:
-                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-            finally:
-                os.close(descriptor)
-            result.append(_bpf(_LINK_CREATE, create))
-        except (OSError, RackError) as error:
-            result.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    (found,) = result
-    if isinstance(found, OSError):
-        raise RackError(f"--loss: cannot enter {namespace}: {found.strerror}")
-    if isinstance(found, RackError):
-        raise found
-    return found

@@ -8,26 +8,14 @@ import argparse
 import json
 import os
 import sys
-import time
-
-import numpy as np
 
 from wiresum.common.errors import WiresumError
 from wiresum.controller.client import ControllerClient
 from wiresum.host_agent.agent.lease import open_engine
 from wiresum.host_agent.agent.network import mac_of, udp_socket
-from wiresum.host_agent.engine import EngineOptions, raise_for
+from wiresum.host_agent.engine import EngineOptions
 from wiresum.host_agent.environment import AgentError, environment
-
-LARGEST = 1000  # of the integers that are summed: sums stay exact with 32-bit fields
-
-
-def contribution(
-    rank: int, count: int, seed: int
-) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
-    """What ``rank`` contributes: ``count`` integers, none of whose blocks is all zero."""
-    values = np.random.default_rng([seed, rank]).integers(1, LARGEST, count)
-    return values.astype(np.float32)
+from wiresum.measure.bench.checked import timed_reduce
 
 
 def reduce(rank: int, workers: int, count: int, attempt: int, limit_s: float) -> float:
@@ -50,17 +38,7 @@ def reduce(rank: int, workers: int, count: int, attempt: int, limit_s: float) ->
         try:
             seconds = 0.0
             for seed, size in ((1, min(count, 20_000)), (2, count)):
-                data = contribution(rank, size, seed)
-                want = sum(contribution(r, size, seed) for r in range(workers))
-                started = time.perf_counter()
-                ticket = engine.all_reduce(data.ctypes.data, size, "float32", False)
-                done = engine.wait(ticket, limit_s)
-                seconds = time.perf_counter() - started
-                if done is None:
-                    raise AgentError(f"rank {rank}: no result of the all-reduce in {limit_s:g} s")
-                raise_for(done)
-                if not np.array_equal(data, want):
-                    raise AgentError(f"rank {rank}: the switch returned a wrong sum")
+                seconds = timed_reduce(engine, rank, workers, size, seed, limit_s)
         finally:
             engine.close()
     return seconds

@@ -7,11 +7,13 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from wiresum.controller.client import ControllerClient
+from wiresum.controller.v1 import controller_pb2 as pb
 
 LIMIT_S = 30.0
 ADMIN_TOKEN = "the-admin-of-the-tests"
@@ -98,3 +100,20 @@ def switch_spec(p4runtime: str, name: str = "s1") -> str:
 def store_argument(directory: Path) -> list[str]:
     """A store that outlives the process."""
     return ["--store", str(directory / "store.sqlite")]
+
+
+def until(condition: Callable[[], Any]) -> None:
+    """Wait until the condition holds."""
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def join(address: str, job: pb.Job, rank: int, timeout_s: float) -> pb.Lease:
+    """Join a job of two workers as ``rank``; returns when both have, or raises."""
+    with ControllerClient(address, token=job.token) as client:
+        return client.join_job(
+            job.id, job.token, rank=rank, workers=2, attempt=0, ip="127.0.0.1",
+            udp_port=4000 + rank, field=32, timeout_s=timeout_s,
+        )  # fmt: skip

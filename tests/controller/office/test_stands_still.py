@@ -4,13 +4,12 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from typing import Any
 
 import pytest
-from controller_process import LIMIT_S, Serving, serving, switch_spec
+from controller_process import LIMIT_S, Serving, join, serving, switch_spec, until
 from controller_rig import Clock, StillOffice, with_switches
 from fake_switch import FakeSwitch
 
@@ -36,21 +35,6 @@ def standing_still(child: Serving, at_least_s: float) -> Iterator[None]:
         time.sleep(max(0.0, began + at_least_s - time.monotonic()))
     finally:
         child.process.send_signal(signal.SIGCONT)
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def join(address: str, job: pb.Job, rank: int, timeout_s: float) -> pb.Lease:
-    with ControllerClient(address, token=job.token) as client:
-        return client.join_job(
-            job.id, job.token, rank=rank, workers=2, attempt=0, ip="127.0.0.1",
-            udp_port=4000 + rank, field=32, timeout_s=timeout_s,
-        )  # fmt: skip
 
 
 def test_no_job_expires_because_the_controller_stood_still() -> None:

@@ -7,15 +7,14 @@ import contextlib
 import resource
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from controller_process import LIMIT_S, Serving, serving, store_argument, switch_spec
+from controller_process import LIMIT_S, Serving, join, serving, store_argument, switch_spec, until
 
-from wiresum.controller.client import ControllerClient
 from wiresum.controller.errors import ControllerError, StoreFailed
 from wiresum.controller.state.plan import AddJobToken, Plan, SetAdminToken
 from wiresum.controller.state.sqlite import SqliteStore
@@ -46,21 +45,6 @@ def locked(_child: Serving, store: Path) -> Iterator[None]:
 
 
 TROUBLES = [full_disk, locked]
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def join(address: str, job: pb.Job, rank: int, timeout_s: float) -> pb.Lease:
-    with ControllerClient(address, token=job.token) as client:
-        return client.join_job(
-            job.id, job.token, rank=rank, workers=2, attempt=0, ip="127.0.0.1",
-            udp_port=4000 + rank, field=32, timeout_s=timeout_s,
-        )  # fmt: skip
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)

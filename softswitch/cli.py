@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from wiresum import p4
 from wiresum.common import logs, places
 from wiresum.common.command_line import Option
+from wiresum.common.command_line.serving import ExitWithParent, LogFormat, Metrics
 from wiresum.common.errors import WiresumError
 
 if TYPE_CHECKING:
@@ -87,20 +88,9 @@ def serve(
         int | None,
         Option(help="The port number that stands for the controller (packet-in and -out)."),
     ] = None,
-    exit_with_parent: Annotated[
-        bool, Option("--exit-with-parent", help="End when the starting process ends.")
-    ] = False,
-    metrics: Annotated[
-        str | None,
-        Option(metavar="HOST:PORT", help="Serve Prometheus metrics there (port 0: any)."),
-    ] = None,
-    log_format: Annotated[
-        str | None,
-        Option(
-            metavar="text|json",
-            help="How to log to stderr.  [default: WIRESUM_LOG_FORMAT, or text]",
-        ),
-    ] = None,
+    exit_with_parent: ExitWithParent = False,
+    metrics: Metrics = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Run the embedded switch until SIGTERM or SIGINT.
 

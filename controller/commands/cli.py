@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from wiresum.common.command_line import Argument, Option
+from wiresum.common.command_line.serving import ExitWithParent, LogFormat, Metrics
 from wiresum.common.places import expand
 from wiresum.controller.client.address import DEFAULT_CONTROLLER
 from wiresum.controller.commands.switch_cli import P4RuntimeCa, P4RuntimeCert, P4RuntimeKey
@@ -66,20 +67,9 @@ def serve(
         bool,
         Option("--new-admin-token", help="Make another admin token; write it to its file."),
     ] = False,
-    exit_with_parent: Annotated[
-        bool, Option("--exit-with-parent", help="End when the process that started this does")
-    ] = False,
-    metrics: Annotated[
-        str | None,
-        Option(metavar="HOST:PORT", help="Serve Prometheus metrics there (port 0: any)."),
-    ] = None,
-    log_format: Annotated[
-        str | None,
-        Option(
-            metavar="text|json",
-            help="How to log to stderr.  [default: WIRESUM_LOG_FORMAT, or text]",
-        ),
-    ] = None,
+    exit_with_parent: ExitWithParent = False,
+    metrics: Metrics = None,
+    log_format: LogFormat = None,
     verbose: Annotated[bool, Option("--verbose", "-v", help="Log more to stderr.")] = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT; prints its address as one line of JSON when ready."""

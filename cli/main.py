@@ -18,7 +18,7 @@ DEMO = Command(
 
 PCAP = Command(
     "wiresum.testbed.conformance.cli:pcap",
-    "Say what wiresum's packets in a capture are (needs scapy: the extra `pcap`).",
+    "Print wiresum's packets of a capture (needs scapy: the extra `pcap`).",
 )
 
 SWITCH = Group(

@@ -73,6 +73,16 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, entry.help) for name, entry in self._table.items()])
 
 
+class CommandWithRest(click.Command):
+    """A command; the words that are left over are in its usage line, too."""
+
+    rest = ""
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Return the parts of the usage line behind the command's name."""
+        return [*super().collect_usage_pieces(ctx), *filter(None, [self.rest])]
+
+
 def build(name: str, entry: Command | Group) -> click.Command:
     """The command or group of a table's entry."""
     if isinstance(entry, Group):
@@ -88,13 +98,16 @@ def command(name: str, function: Function) -> click.Command:
         context = click.get_current_context()
         return function(**{name: take(context, values) for name, take in takes.items()})
 
-    return click.Command(
+    rest = settings.pop("rest", "")
+    made = CommandWithRest(
         name,
         callback=run,
         params=params,
         help=inspect.getdoc(function),
         context_settings=settings,
     )
+    made.rest = rest
+    return made
 
 
 def version_option(text: Callable[[], str]) -> click.Option:
@@ -131,6 +144,7 @@ def _parameters(
             settings |= inner_settings
         elif isinstance(spec, Rest):
             takes[name] = lambda context, _: list(context.args)
+            settings["rest"] = spec.metavar
             settings["allow_extra_args"] = True
             if spec.unknown_options:
                 settings["ignore_unknown_options"] = True

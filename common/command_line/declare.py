@@ -62,10 +62,12 @@ class Rest:
     """All words that the command's options and arguments leave over, as a list of strings.
 
     ``unknown_options``: options that the command does not know belong to the rest, wherever they
-    are. Otherwise the first word that is no option begins the rest.
+    are. Otherwise the first word that is no option begins the rest. ``metavar`` stands for them in
+    the usage line.
     """
 
     unknown_options: bool = False
+    metavar: str = "-- COMMAND [ARGS]..."
 
 
 @dataclass(frozen=True)

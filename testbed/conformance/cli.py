@@ -120,7 +120,7 @@ def pcap(
     file: Annotated[Path, Argument(metavar="FILE", help="A pcap or pcapng file.")],
     as_json: Annotated[bool, Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Say what wiresum's packets in a capture are (needs scapy: the extra `pcap`)."""
+    """Print wiresum's packets of a capture (needs scapy: the extra `pcap`)."""
     from wiresum.testbed.pcap import line, read
 
     count = [0]

@@ -176,6 +176,16 @@ def test_wrong_option_values_are_refused(run: Run, arguments: list[str], words: 
     assert words in err
 
 
+def test_the_usage_line_shows_where_the_rest_goes(run: Run) -> None:
+    for name, usage in (
+        ("end", "wiresum end [OPTIONS] how -- COMMAND [ARGS]..."),
+        ("beyond", "wiresum beyond [OPTIONS] node -- COMMAND [ARGS]..."),
+        ("fail", "wiresum fail [OPTIONS] text"),
+    ):
+        _, out, _ = run(name, "--help")
+        assert out.splitlines()[0] == f"Usage: {usage}"
+
+
 def test_help(run: Run) -> None:
     status, out, err = run("paint", "--help")
     assert (status, err) == (0, "")

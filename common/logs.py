@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from wiresum.common.errors import WiresumError
+from wiresum.common.errors import WiresumError, code_of
 
 FORMATS = ("text", "json")
 VARIABLE = "WIRESUM_LOG_FORMAT"
@@ -22,7 +22,7 @@ TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 # What every record has; all else on it came from `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_RESERVED = frozenset({"time", "level", "logger", "message", "exception"})
+_RESERVED = frozenset({"time", "level", "logger", "message", "line_code", "exception"})
 
 # Messages of the libraries inside workers say who speaks, for want of a formatter.
 _PREFIX = "wiresum: "
@@ -42,7 +42,8 @@ class JsonFormatter(logging.Formatter):
 
     ``time`` is UTC in ISO 8601 with microseconds. An exception's traceback is in ``exception``.
     Fields that are no JSON scalars are written as ``str()`` of them; those named like one of
-    the four get an underscore.
+    the four get an underscore. If one of the message's values is an error line with a code, as the
+    runbook has them, that code is in ``line_code``.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -56,6 +57,9 @@ class JsonFormatter(logging.Formatter):
         given = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         for name, value in {**_bound, **given}.items():
             line[f"{name}_" if name in _RESERVED else name] = _scalar(value)
+        codes = [code_of(value) for value in record.args] if isinstance(record.args, tuple) else []
+        if any(codes):
+            line["line_code"] = next(code for code in codes if code)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, allow_nan=False)

@@ -7,6 +7,7 @@ import time
 from typing import Annotated
 
 from wiresum.common.command_line import Argument, Option, Rest
+from wiresum.testbed import lines
 from wiresum.testbed.errors import RackError, RackUsageError
 from wiresum.testbed.options import RackOptions, check_name, parse_loss, parse_rate
 
@@ -107,14 +108,14 @@ def exec_(
     record = state.load(check_name(name))
     if record is None or not record.owner.alive():
         known = ", ".join(state.names()) or "none"
-        raise RackError(f"rack {name} is not up (on record: {known}): wiresum testbed up")
+        raise RackError(lines.NOT_UP.of(name=name, known=known))
     found = record.nodes.get(node)
     if found is None:
-        raise RackUsageError(f"rack {name} has no node {node!r}; it has {', '.join(record.nodes)}")
+        raise RackUsageError(lines.NO_NODE.of(name=name, node=node, nodes=", ".join(record.nodes)))
     if not words:
-        raise RackUsageError(f"no command: say `wiresum testbed exec {node} -- COMMAND`")
+        raise RackUsageError(lines.NO_COMMAND.of(node=node))
     if namespaces.inode(found.namespace) != found.inode:
-        raise RackError(f"the namespace {found.namespace} is not that of rack {name} any more")
+        raise RackError(lines.OTHER_NAMESPACE.of(namespace=found.namespace, name=name))
     command = [*namespaces.enter(found.namespace), *words]
     sys.stdout.flush()
     os.execvpe(command[0], command, environment(found.variables))

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from wiresum.common.errors import LineText
+from wiresum.testbed import lines
 from wiresum.testbed.errors import RackError
 
 SYSTEM_PACKAGES = Path("/usr/lib/python3/dist-packages")
@@ -22,22 +24,22 @@ INSTALL = "apt install mininet iproute2 ethtool nftables"
 _PROBE_S = 20.0
 
 
-def why_not() -> str | None:
+def why_not() -> LineText | None:
     """Why no rack can be built here, in one line; None if nothing is missing."""
     if os.geteuid() != 0:
-        return "a rack needs root: it makes network namespaces"
+        return lines.NEEDS_ROOT.of()
     missing = [name for name in COMMANDS if shutil.which(name) is None]
     if missing:
-        return f"a rack needs the command {missing[0]}: {INSTALL}"
+        return lines.NEEDS_COMMAND.of(command=missing[0], install=INSTALL)
     if _find() is None:
-        return f"a rack needs Mininet (looked in sys.path and {SYSTEM_PACKAGES}): {INSTALL}"
+        return lines.NEEDS_MININET.of(folder=SYSTEM_PACKAGES, install=INSTALL)
     # Root in a container may still not be allowed to, and Mininet would wait for its shell.
     probe = subprocess.run(
         ["mnexec", "-n", "true"], capture_output=True, text=True, timeout=_PROBE_S, check=False
     )
     if probe.returncode != 0:
         said = " ".join(probe.stderr.split()) or f"status {probe.returncode}"
-        return f"this machine does not let root make network namespaces: {said}"
+        return lines.NO_NAMESPACES.of(why=said)
     return None
 
 
@@ -59,8 +61,9 @@ def bring_mininet() -> None:
         net = importlib.import_module("mininet.net")
     except ImportError as error:
         raise RackError(
-            f"this Mininet does not work with Python {sys.version_info.major}."
-            f"{sys.version_info.minor}: {error}"
+            lines.MININET_TOO_OLD.of(
+                major=sys.version_info.major, minor=sys.version_info.minor, why=error
+            )
         ) from error
     finally:
         # Mininet would have every logger made from now on be one of its own.

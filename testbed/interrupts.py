@@ -5,6 +5,7 @@ from types import FrameType
 from typing import Self
 
 from wiresum.common.signals import TABLE, name_of, server_takes
+from wiresum.testbed import lines
 from wiresum.testbed.errors import RackError
 
 
@@ -12,7 +13,7 @@ class Interrupted(RackError):
     """A signal asked for the end."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"ended by {name_of(number)}")
+        super().__init__(lines.INTERRUPTED.of(signal=name_of(number)))
         self.number = number
         self.exit_code = 128 + number
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from mininet.link import TCIntf, TCLink  # type: ignore[import-not-found]
 
+from wiresum.testbed import lines
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.options import MAX_MBIT
 
@@ -31,7 +32,11 @@ class RackInterface(TCIntf):  # type: ignore[misc]
         result = super().config(**parameters)
         said = [text.strip() for text in (result or {}).get("tcoutputs", ()) if text.strip()]
         if said:
-            raise RackError(f"cannot limit {self.name} of {self.node}: {' '.join(said[0].split())}")
+            raise RackError(
+                lines.LINK_NOT_LIMITED.of(
+                    interface=self.name, node=self.node, said=" ".join(said[0].split())
+                )
+            )
         if not offloads:
             for name in _OFFLOADS:
                 self.cmd("ethtool", "-K", self.name, name, "off")

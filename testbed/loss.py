@@ -9,6 +9,7 @@ import json
 import shutil
 from typing import Any
 
+from wiresum.testbed import lines
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.namespaces import enter, run
 
@@ -52,7 +53,7 @@ class Cable:
             return "netem"
         except RackError:
             reasons.append("the kernel has no netem")
-        raise RackError(f"--loss cannot be had here: {', and '.join(reasons)}")
+        raise RackError(lines.LOSS_IMPOSSIBLE.of(reasons=", and ".join(reasons)))
 
     def join(self, number: int, ends: tuple[str, str]) -> None:
         """Make one link of the cable's two interfaces ``ends``."""

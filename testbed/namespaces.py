@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from wiresum.testbed import lines
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.processes import Mark, end, mark
 
@@ -26,10 +27,10 @@ def run(*command: str) -> str:
             command, capture_output=True, text=True, timeout=_LIMIT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise RackError(f"{' '.join(command)}: {error}") from None
+        raise RackError(lines.COMMAND_FAILED.of(command=" ".join(command), why=error)) from None
     if done.returncode != 0:
         said = " ".join((done.stderr or done.stdout).split()) or f"status {done.returncode}"
-        raise RackError(f"{' '.join(command)}: {said}")
+        raise RackError(lines.COMMAND_FAILED.of(command=" ".join(command), why=said))
     return done.stdout
 
 
@@ -119,4 +120,6 @@ def socket_in(name: str, address: tuple[str, int]) -> socket.socket:
     try:
         return within(name, lambda: socket.create_server(address))
     except OSError as error:
-        raise RackError(f"cannot listen at {address[0]}:{address[1]} in {name}: {error}") from None
+        raise RackError(
+            lines.CANNOT_LISTEN.of(host=address[0], port=address[1], namespace=name, why=error)
+        ) from None

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from wiresum.p4 import MAX_WORKERS, program
+from wiresum.testbed import lines
 from wiresum.testbed.errors import RackUsageError
 
 SWITCHES = ("bmv2", "soft")
@@ -33,18 +34,17 @@ class RackOptions:
     def check(self) -> "RackOptions":
         """Return the options; raises :class:`RackUsageError` for what makes no sense."""
         if self.switch not in SWITCHES:
-            raise RackUsageError(f"--switch {self.switch}: it must be bmv2 or soft")
+            raise RackUsageError(lines.UNKNOWN_SWITCH_KIND.of(kind=self.switch))
         if not 1 <= self.workers <= MAX_WORKERS:
-            raise RackUsageError(f"--workers {self.workers}: it must be 1 to {MAX_WORKERS}")
-        if self.rate_mbit is not None and not 0.01 <= self.rate_mbit <= MAX_MBIT:
-            raise RackUsageError(f"a rate of {self.rate_mbit:g} Mbit/s is not 10kbit to 100gbit")
-        if not 0 <= self.loss < 1:
-            raise RackUsageError(f"a loss of {self.loss:g} is not a probability below 1")
-        if self.offloads and (self.switch == "bmv2" or self.loss):
             raise RackUsageError(
-                "--offloads lets trains of segments cross as one frame: BMv2 cannot take them, "
-                "and --loss would lose them whole"
+                lines.WORKERS_OUT_OF_RANGE.of(workers=self.workers, most=MAX_WORKERS)
             )
+        if self.rate_mbit is not None and not 0.01 <= self.rate_mbit <= MAX_MBIT:
+            raise RackUsageError(lines.RATE_OUT_OF_RANGE.of(mbit=self.rate_mbit))
+        if not 0 <= self.loss < 1:
+            raise RackUsageError(lines.LOSS_OUT_OF_RANGE.of(loss=self.loss))
+        if self.offloads and (self.switch == "bmv2" or self.loss):
+            raise RackUsageError(lines.OFFLOADS_EXCLUDED.of())
         program(self.lanes)
         return self
 
@@ -52,9 +52,7 @@ class RackOptions:
 def check_name(name: str) -> str:
     """Return a rack's name; raises :class:`RackUsageError` for one that names no namespace."""
     if not _NAME.fullmatch(name):
-        raise RackUsageError(
-            f"--name {name!r}: 1 to 24 of a-z, 0-9 and '-', with a letter or digit at both ends"
-        )
+        raise RackUsageError(lines.NOT_A_RACK_NAME.of(name=name))
     return name
 
 
@@ -64,7 +62,7 @@ def parse_rate(text: str) -> float | None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(bit|kbit|mbit|gbit)", text.lower())
     if not found:
-        raise RackUsageError(f"--rate {text!r}: say, for example, 100mbit or 1gbit")
+        raise RackUsageError(lines.NOT_A_RATE.of(text=text))
     return float(found[1]) * _UNITS[found[2]]
 
 
@@ -75,5 +73,5 @@ def parse_loss(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(%?)", text)
     value = float(found[1]) / (100 if found[2] else 1) if found else 1.0
     if not found or value >= 1:
-        raise RackUsageError(f"--loss {text!r}: say, for example, 1% or 0.01")
+        raise RackUsageError(lines.NOT_A_LOSS.of(text=text))
     return value

@@ -8,6 +8,7 @@ from typing import Any
 
 from wiresum.common.errors import WiresumError
 from wiresum.p4 import packet as wire
+from wiresum.testbed import lines
 
 FIRST_LANES = 4
 
@@ -115,12 +116,14 @@ def read(path: Path, count: list[int] | None = None) -> Iterator[Seen]:
                 if found is not None and wire.UDP_PORT in (found.sport, found.dport):
                     yield _seen(number, packet, found)
     except OSError as error:
-        raise CaptureError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise CaptureError(
+            lines.CAPTURE_UNREADABLE.of(path=path, why=error.strerror or error)
+        ) from error
     except Scapy_Exception as error:
-        raise CaptureError(f"{path} is not a capture (pcap or pcapng)") from error
+        raise CaptureError(lines.NO_CAPTURE.of(path=path)) from error
     except Exception as error:  # scapy's readers raise whatever their parsing trips over
         what = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise CaptureError(f"{path} is damaged behind packet {number} ({what})") from error
+        raise CaptureError(lines.CAPTURE_DAMAGED.of(path=path, number=number, why=what)) from error
 
 
 def _seen(number: int, packet: Any, udp: Any) -> Seen:

@@ -16,7 +16,7 @@ from wiresum.controller.client import ControllerClient, add_switch_request
 from wiresum.controller.client.local_site import serve_controller, take_over
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.p4.packet import UDP_PORT
-from wiresum.testbed import state
+from wiresum.testbed import lines, state
 from wiresum.testbed.children import Child
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.find_mininet import bring_mininet
@@ -139,10 +139,7 @@ class Rack:
         """Give a node's namespace a name that says whose it is; no IPv6 chatter in it."""
         namespace = f"wiresum-{self.options.name}-{node.name}"
         if inode(namespace) is not None:
-            raise RackError(
-                f"there is a network namespace {namespace} that no rack on record has: "
-                f"`ip netns del {namespace}` if nobody needs it"
-            )
+            raise RackError(lines.NAMESPACE_LEFT.of(namespace=namespace))
         self.record.nodes[node.name] = Node(namespace, inode_of(node.pid), variables)
         self.record.save()
         attach(namespace, node.pid)
@@ -234,7 +231,7 @@ class Rack:
         short = time.monotonic() - self._started < _SHORT_LIFE_S
         self._short_lives = self._short_lives + 1 if short else 0
         if self._short_lives >= _SHORT_LIVES:
-            raise RackError(f"{obituary}, and so it did {_SHORT_LIVES} times in a row")
+            raise RackError(lines.SWITCH_DIES_AGAIN.of(last_words=obituary, times=_SHORT_LIVES))
         self.restart_switch()
         return f"{obituary}; started again"
 

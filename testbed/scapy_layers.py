@@ -14,6 +14,7 @@ from typing import Any
 
 from wiresum.common.errors import WiresumError
 from wiresum.p4 import packet as wire
+from wiresum.testbed import lines
 
 
 class MissingScapy(WiresumError, ImportError):
@@ -35,7 +36,7 @@ try:
     from scapy.layers.inet import UDP
     from scapy.packet import Packet, Raw, bind_bottom_up, bind_layers
 except ImportError as _error:
-    raise MissingScapy("wiresum's scapy layers need scapy: pip install 'wiresum[pcap]'") from _error
+    raise MissingScapy(lines.NEEDS_SCAPY.of()) from _error
 
 __all__ = ["Contributors", "Lanes", "MissingScapy", "Wiresum"]
 

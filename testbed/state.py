@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wiresum.testbed import namespaces
+from wiresum.testbed import lines, namespaces
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.options import check_name
 from wiresum.testbed.processes import Mark, end, mark
@@ -87,10 +87,7 @@ def create(name: str) -> Record:
     with _lock():
         before = load(name)
         if before is not None and before.owner.alive():
-            raise RackError(
-                f"rack {name} is up (process {before.owner.pid}): end it with "
-                f"`wiresum testbed down --name {name}`, or choose another --name"
-            )
+            raise RackError(lines.IS_UP.of(name=name, pid=before.owner.pid))
         _remove(name, before)
         folder_of(name).mkdir(parents=True, mode=0o700)
         owner = mark(os.getpid())
@@ -113,7 +110,7 @@ def load(name: str) -> Record | None:
     except OSError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise RackError(f"{folder_of(name)}/rack.json is no record of a rack: {error}") from None
+        raise RackError(lines.NO_RECORD.of(folder=folder_of(name), why=error)) from None
 
 
 def down(name: str) -> Removed | None:
@@ -166,7 +163,7 @@ def _lock() -> Iterator[None]:
         root().mkdir(parents=True, exist_ok=True)
         descriptor = os.open(root() / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise RackError(f"cannot use {root()}: {error.strerror}") from None
+        raise RackError(lines.FOLDER_UNUSABLE.of(folder=root(), why=error.strerror)) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

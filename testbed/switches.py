@@ -12,6 +12,8 @@ from typing import Any
 from mininet.node import Switch  # type: ignore[import-not-found]
 
 from wiresum.common.children import process
+from wiresum.common.errors import LineText
+from wiresum.testbed import lines
 from wiresum.testbed.children import Child
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.namespaces import enter
@@ -81,13 +83,9 @@ class Bmv2(RackSwitch):
     label = "BMv2"
 
     @staticmethod
-    def missing() -> str | None:
+    def missing() -> LineText | None:
         """Why it cannot run here; None if it can."""
-        return (
-            None
-            if shutil.which(BMV2)
-            else f"--switch bmv2 needs {BMV2} on PATH (p4lang/behavioral-model)"
-        )
+        return None if shutil.which(BMV2) else lines.NEEDS_BMV2.of(command=BMV2)
 
     def command(self) -> list[str]:
         """Its device id is 0, as everywhere here."""
@@ -103,7 +101,7 @@ class Soft(RackSwitch):
     announces = True
 
     @staticmethod
-    def missing() -> str | None:
+    def missing() -> LineText | None:
         """Nothing: it comes with the package."""
         return None
 

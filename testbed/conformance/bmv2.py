@@ -18,6 +18,7 @@ import grpc
 from finsy.proto import p4r, p4r_grpc, rpc_code, rpc_status
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from wiresum.testbed import lines
 from wiresum.testbed.children import Child
 from wiresum.testbed.conformance.errors import ConformanceError, SwitchGone
 from wiresum.testbed.conformance.p4info import Schema
@@ -108,7 +109,7 @@ class Bmv2Target:
         refuses the program.
         """
         if not available():
-            raise ConformanceError(f"{BINARY} is not on PATH: install BMv2 (https://p4.org)")
+            raise ConformanceError(lines.BMV2_MISSING.of(binary=BINARY))
         self.schema = Schema(program.p4info)
         self._probes: Sequence[Probe] = ()
         self._number = 0
@@ -170,7 +171,12 @@ class Bmv2Target:
             self._stub.SetForwardingPipelineConfig(request, timeout=LIMIT_S)
         except grpc.RpcError as error:
             raise ConformanceError(
-                f"{BINARY} refused {program.json}: {error.details()}{self._child.said()}"
+                lines.BMV2_REFUSES.of(
+                    binary=BINARY,
+                    program=program.json,
+                    why=error.details(),
+                    said=self._child.said(),
+                )
             ) from error
 
     def _open_data(self, address: str) -> None:
@@ -251,7 +257,7 @@ class Bmv2Target:
     def _accepted(self, error: Any, count: int) -> list[bool]:
         trailers = dict(error.trailing_metadata() or ())
         if error.code() is not grpc.StatusCode.UNKNOWN or not trailers:
-            raise SwitchGone(f"{BINARY} failed at a table write: {error.details()}") from error
+            raise SwitchGone(lines.WRITE_FAILED.of(binary=BINARY, why=error.details())) from error
         status = rpc_status.Status.FromString(trailers["grpc-status-details-bin"])
         accepted = []
         for packed in status.details:
@@ -259,7 +265,7 @@ class Bmv2Target:
             packed.Unpack(each)
             accepted.append(each.canonical_code == rpc_code.OK)
         if len(accepted) != count:
-            raise SwitchGone(f"{BINARY} failed at a table write: {status.message}") from error
+            raise SwitchGone(lines.WRITE_FAILED.of(binary=BINARY, why=status.message)) from error
         return accepted
 
     # --- frames
@@ -278,7 +284,7 @@ class Bmv2Target:
                 break
             except queue.Empty:
                 if time.monotonic() > deadline:
-                    raise SwitchGone(f"{BINARY}: no probe comes back") from None
+                    raise SwitchGone(lines.NO_PROBE.of(binary=BINARY)) from None
         self._baseline = self.counters()
         self._direct_baseline = self.direct_counters()
 
@@ -318,7 +324,7 @@ class Bmv2Target:
                 self._child.process.wait(_END_S)
         if self._child.process.poll() is not None:
             return SwitchGone(self._child.obituary())
-        return SwitchGone(f"{BINARY}: {why}{self._child.said()}")
+        return SwitchGone(lines.BMV2_GONE.of(binary=BINARY, why=why, said=self._child.said()))
 
     def collect(self) -> Leaving:
         """What left because of the frames sent, once all of it has."""
@@ -336,7 +342,7 @@ class Bmv2Target:
             answers = self._stub.Read(request, timeout=LIMIT_S)
             return [each for answer in answers for each in answer.entities]
         except grpc.RpcError as error:
-            raise SwitchGone(f"{BINARY} failed at a read: {error.details()}") from error
+            raise SwitchGone(lines.READ_FAILED.of(binary=BINARY, why=error.details())) from error
 
     def counters(self) -> dict[tuple[str, int], Count]:
         """Every cell of every indirect counter that is not zero."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 from wiresum.common.command_line import Argument, Option
+from wiresum.testbed import lines
 from wiresum.testbed.conformance.errors import (
     ConformanceError,
     ConformanceUsageError,
@@ -41,12 +42,10 @@ def conformance(
     from wiresum.testbed.interrupts import Interrupts
 
     if not fuzz:
-        raise ConformanceUsageError("say what to compare: wiresum testbed conformance --fuzz")
+        raise ConformanceUsageError(lines.NOTHING_TO_COMPARE.of())
     scenario = wiresum_traffic.scenario(lanes)
     if not bmv2.available():
-        raise ConformanceError(
-            f"{bmv2.BINARY} is not on PATH: install BMv2 (https://p4.org) to compare with it"
-        )
+        raise ConformanceError(lines.BMV2_MISSING_TO_COMPARE.of(binary=bmv2.BINARY))
     name = random.SystemRandom().randrange(1 << 32) if seed is None else seed
     print(f"softswitch and BMv2 {version()}, {lanes} lanes, {sequences} sequences, seed {name}")
     started = time.monotonic()
@@ -97,9 +96,9 @@ def conformance(
     sys.stdout.flush()
     count = found.sequence - found.first + 1
     raise SwitchesDiffer(
-        f"the switches differ in sequence {found.sequence} of seed {found.seed}; to repeat it: "
-        f"wiresum testbed conformance --fuzz --lanes {lanes} --seed {found.seed} "
-        f"--first {found.first} --sequences {count}"
+        lines.SWITCHES_DIFFER.of(
+            sequence=found.sequence, seed=found.seed, lanes=lanes, first=found.first, count=count
+        )
     )
 
 
@@ -112,7 +111,7 @@ def version() -> str:
             [BINARY, "--version"], capture_output=True, text=True, timeout=20, check=True
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise ConformanceError(f"{BINARY} --version failed: {error}") from error
+        raise ConformanceError(lines.VERSION_FAILED.of(binary=BINARY, why=error)) from error
     return done.stdout.strip()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from finsy.proto import p4i, p4r
 from google.protobuf import text_format
 
+from wiresum.testbed import lines
 from wiresum.testbed.conformance.errors import ConformanceError
 from wiresum.testbed.conformance.target import (
     Default,
@@ -34,7 +35,7 @@ class Schema:
         try:
             self.info = text_format.Parse(path.read_text(), p4i.P4Info())
         except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-            raise ConformanceError(f"{path} is not readable as P4Info: {error}") from error
+            raise ConformanceError(lines.NOT_P4INFO.of(path=path, why=error)) from error
         self._tables = {t.preamble.name: t for t in self.info.tables}
         self._tables_by_id = {t.preamble.id: t for t in self.info.tables}
         self._actions = {a.preamble.name: a for a in self.info.actions}
@@ -54,7 +55,7 @@ class Schema:
         found = [each for full, each in known.items() if full in (name, name.lstrip("."))]
         found = found or [each for full, each in known.items() if full.endswith(f".{name}")]
         if len(found) != 1:
-            raise ConformanceError(f"the program has {len(found)} {what}s named {name}")
+            raise ConformanceError(lines.AMBIGUOUS_NAME.of(count=len(found), kind=what, name=name))
         return found[0]
 
     def table(self, name: str) -> Any:
@@ -78,7 +79,7 @@ class Schema:
             elif kind == p4i.MatchField.OPTIONAL and isinstance(value, int):
                 item.optional.value = _bytes(value)
             elif isinstance(value, int):
-                raise ConformanceError(f"{table.preamble.name}: {name} takes a pair")
+                raise ConformanceError(lines.TAKES_A_PAIR.of(table=table.preamble.name, field=name))
             elif kind == p4i.MatchField.LPM:
                 if value[1] == 0:
                     continue
@@ -92,7 +93,9 @@ class Schema:
                     continue
                 item.range.low, item.range.high = _bytes(value[0]), _bytes(value[1])
             else:
-                raise ConformanceError(f"{table.preamble.name}: {name} takes one value")
+                raise ConformanceError(
+                    lines.TAKES_ONE_VALUE.of(table=table.preamble.name, field=name)
+                )
             entry.match.append(item)
 
     def _action(self, holder: Any, name: str, params: Mapping[str, int]) -> None:

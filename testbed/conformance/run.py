@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from wiresum.testbed import lines
 from wiresum.testbed.conformance.bmv2 import QUEUE_FRAMES
 from wiresum.testbed.conformance.errors import SwitchGone
 from wiresum.testbed.conformance.scenario import Packet, Scenario, Step, Writes
@@ -100,7 +101,9 @@ class Pair:
         try:
             for switch in (self._ours, self._theirs):
                 if not all(switch.write(scenario.setup)):
-                    raise SwitchGone(f"{switch.name} refuses the set-up of {scenario.name}")
+                    raise SwitchGone(
+                        lines.SETUP_REFUSED.of(switch=switch.name, scenario=scenario.name)
+                    )
                 switch.ready(scenario.probes)
         except BaseException:
             self.close()

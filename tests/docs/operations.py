@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from error_lines import GAP
+from catalogues import GAP
 
 FILE = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -29,23 +29,26 @@ def metrics() -> list[Row]:
     return found
 
 
-def runbook() -> list[str]:
-    """The patterns of the runbook; ``…`` stands for anything."""
+@dataclass(frozen=True)
+class Entry:
+    """A row of the runbook. In ``pattern``, ``…`` stands for anything."""
+
+    codes: tuple[str, ...]
+    pattern: str
+    cure: str
+
+
+def runbook() -> list[Entry]:
+    """All rows of the runbook."""
     _, _, text = FILE.read_text().partition("\n## Runbook\n")
     found = []
     for cells in _rows(text):
-        if cells[0] != "line":
-            match = re.fullmatch(r"(`+) ?(.*?) ?\1", cells[0])
-            assert match is not None, cells[0]
-            found.append(match[2])
+        if cells[0] != "code":
+            assert len(cells) == 4, f"code, line, meaning, cure: {cells}"
+            match = re.fullmatch(r"(`+) ?(.*?) ?\1", cells[1])
+            assert match is not None, cells[1]
+            found.append(Entry(tuple(cells[0].split()), match[2], cells[3]))
     return found
-
-
-def cures() -> dict[str, str]:
-    """The cures, by pattern."""
-    _, _, text = FILE.read_text().partition("\n## Runbook\n")
-    rows = [cells for cells in _rows(text) if cells[0] != "line"]
-    return {cells[0]: cells[2] for cells in rows}
 
 
 def covers(pattern: str, line: str) -> bool:

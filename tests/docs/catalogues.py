@@ -1,0 +1,173 @@
+"""Reads the catalogues of error lines, and the code that uses them."""
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from wiresum.common.errors import Line, WiresumError
+
+ROOT = Path(__file__).parents[2]
+GAP = "…"
+
+PACKAGES = ("cli", "common", "controller", "host_agent", "measure", "p4", "softswitch", "testbed")
+
+CATALOGUES = {
+    "wiresum.testbed.lines": "T",
+}
+"""The modules that declare error lines, and the first letter of their codes."""
+
+WITHOUT = ("cli", "common", "controller", "host_agent", "measure", "p4", "softswitch")
+"""The packages that still write their error lines where they raise them."""
+
+_FIELD = re.compile(r"\{(\w+)(?:![ras])?(?::[^}]*)?\}")
+
+
+@dataclass(frozen=True)
+class Declared:
+    """One declared line: ``name`` is the constant's, ``catalogue`` its module."""
+
+    catalogue: str
+    name: str
+    code: str
+    template: str
+
+    @property
+    def pattern(self) -> str:
+        """The template as the runbook writes it: ``…`` stands for the fields."""
+        text = _FIELD.sub(GAP, self.template.replace("{{", "\0").replace("}}", "\1"))
+        return re.sub(f"{GAP}+", GAP, text.replace("\0", "{").replace("\1", "}"))
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The names of its fields."""
+        return frozenset(_FIELD.findall(self.template.replace("{{", "").replace("}}", "")))
+
+
+@dataclass(frozen=True)
+class Use:
+    """A place that names a declared line; ``given``: the values in its call of ``of``."""
+
+    catalogue: str
+    name: str
+    where: str
+    given: frozenset[str] | None
+
+
+@cache
+def declared() -> tuple[Declared, ...]:
+    """All lines of all catalogues."""
+    return tuple(
+        Declared(catalogue, name, value.code, value.template)
+        for catalogue in CATALOGUES
+        for name, value in vars(importlib.import_module(catalogue)).items()
+        if isinstance(value, Line)
+    )
+
+
+def sources(*without: str) -> Iterator[tuple[str, ast.Module]]:
+    """The modules of the packages that have a catalogue, parsed; ``without`` these."""
+    for catalogue in CATALOGUES:
+        folder = catalogue.split(".")[1]
+        if folder not in without:
+            for path in sorted((ROOT / folder).rglob("*.py")):
+                yield str(path.relative_to(ROOT)), _parsed(path)
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def uses() -> list[Use]:
+    """Every use of a declared line, and of what looks like one and is not declared."""
+    found = []
+    for path, tree in sources():
+        known = _imported(path, tree)
+        calls = {
+            call.func.value: frozenset(word.arg or "" for word in call.keywords)
+            for call in ast.walk(tree)
+            if isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Attribute)
+            and call.func.attr == "of"
+        }
+        found += [
+            Use(known[node.value.id], node.attr, f"{path}:{node.lineno}", calls.get(node))
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in known
+            and node.attr.isupper()
+        ]
+    return found
+
+
+def _imported(path: str, tree: ast.Module) -> dict[str, str]:
+    """The catalogues that a module imports, by their names there."""
+    package = ["wiresum", *path.split("/")[:-1]]
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            for each in node.names:
+                if f"{module}.{each.name}" in CATALOGUES:
+                    found[each.asname or each.name] = f"{module}.{each.name}"
+    return found
+
+
+def undeclared() -> list[str]:
+    """Where an error gets a text of its own instead of a declared line."""
+    errors = _error_classes()
+    found = []
+    for path, tree in sources(*WITHOUT):
+        for call, inside in _calls(tree):
+            name = _name(call.func)
+            if (name in errors or (name == "__init__" and inside in errors)) and any(
+                _is_text(value) for value in [*call.args, *(word.value for word in call.keywords)]
+            ):
+                found.append(f"{path}:{call.lineno}")
+    return found
+
+
+def _error_classes() -> set[str]:
+    """The names of all classes that derive from WiresumError."""
+    bases = {
+        node.name: {_name(base) for base in node.bases}
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(_parsed(path))
+        if isinstance(node, ast.ClassDef)
+    }
+    known = {WiresumError.__name__}
+    while grown := {name for name, above in bases.items() if above & known} - known:
+        known |= grown
+    return known
+
+
+def _calls(tree: ast.AST, inside: str = "") -> Iterator[tuple[ast.Call, str]]:
+    """All calls, each with the class around it."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Call):
+            yield node, inside
+        yield from _calls(node, node.name if isinstance(node, ast.ClassDef) else inside)
+
+
+def _is_text(value: ast.expr) -> bool:
+    """Whether it is words: a text with a blank, also one that is put together."""
+    if isinstance(value, ast.JoinedStr):
+        return True
+    if isinstance(value, ast.BinOp):
+        return _is_text(value.left) or _is_text(value.right)
+    if isinstance(value, ast.IfExp):
+        return _is_text(value.body) or _is_text(value.orelse)
+    return isinstance(value, ast.Constant) and isinstance(value.value, str) and " " in value.value
+
+
+def _name(node: ast.AST) -> str:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""

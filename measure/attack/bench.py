@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from wiresum.common.children import process
+from wiresum.common.errors import LineText
 from wiresum.host_agent.environment import SlotRequest
 from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
+from wiresum.measure import lines
 from wiresum.measure.attack.priority import prefer_switch
 from wiresum.p4.packet import UDP_PORT
 from wiresum.testbed.errors import RackError
@@ -74,7 +76,7 @@ class Talker:
         while b"\n" not in self._rest:
             left = max(0.0, deadline - time.monotonic())
             if not select.select([descriptor], [], [], left)[0]:
-                raise RackError(f"{self.what} has not answered within {limit_s:g} s")
+                raise RackError(lines.PART_SILENT.of(part=self.what, limit_s=limit_s))
             data = os.read(descriptor, _READ)
             if not data:
                 raise RackError(self._obituary())
@@ -82,13 +84,13 @@ class Talker:
         line, _, self._rest = self._rest.partition(b"\n")
         said: dict[str, Any] = json.loads(line)
         if "error" in said:
-            raise RackError(f"{self.what}: {said['error']}")
+            raise RackError(lines.PART_FAILED.of(part=self.what, why=said["error"]))
         return said
 
-    def _obituary(self) -> str:
+    def _obituary(self) -> LineText:
         status = process.exit_status(self.process.wait())
-        lines = self.log.read_text(errors="replace").strip().splitlines() or ["no reason given"]
-        return f"{self.what} has ended (status {status}): {lines[-1]}"
+        said = self.log.read_text(errors="replace").strip().splitlines() or ["no reason given"]
+        return lines.PART_ENDED.of(part=self.what, status=status, last_words=said[-1])
 
     def end(self) -> None:
         """Stop it."""

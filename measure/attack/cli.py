@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from wiresum.common.command_line import Option
+from wiresum.measure import lines
 from wiresum.measure.attack.frames import KINDS
 from wiresum.testbed.errors import RackError, RackUsageError
 from wiresum.testbed.options import RackOptions, check_name, parse_rate
@@ -35,15 +36,15 @@ def flood(
     asked = [kind.strip() for kind in kinds.split(",") if kind.strip()]
     for kind in asked:
         if kind not in KINDS:
-            raise RackUsageError(f"--kinds {kind}: it must be of {', '.join(KINDS)}")
+            raise RackUsageError(lines.UNKNOWN_KIND.of(kind=kind, kinds=", ".join(KINDS)))
     if not asked:
-        raise RackUsageError("--kinds is empty: say, for example, wrong-key")
+        raise RackUsageError(lines.NO_KIND.of())
     options = RackOptions(
         switch=switch, workers=workers + 1, rate_mbit=parse_rate(rate), lanes=lanes,
         name=check_name(name or f"flood-{os.getpid()}"),
     ).check()  # fmt: skip
     if options.rate_mbit is None:
-        raise RackUsageError("--rate is empty: a flood at no rate in particular says nothing")
+        raise RackUsageError(lines.NO_RATE.of())
     import json
     import statistics
     from dataclasses import asdict
@@ -66,7 +67,7 @@ def flood(
             json_file.parent.mkdir(parents=True, exist_ok=True)
             json_file.write_text(json.dumps(content, indent=1) + "\n")
         except OSError as error:
-            raise RackError(f"cannot write {json_file}: {error.strerror}") from None
+            raise RackError(lines.CANNOT_WRITE.of(path=json_file, why=error.strerror)) from None
     table = Table(
         title=f"All-reduce of {chunks:,} chunks of {lanes} lanes, {workers} workers, {switch}, "
         f"links of {rate}{', with priority' if priority else ''}"

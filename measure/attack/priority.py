@@ -6,6 +6,7 @@ what other hosts send there. On a hardware switch this is a strict-priority queu
 which lends the rate that one class does not use to the other, the preferred one first.
 """
 
+from wiresum.measure import lines
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.namespaces import enter, run
 from wiresum.testbed.rack import SWITCH, SWITCH_IP, Rack
@@ -21,7 +22,7 @@ def prefer_switch(rack: Rack) -> None:
     """
     rate = rack.options.rate_mbit
     if rate is None or rate < 2 * _LEAST_MBIT:
-        raise RackError(f"there is nothing to prefer below a rate of {2 * _LEAST_MBIT:g} Mbit/s")
+        raise RackError(lines.NOTHING_TO_PREFER.of(mbit=2 * _LEAST_MBIT))
     least = f"{_LEAST_MBIT}mbit"
     here = enter(rack.record.nodes[SWITCH].namespace)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from wiresum.controller.client.local_site import SiteOptions
+from wiresum.measure import lines
 from wiresum.measure.bench import cpu, data, limits
 from wiresum.measure.bench.cases import GLOO, SHM, TRAIN, Case, Options, Side
 from wiresum.measure.bench.crew import Crew
@@ -54,7 +55,7 @@ class Bench:
         """Measure everything. Raises ``WiresumError``, also for a wrong result."""
         options = self.options
         if os.geteuid() != 0:
-            raise RackError("the benchmark makes network namespaces and links: it must run as root")
+            raise RackError(lines.NEEDS_ROOT.of())
         cases = options.case_list()
         limit = max(_limit_s(case, options.sides) for case in cases)
         most = max(options.workers)
@@ -146,9 +147,13 @@ class Bench:
             least = limits.seconds(busiest - TRAIN / sample["ops"], case.rate_mbit)
             if sample["seconds"] * _SHAPER_SLACK < least:
                 raise RackError(
-                    f"{case}, {side}: {busiest:.0f} bytes crossed a link in "
-                    f"{1e3 * sample['seconds']:.3f} ms; its rate allows that in "
-                    f"{1e3 * least:.3f} ms: the links are not limited as they should be"
+                    lines.LINKS_NOT_LIMITED.of(
+                        case=case,
+                        side=side,
+                        size=busiest,
+                        took_ms=1e3 * sample["seconds"],
+                        least_ms=1e3 * least,
+                    )
                 )
         return sample
 
@@ -193,10 +198,10 @@ class Bench:
             crew.each([{"do": "check"}])
             digests = [each["digest"] for each in crew.all(workers, "digest")]
         except RackError as error:
-            raise RackError(f"{case}, {side}: {error}") from None
+            raise RackError(lines.WRONG_IN_CASE.of(case=case, side=side, why=error)) from None
         if len(set(digests)) != 1:
             odd = next(rank for rank in range(workers) if digests[rank] != digests[0])
-            raise RackError(f"{case}, {side}: ranks 0 and {odd} have different results")
+            raise RackError(lines.RANKS_DIFFER.of(case=case, side=side, rank=odd))
 
 
 def _limit_s(case: Case, sides: Sequence[Side]) -> float:

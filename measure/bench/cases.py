@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from wiresum.measure import lines
 from wiresum.measure.bench import limits
 from wiresum.p4 import FIELDS, MAX_WORKERS, program
 from wiresum.testbed.errors import RackUsageError
@@ -142,9 +143,7 @@ class Options:
         """Return the options; raises :class:`RackUsageError` for what makes no sense."""
         check_name(self.name)
         if SHM in self.transports and (set(self.rates) != {None} or set(self.losses) != {None}):
-            raise RackUsageError(
-                "--transport shm: memory has neither a rate nor loss; say --rate none"
-            )
+            raise RackUsageError(lines.SHM_HAS_NO_RATE.of())
         program(self.lanes)
         return self
 
@@ -162,9 +161,9 @@ class Options:
 def _items(option: str, text: str) -> list[str]:
     items = [item.strip() for item in text.split(",")]
     if not all(items):
-        raise RackUsageError(f"{option} {text!r}: say one value, or several with commas")
+        raise RackUsageError(lines.NO_VALUE.of(option=option, text=text))
     if len({item.lower() for item in items}) < len(items):
-        raise RackUsageError(f"{option} {text!r}: a value comes twice")
+        raise RackUsageError(lines.VALUE_TWICE.of(option=option, text=text))
     return items
 
 
@@ -172,7 +171,7 @@ def parse_workers(text: str) -> tuple[int, ...]:
     """Parse ``2,4,8``. Raises ``RackUsageError``, like all of these."""
     items = _items("--workers", text)
     if not all(item.isdigit() and 2 <= int(item) <= MAX_WORKERS for item in items):
-        raise RackUsageError(f"--workers {text!r}: each must be a number from 2 to {MAX_WORKERS}")
+        raise RackUsageError(lines.WORKERS_OUT_OF_RANGE.of(text=text, most=MAX_WORKERS))
     return tuple(map(int, items))
 
 
@@ -183,9 +182,7 @@ def parse_sizes(text: str) -> tuple[int, ...]:
         found = re.fullmatch(r"(\d+)(b|kib|mib|gib)", item.lower())
         size = int(found[1]) * _UNITS[found[2]] if found else 0
         if not ELEMENT_BYTES <= size <= _LARGEST or size % ELEMENT_BYTES:
-            raise RackUsageError(
-                f"--sizes {item!r}: say, for example, 64KiB or 25MiB (4B to 4GiB, whole float32s)"
-            )
+            raise RackUsageError(lines.NOT_A_SIZE.of(text=item))
         sizes.append(size)
     return tuple(sizes)
 
@@ -196,7 +193,7 @@ def parse_rates(text: str) -> tuple[float | None, ...]:
     for item in _items("--rate", text):
         rate = None if item.lower() == "none" else parse_rate(item)
         if rate is not None and not 0.1 <= rate <= MAX_MBIT:
-            raise RackUsageError(f"--rate {item!r}: it must be 100kbit to 100gbit, or none")
+            raise RackUsageError(lines.NOT_A_RATE.of(text=item))
         rates.append(rate)
     return tuple(rates)
 
@@ -211,7 +208,7 @@ def parse_fields(text: str) -> tuple[int, ...]:
     """Parse ``32,16,8``."""
     items = _items("--field", text)
     if not all(item in map(str, FIELDS) for item in items):
-        raise RackUsageError(f"--field {text!r}: fields have 32, 16 or 8 bits")
+        raise RackUsageError(lines.UNKNOWN_FIELDS.of(text=text))
     return tuple(map(int, items))
 
 
@@ -219,7 +216,9 @@ def parse_transports(text: str) -> tuple[str, ...]:
     """Parse ``udp,shm``."""
     items = _items("--transport", text)
     if not set(items) <= set(TRANSPORTS):
-        raise RackUsageError(f"--transport {text!r}: it must be {' or '.join(TRANSPORTS)}")
+        raise RackUsageError(
+            lines.UNKNOWN_TRANSPORT.of(text=text, transports=" or ".join(TRANSPORTS))
+        )
     return tuple(items)
 
 
@@ -229,7 +228,7 @@ def parse_tcp(text: str) -> tuple[str, ...]:
     items = tuple(_items("--tcp", text)) if text else ()
     known = (machine / "tcp_available_congestion_control").read_text().split()
     if not set(items) <= set(known):
-        raise RackUsageError(f"--tcp {text!r}: this kernel has {', '.join(known)}")
+        raise RackUsageError(lines.UNKNOWN_TCP.of(text=text, known=", ".join(known)))
     return items or ((machine / "tcp_congestion_control").read_text().strip(),)
 
 

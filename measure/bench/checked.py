@@ -6,6 +6,7 @@ import numpy as np
 
 from wiresum.host_agent.engine import Engine, raise_for
 from wiresum.host_agent.environment import AgentError
+from wiresum.measure import lines
 
 LARGEST = 1000  # of the integers that are summed: sums stay exact with 32-bit fields
 
@@ -31,8 +32,8 @@ def timed_reduce(
     done = engine.wait(engine.all_reduce(data.ctypes.data, count, "float32", False), limit_s)
     seconds = time.perf_counter() - started
     if done is None:
-        raise AgentError(f"rank {rank}: no result of the all-reduce in {limit_s:g} s")
+        raise AgentError(lines.NO_RESULT_AT.of(rank=rank, limit_s=limit_s))
     raise_for(done)
     if not np.array_equal(data, want):
-        raise AgentError(f"rank {rank}: the switch returned a wrong sum")
+        raise AgentError(lines.WRONG_SUM.of(rank=rank))
     return seconds

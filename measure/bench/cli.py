@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from wiresum.common.command_line import Option
+from wiresum.measure import lines
 from wiresum.testbed.errors import RackUsageError
 
 
@@ -66,7 +67,7 @@ def allreduce(
     from wiresum.measure.bench.measure import measure
 
     if against not in ("gloo", "none"):
-        raise RackUsageError(f"--against {against}: it must be gloo or none")
+        raise RackUsageError(lines.COMPARE_WITH_GLOO.of(against=against))
     measure(
         cases.Options(
             workers=cases.parse_workers(workers),
@@ -114,7 +115,7 @@ def switch(
     from wiresum.p4 import program
 
     if against not in ("auto", "none", *OTHERS):
-        raise RackUsageError(f"--against {against}: it must be auto, bmv2, soft or none")
+        raise RackUsageError(lines.COMPARE_WITH_SWITCH.of(against=against))
     program(lanes)
     other = None if against == "none" else against
     if against == "auto":
@@ -146,6 +147,6 @@ def engine(
 
     sizes = cases.parse_sizes(size)
     if len(sizes) != 1:
-        raise RackUsageError(f"--size {size!r}: one size")
+        raise RackUsageError(lines.ONE_SIZE.of(size=size))
     isas = [name.strip() for name in isa.split(",")] if isa else []
     bench(cases.parse_fields(field), isas, workers, sizes[0], repeat, json_file)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from wiresum.common.children import process
+from wiresum.common.errors import LineText
+from wiresum.measure import lines
 from wiresum.measure.bench import cpu
 from wiresum.measure.bench.links import Star
 from wiresum.testbed.errors import RackError
@@ -54,7 +56,7 @@ class Member:
         while b"\n" not in self._rest:
             left = max(0.0, deadline - time.monotonic())
             if not select.select([descriptor], [], [], left)[0]:
-                raise RackError(f"{self.name} of the benchmark does not answer")
+                raise RackError(lines.NO_ANSWER.of(process=self.name))
             data = os.read(descriptor, _READ)
             if not data:
                 raise RackError(self._obituary())
@@ -62,13 +64,14 @@ class Member:
         line, _, self._rest = self._rest.partition(b"\n")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise RackError(f"{self.name} of the benchmark: {answer['error']}")
+            raise RackError(lines.PROCESS_FAILED.of(process=self.name, why=answer["error"]))
         return answer
 
-    def _obituary(self) -> str:
+    def _obituary(self) -> LineText:
         status = process.exit_status(self._process.wait())
-        lines = self._log.read_text(errors="replace").strip().splitlines() or ["no reason given"]
-        return f"{self.name} of the benchmark has ended (status {status}): {lines[-1]}"
+        said = self._log.read_text(errors="replace").strip().splitlines() or ["no reason given"]
+        part = f"{self.name} of the benchmark"
+        return lines.PART_ENDED.of(part=part, status=status, last_words=said[-1])
 
     def cpu_s(self) -> float:
         """CPU seconds that it has used."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wiresum.common.errors import WiresumError
+from wiresum.measure import lines
 
 BLOCK = 256  # elements of the base array that have a magnitude in common
 SPARE = 1 << 20  # elements by which contributions are shifted against each other
@@ -96,9 +97,14 @@ class Data:
             if wrong.any():
                 at = int(np.argmax(wrong))
                 raise WrongResult(
-                    f"element {first + at} of {result.size} is {got[at]!r}: it must be "
-                    f"{exact[at]!r}, give or take {bound[at]:.3g} ({int(wrong.sum())} such "
-                    f"elements in this part)"
+                    lines.WRONG_ELEMENT.of(
+                        at=first + at,
+                        size=result.size,
+                        found=got[at],
+                        expected=exact[at],
+                        bound=bound[at],
+                        count=int(wrong.sum()),
+                    )
                 )
 
 

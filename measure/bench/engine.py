@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wiresum.common.version import package_version
+from wiresum.measure import lines
 from wiresum.measure.bench import _codec
 from wiresum.measure.bench.cases import size_text
 from wiresum.measure.bench.measure import machine, write
@@ -95,7 +96,7 @@ def bench(
     known = available()
     for isa in isas:
         if isa not in known:
-            raise RackError(f"--isa {isa}: this machine has {', '.join(known)}")
+            raise RackError(lines.UNKNOWN_ISA.of(isa=isa, known=", ".join(known)))
     entries = list(measure(isas or known, fields, workers, size, repeat))
     console = Console()
     Console(width=max(console.width, 140)).print(table(entries, size))

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 
 from wiresum.measure.bench.loss import FrameLoss
+from wiresum.testbed import lines as rack_lines
 from wiresum.testbed import state
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.namespaces import enter, inode, run
@@ -80,10 +81,7 @@ class Star:
     def _add_namespace(self, node: str) -> None:
         namespace = f"wiresum-{self.record.name}-{node}"
         if inode(namespace) is not None:
-            raise RackError(
-                f"there is a network namespace {namespace} that no rack on record has: "
-                f"`ip netns del {namespace}` if nobody needs it"
-            )
+            raise RackError(rack_lines.NAMESPACE_LEFT.of(namespace=namespace))
         run("ip", "netns", "add", namespace)
         found = inode(namespace)
         assert found is not None

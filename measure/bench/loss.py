@@ -12,6 +12,7 @@ import re
 import struct
 from typing import Self
 
+from wiresum.measure import lines
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.namespaces import enter, run, within
 
@@ -45,12 +46,12 @@ def _program(share: float) -> bytes:
 def _bpf(command: int, attributes: bytes) -> int:
     number = _SYSCALLS.get(os.uname().machine)
     if number is None:
-        raise RackError(f"--loss: no bpf(2) is known on {os.uname().machine}")
+        raise RackError(lines.NO_BPF.of(machine=os.uname().machine))
     buffer = ctypes.create_string_buffer(attributes, 128)
     result = int(ctypes.CDLL(None, use_errno=True).syscall(number, command, buffer, 128))
     if result < 0:
         reason = os.strerror(ctypes.get_errno())
-        raise RackError(f"--loss needs a kernel that runs XDP programs: {reason}")
+        raise RackError(lines.NO_XDP.of(why=reason))
     return result
 
 
@@ -78,7 +79,9 @@ class FrameLoss:
             try:
                 self._link = within(namespace, lambda: _bpf(_LINK_CREATE, create))
             except OSError as error:
-                raise RackError(f"--loss: cannot enter {namespace}: {error.strerror}") from None
+                raise RackError(
+                    lines.NAMESPACE_CLOSED.of(namespace=namespace, why=error.strerror)
+                ) from None
         finally:
             os.close(program)
 

@@ -11,9 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from wiresum.common.version import package_version
+from wiresum.measure import lines
 from wiresum.measure.bench.allreduce import KIND, Bench
 from wiresum.measure.bench.cases import Options
-from wiresum.measure.bench.results import lines
+from wiresum.measure.bench.results import lines_of
 from wiresum.measure.bench.show import table
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.interrupts import Interrupts
@@ -63,7 +64,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
         temporary.write_text(_text(content))
         temporary.replace(path)
     except OSError as error:
-        raise RackError(f"cannot write {path}: {error.strerror}") from None
+        raise RackError(lines.CANNOT_WRITE.of(path=path, why=error.strerror)) from None
 
 
 def measure(options: Options, json_file: Path | None, append: bool, quiet: bool) -> None:
@@ -73,7 +74,7 @@ def measure(options: Options, json_file: Path | None, append: bool, quiet: bool)
     """
     needed = ["numpy", "torch"] if options.tcp else ["numpy"]
     if any(importlib.util.find_spec(name) is None for name in needed):
-        raise RackError(f"the benchmark needs {' and '.join(needed)}: pip install 'wiresum[torch]'")
+        raise RackError(lines.NEEDS_MODULES.of(modules=" and ".join(needed)))
     head = {"kind": KIND, "version": package_version(), "machine": machine()}
     # As the file says it: without tuples.
     head["options"] = json.loads(json.dumps(asdict(options)))
@@ -90,7 +91,7 @@ def measure(options: Options, json_file: Path | None, append: bool, quiet: bool)
     with Interrupts():
         bench.run()
     out = Console()
-    found = [line for entry in bench.cases for line in lines(entry, options.mtu)]
+    found = [line for entry in bench.cases for line in lines_of(entry, options.mtu)]
     wide = Console(width=max(out.width, 200))
     wide.print(table(found))
 
@@ -108,11 +109,11 @@ def _earlier(path: Path, head: dict[str, Any]) -> list[dict[str, Any]] | None:
     try:
         content = json.loads(path.read_text())
         if setting(content) != setting(head):
-            raise RackError(f"--append: {path} is from a run with other options, or elsewhere")
+            raise RackError(lines.OTHER_RUN.of(path=path))
         return list(content["cases"])
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise RackError(f"cannot read {path}: {error.strerror}") from None
+        raise RackError(lines.CANNOT_READ.of(path=path, why=error.strerror)) from None
     except (ValueError, KeyError, TypeError):
-        raise RackError(f"--append: {path} is not from `wiresum bench allreduce`") from None
+        raise RackError(lines.NOT_FROM_ALLREDUCE.of(path=path)) from None

@@ -5,6 +5,7 @@ No sockets and no threads: what is measured is the switch program, parser and de
 
 import struct
 
+from wiresum.measure import lines
 from wiresum.p4 import packet
 from wiresum.softswitch import Switch
 from wiresum.testbed.conformance import frames
@@ -70,8 +71,9 @@ class InMemory:
         wanted = self.contributions * passes
         if (claimed + added, completed * self._workers, left) != (wanted, wanted, wanted):
             raise RackError(
-                f"of {wanted} contributions the switch has summed {claimed + added}, completed "
-                f"{completed} chunks and sent {left} frames: this measures something else"
+                lines.OTHER_WORK.of(
+                    wanted=wanted, claimed=claimed + added, completed=completed, left=left
+                )
             )
         return taken
 

@@ -26,6 +26,7 @@ from wiresum.common.children import process
 from wiresum.host_agent.environment import SlotRequest
 from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
+from wiresum.measure import lines
 from wiresum.testbed import find_mininet
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.namespaces import enter
@@ -93,17 +94,15 @@ class Measured:
         try:
             said = [child.communicate(timeout=3 * LIMIT_S) for child in running]
         except subprocess.TimeoutExpired:
-            raise RackError(
-                f"a worker of the benchmark has not ended in {3 * LIMIT_S:g} s"
-            ) from None
+            raise RackError(lines.WORKER_RUNS_ON.of(limit_s=3 * LIMIT_S)) from None
         finally:
             for child in running:
                 process.end(child)
         for rank, (child, (_, errors)) in enumerate(zip(running, said, strict=True)):
             if child.returncode != 0:
-                lines = errors.decode(errors="replace").strip().splitlines() or ["no reason given"]
-                raise RackError(f"worker {rank} of the benchmark: {lines[-1]}")
-        return max(float(json.loads(out)["seconds"]) for out, _ in said)
+                words = errors.decode(errors="replace").strip().splitlines() or ["no reason given"]
+                raise RackError(lines.WORKER_FAILED.of(rank=rank, why=words[-1]))
+        return max(float(json.loads(out)["seconds"]) for out, _ in words)
 
 
 def bench(
@@ -114,7 +113,7 @@ def bench(
     Each of ``repeat`` rounds takes about ``seconds`` on each switch. Raises ``WiresumError``.
     """
     if importlib.util.find_spec("numpy") is None:
-        raise RackError("the benchmark checks its sums with numpy: pip install 'wiresum[torch]'")
+        raise RackError(lines.NEEDS_NUMPY.of())
     switches = {"softswitch": "soft", OTHERS[against]: against}
     with ExitStack() as stack:
         racks = {}

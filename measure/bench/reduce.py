@@ -15,6 +15,7 @@ from wiresum.host_agent.agent.lease import open_engine
 from wiresum.host_agent.agent.network import mac_of, udp_socket
 from wiresum.host_agent.engine import EngineOptions
 from wiresum.host_agent.environment import AgentError, environment
+from wiresum.measure import lines
 from wiresum.measure.bench.checked import timed_reduce
 
 
@@ -25,7 +26,7 @@ def reduce(rank: int, workers: int, count: int, attempt: int, limit_s: float) ->
     """
     where = environment(os.environ)
     if where is None or where.job is None or where.token is None:
-        raise AgentError("this is a part of `wiresum bench`: it is not run by hand")
+        raise AgentError(lines.NOT_BY_HAND.of())
     with ControllerClient(where.controller, token=where.token) as client:
         job = client.get_job(where.job)
         sock = udp_socket(job.switch_ip, job.switch_udp_port)

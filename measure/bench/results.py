@@ -55,7 +55,7 @@ def case_of(entry: Mapping[str, Any]) -> Case:
     return Case(entry["rate_mbit"], entry["loss"], entry["workers"], entry["size"])
 
 
-def lines(entry: Mapping[str, Any], mtu: int) -> list[Line]:
+def lines_of(entry: Mapping[str, Any], mtu: int) -> list[Line]:
     """All sides of one case, wiresum's widest field first, gloo last."""
     case = case_of(entry)
     samples: Mapping[str, Sequence[Mapping[str, Any]]] = entry["samples"]

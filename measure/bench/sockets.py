@@ -12,6 +12,7 @@ from typing import Any
 
 from wiresum.common.children import process
 from wiresum.controller.client.local_site import SiteOptions
+from wiresum.measure import lines
 from wiresum.measure.bench import cpu
 from wiresum.measure.bench.site import BenchSite, plain
 from wiresum.testbed import state
@@ -41,9 +42,7 @@ class OverSockets:
         try:
             from wiresum.measure.bench import _native
         except ImportError:
-            raise RackError(
-                "this wiresum was built without its benchmarks' native part (WIRESUM_PARTS: bench)"
-            ) from None
+            raise RackError(lines.NO_NATIVE_PART.of()) from None
         self._native = _native
         self._workers = workers
         self._lanes = lanes
@@ -116,7 +115,7 @@ class OverSockets:
         try:
             return self._loads[target].sample(chunks)
         except self._native.BenchError as error:
-            raise RackError(f"{target} over sockets: {error}") from None
+            raise RackError(lines.SOCKETS_FAILED.of(switch=target, why=error)) from None
 
 
 class _Load:

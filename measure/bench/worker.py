@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wiresum.common.errors import WiresumError
+from wiresum.measure import lines
 from wiresum.measure.bench.data import Data, Floats, WrongResult
 from wiresum.measure.bench.links import INTERFACE
 from wiresum.testbed.errors import RackError
@@ -95,7 +96,7 @@ class Wiresum(Side):
         ticket = engine.all_reduce(tensor.ctypes.data, tensor.size, "float32", False)
         done = engine.wait(ticket, self._limit_s)
         if done is None:
-            raise RackError(f"no result of an all-reduce in {self._limit_s:g} s")
+            raise RackError(lines.NO_RESULT.of(limit_s=self._limit_s))
         raise_for(done)
 
     def counters(self) -> dict[str, float]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from wiresum.common.command_line import Option
+from wiresum.measure import lines
 from wiresum.p4 import FIELDS
 from wiresum.testbed.cli import (
     Lanes,
@@ -22,7 +23,7 @@ OUT = Path("out")
 
 def _check_field(field: int) -> None:
     if field not in FIELDS:
-        raise RackUsageError(f"--field {field}: it must be 32, 16 or 8")
+        raise RackUsageError(lines.UNKNOWN_FIELD.of(field=field))
 
 
 def demo(
@@ -82,7 +83,7 @@ def train(
     from wiresum.measure.demo.rack_train import train as run
 
     if workers < 2:
-        raise RackUsageError("--workers 1: a training across a rack needs at least 2")
+        raise RackUsageError(lines.TOO_FEW_WORKERS.of())
     _check_field(field)
     options = rack_options(switch, workers, rate, loss, lanes, name, offloads)
     run(

@@ -14,6 +14,7 @@ from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.run import execute
 from wiresum.host_agent.launcher.session import Session
 from wiresum.host_agent.launcher.signals import Signals
+from wiresum.measure import lines
 from wiresum.measure.demo.results import DemoError, Training, read, verify
 from wiresum.measure.demo.show import NOTES, Bars, as_json, table, write_json, write_plot
 
@@ -34,11 +35,11 @@ def demo(
     """
     for module in ("torch", "matplotlib"):
         if importlib.util.find_spec(module) is None:
-            raise DemoError(f"the demo needs {module}: pip install 'wiresum[demo]'")
+            raise DemoError(lines.DEMO_NEEDS_MODULE.of(module=module))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DemoError(f"cannot make the folder {out}: {error.strerror}") from None
+        raise DemoError(lines.NO_FOLDER.of(folder=out, why=error.strerror)) from None
     console = Console()
     with Signals() as signals, Bars(console, steps) as bars:
         runner = _Runner(workers, steps, seed, out, signals, bars)
@@ -92,8 +93,9 @@ class _Runner:
             seconds = time.monotonic() - started
             if status != 0:
                 raise DemoError(
-                    f"the training over {backend} ended with status {status}{_reason(log)}; "
-                    f"its output is in {log}"
+                    lines.TRAINING_FAILED.of(
+                        backend=backend, status=status, reason=_reason(log), log=log
+                    )
                 )
             events = dict(session.describe().events) if session is not None else {}
             return read(backend, folder, self._workers, seconds, events)

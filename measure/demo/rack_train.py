@@ -13,6 +13,7 @@ from wiresum.common.children import process
 from wiresum.common.temporary import PrivateFolder
 from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
+from wiresum.measure import lines
 from wiresum.measure.demo.rack_table import Outcome, table
 from wiresum.measure.demo.results import Training, read
 from wiresum.measure.demo.show import Bars, write_json
@@ -45,12 +46,12 @@ def train(rack_options: RackOptions, options: TrainOptions) -> None:
     Raises ``WiresumError``, also when the counters do not account for every chunk.
     """
     if importlib.util.find_spec("torch") is None:
-        raise RackError("a training needs torch: pip install 'wiresum[torch]'")
+        raise RackError(lines.NEEDS_TORCH.of())
     rack_options.check()
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RackError(f"cannot make the folder {options.out}: {error.strerror}") from None
+        raise RackError(lines.NO_FOLDER.of(folder=options.out, why=error.strerror)) from None
     console = Console()
     with Interrupts(), Rack(rack_options) as rack:
         outcome = train_across(rack, options, console)
@@ -132,7 +133,7 @@ def _run(
         if child.returncode != 0:
             status = process.exit_status(child.returncode)
             raise RackError(
-                f"worker {worker} ended with status {status}{_reason(logs)}; its output is in {log}"
+                lines.WORKER_ENDED.of(rank=worker, status=status, reason=_reason(logs), log=log)
             )
 
 

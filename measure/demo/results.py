@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wiresum.common.errors import WiresumError
+from wiresum.measure import lines
 from wiresum.measure.demo.tcp import with_headers
 
 
@@ -56,9 +57,7 @@ def read(
         try:
             reports.append(json.loads((folder / f"rank{rank}.json").read_text()))
         except (OSError, ValueError) as error:
-            raise DemoError(
-                f"rank {rank} of the {backend} training left no report: {error}"
-            ) from None
+            raise DemoError(lines.NO_REPORT.of(rank=rank, backend=backend, why=error)) from None
     by_step = zip(*(r["losses"] for r in reports), strict=True)
     first = reports[0]
     return Training(
@@ -86,25 +85,25 @@ def verify(training: Training, workers: int, steps: int) -> None:
     gone elsewhere, and each step must have had at least one.
     """
     if len(training.engines) != workers:
-        raise DemoError(f"{len(training.engines)} of {workers} workers used the switch")
+        raise DemoError(lines.SWITCH_NOT_USED.of(count=len(training.engines), workers=workers))
     for rank, engine in enumerate(training.engines):
         if engine["contributions"] != training.chunks or engine["results"] != training.chunks:
             raise DemoError(
-                f"rank {rank} sent {engine['contributions']} chunks and got "
-                f"{engine['results']} results, rank 0 sent {training.chunks}"
+                lines.CHUNKS_DIFFER.of(
+                    rank=rank,
+                    sent=engine["contributions"],
+                    received=engine["results"],
+                    expected=training.chunks,
+                )
             )
     events = training.events
     completed = events.get("completed", 0)
     if completed != training.chunks:
-        raise DemoError(
-            f"the workers had {training.chunks} chunks summed, "
-            f"but the switch's counters say that it completed {completed}"
-        )
+        raise DemoError(lines.COUNTERS_DIFFER.of(chunks=training.chunks, counted=completed))
     taken = events.get("claimed", 0) + events.get("added", 0)
     if taken != workers * training.chunks:
         raise DemoError(
-            f"{workers} workers sent {training.chunks} chunks each, "
-            f"but the switch's counters say that it summed {taken} contributions"
+            lines.CONTRIBUTIONS_DIFFER.of(workers=workers, chunks=training.chunks, counted=taken)
         )
     elsewhere = {
         name: reasons
@@ -112,11 +111,12 @@ def verify(training: Training, workers: int, steps: int) -> None:
         if name.startswith("all_reduce")
     }
     if elsewhere:
-        raise DemoError(f"some all-reduces did not go through the switch: {elsewhere}")
+        raise DemoError(lines.SWITCH_BYPASSED.of(counts=elsewhere))
     if training.switch_collectives.get("all_reduce", 0) < steps:
         raise DemoError(
-            f"{steps} steps had only {training.switch_collectives.get('all_reduce', 0)} "
-            "all-reduces through the switch"
+            lines.TOO_FEW_COLLECTIVES.of(
+                steps=steps, count=training.switch_collectives.get("all_reduce", 0)
+            )
         )
     if not training.same_weights:
-        raise DemoError("the workers' weights differ after the training over the switch")
+        raise DemoError(lines.WEIGHTS_DIFFER.of())

@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 from wiresum.common.errors import WiresumError
+from wiresum.measure import lines
 from wiresum.measure.demo.results import Training
 
 _PLAIN_LINES = 5  # per training, where there is no terminal to draw on
@@ -55,8 +56,8 @@ class Bars:
 
         def look() -> None:
             try:
-                lines = file.read_text().splitlines()
-                last = json.loads(lines[-1]) if lines else None
+                reports = file.read_text().splitlines()
+                last = json.loads(reports[-1]) if reports else None
             except (OSError, ValueError):
                 return  # not there yet, or in the middle of a line
             if last is not None:
@@ -165,7 +166,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1) + "\n")
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+        raise OutputError(lines.CANNOT_WRITE.of(path=path, why=error.strerror)) from None
 
 
 def write_plot(path: Path, gloo: Training, wiresum: Training, field: int) -> None:
@@ -187,4 +188,4 @@ def write_plot(path: Path, gloo: Training, wiresum: Training, field: int) -> Non
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=120, format="png")
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+        raise OutputError(lines.CANNOT_WRITE.of(path=path, why=error.strerror)) from None

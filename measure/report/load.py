@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wiresum.measure import lines
 from wiresum.measure.bench import allreduce, engine, switch
 from wiresum.measure.bench.cases import Case
-from wiresum.measure.bench.results import Line, case_of, lines
+from wiresum.measure.bench.results import Line, case_of, lines_of
 from wiresum.testbed.errors import RackError
 
 BEGIN = "<!-- made by `wiresum bench report`: do not edit from here -->"
@@ -44,9 +45,9 @@ def load(paths: Sequence[Path]) -> Measured:
             content = json.loads(path.read_text())
             _add(measured, content, path, seen)
         except OSError as error:
-            raise RackError(f"cannot read {path}: {error.strerror}") from None
+            raise RackError(lines.CANNOT_READ.of(path=path, why=error.strerror)) from None
         except (ValueError, KeyError, TypeError) as error:
-            raise RackError(f"{path} is not from `wiresum bench … --json`: {error!r}") from None
+            raise RackError(lines.NOT_A_RESULT.of(path=path, why=error)) from None
     measured.allreduce.sort(key=lambda found: _order(found[0].case))
     return measured
 
@@ -68,11 +69,11 @@ def _add(measured: Measured, content: dict[str, Any], path: Path, seen: dict[Cas
         for entry in content["cases"]:
             case = case_of(entry)
             if case in seen:
-                raise RackError(f"{case} is in {seen[case]} and in {path}: leave one of them out")
+                raise RackError(lines.CASE_TWICE.of(case=case, first=seen[case], path=path))
             seen[case] = path
             measured.tcp |= set(content["options"]["tcp"])
             measured.rounds |= {len(samples) for samples in entry["samples"].values()}
-            measured.allreduce.append(lines(entry, content["options"]["mtu"]))
+            measured.allreduce.append(lines_of(entry, content["options"]["mtu"]))
     else:
         raise ValueError(f"kind {kind!r}")
 
@@ -89,10 +90,10 @@ def put(path: Path, made: str, title: str) -> None:
             before, mark, rest = page.partition(BEGIN)
             _, other_mark, after = rest.partition(END + "\n")
             if not mark or not other_mark:
-                raise RackError(f"{path} has no line {BEGIN!r} with a line {END!r} after it")
+                raise RackError(lines.NO_MARKS.of(path=path, begin=BEGIN, end=END))
             path.write_text(before + section + after)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"# {title}\n\n{section}")
     except OSError as error:
-        raise RackError(f"cannot write {path}: {error.strerror}") from None
+        raise RackError(lines.CANNOT_WRITE.of(path=path, why=error.strerror)) from None

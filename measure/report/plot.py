@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from wiresum.measure import lines
 from wiresum.measure.bench.cases import UDP, Side, rate_text, size_text
 from wiresum.measure.bench.results import Line
 from wiresum.measure.report.load import Measured
@@ -18,7 +19,7 @@ def plot(measured: Measured, path: Path) -> None:
     try:
         import matplotlib as mpl
     except ImportError:
-        raise RackError("--plot needs matplotlib: pip install 'wiresum[demo]'") from None
+        raise RackError(lines.PLOT_NEEDS_MATPLOTLIB.of()) from None
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -26,7 +27,7 @@ def plot(measured: Measured, path: Path) -> None:
     rates = list(dict.fromkeys(found[0].case.rate_mbit for found in cases))
     counts = sorted({found[0].case.workers for found in cases})
     if not cases:
-        raise RackError("--plot: none of the files is from `wiresum bench allreduce`")
+        raise RackError(lines.NOTHING_TO_PLOT.of())
     figure, axes = plt.subplots(
         len(rates),
         len(counts),
@@ -59,7 +60,7 @@ def plot(measured: Measured, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110, metadata=_METADATA if path.suffix == ".png" else None)
     except (OSError, ValueError) as error:
-        raise RackError(f"cannot write {path}: {error}") from None
+        raise RackError(lines.CANNOT_WRITE.of(path=path, why=error)) from None
     finally:
         plt.close(figure)
 

@@ -15,8 +15,8 @@ def test_codes_are_unique_and_begin_with_their_catalogues_letter() -> None:
         assert re.fullmatch(catalogues.CATALOGUES[line.catalogue] + r"\d{3}", line.code), line
 
 
-def test_every_line_is_declared_once() -> None:
-    texts = [line.template for line in catalogues.declared()]
+def test_every_line_is_declared_once_in_its_catalogue() -> None:
+    texts = [(line.catalogue, line.template) for line in catalogues.declared()]
     assert len(set(texts)) == len(texts), sorted(t for t in texts if texts.count(t) > 1)
 
 

@@ -176,10 +176,4 @@ OPAQUE = {
     "softswitch/ports.py:__init__",  # _why's
     "softswitch/ports.py:_udp_address",  # an AddressError
     "softswitch/serve.py:serve",  # the program's name and a P4RuntimeError
-    "measure/attack/bench.py:hear",  # a part's own line
-    "measure/attack/bench.py:tell",  # a part's own line
-    "measure/bench/allreduce.py:_check",  # a line of the check of sums
-    "measure/bench/crew.py:answer",  # obituary's
-    "measure/bench/crew.py:cpu_s",  # obituary's
-    "measure/bench/crew.py:tell",  # obituary's
 }

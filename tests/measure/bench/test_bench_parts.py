@@ -236,7 +236,7 @@ def test_ratios_and_shares() -> None:
             "32": [sample(0.25), sample(0.25), sample(0.2)],
         },
     }  # fmt: skip
-    found = results.lines(entry, 1500)
+    found = results.lines_of(entry, 1500)
     assert [str(line.side) for line in found] == ["F = 32", "F = 8", "gloo, bbr", "gloo, cubic"]
     wide, narrow, *gloo = found
     assert wide.ratio is not None
@@ -248,7 +248,7 @@ def test_ratios_and_shares() -> None:
     limit = limits.seconds(limits.wiresum_bytes(25 * MIB, 8), 1000)
     assert narrow.limit_s == pytest.approx(limit)
     assert narrow.share == pytest.approx(limit / 0.06)
-    free = results.lines({**entry, "rate_mbit": None}, 1500)[0]
+    free = results.lines_of({**entry, "rate_mbit": None}, 1500)[0]
     assert free.limit_s is None
     assert free.share is None
 

@@ -1,0 +1,121 @@
+"""The error lines of benchmarks and the demo. Codes M…; docs/operations.md has the cures."""
+
+from wiresum.common.errors import Line
+
+# ---- files
+
+CANNOT_WRITE = Line("M001", "cannot write {path}: {why}")
+CANNOT_READ = Line("M002", "cannot read {path}: {why}")
+NO_FOLDER = Line("M003", "cannot make the folder {folder}: {why}")
+
+# ---- benchmarks
+
+NEEDS_ROOT = Line("M004", "the benchmark makes network namespaces and links: it must run as root")
+NEEDS_MODULES = Line("M005", "the benchmark needs {modules}: pip install 'wiresum[torch]'")
+NEEDS_NUMPY = Line("M006", "the benchmark checks its sums with numpy: pip install 'wiresum[torch]'")
+NO_NATIVE_PART = Line(
+    "M007",
+    "this wiresum was built without its benchmarks' native part (WIRESUM_PARTS: bench)",
+)
+NOT_BY_HAND = Line("M008", "this is a part of `wiresum bench`: it is not run by hand")
+LINKS_NOT_LIMITED = Line(
+    "M009",
+    "{case}, {side}: {size:.0f} bytes crossed a link in {took_ms:.3f} ms; its rate allows that "
+    "in {least_ms:.3f} ms: the links are not limited as they should be",
+)
+WRONG_IN_CASE = Line("M010", "{case}, {side}: {why}")
+RANKS_DIFFER = Line("M011", "{case}, {side}: ranks 0 and {rank} have different results")
+WRONG_ELEMENT = Line(
+    "M012",
+    "element {at} of {size} is {found!r}: it must be {expected!r}, give or take {bound:.3g} "
+    "({count} such elements in this part)",
+)
+WRONG_SUM = Line("M013", "rank {rank}: the switch returned a wrong sum")
+NO_RESULT_AT = Line("M014", "rank {rank}: no result of the all-reduce in {limit_s:g} s")
+NO_RESULT = Line("M015", "no result of an all-reduce in {limit_s:g} s")
+OTHER_WORK = Line(
+    "M016",
+    "of {wanted} contributions the switch has summed {claimed}, completed {completed} chunks "
+    "and sent {left} frames: this measures something else",
+)
+SOCKETS_FAILED = Line("M017", "{switch} over sockets: {why}")
+PART_SILENT = Line("M018", "{part} has not answered within {limit_s:g} s")
+PART_ENDED = Line("M065", "{part} has ended (status {status}): {last_words}")
+PART_FAILED = Line("M019", "{part}: {why}")
+NO_ANSWER = Line("M020", "{process} of the benchmark does not answer")
+PROCESS_FAILED = Line("M021", "{process} of the benchmark: {why}")
+WORKER_RUNS_ON = Line("M022", "a worker of the benchmark has not ended in {limit_s:g} s")
+WORKER_FAILED = Line("M023", "worker {rank} of the benchmark: {why}")
+NOTHING_TO_PREFER = Line("M024", "there is nothing to prefer below a rate of {mbit:g} Mbit/s")
+NO_BPF = Line("M025", "--loss: no bpf(2) is known on {machine}")
+NO_XDP = Line("M026", "--loss needs a kernel that runs XDP programs: {why}")
+NAMESPACE_CLOSED = Line("M027", "--loss: cannot enter {namespace}: {why}")
+
+# ---- options of benchmarks
+
+UNKNOWN_KIND = Line("M028", "--kinds {kind}: it must be of {kinds}")
+NO_KIND = Line("M029", "--kinds is empty: say, for example, wrong-key")
+NO_RATE = Line("M030", "--rate is empty: a flood at no rate in particular says nothing")
+SHM_HAS_NO_RATE = Line(
+    "M031",
+    "--transport shm: memory has neither a rate nor loss; say --rate none",
+)
+NO_VALUE = Line("M032", "{option} {text!r}: say one value, or several with commas")
+VALUE_TWICE = Line("M033", "{option} {text!r}: a value comes twice")
+WORKERS_OUT_OF_RANGE = Line("M034", "--workers {text!r}: each must be a number from 2 to {most}")
+NOT_A_SIZE = Line(
+    "M035",
+    "--sizes {text!r}: say, for example, 64KiB or 25MiB (4B to 4GiB, whole float32s)",
+)
+NOT_A_RATE = Line("M036", "--rate {text!r}: it must be 100kbit to 100gbit, or none")
+UNKNOWN_FIELDS = Line("M037", "--field {text!r}: fields have 32, 16 or 8 bits")
+UNKNOWN_TRANSPORT = Line("M038", "--transport {text!r}: it must be {transports}")
+UNKNOWN_TCP = Line("M039", "--tcp {text!r}: this kernel has {known}")
+COMPARE_WITH_GLOO = Line("M040", "--against {against}: it must be gloo or none")
+COMPARE_WITH_SWITCH = Line("M041", "--against {against}: it must be auto, bmv2, soft or none")
+ONE_SIZE = Line("M042", "--size {size!r}: one size")
+UNKNOWN_ISA = Line("M043", "--isa {isa}: this machine has {known}")
+OTHER_RUN = Line("M044", "--append: {path} is from a run with other options, or elsewhere")
+NOT_FROM_ALLREDUCE = Line("M045", "--append: {path} is not from `wiresum bench allreduce`")
+
+# ---- reports
+
+NOT_A_RESULT = Line("M046", "{path} is not from `wiresum bench … --json`: {why!r}")
+CASE_TWICE = Line("M047", "{case} is in {first} and in {path}: leave one of them out")
+NO_MARKS = Line("M048", "{path} has no line {begin!r} with a line {end!r} after it")
+PLOT_NEEDS_MATPLOTLIB = Line("M049", "--plot needs matplotlib: pip install 'wiresum[demo]'")
+NOTHING_TO_PLOT = Line("M050", "--plot: none of the files is from `wiresum bench allreduce`")
+
+# ---- the demo and trainings in racks
+
+UNKNOWN_FIELD = Line("M051", "--field {field}: it must be 32, 16 or 8")
+TOO_FEW_WORKERS = Line("M052", "--workers 1: a training across a rack needs at least 2")
+DEMO_NEEDS_MODULE = Line("M053", "the demo needs {module}: pip install 'wiresum[demo]'")
+TRAINING_FAILED = Line(
+    "M054",
+    "the training over {backend} ended with status {status}{reason}; its output is in {log}",
+)
+NEEDS_TORCH = Line("M055", "a training needs torch: pip install 'wiresum[torch]'")
+WORKER_ENDED = Line(
+    "M056",
+    "worker {rank} ended with status {status}{reason}; its output is in {log}",
+)
+NO_REPORT = Line("M057", "rank {rank} of the {backend} training left no report: {why}")
+SWITCH_NOT_USED = Line("M058", "{count} of {workers} workers used the switch")
+CHUNKS_DIFFER = Line(
+    "M059",
+    "rank {rank} sent {sent} chunks and got {received} results, rank 0 sent {expected}",
+)
+COUNTERS_DIFFER = Line(
+    "M060",
+    "the workers had {chunks} chunks summed, but the switch's counters say that it completed "
+    "{counted}",
+)
+CONTRIBUTIONS_DIFFER = Line(
+    "M061",
+    "{workers} workers sent {chunks} chunks each, but the switch's counters say that it summed "
+    "{counted} contributions",
+)
+SWITCH_BYPASSED = Line("M062", "some all-reduces did not go through the switch: {counts}")
+TOO_FEW_COLLECTIVES = Line("M063", "{steps} steps had only {count} all-reduces through the switch")
+WEIGHTS_DIFFER = Line("M064", "the workers' weights differ after the training over the switch")

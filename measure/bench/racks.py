@@ -102,7 +102,7 @@ class Measured:
             if child.returncode != 0:
                 words = errors.decode(errors="replace").strip().splitlines() or ["no reason given"]
                 raise RackError(lines.WORKER_FAILED.of(rank=rank, why=words[-1]))
-        return max(float(json.loads(out)["seconds"]) for out, _ in words)
+        return max(float(json.loads(out)["seconds"]) for out, _ in said)
 
 
 def bench(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from wiresum.common import lines
 from wiresum.common.errors import WiresumError
 
 SHM_NETWORK = "127.77.0.0/16"
@@ -38,5 +39,5 @@ def parse_endpoint(text: str, *, what: str = "address") -> Endpoint:
         separator = ""
     named = separator and host and host.isprintable() and not any(map(str.isspace, host))
     if not named or not (port.isascii() and port.isdigit() and len(port) < 6) or int(port) > 65535:
-        raise AddressError(f"{what} {text[:80]!r} is not HOST:PORT with a port from 0 to 65535")
+        raise AddressError(lines.NO_ENDPOINT.of(what=what, text=text[:80]))
     return Endpoint(host, int(port))

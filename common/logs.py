@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from wiresum.common import lines
 from wiresum.common.errors import WiresumError, code_of
 
 FORMATS = ("text", "json")
@@ -73,7 +74,7 @@ def log_format(option: str | None, env: Mapping[str, str] = os.environ) -> str:
     chosen = option or env.get(VARIABLE) or "text"
     if chosen not in FORMATS:
         where = "--log-format" if option else VARIABLE
-        raise LogFormatError(f"{where} {chosen!r}: it must be text or json")
+        raise LogFormatError(lines.UNKNOWN_LOG_FORMAT.of(where=where, chosen=chosen))
     return chosen
 
 

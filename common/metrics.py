@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 
+from wiresum.common import lines
 from wiresum.common.address import Endpoint, parse_endpoint
 from wiresum.common.errors import WiresumError
 
@@ -125,7 +126,9 @@ class MetricsServer:
             self._server = _Server(wanted, _handler(registry))
         except OSError as error:
             why = (error.strerror or str(error)).lower()
-            raise MetricsError(f"{option}: cannot listen on {wanted}: {why}") from error
+            raise MetricsError(
+                lines.METRICS_CANNOT_LISTEN.of(option=option, address=wanted, why=why)
+            ) from error
         self.address = Endpoint(wanted.host, self._server.server_address[1])
         self._thread = threading.Thread(
             target=self._server.serve_forever,

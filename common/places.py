@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from wiresum.common import lines
 from wiresum.common.errors import WiresumError
 
 
@@ -30,9 +31,7 @@ def expand(path: Path | str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         name = Path(path).parts[0]
-        raise NoHome(
-            f"{path}: there is no home folder to put for {name}: write the whole path"
-        ) from None
+        raise NoHome(lines.NO_HOME_TO_PUT.of(path=path, name=name)) from None
 
 
 def state_folder() -> Path | None:

@@ -7,6 +7,7 @@ import stat
 import tempfile
 from pathlib import Path
 
+from wiresum.common import lines
 from wiresum.common.errors import WiresumError
 
 log = logging.getLogger(__name__)
@@ -66,8 +67,9 @@ def tighten(path: Path, what: str) -> None:
         path.chmod(mode & ~_OTHERS | MODE)
     except OSError as error:
         raise PrivateFileError(
-            f"{what} {path} may be read by others (mode {mode:04o}), which cannot be changed: "
-            f"{(error.strerror or str(error)).lower()}; give it to this user, and chmod 600 it"
+            lines.CANNOT_BE_PRIVATE.of(
+                what=what, path=path, mode=mode, why=(error.strerror or str(error)).lower()
+            )
         ) from error
     log.warning(
         "%s %s could be read by others (mode %04o): it is closed to them now", what, path, mode

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from wiresum.common import lines
 from wiresum.common.errors import WiresumError
 
 _LONGEST_NAME = 32
@@ -60,10 +61,7 @@ class PrivateFolder:
                 problem = f"{base}: {error.strerror}"
             else:
                 return
-        raise TemporaryError(
-            f"no folder for temporary files can be used ({problem}): make room, or set TMPDIR to a "
-            "folder that can be written"
-        )
+        raise TemporaryError(lines.NO_TEMPORARY_FOLDER.of(why=problem))
 
     def close(self) -> None:
         """Remove it with all that is in it."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wiresum.common import wall_clock
-from wiresum.common.errors import WiresumError
+from wiresum.common import lines, wall_clock
+from wiresum.common.errors import LineText, WiresumError
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -79,10 +79,11 @@ def check_pair(
     if ours != chain[0].public_key():
         if any(ours == other.public_key() for other in chain[1:]):
             raise CertificateError(
-                f"{cert_name} {cert} is in the wrong order: the certificate of {key_name} {key} "
-                "must come first, then that of the authority that signed it, and so on"
+                lines.WRONG_ORDER.of(cert_name=cert_name, cert=cert, key_name=key_name, key=key)
             )
-        raise CertificateError(f"{key_name} {key} is not that of {cert_name} {cert}: give the pair")
+        raise CertificateError(
+            lines.OTHER_KEY.of(key_name=key_name, key=key, cert_name=cert_name, cert=cert)
+        )
     check_time(chain[0], f"{cert_name} {cert}")
     return Validity(chain[0].not_valid_before_utc, chain[0].not_valid_after_utc)
 
@@ -117,7 +118,7 @@ def check_time(certificate: "x509.Certificate", what: str) -> None:
     fault = time_fault(certificate)
     if fault is None or (now() < wall_clock.EARLIEST and certificate.not_valid_before_utc > now()):
         return
-    raise CertificateError(f"{what} cannot be used: {fault}; renew it, or set the clock")
+    raise CertificateError(lines.CERTIFICATE_UNUSABLE.of(what=what, fault=fault))
 
 
 def time_fault(certificate: "x509.Certificate") -> str | None:
@@ -188,7 +189,7 @@ def read_certificates(path: Path, name: str) -> "list[x509.Certificate]":
         return x509.load_pem_x509_certificates(data)
     except ValueError as error:
         raise CertificateError(
-            f"{name} {path} has a certificate that cannot be read: {_words(error)}"
+            lines.BAD_CERTIFICATE.of(name=name, path=path, why=_words(error))
         ) from error
 
 
@@ -199,16 +200,15 @@ def read_key(path: Path, name: str) -> "PrivateKeyTypes":
 
     data = _read(path, name)
     if _PROTECTED.search(data):
-        raise CertificateError(
-            f"{name} {path} is protected by a password, which nobody is asked for: write it "
-            "without one, `openssl pkey -in FILE -out NEW`"
-        )
+        raise CertificateError(lines.KEY_PROTECTED.of(name=name, path=path))
     if not _KEY.search(data):
         raise CertificateError(_why_no_key(f"{name} {path}", data))
     try:
         return serialization.load_pem_private_key(data, None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise CertificateError(f"{name} {path} cannot be read: {_words(error)}") from error
+        raise CertificateError(
+            lines.PEM_UNREADABLE.of(name=name, path=path, why=_words(error))
+        ) from error
 
 
 def _read(path: Path, name: str) -> bytes:
@@ -216,7 +216,9 @@ def _read(path: Path, name: str) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise CertificateError(
-            f"{name} {path} cannot be read: {(error.strerror or str(error)).lower()}"
+            lines.PEM_UNREADABLE.of(
+                name=name, path=path, why=(error.strerror or str(error)).lower()
+            )
         ) from error
     fault = _why_unreadable(f"{name} {path}", data)
     if fault is not None:
@@ -224,59 +226,53 @@ def _read(path: Path, name: str) -> bytes:
     return data
 
 
-def _why_unreadable(where: str, data: bytes) -> str | None:
+def _why_unreadable(where: str, data: bytes) -> LineText | None:
     if not data.strip():
-        return f"{where} is empty"
+        return lines.FILE_EMPTY.of(file=where)
     if data.startswith(_UTF8_MARK):
-        return f"{where} begins with a byte order mark (BOM): save it as ASCII, without one"
+        return lines.BYTE_ORDER_MARK.of(file=where)
     if data.startswith(_UTF16_MARKS):
-        return f"{where} is UTF-16 text with a byte order mark (BOM): save it as ASCII"
+        return lines.UTF16.of(file=where)
     return None
 
 
-def _why_no_certificate(where: str, data: bytes) -> str:
+def _why_no_certificate(where: str, data: bytes) -> LineText:
     from cryptography import x509
 
     if _KEY.search(data) or _PROTECTED.search(data):
-        return f"{where} has a private key in it and no certificate: are the two files swapped?"
+        return lines.KEY_FOR_CERTIFICATE.of(file=where)
     if b"-----BEGIN PKCS7-----" in data:
-        return (
-            f"{where} is PKCS#7, not PEM certificates: convert it, "
-            "`openssl pkcs7 -print_certs -in FILE -out NEW`"
-        )
+        return lines.PKCS7.of(file=where)
     if b"-----BEGIN CERTIFICATE REQUEST-----" in data:
-        return f"{where} is a request for a certificate: give the certificate that came of it"
+        return lines.CERTIFICATE_REQUEST.of(file=where)
     try:
         x509.load_der_x509_certificate(data)
     except ValueError:
         pass
     else:
-        return f"{where} is DER, not PEM: convert it, `openssl x509 -inform DER -in FILE -out NEW`"
+        return lines.CERTIFICATE_IN_DER.of(file=where)
     if _is_pkcs12(data):
-        return f"{where} is PKCS#12, not PEM: convert it, `openssl pkcs12 -in FILE -nodes -out NEW`"
-    return f"{where} is not PEM: there is no line -----BEGIN CERTIFICATE----- in it"
+        return lines.PKCS12.of(file=where)
+    return lines.NO_CERTIFICATE.of(file=where)
 
 
-def _why_no_key(where: str, data: bytes) -> str:
+def _why_no_key(where: str, data: bytes) -> LineText:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
 
     if _CERTIFICATE.search(data):
-        return f"{where} has a certificate in it and no private key: are the two files swapped?"
+        return lines.CERTIFICATE_FOR_KEY.of(file=where)
     try:
         serialization.load_der_private_key(data, None)
     except TypeError:
-        return (
-            f"{where} is DER and protected by a password: convert it, "
-            "`openssl pkey -inform DER -in FILE -out NEW`"
-        )
+        return lines.DER_PROTECTED.of(file=where)
     except (ValueError, UnsupportedAlgorithm):
         pass
     else:
-        return f"{where} is DER, not PEM: convert it, `openssl pkey -inform DER -in FILE -out NEW`"
+        return lines.KEY_IN_DER.of(file=where)
     if _is_pkcs12(data):
-        return f"{where} is PKCS#12, not PEM: convert it, `openssl pkcs12 -in FILE -nodes -out NEW`"
-    return f"{where} is not PEM: there is no line -----BEGIN PRIVATE KEY----- in it"
+        return lines.PKCS12.of(file=where)
+    return lines.NO_KEY.of(file=where)
 
 
 def _is_pkcs12(data: bytes) -> bool:

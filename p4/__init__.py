@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from wiresum.common.errors import WiresumError
+from wiresum.p4 import lines
 
 LANE_COUNTS = (64, 256)
 """The lanes of a chunk that there is a compiled program for."""
@@ -45,12 +46,12 @@ def program(lanes: int) -> Program:
 
     if lanes not in LANE_COUNTS:
         known = " or ".join(map(str, LANE_COUNTS))
-        raise UnknownProgram(f"no switch program has {lanes} lanes: choose {known}")
+        raise UnknownProgram(lines.NO_PROGRAM.of(lanes=lanes, known=known))
     compiled = Path(__file__).resolve().parent / "compiled"
     p4info = compiled / f"wiresum_{lanes}.p4info.txtpb"
     version = re.search(r'^pkg_info \{.*?version: "([^"]*)"', p4info.read_text(), re.M | re.S)
     if version is None:
-        raise UnknownProgram(f"{p4info} carries no pkg_info version: run make p4")
+        raise UnknownProgram(lines.NO_VERSION.of(p4info=p4info))
     return Program(
         json=compiled / f"wiresum_{lanes}.json",
         p4info=p4info,

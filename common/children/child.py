@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wiresum.common import lines
 from wiresum.common.children import process
-from wiresum.common.errors import WiresumError
+from wiresum.common.errors import LineText, WiresumError
 from wiresum.common.patience import Patience
 
 START_S = 60.0
@@ -60,7 +61,9 @@ class Child:
         line = b""
         while not line.endswith(b"\n"):
             if patience.step(_LOOK_S) <= 0:
-                raise ChildError(f"{self.what} did not start within {limit_s:g} s{self.said()}")
+                raise ChildError(
+                    lines.DID_NOT_START.of(what=self.what, limit_s=limit_s, said=self.said())
+                )
             if not select.select([descriptor], [], [], _LOOK_S)[0]:
                 continue
             data = os.read(descriptor, _TAIL)
@@ -74,7 +77,7 @@ class Child:
             found = None
         if not isinstance(found, dict):
             text = line[:200].decode(errors="replace").strip()
-            raise ChildError(f"{self.what} said {text!r} instead of being ready")
+            raise ChildError(lines.SAID_SOMETHING_ELSE.of(what=self.what, text=text))
         return found
 
     def serves(self, path: Path, limit_s: float = START_S) -> None:
@@ -87,7 +90,9 @@ class Child:
             if self.process.poll() is not None:
                 raise ChildError(self.obituary("did not start"))
             if patience.step() <= 0:
-                raise ChildError(f"{self.what} did not start within {limit_s:g} s{self.said()}")
+                raise ChildError(
+                    lines.DID_NOT_START.of(what=self.what, limit_s=limit_s, said=self.said())
+                )
             time.sleep(0.02)
 
     def check(self) -> None:
@@ -95,20 +100,20 @@ class Child:
         if self.process.poll() is not None:
             raise ChildError(self.obituary())
 
-    def obituary(self, verb: str = "has ended") -> str:
+    def obituary(self, verb: str = "has ended") -> LineText:
         """One line that says how it ended, and its last words. Waits for its end."""
         status = process.exit_status(self.process.wait())
-        return f"{self.what} {verb} (status {status}){self.said()}"
+        return lines.CHILD_ENDED.of(what=self.what, verb=verb, status=status, said=self.said())
 
     def said(self) -> str:
         """The last line of its log, after a colon; empty if there is none."""
         try:
             with self.log.open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL))
-                lines = log.read().decode(errors="replace").split("\n")
+                tail = log.read().decode(errors="replace").split("\n")
         except OSError:
             return ""
-        said = [line.strip() for line in lines if line.strip()]
+        said = [line.strip() for line in tail if line.strip()]
         return f": {said[-1]}" if said else ""
 
     def end(self) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from wiresum.common import lines
 from wiresum.common.command_line.declare import Command, Group
 from wiresum.common.errors import WiresumError
 
@@ -25,7 +26,7 @@ class SystemRefusal(WiresumError):
     def __init__(self, error: OSError) -> None:
         what = f"{error.filename}: " if error.filename is not None else ""
         why = (error.strerror or str(error)).lower()
-        super().__init__(f"the system refuses what this command needs: {what}{why}")
+        super().__init__(lines.SYSTEM_REFUSES.of(what=what, why=why))
 
 
 def main(
@@ -94,7 +95,7 @@ def _run(
         return UsageError.exit_code
     except click.ClickException as error:
         words, path = _complaint(error, name)
-        raise UsageError(f"{words}; see `{path} --help`") from None
+        raise UsageError(lines.WRONG_USAGE.of(fault=words, command=path)) from None
     return status if isinstance(status, int) else 0
 
 
@@ -124,4 +125,4 @@ def _check_text(arguments: Sequence[str]) -> None:
         try:
             argument.encode()
         except UnicodeEncodeError:
-            raise UsageError(f"argument {argument!a} is not UTF-8") from None
+            raise UsageError(lines.NOT_UTF8.of(argument=argument)) from None

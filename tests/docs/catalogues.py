@@ -16,12 +16,14 @@ GAP = "…"
 PACKAGES = ("cli", "common", "controller", "host_agent", "measure", "p4", "softswitch", "testbed")
 
 CATALOGUES = {
+    "wiresum.common.lines": "G",
     "wiresum.measure.lines": "M",
+    "wiresum.p4.lines": "P",
     "wiresum.testbed.lines": "T",
 }
 """The modules that declare error lines, and the first letter of their codes."""
 
-WITHOUT = ("cli", "common", "controller", "host_agent", "p4", "softswitch")
+WITHOUT = ("controller", "host_agent", "softswitch")
 """The packages that still write their error lines where they raise them."""
 
 _FIELD = re.compile(r"\{(\w+)(?:![ras])?(?::[^}]*)?\}")

@@ -30,8 +30,6 @@ CARRIERS = {"SouthboundError", "GoneError"}
 
 # Functions that return a line which is raised, or told as a reason, somewhere else.
 SOURCES = {
-    "common/children/child.py": {"obituary"},
-    "common/tls.py": {"_why_no_certificate", "_why_no_key", "_why_unreadable"},
     "controller/rules/refusals.py": {"_full"},
     "controller/client/connection.py": {"_tls_fault", "_unreachable"},
     "controller/southbound/p4runtime.py": {"explain"},

@@ -148,9 +148,6 @@ def test_the_collector_finds_lines_in_their_folders(
 
 
 OPAQUE = {
-    "common/tls.py:_read",  # _why_unreadable's
-    "common/tls.py:read_certificates",  # _why_no_certificate's
-    "common/tls.py:read_key",  # _why_no_key's
     "controller/rules/refusals.py:refusal",  # _full's
     "controller/southbound/apart.py:apart",  # `lost` and `late` of its callers
     "controller/api/calls.py:abort",  # a ControllerError
@@ -168,9 +165,6 @@ OPAQUE = {
     "host_agent/agent/control.py:create_job",  # a ControllerError
     "host_agent/agent/join.py:_read",  # rank 0's NoRoom
     "host_agent/agent/peers/member.py:look",  # line's and _waits'
-    "common/children/child.py:ready",  # obituary's
-    "common/children/child.py:serves",  # obituary's
-    "common/children/child.py:check",  # obituary's
     "host_agent/launcher/session.py:check",  # a line of Heartbeats
     "softswitch/control.py:_translated",  # a SwitchError
     "softswitch/ports.py:__init__",  # _why's

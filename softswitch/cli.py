@@ -8,6 +8,7 @@ from wiresum.common import logs, places
 from wiresum.common.command_line import Option
 from wiresum.common.command_line.serving import ExitWithParent, LogFormat, Metrics
 from wiresum.common.errors import WiresumError
+from wiresum.softswitch import lines
 
 if TYPE_CHECKING:
     from wiresum.softswitch.p4runtime.tls import ServerTls
@@ -34,10 +35,7 @@ def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> "Server
     if cert is None and key is None and client_ca is None:
         return None
     if cert is None or key is None:
-        raise OptionError(
-            "a certificate and its key belong together: give --p4runtime-tls-cert and "
-            "--p4runtime-tls-key"
-        )
+        raise OptionError(lines.TLS_PAIR.of())
     return ServerTls(
         places.expand(cert),
         places.expand(key),
@@ -101,9 +99,9 @@ def serve(
     from wiresum.softswitch.serve import ServeOptions, run
 
     if lanes is not None and program is not None:
-        raise OptionError("--lanes and --program exclude each other")
+        raise OptionError(lines.LANES_AND_PROGRAM.of())
     if p4info is not None and program is None:
-        raise OptionError("--p4info belongs to --program")
+        raise OptionError(lines.P4INFO_WITHOUT_PROGRAM.of())
     if lanes is not None:
         own = p4.program(lanes)
         program, p4info = own.json, own.p4info

@@ -13,6 +13,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from wiresum.softswitch import lines
+
 from . import _softswitch
 from .errors import CompileFailed, NoCompiler, ProgramInvalid
 from .program_cache import ProgramCache, cache_dir
@@ -37,7 +39,9 @@ def load_program(program: Path | str | bytes) -> Path:
         try:
             text = Path(program).read_bytes()
         except OSError as e:
-            raise ProgramInvalid(f"cannot read the program {program}: {e.strerror}") from e
+            raise ProgramInvalid(
+                lines.CANNOT_READ_PROGRAM.of(program=program, why=e.strerror)
+            ) from e
     built_in = Path(_softswitch.__file__).parent / "programs" / f"{json_digest(text)}.so"
     if built_in.exists():
         return built_in
@@ -54,16 +58,13 @@ def find_compiler() -> list[str]:
     if wanted:
         found = shutil.which(wanted[0])
         if found is None:
-            raise NoCompiler(f"the C++ compiler that CXX names is not there: {wanted[0]}")
+            raise NoCompiler(lines.COMPILER_MISSING.of(compiler=wanted[0]))
         return [found, *wanted[1:], *FLAGS, *extra]
     for name in COMPILERS:
         found = shutil.which(name)
         if found is not None:
             return [found, *FLAGS, *extra]
-    raise NoCompiler(
-        "this program must be compiled first, and there is no C++ compiler on PATH: install g++ or "
-        "clang++, or set CXX"
-    )
+    raise NoCompiler(lines.NO_COMPILER.of())
 
 
 def _compiled(text: bytes) -> Path:
@@ -78,7 +79,7 @@ def _compiled(text: bytes) -> Path:
                 if not cache.has(key):  # another process may have made it meanwhile
                     _compile(compiler, translation.cpp, cache, key)
     except OSError as e:
-        raise CompileFailed(f"cannot write the program cache {folder}: {e.strerror}") from e
+        raise CompileFailed(lines.CACHE_NOT_WRITTEN.of(folder=folder, why=e.strerror)) from e
     return cache.library(key)
 
 
@@ -96,17 +97,17 @@ def _compiler_version(compiler: list[str]) -> str:
             [compiler[0], "--version"], capture_output=True, text=True, timeout=60, check=False
         )
     except (OSError, subprocess.SubprocessError) as e:
-        raise NoCompiler(f"the C++ compiler {compiler[0]} cannot be run: {e}") from e
+        raise NoCompiler(lines.COMPILER_FAILS.of(compiler=compiler[0], why=e)) from e
     return run.stdout
 
 
 def _cpu() -> str:
     """The CPU's features: ``-march=native`` depends on them, and a cache may be shared."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        facts = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return os.uname().machine
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return next((line for line in facts if line.startswith(("flags", "Features"))), "")
 
 
 def _compile(compiler: list[str], cpp: str, cache: ProgramCache, key: str) -> None:
@@ -126,16 +127,15 @@ def _compile(compiler: list[str], cpp: str, cache: ProgramCache, key: str) -> No
             )
         except subprocess.TimeoutExpired:
             raise CompileFailed(
-                f"{compiler[0]} did not finish {source} within {TIMEOUT_S} s"
+                lines.COMPILER_TOO_SLOW.of(compiler=compiler[0], source=source, limit_s=TIMEOUT_S)
             ) from None
         if run.returncode != 0:
             log = library.with_suffix(".log")
             log.write_text(shlex.join(command) + "\n" + run.stderr)
-            lines = run.stderr.splitlines()
-            first = next((line for line in lines if "error" in line), (lines or ["no message"])[-1])
+            said = run.stderr.splitlines()
+            first = next((line for line in said if "error" in line), (said or ["no message"])[-1])
             raise CompileFailed(
-                f"{compiler[0]} cannot compile the translated program: {first.strip()} "
-                f"(all of it: {log})"
+                lines.CANNOT_COMPILE.of(compiler=compiler[0], first=first.strip(), log=log)
             )
         cache.put(key, target)
     finally:

@@ -6,7 +6,7 @@ from typing import Any
 
 from finsy.proto import rpc_code
 
-from wiresum.softswitch import errors
+from wiresum.softswitch import errors, lines
 from wiresum.softswitch._softswitch import Dataplane
 from wiresum.softswitch.p4runtime.dataplane import (
     ActionCall,
@@ -88,7 +88,7 @@ class NativeControl:
     def _kinds(self, table: str) -> list[tuple[str, int]]:
         kinds = self._keys.get(table)
         if kinds is None:  # what p4c has made for an action call in a control
-            raise DataplaneError(rpc_code.NOT_FOUND, f"the program has no table {table}")
+            raise DataplaneError(rpc_code.NOT_FOUND, lines.NO_TABLE.of(table=table))
         return kinds
 
     def _key(self, table: str, key: EntryKey) -> list[_NativeField]:

@@ -7,9 +7,9 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from urllib.parse import parse_qsl
 
 from wiresum.common.address import SHM_NETWORK, AddressError, parse_endpoint
-from wiresum.common.errors import WiresumError
+from wiresum.common.errors import LineText, WiresumError
 from wiresum.p4.packet import UDP_PORT
-from wiresum.softswitch import _softswitch
+from wiresum.softswitch import _softswitch, lines
 
 MAX_PORT = 510
 """v1model's port numbers have 9 bits, and 511 means "drop"."""
@@ -57,10 +57,7 @@ def parse_port(text: str) -> PortSpec:
     """
     number, equals, rest = text.partition("=")
     if not equals or not (number.isascii() and number.isdigit()) or int(number) > MAX_PORT:
-        raise PortError(
-            f"--port {text!r} must be N=udp:HOST:PORT, N=raw:INTERFACE or N=shm:PATH, N from 0 to "
-            f"{MAX_PORT}"
-        )
+        raise PortError(lines.NOT_A_PORT.of(text=text, most=MAX_PORT))
     where, _, query = rest.partition("?")
     kind, _, address = where.partition(":")
     options = _options(text, query, _SHM_OPTIONS if kind == "shm" else ())
@@ -69,15 +66,13 @@ def parse_port(text: str) -> PortSpec:
         return PortSpec(int(number), kind, *_udp_address(text, address), loss, seed)
     if kind == "raw":
         if not address or len(address) >= IFNAMSIZ or "/" in address:
-            raise PortError(f"--port {text!r}: {address!r} cannot be the name of an interface")
+            raise PortError(lines.NOT_AN_INTERFACE.of(text=text, name=address))
         return PortSpec(int(number), kind, address, 0, loss, seed)
     if kind == "shm":
         if not address or len(address.encode()) > _SHM_PATH_BYTES:
-            raise PortError(
-                f"--port {text!r}: the path of the socket must have 1 to {_SHM_PATH_BYTES} bytes"
-            )
+            raise PortError(lines.SOCKET_PATH.of(text=text, most=_SHM_PATH_BYTES))
         return PortSpec(int(number), kind, address, 0, loss, seed, *_shm(text, options))
-    raise PortError(f"--port {text!r}: there are udp, raw and shm ports, no {kind!r}")
+    raise PortError(lines.UNKNOWN_PORT_KIND.of(text=text, kind=kind))
 
 
 def _udp_address(text: str, address: str) -> tuple[str, int]:
@@ -89,7 +84,7 @@ def _udp_address(text: str, address: str) -> tuple[str, int]:
     try:
         IPv4Address(host)
     except AddressValueError as error:
-        raise PortError(f"--port {text!r}: {host!r} is not an IPv4 address") from error
+        raise PortError(lines.NOT_IPV4.of(text=text, host=host)) from error
     return host, endpoint.port
 
 
@@ -101,11 +96,11 @@ def _options(text: str, query: str, more: Sequence[str]) -> dict[str, str]:
     try:
         options = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError as error:
-        raise PortError(f"--port {text!r}: {error}") from error
+        raise PortError(lines.PORT_OPTIONS.of(text=text, why=error)) from error
     for name, _ in options:
         if name not in known:
             names = f"{', '.join(known[:-1])} and {known[-1]}"
-            raise PortError(f"--port {text!r}: the options are {names}, not {name!r}")
+            raise PortError(lines.UNKNOWN_PORT_OPTION.of(text=text, known=names, name=name))
     return dict(options)
 
 
@@ -113,11 +108,11 @@ def _loss(text: str, options: dict[str, str]) -> tuple[float, int]:
     try:
         loss, seed = float(options.get("loss", 0)), int(options.get("seed", 0))
     except ValueError as error:
-        raise PortError(f"--port {text!r}: {error}") from error
+        raise PortError(lines.PORT_OPTIONS.of(text=text, why=error)) from error
     if not 0 <= loss <= 1:
-        raise PortError(f"--port {text!r}: loss is a probability from 0 to 1")
+        raise PortError(lines.NOT_A_LOSS.of(text=text))
     if not 0 <= seed < 1 << 64:
-        raise PortError(f"--port {text!r}: seed is a number from 0 to 2^64 - 1")
+        raise PortError(lines.NOT_A_SEED.of(text=text))
     return loss, seed
 
 
@@ -127,15 +122,15 @@ def _shm(text: str, options: dict[str, str]) -> tuple[IPv4Network, IPv4Address |
         ip = IPv4Address(options["ip"]) if "ip" in options else None
         mode = int(options.get("mode", "600"), 8)
     except ValueError as error:
-        raise PortError(f"--port {text!r}: {error}") from error
+        raise PortError(lines.PORT_OPTIONS.of(text=text, why=error)) from error
     if not _WIDEST <= network.prefixlen <= _NARROWEST:
-        raise PortError(f"--port {text!r}: net is a network from /{_WIDEST} to /{_NARROWEST}")
+        raise PortError(lines.NOT_A_NETWORK.of(text=text, widest=_WIDEST, narrowest=_NARROWEST))
     if not 0 <= mode <= 0o777:
-        raise PortError(f"--port {text!r}: mode is a file mode from 0 to 777")
+        raise PortError(lines.NOT_A_MODE.of(text=text))
     return network, ip, mode
 
 
-def _why(spec: PortSpec, error: OSError) -> str:
+def _why(spec: PortSpec, error: OSError) -> LineText:
     if spec.kind == "udp":
         what = f"port {spec.number} (udp:{spec.host}:{spec.port})"
         reasons = {
@@ -155,7 +150,9 @@ def _why(spec: PortSpec, error: OSError) -> str:
             errno.ENODEV: "there is no such interface here",
             errno.EPERM: "raw ports need root or CAP_NET_RAW; udp ports need neither",
         }
-    return f"cannot open {what}: {reasons.get(error.errno or 0, error.strerror or error)}"
+    return lines.CANNOT_OPEN.of(
+        port=what, why=reasons.get(error.errno or 0, error.strerror or error)
+    )
 
 
 def _switch_ip(spec: PortSpec, specs: Iterable[PortSpec]) -> IPv4Address:
@@ -175,13 +172,13 @@ class SwitchPorts:
         Frames that leave through ``cpu_port`` go to the controller.
         """
         if cpu_port is not None and not 0 <= cpu_port <= MAX_PORT:
-            raise PortError(f"the CPU port {cpu_port} is not from 0 to {MAX_PORT}")
+            raise PortError(lines.NOT_A_CPU_PORT.of(number=cpu_port, most=MAX_PORT))
         self.native = _softswitch.Ports(cpu_port)
         self.addresses: dict[int, str] = {}
         specs = list(specs)
         for spec in specs:
             if spec.number in self.addresses or spec.number == cpu_port:
-                raise PortError(f"port {spec.number} is given twice")
+                raise PortError(lines.PORT_TWICE.of(number=spec.number))
             try:
                 if spec.kind == "udp":
                     bound = self.native.add_udp(

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wiresum.common import places
+from wiresum.softswitch import lines
 
 from .errors import CompileFailed
 
@@ -31,10 +32,7 @@ def cache_dir() -> Path:
         return Path(base) / "wiresum" / "programs"
     home = places.home()
     if home is None:
-        raise CompileFailed(
-            "there is no folder to keep compiled programs in: this user has no home; set "
-            "XDG_CACHE_HOME to a folder of its own"
-        )
+        raise CompileFailed(lines.NO_CACHE_FOLDER.of())
     return home / ".cache" / "wiresum" / "programs"
 
 
@@ -92,15 +90,9 @@ def _check_folders(folder: Path) -> None:
     for part in (folder, folder.parent):
         found = part.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, os.geteuid()):
-            raise CompileFailed(
-                f"the program cache {folder} is not used: {part} belongs to another user or is no "
-                "folder; set XDG_CACHE_HOME to a folder of your own"
-            )
+            raise CompileFailed(lines.CACHE_OF_ANOTHER.of(folder=folder, part=part))
         if found.st_mode & _OTHERS:
-            raise CompileFailed(
-                f"the program cache {folder} is not used: others can write to {part}; look at what "
-                f"is in it, and run chmod go-w on it, or set XDG_CACHE_HOME to another folder"
-            )
+            raise CompileFailed(lines.CACHE_WRITABLE.of(folder=folder, part=part))
     for part in folder.parent.resolve().parents:
         found = part.stat()
         # In a folder with the sticky bit, as /tmp has it, nobody can move what is not his. A group
@@ -108,10 +100,7 @@ def _check_folders(folder: Path) -> None:
         moves = _OTHERS if found.st_gid != os.getegid() else stat.S_IWOTH
         sticky = found.st_mode & stat.S_ISVTX
         if found.st_uid not in (0, os.geteuid()) or (found.st_mode & moves and not sticky):
-            raise CompileFailed(
-                f"the program cache {folder} is not used: through {part} others can put another "
-                "in its place; set XDG_CACHE_HOME to a folder of your own"
-            )
+            raise CompileFailed(lines.CACHE_REPLACEABLE.of(folder=folder, part=part))
 
 
 def _is_ours(file: Path) -> bool:

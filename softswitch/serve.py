@@ -19,7 +19,7 @@ from wiresum.common import logs
 from wiresum.common.children.parent import watch_parent
 from wiresum.common.errors import WiresumError
 from wiresum.common.signals import serve_until
-from wiresum.softswitch import _softswitch
+from wiresum.softswitch import _softswitch, lines
 from wiresum.softswitch.compiler import load_program
 from wiresum.softswitch.control import NativeControl
 from wiresum.softswitch.metrics import SwitchReader, serve_metrics
@@ -87,9 +87,9 @@ class EmbeddedSwitch:
     def packet_out(self, frame: bytes) -> None:
         """Give the program a frame from the controller."""
         if self._cpu_port is None:
-            raise ServeError("this switch has no CPU port: start it with --cpu-port")
+            raise ServeError(lines.NO_CPU_PORT.of())
         if not self._ports.native.inject(frame):
-            raise ServeError("too many packets from the controller are waiting")
+            raise ServeError(lines.TOO_MANY_PACKET_OUTS.of())
 
 
 def read_config(program: Path, p4info: Path | None) -> p4r.ForwardingPipelineConfig:
@@ -101,7 +101,7 @@ def read_config(program: Path, p4info: Path | None) -> p4r.ForwardingPipelineCon
             return config
         data = p4info.read_bytes()
     except OSError as error:
-        raise ServeError(f"cannot read {error.filename}: {error.strerror}") from error
+        raise ServeError(lines.CANNOT_READ.of(path=error.filename, why=error.strerror)) from error
     try:
         text_format.Parse(data.decode(), config.p4info)
     except (UnicodeDecodeError, text_format.ParseError) as not_text:
@@ -109,7 +109,7 @@ def read_config(program: Path, p4info: Path | None) -> p4r.ForwardingPipelineCon
         try:
             config.p4info.ParseFromString(data)
         except DecodeError:
-            raise ServeError(f"{p4info} is not a P4Info: {not_text}") from not_text
+            raise ServeError(lines.NOT_P4INFO.of(path=p4info, why=not_text)) from not_text
     return config
 
 
@@ -143,7 +143,9 @@ async def serve(options: ServeOptions, ready: Callable[[dict[str, Any]], None]) 
             try:
                 device.commit(load.result())
             except P4RuntimeError as error:
-                raise ServeError(f"{options.program}: {error.message}") from error
+                raise ServeError(
+                    lines.PROGRAM_REFUSED.of(program=options.program, why=error.message)
+                ) from error
         address = await server.start(options.p4runtime, options.tls)
         loop.add_reader(ports.native.controller_fd(), _packet_ins, ports, service)
         ports.native.start()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wiresum import p4
+from wiresum.softswitch import lines
 
 from . import _softswitch
 from .compiler import load_program
@@ -62,7 +63,7 @@ class Switch:
         Raises what :func:`load_program` raises.
         """
         if (program is None) == (lanes is None):
-            raise InvalidArgument("a switch takes either a program or a number of lanes")
+            raise InvalidArgument(lines.PROGRAM_OR_LANES.of())
         source = p4.program(lanes).json if lanes is not None else program
         assert source is not None
         self.library = load_program(source)
@@ -157,7 +158,7 @@ class Switch:
         t = self._table(table)
         found = self.dataplane.table_find(t["name"], _key(t, match), priority or 0)
         if found is None:
-            raise NotFound(f"table {t['name']}: there is no entry with this key")
+            raise NotFound(lines.NO_ENTRY.of(table=t["name"]))
         return Counter(found[4], found[5])
 
     # --- multicast, counters, registers ---
@@ -208,13 +209,13 @@ def _resolve(name: str, names: Sequence[str], kind: str) -> str:
     if len(ending) == 1:
         return ending[0]
     if ending:
-        raise NotFound(f"the program has several {kind}s {wanted}: {', '.join(ending)}")
-    raise NotFound(f"the program has no {kind} {wanted}; it has: {', '.join(names) or 'none'}")
+        raise NotFound(lines.AMBIGUOUS_NAME.of(kind=kind, name=wanted, found=", ".join(ending)))
+    raise NotFound(lines.UNKNOWN_NAME.of(kind=kind, name=wanted, known=", ".join(names) or "none"))
 
 
 def _index(name: str, index: int) -> int:
     if index < 0:
-        raise InvalidArgument(f"{name}[{index}]: an index is not negative")
+        raise InvalidArgument(lines.NEGATIVE_INDEX.of(name=name, index=index))
     return index
 
 
@@ -222,7 +223,7 @@ def _bytes(value: Value, what: str) -> bytes:
     if isinstance(value, bytes):
         return value
     if not isinstance(value, int) or value < 0:
-        raise InvalidArgument(f"{what}: {value!r} is neither a number from 0 on nor bytes")
+        raise InvalidArgument(lines.NEITHER_NUMBER_NOR_BYTES.of(name=what, value=value))
     return value.to_bytes((value.bit_length() + 7) // 8, "big")
 
 
@@ -231,7 +232,7 @@ def _key(table: dict[str, Any], match: Mapping[str, MatchValue]) -> list[Field]:
     for name in match:
         if name not in names:
             raise InvalidArgument(
-                f"table {table['name']} has no key field {name}; it has: {', '.join(names)}"
+                lines.UNKNOWN_KEY_FIELD.of(table=table["name"], field=name, known=", ".join(names))
             )
     return [
         _field(f"table {table['name']}: field {name}", kind, bits, match.get(name))
@@ -242,12 +243,12 @@ def _key(table: dict[str, Any], match: Mapping[str, MatchValue]) -> list[Field]:
 def _field(what: str, kind: str, bits: int, given: MatchValue) -> Field:
     if given is None:
         if kind == "exact":
-            raise InvalidArgument(f"{what} must be given: it is matched exactly")
+            raise InvalidArgument(lines.FIELD_NEEDED.of(field=what))
         high = ((1 << bits) - 1).to_bytes((bits + 7) // 8, "big") if kind == "range" else b""
         return b"", high, 0, True
     if kind in ("exact", "optional"):
         if isinstance(given, tuple):
-            raise InvalidArgument(f"{what} takes one value: its match kind is {kind}")
+            raise InvalidArgument(lines.FIELD_TAKES_ONE_VALUE.of(field=what, kind=kind))
         return _bytes(given, what), b"", 0, False
     if isinstance(given, tuple):
         first, second = given
@@ -257,7 +258,7 @@ def _field(what: str, kind: str, bits: int, given: MatchValue) -> Field:
         first, second = given, bits if kind == "lpm" else (1 << bits) - 1
     if kind == "lpm":
         if not isinstance(second, int) or second < 0:
-            raise InvalidArgument(f"{what}: a prefix length is a number from 0 on")
+            raise InvalidArgument(lines.NOT_A_PREFIX.of(field=what))
         return _bytes(first, what), b"", second, False
     return _bytes(first, what), _bytes(second, what), 0, False
 
@@ -271,10 +272,10 @@ def _action(
     out = []
     for name, _ in known[full]:
         if name not in given:
-            raise InvalidArgument(f"action {full} needs the parameter {name}")
+            raise InvalidArgument(lines.PARAMETER_NEEDED.of(action=full, parameter=name))
         out.append(_bytes(given.pop(name), f"action {full}: parameter {name}"))
     if given:
-        raise InvalidArgument(f"action {full} has no parameter {next(iter(given))}")
+        raise InvalidArgument(lines.UNKNOWN_PARAMETER.of(action=full, parameter=next(iter(given))))
     return full, out
 
 

@@ -12,6 +12,7 @@ from finsy.proto import p4r_grpc
 from wiresum.common import grpc_server
 from wiresum.common.address import Endpoint, parse_endpoint
 from wiresum.common.errors import WiresumError
+from wiresum.softswitch import lines
 from wiresum.softswitch.p4runtime.service import P4RuntimeService
 from wiresum.softswitch.p4runtime.tls import ServerTls
 
@@ -61,13 +62,9 @@ class P4RuntimeServer:
         """
         if address.startswith("unix:"):
             if tls is not None:
-                raise ServerError(
-                    f"{address} is a Unix socket, which needs no certificates: leave the "
-                    "--p4runtime-tls-… options out, or give HOST:PORT"
-                )
+                raise ServerError(lines.SOCKET_NEEDS_NO_TLS.of(address=address))
             return await self._start_unix(address)
         endpoint = parse_endpoint(address, what="--p4runtime")
-        where = f"cannot listen for P4Runtime on {endpoint}"
         credentials = None if tls is None else tls.credentials()
         try:
             _try_to_bind(endpoint)
@@ -76,9 +73,11 @@ class P4RuntimeServer:
             else:
                 port = self._server.add_secure_port(str(endpoint), credentials)
         except OSError as error:
-            raise ServerError(f"{where}: {error.strerror or error}") from error
+            raise ServerError(
+                lines.CANNOT_LISTEN_WHY.of(endpoint=endpoint, why=error.strerror or error)
+            ) from error
         except RuntimeError as error:
-            raise ServerError(where) from error
+            raise ServerError(lines.CANNOT_LISTEN.of(endpoint=endpoint)) from error
         await self._server.start()
         used = str(Endpoint(endpoint.host, port))
         return used if tls is None else f"https://{used}"
@@ -86,19 +85,17 @@ class P4RuntimeServer:
     async def _start_unix(self, address: str) -> str:
         path = Path(address.removeprefix("unix:"))
         if not path.name or not path.parent.is_dir():
-            raise ServerError(f"cannot listen on {address}: {path.parent} is not a directory")
+            raise ServerError(lines.SOCKET_NO_FOLDER.of(address=address, folder=path.parent))
         # gRPC removes any socket at that path: check first that nobody listens on it.
         if path.exists() and (not stat.S_ISSOCK(path.stat().st_mode) or _answers(path)):
-            raise ServerError(f"cannot listen on {address}: the path is in use")
+            raise ServerError(lines.SOCKET_IN_USE.of(address=address))
         # A process that can connect can load programs. The umask may let a group in, others never.
         mask = os.umask(0o077)
         os.umask(mask | 0o007)
         try:
             self._server.add_insecure_port(f"unix:{path}")
         except RuntimeError as error:
-            raise ServerError(
-                f"cannot listen on {address}: check the path and its rights"
-            ) from error
+            raise ServerError(lines.SOCKET_FAILED.of(address=address)) from error
         finally:
             os.umask(mask)
         await self._server.start()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import lines
+
 if TYPE_CHECKING:
     from wiresum.common.errors import WiresumError
 
@@ -12,7 +14,7 @@ else:
     try:
         from wiresum.common.errors import WiresumError
     except ImportError:  # inside the build, where wiresum is not installed yet
-        WiresumError = Exception
+        from common.errors import WiresumError
 
 
 class TranslateError(WiresumError):
@@ -35,4 +37,4 @@ class UnsupportedConstruct(TranslateError):
         self.source = source
         at = f"{source.where}: " if source is not None and source.where else ""
         reason = f" ({why})" if why else ""
-        super().__init__(f"{at}the embedded switch does not support {construct}{reason}")
+        super().__init__(lines.UNSUPPORTED.of(at=at, construct=construct, reason=reason))

@@ -11,6 +11,7 @@ import json
 import re
 from typing import Any
 
+from . import lines
 from .errors import ProgramInvalid
 
 MAX_NAME = 1024
@@ -41,11 +42,11 @@ def parse(text: bytes) -> Any:
     try:
         return json.loads(text, strict=False)
     except UnicodeDecodeError as e:
-        raise ProgramInvalid(f"not a JSON: byte {e.start} is not text in {e.encoding}") from e
+        raise ProgramInvalid(lines.NOT_TEXT.of(offset=e.start, encoding=e.encoding)) from e
     except ValueError as e:
-        raise ProgramInvalid(f"not a JSON: {e}") from e
+        raise ProgramInvalid(lines.NOT_JSON.of(why=e)) from e
     except RecursionError as e:
-        raise ProgramInvalid("not a BMv2 JSON: it is nested too deeply") from e
+        raise ProgramInvalid(lines.TOO_DEEP.of()) from e
 
 
 def shown(text: str, limit: int = 80) -> str:
@@ -163,7 +164,7 @@ class Node:
 
     def fault(self, what: str) -> ProgramInvalid:
         """The error that says what is wrong at this place."""
-        return ProgramInvalid(f"not a valid BMv2 JSON: {self.path or 'the whole'}: {what}")
+        return ProgramInvalid(lines.INVALID_AT.of(place=self.path or "the whole", fault=what))
 
 
 def _digits(value: int) -> str:

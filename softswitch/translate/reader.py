@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import ir
+from . import ir, lines
 from .errors import ProgramInvalid, UnsupportedConstruct
 from .node import MAX_NUMBER_BITS, U16, U31, U32, Node, unique
 from .read_expr import ExprReader, source_of, use_of
@@ -39,7 +39,7 @@ def read(data: Any) -> ir.Program:
     :class:`ProgramInvalid` for a JSON that p4c would not write.
     """
     if not isinstance(data, dict) or "pipelines" not in data or "header_types" not in data:
-        raise ProgramInvalid("not a BMv2 JSON: 'pipelines' or 'header_types' is missing")
+        raise ProgramInvalid(lines.NOT_BMV2_JSON.of())
     return _Reader(Node(data)).read()
 
 
@@ -188,7 +188,7 @@ class _Reader:
             )
         standard = self.headers.get(STANDARD)
         if standard is None or not standard.metadata:
-            raise ProgramInvalid("not a v1model program: there is no standard_metadata")
+            raise ProgramInvalid(lines.NOT_V1MODEL.of())
         aliases = self.aliases()
         actions: dict[int, ir.Action] = {}
         for a in data.each("actions"):

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from . import ir
+from . import ir, lines
 from .emit_program import emit_program, standard_field
 from .errors import ProgramInvalid
 from .layout import Layout
@@ -42,7 +42,7 @@ def translate(text: bytes) -> Translation:
     try:
         return _translate(data)
     except RecursionError as e:
-        raise ProgramInvalid("not a BMv2 JSON: it is nested too deeply") from e
+        raise ProgramInvalid(lines.TOO_DEEP.of()) from e
 
 
 def _translate(data: Any) -> Translation:
@@ -69,5 +69,5 @@ def _digest(data: Any) -> str:
     try:
         canonical = json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
     except RecursionError as e:
-        raise ProgramInvalid("not a BMv2 JSON: it is nested too deeply") from e
+        raise ProgramInvalid(lines.TOO_DEEP.of()) from e
     return hashlib.sha256(canonical).hexdigest()

@@ -19,11 +19,13 @@ CATALOGUES = {
     "wiresum.common.lines": "G",
     "wiresum.measure.lines": "M",
     "wiresum.p4.lines": "P",
+    "wiresum.softswitch.lines": "S",
+    "wiresum.softswitch.translate.lines": "X",
     "wiresum.testbed.lines": "T",
 }
 """The modules that declare error lines, and the first letter of their codes."""
 
-WITHOUT = ("controller", "host_agent", "softswitch")
+WITHOUT = ("controller", "host_agent")
 """The packages that still write their error lines where they raise them."""
 
 _FIELD = re.compile(r"\{(\w+)(?:![ras])?(?::[^}]*)?\}")
@@ -73,8 +75,7 @@ def declared() -> tuple[Declared, ...]:
 
 def sources(*without: str) -> Iterator[tuple[str, ast.Module]]:
     """The modules of the packages that have a catalogue, parsed; ``without`` these."""
-    for catalogue in CATALOGUES:
-        folder = catalogue.split(".")[1]
+    for folder in sorted({catalogue.split(".")[1] for catalogue in CATALOGUES}):
         if folder not in without:
             for path in sorted((ROOT / folder).rglob("*.py")):
                 yield str(path.relative_to(ROOT)), _parsed(path)
@@ -137,18 +138,28 @@ def undeclared() -> list[str]:
 
 
 def _error_classes() -> set[str]:
-    """The names of all classes that derive from WiresumError."""
-    bases = {
-        node.name: {_name(base) for base in node.bases}
+    """The names of all classes that derive from WiresumError and are given their line."""
+    classes = [
+        node
         for package in PACKAGES
         for path in (ROOT / package).rglob("*.py")
         for node in ast.walk(_parsed(path))
         if isinstance(node, ast.ClassDef)
-    }
+    ]
+    bases = {node.name: {_name(base) for base in node.bases} for node in classes}
     known = {WiresumError.__name__}
     while grown := {name for name, above in bases.items() if above & known} - known:
         known |= grown
-    return known
+    return known - {node.name for node in classes if _has_its_line(node)}
+
+
+def _has_its_line(node: ast.ClassDef) -> bool:
+    """Whether the class itself names its line, and its arguments are parts of it."""
+    return any(
+        _name(call.func) == "__init__"
+        and any(isinstance(given, ast.Call) and _name(given.func) == "of" for given in call.args)
+        for call, _ in _calls(node)
+    )
 
 
 def _calls(tree: ast.AST, inside: str = "") -> Iterator[tuple[ast.Call, str]]:

@@ -36,7 +36,6 @@ SOURCES = {
     "host_agent/agent/agent.py": {"_heard"},
     "host_agent/agent/control.py": {"over", "_failed"},
     "host_agent/agent/peers/member.py": {"line", "_waits"},
-    "softswitch/ports.py": {"_why"},
 }
 
 # Functions that keep an argument as the reason why a worker or a switch is gone.

@@ -135,7 +135,6 @@ def test_raises_without_a_line_of_their_own_are_listed(code: error_lines.Code) -
          "controller/"),
         ("command 'x' not found", "host_agent/"),
         ("job j is gone: there is no job", "host_agent/"),
-        ("cannot open port 1 (udp:1.2.3.4:5): the address is in use", "softswitch/"),
     ],
 )  # fmt: skip
 def test_the_collector_finds_lines_in_their_folders(
@@ -166,8 +165,4 @@ OPAQUE = {
     "host_agent/agent/join.py:_read",  # rank 0's NoRoom
     "host_agent/agent/peers/member.py:look",  # line's and _waits'
     "host_agent/launcher/session.py:check",  # a line of Heartbeats
-    "softswitch/control.py:_translated",  # a SwitchError
-    "softswitch/ports.py:__init__",  # _why's
-    "softswitch/ports.py:_udp_address",  # an AddressError
-    "softswitch/serve.py:serve",  # the program's name and a P4RuntimeError
 }

@@ -24,6 +24,13 @@ class StoreFailed(ControllerError):
     """The store cannot be read or written now: disk full, locked, broken. Nothing has happened."""
 
 
+class NotLeading(StoreFailed):
+    """Of the controllers of one store, another leads, or none yet: ask the others.
+
+    A plan whose commit was interrupted may have happened; the next leader knows.
+    """
+
+
 class StoreError(WiresumError):
     """The controller's store cannot be used: locked, of a later version, not a store."""
 

@@ -1,6 +1,6 @@
 """What the rules may ask of a store, and what a store must be able to do.
 
-SQLite is behind it (``sqlite/``). Another store would be one more implementation of these two.
+SQLite is behind it (``sqlite/``), or PostgreSQL (``postgres/``).
 """
 
 from collections import Counter

@@ -1,15 +1,56 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from controller_rig import ADMIN_TOKEN, QUICK, Clock, Rig, until
 from fake_switch import FakeSwitch
 
+from support import postgres
 from wiresum.controller.api.server import serving
 from wiresum.controller.office.office import Office
 from wiresum.controller.rules.limits import Limits
 from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.tokens import hashed
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Postgres]:
+    """A PostgreSQL server, for all tests of this process."""
+    if reason := postgres.why_not():
+        pytest.skip(reason)
+    with postgres.Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: postgres.Postgres) -> str:
+    """A store without tables; one at a time."""
+    return postgres_server.empty()
+
+
+@pytest.fixture
+def store_kind() -> str:
+    """Folders whose tests run over both kinds of stores parametrize this."""
+    return "sqlite"
+
+
+@pytest.fixture
+def open_store(
+    store_kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> Callable[[], SqliteStore]:
+    """Opens the same store again and again: a file, or a database."""
+    if store_kind == "sqlite":
+        return lambda: SqliteStore(tmp_path / "store.sqlite")
+    url = request.getfixturevalue("postgres_url")
+    return lambda: postgres.lead(url)
+
+
+@pytest.fixture
+def store(open_store: Callable[[], SqliteStore]) -> Iterator[SqliteStore]:
+    """An empty store of that kind."""
+    store = open_store()
+    yield store
+    store.close()
 
 
 @pytest.fixture
@@ -29,8 +70,7 @@ async def fake(tmp_path: Path) -> AsyncIterator[FakeSwitch]:
 
 
 @pytest.fixture
-async def rig(fake: FakeSwitch, clock: Clock, tmp_path: Path) -> AsyncIterator[Rig]:
-    store = SqliteStore(tmp_path / "store.sqlite")
+async def rig(fake: FakeSwitch, clock: Clock, store: SqliteStore) -> AsyncIterator[Rig]:
     office = Office(store, clock=clock, limits=Limits(), loop_options=QUICK)
     async with serving(office, "127.0.0.1:0", fixed_admin=hashed(ADMIN_TOKEN)) as address:
         rig = Rig(office, clock, fake, str(address))
@@ -38,4 +78,3 @@ async def rig(fake: FakeSwitch, clock: Clock, tmp_path: Path) -> AsyncIterator[R
         await until(lambda: office.fleet.is_up("s1"))
         yield rig
         rig.close()
-    store.close()

@@ -1,19 +1,37 @@
-"""Carries out plans on SQLite, inside the transaction of :meth:`SqliteStore.commit`."""
+"""Carries out plans as SQL, inside the transaction of :meth:`SqliteStore.commit`.
+
+The questions are SQLite's. The writes have no parameters but values, use only SQL that PostgreSQL
+understands, too, and have the same effect wherever the same rows are: a store in PostgreSQL repeats
+them (``state/postgres/``).
+"""
 
 import json
 import secrets
-import sqlite3
+from collections.abc import Iterable, Sequence
 from functools import singledispatchmethod
+from typing import Any, Protocol
 
 from wiresum.controller.state import plan as plans
 from wiresum.controller.state.epochs import epoch_floor, next_epoch
 from wiresum.controller.state.model import JobState
 
 
+class Statements(Protocol):
+    """Carries out SQL with ``?`` for each value: a connection of SQLite, or what listens to one."""
+
+    def execute(self, sql: str, values: Sequence[Any] = (), /) -> Any:
+        """Carry out one statement; the result has the rows."""
+        ...
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Any:
+        """Carry out a write once for each row of values."""
+        ...
+
+
 class Transaction:
     """Writes that happen together or not at all."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: Statements) -> None:
         self._db = db
 
     def carry_out(self, plan: plans.Plan) -> None:
@@ -73,16 +91,21 @@ class Transaction:
 
     @_write.register
     def _set_admin_token(self, write: plans.SetAdminToken, now: float) -> None:
-        self._db.execute("INSERT OR REPLACE INTO admin (id, token) VALUES (1, ?)", (write.token,))
+        self._db.execute(
+            "INSERT INTO admin (id, token) VALUES (1, ?) "
+            "ON CONFLICT (id) DO UPDATE SET token = excluded.token",
+            (write.token,),
+        )
 
     @_write.register
     def _add_tenant(self, write: plans.AddTenant, now: float) -> None:
         self._db.execute(
             """
-            INSERT INTO tenants (name, token, slot_quota, max_jobs, priority, served, created)
-            VALUES (?, ?, ?, ?, ?, ?, ?)
+            INSERT INTO tenants (id, name, token, slot_quota, max_jobs, priority, served, created)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?)
             """,
             (
+                self._next("SELECT MAX(id) AS last FROM tenants"),
                 write.tenant.name,
                 write.token,
                 write.tenant.slot_quota,
@@ -135,12 +158,13 @@ class Transaction:
         job = write.job
         self._db.execute(
             """
-            INSERT INTO jobs (id, tenant, name, state, created, heartbeat, target, min_slots,
+            INSERT INTO jobs (rowid, id, tenant, name, state, created, heartbeat, target, min_slots,
                               request, on_full, wanted_switch)
-            VALUES (?, (SELECT id FROM tenants WHERE name = ? AND removed IS NULL), ?, 'queued',
+            VALUES (?, ?, (SELECT id FROM tenants WHERE name = ? AND removed IS NULL), ?, 'queued',
                     ?, ?, ?, ?, ?, ?, ?)
             """,
             (
+                self._next("SELECT MAX(rowid) AS last FROM jobs"),
                 job.id,
                 job.tenant,
                 job.name,
@@ -170,10 +194,10 @@ class Transaction:
         self._db.execute(
             """
             UPDATE jobs SET state = 'waiting', created = ?, heartbeat = ?, target = ?,
-                            min_slots = MIN(min_slots, ?)
+                            min_slots = CASE WHEN min_slots < ? THEN min_slots ELSE ? END
             WHERE id = ? AND state = 'queued'
             """,
-            (now, now, slots, slots, write.job),
+            (now, now, slots, slots, slots, write.job),
         )
         self._db.execute(
             "INSERT INTO leases (job, switch, number, base, slots) VALUES (?, ?, ?, ?, ?)",
@@ -328,17 +352,16 @@ class Transaction:
             (write.state.value, write.reason, now, events, write.job),
         )
         if write.keep is not None:
-            self._db.execute(
+            old = self._db.execute(
                 """
-                DELETE FROM jobs WHERE id IN (
-                    SELECT id FROM jobs
-                    WHERE tenant = (SELECT tenant FROM jobs WHERE id = ?1)
-                      AND ended IS NOT NULL AND id != ?1
-                    ORDER BY ended DESC, rowid DESC LIMIT -1 OFFSET ?2
-                )
+                SELECT id FROM jobs
+                WHERE tenant = (SELECT tenant FROM jobs WHERE id = ?1)
+                  AND ended IS NOT NULL AND id != ?1
+                ORDER BY ended DESC, rowid DESC LIMIT -1 OFFSET ?2
                 """,
                 (write.job, write.keep),
-            )
+            ).fetchall()
+            self._db.executemany("DELETE FROM jobs WHERE id = ?", [(row["id"],) for row in old])
 
     @_write.register
     def _forget_history(self, write: plans.ForgetHistory, now: float) -> None:
@@ -355,6 +378,10 @@ class Transaction:
         epoch = next_epoch(last, epoch_floor(now))
         self._db.execute("UPDATE epochs SET last = ?", (epoch,))
         return epoch
+
+    def _next(self, query: str) -> int:
+        """The number after the ``last`` that the query finds; 1 if it finds none."""
+        return int(self._db.execute(query).fetchone()["last"] or 0) + 1
 
     def _move_to_next(self, job_id: str) -> None:
         row = self._db.execute(

@@ -1,10 +1,9 @@
 """No tenant can take all of anything, whether it has limits or not."""
 
-from collections.abc import Iterator
-
 import pytest
 from controller_rig import Clock, Rig, StillOffice, grant, with_switches
 
+from support import postgres
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.office.queue import Queued
 from wiresum.controller.rules.callers import Caller
@@ -18,13 +17,12 @@ RED, BLUE, GREEN = (Caller(tenant=name) for name in ("red", "blue", "green"))
 
 
 @pytest.fixture
-def office() -> Iterator[StillOffice]:
-    clock, store = Clock(), SqliteStore(":memory:")
+def office(store: SqliteStore) -> StillOffice:
+    clock = Clock()
     with_switches(store, clock, "s1")
     for caller in (RED, BLUE, GREEN):
         StillOffice(store, clock).add_tenant(pb.AddTenantRequest(name=caller.tenant))
-    yield StillOffice(store, clock)
-    store.close()
+    return StillOffice(store, clock)
 
 
 def start(office: StillOffice, caller: Caller, workers: int) -> Job:
@@ -96,6 +94,7 @@ def past(
     return job
 
 
+@postgres.SLOW
 def test_the_history_of_each_tenant_ends_somewhere(office: StillOffice) -> None:
     now = office.clock.now()
     kept = past(office.store, "blue", 0, now - 1000)
@@ -126,6 +125,7 @@ async def test_a_tenant_that_is_gone_is_forgotten_with_its_jobs(office: StillOff
     assert [row["name"] for row in rows] == ["blue", "default", "red"]
 
 
+@postgres.SLOW
 async def test_a_long_history_can_be_listed(rig: Rig) -> None:
     for number in range(300):
         past(rig.office.store, "default", number, rig.clock.now(), reason="x" * 20_000)

@@ -12,8 +12,16 @@ import pytest
 from controller_rig import ADMIN, Clock, StillOffice, with_switches
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
+from support import postgres
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.office.queue import Queued
 from wiresum.controller.rules.changes import Agreed, Vote
@@ -53,7 +61,7 @@ class Lifecycle(RuleBasedStateMachine):
             self.office.add_tenant(pb.AddTenantRequest(name=name, priority=priority))
 
     def open(self) -> None:
-        self.store = SqliteStore(Path(self.directory.name) / "store.sqlite")
+        self.store: SqliteStore = SqliteStore(Path(self.directory.name) / "store.sqlite")
         self.office = StillOffice(self.store, self.clock, self.limits)
         self.jobs = self.office.jobs
 
@@ -338,13 +346,51 @@ TestLifecycle = Lifecycle.TestCase
 TestLifecycle.settings = settings(max_examples=25, stateful_step_count=30)
 
 
+def over_postgres(server: postgres.Postgres) -> type[Lifecycle]:
+    """The same with a store in PostgreSQL: a restart finds there all that was in memory."""
+
+    class OverPostgres(Lifecycle):
+        def __init__(self) -> None:
+            self.url = server.empty()
+            super().__init__()
+
+        def open(self) -> None:
+            self.store = postgres.lead(self.url)
+            self.loaded = postgres.rows(self.store)
+            self.office = StillOffice(self.store, self.clock, self.limits)
+            self.jobs = self.office.jobs
+
+        @rule()
+        def controller_restarts(self) -> None:
+            before = postgres.rows(self.store)
+            super().controller_restarts()
+            assert self.loaded == before
+
+    return OverPostgres
+
+
+def test_lifecycle_over_postgres(postgres_server: postgres.Postgres) -> None:
+    run_state_machine_as_test(
+        over_postgres(postgres_server), settings=settings(max_examples=5, stateful_step_count=30)
+    )
+
+
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(more, marks=pytest.mark.slow) for more in (1, 2))]
 )
 def test_a_long_walk(seed: int) -> None:
+    a_long_walk(Lifecycle(), seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_long_walk_over_postgres(postgres_server: postgres.Postgres, seed: int) -> None:
+    a_long_walk(over_postgres(postgres_server)(), seed)
+
+
+def a_long_walk(walk: Lifecycle, seed: int) -> None:
     """The same rules, with the weights of a crowded switch, on which leases change all the time."""
     chance = random.Random(seed)
-    walk = Lifecycle()
     made: list[str] = []
     changes = 0
 
@@ -398,9 +444,9 @@ def test_a_long_walk(seed: int) -> None:
     assert changes > 100
 
 
-def test_a_thousand_deaths_leak_nothing() -> None:
+@postgres.SLOW
+def test_a_thousand_deaths_leak_nothing(store: SqliteStore) -> None:
     clock = Clock()
-    store = SqliteStore(":memory:")
     with_switches(store, clock, "s1")
     office = StillOffice(store, clock)
     for number in range(1000):
@@ -429,9 +475,8 @@ def test_a_new_store_does_not_repeat_the_epochs_of_a_lost_one() -> None:
     assert epochs[0] < epochs[1]
 
 
-def test_a_refusal_names_the_jobs_on_a_full_switch() -> None:
+def test_a_refusal_names_the_jobs_on_a_full_switch(store: SqliteStore) -> None:
     clock = Clock()
-    store = SqliteStore(":memory:")
     with_switches(store, clock, "s1")
     office = StillOffice(store, clock)
     first = office.create(name="first", slots_wanted=2048).job
@@ -477,8 +522,8 @@ def test_names_that_would_confuse(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_attaching_to_a_live_job() -> None:
-    store, clock = SqliteStore(":memory:"), Clock()
+def test_attaching_to_a_live_job(store: SqliteStore) -> None:
+    clock = Clock()
     with_switches(store, clock, "s1", "s2")
     office = StillOffice(store, clock)
     made = office.create(name="demo", switch="s1")

@@ -14,8 +14,8 @@ from wiresum.controller.v1 import controller_pb2 as pb
 
 
 @pytest.fixture
-def office() -> StillOffice:
-    store, clock = SqliteStore(), Clock()
+def office(store: SqliteStore) -> StillOffice:
+    clock = Clock()
     with_switches(store, clock, "s1", "s2")
     return StillOffice(store, clock)
 

@@ -1,5 +1,6 @@
 import sqlite3
 import stat
+from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from wiresum.controller.state.plan import (
     SetReady,
     StartAttempt,
 )
-from wiresum.controller.state.sqlite import MEMORY, SqliteStore
+from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.state.sqlite.schema import MIGRATIONS
 from wiresum.controller.tokens import hashed
 
@@ -41,18 +42,22 @@ def add(store: SqliteStore, job_id: str, number: int = 1, base: int = 0) -> None
     grant(store, job_id, number=number, base=base)
 
 
-def test_a_store_keeps_its_content_when_it_is_opened_again(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "store.sqlite"
-    store = SqliteStore(path)
+Open = Callable[[], SqliteStore]
+
+
+def test_a_store_keeps_its_content_when_it_is_opened_again(open_store: Open) -> None:
+    store = open_store()
     store.commit(Plan(1.0, (PutSwitch(SWITCH),)))
     add(store, "j-1")
     member = Member(0, IPv4Address("10.0.0.9"), 4000, 2, 7)
     writes = (StartAttempt("j-1", 3, 1, 16), AddMember("j-1", member), SetReady("j-1"))
     store.commit(Plan(SINCE + 5, writes))
-    store._db.execute("UPDATE jobs SET key = x'ffffffffffffffff', reply_key = x'fffffffffffffffe'")
+    with store._transaction() as transaction:
+        keys = "UPDATE jobs SET key = ?, reply_key = ?"
+        transaction._db.execute(keys, (b"\xff" * 8, b"\xff" * 7 + b"\xfe"))
     before = store.job("j-1")
     store.close()
-    store = SqliteStore(path)
+    store = open_store()
     assert store.job("j-1") == before
     assert before is not None
     assert (before.state, before.epoch) == (JobState.READY, 5)
@@ -62,16 +67,14 @@ def test_a_store_keeps_its_content_when_it_is_opened_again(tmp_path: Path) -> No
     store.close()
 
 
-def test_a_failed_plan_leaves_nothing_behind() -> None:
-    store = SqliteStore(MEMORY)
+def test_a_failed_plan_leaves_nothing_behind(store: SqliteStore) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         store.commit(Plan(1.0, (PutSwitch(SWITCH), AddJobToken("no such job", "x"))))
     assert store.switches() == []
     assert store.trouble == ""
 
 
-def test_the_store_itself_refuses_shared_slots_numbers_and_epochs() -> None:
-    store = SqliteStore(MEMORY)
+def test_the_store_itself_refuses_shared_slots_numbers_and_epochs(store: SqliteStore) -> None:
     add(store, "j-1")
     with pytest.raises(sqlite3.IntegrityError, match="share a slot"):
         add(store, "j-2", number=2, base=8)
@@ -103,8 +106,7 @@ def test_epochs_only_grow(floors: list[int]) -> None:
         last = epoch
 
 
-def test_the_last_epoch_is_stored_with_the_job() -> None:
-    store = SqliteStore(MEMORY)
+def test_the_last_epoch_is_stored_with_the_job(store: SqliteStore) -> None:
     add(store, "j-1")
     for attempt in range(3):
         store.commit(Plan(SINCE + 5, (StartAttempt("j-1", attempt, 1, 32),)))
@@ -276,8 +278,7 @@ def test_the_queue_of_before_becomes_jobs(tmp_path: Path) -> None:
         assert db.execute("SELECT name FROM sqlite_master WHERE name = 'queue'").fetchall() == []
 
 
-def test_a_change_holds_its_slots_too() -> None:
-    store = SqliteStore(MEMORY)
+def test_a_change_holds_its_slots_too(store: SqliteStore) -> None:
     add(store, "j-1")
     job = store.job("j-1")
     assert job is not None

@@ -1,0 +1,1 @@
+"""A store in PostgreSQL, for several controllers of which one leads."""

@@ -11,7 +11,7 @@ error with a declared line and its values::
 
 
 class LineText(str):
-    """The text of an error line, with the code of that line.
+    """The text of an error line, with the code of that line; an empty code if it has none.
 
     ``str()`` of one keeps the code, so that an error which repeats another's line has its code.
     """
@@ -70,7 +70,7 @@ class WiresumError(_Base):
 def code_of(value: object) -> str | None:
     """The code of an error line that is given as a text or as an exception; None if it has none."""
     text = value.args[0] if isinstance(value, Exception) and value.args else value
-    return text.code if isinstance(text, LineText) else None
+    return (text.code or None) if isinstance(text, LineText) else None
 
 
 def derive_errors_from(base: type[RuntimeError]) -> None:

@@ -3,6 +3,7 @@
 import secrets
 from dataclasses import dataclass
 
+from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.rules.callers import Caller
 from wiresum.controller.state.store import Store
@@ -22,7 +23,7 @@ class Access:
         if not token:
             raise ControllerError(
                 "UNAUTHENTICATED",
-                "the call has no token: give one with WIRESUM_TOKEN or --token-file",
+                lines.NO_TOKEN.of(),
             )
         digest = hashed(token)
         admin = self.fixed_admin or self.store.snapshot().admin_token()
@@ -36,5 +37,5 @@ class Access:
             return Caller(job=job)
         raise ControllerError(
             "UNAUTHENTICATED",
-            "the controller does not know this token: it was rotated, or is another controller's",
+            lines.UNKNOWN_TOKEN.of(),
         )

@@ -8,9 +8,10 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 
 from wiresum.common.logs import one_line
+from wiresum.controller import lines
 from wiresum.controller.api.access import Access
 from wiresum.controller.api.rates import Rates
-from wiresum.controller.client.connection import RETRY_AFTER_MS
+from wiresum.controller.client.connection import LINE_CODE, RETRY_AFTER_MS
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.office.office import Office
 from wiresum.controller.rules.callers import Caller
@@ -82,23 +83,23 @@ async def or_status(answer: Awaitable[_Reply], context: Context) -> _Reply:
         await abort(context, error)
     except Exception as error:
         log.exception("a request failed")
-        await context.abort(
-            grpc.StatusCode.INTERNAL,
-            f"the controller failed ({type(error).__name__}: {_words(error)}): see its log",
-        )
+        line = lines.CALL_FAILED.of(name=type(error).__name__, why=_words(error))
+        await abort(context, ControllerError("INTERNAL", line))
     raise AssertionError("abort raises")
 
 
 async def abort(context: Context, error: ControllerError) -> NoReturn:
-    """End a call with the status of ``error``, and when to try again, if it says so."""
+    """End a call with the status of ``error``; beside it its line's code, and when to try again."""
+    code = error.code
+    beside = {LINE_CODE: error.line_code} if error.line_code else {}
     if error.retry_after_s is not None:
-        later = str(max(1, round(1000 * error.retry_after_s)))
-        await context.abort(
-            grpc.StatusCode[error.code], _words(error), trailing_metadata=((RETRY_AFTER_MS, later),)
-        )
-    # UNAVAILABLE alone is what a client sees when there is no controller: not ours to say.
-    code = "FAILED_PRECONDITION" if error.code == "UNAVAILABLE" else error.code
-    await context.abort(grpc.StatusCode[code], _words(error))
+        beside[RETRY_AFTER_MS] = str(max(1, round(1000 * error.retry_after_s)))
+    elif code == "UNAVAILABLE":
+        # UNAVAILABLE alone is what a client sees when there is no controller: not ours to say.
+        code = "FAILED_PRECONDITION"
+    await context.abort(
+        grpc.StatusCode[code], _words(error), trailing_metadata=tuple(beside.items())
+    )
 
 
 def _words(error: Exception) -> str:

@@ -32,6 +32,7 @@ from wiresum.common.tls import (
     read_key,
     stamp,
 )
+from wiresum.controller import lines
 from wiresum.controller.errors import ServeError
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def server_names(listen_host: str, more: Iterable[str] = ()) -> list[str]:
     given = [name for name in more if name]
     for name in given:
         if not _NAME.fullmatch(name) and not _is_address(name):
-            raise ServeError(f"{name!r} is not the name or the address of a host (--tls-name)")
+            raise ServeError(lines.NOT_A_HOST.of(name=name))
     names = ["localhost", "127.0.0.1", "::1", socket.gethostname(), *given]
     if listen_host not in _ANY_ADDRESS:
         names.append(listen_host)
@@ -99,8 +100,7 @@ def ensure_server(directory: Path, names: Iterable[str]) -> Files:
             _renew(files, ca, set(names))
     except (OSError, ValueError, TypeError, WiresumError) as error:
         raise ServeError(
-            f"certificates in {directory} cannot be used: {_words(error)}; "
-            "give another --tls-dir, or --tls-cert and --tls-key"
+            lines.CERTIFICATES_UNUSABLE.of(folder=directory, why=_words(error))
         ) from error
     return files
 
@@ -123,10 +123,7 @@ def issue_client(directory: Path, name: str, out: Path) -> Files:
     """
     files = Files(directory / CA_FILE, out / f"{name}.pem", out / f"{name}.key")
     if not _there(files.ca) and not _there(_ca_key(directory)):
-        raise ServeError(
-            f"there is no CA in {directory}: `wiresum controller serve` makes one at its first "
-            "start; give its --tls-dir"
-        )
+        raise ServeError(lines.NO_CA.of(folder=directory))
     try:
         ca = _authority(directory)
         ca_key = _authority_key(directory, ca, "it signs certificates")
@@ -134,7 +131,9 @@ def issue_client(directory: Path, name: str, out: Path) -> Files:
         out.mkdir(parents=True, exist_ok=True)
         _issue(files, ca, ca_key, name, set(), ExtendedKeyUsageOID.CLIENT_AUTH)
     except (OSError, ValueError, TypeError, WiresumError) as error:
-        raise ServeError(f"certificate {files.cert} cannot be made: {_words(error)}") from error
+        raise ServeError(
+            lines.CERTIFICATE_NOT_MADE.of(path=files.cert, why=_words(error))
+        ) from error
     return files
 
 
@@ -155,10 +154,7 @@ def _authority(directory: Path) -> x509.Certificate:
     """The authority's certificate. Raises :class:`CertificateError`."""
     file = directory / CA_FILE
     if not _there(file):
-        raise CertificateError(
-            f"{file} is missing, and others of this CA's files are there: put it back; or move all "
-            f"of {directory} away, and a new CA is made, which every client must be given"
-        )
+        raise CertificateError(lines.CA_FILE_MISSING.of(file=file, folder=directory))
     certificate = read_certificates(file, "CA")[0]
     check_time(certificate, f"CA {file}")
     return certificate
@@ -171,17 +167,12 @@ def _authority_key(directory: Path, ca: x509.Certificate, why: str) -> ec.Ellipt
     """
     file = _ca_key(directory)
     if not _there(file):
-        raise CertificateError(
-            f"{file} is missing, and {why}: put it back for this; or move all of {directory} away, "
-            "and a new CA is made, which every client must be given"
-        )
+        raise CertificateError(lines.CA_KEY_MISSING.of(file=file, why=why, folder=directory))
     key = read_key(file, "CA key")
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise CertificateError(f"{file} is not a key that wiresum has made: put that back")
+        raise CertificateError(lines.NOT_OUR_KEY.of(file=file))
     if key.public_key() != ca.public_key():
-        raise CertificateError(
-            f"{file} is not the key of {directory / CA_FILE}: put the one back that is"
-        )
+        raise CertificateError(lines.OTHER_KEY.of(file=file, ca=directory / CA_FILE))
     return key
 
 
@@ -203,10 +194,7 @@ def _check_replaceable(files: Files, ca: x509.Certificate, name: str) -> None:
     except (CertificateError, InvalidSignature, ValueError, TypeError, x509.ExtensionNotFound):
         ours = False
     if not ours:
-        raise CertificateError(
-            f"{there[0]} is there, and not a certificate that this CA has signed for {name}: "
-            "move it away, or give another --out"
-        )
+        raise CertificateError(lines.FOREIGN_FILE.of(file=there[0], name=name))
 
 
 def _make_authority(directory: Path) -> None:
@@ -299,9 +287,7 @@ def _builder(
     life: datetime.timedelta,
 ) -> x509.CertificateBuilder:
     if not wall_clock.plausible():
-        raise CertificateError(
-            f"no certificate can be made while this machine's clock says {stamp(now())}: set it"
-        )
+        raise CertificateError(lines.CLOCK_WRONG.of(time=stamp(now())))
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

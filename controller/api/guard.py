@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from wiresum.controller import lines
 from wiresum.controller.api.calls import abort, request_size
 from wiresum.controller.errors import ControllerError
 
@@ -60,11 +61,9 @@ class Guard(grpc.aio.ServerInterceptor):
 def _too_large(method: str, found: int, limit: int) -> ControllerError:
     return ControllerError(
         "INVALID_ARGUMENT",
-        f"a request of {found} bytes is too large for {method}: it may have {limit}",
+        lines.REQUEST_TOO_LARGE.of(size=found, method=method, most=limit),
     )
 
 
 def _unreadable(method: str) -> ControllerError:
-    return ControllerError(
-        "INVALID_ARGUMENT", f"the request is not one of {method}: its bytes cannot be read"
-    )
+    return ControllerError("INVALID_ARGUMENT", lines.REQUEST_UNREADABLE.of(method=method))

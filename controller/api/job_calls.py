@@ -3,6 +3,7 @@
 import asyncio
 import re
 
+from wiresum.controller import lines
 from wiresum.controller.api.calls import Calls, Context, or_status
 from wiresum.controller.api.messages import (
     JOB_STATES,
@@ -286,7 +287,7 @@ def _parse_page(token: str) -> tuple[bool, tuple[float, int] | None]:
     """Whether a page is of the queue, and after which place it begins; None: at the beginning."""
     found = _PAGE.fullmatch(token) if token else None
     if token and found is None:
-        invalid(f"page token {token[:80]!r} is none: use the one that ListJobs has returned")
+        invalid(lines.NOT_A_PAGE.of(token=token[:80]))
     if found is None:
         return True, None
     sequence, created, number = found.groups()

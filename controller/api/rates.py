@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.rules.callers import Caller
 from wiresum.controller.state.store import Store
@@ -95,8 +96,7 @@ class Rates:
             what, name = key
             raise ControllerError(
                 "RESOURCE_EXHAUSTED",
-                f"{what} {name} make more calls than the controller takes from one: {rate:g} a "
-                f"second; ask again in {wait_s:.2f} s",
+                lines.TOO_MANY_CALLS.of(callers=what, name=name, per_second=rate, wait_s=wait_s),
                 retry_after_s=wait_s,
             )
         bucket.level -= calls

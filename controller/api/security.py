@@ -13,6 +13,7 @@ from wiresum.common import private, tls
 from wiresum.common.places import expand
 from wiresum.common.temporary import PrivateFolder
 from wiresum.common.tls import CertificateError, Validity
+from wiresum.controller import lines
 from wiresum.controller.api import certificates
 from wiresum.controller.client.address import is_loopback
 from wiresum.controller.errors import ServeError
@@ -77,7 +78,7 @@ def secure(security: Security, store: Store, store_path: str, host: str, scratch
         _check_plaintext(security, host)
         return Secured(None, None, token_file, fixed)
     if bool(security.tls_cert) != bool(security.tls_key):
-        raise ServeError("a certificate and its key belong together: give --tls-cert and --tls-key")
+        raise ServeError(lines.TLS_PAIR.of())
     ca: Path | None = None
     if security.tls_cert:
         cert, key = expand(security.tls_cert), expand(security.tls_key)
@@ -94,12 +95,9 @@ def secure(security: Security, store: Store, store_path: str, host: str, scratch
 
 def _check_plaintext(security: Security, host: str) -> None:
     if not is_loopback(host):
-        raise ServeError(
-            f"--plaintext is for loopback addresses, not {host}: tokens would travel in the clear; "
-            "leave it out to serve with TLS"
-        )
+        raise ServeError(lines.PLAINTEXT_ELSEWHERE.of(host=host))
     if security.client_ca or security.tls_cert or security.tls_dir:
-        raise ServeError("--plaintext has no certificates: leave it or the --tls-… options out")
+        raise ServeError(lines.PLAINTEXT_WITH_TLS.of())
 
 
 def _admin(security: Security, store: Store, path: Path) -> tuple[str, Path | None]:
@@ -107,8 +105,11 @@ def _admin(security: Security, store: Store, path: Path) -> tuple[str, Path | No
     if security.admin_token:
         if len(security.admin_token) < _MIN_ADMIN_TOKEN:
             raise ServeError(
-                f"{ADMIN_TOKEN_VARIABLE} has {len(security.admin_token)} characters: anybody could "
-                f"guess it; use at least {_MIN_ADMIN_TOKEN}, such as `openssl rand -hex 32` prints"
+                lines.ADMIN_TOKEN_SHORT.of(
+                    variable=ADMIN_TOKEN_VARIABLE,
+                    length=len(security.admin_token),
+                    least=_MIN_ADMIN_TOKEN,
+                )
             )
         return hashed(security.admin_token), None
     if store.snapshot().admin_token() is None or security.new_admin_token:
@@ -117,7 +118,7 @@ def _admin(security: Security, store: Store, path: Path) -> tuple[str, Path | No
             private.write(path, f"{token}\n".encode())
         except OSError as error:
             raise ServeError(
-                f"the admin's token cannot be written to {path}: {error.strerror}"
+                lines.ADMIN_TOKEN_NOT_WRITTEN.of(path=path, why=error.strerror)
             ) from error
         # The file first: a token that is stored but not in the file would lock the operator out.
         store.commit(Plan(time.time(), (SetAdminToken(hashed(token)),)))
@@ -160,7 +161,9 @@ class _Reader:
             self._seen = self._stamps()
             found = self._read()
         except OSError as error:
-            raise ServeError(f"{error.filename} cannot be read: {error.strerror}") from error
+            raise ServeError(
+                lines.CANNOT_READ.of(path=error.filename, why=error.strerror)
+            ) from error
         except CertificateError as error:
             raise ServeError(str(error)) from error
         self._warn()

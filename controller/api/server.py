@@ -17,6 +17,7 @@ from wiresum.common.address import Endpoint, parse_endpoint
 from wiresum.common.children.parent import watch_parent
 from wiresum.common.places import expand
 from wiresum.common.signals import serve_until
+from wiresum.controller import lines
 from wiresum.controller.api.guard import MAX_MESSAGE, Guard
 from wiresum.controller.api.metrics import ControllerReader, Requests, serve_metrics
 from wiresum.controller.api.security import Secured, Security, scratch_folder, secure
@@ -119,7 +120,7 @@ def _check_bindable(wanted: Endpoint) -> None:
 
 
 def _cannot_listen(wanted: Endpoint, reason: str) -> ServeError:
-    return ServeError(f"cannot listen on {wanted}: {reason}; choose another with --listen")
+    return ServeError(lines.CANNOT_LISTEN.of(address=wanted, why=reason))
 
 
 def serve(options: ServeOptions) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from wiresum.common import places, tls
+from wiresum.common.errors import LineText
+from wiresum.controller import lines
 from wiresum.controller.client.address import ControllerAddress, is_loopback
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.text import format_seconds
@@ -47,6 +50,11 @@ _TLS_WORDS = (
 RETRY_AFTER_MS = "wiresum-retry-after-ms"
 """Trailing metadata of a status: the controller is there, and the same call may be made again after
 so many milliseconds; see ``ControllerError.retry_after_s``."""
+
+LINE_CODE = "wiresum-line-code"
+"""Trailing metadata of a status: the code of the error line that is its message."""
+
+_CODE = re.compile(r"[A-Z]\d{3}")
 
 _R = TypeVar("_R")
 
@@ -87,10 +95,7 @@ def state_folder() -> Path:
     """
     state = places.state_folder()
     if state is None:
-        raise places.NoHome(
-            "this user has no home folder for a controller's files: set HOME or XDG_STATE_HOME, or "
-            "name them (controller serve --store FILE, controller certificate --tls-dir DIR)"
-        )
+        raise places.NoHome(lines.NO_HOME.of())
     return state / "wiresum"
 
 
@@ -128,9 +133,7 @@ class Connection:
         self._ended = threading.Event()
         if credentials.token:
             if not credentials.token.isascii() or not credentials.token.isprintable():
-                raise ControllerError(
-                    "UNAUTHENTICATED", "the token has characters that no token has: copy it again"
-                )
+                raise ControllerError("UNAUTHENTICATED", lines.NOT_A_TOKEN.of())
             self._metadata = (("authorization", f"Bearer {credentials.token}"),)
         self._channel = _channel(address, credentials)
         self.stub = pb_grpc.ControllerStub(self._channel)
@@ -166,13 +169,13 @@ class Connection:
                 raise self._has_been_closed()
 
     def _has_been_closed(self) -> ControllerError:
-        return ControllerError(
-            "CANCELLED", f"the connection to controller {self.address} has been closed"
-        )
+        return ControllerError("CANCELLED", lines.CLOSED.of(address=self.address))
 
     def _explain(self, error: grpc.RpcError, limit: float) -> ControllerError:
         code: grpc.StatusCode = error.code()
         details = " ".join((error.details() or "").split())
+        if code_in_metadata := _line_code(error):
+            details = LineText(details, code_in_metadata)
         retry_after_s = _retry_after_s(error)
         if retry_after_s is not None:
             return ControllerError(code.name, details, retry_after_s)
@@ -191,14 +194,12 @@ class Connection:
         if code == grpc.StatusCode.DEADLINE_EXCEEDED and details == "Deadline Exceeded":
             return ControllerError(
                 code.name,
-                f"controller {self.address} did not answer within {format_seconds(limit)} s",
+                lines.NO_ANSWER.of(address=self.address, limit_s=format_seconds(limit)),
             )
         if code == grpc.StatusCode.UNIMPLEMENTED:
-            return ControllerError(
-                code.name, f"{self.address} is not a wiresum controller, or an older one"
-            )
+            return ControllerError(code.name, lines.NOT_A_CONTROLLER.of(address=self.address))
         return ControllerError(
-            code.name, details or f"controller {self.address} answered {code.name}"
+            code.name, details or lines.STATUS_ALONE.of(address=self.address, status=code.name)
         )
 
 
@@ -219,20 +220,27 @@ def _retry_after_s(error: grpc.RpcError) -> float | None:
     return None
 
 
+def _line_code(error: grpc.RpcError) -> str:
+    """The code of the error line in the details; empty if the server has not told it."""
+    for each in error.trailing_metadata() or ():
+        if each.key == LINE_CODE and _CODE.fullmatch(str(each.value)):
+            return str(each.value)
+    return ""
+
+
 def _channel(address: ControllerAddress, credentials: Credentials) -> grpc.Channel:
     target = str(address.endpoint)
     if address.plaintext:
         if credentials.token and not is_loopback(address.endpoint.host):
             raise ControllerError(
                 "INVALID_ARGUMENT",
-                f"{address} is another machine, and a token must not travel there in plain text: "
-                f"use https://{target}",
+                lines.PLAIN_TEXT_ELSEWHERE.of(address=address, endpoint=target),
             )
         return grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
     if bool(credentials.cert) != bool(credentials.key):
         raise ControllerError(
             "INVALID_ARGUMENT",
-            "a certificate and its key belong together: give both WIRESUM_CERT and WIRESUM_KEY",
+            lines.CLIENT_PAIR.of(),
         )
     ca = _read(credentials.ca, "CA")
     if ca is not None and not tls.looks_like_certificates(ca):
@@ -253,7 +261,8 @@ def _read(path: str, what: str) -> bytes | None:
         return places.expand(path).read_bytes()
     except OSError as error:
         raise ControllerError(
-            "INVALID_ARGUMENT", f"{what} file {path} cannot be read: {error.strerror}"
+            "INVALID_ARGUMENT",
+            lines.TLS_FILE_UNREADABLE.of(what=what, path=path, why=error.strerror),
         ) from None
 
 
@@ -273,48 +282,48 @@ def _check_files(credentials: Credentials) -> None:
         raise ControllerError("INVALID_ARGUMENT", str(error)) from None
 
 
-def _tls_fault(address: ControllerAddress, credentials: Credentials, details: str) -> str | None:
+def _tls_fault(
+    address: ControllerAddress, credentials: Credentials, details: str
+) -> LineText | None:
     """What is wrong with a certificate, if that is why the controller cannot be reached."""
     low = details.lower()
     if not any(word in low for word in _TLS_WORDS):
         return None
     from wiresum.common import tls_probe
 
-    where = f"controller {address} cannot be reached"
     try:
         _check_files(credentials)
         ca, cert, key = map(_path, (credentials.ca, credentials.cert, credentials.key))
         found = tls_probe.fault_of_server(address.endpoint, ca)
         if found is not None:
-            return f"{where} (its certificate is not trusted: {found.what}): {found.remedy}"
+            return lines.SERVER_NOT_TRUSTED.of(
+                address=address, fault=found.what, remedy=found.remedy
+            )
         found = tls_probe.fault_of_client(address.endpoint, cert, key)
     except ControllerError as error:
-        return f"{where} (a file for TLS cannot be used): {error}"
-    return None if found is None else f"{where} ({found.what}): {found.remedy}"
+        return lines.TLS_FILE.of(address=address, why=error)
+    return (
+        None
+        if found is None
+        else lines.CLIENT_NOT_TRUSTED.of(address=address, fault=found.what, remedy=found.remedy)
+    )
 
 
-def _unreachable(address: ControllerAddress, details: str) -> str:
+def _unreachable(address: ControllerAddress, details: str) -> LineText:
     """What stands between us and the controller, out of gRPC's longer story."""
     low = details.lower()
-    where = f"controller {address} cannot be reached"
     if "certificate_verify_failed" in low or "peer name" in low or "hostname" in low:
-        return (
-            f"{where} (its certificate is not trusted): give the CA that signed it with --ca or "
-            "WIRESUM_CA, and an address that the certificate names"
-        )
+        return lines.NOT_TRUSTED.of(address=address)
     if "wrong_version_number" in low:
-        return f"{where} (it does not speak TLS): use http://{address.endpoint} if that is meant"
+        return lines.NO_TLS.of(address=address, endpoint=address.endpoint)
     if "security handshaker" in low:
-        return (
-            f"{where} (a file for TLS cannot be used): check that --ca or WIRESUM_CA, WIRESUM_CERT "
-            "and WIRESUM_KEY are PEM files"
-        )
+        return lines.TLS_FILES.of(address=address)
     if address.plaintext and "socket closed" in low:
-        return f"{where} (it hung up: does it speak TLS?): use {address.endpoint} without http://"
+        return lines.HUNG_UP.of(address=address, endpoint=address.endpoint)
     if "certificate_required" in low or "bad_certificate" in low:
-        return f"{where} (it asks for a client certificate): give WIRESUM_CERT and WIRESUM_KEY"
+        return lines.ASKS_FOR_CERTIFICATE.of(address=address)
     for known in ("Connection refused", "No route to host", "Name or service not known"):
         if known.lower() in low:
             details = known.lower()
             break
-    return f"{where} ({details or 'no answer'}): is `wiresum controller serve` running there?"
+    return lines.NOT_REACHED.of(address=address, why=details or "no answer")

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from wiresum.common import places
+from wiresum.controller import lines
 from wiresum.controller.client.address import is_loopback, parse_address
 from wiresum.controller.client.connection import default_token_file, own_ca_file
 from wiresum.controller.errors import OptionError
@@ -42,7 +43,7 @@ def read_token(path: Path) -> str:
         return places.expand(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise OptionError(f"--token-file {path} cannot be read: {reason}") from None
+        raise OptionError(lines.TOKEN_FILE.of(path=path, why=reason)) from None
 
 
 def local_admin_token() -> str | None:

@@ -12,6 +12,7 @@ from wiresum.common.address import SHM_NETWORK, parse_endpoint
 from wiresum.common.children import process
 from wiresum.common.children.child import START_S, Child, ChildError
 from wiresum.common.patience import Patience
+from wiresum.controller import lines
 from wiresum.controller.client.client import ControllerClient, add_switch_request
 from wiresum.controller.v1 import controller_pb2 as pb
 
@@ -184,8 +185,9 @@ def take_over(
         check()
         if patience.step() <= 0:
             raise ChildError(
-                f"{who} has not taken over its switch within {limit_s:g} s: "
-                f"{state.reason or 'no reason given'}"
+                lines.NOT_TAKEN_OVER.of(
+                    who=who, limit_s=limit_s, why=state.reason or "no reason given"
+                )
             )
         time.sleep(_LOOK_S)
         (state,) = client.list_switches()

@@ -1,5 +1,6 @@
 """Switches as operators write them on the command line."""
 
+from wiresum.controller import lines
 from wiresum.controller.commands.switch_options import SwitchOptions
 from wiresum.controller.errors import SpecError
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -17,19 +18,17 @@ def parse_switch(text: str) -> pb.AddSwitchRequest:
     for part in text.split(","):
         key, equals, value = part.partition("=")
         if not equals or key not in _KEYS:
-            raise SpecError(
-                f"switch {text!r}: {part!r} is not KEY=VALUE with a key of {', '.join(_KEYS)}"
-            )
+            raise SpecError(lines.SPEC_PART.of(text=text, part=part, keys=", ".join(_KEYS)))
         values.setdefault(key, []).append(value)
     for key, given in values.items():
         if key != "host" and len(given) > 1:
-            raise SpecError(f"switch {text!r}: {key} is given twice")
+            raise SpecError(lines.SPEC_TWICE.of(text=text, key=key))
     for key in ("name", "p4runtime", "address", "host"):
         if key not in values:
-            raise SpecError(f"switch {text!r}: {key}=… is missing")
+            raise SpecError(lines.SPEC_MISSING.of(text=text, key=key))
     shared = values["shared-address"][0] if "shared-address" in values else None
     if shared not in (None, "yes", "no"):
-        raise SpecError(f"switch {text!r}: shared-address is yes or no, not {shared!r}")
+        raise SpecError(lines.SPEC_SHARED.of(text=text, value=shared))
     described = SwitchOptions(
         p4runtime=values["p4runtime"][0],
         address=values["address"][0],
@@ -44,5 +43,5 @@ def parse_switch(text: str) -> pb.AddSwitchRequest:
 
 def _number(text: str, key: str, value: str) -> int:
     if not value.isdecimal() or int(value) > 0xFFFFFFFF:
-        raise SpecError(f"switch {text!r}: {key} {value!r} is not a number")
+        raise SpecError(lines.SPEC_NUMBER.of(text=text, key=key, value=value))
     return int(value)

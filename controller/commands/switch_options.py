@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from wiresum.common.command_line import Option
+from wiresum.controller import lines
 
 if TYPE_CHECKING:
     from wiresum.controller.v1 import controller_pb2 as pb
@@ -65,5 +66,5 @@ def _host(name: str, text: str) -> tuple[str, int]:
     if not equals or not port.isdecimal() or int(port) > 0xFFFF:
         from wiresum.controller.errors import SpecError
 
-        raise SpecError(f"switch {name}: host {text!r} is not CIDR=PORT, e.g. 10.0.1.0/24=1")
+        raise SpecError(lines.SPEC_HOST.of(switch=name, text=text))
     return cidr, int(port)

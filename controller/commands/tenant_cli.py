@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from wiresum.common.command_line import Argument, Option
 from wiresum.common.places import expand
+from wiresum.controller import lines
 from wiresum.controller.commands.options import THIS_USERS, ControllerOptions, Json
 from wiresum.controller.errors import OptionError
 from wiresum.controller.rules.checks import MAX_LIMIT, MAX_PRIORITY
@@ -79,7 +80,7 @@ def tenant_set(
     from wiresum.controller.commands import tables
 
     if slots is None and jobs is None and priority is None:
-        raise OptionError("nothing to set: give --slots, --jobs or --priority")
+        raise OptionError(lines.NOTHING_TO_SET.of())
     with asked.connect() as client:
         tenant = client.set_tenant(name, slot_quota=slots, max_jobs=jobs, priority=priority)
     if as_json:
@@ -138,6 +139,7 @@ def _save(path: Path, tenant: "pb.Tenant") -> None:
     except OSError as error:
         # It must not be lost: the controller does not know it any more.
         raise OptionError(
-            f"{path} cannot be written ({error.strerror}); the token of tenant {tenant.name} is "
-            f"{tenant.token}"
+            lines.TOKEN_NOT_WRITTEN.of(
+                path=path, why=error.strerror, tenant=tenant.name, token=tenant.token
+            )
         ) from None

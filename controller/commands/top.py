@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from wiresum.common.errors import WiresumError
+from wiresum.controller import lines
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.commands.top_model import Frame, Moment, as_json, frame
 from wiresum.controller.commands.top_view import render
@@ -39,7 +40,7 @@ def look(client: ControllerClient, job: str = "") -> Moment:
     if job:
         jobs = [one for one in jobs if job in (one.id, one.name)]
         if not jobs:
-            raise TopError(f"no live job is called {job!r}: see `wiresum job list`")
+            raise TopError(lines.NO_LIVE_JOB.of(job=job))
     return Moment(time.monotonic(), switches, jobs, all_told)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 
 Turn = tuple[int, int]
@@ -76,7 +77,7 @@ class CallsInProgress:
         if waiting >= MAX_CALLS:
             raise ControllerError(
                 "RESOURCE_EXHAUSTED",
-                f"{waiting} calls wait for news of job {job_id} already: end some of them",
+                lines.TOO_MANY_WAIT.of(count=waiting, job=job_id),
                 retry_after_s=1.0,
             )
 

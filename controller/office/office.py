@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from wiresum.common import wall_clock
+from wiresum.controller import lines
 from wiresum.controller.clock import Clock, SystemClock
 from wiresum.controller.errors import ControllerError, StoreFailed
 from wiresum.controller.office.calls import CallsInProgress
@@ -381,4 +382,4 @@ class Office:
 
 
 def _taken_out(job: Job, reason: str) -> ControllerError:
-    return ControllerError("ABORTED", f"job {job.label} was taken out of the queue: {reason}")
+    return ControllerError("ABORTED", lines.TAKEN_OUT_BECAUSE.of(job=job.label, why=reason))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from wiresum.controller import lines
 from wiresum.controller.clock import Clock
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.rules.checks import check_rank
@@ -62,7 +63,7 @@ class Owners:
         """A group wants the job. ``joined``: some group has joined it and may still have it."""
         _check(owner, where)
         if not owner:
-            raise ControllerError("INVALID_ARGUMENT", "a claim needs an owner")
+            raise ControllerError("INVALID_ARGUMENT", lines.NO_OWNER.of())
         now = self._clock.now()
         ranks = self._jobs.get(job_id)
         if ranks is None and joined and now < self._known_from:
@@ -97,8 +98,7 @@ class Owners:
         if ranks.owner != owner:
             raise ControllerError(
                 "ABORTED",
-                f"another process group{_on(ranks.where)} has taken job {job_id} over: "
-                "restart this worker with the others",
+                lines.TAKEN_OVER.of(on=_on(ranks.where), job=job_id),
             )
         check_rank(rank, MAX_WORKERS)
         this = object()
@@ -142,5 +142,5 @@ def _check(*names: str) -> None:
         if len(name) > _LONGEST_NAME or not name.isprintable():
             raise ControllerError(
                 "INVALID_ARGUMENT",
-                f"owner {name[:40]!r}: at most {_LONGEST_NAME} printable characters",
+                lines.NOT_AN_OWNER.of(name=name[:40], most=_LONGEST_NAME),
             )

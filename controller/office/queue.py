@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.office.changes import Changes
 from wiresum.controller.office.desk import Desk
@@ -110,7 +111,7 @@ class Queue:
     def gone(self, job: Job) -> ControllerError:
         """Why a job that was in the queue has left it without slots."""
         return self._dismissed.get(job.id) or ControllerError(
-            "ABORTED", f"job {job.label} was taken out of the queue"
+            "ABORTED", lines.TAKEN_OUT.of(job=job.label)
         )
 
     def forget_absent(self) -> None:

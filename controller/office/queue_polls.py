@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError, StoreFailed
 from wiresum.controller.office.calls import CallsInProgress, until
 from wiresum.controller.office.queue import Queue, Queued
@@ -50,7 +51,7 @@ class QueuePolls:
     ) -> Created | Queued:
         """A new job with its lease, the live one of that name, or a place in the queue."""
         if not 0 <= request.wait_timeout_s <= MAX_WAIT_S:
-            invalid(f"a wait of {request.wait_timeout_s:g} s is not possible: at most a year")
+            invalid(lines.WAIT_TOO_LONG.of(wait_s=request.wait_timeout_s))
         found = self.queue.request(request, caller)
         if isinstance(found, Created):
             return found
@@ -164,7 +165,7 @@ class QueuePolls:
             self.queue.leave(job.id)
         if not waited:
             return refusal
-        return ControllerError(refusal.code, f"waited {waited:.0f} s: {refusal}")
+        return ControllerError(refusal.code, lines.WAITED.of(waited_s=waited, why=refusal))
 
     @contextmanager
     def _calling(self, job: Job) -> Iterator[None]:

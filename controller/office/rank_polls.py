@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from wiresum.common.version import compatible, package_version
+from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError, StoreFailed
 from wiresum.controller.office.calls import CallsInProgress, until
 from wiresum.controller.office.changes import Changes
@@ -36,7 +37,7 @@ class Ready:
 def check_timeout(seconds: float) -> None:
     """Refuse a timeout that is none."""
     if not 0 < seconds <= MAX_TIMEOUT_S:
-        invalid(f"a timeout of {seconds:g} s is not possible: at most {MAX_TIMEOUT_S:g}")
+        invalid(lines.TIMEOUT_TOO_LONG.of(timeout_s=seconds, most=MAX_TIMEOUT_S))
 
 
 @dataclass
@@ -98,7 +99,7 @@ class RankPolls:
         """A sign of life; returns when there is news for the caller, or after ``wait_s``."""
         self.jobs.touch(job)
         if not 0 <= request.wait_s <= MAX_TIMEOUT_S:
-            invalid(f"a wait of {request.wait_s:g} s is not possible: at most a day")
+            invalid(lines.HEARTBEAT_WAIT_TOO_LONG.of(wait_s=request.wait_s))
         # The caller must show its next sign of life before the lease expires.
         limit = until(min(request.wait_s, self.jobs.limits.expiry_s / 2), time_left)
         with self.calls.watch(job.id) as news, suppress(TimeoutError):
@@ -193,9 +194,12 @@ class RankPolls:
         if not missing:
             loop = self.fleet.loop(job.lease.switch)
             reason = loop.reason or "its tables are still being written"
-            message = (
-                f"{attempt}: all {job.workers} workers have joined, but switch "
-                f"{loop.switch.name} was not ready within {format_seconds(limit)} s: {reason}"
+            message = lines.SWITCH_NOT_READY.of(
+                attempt=attempt,
+                workers=job.workers,
+                switch=loop.switch.name,
+                limit_s=format_seconds(limit),
+                why=reason,
             )
         else:
             # Ranks that came and went are not those that all the others were waiting for.
@@ -204,9 +208,13 @@ class RankPolls:
             ranks = format_ranks(absent or missing)
             noun = "rank" if len(absent or missing) == 1 else "ranks"
             what = "did not join" if absent else "gave up before all the others had joined,"
-            message = (
-                f"{attempt}: {noun} {ranks} of {job.workers} workers {what} "
-                f"within {format_seconds(limit)} s"
+            message = lines.RANKS_MISSING.of(
+                attempt=attempt,
+                noun=noun,
+                ranks=ranks,
+                workers=job.workers,
+                what=what,
+                limit_s=format_seconds(limit),
             )
         return ControllerError("DEADLINE_EXCEEDED", message)
 
@@ -215,17 +223,21 @@ class RankPolls:
         if not compatible(request.agent_version, ours):
             raise ControllerError(
                 "FAILED_PRECONDITION",
-                f"rank {request.rank} runs wiresum {request.agent_version or '(unknown)'}, the "
-                f"controller {ours}: install the same version on both",
+                lines.OTHER_VERSION.of(
+                    rank=request.rank, version=request.agent_version or "(unknown)", ours=ours
+                ),
             )
         if job.state.live and request.program_version:
             program = self.fleet.loop(job.lease.switch).program
             if request.program_version != program.version:
                 raise ControllerError(
                     "FAILED_PRECONDITION",
-                    f"rank {request.rank} was built for switch program {request.program_version}, "
-                    f"switch {job.lease.switch} runs {program.version}: "
-                    "install the same version on both",
+                    lines.OTHER_SWITCH_PROGRAM.of(
+                        rank=request.rank,
+                        version=request.program_version,
+                        switch=job.lease.switch,
+                        switch_version=program.version,
+                    ),
                 )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.rules.callers import Caller
 from wiresum.controller.rules.checks import check_name, check_request_id, invalid
@@ -57,7 +58,7 @@ def tenant_for(state: Snapshot, request: pb.CreateJobRequest, caller: Caller) ->
     name = caller.acting_tenant(request.tenant)
     tenant = state.tenant(name)
     if tenant is None:
-        raise ControllerError("NOT_FOUND", f"there is no tenant {name[:80]!r}")
+        raise ControllerError("NOT_FOUND", lines.UNKNOWN_TENANT.of(name=name[:80]))
     return tenant
 
 
@@ -96,16 +97,15 @@ def enqueue(
     """Put a new job of that id into the queue. Refuses what the tenant can never get."""
     slots, least = _size(request.slots_wanted), _size(request.min_slots or 1)
     if least > slots:
-        invalid(f"at least {least} slots, but {slots} wanted: the other way round is possible")
+        invalid(lines.LEAST_ABOVE_SLOTS.of(least=least, slots=slots))
     on_full = _ON_FULL.get(request.on_full)
     if on_full is None:
-        invalid(f"on_full {request.on_full} is not one of 0 to {max(_ON_FULL)}")
+        invalid(lines.NOT_ON_FULL.of(value=request.on_full, most=max(_ON_FULL)))
     _check_switches(state, request.switch)
     if state.usage()[tenant.name].queued >= _QUEUE_PER_TENANT:
         raise ControllerError(
             "RESOURCE_EXHAUSTED",
-            f"tenant {tenant.name} has {_QUEUE_PER_TENANT} jobs in the queue: wait for some of "
-            "them to get slots",
+            lines.QUEUE_FULL.of(tenant=tenant.name, count=_QUEUE_PER_TENANT),
         )
     job = Job(
         id=job_id,
@@ -149,12 +149,12 @@ def impossible(job: Job, fitting: list[Switch], tenant: Tenant) -> ControllerErr
     if not fitting and job.wanted_switch:
         return ControllerError(
             "FAILED_PRECONDITION",
-            f"job {job.label} cannot have slots: there is no switch {job.wanted_switch} any more",
+            lines.WANTED_SWITCH_GONE.of(job=job.label, switch=job.wanted_switch),
         )
     if not fitting:
         return ControllerError(
             "FAILED_PRECONDITION",
-            f"job {job.label} cannot have slots: the controller knows no switch any more",
+            lines.SWITCHES_GONE.of(job=job.label),
         )
     needed = job.sizes[-1]
     largest = max(switch.slots for switch in fitting)
@@ -162,13 +162,12 @@ def impossible(job: Job, fitting: list[Switch], tenant: Tenant) -> ControllerErr
         which = f"switch {job.wanted_switch}" if job.wanted_switch else "every switch"
         return ControllerError(
             "RESOURCE_EXHAUSTED",
-            f"{needed} slots are more than {which} has: ask for at most {largest}",
+            lines.SWITCH_TOO_SMALL.of(slots=needed, which=which, most=largest),
         )
     if tenant.slot_quota and needed > tenant.slot_quota:
         return ControllerError(
             "RESOURCE_EXHAUSTED",
-            f"{needed} slots are more than tenant {tenant.name} may ever have: its quota is "
-            f"{tenant.slot_quota}",
+            lines.QUOTA_TOO_SMALL.of(slots=needed, tenant=tenant.name, quota=tenant.slot_quota),
         )
     return None
 
@@ -178,14 +177,14 @@ def _check_switches(state: Snapshot, wanted: str) -> None:
     if not names:
         raise ControllerError(
             "FAILED_PRECONDITION",
-            "the controller knows no switch: add one with `wiresum switch add`",
+            lines.NO_SWITCHES.of(),
         )
     if wanted and wanted not in names:
-        raise ControllerError("NOT_FOUND", f"there is no switch {wanted[:80]!r}")
+        raise ControllerError("NOT_FOUND", lines.UNKNOWN_SWITCH.of(name=wanted[:80]))
 
 
 def _size(wanted: int) -> int:
     """The slots that a wish for ``wanted`` (0: the default) comes to; refuses the impossible."""
     if wanted > packet.SLOTS:
-        invalid(f"{wanted} slots are more than any switch has: ask for at most {packet.SLOTS}")
+        invalid(lines.MORE_THAN_ANY_SWITCH.of(slots=wanted, most=packet.SLOTS))
     return rounded(wanted)

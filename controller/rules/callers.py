@@ -6,6 +6,7 @@ right to see a job, the controller answers as if the job did not exist.
 
 from dataclasses import dataclass
 
+from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.state.model import DEFAULT_TENANT, Job
 
@@ -28,7 +29,7 @@ class Caller:
         if not self.admin:
             raise ControllerError(
                 "PERMISSION_DENIED",
-                f"only the admin may {what}: this is the token of {self}",
+                lines.ADMIN_ONLY.of(what=what, caller=self),
             )
 
     @property
@@ -42,7 +43,7 @@ class Caller:
         if self.job:
             raise ControllerError(
                 "PERMISSION_DENIED",
-                "a job's token shows that job only: use the tenant's token",
+                lines.OWN_JOB_ONLY.of(),
             )
 
     def acting_tenant(self, named: str) -> str:
@@ -51,9 +52,7 @@ class Caller:
         if own is None:
             return named or DEFAULT_TENANT
         if named and named != own:
-            raise ControllerError(
-                "PERMISSION_DENIED", f"this is the token of {self}: it creates no jobs for others"
-            )
+            raise ControllerError("PERMISSION_DENIED", lines.OWN_JOBS_ONLY.of(caller=self))
         return own
 
     def owns(self, job: Job) -> bool:

@@ -17,6 +17,7 @@ and again, or agrees and never changes over, must not keep a job of higher prior
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.scheduling.scheduling import FOR_HIGHER
 from wiresum.controller.state.model import Change, Job, JobState, SlotRange
@@ -122,8 +123,9 @@ def check_not_beyond(job: Job, vote: Vote, boundary: int) -> None:
     if vote.started > boundary:
         raise ControllerError(
             "FAILED_PRECONDITION",
-            f"rank {vote.rank} of job {job.label} has started {vote.started} collectives, but "
-            f"the ranks had agreed to change over after {boundary}: restart the job's workers",
+            lines.WENT_ON_ALONE.of(
+                rank=vote.rank, job=job.label, started=vote.started, boundary=boundary
+            ),
         )
 
 
@@ -191,18 +193,17 @@ def check_vote(job: Job, vote: Vote) -> None:
     if not 0 <= vote.rank < max(job.workers, 1):
         raise ControllerError(
             "INVALID_ARGUMENT",
-            f"rank {vote.rank} is not one of 0 to {job.workers - 1}, the ranks of job {job.label}",
+            lines.NOT_A_RANK_OF_JOB.of(rank=vote.rank, highest=job.workers - 1, job=job.label),
         )
     if vote.started >= _MAX_STARTED:
         raise ControllerError(
             "INVALID_ARGUMENT",
-            f"rank {vote.rank} of job {job.label} cannot have started {vote.started} collectives",
+            lines.CANNOT_HAVE_STARTED.of(rank=vote.rank, job=job.label, started=vote.started),
         )
     if vote.epoch != job.epoch:
         raise ControllerError(
             "ABORTED",
-            f"epoch {vote.epoch} of job {job.label} is over: it is in epoch {job.epoch}; restart "
-            "this worker with the others",
+            lines.EPOCH_OVER.of(epoch=vote.epoch, job=job.label, later=job.epoch),
         )
 
 

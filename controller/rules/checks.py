@@ -5,6 +5,8 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from typing import NoReturn
 
 from wiresum.common.address import AddressError, parse_endpoint
+from wiresum.common.errors import LineText
+from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.state.model import default_mac, format_mac
 from wiresum.p4 import FIELDS, MAX_WORKERS
@@ -26,7 +28,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9]{1,64}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
-def invalid(message: str) -> NoReturn:
+def invalid(message: LineText) -> NoReturn:
     """Refuse an impossible value."""
     raise ControllerError("INVALID_ARGUMENT", message)
 
@@ -34,32 +36,27 @@ def invalid(message: str) -> NoReturn:
 def check_name(name: str, what: str) -> None:
     """Names go into tables and one-line messages: keep them plain."""
     if not _NAME.fullmatch(name):
-        invalid(
-            f"{what} {name[:80]!r} is not a name: use up to 64 letters, digits, '.', '_', '/', '-'"
-        )
+        invalid(lines.NOT_A_NAME.of(what=what, name=name[:80]))
     if _JOB_ID.fullmatch(name):
-        invalid(f"{what} {name!r} looks like a job's id: choose another name")
+        invalid(lines.NAME_LIKE_AN_ID.of(what=what, name=name))
 
 
 def check_p4runtime(text: str, what: str) -> None:
     """``HOST:PORT``, ``https://HOST:PORT`` or ``unix:PATH``; it is part of one-line messages."""
     is_path = text.startswith("unix:") and len(text) > len("unix:") and text.isprintable()
     if len(text) > MAX_P4RUNTIME:
-        invalid(f"{what}: a P4Runtime address of {len(text)} characters is too long: use up to 256")
+        invalid(lines.P4RUNTIME_TOO_LONG.of(what=what, length=len(text)))
     try:
         if not is_path:
             parse_endpoint(text.removeprefix("https://"))
     except AddressError:
-        invalid(
-            f"{what}: {text[:80]!r} is no P4Runtime address: give HOST:PORT, https://HOST:PORT or "
-            "unix:/path"
-        )
+        invalid(lines.NOT_P4RUNTIME.of(what=what, text=text[:80]))
 
 
 def check_request_id(text: str) -> None:
     """A caller's own name for its request, if it has one."""
     if text and not _REQUEST_ID.fullmatch(text):
-        invalid(f"request id {text[:80]!r} is not one: use up to 64 letters and digits")
+        invalid(lines.NOT_A_REQUEST_ID.of(text=text[:80]))
 
 
 def check_reason(text: str) -> str:
@@ -67,7 +64,7 @@ def check_reason(text: str) -> str:
     line = "".join(character if character.isprintable() else " " for character in text)
     line = " ".join(line.split())
     if len(line) > 200:
-        invalid(f"a reason of {len(line)} characters is too long: use up to 200")
+        invalid(lines.REASON_TOO_LONG.of(length=len(line)))
     return line
 
 
@@ -76,9 +73,9 @@ def parse_ip(text: str, what: str) -> IPv4Address:
     try:
         ip = IPv4Address(text)
     except AddressValueError:
-        invalid(f"{what} {text!r} is not an IPv4 address")
+        invalid(lines.NOT_IPV4.of(what=what, text=text))
     if ip.is_multicast or ip.is_unspecified or ip == IPv4Address("255.255.255.255"):
-        invalid(f"{what} {ip} is not one host's address: give the address that packets come from")
+        invalid(lines.NOT_A_HOST_ADDRESS.of(what=what, ip=ip))
     return ip
 
 
@@ -88,10 +85,10 @@ def parse_mac(text: str, ip: IPv4Address, what: str) -> int:
         return default_mac(ip)
     plain = text.lower().replace("-", ":")
     if not _MAC.fullmatch(plain):
-        invalid(f"{what} {text!r} is not a MAC address such as {format_mac(default_mac(ip))}")
+        invalid(lines.NOT_A_MAC.of(what=what, text=text, example=format_mac(default_mac(ip))))
     mac = int(plain.replace(":", ""), 16)
     if mac >> 40 & 1 or mac == 0:
-        invalid(f"{what} {plain} is not one host's MAC address")
+        invalid(lines.NOT_A_HOST_MAC.of(what=what, text=plain))
     return mac
 
 
@@ -100,27 +97,24 @@ def parse_network(text: str) -> IPv4Network:
     try:
         return IPv4Network(text)
     except ValueError as error:
-        invalid(f"host range {text!r} is not an IPv4 network such as 10.0.1.0/24: {error}")
+        invalid(lines.NOT_A_NETWORK.of(text=text, why=error))
 
 
 def check_udp_port(port: int, what: str) -> None:
     """UDP ports are 1 to 65535."""
     if not 0 < port < 65536:
-        invalid(f"{what} {port} is not a UDP port: it must be from 1 to 65535")
+        invalid(lines.NOT_A_UDP_PORT.of(what=what, port=port))
 
 
 def check_rank(rank: int, workers: int) -> None:
     """``n`` is 1 to 64, and ranks are 0 to ``n - 1``."""
     if not 0 < workers <= MAX_WORKERS:
-        invalid(
-            f"a job of {workers} workers is not possible: a switch sums for 1 to {MAX_WORKERS}; "
-            "use another backend for this run"
-        )
+        invalid(lines.TOO_MANY_WORKERS.of(workers=workers, most=MAX_WORKERS))
     if not 0 <= rank < workers:
-        invalid(f"rank {rank} is not one of 0 to {workers - 1}, the ranks of {workers} workers")
+        invalid(lines.NOT_A_RANK.of(rank=rank, highest=workers - 1, workers=workers))
 
 
 def check_field(bits: int) -> None:
     """The widths that a quantized element can have."""
     if bits not in FIELDS:
-        invalid(f"a field of {bits} bits is not possible: choose 32, 16 or 8")
+        invalid(lines.NOT_A_FIELD.of(bits=bits))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wiresum.common import wall_clock
+from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.rules.callers import Caller
 from wiresum.controller.rules.limits import Limits
@@ -59,8 +60,9 @@ def check_unambiguous(state: Snapshot, id_or_name: str, caller: Caller) -> None:
         more = f" and {len(found) - 4} more" if len(found) > 4 else ""
         raise ControllerError(
             "FAILED_PRECONDITION",
-            f"{len(found)} jobs are called {id_or_name!r} ({', '.join(found[:4])}{more}): say "
-            "which by its id",
+            lines.SEVERAL_JOBS.of(
+                count=len(found), name=id_or_name, names=", ".join(found[:4]), more=more
+            ),
         )
 
 
@@ -69,8 +71,7 @@ def joinable(state: Snapshot, job_id: str, caller: Caller) -> Job:
     if caller.tenant or (caller.job and caller.job != job_id):
         raise ControllerError(
             "PERMISSION_DENIED",
-            f"wrong token for job {job_id[:80]!r} ({caller}'s): use the one that CreateJob "
-            "returned",
+            lines.WRONG_JOB_TOKEN.of(job=job_id[:80], owner=caller),
         )
     job = get(state, job_id)
     if job.state is JobState.QUEUED:
@@ -86,8 +87,7 @@ def check_attachable(live: Job, switch: str) -> None:
     if switch and switch != live.lease.switch:
         raise ControllerError(
             "ALREADY_EXISTS",
-            f"job {live.label} is live on switch {live.lease.switch}, "
-            f"not {switch}: release it, or choose another name",
+            lines.LIVE_ELSEWHERE.of(job=live.label, switch=live.lease.switch, wanted=switch),
         )
 
 
@@ -96,8 +96,7 @@ def add_token(state: Snapshot, job: Job, token: str, now: float) -> Plan:
     if state.token_count(job.id) >= _TOKENS_PER_JOB:
         raise ControllerError(
             "RESOURCE_EXHAUSTED",
-            f"job {job.label} has been attached to {_TOKENS_PER_JOB} times: release it, or "
-            "choose another name",
+            lines.ATTACHED_TOO_OFTEN.of(job=job.label, times=_TOKENS_PER_JOB),
         )
     return Plan(now, (AddJobToken(job.id, token),))
 
@@ -141,7 +140,7 @@ def ended_error(job: Job) -> ControllerError:
     """The refusal of a call about a job that is over."""
     return ControllerError(
         "FAILED_PRECONDITION",
-        f"job {job.label} is over ({job.state.value}: {job.reason}): create a new one",
+        lines.JOB_OVER.of(job=job.label, state=job.state.value, why=job.reason),
     )
 
 
@@ -149,13 +148,12 @@ def replaced_error(job: Job, attempt: int) -> ControllerError:
     """The refusal of a rank whose attempt is over because a later one has begun."""
     return ControllerError(
         "ABORTED",
-        f"attempt {attempt} of job {job.label} is over: attempt {job.attempt} has started; "
-        "restart this worker with the others",
+        lines.ATTEMPT_OVER.of(attempt=attempt, job=job.label, later=job.attempt),
     )
 
 
 def _unknown(job: str) -> ControllerError:
     return ControllerError(
         "NOT_FOUND",
-        f"there is no job {job[:80]!r}: `wiresum job list` shows those that this token may see",
+        lines.UNKNOWN_JOB.of(job=job[:80]),
     )

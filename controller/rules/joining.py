@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.rules.checks import (
     check_field,
@@ -71,15 +72,13 @@ def withdraw(state: Snapshot, request: pb.JoinJobRequest, now: float) -> Plan:
 def _join_change(job: Job, member: Member, request: pb.JoinJobRequest, now: float) -> Plan:
     """A rank is ready for an agreed change of the lease; it is made when all are."""
     if job.attempt != request.attempt:
-        invalid(
-            f"change {request.change} belongs to an attempt that has begun: join attempt "
-            f"{request.attempt} without one"
-        )
+        invalid(lines.CHANGE_OF_ATTEMPT.of(change=request.change, attempt=request.attempt))
     if request.change < job.change:
         raise ControllerError(
             "ABORTED",
-            f"rank {request.rank}: change {request.change} of the lease of job {job.label} is "
-            f"over, it has change {job.change}: restart this worker with the others",
+            lines.CHANGE_OVER.of(
+                rank=request.rank, change=request.change, job=job.label, later=job.change
+            ),
         )
     if request.change == job.change:
         _has_joined(job, job.members, member, request)
@@ -96,14 +95,12 @@ def _agreed(job: Job, number: int) -> Change:
     if job.pending is None or job.pending.number != number:
         raise ControllerError(
             "ABORTED",
-            f"change {number} of the lease of job {job.label} was cancelled: carry on under "
-            f"the lease of epoch {job.epoch}",
+            lines.CHANGE_CANCELLED.of(change=number, job=job.label, epoch=job.epoch),
         )
     if job.pending.boundary is None:
         raise ControllerError(
             "FAILED_PRECONDITION",
-            f"the ranks of job {job.label} have not agreed on change {number} yet: call "
-            "ChangeLease first",
+            lines.CHANGE_NOT_AGREED.of(job=job.label, change=number),
         )
     return job.pending
 
@@ -122,9 +119,14 @@ def _check_room_for_members(state: Snapshot, job: Job, workers: int) -> None:
     if own + workers > free - workers:
         raise ControllerError(
             "RESOURCE_EXHAUSTED",
-            f"switch {job.lease.switch} has room for {free} of {MEMBERS_PER_SWITCH} workers: "
-            f"tenant {job.tenant} has {own} there, and would leave less than that with "
-            f"{workers} more",
+            lines.NO_ROOM_FOR_WORKERS.of(
+                switch=job.lease.switch,
+                free=free,
+                most=MEMBERS_PER_SWITCH,
+                tenant=job.tenant,
+                there=own,
+                workers=workers,
+            ),
         )
 
 
@@ -133,13 +135,15 @@ def _has_joined(job: Job, there: Iterable[Member], new: Member, request: pb.Join
     attempt = f"attempt {job.attempt} of job {job.label}"
     if request.workers != job.workers:
         invalid(
-            f"rank {new.rank} says {request.workers} workers, but {attempt} has {job.workers}: "
-            "start all ranks with the same number"
+            lines.OTHER_WORKERS.of(
+                rank=new.rank, workers=request.workers, attempt=attempt, expected=job.workers
+            )
         )
     if request.field != job.field:
         invalid(
-            f"rank {new.rank} has fields of {request.field} bits, but {attempt} has "
-            f"{job.field}: start all ranks with the same --field"
+            lines.OTHER_FIELD.of(
+                rank=new.rank, bits=request.field, attempt=attempt, expected=job.field
+            )
         )
     for member in there:
         same_address = (member.ip, member.udp_port) == (new.ip, new.udp_port)
@@ -148,14 +152,25 @@ def _has_joined(job: Job, there: Iterable[Member], new: Member, request: pb.Join
                 return True
             raise ControllerError(
                 "ALREADY_EXISTS",
-                f"rank {new.rank} of {attempt} is already {member.ip}:{member.udp_port}, "
-                f"not {new.ip}:{new.udp_port}: a restarted worker needs a later attempt",
+                lines.RANK_ELSEWHERE.of(
+                    rank=new.rank,
+                    attempt=attempt,
+                    ip=member.ip,
+                    udp_port=member.udp_port,
+                    new_ip=new.ip,
+                    new_udp_port=new.udp_port,
+                ),
             )
         if same_address:
             raise ControllerError(
                 "ALREADY_EXISTS",
-                f"{new.ip}:{new.udp_port} is already rank {member.rank} of {attempt}: "
-                f"rank {new.rank} needs a socket of its own",
+                lines.SOCKET_TAKEN.of(
+                    ip=new.ip,
+                    udp_port=new.udp_port,
+                    other=member.rank,
+                    attempt=attempt,
+                    rank=new.rank,
+                ),
             )
     return False
 
@@ -170,14 +185,10 @@ def _member(state: Snapshot, job: Job, request: pb.JoinJobRequest) -> Member:
     if port is None:
         raise ControllerError(
             "FAILED_PRECONDITION",
-            f"{what}: no host range of switch {switch.name} contains {ip}: repeat "
-            f"`wiresum switch add {switch.name}` with a --host for it",
+            lines.NO_HOST_RANGE.of(what=what, switch=switch.name, ip=ip),
         )
     if not switch.shared_address and (ip == switch.ip or mac == switch.mac):
-        invalid(
-            f"{what} has the address of switch {switch.name} itself, {ip}: if the switch "
-            "runs on the worker's host, add it with --shared-address"
-        )
+        invalid(lines.ADDRESS_OF_SWITCH.of(what=what, switch=switch.name, ip=ip))
     return Member(request.rank, ip, request.udp_port, mac, port)
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from wiresum.common.errors import LineText
+from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.rules.callers import Caller
 from wiresum.controller.scheduling.scheduling import Standing
@@ -45,20 +47,13 @@ def refusal(
     tenant = scene.tenants[job.tenant]
     usage = scene.usage[tenant.name]
     if standing is Standing.JOBS:
-        message = (
-            f"tenant {tenant.name} has {usage.jobs} live jobs, and may have {tenant.max_jobs}: "
-            "wait for one to end"
-        )
+        message = lines.TOO_MANY_JOBS.of(tenant=tenant.name, jobs=usage.jobs, most=tenant.max_jobs)
     elif standing is Standing.QUOTA:
-        message = (
-            f"tenant {tenant.name} has {usage.slots} of its {tenant.slot_quota} slots in use: "
-            f"no room for {job.sizes[-1]} more"
+        message = lines.QUOTA_IN_USE.of(
+            tenant=tenant.name, used=usage.slots, quota=tenant.slot_quota, slots=job.sizes[-1]
         )
     elif standing is Standing.BEHIND:
-        message = (
-            f"an earlier job of tenant {tenant.name} waits for its quota or its job limit: "
-            f"{job.target} slots have to wait behind it"
-        )
+        message = lines.BEHIND_EARLIER_JOB.of(tenant=tenant.name, slots=job.target)
     else:
         message = _full(state, job, caller, ahead, usable, scene)
     return ControllerError("RESOURCE_EXHAUSTED", message)
@@ -71,7 +66,7 @@ def _full(
     ahead: int,
     usable: Callable[[str], bool],
     scene: Scene,
-) -> str:
+) -> LineText:
     if scene.switches is None:
         scene.switches, scene.draining = state.switches(), state.draining()
     switches = [switch for switch in scene.switches if job.wanted_switch in ("", switch.name)]
@@ -79,7 +74,7 @@ def _full(
     if not serving:
         names = ", ".join(switch.name for switch in switches)
         verb = "takes no new jobs, it is" if len(switches) == 1 else "take no new jobs, they are"
-        return f"switch {names} {verb} being drained"
+        return lines.ALL_DRAINING.of(switches=names, take=verb)
     if job.wanted_switch not in scene.occupancy:
         up = [switch for switch in serving if usable(switch.name)]
         scene.occupancy[job.wanted_switch] = "; ".join(
@@ -90,7 +85,7 @@ def _full(
         )
     occupancy = scene.occupancy[job.wanted_switch]
     first = f" ({ahead} waiting before it)" if ahead else ""
-    return f"no room for {job.sizes[-1]} slots in one range{first}: {occupancy}"
+    return lines.NO_ROOM.of(slots=job.sizes[-1], ahead=first, occupancy=occupancy)
 
 
 def _occupancy(switch: Switch, jobs: list[Job], caller: Caller) -> str:

@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.rules import changes
 from wiresum.controller.rules.admission import fitting_switches, impossible
@@ -116,8 +117,7 @@ def _drained_error(job: Job, fitting: list[Switch], limit: float) -> ControllerE
     names = ", ".join(switch.name for switch in fitting)
     return ControllerError(
         "FAILED_PRECONDITION",
-        f"job {job.label} has waited {limit:g} s for switch {names}, which is being drained "
-        "and takes no new jobs: `wiresum switch undrain`, or ask for another switch",
+        lines.DRAINED_TOO_LONG.of(job=job.label, waited_s=limit, switches=names),
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
+from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.rules.checks import (
     MAX_HOSTS,
@@ -34,7 +35,7 @@ def get(state: Snapshot, name: str) -> Switch:
     switch = state.switch(name)
     if switch is None:
         known = ", ".join(known.name for known in state.switches()) or "none"
-        raise ControllerError("NOT_FOUND", f"there is no switch {name[:80]!r} (known: {known})")
+        raise ControllerError("NOT_FOUND", lines.UNKNOWN_SWITCH_OF.of(name=name[:80], known=known))
     return switch
 
 
@@ -76,8 +77,9 @@ def add(
         if same and other.name != switch.name:
             raise ControllerError(
                 "ALREADY_EXISTS",
-                f"{switch.p4runtime} (device {switch.device_id}) is already known as switch "
-                f"{other.name}: remove that one first",
+                lines.DEVICE_KNOWN.of(
+                    p4runtime=switch.p4runtime, device_id=switch.device_id, switch=other.name
+                ),
             )
     return Plan(now, (PutSwitch(switch),))
 
@@ -101,25 +103,25 @@ def _parse(request: pb.AddSwitchRequest, slots_of: SlotsOf, lane_counts: Sequenc
     what = f"switch {request.name}"
     check_p4runtime(request.p4runtime, what)
     if request.device_id >= 1 << 63:
-        invalid(f"{what}: device id {request.device_id} is too large")
+        invalid(lines.DEVICE_ID.of(what=what, device_id=request.device_id))
     ip = parse_ip(request.ip, f"{what}: address")
     udp_port = request.udp_port or packet.UDP_PORT
     check_udp_port(udp_port, f"{what}: port")
     lanes = request.lanes or DEFAULT_LANES
     if lanes not in lane_counts:
         choices = " or ".join(str(count) for count in lane_counts)
-        invalid(f"{what}: there is no program of {lanes} lanes: choose {choices}")
+        invalid(lines.NO_PROGRAM.of(what=what, lanes=lanes, choices=choices))
     hosts = [HostRange(parse_network(host.cidr), host.port) for host in request.hosts]
     if not hosts:
-        invalid(f"{what} has no hosts: say behind which port workers are, e.g. 0.0.0.0/0=1")
+        invalid(lines.NO_HOSTS.of(what=what))
     if len(hosts) > MAX_HOSTS:
-        invalid(f"{what}: {len(hosts)} host ranges are too many: up to {MAX_HOSTS} are possible")
+        invalid(lines.TOO_MANY_HOSTS.of(what=what, count=len(hosts), most=MAX_HOSTS))
     networks = Counter(host.network for host in hosts)
     for host in hosts:
         if not 0 < host.port <= MAX_PORT:
-            invalid(f"{what}: {host.port} is not a switch port: it must be 1 to {MAX_PORT}")
+            invalid(lines.NOT_A_SWITCH_PORT.of(what=what, port=host.port, most=MAX_PORT))
         if networks[host.network] > 1:
-            invalid(f"{what}: {host.network} is behind two ports: give each network once")
+            invalid(lines.TWO_PORTS.of(what=what, network=host.network))
     shared = request.shared_address if request.HasField("shared_address") else ip.is_loopback
     return Switch(
         name=request.name,
@@ -145,5 +147,5 @@ def _refuse_busy(name: str, jobs: list[Job], consequence: str) -> NoReturn:
     more = f" and {len(jobs) - 4} more" if len(jobs) > 4 else ""
     raise ControllerError(
         "FAILED_PRECONDITION",
-        f"switch {name} has live jobs ({labels}{more}): {consequence}; wait for them to end",
+        lines.SWITCH_BUSY.of(switch=name, jobs=labels, more=more, consequence=consequence),
     )

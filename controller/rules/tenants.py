@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NoReturn
 
+from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.rules.checks import MAX_LIMIT, MAX_PRIORITY, check_name, invalid
 from wiresum.controller.state.model import DEFAULT_TENANT, Job, JobState, Tenant
@@ -28,7 +29,7 @@ def get(state: Snapshot, name: str) -> Tenant:
     tenant = state.tenant(name)
     if tenant is None:
         known = ", ".join(known.name for known in state.tenants())
-        raise ControllerError("NOT_FOUND", f"there is no tenant {name[:80]!r} (known: {known})")
+        raise ControllerError("NOT_FOUND", lines.UNKNOWN_TENANT_OF.of(name=name[:80], known=known))
     return tenant
 
 
@@ -38,8 +39,7 @@ def add(state: Snapshot, request: pb.AddTenantRequest, token: str, now: float) -
     if state.tenant(request.name) is not None:
         raise ControllerError(
             "ALREADY_EXISTS",
-            f"there is a tenant {request.name} already: `wiresum tenant set` changes its "
-            "limits, `wiresum tenant rotate` gives it another token",
+            lines.TENANT_EXISTS.of(name=request.name),
         )
     # A new tenant takes its place in the round behind those that are there.
     served = max((tenant.served for tenant in state.tenants()), default=0)
@@ -79,7 +79,7 @@ def must_end(state: Snapshot, name: str, *, evict: bool) -> list[Job]:
     if name == DEFAULT_TENANT:
         raise ControllerError(
             "FAILED_PRECONDITION",
-            f"tenant {name} stays: jobs that the admin creates for nobody else are its",
+            lines.TENANT_STAYS.of(name=name),
         )
     jobs = state.jobs(live_only=True, tenant=tenant.name)
     if jobs and not evict:
@@ -108,12 +108,13 @@ def remove(
 def _check_limits(tenant: Tenant) -> None:
     if not -MAX_PRIORITY <= tenant.priority <= MAX_PRIORITY:
         invalid(
-            f"tenant {tenant.name}: a priority of {tenant.priority} is not possible: it must be "
-            f"from {-MAX_PRIORITY} to {MAX_PRIORITY}"
+            lines.NOT_A_PRIORITY.of(
+                name=tenant.name, priority=tenant.priority, least=-MAX_PRIORITY, most=MAX_PRIORITY
+            )
         )
     for what, limit in (("slot quota", tenant.slot_quota), ("job limit", tenant.max_jobs)):
         if limit > MAX_LIMIT:
-            invalid(f"tenant {tenant.name}: a {what} of {limit} is too large: 0 means no limit")
+            invalid(lines.LIMIT_TOO_LARGE.of(name=tenant.name, what=what, limit=limit))
 
 
 def _refuse_busy(tenant: Tenant, jobs: list[Job]) -> NoReturn:
@@ -121,6 +122,5 @@ def _refuse_busy(tenant: Tenant, jobs: list[Job]) -> NoReturn:
     more = f" and {len(jobs) - 4} more" if len(jobs) > 4 else ""
     raise ControllerError(
         "FAILED_PRECONDITION",
-        f"tenant {tenant.name} has live jobs ({labels}{more}): wait for them to end, or remove "
-        "it with --evict",
+        lines.TENANT_BUSY.of(name=tenant.name, jobs=labels, more=more),
     )

@@ -14,6 +14,7 @@ from finsy.proto import U128, p4r, rpc_code
 
 from wiresum.common.address import parse_endpoint
 from wiresum.common.errors import WiresumError
+from wiresum.controller import lines
 from wiresum.controller.southbound.apart import GoneError, apart
 from wiresum.controller.southbound.p4runtime import (
     SouthboundError,
@@ -100,12 +101,12 @@ def deploy(
             apart(
                 _deploy(p4runtime, tls, device_id, election_id, wanted, force),
                 limit_s=timeout_s,
-                late=f"{p4runtime} did not answer within {timeout_s:g} s",
-                lost=f"the connection to {p4runtime} was lost",
+                late=lines.SWITCH_SILENT.of(address=p4runtime, limit_s=timeout_s),
+                lost=lines.SWITCH_LOST.of(address=p4runtime),
             )
         )
     except (P4ClientError, SouthboundError, GoneError, RuntimeError) as error:
-        raise DeployError(f"nothing deployed: {explain(error, where)}") from error
+        raise DeployError(lines.NOT_DEPLOYED.of(why=explain(error, where))) from error
 
 
 async def _deploy(
@@ -122,7 +123,7 @@ async def _deploy(
         api_version = await _api_version(client)
         if api_version and api_version.partition(".")[0] != _API_MAJOR:
             raise SouthboundError(
-                f"{p4runtime} speaks P4Runtime {api_version}, and we speak {_API_MAJOR}.x"
+                lines.OTHER_P4RUNTIME.of(address=p4runtime, version=api_version, ours=_API_MAJOR)
             )
         await _become_primary(client, p4runtime, device_id, election_id)
         before = await running(client, device_id)
@@ -132,7 +133,7 @@ async def _deploy(
         after = await running(client, device_id)
         if after is None or not same_program(after, schema):
             raise SouthboundError(
-                f"{p4runtime} took the program but says that it runs {_name(after) or 'none'}"
+                lines.OTHER_PROGRAM.of(address=p4runtime, name=_name(after) or "none")
             )
     return Deployment(
         p4runtime=p4runtime,
@@ -168,8 +169,7 @@ async def _become_primary(
     except P4ClientError as error:
         if error.is_election_id_used:
             raise SouthboundError(
-                f"another client of {p4runtime} has election id {election_id}: "
-                "stop it, or choose another with --election-id"
+                lines.ELECTION_ID_TAKEN.of(address=p4runtime, election_id=election_id)
             ) from error
         raise
     if standing.status.code == rpc_code.OK:
@@ -177,11 +177,14 @@ async def _become_primary(
     if standing.status.code == rpc_code.ALREADY_EXISTS:
         other = U128.decode(standing.election_id)
         raise SouthboundError(
-            f"another client is in charge of {p4runtime} (election id {other}, ours is "
-            f"{election_id}): stop it, or take over with --election-id {other + 1}"
+            lines.ANOTHER_PRIMARY.of(
+                address=p4runtime, other=other, ours=election_id, higher=other + 1
+            )
         )
     raise SouthboundError(
-        f"{p4runtime} refused election id {election_id}: {standing.status.message or 'no reason'}"
+        lines.ELECTION_ID_REFUSED.of(
+            address=p4runtime, election_id=election_id, why=standing.status.message or "no reason"
+        )
     )
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.patience import Limiting
 from wiresum.controller.southbound.loop import LoopOptions, SwitchLoop, SwitchState
@@ -77,7 +78,7 @@ class Fleet:
             return self._running[name][0]
         except KeyError:
             raise ControllerError(
-                "UNAVAILABLE", f"switch {name} is just being added or removed"
+                "UNAVAILABLE", lines.SWITCH_COMES_OR_GOES.of(switch=name)
             ) from None
 
     def wake(self, name: str) -> None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError, StoreFailed
 from wiresum.controller.patience import Limiting
 from wiresum.controller.southbound.apart import apart
@@ -170,7 +171,9 @@ class SwitchLoop:
         if self._connection is None:
             raise ControllerError(
                 "UNAVAILABLE",
-                f"switch {self.switch.name} is {self.state.value}: {self.reason}",
+                lines.SWITCH_DOWN.of(
+                    switch=self.switch.name, state=self.state.value, why=self.reason
+                ),
             )
         try:
             return await self._apart(
@@ -179,7 +182,7 @@ class SwitchLoop:
         except Exception as error:
             reason = explain(error, self.switch.p4runtime)
             raise ControllerError(
-                "UNAVAILABLE", f"switch {self.switch.name} did not tell its counters: {reason}"
+                "UNAVAILABLE", lines.NO_COUNTERS.of(switch=self.switch.name, why=reason)
             ) from error
 
     # ----
@@ -240,8 +243,8 @@ class SwitchLoop:
         return await apart(
             work,
             limit_s=limit_s,
-            late=f"{address} did not answer within {limit_s:g} s",
-            lost=f"the connection to {address} was lost",
+            late=lines.SWITCH_SILENT.of(address=address, limit_s=limit_s),
+            lost=lines.SWITCH_LOST.of(address=address),
             down=connection.down,
             limit=self._limit,
         )

@@ -17,6 +17,7 @@ from finsy.grpcutil import GRPCOptions
 from finsy.p4entity import P4Entity, P4Replica
 from finsy.proto import U128, p4r
 
+from wiresum.controller import lines
 from wiresum.controller.errors import StoreFailed
 from wiresum.controller.patience import Limiting
 from wiresum.controller.southbound.apart import GoneError, apart
@@ -151,7 +152,7 @@ class SwitchConnection:
                     counts[entry.index] = entry.packet_count
         missing = set(indices) - counts.keys()
         if missing:
-            raise SouthboundError(f"the switch did not tell {len(missing)} cells of {counter}")
+            raise SouthboundError(lines.CELLS_MISSING.of(count=len(missing), counter=counter))
         return counts
 
 
@@ -192,8 +193,9 @@ async def connect(
             try:
                 if not finsy_switch.is_primary:
                     raise SouthboundError(
-                        f"another controller is in charge of {switch.p4runtime} "
-                        f"(election id {finsy_switch.primary_id}): stop it"
+                        lines.ANOTHER_CONTROLLER.of(
+                            address=switch.p4runtime, election_id=finsy_switch.primary_id
+                        )
                     )
                 if pipeline is None or not same_program(pipeline, schema):
                     await push(client, finsy_switch.device_id, finsy_switch.election_id, schema)
@@ -205,8 +207,8 @@ async def connect(
     await apart(
         enter(),
         limit_s=timeout_s,
-        late=f"{switch.p4runtime} did not answer within {timeout_s:g} s",
-        lost=f"the connection to {switch.p4runtime} was lost while it was set up",
+        late=lines.SWITCH_SILENT.of(address=switch.p4runtime, limit_s=timeout_s),
+        lost=lines.SWITCH_LOST_IN_SETUP.of(address=switch.p4runtime),
         limit=limit,
     )
     try:
@@ -218,9 +220,7 @@ async def connect(
 async def push(client: P4Client, device_id: int, election_id: int, schema: P4Schema) -> None:
     """Have the switch run a program; raises :class:`SouthboundError` or ``P4ClientError``."""
     if len(schema.p4blob) > _MAX_PROGRAM_BYTES:
-        raise SouthboundError(
-            f"the program of {len(schema.p4blob)} bytes exceeds what P4Runtime servers accept"
-        )
+        raise SouthboundError(lines.PROGRAM_TOO_LARGE.of(size=len(schema.p4blob)))
     await client.request(
         p4r.SetForwardingPipelineConfigRequest(
             device_id=device_id,
@@ -258,24 +258,21 @@ def explain(error: BaseException, address: str) -> str:
     if isinstance(error, P4ClientError):
         code = error.code.name
         if code == "UNAVAILABLE" and address.startswith(HTTPS):
-            return (
-                f"{address} cannot be reached with TLS: nothing listens there, its certificate is "
-                "for another name, not from --p4runtime-ca or expired, or it wants one from us"
-            )
+            return lines.SWITCH_NOT_REACHED_WITH_TLS.of(address=address)
         if code == "UNAVAILABLE":
-            return f"{address} cannot be reached"
+            return lines.SWITCH_NOT_REACHED.of(address=address)
         details = [
             detail.message or detail.canonical_code.name for detail in error.details.values()
         ]
         text = " ".join([error.message, *details[:3]])
-        return f"{address} answered {code}: {' '.join(text.split())}"
+        return lines.SWITCH_ANSWERED.of(address=address, code=code, message=" ".join(text.split()))
     if isinstance(error, SouthboundError | GoneError | StoreFailed):
         return str(error)
     if isinstance(error, AssertionError):
         # How finsy takes a request while its connection is being closed.
-        return f"the connection to {address} was lost"
+        return lines.SWITCH_LOST.of(address=address)
     text = " ".join(str(error).split())
-    return f"{address}: {type(error).__name__}: {text}"
+    return lines.SWITCH_FAILED.of(address=address, error=type(error).__name__, why=text)
 
 
 def _indices(number: int) -> range:

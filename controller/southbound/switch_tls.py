@@ -6,6 +6,7 @@ from pathlib import Path
 from finsy import GRPCCredentialsTLS
 
 from wiresum.common import places, tls
+from wiresum.controller import lines
 from wiresum.controller.errors import OptionError
 
 HTTPS = "https://"
@@ -26,10 +27,7 @@ class SwitchTls:
     def check(self) -> None:
         """Raises ``OptionError`` or ``CertificateError`` unless the files can be used."""
         if bool(self.cert) != bool(self.key):
-            raise OptionError(
-                "a certificate and its key belong together: give --p4runtime-cert and "
-                "--p4runtime-key"
-            )
+            raise OptionError(lines.P4RUNTIME_TLS_PAIR.of())
         if self.ca:
             tls.check_authorities(places.expand(self.ca), "--p4runtime-ca")
         if self.cert:

@@ -17,6 +17,7 @@ PACKAGES = ("cli", "common", "controller", "host_agent", "measure", "p4", "softs
 
 CATALOGUES = {
     "wiresum.common.lines": "G",
+    "wiresum.controller.lines": "C",
     "wiresum.measure.lines": "M",
     "wiresum.p4.lines": "P",
     "wiresum.softswitch.lines": "S",
@@ -25,8 +26,11 @@ CATALOGUES = {
 }
 """The modules that declare error lines, and the first letter of their codes."""
 
-WITHOUT = ("controller", "host_agent")
-"""The packages that still write their error lines where they raise them."""
+WITHOUT = ("controller/state/", "host_agent/")
+"""The rooms that still write their error lines where they raise them."""
+
+CARRIERS = ("SouthboundError", "GoneError", "abort")
+"""Exceptions that are no WiresumErrors, and gRPC's call, whose texts are error lines, too."""
 
 _FIELD = re.compile(r"\{(\w+)(?:![ras])?(?::[^}]*)?\}")
 
@@ -73,12 +77,11 @@ def declared() -> tuple[Declared, ...]:
     )
 
 
-def sources(*without: str) -> Iterator[tuple[str, ast.Module]]:
-    """The modules of the packages that have a catalogue, parsed; ``without`` these."""
-    for folder in sorted({catalogue.split(".")[1] for catalogue in CATALOGUES}):
-        if folder not in without:
-            for path in sorted((ROOT / folder).rglob("*.py")):
-                yield str(path.relative_to(ROOT)), _parsed(path)
+def sources() -> Iterator[tuple[str, ast.Module]]:
+    """The modules of all packages, parsed."""
+    for folder in PACKAGES:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            yield str(path.relative_to(ROOT)), _parsed(path)
 
 
 @cache
@@ -127,7 +130,9 @@ def undeclared() -> list[str]:
     """Where an error gets a text of its own instead of a declared line."""
     errors = _error_classes()
     found = []
-    for path, tree in sources(*WITHOUT):
+    for path, tree in sources():
+        if path.startswith(WITHOUT):
+            continue
         for call, inside in _calls(tree):
             name = _name(call.func)
             if (name in errors or (name == "__init__" and inside in errors)) and any(
@@ -140,14 +145,10 @@ def undeclared() -> list[str]:
 def _error_classes() -> set[str]:
     """The names of all classes that derive from WiresumError and are given their line."""
     classes = [
-        node
-        for package in PACKAGES
-        for path in (ROOT / package).rglob("*.py")
-        for node in ast.walk(_parsed(path))
-        if isinstance(node, ast.ClassDef)
+        node for _, tree in sources() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
     ]
     bases = {node.name: {_name(base) for base in node.bases} for node in classes}
-    known = {WiresumError.__name__}
+    known = {WiresumError.__name__, *CARRIERS}
     while grown := {name for name, above in bases.items() if above & known} - known:
         known |= grown
     return known - {node.name for node in classes if _has_its_line(node)}

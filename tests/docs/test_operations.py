@@ -129,10 +129,6 @@ def test_raises_without_a_line_of_their_own_are_listed(code: error_lines.Code) -
 @pytest.mark.parametrize(
     ("line", "whose"),
     [
-        ("controller 127.0.0.1:1 cannot be reached (connection refused): is `wiresum controller "
-         "serve` running there?", "controller/"),
-        ("rank 1 runs wiresum 9.9.9, the controller 0.1.0: install the same version on both",
-         "controller/"),
         ("command 'x' not found", "host_agent/"),
         ("job j is gone: there is no job", "host_agent/"),
     ],
@@ -147,16 +143,6 @@ def test_the_collector_finds_lines_in_their_folders(
 
 
 OPAQUE = {
-    "controller/rules/refusals.py:refusal",  # _full's
-    "controller/southbound/apart.py:apart",  # `lost` and `late` of its callers
-    "controller/api/calls.py:abort",  # a ControllerError
-    "controller/api/calls.py:or_status",  # the same
-    "controller/rules/checks.py:invalid",  # its callers'
-    "controller/client/connection.py:_check_files",  # a CertificateError
-    "controller/client/connection.py:_explain",  # the controller's own line, or _unreachable's
-    "controller/api/guard.py:guarded",  # _too_large's and _unreadable's
-    "controller/southbound/loop.py:run",  # explain's
-    "controller/api/security.py:first",  # a CertificateError
     "host_agent/agent/agent.py:_change",  # over's
     "host_agent/agent/agent.py:_lost",  # its argument
     "host_agent/agent/change.py:_drain",  # an EngineError

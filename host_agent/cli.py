@@ -9,6 +9,7 @@ from wiresum.common import logs
 from wiresum.common.command_line import Option, Rest
 from wiresum.common.errors import WiresumError
 from wiresum.common.places import expand
+from wiresum.host_agent import lines
 from wiresum.host_agent.environment import LONGEST_S, IfFull, SlotRequest, Transport
 from wiresum.p4 import FIELDS
 
@@ -21,14 +22,14 @@ class UsageError(WiresumError):
 
 def _check_field(field: int) -> None:
     if field not in FIELDS:
-        raise UsageError(f"--field {field}: it must be 32, 16 or 8")
+        raise UsageError(lines.UNKNOWN_FIELD.of(field=field))
 
 
 def _checked_seconds(option: str, seconds: float | None) -> float | None:
     if seconds is None:
         return None
     if not seconds > 0:
-        raise UsageError(f"{option} {seconds:g}: it must be a number of seconds above 0")
+        raise UsageError(lines.NOT_SECONDS.of(option=option, seconds=seconds))
     return min(seconds, LONGEST_S)
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from wiresum.common.errors import WiresumError
 from wiresum.controller.client.address import parse_address
+from wiresum.host_agent import lines
 from wiresum.p4 import FIELDS
 
 LONGEST_S = 100 * 365.25 * 86400.0
@@ -123,7 +124,7 @@ def environment(env: Mapping[str, str]) -> Environment | None:
     parse_address(controller, what="WIRESUM_CONTROLLER")
     field = env.get("WIRESUM_FIELD") or "32"
     if field not in map(str, FIELDS):
-        raise AgentError(f"WIRESUM_FIELD is {field!r}; it must be 32, 16 or 8")
+        raise AgentError(lines.NOT_A_FIELD.of(field=field))
     return Environment(
         controller=controller,
         job=env.get("WIRESUM_JOB") or None,
@@ -163,14 +164,14 @@ def _seconds(env: Mapping[str, str], name: str) -> float | None:
     if value is None:
         return None
     if not value > 0:
-        raise AgentError(f"{name} is {text!r}; it must be a number of seconds above 0")
+        raise AgentError(lines.VARIABLE_NOT_SECONDS.of(name=name, text=text))
     return min(value, LONGEST_S)
 
 
 def _count(env: Mapping[str, str], name: str) -> int:
     text = env.get(name) or "0"
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise AgentError(f"{name} is {text!r}; it must be a number of slots")
+        raise AgentError(lines.VARIABLE_NOT_SLOTS.of(name=name, text=text))
     return int(text)
 
 
@@ -180,4 +181,4 @@ def _if_full(env: Mapping[str, str]) -> IfFull:
         return IfFull(text)
     except ValueError:
         names = ", ".join(IfFull)
-        raise AgentError(f"WIRESUM_IF_FULL is {text!r}; it must be one of {names}") from None
+        raise AgentError(lines.VARIABLE_NOT_IF_FULL.of(text=text, names=names)) from None

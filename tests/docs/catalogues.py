@@ -18,6 +18,7 @@ PACKAGES = ("cli", "common", "controller", "host_agent", "measure", "p4", "softs
 CATALOGUES = {
     "wiresum.common.lines": "G",
     "wiresum.controller.lines": "C",
+    "wiresum.host_agent.lines": "A",
     "wiresum.measure.lines": "M",
     "wiresum.p4.lines": "P",
     "wiresum.softswitch.lines": "S",
@@ -26,7 +27,13 @@ CATALOGUES = {
 }
 """The modules that declare error lines, and the first letter of their codes."""
 
-WITHOUT = ("controller/state/", "host_agent/")
+WITHOUT = (
+    "controller/state/",
+    "host_agent/agent/",
+    "host_agent/backend/",
+    "host_agent/engine/",
+    "host_agent/launcher/",
+)
 """The rooms that still write their error lines where they raise them."""
 
 CARRIERS = ("SouthboundError", "GoneError", "abort")

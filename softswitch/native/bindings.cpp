@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "dataplane.hpp"
+#include "lines.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -271,8 +272,7 @@ void bind_tables(nb::class_<Dataplane>& c) {
 // Throws unless [first, first + count) lies inside an array of `size`.
 void check_range(const std::string& name, std::size_t first, std::size_t count, std::size_t size) {
   if (first <= size && count <= size - first) return;
-  throw StatusError({Code::kOutOfRange, name + "[" + std::to_string(first) +
-                                            "]: the index must be below " + std::to_string(size)});
+  throw StatusError(Code::kOutOfRange, lines::kIndexTooLarge.of(name, first, size));
 }
 
 void bind_state(nb::class_<Dataplane>& c) {

@@ -4,14 +4,15 @@
 
 #include <new>
 
+#include "lines.hpp"
+
 namespace wiresum::softswitch {
 
 Dataplane::Dataplane(const std::string& library) {
   handle_ = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle_ == nullptr) {
     const char* why = dlerror();
-    throw LibraryError("cannot load the compiled program " + library + ": " +
-                       (why != nullptr ? why : "unknown error"));
+    throw LibraryError(lines::kCannotLoad.of(library, why != nullptr ? why : "unknown error"));
   }
   auto* create =
       reinterpret_cast<wiresum_program_create_t*>(dlsym(handle_, "wiresum_program_create"));
@@ -19,15 +20,12 @@ Dataplane::Dataplane(const std::string& library) {
     if (create != nullptr) program_.reset(create(WIRESUM_ABI));
   } catch (const std::bad_alloc&) {
     dlclose(handle_);
-    throw LibraryError("cannot load the compiled program " + library +
-                       ": there is not enough memory for its registers and counters");
+    throw LibraryError(lines::kNoMemory.of(library));
   }
   if (program_ == nullptr) {
     dlclose(handle_);
-    throw LibraryError(library +
-                       (create == nullptr
-                            ? " is not a compiled switch program"
-                            : " was compiled by another version of wiresum: compile it anew"));
+    throw LibraryError(create == nullptr ? lines::kNotAProgram.of(library)
+                                         : lines::kOtherVersion.of(library));
   }
 }
 
@@ -41,7 +39,7 @@ namespace {
 template <typename T>
 T& named(std::span<T* const> all, const std::string& name, const char* kind) {
   if (T* found = find_by_name(all, name)) return *found;
-  throw StatusError({Code::kNotFound, std::string("the program has no ") + kind + " " + name});
+  throw StatusError(Code::kNotFound, lines::kUnknownName.of(kind, name));
 }
 
 }  // namespace

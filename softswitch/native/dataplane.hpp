@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "error_line.hpp"
 #include "program.hpp"
 
 namespace wiresum::softswitch {
@@ -15,13 +16,18 @@ class StatusError : public std::runtime_error {
  public:
   explicit StatusError(const Status& status)
       : std::runtime_error(status.message), code(status.code) {}
+  StatusError(Code code, const LineText& line)
+      : std::runtime_error(line.text), code(code), line_code(line.code) {}
   Code code;
+  std::string line_code;  // empty where a program says what is wrong
 };
 
 // A library that cannot be loaded, or was compiled against other runtime headers.
 class LibraryError : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  explicit LibraryError(const LineText& line)
+      : std::runtime_error(line.text), line_code(line.code) {}
+  std::string line_code;
 };
 
 class Dataplane {

@@ -1,5 +1,6 @@
 // The extension module wiresum.softswitch._softswitch.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
 
 #include "dataplane.hpp"
 #include "leak_notes.hpp"
@@ -11,11 +12,12 @@ void register_ports(nb::module_& m);
 
 namespace {
 
-// Raises wiresum.softswitch.errors.<name>.
-void raise(const char* name, const char* message) {
+// Raises wiresum.softswitch.errors.<name> with an error line; `code` is empty if it has none.
+void raise(const char* name, const char* message, const std::string& code) {
   try {
     nb::object type = nb::module_::import_("wiresum.softswitch.errors").attr(name);
-    PyErr_SetString(type.ptr(), message);
+    nb::object text = nb::module_::import_("wiresum.common.errors").attr("LineText");
+    PyErr_SetObject(type.ptr(), text(message, code).ptr());
   } catch (nb::python_error& e) {
     e.restore();
   }
@@ -49,9 +51,9 @@ NB_MODULE(_softswitch, m) {
     try {
       std::rethrow_exception(p);
     } catch (const wiresum::softswitch::StatusError& e) {
-      raise(exception_of(e.code), e.what());
+      raise(exception_of(e.code), e.what(), e.line_code);
     } catch (const wiresum::softswitch::LibraryError& e) {
-      raise("LibraryUnusable", e.what());
+      raise("LibraryUnusable", e.what(), e.line_code);
     }
   });
   register_dataplane(m);

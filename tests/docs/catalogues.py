@@ -27,6 +27,11 @@ CATALOGUES = {
 }
 """The modules that declare error lines, and the first letter of their codes."""
 
+NATIVE = {
+    "softswitch/native/lines.hpp": "N",
+}
+"""The same for native code."""
+
 WITHOUT = (
     "controller/state/",
     "host_agent/agent/",
@@ -38,6 +43,11 @@ WITHOUT = (
 
 CARRIERS = ("SouthboundError", "GoneError", "abort")
 """Exceptions that are no WiresumErrors, and gRPC's call, whose texts are error lines, too."""
+
+_NATIVE_LINE = re.compile(
+    r'Line<"(?P<code>[^"]*)",\s*(?P<template>(?:"(?:[^"\\]|\\.)*"\s*)+)>\s*(?P<name>k\w+);'
+)
+_NATIVE_USE = re.compile(r"lines::(k\w+)\.of\(")
 
 _FIELD = re.compile(r"\{(\w+)(?:![ras])?(?::[^}]*)?\}")
 
@@ -76,12 +86,23 @@ class Use:
 @cache
 def declared() -> tuple[Declared, ...]:
     """All lines of all catalogues."""
-    return tuple(
+    python = (
         Declared(catalogue, name, value.code, value.template)
         for catalogue in CATALOGUES
         for name, value in vars(importlib.import_module(catalogue)).items()
         if isinstance(value, Line)
     )
+    native = (
+        Declared(header, found["name"], found["code"], _joined(found["template"]))
+        for header in NATIVE
+        for found in _NATIVE_LINE.finditer((ROOT / header).read_text())
+    )
+    return (*python, *native)
+
+
+def _joined(literals: str) -> str:
+    """Adjacent string literals of C++ as one text."""
+    return str(ast.literal_eval(f"({literals})"))
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
@@ -116,7 +137,17 @@ def uses() -> list[Use]:
             and node.value.id in known
             and node.attr.isupper()
         ]
-    return found
+    return found + _native_uses()
+
+
+def _native_uses() -> list[Use]:
+    """Those in C++; its compiler checks what is given."""
+    return [
+        Use(header, name, str(path.relative_to(ROOT)), None)
+        for header in NATIVE
+        for path in sorted((ROOT / header).parent.rglob("*.cpp"))
+        for name in _NATIVE_USE.findall(path.read_text())
+    ]
 
 
 def _imported(path: str, tree: ast.Module) -> dict[str, str]:

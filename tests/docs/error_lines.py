@@ -41,7 +41,6 @@ SINKS = {("host_agent", "_lost"): {"why": 0}}
 # The folders of C++ whose exceptions become WiresumErrors, and the calls that make them.
 CPP = {
     "host_agent/engine": r"\b(?:fail|refuse|give_up|EngineError|CodecError)\s*\(",
-    "softswitch/native": r"\bthrow (?:LibraryError|StatusError)\s*\(",
 }
 
 

@@ -11,8 +11,9 @@ RELEASED = Path(__file__).with_name("released_codes.txt")
 def test_codes_are_unique_and_begin_with_their_catalogues_letter() -> None:
     codes = [line.code for line in catalogues.declared()]
     assert len(set(codes)) == len(codes), sorted(c for c in codes if codes.count(c) > 1)
+    letters = catalogues.CATALOGUES | catalogues.NATIVE
     for line in catalogues.declared():
-        assert re.fullmatch(catalogues.CATALOGUES[line.catalogue] + r"\d{3}", line.code), line
+        assert re.fullmatch(letters[line.catalogue] + r"\d{3}", line.code), line
 
 
 def test_every_line_is_declared_once_in_its_catalogue() -> None:

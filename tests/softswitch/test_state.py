@@ -88,6 +88,13 @@ def test_indirect_counters_count_packets_and_bytes(switch: Switch) -> None:
         switch.counter("unseen", 0)
 
 
+def test_errors_of_the_native_part_have_the_codes_of_their_lines(switch: Switch) -> None:
+    with pytest.raises(IndexOutOfRange) as caught:
+        switch.counter("seen", 4)
+    assert str(caught.value).endswith("seen[4]: the index must be below 4")
+    assert caught.value.line_code == "N006"
+
+
 # --- header stacks ---
 
 

@@ -61,6 +61,22 @@ NO_HOME = Line(
     "this user has no home folder for a controller's files: set HOME or XDG_STATE_HOME, or "
     "name them (controller serve --store FILE, controller certificate --tls-dir DIR)",
 )
+NONE_LEADS = Line("C160", "none of the controllers {addresses} leads: {why}")
+NONE_REACHED = Line(
+    "C161",
+    "none of the controllers {addresses} can be reached; the last: {why}",
+)
+DOES_NOT_LEAD = Line(
+    "C162",
+    "controller {address} does not lead, {leader} does: name both, as in --controller "
+    "{leader},{address}",
+)
+NOBODY_LEADS_YET = Line("C163", "controller {address} does not lead: another one is about to")
+NO_STORE_TO_ASK = Line("C164", "controller {address} does not know who leads: {why}")
+NO_PSYCOPG = Line(
+    "C165",
+    "a store in PostgreSQL needs psycopg ({why}): pip install 'wiresum[postgres]'",
+)
 NOT_TAKEN_OVER = Line("C018", "{who} has not taken over its switch within {limit_s:g} s: {why}")
 
 # ---- calls

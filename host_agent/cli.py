@@ -49,8 +49,9 @@ def run(
         Option(
             metavar="HOST:PORT",
             envvar="WIRESUM_CONTROLLER",
-            help="Controller to use; http://HOST:PORT if without TLS. Without one, a switch and a "
-            "controller are started for this run alone.",
+            help="Controller to use; http://HOST:PORT if without TLS; with commas between several "
+            "that share a store. Without one, a switch and a controller are started for this run "
+            "alone.",
         ),
     ] = None,
     field: Annotated[

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from wiresum.common.errors import WiresumError
-from wiresum.controller.client.address import parse_address
+from wiresum.controller.client.address import parse_addresses
 from wiresum.host_agent import lines
 from wiresum.p4 import FIELDS
 
@@ -121,7 +121,7 @@ def environment(env: Mapping[str, str]) -> Environment | None:
     controller = env.get("WIRESUM_CONTROLLER", "")
     if not controller:
         return None
-    parse_address(controller, what="WIRESUM_CONTROLLER")
+    parse_addresses(controller, what="WIRESUM_CONTROLLER")
     field = env.get("WIRESUM_FIELD") or "32"
     if field not in map(str, FIELDS):
         raise AgentError(lines.NOT_A_FIELD.of(field=field))

@@ -11,8 +11,8 @@ from wiresum.common.logs import one_line
 from wiresum.controller import lines
 from wiresum.controller.api.access import Access
 from wiresum.controller.api.rates import Rates
-from wiresum.controller.client.connection import LINE_CODE, RETRY_AFTER_MS
-from wiresum.controller.errors import ControllerError
+from wiresum.controller.client.channel import LINE_CODE, NOT_LEADING, RETRY_AFTER_MS
+from wiresum.controller.errors import ControllerError, NotLeading
 from wiresum.controller.office.office import Office
 from wiresum.controller.rules.callers import Caller
 
@@ -94,6 +94,8 @@ async def abort(context: Context, error: ControllerError) -> NoReturn:
     beside = {LINE_CODE: error.line_code} if error.line_code else {}
     if error.retry_after_s is not None:
         beside[RETRY_AFTER_MS] = str(max(1, round(1000 * error.retry_after_s)))
+        if isinstance(error, NotLeading):
+            beside[NOT_LEADING] = "1"
     elif code == "UNAVAILABLE":
         # UNAVAILABLE alone is what a client sees when there is no controller: not ours to say.
         code = "FAILED_PRECONDITION"

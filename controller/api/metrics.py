@@ -26,6 +26,9 @@ from wiresum.controller.state.model import Job, JobState, Switch
 METRICS = Catalogue("wiresum_controller")
 
 INFO = METRICS.gauge("info", "The controller; always 1.", "version")
+LEADS = METRICS.gauge(
+    "leads", "1 while this controller leads; one with a store of its own always does."
+)
 REQUESTS = METRICS.counter("requests_total", "Calls that have ended, by how.", "method", "code")
 LAST_EPOCH = METRICS.gauge("last_epoch", "The last epoch that was handed out, of 4294967295.")
 CERTIFICATE_END = METRICS.gauge(
@@ -186,13 +189,16 @@ class ControllerReader:
 
     def __init__(
         self,
-        office: Office,
+        office: Callable[[], Office | None],
         requests: Requests,
         loop: asyncio.AbstractEventLoop,
         validity: Callable[[], Validity | None] = lambda: None,
     ) -> None:
-        """``validity`` tells about the certificate in use, if there is one."""
-        self._office = office
+        """``office``: the one that is open, if this controller leads.
+
+        ``validity`` tells about the certificate in use, if there is one.
+        """
+        self._find = office
         self._validity = validity
         self._requests = requests
         self._loop = loop
@@ -200,7 +206,8 @@ class ControllerReader:
 
     def __call__(self, scrape: Scrape) -> None:
         """Fill in all metrics. Raises ``TimeoutError`` if the event loop does not come to it."""
-        limit = self._office.fleet.options.counters_s + _EVENT_LOOP_S
+        office = self._find()
+        limit = _EVENT_LOOP_S + (office.fleet.options.counters_s if office is not None else 0.0)
         reading = asyncio.run_coroutine_threadsafe(self._fill(scrape), self._loop)
         try:
             reading.result(limit)
@@ -208,20 +215,26 @@ class ControllerReader:
             reading.cancel()
 
     async def _fill(self, scrape: Scrape) -> None:
-        office = self._office
+        office = self._find()
+        scrape.set(INFO, 1, package_version())
+        scrape.set(LEADS, office is not None)
+        validity = self._validity()
+        if validity is not None:
+            scrape.set(CERTIFICATE_END, validity.ends.timestamp())
+        for (method, code), count in self._requests.ended.items():
+            scrape.set(REQUESTS, count, method, code)
+        if office is not None:
+            self._office = office
+            await self._fill_leading(scrape, office)
+
+    async def _fill_leading(self, scrape: Scrape, office: Office) -> None:
         switches = office.state.switches()
         on: dict[str, list[Job]] = {}
         for switch in switches:
             on[switch.name] = office.state.jobs_on(switch.name)
             await asyncio.sleep(0)  # a thousand jobs take a while: calls go in between
         await self._ask(on)
-        scrape.set(INFO, 1, package_version())
         scrape.set(LAST_EPOCH, office.state.last_epoch())
-        validity = self._validity()
-        if validity is not None:
-            scrape.set(CERTIFICATE_END, validity.ends.timestamp())
-        for (method, code), count in self._requests.ended.items():
-            scrape.set(REQUESTS, count, method, code)
         for state, count in office.ended.items():
             scrape.set(ENDED, count, state.value)
         draining = office.state.draining()

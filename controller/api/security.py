@@ -18,7 +18,6 @@ from wiresum.controller.api import certificates
 from wiresum.controller.client.address import is_loopback
 from wiresum.controller.errors import ServeError
 from wiresum.controller.state.plan import Plan, SetAdminToken
-from wiresum.controller.state.sqlite import MEMORY
 from wiresum.controller.state.store import Store
 from wiresum.controller.tokens import ADMIN, hashed, new_token
 
@@ -59,24 +58,18 @@ class Secured:
     """None: plaintext."""
     ca: Path | None
     """The CA for clients, if the controller made it."""
-    admin_token_file: Path | None
-    fixed_admin: str
-    """The hash of an admin's token that counts instead of the store's."""
     validity: Callable[[], Validity | None] = lambda: None
     """From when until when the certificate in use is valid; None: plaintext."""
 
 
-def secure(security: Security, store: Store, store_path: str, host: str, scratch: Path) -> Secured:
+def secure(security: Security, beside: Path, host: str) -> Secured:
     """Make and check all that is needed to serve at ``host``. Raises :class:`ServeError`.
 
-    ``scratch`` is a folder that goes with the process: what belongs to a store in memory.
+    ``beside`` is the folder of the store, where ``tls`` is unless ``security`` says otherwise.
     """
-    beside = scratch if store_path == MEMORY else Path(store_path).absolute().parent
-    stem = "controller" if store_path == MEMORY else Path(store_path).name
-    fixed, token_file = _admin(security, store, beside / f"{stem}.admin-token")
     if security.plaintext:
         _check_plaintext(security, host)
-        return Secured(None, None, token_file, fixed)
+        return Secured(None, None)
     if bool(security.tls_cert) != bool(security.tls_key):
         raise ServeError(lines.TLS_PAIR.of())
     ca: Path | None = None
@@ -90,7 +83,7 @@ def secure(security: Security, store: Store, store_path: str, host: str, scratch
         ca, cert, key = files.ca.absolute(), files.cert, files.key
     client_ca = expand(security.client_ca) if security.client_ca else None
     reader = _Reader(cert, key, client_ca, ("--tls-cert", "--tls-key") if ca is None else _OURS)
-    return Secured(_credentials(reader), ca, token_file, fixed, lambda: reader.validity)
+    return Secured(_credentials(reader), ca, lambda: reader.validity)
 
 
 def _check_plaintext(security: Security, host: str) -> None:
@@ -100,18 +93,29 @@ def _check_plaintext(security: Security, host: str) -> None:
         raise ServeError(lines.PLAINTEXT_WITH_TLS.of())
 
 
-def _admin(security: Security, store: Store, path: Path) -> tuple[str, Path | None]:
-    """The hash of a fixed token, or none; and the file that has the store's token, if any."""
-    if security.admin_token:
-        if len(security.admin_token) < _MIN_ADMIN_TOKEN:
-            raise ServeError(
-                lines.ADMIN_TOKEN_SHORT.of(
-                    variable=ADMIN_TOKEN_VARIABLE,
-                    length=len(security.admin_token),
-                    least=_MIN_ADMIN_TOKEN,
-                )
+def fixed_admin(security: Security) -> str:
+    """The hash of the admin's token that counts instead of the store's; empty: there is none.
+
+    Raises :class:`ServeError`.
+    """
+    if not security.admin_token:
+        return ""
+    if len(security.admin_token) < _MIN_ADMIN_TOKEN:
+        raise ServeError(
+            lines.ADMIN_TOKEN_SHORT.of(
+                variable=ADMIN_TOKEN_VARIABLE,
+                length=len(security.admin_token),
+                least=_MIN_ADMIN_TOKEN,
             )
-        return hashed(security.admin_token), None
+        )
+    return hashed(security.admin_token)
+
+
+def stored_admin(security: Security, store: Store, path: Path) -> Path | None:
+    """The file that has the store's token of the admin, if it is there; made with the token.
+
+    Raises :class:`ServeError`.
+    """
     if store.snapshot().admin_token() is None or security.new_admin_token:
         token = new_token(ADMIN)
         try:
@@ -124,7 +128,7 @@ def _admin(security: Security, store: Store, path: Path) -> tuple[str, Path | No
         store.commit(Plan(time.time(), (SetAdminToken(hashed(token)),)))
         log.info("made the admin's token: %s", path)
     private.tighten(path, "the admin's token")
-    return "", path if path.exists() else None
+    return path if path.exists() else None
 
 
 def _credentials(read: "_Reader") -> grpc.ServerCredentials:

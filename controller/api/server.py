@@ -5,10 +5,11 @@ import json
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -19,19 +20,32 @@ from wiresum.common.places import expand
 from wiresum.common.signals import serve_until
 from wiresum.controller import lines
 from wiresum.controller.api.guard import MAX_MESSAGE, Guard
+from wiresum.controller.api.leading import Leading
 from wiresum.controller.api.metrics import ControllerReader, Requests, serve_metrics
-from wiresum.controller.api.security import Secured, Security, scratch_folder, secure
+from wiresum.controller.api.security import (
+    Secured,
+    Security,
+    fixed_admin,
+    scratch_folder,
+    secure,
+    stored_admin,
+)
 from wiresum.controller.api.service import ControllerService
 from wiresum.controller.client.address import DEFAULT_CONTROLLER, ControllerAddress
-from wiresum.controller.client.connection import default_store_file
-from wiresum.controller.errors import ServeError
+from wiresum.controller.client.trust import default_store_file, state_folder
+from wiresum.controller.errors import ControllerError, ServeError
 from wiresum.controller.office.office import Office
 from wiresum.controller.rules.limits import Limits
 from wiresum.controller.southbound.loop import LoopOptions
-from wiresum.controller.state.sqlite import SqliteStore
+from wiresum.controller.southbound.p4runtime import ELECTION_ID, ELECTION_STEP
+from wiresum.controller.state.sqlite import MEMORY, SqliteStore
 from wiresum.controller.state.store import Store
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.controller.v1 import controller_pb2_grpc as pb_grpc
+
+if TYPE_CHECKING:
+    from wiresum.controller.state.postgres.election import Candidate
+    from wiresum.controller.state.postgres.store import PostgresStore
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +76,7 @@ class ServeOptions:
 
     listen: str = DEFAULT_CONTROLLER
     store: str = ""
-    """A file, ``:memory:``, or empty for the user's default file."""
+    """A file, ``:memory:``, ``postgresql://…``, or empty for the user's default file."""
     switches: Sequence[pb.AddSwitchRequest] = ()
     exit_with_parent: bool = False
     security: Security = field(default_factory=Security)
@@ -86,10 +100,25 @@ async def serving(
     token that counts instead of the store's. Raises :class:`ServeError` if the port is
     taken.
     """
+    server, address = _bind(listen, credentials, interceptors)
+    pb_grpc.add_ControllerServicer_to_server(ControllerService(office, fixed_admin), server)
+    await office.start()
+    try:
+        await server.start()
+        yield address
+    finally:
+        await grpc_server.stop(server, _GRACE_S)
+        await office.stop()
+
+
+def _bind(
+    listen: str,
+    credentials: grpc.ServerCredentials | None,
+    interceptors: Sequence[grpc.aio.ServerInterceptor],
+) -> tuple[grpc.aio.Server, ControllerAddress]:
     wanted = parse_endpoint(listen, what="listen address")
     _check_bindable(wanted)
     server = grpc.aio.server(options=_SERVER_OPTIONS, interceptors=[*interceptors, Guard()])
-    pb_grpc.add_ControllerServicer_to_server(ControllerService(office, fixed_admin), server)
     try:
         if credentials is None:
             port = server.add_insecure_port(str(wanted))
@@ -97,13 +126,7 @@ async def serving(
             port = server.add_secure_port(str(wanted), credentials)
     except RuntimeError as error:
         raise _cannot_listen(wanted, "gRPC refused it") from error
-    await office.start()
-    try:
-        await server.start()
-        yield ControllerAddress(Endpoint(wanted.host, port), plaintext=credentials is None)
-    finally:
-        await grpc_server.stop(server, _GRACE_S)
-        await office.stop()
+    return server, ControllerAddress(Endpoint(wanted.host, port), plaintext=credentials is None)
 
 
 def _check_bindable(wanted: Endpoint) -> None:
@@ -131,20 +154,135 @@ def serve(options: ServeOptions) -> None:
         {"listen": "HOST:PORT", "address": as clients write it, "ca": FILE or null,
          "admin_token_file": FILE or null}
 
+    and for a store in PostgreSQL ``"leader"``: the address of the controller that leads.
     Raises :class:`ServeError`, ``StoreError`` or ``ControllerError``.
     """
     # Nothing here is meant for a web proxy, and finsy's channels have no option to say so.
     for name in ("grpc_proxy", "http_proxy", "https_proxy"):
         os.environ.pop(name, None)
     options.loop.tls.check()
+    if is_postgres(options.store):
+        _serve_one_of_several(options)
+        return
     path = str(options.store or default_store_file())
     with scratch_folder() as scratch, closing(SqliteStore(path)) as store:
+        beside = scratch.path if path == MEMORY else Path(path).absolute().parent
+        stem = "controller" if path == MEMORY else Path(path).name
+        fixed = fixed_admin(options.security)
+        token_file = None
+        if not fixed:
+            token_file = stored_admin(options.security, store, beside / f"{stem}.admin-token")
         host = parse_endpoint(options.listen, what="listen address").host
-        secured = secure(options.security, store, path, host, scratch.path)
-        asyncio.run(_serve(store, options, secured))
+        secured = secure(options.security, beside, host)
+        asyncio.run(_serve(store, options, secured, fixed, token_file))
 
 
-async def _serve(store: Store, options: ServeOptions, secured: Secured) -> None:
+async def _serve(
+    store: Store, options: ServeOptions, secured: Secured, fixed: str, token_file: Path | None
+) -> None:
+    stop = _stopping(options)
+    office = Office(store, limits=options.limits, loop_options=options.loop)
+    requests = Requests()
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(
+            serving(office, options.listen, secured.credentials, [requests], fixed)
+        )
+        for switch in options.switches:
+            await office.add_switch(switch)
+        ready = _ready(address, secured, token_file)
+        ready |= _metrics(options, stack, lambda: office, requests, secured)
+        print(json.dumps(ready), flush=True)
+        log.info("serving on %s", address)
+        await stop.wait()
+
+
+def _serve_one_of_several(options: ServeOptions) -> None:
+    """Run a controller whose store has others, too; of these, one leads."""
+    try:
+        from wiresum.controller.state.postgres.election import Candidate
+    except ImportError as error:
+        raise ServeError(lines.NO_PSYCOPG.of(why=error)) from error
+    folder = state_folder()
+    fixed = fixed_admin(options.security)
+    host = parse_endpoint(options.listen, what="listen address").host
+    secured = secure(options.security, folder, host)
+    token_path = folder / "postgresql.admin-token"
+    asyncio.run(_serve_and_lead(options, Candidate, secured, fixed, token_path))
+
+
+async def _serve_and_lead(
+    options: ServeOptions,
+    candidate: "type[Candidate]",
+    secured: Secured,
+    fixed: str,
+    token_path: Path,
+) -> None:
+    stop = _stopping(options)
+    requests = Requests()
+    server, address = _bind(options.listen, secured.credentials, [requests])
+    security = options.security
+    token_file: Path | None = None
+
+    def office_for(store: "PostgresStore") -> Office:
+        nonlocal security, token_file
+        if not fixed:
+            token_file = stored_admin(security, store, token_path)
+            security = replace(security, new_admin_token=False)
+        # A switch must obey this leadership, and none before it.
+        election_id = ELECTION_ID + ELECTION_STEP * store.term.number
+        loop = replace(options.loop, election_id=election_id)
+        return Office(store, limits=options.limits, loop_options=loop)
+
+    async def opened(office: Office) -> None:
+        for switch in options.switches:
+            try:
+                await office.add_switch(switch)
+            except ControllerError as error:
+                log.error("switch %s is not added: %s", switch.name, error)
+
+    public = _public(address)
+    leading = Leading(candidate(options.store, public), public, office_for, opened, fixed)
+    leading.reception.register(server)
+    task = asyncio.create_task(leading.run(), name="leading")
+    try:
+        async with AsyncExitStack() as stack:
+            await _either(task, leading.settled, stop)
+            if stop.is_set():
+                return
+            await server.start()
+            ready = _ready(address, secured, token_file) | {"leader": leading.leader}
+            ready |= _metrics(options, stack, lambda: leading.reception.office, requests, secured)
+            print(json.dumps(ready), flush=True)
+            log.info("serving on %s", address)
+            await _either(task, stop)
+    finally:
+        await grpc_server.stop(server, _GRACE_S)
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _either(task: "asyncio.Task[None]", *events: asyncio.Event) -> None:
+    """Wait for one of the events, or for the end of the task, whose error is raised."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait([task, *waits], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    if task.done():
+        task.result()
+
+
+def _public(address: ControllerAddress) -> str:
+    """How other machines may find a controller that listens there."""
+    host = address.endpoint.host
+    if host in ("0.0.0.0", "::"):
+        host = socket.gethostname()
+    return str(replace(address, endpoint=Endpoint(host, address.endpoint.port)))
+
+
+def _stopping(options: ServeOptions) -> asyncio.Event:
+    """An event that a signal sets, or the end of the parent if the options say so."""
     stop = asyncio.Event()
     event_loop = asyncio.get_running_loop()
     serve_until(event_loop, stop.set)
@@ -155,31 +293,31 @@ async def _serve(store: Store, options: ServeOptions, secured: Secured) -> None:
 
     if options.exit_with_parent:
         watch_parent(event_loop, parent_ended)
-    office = Office(
-        store,
-        limits=options.limits,
-        loop_options=options.loop,
-    )
-    requests = Requests()
-    async with AsyncExitStack() as stack:
-        address = await stack.enter_async_context(
-            serving(office, options.listen, secured.credentials, [requests], secured.fixed_admin)
-        )
-        for switch in options.switches:
-            await office.add_switch(switch)
-        ready = {
-            "listen": str(address.endpoint),
-            "address": str(address),
-            "ca": _path(secured.ca),
-            "admin_token_file": _path(secured.admin_token_file),
-        }
-        if options.metrics is not None:
-            reader = ControllerReader(office, requests, event_loop, secured.validity)
-            endpoint = stack.enter_context(serve_metrics(options.metrics, reader))
-            ready["metrics"] = str(endpoint.address)
-        print(json.dumps(ready), flush=True)
-        log.info("serving on %s", address)
-        await stop.wait()
+    return stop
+
+
+def _ready(
+    address: ControllerAddress, secured: Secured, token_file: Path | None
+) -> dict[str, str | None]:
+    return {
+        "listen": str(address.endpoint),
+        "address": str(address),
+        "ca": _path(secured.ca),
+        "admin_token_file": _path(token_file),
+    }
+
+
+def _metrics(
+    options: ServeOptions,
+    stack: AsyncExitStack,
+    office: Callable[[], Office | None],
+    requests: Requests,
+    secured: Secured,
+) -> dict[str, str]:
+    if options.metrics is None:
+        return {}
+    reader = ControllerReader(office, requests, asyncio.get_running_loop(), secured.validity)
+    return {"metrics": str(stack.enter_context(serve_metrics(options.metrics, reader)).address)}
 
 
 def _path(path: Path | None) -> str | None:
@@ -191,6 +329,11 @@ def configure_logging(chosen: str, *, verbose: bool) -> None:
     logs.configure(chosen, level=logging.INFO if verbose else logging.WARNING)
 
 
+def is_postgres(store: str) -> bool:
+    """Whether a store is the URL of a PostgreSQL database."""
+    return store.startswith(("postgresql://", "postgres://"))
+
+
 def parse_store(text: str) -> str:
-    """A store's path with ``~`` expanded; ``:memory:`` and empty stay as they are."""
-    return text if text in ("", ":memory:") else str(expand(text))
+    """A store's path with ``~`` expanded; a URL, ``:memory:`` and empty stay as they are."""
+    return text if text in ("", MEMORY) or is_postgres(text) else str(expand(text))

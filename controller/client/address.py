@@ -1,4 +1,4 @@
-"""Where a controller is, as users write it: ``HOST:PORT``, with TLS unless they say otherwise."""
+"""Where controllers are, as users write it: ``HOST:PORT``, with TLS unless they say otherwise."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -31,6 +31,17 @@ def parse_address(text: str, *, what: str = "controller address") -> ControllerA
     if text.startswith(_PLAINTEXT):
         return ControllerAddress(parse_endpoint(text.removeprefix(_PLAINTEXT), what=what), True)
     return ControllerAddress(parse_endpoint(text.removeprefix(_TLS), what=what), False)
+
+
+def parse_addresses(
+    text: str, *, what: str = "controller address"
+) -> tuple[ControllerAddress, ...]:
+    """Parse the addresses of the controllers of one store, with commas between them.
+
+    Each is as in :func:`parse_address`, and counts once. Raises ``AddressError``.
+    """
+    found = (parse_address(part.strip(), what=what) for part in text.split(","))
+    return tuple(dict.fromkeys(found))
 
 
 def is_loopback(host: str) -> bool:

@@ -12,8 +12,10 @@ from typing import Any, Literal, Self, TypeVar
 
 from wiresum.common.address import Endpoint
 from wiresum.common.version import package_version
-from wiresum.controller.client.address import DEFAULT_CONTROLLER, parse_address
-from wiresum.controller.client.connection import Connection, Credentials
+from wiresum.controller.client.address import DEFAULT_CONTROLLER, parse_addresses
+from wiresum.controller.client.channel import Method
+from wiresum.controller.client.connection import Connection
+from wiresum.controller.client.trust import Credentials
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 
@@ -40,9 +42,11 @@ _R = TypeVar("_R")
 
 
 class ControllerClient:
-    """A connection to one controller; thread-safe, usable as a context manager.
+    """A connection to a controller; thread-safe, usable as a context manager.
 
-    ``address`` is ``HOST:PORT`` (TLS) or ``http://HOST:PORT`` (plaintext, on loopback only).
+    ``address`` is ``HOST:PORT`` (TLS) or ``http://HOST:PORT`` (plaintext, on loopback only). Where
+    several controllers share a store, it names all of them, with commas in between: calls go to the
+    one that leads, and to the next when that one is gone.
     ``token`` goes with every call; ``ca``, ``cert`` and ``key`` are PEM files. What is None is
     taken from the environment: WIRESUM_TOKEN, WIRESUM_CA, WIRESUM_CERT, WIRESUM_KEY; "" is none.
 
@@ -62,9 +66,8 @@ class ControllerClient:
     ) -> None:
         self._timeout_s = timeout_s
         self._connection = Connection(
-            parse_address(address), Credentials.given(token, ca, cert, key)
+            parse_addresses(address), Credentials.given(token, ca, cert, key)
         )
-        self._stub = self._connection.stub
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +82,7 @@ class ControllerClient:
 
     @property
     def address(self) -> Endpoint:
-        """Where the controller is."""
+        """Where the controller is: of several, the one that led last."""
         return self._connection.address.endpoint
 
     def close(self) -> None:
@@ -121,11 +124,13 @@ class ControllerClient:
             request_id=secrets.token_hex(16),
         )
         if on_full != "wait":
-            return self._call(self._stub.CreateJob, request)
+            return self._call(lambda stub: stub.CreateJob, request)
         try:
             while True:
                 job = self._again(
-                    lambda: self._call(self._stub.CreateJob, request, timeout_s=_QUEUE_POLL_S),
+                    lambda: self._call(
+                        lambda stub: stub.CreateJob, request, timeout_s=_QUEUE_POLL_S
+                    ),
                     unreachable_s,
                 )
                 if job.state != pb.JOB_STATE_QUEUED:
@@ -142,15 +147,15 @@ class ControllerClient:
         """Leave the queue: a job without a caller would hold its slots until it expires."""
         with suppress(ControllerError):
             # Asking once more tells which job it is, and whether others wait for it too.
-            job = self._call(self._stub.CreateJob, request, timeout_s=_LEAVE_S)
+            job = self._call(lambda stub: stub.CreateJob, request, timeout_s=_LEAVE_S)
             if not job.attached:
                 release = pb.ReleaseJobRequest(job_id=job.id)
-                self._call(self._stub.ReleaseJob, release, timeout_s=_LEAVE_S)
+                self._call(lambda stub: stub.ReleaseJob, release, timeout_s=_LEAVE_S)
 
     def claim_job(self, job_id: str, token: str, *, owner: str, where: str) -> pb.ClaimJobResponse:
         """Ask for a job on behalf of the process group ``owner``, whose rank 0 is on ``where``."""
         request = pb.ClaimJobRequest(job_id=job_id, token=token, owner=owner, where=where)
-        return self._call(self._stub.ClaimJob, request)
+        return self._call(lambda stub: stub.ClaimJob, request)
 
     def join_job(
         self,
@@ -201,7 +206,7 @@ class ControllerClient:
             # 0 would ask for the controller's default.
             request.timeout_s = max(deadline - time.monotonic(), 0.001)
             return self._call(
-                self._stub.JoinJob, request, timeout_s=request.timeout_s + _POLL_MARGIN_S
+                lambda stub: stub.JoinJob, request, timeout_s=request.timeout_s + _POLL_MARGIN_S
             )
 
         return self._again(ask, unreachable_s, deadline=deadline)
@@ -237,7 +242,7 @@ class ControllerClient:
         )
         limit = (timeout_s or self._timeout_s * 3) + _POLL_MARGIN_S
         return self._again(
-            lambda: self._call(self._stub.ChangeLease, request, timeout_s=limit),
+            lambda: self._call(lambda stub: stub.ChangeLease, request, timeout_s=limit),
             unreachable_s,
             codes=("UNAVAILABLE", "DEADLINE_EXCEEDED"),
         )
@@ -270,7 +275,7 @@ class ControllerClient:
             owner=owner,
             rank=rank,
         )
-        return self._call(self._stub.Heartbeat, request, timeout_s=self._timeout_s + wait_s)
+        return self._call(lambda stub: stub.Heartbeat, request, timeout_s=self._timeout_s + wait_s)
 
     def leave_job(
         self, job_id: str, token: str, *, owner: str, rank: int, timeout_s: float = 2.0
@@ -279,22 +284,26 @@ class ControllerClient:
         request = pb.HeartbeatRequest(
             job_id=job_id, token=token, owner=owner, rank=rank, leaving=True
         )
-        self._call(self._stub.Heartbeat, request, timeout_s=timeout_s)
+        self._call(lambda stub: stub.Heartbeat, request, timeout_s=timeout_s)
 
     def release_job(self, job_id: str, token: str) -> pb.ReleaseJobResponse:
         """End a job and free its slots; harmless if it is over."""
-        return self._call(self._stub.ReleaseJob, pb.ReleaseJobRequest(job_id=job_id, token=token))
+        return self._call(
+            lambda stub: stub.ReleaseJob, pb.ReleaseJobRequest(job_id=job_id, token=token)
+        )
 
     def get_job(self, job_id: str, *, counters: bool = False) -> pb.Job:
         """A job by id or name; with ``counters``, also the switch's events for it."""
-        return self._call(self._stub.GetJob, pb.GetJobRequest(job_id=job_id, counters=counters))
+        return self._call(
+            lambda stub: stub.GetJob, pb.GetJobRequest(job_id=job_id, counters=counters)
+        )
 
     def list_jobs(self, *, counters: bool = False, live_only: bool = False) -> list[pb.Job]:
         """All jobs, newest first."""
         request = pb.ListJobsRequest(counters=counters, live_only=live_only)
         found: dict[str, pb.Job] = {}
         while True:
-            answer = self._call(self._stub.ListJobs, request)
+            answer = self._call(lambda stub: stub.ListJobs, request)
             # A job that has got its slots between two pages is on both; the later one counts.
             found.update((job.id, job) for job in answer.jobs)
             if not answer.next_page_token:
@@ -303,32 +312,34 @@ class ControllerClient:
 
     def evict_job(self, job: str, reason: str = "") -> pb.Job:
         """End a job, or take it out of the queue; its workers are told ``reason``."""
-        return self._call(self._stub.EvictJob, pb.EvictJobRequest(job=job, reason=reason))
+        return self._call(
+            lambda stub: stub.EvictJob, pb.EvictJobRequest(job=job, reason=reason), twice=False
+        )
 
     def list_slots(self, switch: str = "") -> list[pb.SwitchSlots]:
         """The slots of each switch, in order, with the jobs that hold them."""
         request = pb.ListSlotsRequest(switch=switch)
-        return list(self._call(self._stub.ListSlots, request).switches)
+        return list(self._call(lambda stub: stub.ListSlots, request).switches)
 
     # ---- switches
 
     def add_switch(self, request: pb.AddSwitchRequest) -> pb.Switch:
         """Register a switch or update the one of that name."""
-        return self._call(self._stub.AddSwitch, request)
+        return self._call(lambda stub: stub.AddSwitch, request)
 
     def list_switches(self, *, counters: bool = False) -> list[pb.Switch]:
         """All switches by name; with ``counters``, also the packets that each has dropped."""
         request = pb.ListSwitchesRequest(counters=counters)
-        return list(self._call(self._stub.ListSwitches, request).switches)
+        return list(self._call(lambda stub: stub.ListSwitches, request).switches)
 
     def remove_switch(self, name: str) -> None:
         """Forget a switch that no live job uses."""
-        self._call(self._stub.RemoveSwitch, pb.RemoveSwitchRequest(name=name))
+        self._call(lambda stub: stub.RemoveSwitch, pb.RemoveSwitchRequest(name=name))
 
     def drain_switch(self, name: str, *, undrain: bool = False) -> pb.Switch:
         """Give a switch no new jobs; or with ``undrain``, give it new jobs again."""
         request = pb.DrainSwitchRequest(name=name, undrain=undrain)
-        return self._call(self._stub.DrainSwitch, request)
+        return self._call(lambda stub: stub.DrainSwitch, request)
 
     # ---- tenants
 
@@ -339,11 +350,11 @@ class ControllerClient:
         request = pb.AddTenantRequest(
             name=name, slot_quota=slot_quota, max_jobs=max_jobs, priority=priority
         )
-        return self._call(self._stub.AddTenant, request)
+        return self._call(lambda stub: stub.AddTenant, request, twice=False)
 
     def list_tenants(self) -> list[pb.Tenant]:
         """The tenants that the caller may see, by name, with what they use."""
-        return list(self._call(self._stub.ListTenants, pb.ListTenantsRequest()).tenants)
+        return list(self._call(lambda stub: stub.ListTenants, pb.ListTenantsRequest()).tenants)
 
     def set_tenant(
         self,
@@ -357,24 +368,34 @@ class ControllerClient:
         request = pb.SetTenantRequest(
             name=name, slot_quota=slot_quota, max_jobs=max_jobs, priority=priority
         )
-        return self._call(self._stub.SetTenant, request)
+        return self._call(lambda stub: stub.SetTenant, request)
 
     def rotate_tenant_token(self, name: str) -> pb.Tenant:
         """Give a tenant another token; the answer has it, and the one before is worth nothing."""
         request = pb.RotateTenantTokenRequest(name=name)
-        return self._call(self._stub.RotateTenantToken, request)
+        return self._call(lambda stub: stub.RotateTenantToken, request, twice=False)
 
     def remove_tenant(self, name: str, *, evict: bool = False) -> None:
         """Forget a tenant without live jobs; with ``evict``, end its jobs first."""
-        self._call(self._stub.RemoveTenant, pb.RemoveTenantRequest(name=name, evict=evict))
+        self._call(
+            lambda stub: stub.RemoveTenant,
+            pb.RemoveTenantRequest(name=name, evict=evict),
+            twice=False,
+        )
 
     # ----
 
     def _call(
-        self, method: Callable[..., _R], request: Any, *, timeout_s: float | None = None
+        self,
+        method: Method[_R],
+        request: Any,
+        *,
+        timeout_s: float | None = None,
+        twice: bool = True,
     ) -> _R:
+        """``twice``: a call whose answer was lost may be made again, of another controller."""
         limit = self._timeout_s if timeout_s is None else timeout_s
-        return self._connection.call(method, request, limit)
+        return self._connection.call(method, request, limit, twice=twice)
 
     def _again(
         self,

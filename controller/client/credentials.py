@@ -5,8 +5,8 @@ from pathlib import Path
 
 from wiresum.common import places
 from wiresum.controller import lines
-from wiresum.controller.client.address import is_loopback, parse_address
-from wiresum.controller.client.connection import default_token_file, own_ca_file
+from wiresum.controller.client.address import is_loopback, parse_addresses
+from wiresum.controller.client.trust import default_token_file, own_ca_file
 from wiresum.controller.errors import OptionError
 
 
@@ -19,8 +19,10 @@ def chosen_token(controller: str, token_file: Path | None, ca: Path | None) -> s
     """
     if token_file is not None:
         return read_token(token_file)
-    address = parse_address(controller)
-    local = is_loopback(address.endpoint.host) and not address.plaintext
+    local = all(
+        is_loopback(address.endpoint.host) and not address.plaintext
+        for address in parse_addresses(controller)
+    )
     if local and ca is None and _trusts_own_ca_only():
         return local_admin_token()
     return None

@@ -18,8 +18,9 @@ def serve(
     store: Annotated[
         str,
         Option(
-            metavar="FILE",
-            help="SQLite file, or :memory:  [default: $XDG_STATE_HOME/wiresum/controller.sqlite]",
+            metavar="FILE|URL",
+            help="SQLite file, or :memory:, or postgresql://… for several controllers  "
+            "[default: $XDG_STATE_HOME/wiresum/controller.sqlite]",
         ),
     ] = "",
     switch: Annotated[
@@ -119,7 +120,7 @@ def certificate(
 ) -> None:
     """Make a client certificate with the generated CA, for a controller with --client-ca."""
     from wiresum.controller.api.certificates import issue_client
-    from wiresum.controller.client.connection import default_ca_file
+    from wiresum.controller.client.trust import default_ca_file
     from wiresum.controller.rules.checks import check_name
 
     check_name(name, "certificate")

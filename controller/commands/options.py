@@ -23,7 +23,8 @@ class ControllerOptions:
             "--controller",
             envvar="WIRESUM_CONTROLLER",
             metavar="HOST:PORT",
-            help="Where the controller listens; http://HOST:PORT if without TLS.",
+            help="Where the controller listens; http://HOST:PORT if without TLS; with commas "
+            "between several that share a store.",
         ),
     ] = DEFAULT_CONTROLLER
     token_file: Annotated[

@@ -14,7 +14,7 @@ from wiresum.controller.errors import ControllerError, StoreFailed
 from wiresum.controller.patience import Limiting
 from wiresum.controller.southbound.apart import apart
 from wiresum.controller.southbound.desired import Tables, desired
-from wiresum.controller.southbound.p4runtime import SwitchConnection, connect, explain
+from wiresum.controller.southbound.p4runtime import ELECTION_ID, SwitchConnection, connect, explain
 from wiresum.controller.southbound.reconcile import reconcile
 from wiresum.controller.southbound.switch_tls import SwitchTls
 from wiresum.controller.state.model import Job, JobState, Switch
@@ -40,6 +40,8 @@ class LoopOptions:
     max_retry_s: float = 5.0
     farewell_s: float = 3.0
     """How long emptying the tables of a removed switch may take."""
+    election_id: int = ELECTION_ID
+    """P4Runtime's: of two controllers, a switch obeys the one with the higher."""
     tls: SwitchTls = field(default_factory=SwitchTls)
     """The files for switches at ``https://…``."""
 
@@ -125,6 +127,8 @@ class SwitchLoop:
                     self._options.connect_s,
                     self._limit,
                     self._options.tls,
+                    self._options.election_id,
+                    self._store.snapshot,
                 ) as connection:
                     self.tally.connects += 1
                     await self._one_pass(connection)

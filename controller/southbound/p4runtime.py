@@ -6,9 +6,9 @@ write is the reconcile loop's business.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import finsy
 import finsy.p4client
@@ -61,6 +61,13 @@ _MAX_PROGRAM_BYTES = 4 * 1024 * 1024 - 4096
 _Entity = TypeVar("_Entity", bound=P4Entity)
 
 
+ELECTION_ID = 10
+"""Of a controller that is the only one of its store."""
+
+ELECTION_STEP = 16
+"""Between the ids of one leadership and the next: finsy counts down from an id that is in use."""
+
+
 class SouthboundError(Exception):
     """A switch that cannot be driven; the message is one line."""
 
@@ -68,8 +75,12 @@ class SouthboundError(Exception):
 class SwitchConnection:
     """A connected switch that runs the right program and obeys us."""
 
-    def __init__(self, finsy_switch: finsy.Switch) -> None:
+    def __init__(
+        self, finsy_switch: finsy.Switch, may_write: Callable[[], object] = lambda: None
+    ) -> None:
+        """``may_write`` raises if this controller must not write now."""
         self._switch = finsy_switch
+        self._may_write = may_write
         self.down = asyncio.Event()
         """Set when the connection is lost, or another controller takes over."""
 
@@ -109,7 +120,15 @@ class SwitchConnection:
             *(+_group(group, replicas) for group, replicas in batch.insert_groups),
             *(~_group(group, replicas) for group, replicas in batch.modify_groups),
         ]
+        await self._write(updates)
+
+    async def _write(self, updates: Sequence[Any]) -> None:
         for start in range(0, len(updates), _BATCH):
+            # Between two requests another may have taken over. finsy, told so, would go on with
+            # the other's election id as soon as that one is gone.
+            if self.down.is_set():
+                raise GoneError(lines.SWITCH_LOST.of(address=self._switch.address))
+            self._may_write()
             await self._switch.write(updates[start : start + _BATCH])
 
     # ---- counters
@@ -122,8 +141,7 @@ class SwitchConnection:
             for number in numbers
             for index in _indices(number)
         ]
-        for start in range(0, len(updates), _BATCH):
-            await self._switch.write(updates[start : start + _BATCH])
+        await self._write(updates)
 
     async def read_events(self, numbers: Iterable[int]) -> dict[int, dict[str, int]]:
         """For each job number, how often each event happened; names in lower case."""
@@ -163,10 +181,13 @@ async def connect(
     timeout_s: float,
     limit: Limiting = asyncio.timeout,
     tls: SwitchTls | None = None,
+    election_id: int = ELECTION_ID,
+    may_write: Callable[[], object] = lambda: None,
 ) -> AsyncIterator[SwitchConnection]:
     """Connect to ``switch``, become its controller and have it run ``program``.
 
-    ``tls``: the files for a switch at ``https://…``.
+    ``tls``: the files for a switch at ``https://…``; ``may_write`` is asked before every write, and
+    raises if this controller must not write now.
     Raises what :func:`explain` explains; ``GoneError`` if it takes longer than ``timeout_s``.
     """
     schema = P4Schema(program.p4info, program.json)
@@ -177,10 +198,13 @@ async def connect(
         # Without a program finsy leaves the pipeline alone. We push it ourselves: a failure
         # inside finsy's own task would reach us as a cancellation without a reason.
         finsy.SwitchOptions(
-            p4info=program.p4info, device_id=switch.device_id, channel_credentials=credentials
+            p4info=program.p4info,
+            device_id=switch.device_id,
+            initial_election_id=election_id,
+            channel_credentials=credentials,
         ),
     )
-    connection = SwitchConnection(finsy_switch)
+    connection = SwitchConnection(finsy_switch, may_write)
     for event in (finsy.SwitchEvent.CHANNEL_DOWN, finsy.SwitchEvent.BECOME_BACKUP):
         finsy_switch.ee.on(event, lambda _switch: connection.down.set())
 
@@ -198,6 +222,7 @@ async def connect(
                         )
                     )
                 if pipeline is None or not same_program(pipeline, schema):
+                    may_write()
                     await push(client, finsy_switch.device_id, finsy_switch.election_id, schema)
                     log.info("switch %s: pushed program %s", switch.name, schema.version)
             except BaseException:

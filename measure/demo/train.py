@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from wiresum import host_agent
-from wiresum.controller.client.address import parse_address
+from wiresum.controller.client.address import parse_addresses
 from wiresum.measure.demo.model import CharacterTransformer
 from wiresum.measure.demo.tcp import tcp_bytes
 from wiresum.measure.demo.text import Corpus, load, windows
@@ -56,7 +56,8 @@ def _traffic() -> dict[str, float]:
     """This worker's bytes so far: over UDP to the switch (with headers), over TCP (payload)."""
     skip = [int(os.environ["MASTER_PORT"])]
     if "WIRESUM_CONTROLLER" in os.environ:
-        skip.append(parse_address(os.environ["WIRESUM_CONTROLLER"]).endpoint.port)
+        controllers = parse_addresses(os.environ["WIRESUM_CONTROLLER"])
+        skip += [controller.endpoint.port for controller in controllers]
     engine = host_agent.stats()["engine"]
     switch = sum(engine.get(name, 0) for name in ENGINE_BYTES)
     return {"switch": switch, "tcp": tcp_bytes(skip)}

@@ -13,21 +13,6 @@ from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.tokens import hashed
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[postgres.Postgres]:
-    """A PostgreSQL server, for all tests of this process."""
-    if reason := postgres.why_not():
-        pytest.skip(reason)
-    with postgres.Postgres() as server:
-        yield server
-
-
-@pytest.fixture
-def postgres_url(postgres_server: postgres.Postgres) -> str:
-    """A store without tables; one at a time."""
-    return postgres_server.empty()
-
-
 @pytest.fixture
 def store_kind() -> str:
     """Folders whose tests run over both kinds of stores parametrize this."""

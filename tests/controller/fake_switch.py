@@ -45,6 +45,8 @@ class FakeSwitch(p4r_grpc.P4RuntimeServicer):
         self.pushes = 0
         self.log: list[str] = []
         """Every update, in order, such as ``"INSERT membership"``."""
+        self.obeyed: list[int] = []
+        """The election id of every write that was carried out."""
         self.broken: list[str] = []
         """The invariants that were violated."""
         self.refuse_writes = False
@@ -179,6 +181,7 @@ class FakeSwitch(p4r_grpc.P4RuntimeServicer):
         await self._check(request, context, write=True)
         if self.refuse_writes:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "out of\nTCAM")
+        self.obeyed.append(U128.decode(request.election_id))
         errors = [self._update(update) for update in request.updates]
         self._watch()
         if any(errors):

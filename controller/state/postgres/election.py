@@ -7,6 +7,7 @@ import psycopg
 from wiresum.controller.errors import StoreError, StoreFailed
 from wiresum.controller.state.postgres.schema import BEGINNING, STEPS
 from wiresum.controller.state.postgres.session import (
+    DEFECTS,
     SCHEMA,
     SILENCE_S,
     Session,
@@ -49,18 +50,18 @@ class Candidate:
                 self.leader = _leader(self._session)
                 return None
             store = self._lead(self._session, before)
-        except SessionLost as error:
-            self.close()
-            raise StoreFailed(
-                "UNAVAILABLE",
-                f"store {shown(self._url)} cannot be reached ({error}): see to PostgreSQL and to "
-                "the network",
-                retry_after_s=1.0,
-            ) from error
-        except psycopg.Error as error:
+        except DEFECTS as error:
             self.close()
             raise StoreError(
                 f"store {shown(self._url)} cannot be opened: {one_line(error)}"
+            ) from error
+        except (SessionLost, psycopg.Error) as error:
+            self.close()
+            raise StoreFailed(
+                "UNAVAILABLE",
+                f"store {shown(self._url)} cannot be reached ({one_line(error)}): see to "
+                "PostgreSQL and to the network",
+                retry_after_s=1.0,
             ) from error
         except BaseException:
             self.close()

@@ -131,7 +131,7 @@ class PostgresStore(SqliteStore):
 
     def __init__(self, term: Term) -> None:
         """Read all rows. Raises :class:`SessionLost` or ``psycopg.Error``."""
-        super().__init__(MEMORY)
+        super().__init__(MEMORY, any_thread=True)
         self.term = term
         self._load()
 

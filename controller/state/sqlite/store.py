@@ -53,7 +53,8 @@ _OF_THE_FILE = {
 class SqliteStore(Reading):
     """An open store. Raises :class:`StoreError` if another controller has it open."""
 
-    def __init__(self, path: Path | str = MEMORY) -> None:
+    def __init__(self, path: Path | str = MEMORY, *, any_thread: bool = False) -> None:
+        """``any_thread``: it may be handed to another thread than the one that has opened it."""
         self._path = str(path)
         self._lock: IO[str] | None = None
         self.trouble = ""
@@ -62,7 +63,11 @@ class SqliteStore(Reading):
             if self._path != MEMORY:
                 self._prepare(Path(self._path))
             self._db = sqlite3.connect(
-                self._path, isolation_level=None, timeout=_BUSY_S, factory=_Connection
+                self._path,
+                isolation_level=None,
+                timeout=_BUSY_S,
+                factory=_Connection,
+                check_same_thread=not any_thread,
             )
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode = WAL")

@@ -142,7 +142,7 @@ async def test_each_attached_caller_gets_its_own_token(rig: Rig) -> None:
 async def test_asking_again_gives_the_same_job(rig: Rig) -> None:
     request = pb.CreateJobRequest(slots_wanted=64, request_id="abc123")
     first, again = [
-        await rig.call(lambda client: client._call(client._stub.CreateJob, request))
+        await rig.call(lambda client: client._call(lambda stub: stub.CreateJob, request))
         for _ in range(2)
     ]
     assert (again.id, again.attached) == (first.id, False)

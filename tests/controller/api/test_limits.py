@@ -308,7 +308,7 @@ async def test_a_list_comes_in_pages(rig: Rig) -> None:
     def pages(client: ControllerClient, size: int) -> list[list[str]]:
         request, found = pb.ListJobsRequest(page_size=size), []
         while True:
-            answer = client._call(client._stub.ListJobs, request)
+            answer = client._call(lambda stub: stub.ListJobs, request)
             found.append([job.name for job in answer.jobs])
             if not answer.next_page_token:
                 return found
@@ -324,7 +324,7 @@ async def test_a_list_comes_in_pages(rig: Rig) -> None:
         with pytest.raises(ControllerError, match="page token"):
             await rig.call(
                 lambda c, token=token: c._call(  # type: ignore[misc]
-                    c._stub.ListJobs, pb.ListJobsRequest(page_token=token)
+                    lambda stub: stub.ListJobs, pb.ListJobsRequest(page_token=token)
                 )
             )
     for task in big:

@@ -32,7 +32,7 @@ class Scraper:
     """Scrapes a office over HTTP, from another thread than the office's."""
 
     def __init__(self, office: Office, requests: Requests) -> None:
-        self.reader = ControllerReader(office, requests, asyncio.get_running_loop())
+        self.reader = ControllerReader(lambda: office, requests, asyncio.get_running_loop())
         self.server = MetricsServer("127.0.0.1:0", METRICS, self.reader)
 
     async def __call__(self, *, fresh: bool = True) -> Metrics:

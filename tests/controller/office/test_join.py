@@ -104,7 +104,7 @@ async def test_a_cancelled_call_is_a_rank_that_has_not_joined(rig: Rig) -> None:
         # The caller is gone before the controller's own deadline.
         await rig.call(
             lambda client: client._call(
-                client._stub.JoinJob,
+                lambda stub: stub.JoinJob,
                 pb.JoinJobRequest(
                     job_id=job.id,
                     token=job.token,

@@ -55,9 +55,47 @@ class Site:
         return self.threads.submit(work)
 
 
+class Pair(Site):
+    """Two controllers of one store. The one that leads is killed; the other takes over."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.arguments = arguments
+        self.children = [Serving(*arguments) for _ in range(2)]
+        self.address = ",".join(child.address for child in self.children)
+        self.client = ControllerClient(self.address, token=ADMIN_TOKEN)
+        self.threads = ThreadPoolExecutor(16)
+        self.killed: Serving | None = None
+
+    def leader(self) -> Serving:
+        deadline = time.monotonic() + LIMIT_S
+        while time.monotonic() < deadline:
+            for child in self.children:
+                with contextlib.suppress(ControllerError), child.client() as client:
+                    client.list_tenants()
+                    return child
+        raise AssertionError("nobody leads")
+
+    def kill(self) -> None:
+        self.killed = self.leader()
+        self.killed.end()
+        self.children.remove(self.killed)
+
+    def start(self) -> None:
+        assert self.killed is not None
+        self.children.append(Serving(*self.arguments, "--listen", self.killed.listen))
+        self.killed = None
+
+    def close(self) -> None:
+        for child in self.children:
+            child.end()
+        self.client.close()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+
 @contextlib.contextmanager
 def site(*arguments: str) -> Iterator[Site]:
-    made = Site(list(arguments))
+    several = any(argument.startswith("postgresql:") for argument in arguments)
+    made = (Pair if several else Site)(list(arguments))
     try:
         yield made
     finally:
@@ -148,14 +186,24 @@ def change_through_kills(arguments: list[str]) -> None:
         assert {call.result(LIMIT_S).slots for call in calls} == {4096}
 
 
-async def test_a_change_of_a_lease_survives_kills(fake: FakeSwitch, tmp_path: Path) -> None:
-    arguments = [*store_argument(tmp_path), "--switch", switch_spec(fake.address)]
+@pytest.fixture(params=["one controller", "two controllers"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """A store's options: of one controller that is started again, or of two that take turns."""
+    if request.param == "one controller":
+        return store_argument(tmp_path)
+    return ["--store", request.getfixturevalue("postgres_url")]
+
+
+async def test_a_change_of_a_lease_survives_kills(fake: FakeSwitch, store: list[str]) -> None:
+    arguments = [*store, "--switch", switch_spec(fake.address)]
     await asyncio.to_thread(change_through_kills, arguments)
     # One program, pushed once: running jobs have not noticed.
     assert fake.pushes == 1
     rows = fake.table("membership")
     assert {(row["slot_base"], row["slot_count"]) for row in rows} == {(0, 4096)}
     assert len(rows) == 2
+    # Each leader had a higher election id than those before it.
+    assert fake.obeyed == sorted(fake.obeyed)
 
 
 def queue_through_a_kill(arguments: list[str]) -> None:
@@ -181,8 +229,8 @@ def queue_through_a_kill(arguments: list[str]) -> None:
         assert here.client.list_jobs(live_only=True) == []
 
 
-async def test_the_queue_survives_a_kill_in_its_order(fake: FakeSwitch, tmp_path: Path) -> None:
-    arguments = [*store_argument(tmp_path), "--switch", switch_spec(fake.address)]
+async def test_the_queue_survives_a_kill_in_its_order(fake: FakeSwitch, store: list[str]) -> None:
+    arguments = [*store, "--switch", switch_spec(fake.address)]
     await asyncio.to_thread(queue_through_a_kill, arguments)
 
 

@@ -212,7 +212,7 @@ async def test_a_queued_job_whose_caller_stays_away_is_forgotten(rig: Rig) -> No
     )
 
     def ask(seconds: float) -> Any:
-        return lambda client: client._call(client._stub.CreateJob, request, timeout_s=seconds)
+        return lambda client: client._call(lambda stub: stub.CreateJob, request, timeout_s=seconds)
 
     job = await rig.call(ask(0.5))
     assert (job.state, job.queue_position) == (pb.JOB_STATE_QUEUED, 1)

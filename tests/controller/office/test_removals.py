@@ -147,13 +147,14 @@ async def test_a_caller_between_two_calls_is_told_and_not_put_in_line_anew(rig: 
 
     def ask(name: str, switch: str = "") -> Any:
         asked = request(name, switch)
-        return rig.call(lambda c: c._call(c._stub.CreateJob, asked, timeout_s=30.0), acme)
+        return rig.call(lambda c: c._call(lambda stub: stub.CreateJob, asked, timeout_s=30.0), acme)
 
     async def away(name: str, switch: str) -> None:
         """The caller's first call has ended, and its next one is not there yet."""
         with ControllerClient(rig.address, token=acme) as client:
             metadata = (("authorization", f"Bearer {acme}"),)
-            call = client._stub.CreateJob.future(request(name, switch), 30, metadata)
+            (channel,) = client._connection._channels
+            call = channel._stub.CreateJob.future(request(name, switch), 30, metadata)
             await until(lambda: name in {waiter.name for waiter in rig.office.store.queue()})
             call.cancel()
             await until(lambda: not rig.office.queue_polls._callers)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wiresum.common import wall_clock
-from wiresum.controller.client.connection import (
+from wiresum.controller.client.trust import (
     default_ca_file,
     default_store_file,
     default_token_file,

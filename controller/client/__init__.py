@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wiresum.controller.client.address import DEFAULT_CONTROLLER
-    from wiresum.controller.client.client import ControllerClient, OnFull, add_switch_request
+    from wiresum.controller.client.client import ControllerClient, add_switch_request
+    from wiresum.controller.on_full import OnFull
 
 __all__ = ["DEFAULT_CONTROLLER", "ControllerClient", "OnFull", "add_switch_request"]
 
@@ -15,6 +16,10 @@ def __getattr__(name: str) -> Any:
         from wiresum.controller.client.address import DEFAULT_CONTROLLER
 
         return DEFAULT_CONTROLLER
+    if name == "OnFull":
+        from wiresum.controller.on_full import OnFull
+
+        return OnFull
     if name in __all__:
         from wiresum.controller.client import client
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from wiresum.common.address import Endpoint
 from wiresum.common.version import package_version
@@ -17,10 +17,8 @@ from wiresum.controller.client.channel import Method
 from wiresum.controller.client.connection import Connection
 from wiresum.controller.client.trust import Credentials
 from wiresum.controller.errors import ControllerError
+from wiresum.controller.on_full import OnFull
 from wiresum.controller.v1 import controller_pb2 as pb
-
-OnFull = Literal["fail", "wait", "smaller", "fallback"]
-"""What the controller does with a job that does not fit; see ``OnFull`` in the .proto."""
 
 # How much longer than the controller's own limit a long poll may take before it is given up:
 # the controller's answer says which ranks are missing, a local deadline could not.
@@ -98,7 +96,7 @@ class ControllerClient:
         slots: int = 0,
         switch: str = "",
         tenant: str = "",
-        on_full: OnFull = "fail",
+        on_full: OnFull | str = OnFull.FAIL,
         min_slots: int = 0,
         wait_timeout_s: float = 0.0,
         on_queue: Callable[[pb.Job], None] | None = None,
@@ -106,24 +104,23 @@ class ControllerClient:
     ) -> pb.Job:
         """Reserve ``slots`` (0: the default) for a job, or attach to the live one of that name.
 
-        ``on_full`` says what happens when there is no room: with "wait", the call returns when
-        there is, or raises RESOURCE_EXHAUSTED after ``wait_timeout_s`` (0: never; at most a
-        year); meanwhile
-        ``on_queue`` gets the job as it stands in the queue, again and again. A controller that goes
-        away meanwhile is asked again for ``unreachable_s``, and the place in the queue is kept;
-        any other exception (a signal's, say) gives it up.
+        ``on_full``, also as its value, says what happens when there is no room: with WAIT, the
+        call returns when there is, or raises RESOURCE_EXHAUSTED after ``wait_timeout_s`` (0: never;
+        at most a year); meanwhile ``on_queue`` gets the job as it stands in the queue, again and
+        again. A controller that goes away meanwhile is asked again for ``unreachable_s``, and the
+        place in the queue is kept; any other exception (a signal's, say) gives it up.
         """
         request = pb.CreateJobRequest(
             name=name,
             slots_wanted=slots,
             switch=switch,
             tenant=tenant,
-            on_full=pb.OnFull.Value(f"ON_FULL_{on_full.upper()}"),
+            on_full=pb.OnFull.Value(f"ON_FULL_{OnFull(on_full).name}"),
             min_slots=min_slots,
             wait_timeout_s=min(wait_timeout_s, _LONGEST_QUEUE_S),
             request_id=secrets.token_hex(16),
         )
-        if on_full != "wait":
+        if on_full != OnFull.WAIT:
             return self._call(lambda stub: stub.CreateJob, request)
         try:
             while True:

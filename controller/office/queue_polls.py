@@ -10,6 +10,7 @@ from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError, StoreFailed
 from wiresum.controller.office.calls import CallsInProgress, until
 from wiresum.controller.office.queue import Queue, Queued
+from wiresum.controller.on_full import OnFull
 from wiresum.controller.patience import Limiting
 from wiresum.controller.rules.admission import MAX_WAIT_S
 from wiresum.controller.rules.callers import Caller
@@ -18,7 +19,7 @@ from wiresum.controller.rules.jobs import Created, ended_error
 from wiresum.controller.rules.rounds import Round
 from wiresum.controller.scheduling.scheduling import Standing
 from wiresum.controller.southbound.fleet import Fleet
-from wiresum.controller.state.model import Job, JobState, OnFull
+from wiresum.controller.state.model import Job, JobState
 from wiresum.controller.v1 import controller_pb2 as pb
 
 # After so long in the queue a caller is told how things stand, and asks again.

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
+from wiresum.controller.on_full import OnFull
 from wiresum.controller.rules.callers import Caller
 from wiresum.controller.rules.checks import check_name, check_request_id, invalid
 from wiresum.controller.rules.jobs import check_attachable, ended_error
 from wiresum.controller.scheduling.slots import rounded
-from wiresum.controller.state.model import NO_LEASE, Job, JobState, OnFull, Switch, Tenant
+from wiresum.controller.state.model import NO_LEASE, Job, JobState, Switch, Tenant
 from wiresum.controller.state.plan import Enqueue, LeaveQueue, Plan, RestartWait, Write
 from wiresum.controller.state.store import Snapshot
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -21,12 +22,7 @@ MAX_WAIT_S = 365 * 24 * 3600.0
 # Of one tenant: more launchers than have any use for being in line.
 _QUEUE_PER_TENANT = 256
 
-_ON_FULL = {
-    pb.ON_FULL_FAIL: OnFull.FAIL,
-    pb.ON_FULL_WAIT: OnFull.WAIT,
-    pb.ON_FULL_SMALLER: OnFull.SMALLER,
-    pb.ON_FULL_FALLBACK: OnFull.FALLBACK,
-}
+_ON_FULL: dict[int, OnFull] = {pb.OnFull.Value(f"ON_FULL_{each.name}"): each for each in OnFull}
 
 
 @dataclass(frozen=True)

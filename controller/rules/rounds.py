@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
+from wiresum.controller.on_full import OnFull
 from wiresum.controller.rules import changes
 from wiresum.controller.rules.admission import fitting_switches, impossible
 from wiresum.controller.scheduling.packing import Holding
@@ -20,7 +21,7 @@ from wiresum.controller.scheduling.scheduling import (
     Wish,
     decide,
 )
-from wiresum.controller.state.model import Job, OnFull, Switch
+from wiresum.controller.state.model import Job, Switch
 from wiresum.controller.state.plan import Grant, LeaveQueue, Plan, Write
 from wiresum.controller.state.store import Snapshot
 

@@ -4,6 +4,8 @@ import enum
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
+from wiresum.controller.on_full import OnFull
+
 DEFAULT_TENANT = "default"
 """The tenant of the jobs that the admin creates without naming a tenant."""
 
@@ -96,15 +98,6 @@ class JobState(enum.Enum):
     def live(self) -> bool:
         """Whether the job holds slots."""
         return self in (JobState.WAITING, JobState.READY)
-
-
-class OnFull(enum.Enum):
-    """How a job is treated that does not fit; the values are what the store holds."""
-
-    FAIL = "fail"
-    WAIT = "wait"
-    SMALLER = "smaller"
-    FALLBACK = "fallback"
 
 
 @dataclass(frozen=True, slots=True)

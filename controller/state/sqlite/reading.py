@@ -5,6 +5,7 @@ import sqlite3
 from collections import Counter
 from ipaddress import IPv4Address, IPv4Network
 
+from wiresum.controller.on_full import OnFull
 from wiresum.controller.state.model import (
     NO_LEASE,
     Change,
@@ -13,7 +14,6 @@ from wiresum.controller.state.model import (
     JobState,
     Lease,
     Member,
-    OnFull,
     SlotRange,
     Switch,
     Tenant,

@@ -154,6 +154,7 @@ async def test_limits_are_waited_for(rig: Rig) -> None:
     first = await rig.call(lambda client: client.create_job("first", slots=64), token)
     second = asks(rig, "second", 64, token=token)
     await queued(rig, "second")
+    await until(lambda: any(rig.office.queue.told(job.id) for job in rig.office.store.queue()))
     reason = (await rig.call(lambda client: client.get_job("second"), token)).reason
     assert reason == "tenant acme has 1 live jobs, and may have 1: wait for one to end"
     await rig.call(lambda client: client.set_tenant("acme", max_jobs=5))

@@ -16,8 +16,9 @@ from wiresum.controller.client.trust import (
     default_token_file,
 )
 from wiresum.controller.errors import StoreError
+from wiresum.controller.on_full import OnFull
 from wiresum.controller.state.epochs import next_epoch
-from wiresum.controller.state.model import NO_LEASE, JobState, Member, OnFull, SlotRange, Switch
+from wiresum.controller.state.model import NO_LEASE, JobState, Member, SlotRange, Switch
 from wiresum.controller.state.plan import (
     AddJobToken,
     AddMember,

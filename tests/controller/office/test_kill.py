@@ -186,7 +186,7 @@ def change_through_kills(arguments: list[str]) -> None:
         assert {call.result(LIMIT_S).slots for call in calls} == {4096}
 
 
-@pytest.fixture(params=["one controller", "two controllers"])
+@pytest.fixture(params=["one controller", pytest.param("two controllers", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     """A store's options: of one controller that is started again, or of two that take turns."""
     if request.param == "one controller":

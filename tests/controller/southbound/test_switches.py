@@ -1,14 +1,18 @@
 """Switches that restart, drift, refuse, freeze, vanish; all seen through P4Runtime."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from controller_rig import QUICK, Clock, Rig, until
 from fake_switch import FakeSwitch
 from finsy.proto import p4r
 
-from wiresum.controller.errors import ControllerError
+from wiresum.controller.errors import ControllerError, NotLeading
 from wiresum.controller.office.office import Office
+from wiresum.controller.southbound.apart import GoneError
+from wiresum.controller.southbound.p4runtime import ELECTION_STEP, SwitchConnection
+from wiresum.controller.southbound.reconcile import Batch
 from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.p4 import program
@@ -171,6 +175,48 @@ async def test_another_controller_is_in_charge(rig: Rig, fake: FakeSwitch, clock
         assert fake.pushes == 1
     finally:
         await second.stop()
+
+
+async def test_a_switch_obeys_the_later_leader(rig: Rig, fake: FakeSwitch, clock: Clock) -> None:
+    later = replace(QUICK, election_id=QUICK.election_id + ELECTION_STEP)
+    second = Office(SqliteStore(":memory:"), clock=clock, loop_options=later)
+    await second.start()
+    try:
+        await second.add_switch(rig.facts())
+        await until(lambda: second.fleet.is_up("s1"))
+        await until(lambda: not rig.office.fleet.is_up("s1"))
+        reason = (
+            f"another controller is in charge of {fake.address} (election id {later.election_id})"
+        )
+        await until(lambda: reason in rig.office.fleet.loop("s1").reason)
+    finally:
+        await second.stop()
+
+
+async def test_who_does_not_lead_any_more_writes_no_further(fake: FakeSwitch) -> None:
+    """It may learn so between two requests of one batch."""
+    written: list[int] = []
+
+    class Wire:
+        address = fake.address
+
+        async def write(self, updates: list[object]) -> None:
+            written.append(len(updates))
+
+    def may_write() -> None:
+        if len(written) == 2:
+            raise NotLeading("UNAVAILABLE", "another controller leads")
+
+    connection = SwitchConnection(Wire(), may_write)  # type: ignore[arg-type]
+    with pytest.raises(NotLeading):
+        await connection.write(Batch(delete_groups=list(range(1, 1200))))
+    assert written == [500, 500]
+    # Nor does one that another has taken the switch from.
+    other = SwitchConnection(Wire())  # type: ignore[arg-type]
+    other.down.set()
+    with pytest.raises(GoneError, match="was lost"):
+        await other.write(Batch(delete_groups=[1]))
+    assert len(written) == 2
 
 
 async def test_a_wrong_device(rig: Rig) -> None:

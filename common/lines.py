@@ -14,8 +14,7 @@ METRICS_CANNOT_LISTEN = Line("G006", "{option}: cannot listen on {address}: {why
 # ---- files
 
 NO_HOME_TO_PUT = Line(
-    "G007",
-    "{path}: there is no home folder to put for {name}: write the whole path",
+    "G007", "{path}: there is no home folder to put for {name}: write the whole path"
 )
 CANNOT_BE_PRIVATE = Line(
     "G008",
@@ -52,13 +51,11 @@ KEY_PROTECTED = Line(
 PEM_UNREADABLE = Line("G018", "{name} {path} cannot be read: {why}")
 FILE_EMPTY = Line("G019", "{file} is empty")
 BYTE_ORDER_MARK = Line(
-    "G020",
-    "{file} begins with a byte order mark (BOM): save it as ASCII, without one",
+    "G020", "{file} begins with a byte order mark (BOM): save it as ASCII, without one"
 )
 UTF16 = Line("G021", "{file} is UTF-16 text with a byte order mark (BOM): save it as ASCII")
 KEY_FOR_CERTIFICATE = Line(
-    "G022",
-    "{file} has a private key in it and no certificate: are the two files swapped?",
+    "G022", "{file} has a private key in it and no certificate: are the two files swapped?"
 )
 PKCS7 = Line(
     "G023",
@@ -66,24 +63,19 @@ PKCS7 = Line(
     "-out NEW`",
 )
 CERTIFICATE_REQUEST = Line(
-    "G024",
-    "{file} is a request for a certificate: give the certificate that came of it",
+    "G024", "{file} is a request for a certificate: give the certificate that came of it"
 )
 CERTIFICATE_IN_DER = Line(
-    "G025",
-    "{file} is DER, not PEM: convert it, `openssl x509 -inform DER -in FILE -out NEW`",
+    "G025", "{file} is DER, not PEM: convert it, `openssl x509 -inform DER -in FILE -out NEW`"
 )
 PKCS12 = Line(
-    "G026",
-    "{file} is PKCS#12, not PEM: convert it, `openssl pkcs12 -in FILE -nodes -out NEW`",
+    "G026", "{file} is PKCS#12, not PEM: convert it, `openssl pkcs12 -in FILE -nodes -out NEW`"
 )
 NO_CERTIFICATE = Line(
-    "G027",
-    "{file} is not PEM: there is no line -----BEGIN CERTIFICATE----- in it",
+    "G027", "{file} is not PEM: there is no line -----BEGIN CERTIFICATE----- in it"
 )
 CERTIFICATE_FOR_KEY = Line(
-    "G028",
-    "{file} has a certificate in it and no private key: are the two files swapped?",
+    "G028", "{file} has a certificate in it and no private key: are the two files swapped?"
 )
 DER_PROTECTED = Line(
     "G029",
@@ -91,7 +83,6 @@ DER_PROTECTED = Line(
     "-out NEW`",
 )
 KEY_IN_DER = Line(
-    "G030",
-    "{file} is DER, not PEM: convert it, `openssl pkey -inform DER -in FILE -out NEW`",
+    "G030", "{file} is DER, not PEM: convert it, `openssl pkey -inform DER -in FILE -out NEW`"
 )
 NO_KEY = Line("G031", "{file} is not PEM: there is no line -----BEGIN PRIVATE KEY----- in it")

@@ -23,8 +23,7 @@ NO_TLS = Line(
     "that is meant",
 )
 TLS_FILE = Line(
-    "C005",
-    "controller {address} cannot be reached (a file for TLS cannot be used): {why}",
+    "C005", "controller {address} cannot be reached (a file for TLS cannot be used): {why}"
 )
 TLS_FILES = Line(
     "C006",
@@ -52,8 +51,7 @@ PLAIN_TEXT_ELSEWHERE = Line(
     "https://{endpoint}",
 )
 CLIENT_PAIR = Line(
-    "C015",
-    "a certificate and its key belong together: give both WIRESUM_CERT and WIRESUM_KEY",
+    "C015", "a certificate and its key belong together: give both WIRESUM_CERT and WIRESUM_KEY"
 )
 TLS_FILE_UNREADABLE = Line("C016", "{what} file {path} cannot be read: {why}")
 NO_HOME = Line(
@@ -62,10 +60,7 @@ NO_HOME = Line(
     "name them (controller serve --store FILE, controller certificate --tls-dir DIR)",
 )
 NONE_LEADS = Line("C160", "none of the controllers {addresses} leads: {why}")
-NONE_REACHED = Line(
-    "C161",
-    "none of the controllers {addresses} can be reached; the last: {why}",
-)
+NONE_REACHED = Line("C161", "none of the controllers {addresses} can be reached; the last: {why}")
 DOES_NOT_LEAD = Line(
     "C162",
     "controller {address} does not lead, {leader} does: name both, as in --controller "
@@ -74,8 +69,7 @@ DOES_NOT_LEAD = Line(
 NOBODY_LEADS_YET = Line("C163", "controller {address} does not lead: another one is about to")
 NO_STORE_TO_ASK = Line("C164", "controller {address} does not know who leads: {why}")
 NO_PSYCOPG = Line(
-    "C165",
-    "a store in PostgreSQL needs psycopg ({why}): pip install 'wiresum[postgres]'",
+    "C165", "a store in PostgreSQL needs psycopg ({why}): pip install 'wiresum[postgres]'"
 )
 NOT_TAKEN_OVER = Line("C018", "{who} has not taken over its switch within {limit_s:g} s: {why}")
 
@@ -83,8 +77,7 @@ NOT_TAKEN_OVER = Line("C018", "{who} has not taken over its switch within {limit
 
 CALL_FAILED = Line("C019", "the controller failed ({name}: {why}): see its log")
 REQUEST_TOO_LARGE = Line(
-    "C020",
-    "a request of {size} bytes is too large for {method}: it may have {most}",
+    "C020", "a request of {size} bytes is too large for {method}: it may have {most}"
 )
 REQUEST_UNREADABLE = Line("C021", "the request is not one of {method}: its bytes cannot be read")
 NOT_A_PAGE = Line("C022", "page token {token!r} is none: use the one that ListJobs has returned")
@@ -99,21 +92,18 @@ TOO_MANY_WAIT = Line("C024", "{count} calls wait for news of job {job} already: 
 
 NO_TOKEN = Line("C025", "the call has no token: give one with WIRESUM_TOKEN or --token-file")
 UNKNOWN_TOKEN = Line(
-    "C026",
-    "the controller does not know this token: it was rotated, or is another controller's",
+    "C026", "the controller does not know this token: it was rotated, or is another controller's"
 )
 NOT_A_TOKEN = Line("C027", "the token has characters that no token has: copy it again")
 TOKEN_FILE = Line("C028", "--token-file {path} cannot be read: {why}")
 TOKEN_NOT_WRITTEN = Line(
-    "C029",
-    "{path} cannot be written ({why}); the token of tenant {tenant} is {token}",
+    "C029", "{path} cannot be written ({why}); the token of tenant {tenant} is {token}"
 )
 ADMIN_ONLY = Line("C030", "only the admin may {what}: this is the token of {caller}")
 OWN_JOB_ONLY = Line("C031", "a job's token shows that job only: use the tenant's token")
 OWN_JOBS_ONLY = Line("C032", "this is the token of {caller}: it creates no jobs for others")
 WRONG_JOB_TOKEN = Line(
-    "C033",
-    "wrong token for job {job!r} ({owner}'s): use the one that CreateJob returned",
+    "C033", "wrong token for job {job!r} ({owner}'s): use the one that CreateJob returned"
 )
 
 # ---- starting the controller
@@ -121,8 +111,7 @@ WRONG_JOB_TOKEN = Line(
 CANNOT_LISTEN = Line("C034", "cannot listen on {address}: {why}; choose another with --listen")
 TLS_PAIR = Line("C035", "a certificate and its key belong together: give --tls-cert and --tls-key")
 P4RUNTIME_TLS_PAIR = Line(
-    "C036",
-    "a certificate and its key belong together: give --p4runtime-cert and --p4runtime-key",
+    "C036", "a certificate and its key belong together: give --p4runtime-cert and --p4runtime-key"
 )
 PLAINTEXT_ELSEWHERE = Line(
     "C037",
@@ -130,8 +119,7 @@ PLAINTEXT_ELSEWHERE = Line(
     "leave it out to serve with TLS",
 )
 PLAINTEXT_WITH_TLS = Line(
-    "C038",
-    "--plaintext has no certificates: leave it or the --tls-… options out",
+    "C038", "--plaintext has no certificates: leave it or the --tls-… options out"
 )
 ADMIN_TOKEN_SHORT = Line(
     "C039",
@@ -170,8 +158,7 @@ FOREIGN_FILE = Line(
     "or give another --out",
 )
 CLOCK_WRONG = Line(
-    "C051",
-    "no certificate can be made while this machine's clock says {time}: set it",
+    "C051", "no certificate can be made while this machine's clock says {time}: set it"
 )
 
 # ---- describing switches
@@ -194,8 +181,7 @@ NOT_P4RUNTIME = Line(
     "{what}: {text!r} is no P4Runtime address: give HOST:PORT, https://HOST:PORT or unix:/path",
 )
 P4RUNTIME_TOO_LONG = Line(
-    "C063",
-    "{what}: a P4Runtime address of {length} characters is too long: use up to 256",
+    "C063", "{what}: a P4Runtime address of {length} characters is too long: use up to 256"
 )
 DEVICE_ID = Line("C064", "{what}: device id {device_id} is too large")
 NO_PROGRAM = Line("C065", "{what}: there is no program of {lanes} lanes: choose {choices}")
@@ -204,19 +190,16 @@ TOO_MANY_HOSTS = Line("C067", "{what}: {count} host ranges are too many: up to {
 NOT_A_SWITCH_PORT = Line("C068", "{what}: {port} is not a switch port: it must be 1 to {most}")
 TWO_PORTS = Line("C069", "{what}: {network} is behind two ports: give each network once")
 SWITCH_BUSY = Line(
-    "C070",
-    "switch {switch} has live jobs ({jobs}{more}): {consequence}; wait for them to end",
+    "C070", "switch {switch} has live jobs ({jobs}{more}): {consequence}; wait for them to end"
 )
 NOT_IPV4 = Line("C071", "{what} {text!r} is not an IPv4 address")
 NOT_A_HOST_ADDRESS = Line(
-    "C072",
-    "{what} {ip} is not one host's address: give the address that packets come from",
+    "C072", "{what} {ip} is not one host's address: give the address that packets come from"
 )
 NOT_A_MAC = Line("C073", "{what} {text!r} is not a MAC address such as {example}")
 NOT_A_HOST_MAC = Line("C074", "{what} {text} is not one host's MAC address")
 NOT_A_NETWORK = Line(
-    "C075",
-    "host range {text!r} is not an IPv4 network such as 10.0.1.0/24: {why}",
+    "C075", "host range {text!r} is not an IPv4 network such as 10.0.1.0/24: {why}"
 )
 NOT_A_UDP_PORT = Line("C076", "{what} {port} is not a UDP port: it must be from 1 to 65535")
 SWITCH_COMES_OR_GOES = Line("C077", "switch {switch} is just being added or removed")
@@ -237,13 +220,11 @@ SWITCH_SILENT = Line("C084", "{address} did not answer within {limit_s:g} s")
 SWITCH_LOST = Line("C085", "the connection to {address} was lost")
 SWITCH_LOST_IN_SETUP = Line("C086", "the connection to {address} was lost while it was set up")
 ANOTHER_CONTROLLER = Line(
-    "C087",
-    "another controller is in charge of {address} (election id {election_id}): stop it",
+    "C087", "another controller is in charge of {address} (election id {election_id}): stop it"
 )
 CELLS_MISSING = Line("C088", "the switch did not tell {count} cells of {counter}")
 PROGRAM_TOO_LARGE = Line(
-    "C089",
-    "the program of {size} bytes exceeds what P4Runtime servers accept",
+    "C089", "the program of {size} bytes exceeds what P4Runtime servers accept"
 )
 
 # ---- switch deploy
@@ -266,22 +247,18 @@ ELECTION_ID_REFUSED = Line("C095", "{address} refused election id {election_id}:
 # ---- creating jobs
 
 UNKNOWN_JOB = Line(
-    "C096",
-    "there is no job {job!r}: `wiresum job list` shows those that this token may see",
+    "C096", "there is no job {job!r}: `wiresum job list` shows those that this token may see"
 )
 NO_LIVE_JOB = Line("C097", "no live job is called {job!r}: see `wiresum job list`")
 SEVERAL_JOBS = Line("C098", "{count} jobs are called {name!r} ({names}{more}): say which by its id")
 MORE_THAN_ANY_SWITCH = Line(
-    "C099",
-    "{slots} slots are more than any switch has: ask for at most {most}",
+    "C099", "{slots} slots are more than any switch has: ask for at most {most}"
 )
 TOO_MANY_JOBS = Line(
-    "C100",
-    "tenant {tenant} has {jobs} live jobs, and may have {most}: wait for one to end",
+    "C100", "tenant {tenant} has {jobs} live jobs, and may have {most}: wait for one to end"
 )
 QUOTA_IN_USE = Line(
-    "C101",
-    "tenant {tenant} has {used} of its {quota} slots in use: no room for {slots} more",
+    "C101", "tenant {tenant} has {used} of its {quota} slots in use: no room for {slots} more"
 )
 BEHIND_EARLIER_JOB = Line(
     "C102",
@@ -289,13 +266,11 @@ BEHIND_EARLIER_JOB = Line(
     "have to wait behind it",
 )
 QUOTA_TOO_SMALL = Line(
-    "C103",
-    "{slots} slots are more than tenant {tenant} may ever have: its quota is {quota}",
+    "C103", "{slots} slots are more than tenant {tenant} may ever have: its quota is {quota}"
 )
 SWITCH_TOO_SMALL = Line("C104", "{slots} slots are more than {which} has: ask for at most {most}")
 LEAST_ABOVE_SLOTS = Line(
-    "C105",
-    "at least {least} slots, but {slots} wanted: the other way round is possible",
+    "C105", "at least {least} slots, but {slots} wanted: the other way round is possible"
 )
 NOT_ON_FULL = Line("C106", "on_full {value} is not one of 0 to {most}")
 ALL_DRAINING = Line("C107", "switch {switches} {take} being drained")
@@ -306,12 +281,10 @@ NO_ROOM_FOR_WORKERS = Line(
     "and would leave less than that with {workers} more",
 )
 QUEUE_FULL = Line(
-    "C110",
-    "tenant {tenant} has {count} jobs in the queue: wait for some of them to get slots",
+    "C110", "tenant {tenant} has {count} jobs in the queue: wait for some of them to get slots"
 )
 WANTED_SWITCH_GONE = Line(
-    "C111",
-    "job {job} cannot have slots: there is no switch {switch} any more",
+    "C111", "job {job} cannot have slots: there is no switch {switch} any more"
 )
 SWITCHES_GONE = Line("C112", "job {job} cannot have slots: the controller knows no switch any more")
 DRAINED_TOO_LONG = Line(
@@ -326,17 +299,14 @@ WAIT_TOO_LONG = Line("C117", "a wait of {wait_s:g} s is not possible: at most a 
 HEARTBEAT_WAIT_TOO_LONG = Line("C118", "a wait of {wait_s:g} s is not possible: at most a day")
 TIMEOUT_TOO_LONG = Line("C119", "a timeout of {timeout_s:g} s is not possible: at most {most:g}")
 LIVE_ELSEWHERE = Line(
-    "C120",
-    "job {job} is live on switch {switch}, not {wanted}: release it, or choose another name",
+    "C120", "job {job} is live on switch {switch}, not {wanted}: release it, or choose another name"
 )
 ATTACHED_TOO_OFTEN = Line(
-    "C121",
-    "job {job} has been attached to {times} times: release it, or choose another name",
+    "C121", "job {job} has been attached to {times} times: release it, or choose another name"
 )
 JOB_OVER = Line("C122", "job {job} is over ({state}: {why}): create a new one")
 NOT_A_NAME = Line(
-    "C123",
-    "{what} {name!r} is not a name: use up to 64 letters, digits, '.', '_', '/', '-'",
+    "C123", "{what} {name!r} is not a name: use up to 64 letters, digits, '.', '_', '/', '-'"
 )
 NAME_LIKE_AN_ID = Line("C124", "{what} {name!r} looks like a job's id: choose another name")
 NOT_A_REQUEST_ID = Line("C125", "request id {text!r} is not one: use up to 64 letters and digits")
@@ -351,13 +321,11 @@ TOO_MANY_WORKERS = Line(
     "backend for this run",
 )
 NOT_A_RANK = Line(
-    "C129",
-    "rank {rank} is not one of 0 to {highest}, the ranks of {workers} workers",
+    "C129", "rank {rank} is not one of 0 to {highest}, the ranks of {workers} workers"
 )
 NOT_A_RANK_OF_JOB = Line("C130", "rank {rank} is not one of 0 to {highest}, the ranks of job {job}")
 RANKS_MISSING = Line(
-    "C131",
-    "{attempt}: {noun} {ranks} of {workers} workers {what} within {limit_s} s",
+    "C131", "{attempt}: {noun} {ranks} of {workers} workers {what} within {limit_s} s"
 )
 SWITCH_NOT_READY = Line(
     "C132",
@@ -431,8 +399,7 @@ CHANGE_CANCELLED = Line(
     "epoch {epoch}",
 )
 CHANGE_NOT_AGREED = Line(
-    "C148",
-    "the ranks of job {job} have not agreed on change {change} yet: call ChangeLease first",
+    "C148", "the ranks of job {job} have not agreed on change {change} yet: call ChangeLease first"
 )
 WENT_ON_ALONE = Line(
     "C149",
@@ -440,8 +407,7 @@ WENT_ON_ALONE = Line(
     "change over after {boundary}: restart the job's workers",
 )
 CANNOT_HAVE_STARTED = Line(
-    "C150",
-    "rank {rank} of job {job} cannot have started {started} collectives",
+    "C150", "rank {rank} of job {job} cannot have started {started} collectives"
 )
 EPOCH_OVER = Line(
     "C151",
@@ -459,8 +425,7 @@ TENANT_EXISTS = Line(
     "tenant rotate` gives it another token",
 )
 TENANT_STAYS = Line(
-    "C155",
-    "tenant {name} stays: jobs that the admin creates for nobody else are its",
+    "C155", "tenant {name} stays: jobs that the admin creates for nobody else are its"
 )
 TENANT_BUSY = Line(
     "C156",
@@ -472,3 +437,34 @@ NOT_A_PRIORITY = Line(
 )
 LIMIT_TOO_LARGE = Line("C158", "tenant {name}: a {what} of {limit} is too large: 0 means no limit")
 NOTHING_TO_SET = Line("C159", "nothing to set: give --slots, --jobs or --priority")
+
+# ---- the store
+
+STORE_NOT_OPENED = Line("C166", "store {store} cannot be opened: {why}")
+STORE_NOT_REACHED = Line(
+    "C167", "store {store} cannot be reached ({why}): see to PostgreSQL and to the network"
+)
+STORE_TOO_NEW = Line(
+    "C168",
+    "store {store} is of schema {schema}, made by a later wiresum (this one knows up to "
+    "{known}): upgrade, or give --store",
+)
+POSTGRES_TOO_OLD = Line(
+    "C169", "store {store} is on PostgreSQL {version}: version 14 or a later one is needed"
+)
+STORE_NOT_WRITTEN = Line(
+    "C170",
+    "the controller's store cannot be written ({why}): running jobs go on, all else has to "
+    "wait; see to the PostgreSQL of the controller's --store, and try again",
+)
+NOT_LEADING = Line(
+    "C171", "this controller does not lead any more ({why}): running jobs go on; ask the others"
+)
+STORE_IN_USE = Line(
+    "C172", "store {store} is in use by another controller: stop that one, or give --store"
+)
+STORE_UNUSABLE = Line(
+    "C173",
+    "the controller's store cannot be used ({why}): running jobs go on, all else has to wait; "
+    "see to the disk and the file of the controller's --store, and try again",
+)

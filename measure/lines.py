@@ -14,8 +14,7 @@ NEEDS_ROOT = Line("M004", "the benchmark makes network namespaces and links: it 
 NEEDS_MODULES = Line("M005", "the benchmark needs {modules}: pip install 'wiresum[torch]'")
 NEEDS_NUMPY = Line("M006", "the benchmark checks its sums with numpy: pip install 'wiresum[torch]'")
 NO_NATIVE_PART = Line(
-    "M007",
-    "this wiresum was built without its benchmarks' native part (WIRESUM_PARTS: bench)",
+    "M007", "this wiresum was built without its benchmarks' native part (WIRESUM_PARTS: bench)"
 )
 NOT_BY_HAND = Line("M008", "this is a part of `wiresum bench`: it is not run by hand")
 LINKS_NOT_LIMITED = Line(
@@ -57,15 +56,13 @@ UNKNOWN_KIND = Line("M028", "--kinds {kind}: it must be of {kinds}")
 NO_KIND = Line("M029", "--kinds is empty: say, for example, wrong-key")
 NO_RATE = Line("M030", "--rate is empty: a flood at no rate in particular says nothing")
 SHM_HAS_NO_RATE = Line(
-    "M031",
-    "--transport shm: memory has neither a rate nor loss; say --rate none",
+    "M031", "--transport shm: memory has neither a rate nor loss; say --rate none"
 )
 NO_VALUE = Line("M032", "{option} {text!r}: say one value, or several with commas")
 VALUE_TWICE = Line("M033", "{option} {text!r}: a value comes twice")
 WORKERS_OUT_OF_RANGE = Line("M034", "--workers {text!r}: each must be a number from 2 to {most}")
 NOT_A_SIZE = Line(
-    "M035",
-    "--sizes {text!r}: say, for example, 64KiB or 25MiB (4B to 4GiB, whole float32s)",
+    "M035", "--sizes {text!r}: say, for example, 64KiB or 25MiB (4B to 4GiB, whole float32s)"
 )
 NOT_A_RATE = Line("M036", "--rate {text!r}: it must be 100kbit to 100gbit, or none")
 UNKNOWN_FIELDS = Line("M037", "--field {text!r}: fields have 32, 16 or 8 bits")
@@ -92,19 +89,16 @@ UNKNOWN_FIELD = Line("M051", "--field {field}: it must be 32, 16 or 8")
 TOO_FEW_WORKERS = Line("M052", "--workers 1: a training across a rack needs at least 2")
 DEMO_NEEDS_MODULE = Line("M053", "the demo needs {module}: pip install 'wiresum[demo]'")
 TRAINING_FAILED = Line(
-    "M054",
-    "the training over {backend} ended with status {status}{reason}; its output is in {log}",
+    "M054", "the training over {backend} ended with status {status}{reason}; its output is in {log}"
 )
 NEEDS_TORCH = Line("M055", "a training needs torch: pip install 'wiresum[torch]'")
 WORKER_ENDED = Line(
-    "M056",
-    "worker {rank} ended with status {status}{reason}; its output is in {log}",
+    "M056", "worker {rank} ended with status {status}{reason}; its output is in {log}"
 )
 NO_REPORT = Line("M057", "rank {rank} of the {backend} training left no report: {why}")
 SWITCH_NOT_USED = Line("M058", "{count} of {workers} workers used the switch")
 CHUNKS_DIFFER = Line(
-    "M059",
-    "rank {rank} sent {sent} chunks and got {received} results, rank 0 sent {expected}",
+    "M059", "rank {rank} sent {sent} chunks and got {received} results, rank 0 sent {expected}"
 )
 COUNTERS_DIFFER = Line(
     "M060",

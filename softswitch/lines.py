@@ -65,8 +65,7 @@ NO_COMPILER = Line(
 COMPILER_FAILS = Line("S031", "the C++ compiler {compiler} cannot be run: {why}")
 COMPILER_TOO_SLOW = Line("S032", "{compiler} did not finish {source} within {limit_s} s")
 CANNOT_COMPILE = Line(
-    "S033",
-    "{compiler} cannot compile the translated program: {first} (all of it: {log})",
+    "S033", "{compiler} cannot compile the translated program: {first} (all of it: {log})"
 )
 CACHE_NOT_WRITTEN = Line("S034", "cannot write the program cache {folder}: {why}")
 NO_CACHE_FOLDER = Line(

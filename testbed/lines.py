@@ -48,8 +48,7 @@ OFFLOADS_EXCLUDED = Line(
     "would lose them whole",
 )
 NOT_A_RACK_NAME = Line(
-    "T026",
-    "--name {name!r}: 1 to 24 of a-z, 0-9 and '-', with a letter or digit at both ends",
+    "T026", "--name {name!r}: 1 to 24 of a-z, 0-9 and '-', with a letter or digit at both ends"
 )
 NOT_A_RATE = Line("T027", "--rate {text!r}: say, for example, 100mbit or 1gbit")
 NOT_A_LOSS = Line("T028", "--loss {text!r}: say, for example, 1% or 0.01")
@@ -58,8 +57,7 @@ NOT_A_LOSS = Line("T028", "--loss {text!r}: say, for example, 1% or 0.01")
 
 BMV2_MISSING = Line("T029", "{binary} is not on PATH: install BMv2 (https://p4.org)")
 BMV2_MISSING_TO_COMPARE = Line(
-    "T030",
-    "{binary} is not on PATH: install BMv2 (https://p4.org) to compare with it",
+    "T030", "{binary} is not on PATH: install BMv2 (https://p4.org) to compare with it"
 )
 BMV2_REFUSES = Line("T031", "{binary} refused {program}: {why}{said}")
 WRITE_FAILED = Line("T032", "{binary} failed at a table write: {why}")

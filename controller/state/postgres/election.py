@@ -4,6 +4,7 @@ import logging
 
 import psycopg
 
+from wiresum.controller import lines
 from wiresum.controller.errors import StoreError, StoreFailed
 from wiresum.controller.state.postgres.schema import BEGINNING, STEPS
 from wiresum.controller.state.postgres.session import (
@@ -54,14 +55,13 @@ class Candidate:
         except DEFECTS as error:
             self.close()
             raise StoreError(
-                f"store {shown(self._url)} cannot be opened: {one_line(error)}"
+                lines.STORE_NOT_OPENED.of(store=shown(self._url), why=one_line(error))
             ) from error
         except (SessionLost, psycopg.Error) as error:
             self.close()
             raise StoreFailed(
                 "UNAVAILABLE",
-                f"store {shown(self._url)} cannot be reached ({one_line(error)}): see to "
-                "PostgreSQL and to the network",
+                lines.STORE_NOT_REACHED.of(store=shown(self._url), why=one_line(error)),
                 retry_after_s=1.0,
             ) from error
         except BaseException:
@@ -83,8 +83,9 @@ class Candidate:
         (row,) = session.ask("SELECT steps FROM store")
         if row["steps"] > len(STEPS):
             raise StoreError(
-                f"store {shown(self._url)} is of schema {row['steps']}, made by a later wiresum "
-                f"(this one knows up to {len(STEPS)}): upgrade, or give --store"
+                lines.STORE_TOO_NEW.of(
+                    store=shown(self._url), schema=row["steps"], known=len(STEPS)
+                )
             )
         for number, step in enumerate(STEPS[row["steps"] :], start=row["steps"] + 1):
             session.script(f"{step}; UPDATE store SET steps = {number};")

@@ -14,6 +14,7 @@ from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 
+from wiresum.controller import lines
 from wiresum.controller.errors import StoreError
 
 SILENCE_S = 5.0
@@ -91,10 +92,7 @@ class Session:
         version = self._db.info.server_version
         if version < _OLDEST:
             self.close()
-            raise StoreError(
-                f"store {shown(url)} is on PostgreSQL {version // 10_000}: version 14 or a later "
-                "one is needed"
-            )
+            raise StoreError(lines.POSTGRES_TOO_OLD.of(store=shown(url), version=version // 10_000))
         try:
             silent = f"{silence_s * 1000:.0f}"
             timeouts = ("idle_session_timeout", "idle_in_transaction_session_timeout")

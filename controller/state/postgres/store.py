@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 
+from wiresum.controller import lines
 from wiresum.controller.errors import NotLeading, StoreFailed
 from wiresum.controller.state.postgres.schema import TABLES
 from wiresum.controller.state.postgres.session import (
@@ -86,9 +87,7 @@ class Term:
                 self.check()
                 raise StoreFailed(
                     "UNAVAILABLE",
-                    f"the controller's store cannot be written ({one_line(error)}): running jobs "
-                    "go on, all else has to wait; see to the PostgreSQL of the controller's "
-                    "--store, and try again",
+                    lines.STORE_NOT_WRITTEN.of(why=one_line(error)),
                     retry_after_s=1.0,
                 ) from error
             self._until = began + self._session.silence_s
@@ -106,8 +105,7 @@ class Term:
         if not self.holds():
             raise NotLeading(
                 "UNAVAILABLE",
-                f"this controller does not lead any more ({self.lost}): running jobs go on; ask "
-                "the others",
+                lines.NOT_LEADING.of(why=self.lost),
                 retry_after_s=0.2,
             )
 

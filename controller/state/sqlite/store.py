@@ -18,6 +18,7 @@ from typing import IO, Any, NoReturn
 
 from wiresum.common import private
 from wiresum.common.errors import WiresumError
+from wiresum.controller import lines
 from wiresum.controller.errors import StoreError, StoreFailed
 from wiresum.controller.state.plan import Plan
 from wiresum.controller.state.sqlite.reading import Reading
@@ -82,7 +83,9 @@ class SqliteStore(Reading):
             self._db.execute("PRAGMA foreign_keys = ON")
         except (OSError, sqlite3.Error, StoreFailed) as error:
             self._unlock()
-            raise StoreError(f"store {self._path} cannot be opened: {_cause(error)}") from error
+            raise StoreError(
+                lines.STORE_NOT_OPENED.of(store=self._path, why=_cause(error))
+            ) from error
         except WiresumError:
             self._unlock()
             raise
@@ -155,9 +158,7 @@ class SqliteStore(Reading):
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StoreError(
-                f"store {path} is in use by another controller: stop that one, or give --store"
-            ) from None
+            raise StoreError(lines.STORE_IN_USE.of(store=path)) from None
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -168,8 +169,7 @@ class SqliteStore(Reading):
         done = int(self._db.execute("PRAGMA user_version").fetchone()[0])
         if done > len(MIGRATIONS):
             raise StoreError(
-                f"store {self._path} is of schema {done}, made by a later wiresum "
-                f"(this one knows up to {len(MIGRATIONS)}): upgrade, or give --store"
+                lines.STORE_TOO_NEW.of(store=self._path, schema=done, known=len(MIGRATIONS))
             )
         self._db.create_function("sha256", 1, hashed, deterministic=True)
         self._db.create_function("secret", 1, secrets.token_bytes)
@@ -219,9 +219,7 @@ class _Cursor(sqlite3.Cursor):
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_FILE:
             raise StoreFailed(
                 "UNAVAILABLE",
-                f"the controller's store cannot be used ({error}): running jobs go on, all else "
-                "has to wait; see to the disk and the file of the controller's --store, and try "
-                "again",
+                lines.STORE_UNUSABLE.of(why=error),
                 retry_after_s=1.0,
             ) from error
         raise error

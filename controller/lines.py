@@ -463,6 +463,11 @@ NOT_LEADING = Line(
 STORE_IN_USE = Line(
     "C172", "store {store} is in use by another controller: stop that one, or give --store"
 )
+NOT_A_STORE_URL = Line(
+    "C174",
+    "the URL of --store is not one of PostgreSQL: write it as "
+    "postgresql://USER@HOST:PORT/DATABASE, special characters as %XX",
+)
 STORE_UNUSABLE = Line(
     "C173",
     "the controller's store cannot be used ({why}): running jobs go on, all else has to wait; "

@@ -80,6 +80,11 @@ class Session:
         """Connect. Raises :class:`SessionLost`, or :class:`StoreError` for too old a server."""
         self.silence_s = silence_s
         try:
+            conninfo_to_dict(url)
+        except psycopg.Error:
+            # Its words may have a piece of the password in them.
+            raise StoreError(lines.NOT_A_STORE_URL.of()) from None
+        try:
             self._db = _Connection.connect(
                 url,
                 autocommit=True,

@@ -209,13 +209,13 @@ async def test_who_does_not_lead_any_more_writes_no_further(fake: FakeSwitch) ->
 
     connection = SwitchConnection(Wire(), may_write)  # type: ignore[arg-type]
     with pytest.raises(NotLeading):
-        await connection.write(Batch(delete_groups=list(range(1, 1200))))
+        await connection.write(Batch(delete_groups=tuple(range(1, 1200))))
     assert written == [500, 500]
     # Nor does one that another has taken the switch from.
     other = SwitchConnection(Wire())  # type: ignore[arg-type]
     other.down.set()
     with pytest.raises(GoneError, match="was lost"):
-        await other.write(Batch(delete_groups=[1]))
+        await other.write(Batch(delete_groups=(1,)))
     assert len(written) == 2
 
 

@@ -224,6 +224,9 @@ def test_a_store_that_cannot_be_reached_is_named_without_its_password() -> None:
     assert "secret" not in str(e.value)
     assert "\n" not in str(e.value)
     assert shown("postgresql://%zz") == "postgresql://…"
+    with pytest.raises(StoreError, match="special characters as %XX") as wrong:
+        Candidate("postgresql://me:secret%zz@h/sums", "a:1").run()
+    assert "secret" not in str(wrong.value)
 
 
 def test_a_thousand_jobs_are_read_by_the_next_leader(postgres_url: str) -> None:

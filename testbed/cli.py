@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import dataclass
 from typing import Annotated
 
 from wiresum.common.command_line import Argument, Option, Rest
@@ -11,56 +12,54 @@ from wiresum.testbed import lines
 from wiresum.testbed.errors import RackError, RackUsageError
 from wiresum.testbed.options import RackOptions, check_name, parse_loss, parse_rate
 
-Switch = Annotated[
-    str, Option(metavar="bmv2|soft", help="BMv2's simple_switch_grpc, or the embedded one.")
-]
-Workers = Annotated[int, Option(min=1, max=64, help="Hosts, each on a link of its own.")]
-Rate = Annotated[
-    str, Option(metavar="RATE", help="Rate of each link, in each direction, such as 100mbit.")
-]
-Loss = Annotated[
-    str,
-    Option(metavar="SHARE", help="Share of frames that each link loses, in each direction: 1%."),
-]
-Lanes = Annotated[int, Option(min=1, help="Lanes of the switch program.")]
 Name = Annotated[str, Option(help="The rack's name; several racks can exist side by side.")]
-Offloads = Annotated[
-    bool,
-    Option("--offloads", help="Let trains of segments cross as one frame (soft only)."),
-]
 
 _LOOK_S = 0.2
 
 
-def rack_options(
-    switch: str, workers: int, rate: str, loss: str, lanes: int, name: str, offloads: bool
-) -> RackOptions:
-    """Return the rack that these options ask for. Raises :class:`RackUsageError`."""
-    return RackOptions(
-        switch=switch,
-        workers=workers,
-        rate_mbit=parse_rate(rate),
-        loss=parse_loss(loss),
-        lanes=lanes,
-        name=check_name(name),
-        offloads=offloads,
-    ).check()
+@dataclass(frozen=True)
+class RackArguments:
+    """A rack as the options of a command describe it."""
+
+    switch: Annotated[
+        str, Option(metavar="bmv2|soft", help="BMv2's simple_switch_grpc, or the embedded one.")
+    ] = "soft"
+    workers: Annotated[int, Option(min=1, max=64, help="Hosts, each on a link of its own.")] = 4
+    rate: Annotated[
+        str, Option(metavar="RATE", help="Rate of each link, in each direction, such as 100mbit.")
+    ] = ""
+    loss: Annotated[
+        str,
+        Option(
+            metavar="SHARE", help="Share of frames that each link loses, in each direction: 1%."
+        ),
+    ] = ""
+    lanes: Annotated[int, Option(min=1, help="Lanes of the switch program.")] = 64
+    name: Name = "rack"
+    offloads: Annotated[
+        bool,
+        Option("--offloads", help="Let trains of segments cross as one frame (soft only)."),
+    ] = False
+
+    def options(self) -> RackOptions:
+        """The rack that is asked for. Raises :class:`RackUsageError`."""
+        return RackOptions(
+            switch=self.switch,
+            workers=self.workers,
+            rate_mbit=parse_rate(self.rate),
+            loss=parse_loss(self.loss),
+            lanes=self.lanes,
+            name=check_name(self.name),
+            offloads=self.offloads,
+        ).check()
 
 
-def up(
-    switch: Switch = "soft",
-    workers: Workers = 4,
-    rate: Rate = "",
-    loss: Loss = "",
-    lanes: Lanes = 64,
-    name: Name = "rack",
-    offloads: Offloads = False,
-) -> None:
+def up(arguments: RackArguments) -> None:
     """Bring up a rack and hold it until Ctrl-C; prints what it is as one line of JSON."""
     from wiresum.testbed.interrupts import Interrupted, Interrupts
     from wiresum.testbed.rack import Rack
 
-    options = rack_options(switch, workers, rate, loss, lanes, name, offloads)
+    options, name = arguments.options(), arguments.name
     try:
         with Interrupts(), Rack(options) as rack:
             print(json.dumps(rack.facts()), flush=True)

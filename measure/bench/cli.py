@@ -1,29 +1,36 @@
 """The benchmarks' commands; the root command mounts them as ``wiresum bench …``."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from wiresum.common.command_line import Option
 from wiresum.measure import lines
 from wiresum.testbed.errors import RackUsageError
 
+if TYPE_CHECKING:
+    from wiresum.measure.bench import cases
 
-def allreduce(
-    workers: Annotated[str, Option(metavar="N,…", help="Numbers of workers.")] = "2,4,8",
+
+@dataclass(frozen=True)
+class AllReduceArguments:
+    """What ``bench allreduce`` measures, as its options say it."""
+
+    workers: Annotated[str, Option(metavar="N,…", help="Numbers of workers.")] = "2,4,8"
     sizes: Annotated[
         str, Option(metavar="SIZE,…", help="Sizes of the tensors, in bytes of float32 elements.")
-    ] = "64KiB,1MiB,4MiB,25MiB,100MiB",
+    ] = "64KiB,1MiB,4MiB,25MiB,100MiB"
     rate: Annotated[
         str,
         Option(
             metavar="RATE,…", help="Rates of each link, in each direction: 100mbit; none: no limit."
         ),
-    ] = "100mbit,1gbit,none",
-    field: Annotated[
-        str, Option(metavar="32|16|8,…", help="Bits of a quantized element.")
-    ] = "32,16,8",
-    against: Annotated[str, Option(metavar="gloo|none", help="What to compare with.")] = "gloo",
+    ] = "100mbit,1gbit,none"
+    field: Annotated[str, Option(metavar="32|16|8,…", help="Bits of a quantized element.")] = (
+        "32,16,8"
+    )
+    against: Annotated[str, Option(metavar="gloo|none", help="What to compare with.")] = "gloo"
     tcp: Annotated[
         str,
         Option(
@@ -31,8 +38,8 @@ def allreduce(
             help="Congestion control of gloo's connections, such as cubic; of several, the fastest "
             "in each case counts  [default: this machine's]",
         ),
-    ] = "",
-    repeat: Annotated[int, Option(min=1, help="Rounds; the sides take turns.")] = 5,
+    ] = ""
+    repeat: Annotated[int, Option(min=1, help="Rounds; the sides take turns.")] = 5
     loss: Annotated[
         str,
         Option(
@@ -40,16 +47,46 @@ def allreduce(
             help="Loss of frames on each link, in each direction: none,0,0.1%. With none, trains "
             "of frames cross whole; a share, 0 too, has them cut before the receiver.",
         ),
-    ] = "none",
+    ] = "none"
     transport: Annotated[
         str, Option(metavar="udp|shm,…", help="How frames come to the switch.")
-    ] = "udp",
-    lanes: Annotated[int, Option(help="Lanes of the switch program.")] = 256,
-    slots: Annotated[int, Option(min=0, help="Slots to lease for each field; 0: the default.")] = 0,
-    mtu: Annotated[int, Option(min=576, max=65535, help="MTU of the links, in bytes.")] = 1500,
+    ] = "udp"
+    lanes: Annotated[int, Option(help="Lanes of the switch program.")] = 256
+    slots: Annotated[int, Option(min=0, help="Slots to lease for each field; 0: the default.")] = 0
+    mtu: Annotated[int, Option(min=576, max=65535, help="MTU of the links, in bytes.")] = 1500
     name: Annotated[
         str, Option(help="Name of the benchmark's network; several can exist side by side.")
-    ] = "bench",
+    ] = "bench"
+    spoil: Annotated[
+        bool,
+        Option("--spoil", hidden=True, help="A control: a wrong result; it must fail."),
+    ] = False
+
+    def options(self) -> "cases.Options":
+        """The cases and sides. Raises :class:`RackUsageError`."""
+        from wiresum.measure.bench import cases
+
+        if self.against not in ("gloo", "none"):
+            raise RackUsageError(lines.COMPARE_WITH_GLOO.of(against=self.against))
+        return cases.Options(
+            workers=cases.parse_workers(self.workers),
+            sizes=cases.parse_sizes(self.sizes),
+            rates=cases.parse_rates(self.rate),
+            losses=cases.parse_losses(self.loss),
+            fields=cases.parse_fields(self.field),
+            tcp=cases.parse_tcp(self.tcp) if self.against == "gloo" else (),
+            repeat=self.repeat,
+            lanes=self.lanes,
+            slots=self.slots,
+            mtu=self.mtu,
+            transports=cases.parse_transports(self.transport),
+            name=self.name,
+            spoil=self.spoil,
+        ).check()
+
+
+def allreduce(
+    arguments: AllReduceArguments,
     json_file: Annotated[
         Path | None, Option("--json", metavar="FILE", help="Write the numbers as JSON.")
     ] = None,
@@ -57,37 +94,11 @@ def allreduce(
         bool, Option("--append", help="Add the rounds to those in the JSON file.")
     ] = False,
     quiet: Annotated[bool, Option("--quiet", help="Only the table.")] = False,
-    spoil: Annotated[
-        bool,
-        Option("--spoil", hidden=True, help="A control: a wrong result; it must fail."),
-    ] = False,
 ) -> None:
     """Time of an all-reduce over the embedded switch and over gloo, on the same limited links."""
-    from wiresum.measure.bench import cases
     from wiresum.measure.bench.measure import measure
 
-    if against not in ("gloo", "none"):
-        raise RackUsageError(lines.COMPARE_WITH_GLOO.of(against=against))
-    measure(
-        cases.Options(
-            workers=cases.parse_workers(workers),
-            sizes=cases.parse_sizes(sizes),
-            rates=cases.parse_rates(rate),
-            losses=cases.parse_losses(loss),
-            fields=cases.parse_fields(field),
-            tcp=cases.parse_tcp(tcp) if against == "gloo" else (),
-            repeat=repeat,
-            lanes=lanes,
-            slots=slots,
-            mtu=mtu,
-            transports=cases.parse_transports(transport),
-            name=name,
-            spoil=spoil,
-        ).check(),
-        json_file,
-        append,
-        quiet,
-    )
+    measure(arguments.options(), json_file, append, quiet)
 
 
 def switch(

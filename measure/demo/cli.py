@@ -1,21 +1,13 @@
 """The commands ``wiresum demo`` and ``wiresum testbed train``."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from wiresum.common.command_line import Option
 from wiresum.measure import lines
 from wiresum.p4 import FIELDS
-from wiresum.testbed.cli import (
-    Lanes,
-    Loss,
-    Name,
-    Offloads,
-    Rate,
-    Switch,
-    Workers,
-    rack_options,
-)
+from wiresum.testbed.cli import Name, RackArguments
 from wiresum.testbed.errors import RackUsageError
 
 OUT = Path("out")
@@ -57,14 +49,15 @@ def demo(
     )
 
 
+@dataclass(frozen=True)
+class TrainingRack(RackArguments):
+    """The rack of a training."""
+
+    name: Name = "train"
+
+
 def train(
-    switch: Switch = "soft",
-    workers: Workers = 4,
-    rate: Rate = "",
-    loss: Loss = "",
-    lanes: Lanes = 64,
-    name: Name = "train",
-    offloads: Offloads = False,
+    rack: TrainingRack,
     steps: Annotated[int | None, Option(min=5, help="Steps  [default: 60, on BMv2 10]")] = None,
     field: Annotated[
         int, Option(metavar="32|16|8", help="Bits of a quantized gradient element.")
@@ -82,14 +75,13 @@ def train(
     from wiresum.measure.demo.rack_train import TrainOptions
     from wiresum.measure.demo.rack_train import train as run
 
-    if workers < 2:
+    if rack.workers < 2:
         raise RackUsageError(lines.TOO_FEW_WORKERS.of())
     _check_field(field)
-    options = rack_options(switch, workers, rate, loss, lanes, name, offloads)
     run(
-        options,
+        rack.options(),
         TrainOptions(
-            steps=steps or (10 if switch == "bmv2" else 60),
+            steps=steps or (10 if rack.switch == "bmv2" else 60),
             field=field,
             seed=seed,
             timeout_s=timeout,

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from wiresum.controller import lines
@@ -19,6 +18,9 @@ log = logging.getLogger(__name__)
 
 # How often a follower tries to lead, and the leader confirms that it does.
 _PAUSE_S = 0.5
+
+# How long one that leads, but cannot write to the store, lets others try.
+_REST_S = 2.0
 
 # How long the end of a leadership may take; the switches' connections may have to time out.
 _FAREWELL_S = 5.0
@@ -75,7 +77,15 @@ class Leading:
         try:
             while True:
                 store = await self._follow()
-                await self._lead(store)
+                try:
+                    await self._lead(store)
+                except NotLeading:
+                    pass  # it was over before it had begun
+                except StoreFailed as error:
+                    if not self.settled.is_set():
+                        raise
+                    log.error("%s", error)
+                    await asyncio.sleep(_REST_S)  # another may fare better
         finally:
             self._candidate.close()
 
@@ -99,13 +109,12 @@ class Leading:
         holding = asyncio.create_task(self._hold(store), name="leadership")
         office: Office | None = None
         try:
-            with suppress(NotLeading):  # it is over before it has begun
-                office = self._office_for(store)
-                await office.start()
-                self.reception.open(office, self._fixed_admin)
-                await self._opened(office)
-                self.settled.set()
-                await holding
+            office = self._office_for(store)
+            await office.start()
+            self.reception.open(office, self._fixed_admin)
+            await self._opened(office)
+            self.settled.set()
+            await holding
         finally:
             holding.cancel()
             self.reception.close()

@@ -21,6 +21,7 @@ import pytest
 from wiresum.controller.state.sqlite import SqliteStore
 
 if TYPE_CHECKING:
+    from wiresum.controller.state.postgres.election import Candidate
     from wiresum.controller.state.postgres.store import PostgresStore
 
 LIMIT_S = 60.0
@@ -158,8 +159,15 @@ def lead(url: str) -> "PostgresStore":
     """The store of the leader, which may say nothing for as long as the test takes."""
     from wiresum.controller.state.postgres.election import Candidate
 
-    store = Candidate(url, "here:7500", silence_s=3600.0).run()
-    assert store is not None, "another controller leads"
+    return led(Candidate(url, "here:7500", silence_s=3600.0))
+
+
+def led(candidate: "Candidate") -> "PostgresStore":
+    """The store of a candidate that will lead: the server needs a moment to free the lock."""
+    deadline = time.monotonic() + LIMIT_S
+    while (store := candidate.run()) is None:
+        assert time.monotonic() < deadline, "another controller leads"
+        time.sleep(0.01)
     return store
 
 

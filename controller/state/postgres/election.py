@@ -43,15 +43,14 @@ class Candidate:
         this controller can never lead.
         """
         try:
-            if self._session is None:
-                self._session = Session(self._url, self._silence_s)
-            before = now()
-            (row,) = self._session.ask("SELECT pg_try_advisory_lock(?) AS won", (_LOCK,))
-            if not row["won"]:
-                _end_a_silent_leader(self._session)
-                self.leader = _leader(self._session)
-                return None
-            store = self._lead(self._session, before)
+            try:
+                store = self._run()
+            except SessionLost:
+                if self._session is None:
+                    raise
+                # One that was ended while this process stood still tells nothing about the server.
+                self.close()
+                store = self._run()
         except DEFECTS as error:
             self.close()
             raise StoreError(
@@ -67,8 +66,9 @@ class Candidate:
         except BaseException:
             self.close()
             raise
-        self._session = None  # the store's from now on
-        self.leader = self._address
+        if store is not None:
+            self._session = None  # the store's from now on
+            self.leader = self._address
         return store
 
     def close(self) -> None:
@@ -76,6 +76,17 @@ class Candidate:
         if self._session is not None:
             self._session.close()
             self._session = None
+
+    def _run(self) -> PostgresStore | None:
+        if self._session is None:
+            self._session = Session(self._url, self._silence_s)
+        before = now()
+        (row,) = self._session.ask("SELECT pg_try_advisory_lock(?) AS won", (_LOCK,))
+        if row["won"]:
+            return self._lead(self._session, before)
+        _end_a_silent_leader(self._session)
+        self.leader = _leader(self._session)
+        return None
 
     def _lead(self, session: Session, won: float) -> PostgresStore:
         if not session.ask("SELECT to_regclass(?) AS found", (f"{SCHEMA}.store",))[0]["found"]:

@@ -10,3 +10,10 @@ NOT_A_FIELD = Line("A003", "WIRESUM_FIELD is {field!r}; it must be 32, 16 or 8")
 VARIABLE_NOT_SECONDS = Line("A004", "{name} is {text!r}; it must be a number of seconds above 0")
 VARIABLE_NOT_SLOTS = Line("A005", "{name} is {text!r}; it must be a number of slots")
 VARIABLE_NOT_IF_FULL = Line("A006", "WIRESUM_IF_FULL is {text!r}; it must be one of {names}")
+
+# ---- wiresum run
+
+NO_COMMAND = Line("A007", "no command: say `wiresum run -- torchrun ... train.py`")
+COMMAND_NOT_FOUND = Line("A008", "command {name!r} not found")
+NO_SHM_PORT = Line("A009", "--transport shm: {variable} must say where the switch's shm port is")
+INTERRUPTED = Line("A010", "interrupted by {signal}")

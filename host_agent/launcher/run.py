@@ -12,6 +12,7 @@ from wiresum.common.children import process
 from wiresum.common.errors import WiresumError
 from wiresum.common.logs import bind, say
 from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent import lines
 from wiresum.host_agent.agent.control import NoRoom
 from wiresum.host_agent.environment import FALLBACK, SlotRequest, without_secrets
 from wiresum.host_agent.launcher.options import JobOptions
@@ -35,13 +36,13 @@ def resolve(command: Sequence[str]) -> list[str]:
     Raises :class:`LaunchError` if there is no such command.
     """
     if not command:
-        raise LaunchError("no command: say `wiresum run -- torchrun ... train.py`")
+        raise LaunchError(lines.NO_COMMAND.of())
     name, *arguments = command
     if shutil.which(name) is not None:
         return list(command)
     if name == "torchrun":
         return [*process.module("torch.distributed.run"), *arguments]
-    raise LaunchError(f"command {name!r} not found")
+    raise LaunchError(lines.COMMAND_NOT_FOUND.of(name=name))
 
 
 def execute(

@@ -11,6 +11,7 @@ from wiresum.common.errors import WiresumError
 from wiresum.common.logs import say
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent import lines
 from wiresum.host_agent.agent.control import Heartbeats, connect, create_job
 from wiresum.host_agent.environment import (
     SHM,
@@ -81,7 +82,7 @@ class Session:
             return self.embedded.shm
         path = os.environ.get(SHM, "")
         if transport is Transport.SHM and not path:
-            raise AgentError(f"--transport shm: {SHM} must say where the switch's shm port is")
+            raise AgentError(lines.NO_SHM_PORT.of(variable=SHM))
         return "" if transport is Transport.UDP else path
 
     def variables(self, *, as_default: bool = False) -> dict[str, str]:

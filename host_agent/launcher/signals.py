@@ -14,6 +14,7 @@ from typing import Self
 from wiresum.common.children.process import Supervised
 from wiresum.common.errors import WiresumError
 from wiresum.common.signals import TABLE, Kind, launcher_takes, name_of
+from wiresum.host_agent import lines
 
 _AGAIN_S = 5.0
 _GRACE_S = 30.0
@@ -23,7 +24,7 @@ class Interrupted(WiresumError):
     """A signal came while there was no child to pass it on to."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"interrupted by {name_of(number)}")
+        super().__init__(lines.INTERRUPTED.of(signal=name_of(number)))
         self.exit_code = 128 + number
 
 

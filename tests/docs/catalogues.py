@@ -36,7 +36,6 @@ WITHOUT = (
     "host_agent/agent/",
     "host_agent/backend/",
     "host_agent/engine/",
-    "host_agent/launcher/",
 )
 """The rooms that still write their error lines where they raise them."""
 
@@ -163,20 +162,29 @@ def _imported(path: str, tree: ast.Module) -> dict[str, str]:
     return found
 
 
-def undeclared() -> list[str]:
-    """Where an error gets a text of its own instead of a declared line."""
+def undeclared() -> list[tuple[str, str]]:
+    """Where an error gets a text of its own instead of a declared line, and that text."""
     errors = _error_classes()
-    found = []
-    for path, tree in sources():
-        if path.startswith(WITHOUT):
-            continue
-        for call, inside in _calls(tree):
-            name = _name(call.func)
-            if (name in errors or (name == "__init__" and inside in errors)) and any(
-                _is_text(value) for value in [*call.args, *(word.value for word in call.keywords)]
-            ):
-                found.append(f"{path}:{call.lineno}")
-    return found
+    return [
+        (f"{path}:{call.lineno}", text)
+        for path, tree in sources()
+        for call, inside in _calls(tree)
+        if _name(call.func) in errors or (_name(call.func) == "__init__" and inside in errors)
+        for value in [*call.args, *(word.value for word in call.keywords)]
+        for text in _texts(value)
+        if " " in text and re.search(r"[A-Za-z]{3}", text)
+    ]
+
+
+def words_of_others() -> str:
+    """All that the rooms in WITHOUT say: their sources, adjacent literals as one."""
+    files = [
+        path
+        for room in WITHOUT
+        for kind in ("py", "cpp")
+        for path in sorted((ROOT / room).rglob(f"*.{kind}"))
+    ]
+    return re.sub(r'"\s+f?"', "", "\n".join(path.read_text() for path in files))
 
 
 def _error_classes() -> set[str]:
@@ -208,15 +216,17 @@ def _calls(tree: ast.AST, inside: str = "") -> Iterator[tuple[ast.Call, str]]:
         yield from _calls(node, node.name if isinstance(node, ast.ClassDef) else inside)
 
 
-def _is_text(value: ast.expr) -> bool:
-    """Whether it is words: a text with a blank, also one that is put together."""
+def _texts(value: ast.expr) -> list[str]:
+    """The texts that an expression may be; ``…`` stands for their variable parts."""
     if isinstance(value, ast.JoinedStr):
-        return True
+        return ["".join(_texts(part)[0] for part in value.values)]
     if isinstance(value, ast.BinOp):
-        return _is_text(value.left) or _is_text(value.right)
+        return [left + right for left in _texts(value.left) for right in _texts(value.right)]
     if isinstance(value, ast.IfExp):
-        return _is_text(value.body) or _is_text(value.orelse)
-    return isinstance(value, ast.Constant) and isinstance(value.value, str) and " " in value.value
+        return [*_texts(value.body), *_texts(value.orelse)]
+    return [
+        value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else GAP
+    ]
 
 
 def _name(node: ast.AST) -> str:

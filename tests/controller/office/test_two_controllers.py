@@ -135,6 +135,7 @@ async def test_a_leader_that_is_cut_off_from_its_store_leads_no_more(
     await scenario(fake, play)
 
 
+@pytest.mark.slow
 async def test_a_store_that_is_away_ends_no_job(
     fake: FakeSwitch, postgres_server: Postgres, postgres_url: str
 ) -> None:

@@ -44,6 +44,7 @@ def fill(office: StillOffice, caller: Caller, workers: int = 0) -> int:
     return workers
 
 
+@postgres.SLOW
 def test_a_tenant_leaves_as_many_entries_as_it_has(office: StillOffice) -> None:
     taken = 0
     for caller in (RED, BLUE, GREEN):
@@ -53,6 +54,7 @@ def test_a_tenant_leaves_as_many_entries_as_it_has(office: StillOffice) -> None:
     assert office.store.workers_on("s1", but="").total() == taken < MEMBERS_PER_SWITCH
 
 
+@postgres.SLOW
 def test_a_job_may_restart_with_the_workers_that_it_has(office: StillOffice) -> None:
     job = start(office, RED, 64)
     fill(office, RED, 64)

@@ -371,7 +371,7 @@ def over_postgres(server: postgres.Postgres) -> type[Lifecycle]:
 
 def test_lifecycle_over_postgres(postgres_server: postgres.Postgres) -> None:
     run_state_machine_as_test(
-        over_postgres(postgres_server), settings=settings(max_examples=5, stateful_step_count=30)
+        over_postgres(postgres_server), settings=settings(max_examples=3, stateful_step_count=30)
     )
 
 

@@ -1,14 +1,67 @@
 """The commands ``wiresum controller serve`` and ``certificate``."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from wiresum.common.command_line import Argument, Option
 from wiresum.common.command_line.serving import ExitWithParent, LogFormat, Metrics
 from wiresum.common.places import expand
 from wiresum.controller.client.address import DEFAULT_CONTROLLER
-from wiresum.controller.commands.switch_cli import P4RuntimeCa, P4RuntimeCert, P4RuntimeKey
+from wiresum.controller.commands.switch_options import NO_FILES, P4RuntimeTls
+
+if TYPE_CHECKING:
+    from wiresum.controller.api.security import Security
+
+
+@dataclass(frozen=True)
+class SecurityArguments:
+    """How a controller is reached: with which certificates, or in plain text."""
+
+    plaintext: Annotated[
+        bool,
+        Option("--plaintext", help="Serve without TLS: on a loopback address only."),
+    ] = False
+    tls_dir: Annotated[
+        str,
+        Option(
+            metavar="DIR",
+            help="Where the generated CA and certificate live  [default: tls, beside the store]",
+        ),
+    ] = ""
+    tls_name: Annotated[
+        list[str] | None,
+        Option(
+            metavar="NAME", help="Another name or address that clients use for this controller."
+        ),
+    ] = None
+    tls_cert: Annotated[str, Option(metavar="FILE", help="Your own certificate (chain), PEM.")] = ""
+    tls_key: Annotated[str, Option(metavar="FILE", help="Its key, PEM.")] = ""
+    client_ca: Annotated[
+        str,
+        Option(
+            metavar="FILE", help="Clients must show a certificate that this authority has signed."
+        ),
+    ] = ""
+
+    def security(self, *, new_admin_token: bool) -> "Security":
+        """The same for the server, with the admin's token from the environment."""
+        from wiresum.controller.api.security import ADMIN_TOKEN_VARIABLE, Security
+
+        return Security(
+            plaintext=self.plaintext,
+            tls_dir=self.tls_dir,
+            tls_names=self.tls_name or (),
+            tls_cert=self.tls_cert,
+            tls_key=self.tls_key,
+            client_ca=self.client_ca,
+            admin_token=os.environ.get(ADMIN_TOKEN_VARIABLE, ""),
+            new_admin_token=new_admin_token,
+        )
+
+
+DEFAULT_SECURITY = SecurityArguments()
 
 
 def serve(
@@ -34,36 +87,8 @@ def serve(
     expiry: Annotated[
         float, Option(min=0.5, help="Seconds of silence after which a job's lease ends.")
     ] = 30.0,
-    plaintext: Annotated[
-        bool,
-        Option("--plaintext", help="Serve without TLS: on a loopback address only."),
-    ] = False,
-    tls_dir: Annotated[
-        str,
-        Option(
-            metavar="DIR",
-            help="Where the generated CA and certificate live  [default: tls, beside the store]",
-        ),
-    ] = "",
-    tls_name: Annotated[
-        list[str] | None,
-        Option(
-            metavar="NAME", help="Another name or address that clients use for this controller."
-        ),
-    ] = None,
-    tls_cert: Annotated[
-        str, Option(metavar="FILE", help="Your own certificate (chain), PEM.")
-    ] = "",
-    tls_key: Annotated[str, Option(metavar="FILE", help="Its key, PEM.")] = "",
-    client_ca: Annotated[
-        str,
-        Option(
-            metavar="FILE", help="Clients must show a certificate that this authority has signed."
-        ),
-    ] = "",
-    p4runtime_ca: P4RuntimeCa = "",
-    p4runtime_cert: P4RuntimeCert = "",
-    p4runtime_key: P4RuntimeKey = "",
+    security: SecurityArguments = DEFAULT_SECURITY,
+    p4runtime: P4RuntimeTls = NO_FILES,
     new_admin_token: Annotated[
         bool,
         Option("--new-admin-token", help="Make another admin token; write it to its file."),
@@ -75,13 +100,11 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; prints its address as one line of JSON when ready."""
     from wiresum.common import logs
-    from wiresum.controller.api.security import ADMIN_TOKEN_VARIABLE, Security
     from wiresum.controller.api.server import ServeOptions, configure_logging, parse_store
     from wiresum.controller.api.server import serve as run
     from wiresum.controller.commands.spec import parse_switch
     from wiresum.controller.rules.limits import Limits
     from wiresum.controller.southbound.loop import LoopOptions
-    from wiresum.controller.southbound.switch_tls import SwitchTls
 
     configure_logging(logs.log_format(log_format), verbose=verbose)
     run(
@@ -91,18 +114,9 @@ def serve(
             switches=[parse_switch(text) for text in switch or ()],
             exit_with_parent=exit_with_parent,
             metrics=metrics,
-            security=Security(
-                plaintext=plaintext,
-                tls_dir=tls_dir,
-                tls_names=tls_name or (),
-                tls_cert=tls_cert,
-                tls_key=tls_key,
-                client_ca=client_ca,
-                admin_token=os.environ.get(ADMIN_TOKEN_VARIABLE, ""),
-                new_admin_token=new_admin_token,
-            ),
+            security=security.security(new_admin_token=new_admin_token),
             limits=Limits(heartbeat_s=expiry / 6, expiry_s=expiry),
-            loop=LoopOptions(tls=SwitchTls(p4runtime_ca, p4runtime_cert, p4runtime_key)),
+            loop=LoopOptions(tls=p4runtime.files()),
         )
     )
 

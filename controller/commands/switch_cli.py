@@ -4,16 +4,14 @@ from typing import Annotated
 
 from wiresum.common.command_line import Argument, Option
 from wiresum.controller.commands.options import THIS_USERS, ControllerOptions, Json
-from wiresum.controller.commands.switch_options import DeviceId, Lanes, P4Runtime, SwitchOptions
-
-P4RuntimeCa = Annotated[
-    str,
-    Option(metavar="FILE", help="Authority of the certificates of switches at https://HOST:PORT."),
-]
-P4RuntimeCert = Annotated[
-    str, Option(metavar="FILE", help="Certificate to show to such a switch, PEM.")
-]
-P4RuntimeKey = Annotated[str, Option(metavar="FILE", help="Its key, PEM.")]
+from wiresum.controller.commands.switch_options import (
+    NO_FILES,
+    DeviceId,
+    Lanes,
+    P4Runtime,
+    P4RuntimeTls,
+    SwitchOptions,
+)
 
 
 def switch_add(
@@ -106,9 +104,7 @@ def switch_deploy(
             help="Whoever has the highest is in charge; controllers take 10.",
         ),
     ] = 1,
-    p4runtime_ca: P4RuntimeCa = "",
-    p4runtime_cert: P4RuntimeCert = "",
-    p4runtime_key: P4RuntimeKey = "",
+    tls: P4RuntimeTls = NO_FILES,
     force: Annotated[
         bool, Option("--force", help="Push even what it runs already: empties its tables.")
     ] = False,
@@ -118,7 +114,6 @@ def switch_deploy(
     import json
 
     from wiresum.controller.southbound.deploy import deploy
-    from wiresum.controller.southbound.switch_tls import SwitchTls
 
     done = deploy(
         p4runtime,
@@ -126,6 +121,6 @@ def switch_deploy(
         device_id=device_id,
         election_id=election_id,
         force=force,
-        tls=SwitchTls(p4runtime_ca, p4runtime_cert, p4runtime_key),
+        tls=tls.files(),
     )
     print(json.dumps(done.as_json(), indent=2) if as_json else "\n".join(done.lines()))

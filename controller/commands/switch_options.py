@@ -7,6 +7,7 @@ from wiresum.common.command_line import Option
 from wiresum.controller import lines
 
 if TYPE_CHECKING:
+    from wiresum.controller.southbound.switch_tls import SwitchTls
     from wiresum.controller.v1 import controller_pb2 as pb
 
 P4Runtime = Annotated[
@@ -18,6 +19,31 @@ P4Runtime = Annotated[
 ]
 Lanes = Annotated[int, Option(min=1, max=65535, help="Lanes of the program to run on it.")]
 DeviceId = Annotated[int, Option(min=0, max=(1 << 63) - 1, help="Its P4Runtime device id.")]
+
+
+@dataclass(frozen=True)
+class P4RuntimeTls:
+    """The files for TLS to switches at ``https://HOST:PORT``."""
+
+    p4runtime_ca: Annotated[
+        str,
+        Option(
+            metavar="FILE", help="Authority of the certificates of switches at https://HOST:PORT."
+        ),
+    ] = ""
+    p4runtime_cert: Annotated[
+        str, Option(metavar="FILE", help="Certificate to show to such a switch, PEM.")
+    ] = ""
+    p4runtime_key: Annotated[str, Option(metavar="FILE", help="Its key, PEM.")] = ""
+
+    def files(self) -> "SwitchTls":
+        """The same for the part of the controller that connects to switches."""
+        from wiresum.controller.southbound.switch_tls import SwitchTls
+
+        return SwitchTls(self.p4runtime_ca, self.p4runtime_cert, self.p4runtime_key)
+
+
+NO_FILES = P4RuntimeTls()
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,8 @@ class EngineOptions:
     per stream (0: half of the stream's slots). ``first_position``: where both streams start
     numbering (all ranks must agree). ``keep_nonfinite``: blocks that hold Inf or NaN on any rank are
     left as they are on every rank and named in :attr:`Completion.nonfinite`; otherwise every rank
-    writes NaN over them.
+    writes NaN over them. ``suspend_unreachable``: a switch that cannot be reached suspends the
+    engine, so that another carrier takes over; otherwise it ends everything.
     """
 
     def __init__(
@@ -168,6 +169,7 @@ class EngineOptions:
         window: int = 0,
         first_position: int = 0,
         keep_nonfinite: bool = False,
+        suspend_unreachable: bool = False,
     ) -> None: ...
     def replace(self, **changes: Any) -> EngineOptions:
         """A copy with other values."""
@@ -189,6 +191,51 @@ class EngineOptions:
     def first_position(self) -> int: ...
     @property
     def keep_nonfinite(self) -> bool: ...
+    @property
+    def suspend_unreachable(self) -> bool: ...
+
+class Packed:
+    """A tensor, or what is left of one, for a carrier that sums lanes in bulk.
+
+    Words are int32 in host order, at an address that the caller gives. First :meth:`exponents`, a
+    signed MAX of its words over all ranks, :meth:`agree`; then :meth:`encode`, a SUM mod 2^32,
+    :meth:`decode`, for any division of the lanes that is the same on all ranks.
+    """
+
+    def __init__(
+        self, data: int, count: int, dtype: str, average: bool, workers: int, field: int
+    ) -> None:
+        """The ``count`` elements at address ``data``, as an engine over ``field`` would sum them.
+
+        Raises ``CodecError`` for a dtype or a field that cannot be summed.
+        """
+
+    @property
+    def count(self) -> int:
+        """Elements of the whole tensor."""
+    @property
+    def blocks(self) -> int:
+        """Blocks whose exponents are not agreed yet; :meth:`exponents` writes a word for each."""
+    @property
+    def lanes(self) -> int:
+        """Lanes of the agreed blocks that are sent."""
+    @property
+    def blocks_sent(self) -> int: ...
+    @property
+    def nonfinite(self) -> list[tuple[int, int]]:
+        """See :attr:`Completion.nonfinite`."""
+    def exponents(self, words: int) -> None: ...
+    def agree(self, words: int) -> None: ...
+    def encode(self, first: int, count: int, words: int) -> None: ...
+    def decode(self, first: int, count: int, words: int) -> None: ...
+
+class Rest:
+    """What an engine has left of a collective."""
+
+    @property
+    def ticket(self) -> int: ...
+    @property
+    def packed(self) -> Packed: ...
 
 class Engine:
     """One worker's end of a lease: a thread that all-reduces tensors in place through a switch."""
@@ -252,6 +299,37 @@ class Engine:
         engine that has failed or was closed keeps its first cause. Raises ``EngineError`` for an
         unknown kind.
         """
+
+    def suspend(self, why: str) -> bool:
+        """End the thread where it stands, so that another carrier takes over.
+
+        Nothing is sent, applied or ended any more. False if it has failed or was closed.
+        """
+
+    @property
+    def suspended(self) -> str | None:
+        """Why it is suspended, in one line; None while it works."""
+
+    def extent(self) -> dict[str, tuple[int, int]]:
+        """Of each stream: the oldest chunk without a result, the first that is not open.
+
+        This and the following are for a suspended engine; they raise ``EngineClosed`` for others.
+        """
+
+    def contributions(self, stream: str, first: int, count: int, words: int) -> int:
+        """Copy this rank's contributions to ``count`` chunks of a stream to address ``words``.
+
+        A chunk is the lease's ``lanes`` words, in host order; those of exponents are for a signed
+        MAX. Returns a hash of what the chunks are for, which must be the same on all ranks. Raises
+        ``EngineError`` for chunks that are not kept: all that any rank may lack are.
+        """
+
+    def take_sums(self, stream: str, first: int, count: int, words: int) -> None:
+        """Apply the sums (or maxima) of these chunks to those that have no result yet."""
+
+    def rests(self, exponent_end: int, data_end: int) -> list[Rest]:
+        """Hand out what is left of all collectives, in order, once all chunks before these ends
+        have results; chunks beyond are closed again. The engine forgets the collectives."""
 
     def close(self) -> None:
         """Fail what is queued with ``EngineClosed``, end the thread, close the socket. Idempotent."""

@@ -23,6 +23,7 @@ from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent.agent.face import EngineFace
 from wiresum.host_agent.agent.network import WorkerSocket
 from wiresum.host_agent.agent.relay import Relay
+from wiresum.host_agent.errors import EngineClosed
 
 log = logging.getLogger("wiresum")
 
@@ -91,7 +92,7 @@ def change_lease(
             raise Withdrawn("the controller has cancelled it")
 
         # 2. Let collectives through up to the boundary, and wait for their results.
-        relay.let(boundary)
+        _let(relay, boundary)
         _drain(relay, stopped)
 
         # 3. Join again, always from one address; what is held goes to the new engine.
@@ -100,11 +101,15 @@ def change_lease(
         with sock.socket:
             new = answered(lambda waited_s: seat.rejoin(number, sock, waited_s))
             engine = seat.start(sock, new, relay.done)
+        try:
+            relay.replace(engine)
+        except EngineClosed as reason:
+            engine.close()
+            raise Withdrawn(str(reason)) from None
     except Withdrawn as reason:
         log.info("wiresum: change %d of the lease is off: %s", number, reason)
         relay.resume()
         return None
-    relay.replace(engine)
     return Changed(new, time.monotonic() - began)
 
 
@@ -128,6 +133,13 @@ class _Patient:
                 if error.code not in _OPEN or waited_s + _RETRY_S > self._limit_s:
                     raise
                 time.sleep(_RETRY_S)
+
+
+def _let(relay: Relay, boundary: int) -> None:
+    try:
+        relay.let(boundary)
+    except EngineClosed as reason:
+        raise Withdrawn(str(reason)) from None
 
 
 def _drain(relay: Relay, stopped: Callable[[], bool]) -> None:

@@ -1,7 +1,11 @@
 """The engine as the backend sees it: the C++ engine itself, or a relay in front of engines."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+Call = tuple[int, int, str, bool, int]
+"""Arguments of ``all_reduce``; the last one is the ticket."""
 
 
 class Finished(Protocol):
@@ -28,6 +32,16 @@ class Finished(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Ended:
+    """The end of a collective that the C++ engine does not report: see :class:`Finished`."""
+
+    ticket: int
+    error: str | None
+    kind: str | None
+    nonfinite: Sequence[tuple[int, int]] = ()
+
+
 class EngineFace(Protocol):
     """The part of the C++ engine that the backend uses."""
 
@@ -37,6 +51,10 @@ class EngineFace(Protocol):
         ``dtype`` is float32, float16 or bfloat16; ``ticket`` counts up. The caller keeps the memory
         alive until the ticket has been reported by :meth:`poll`.
         """
+
+    @property
+    def suspended(self) -> str | None:
+        """Why it stands still, for another carrier to take over; None while it works."""
 
     @property
     def started(self) -> int:

@@ -1,53 +1,50 @@
-"""One engine to its user, and one engine after the other underneath: for changes of lease.
+"""One engine to its user, and one engine after the other underneath.
 
 A paused relay holds collectives, in order, for the next engine; collectives below its limit still
 go to the present engine. The sum of a collective does not depend on the engine that made it. The
-caller makes sure that all ranks change engines after the same collective.
+caller makes sure that all ranks change engines after the same collective, or that the next engine
+takes over what the one before has left.
 """
 
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wiresum.common.errors import WiresumError
-from wiresum.host_agent.agent.face import EngineFace, Finished
+from wiresum.host_agent.agent.face import Call, Ended, EngineFace, Finished
 from wiresum.host_agent.errors import EngineClosed
 
 GAUGES = frozenset({"window", "exponent_window", "rtt_us", "rto_us", "gso", "gro"})
 """Statistics that describe the present: only those of the last engine are reported."""
 
 
-@dataclass(frozen=True)
-class EndedWhileHeld:
-    """The end of a collective that never reached an engine: see ``face.Finished``."""
-
-    ticket: int
-    error: str | None
-    kind: str | None
-    nonfinite: Sequence[tuple[int, int]] = ()
-
-
-_Call = tuple[int, int, str, bool, int]
-"""Arguments of ``all_reduce``; the last one is the ticket."""
+_LOOK_S = 0.02
+_CLOSED = "the engine was closed while this all-reduce was held"
 
 
 class Relay:
     """Hands collectives to the present engine. Has the engine's own methods; thread-safe.
 
     The backend calls :meth:`all_reduce`, and :meth:`poll` from one thread. A change of lease calls
-    ``pause``, ``let``, ``drained`` and then ``replace``, or ``resume``.
+    ``pause``, ``let``, ``drained`` and then ``replace``, or ``resume``. A change of carrier calls
+    ``stand`` and then ``take_over``, or ``go_on``; it makes a change of lease under way void.
     """
 
-    def __init__(self, engine: EngineFace) -> None:
-        self._engine = engine
-        self._before = 0  # collectives that earlier engines have taken
-        self._polled = 0  # how many of this engine's have been handed back
-        self._limit: int | None = None
-        self._held: deque[_Call] = deque()
-        self._ended: list[EndedWhileHeld] = []  # those that never reached an engine
+    def __init__(self, engine: EngineFace | None = None) -> None:
+        """Without an ``engine``, everything is held until :meth:`replace` brings one."""
+        self._engine: EngineFace = engine or _NoEngine()
+        self.on_suspended: Callable[[str], None] = lambda _why: None
+        """Told by the thread that polls, once, why the present engine stands still."""
+        self._suspended: EngineFace | None = None
+        self._before = 0  # collectives that earlier engines have taken, and not left to the next
+        self._polled = 0  # collectives taken by any engine that have been handed back
+        self._limit: int | None = None  # of all collectives, while the lease changes
+        self._void = False  # a change of lease has been overtaken by one of carrier
+        self._standing = engine is None
+        self._held: deque[Call] = deque()
+        self._ended: list[Finished] = []  # that no engine reports any more
         self._failed = False
         self._closed = False
         self._completed = 0
@@ -68,7 +65,7 @@ class Relay:
         """
         call = (data, count, dtype, average, ticket)
         with self._lock:
-            if self._limit is None or self._engine.started < self._limit or self._closed:
+            if self._open or self._closed:
                 self._engine.all_reduce(*call)
             else:
                 self._held.append(call)
@@ -87,18 +84,21 @@ class Relay:
                 if engine.closed and engine is self._engine:
                     # It answers at once, and would again and again.
                     self._changed.wait(timeout_s)
-                return []
-            self._polled += len(batch)
-            self._count(batch)
-            self._failed = self._failed or any(each.error is not None for each in batch)
-            self._changed.notify_all()
+                why = None if engine is self._suspended else engine.suspended
+            else:
+                self._note(batch)
+                self._count(batch)
+                why = None
+        if why is not None:
+            self._suspended = engine
+            self.on_suspended(why)
         return batch
 
     @property
     def started(self) -> int:
         """How many collectives all engines together have taken."""
         with self._lock:
-            return self._before + self._engine.started
+            return self._taken
 
     def stats(self) -> dict[str, int | float]:
         """Counters over all engines so far; the gauges are those of the last one."""
@@ -111,8 +111,7 @@ class Relay:
         with self._lock:
             self._closed = True
             engine = self._engine
-            why = "the engine was closed while this all-reduce was held for a change of lease"
-            self._end_held(EngineClosed.__name__, why)
+            self._end_held(EngineClosed.__name__, _CLOSED)
         engine.close()
 
     # -- for the other ranks: see peers.member.Engine ------------------------------------------
@@ -133,8 +132,7 @@ class Relay:
     def asked(self) -> int:
         """How many collectives this relay was given."""
         with self._lock:
-            taken = self._before + self._engine.started
-            return taken + len(self._held) + self._never_taken
+            return self._taken + len(self._held) + self._never_taken
 
     @property
     def ended(self) -> int:
@@ -165,14 +163,16 @@ class Relay:
         return len(self._held)
 
     def pause(self) -> int:
-        """Hold all further collectives; how many this engine has been handed."""
+        """Hold all further collectives; how many all engines together have been handed."""
         with self._lock:
-            self._limit = self._engine.started
-            return self._limit
+            self._void = False
+            self._limit = self._taken
+            return self._taken
 
     def let(self, boundary: int) -> None:
         """Move the limit up to ``boundary`` and let through what is held below it."""
         with self._lock:
+            self._check_change()
             assert self._limit is not None
             assert boundary >= self._limit
             self._limit = boundary
@@ -181,15 +181,17 @@ class Relay:
     def drained(self, timeout_s: float) -> bool:
         """Wait until all collectives up to the limit have been started and have ended.
 
-        False if it takes longer. Raises ``EngineClosed`` if the engine has failed or was closed.
+        False if it takes longer. Raises ``EngineClosed`` if the engine has failed or was closed, or
+        if the carrier has changed meanwhile.
         """
         deadline = time.monotonic() + timeout_s
         with self._lock:
             while True:
                 if self._failed or self._closed:
                     raise EngineClosed("the engine takes no more work")
+                self._check_change()
                 assert self._limit is not None
-                if self._engine.started >= self._limit and self._quiet():
+                if self._taken >= self._limit and self._quiet():
                     return True
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -205,19 +207,48 @@ class Relay:
     def replace(self, engine: EngineFace) -> None:
         """Carry on with another engine, which gets everything that is held; close the old one.
 
-        Only once :meth:`drained` has said so.
+        Only once :meth:`drained` has said so. Raises ``EngineClosed`` if the carrier has changed
+        since; the engine then stays the caller's.
         """
         with self._lock:
+            self._check_change()
             assert self._quiet()
-            old, self._engine = self._engine, engine
-            self._past = _sum(self._past, old.stats(), gauges=False)
-            self._before += old.started
-            self._polled, self._limit, self._failed = 0, None, False
-            if self._closed:
-                old = engine  # closed meanwhile, and the old one with it
-            else:
-                self._release()
+            self._limit = None
+            old = self._exchange(engine, moved=0)
+        old.close()
+
+    # -- for a change of the carrier ----------------------------------------------------------
+
+    def stand(self) -> EngineFace:
+        """Hold all further collectives; the present engine. A change of lease is void from now."""
+        with self._lock:
+            self._standing = True
+            self._void = self._void or self._limit is not None
+            self._limit = None
             self._changed.notify_all()
+            return self._engine
+
+    def go_on(self) -> None:
+        """Carry on with the same engine after :meth:`stand`."""
+        with self._lock:
+            self._standing = False
+            self._release()
+
+    def take_over(self, engine: EngineFace, *, moved: int = 0, again: Sequence[Call] = ()) -> None:
+        """Carry on with another engine after :meth:`stand`; close the old one.
+
+        ``moved``: how many of the old engine's collectives the other one has got already.
+        ``again``: those that the old one has given back; the other one gets them, then what is
+        held.
+        """
+        with self._lock:
+            self._standing = False
+            if self._closed:
+                for call in again:
+                    self._end_unheard(call[-1], EngineClosed.__name__, _CLOSED)
+            else:
+                self._held.extendleft(reversed(again))
+            old = self._exchange(engine, moved=moved)
         old.close()
 
     # ----
@@ -234,19 +265,80 @@ class Relay:
 
     def _end_unheard(self, ticket: int, kind: str, why: str) -> None:
         """End a collective that no engine has taken."""
-        self._ended.append(EndedWhileHeld(ticket, why, kind))
+        self._ended.append(Ended(ticket, why, kind))
         self._never_taken += 1
 
+    @property
+    def _taken(self) -> int:
+        return self._before + self._engine.started
+
+    @property
+    def _open(self) -> bool:
+        return not self._standing and (self._limit is None or self._taken < self._limit)
+
+    def _check_change(self) -> None:
+        if self._void:
+            raise EngineClosed("the carrier has changed")
+
+    def _exchange(self, engine: EngineFace, moved: int) -> EngineFace:
+        """Put ``engine`` in the place of the present one; the one to close."""
+        old = self._engine
+        late = old.poll(0.0)
+        self._note(late)
+        self._ended += late
+        self._before += old.started - moved
+        self._engine = engine
+        self._past = _sum(self._past, old.stats(), gauges=False)
+        self._failed = False
+        if self._closed:
+            return engine  # closed meanwhile, and the old one with it
+        self._release()
+        self._changed.notify_all()
+        return old
+
+    def _note(self, batch: Sequence[Finished]) -> None:
+        """These have ended in an engine."""
+        self._polled += len(batch)
+        self._failed = self._failed or any(each.error is not None for each in batch)
+        self._changed.notify_all()
+
     def _quiet(self) -> bool:
-        return self._engine.started == self._polled
+        return self._taken == self._polled
 
     def _release(self) -> None:
-        while self._held and (self._limit is None or self._engine.started < self._limit):
+        while self._held and self._open:
             call = self._held.popleft()
             try:
                 self._engine.all_reduce(*call)
             except WiresumError as error:
                 self._end_unheard(call[-1], type(error).__name__, str(error))
+
+
+class _NoEngine:
+    """Stands in until there is an engine: takes nothing."""
+
+    started = 0
+    closed = False
+    suspended = None
+
+    def all_reduce(self, *_call: object) -> None:
+        raise EngineClosed("the engine was closed by its owner")
+
+    def poll(self, timeout_s: float) -> Sequence[Finished]:
+        time.sleep(min(timeout_s, _LOOK_S))
+        return ()
+
+    def stats(self) -> dict[str, int | float]:
+        return {}
+
+    def positions(self) -> Mapping[str, Any]:
+        return {}
+
+    def fail(self, kind: str, line: str) -> None:
+        return
+
+    def close(self) -> None:
+        return
 
 
 def _sum(

@@ -6,6 +6,8 @@ from wiresum.host_agent._engine import (
     Engine,
     EngineOptions,
     Lease,
+    Packed,
+    Rest,
     ShmSocket,
     UdpSocket,
 )
@@ -15,6 +17,8 @@ __all__ = [
     "Engine",
     "EngineOptions",
     "Lease",
+    "Packed",
+    "Rest",
     "ShmSocket",
     "UdpSocket",
     "error_of",

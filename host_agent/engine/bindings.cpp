@@ -8,7 +8,6 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <memory>
@@ -16,36 +15,18 @@
 #include <tuple>
 #include <vector>
 
+#include "codecs/packed.hpp"
 #include "engine.hpp"
 #include "leak_notes.hpp"
 #include "python_errors.hpp"
 #include "transports/shm.hpp"
+#include "without_gil.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace wiresum {
 namespace {
-
-// While one lives, other threads may have the GIL. Where the interpreter has ended meanwhile, this
-// thread stays where it is: Python before 3.14 would unwind its stack, through functions that let
-// nothing pass, which ends the process with an abort.
-class WithoutGil {
- public:
-  WithoutGil() : state_(PyEval_SaveThread()) {}
-  WithoutGil(const WithoutGil&) = delete;
-  WithoutGil& operator=(const WithoutGil&) = delete;
-  ~WithoutGil() {
-    try {
-      PyEval_RestoreThread(state_);
-    } catch (...) {
-      while (true) pause();
-    }
-  }
-
- private:
-  PyThreadState* state_;
-};
 
 // Engines that are alive, to be closed before the interpreter goes: their threads write into
 // tensors that it is about to free. Whoever closes an engine owns it meanwhile, so it does not
@@ -160,6 +141,12 @@ void check_kind(const std::string& kind) {
                                            "wiresum.host_agent.errors");
 }
 
+packet::Op op_of(const std::string& stream) {
+  if (stream == "exponent") return packet::Op::kMax;
+  if (stream == "data") return packet::Op::kSum;
+  throw EngineError(ErrorKind::Engine, "stream " + stream + ": it must be exponent or data");
+}
+
 nb::dict stats_of(const PythonEngine& engine) {
   nb::dict result;
   for (const auto& [name, value] : engine->stats()) {
@@ -237,7 +224,14 @@ NB_MODULE(_engine, m) {
       Member{"rto_max_s", &EngineOptions::rto_max_s},
       Member{"poll_max_s", &EngineOptions::poll_max_s}, Member{"window", &EngineOptions::window},
       Member{"first_position", &EngineOptions::first_position},
-      Member{"keep_nonfinite", &EngineOptions::keep_nonfinite});
+      Member{"keep_nonfinite", &EngineOptions::keep_nonfinite},
+      Member{"suspend_unreachable", &EngineOptions::suspend_unreachable});
+
+  nb::class_<Rest>(m, "Rest")
+      .def_ro("ticket", &Rest::ticket)
+      .def_prop_ro(
+          "packed", [](Rest& self) -> Packed& { return *self.packed; },
+          nb::rv_policy::reference_internal);
 
   nb::class_<PythonEngine>(m, "Engine", nb::is_weak_referenceable())
       .def(
@@ -283,6 +277,48 @@ NB_MODULE(_engine, m) {
             self->fail(kind, line);
           },
           "kind"_a, "line"_a)
+      .def(
+          "suspend", [](PythonEngine& self, const std::string& why) { return self->suspend(why); },
+          "why"_a, nb::call_guard<WithoutGil>())
+      .def_prop_ro("suspended", [](const PythonEngine& self) { return self->suspended(); })
+      .def("extent",
+           [](PythonEngine& self) {
+             return self->handing_over([](Reducer& reducer) {
+               nb::dict result;
+               result["exponent"] = reducer.extent(packet::Op::kMax);
+               result["data"] = reducer.extent(packet::Op::kSum);
+               return result;
+             });
+           })
+      .def(
+          "contributions",
+          [](PythonEngine& self, const std::string& stream, std::uint64_t first,
+             std::uint64_t count, std::uintptr_t words) {
+            const packet::Op op = op_of(stream);
+            const WithoutGil release;
+            return self->handing_over([&](Reducer& reducer) {
+              return reducer.contributions(op, first, count,
+                                           reinterpret_cast<std::uint32_t*>(words));
+            });
+          },
+          "stream"_a, "first"_a, "count"_a, "words"_a)
+      .def(
+          "take_sums",
+          [](PythonEngine& self, const std::string& stream, std::uint64_t first,
+             std::uint64_t count, std::uintptr_t words) {
+            const packet::Op op = op_of(stream);
+            const WithoutGil release;
+            self->handing_over([&](Reducer& reducer) {
+              reducer.take_sums(op, first, count, reinterpret_cast<const std::uint32_t*>(words));
+            });
+          },
+          "stream"_a, "first"_a, "count"_a, "words"_a)
+      .def(
+          "rests",
+          [](PythonEngine& self, std::uint64_t exponent_end, std::uint64_t data_end) {
+            return self->rests(exponent_end, data_end);
+          },
+          "exponent_end"_a, "data_end"_a, nb::call_guard<WithoutGil>())
       .def(
           "close", [](PythonEngine& self) { self->close(); }, nb::call_guard<WithoutGil>())
       .def_prop_ro("closed", [](const PythonEngine& self) { return self->closed(); });

@@ -4,15 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "codecs/codec.hpp"
+#include "codecs/packed.hpp"
 
 namespace wiresum {
-
-// Elements from the first one on.
-using Range = std::pair<std::uint64_t, std::uint64_t>;  // first, count
 
 struct Collective {
   std::uint64_t ticket = 0;
@@ -59,24 +56,14 @@ struct Collective {
   std::size_t elements_per_chunk(std::size_t lanes) const {
     return lanes * fields_per_lane(codec->field());
   }
-  void leave(std::uint64_t block) {
-    const std::uint64_t first = block * block_elements;
-    if (nonfinite.empty() || nonfinite.back().first + nonfinite.back().second != first) {
-      nonfinite.emplace_back(first, 0);
-    }
-    nonfinite.back().second += elements_of(block);
-  }
+  void leave(std::uint64_t block) { append(nonfinite, block * block_elements, elements_of(block)); }
 };
 
 // Blocks that are sent, in the order in which they are packed, from the agreement on their exponent
 // until the sums have come back. Bounded: exponents go no further ahead than there is room here.
 class BlockRing {
  public:
-  struct Entry {
-    std::byte* data;
-    std::uint32_t code;
-    std::uint32_t elements;
-  };
+  using Entry = SentBlock;
 
   explicit BlockRing(std::size_t capacity) : entries_(capacity) {}  // a power of two
 

@@ -25,7 +25,8 @@ std::chrono::duration<double> limit_of(double timeout_s) {
 }  // namespace
 
 Engine::Engine(const SwitchSocket& socket, const Lease& lease, const EngineOptions& options)
-    : process_(getpid()),
+    : suspend_unreachable_(options.suspend_unreachable),
+      process_(getpid()),
       reducer_(socket, lease, options, stats_,
                [this](std::uint64_t ticket, const Failure* failure, std::vector<Range> nonfinite) {
                  complete(ticket, failure, std::move(nonfinite));
@@ -167,8 +168,56 @@ void Engine::fail(const std::string& kind, const std::string& line) {
     if (failure_) return;
     failure_ = Failure{kind, line};
     told_to_fail_.store(true, std::memory_order_release);
+    if (!suspended_) return wake();
   }
+  const std::lock_guard closing(closing_);  // there is no thread any more
+  if (!ended_) give_up({});
+}
+
+bool Engine::suspend(const std::string& why) {
+  if (forked()) return false;
+  const std::lock_guard closing(closing_);
+  if (closed_.load()) return false;
+  stop_.store(true);
   wake();
+  if (thread_.joinable()) thread_.join();
+  {
+    const std::lock_guard lock(mutex_);
+    if (!failure_) {
+      if (!suspended_) suspended_ = why;
+      return true;
+    }
+  }
+  if (!ended_) give_up({});
+  return false;
+}
+
+std::optional<std::string> Engine::suspended() {
+  const std::lock_guard lock(mutex_);
+  return suspended_;
+}
+
+void Engine::check_suspended() {
+  const std::lock_guard lock(mutex_);
+  if (failure_) {
+    throw EngineError(ErrorKind::Closed, "the engine takes no more work: " + failure_->line);
+  }
+  if (!suspended_ || closed_.load()) {
+    throw EngineError(ErrorKind::Closed,
+                      "the engine is not suspended: it has nothing to hand over");
+  }
+}
+
+std::vector<Rest> Engine::rests(std::uint64_t exponent_end, std::uint64_t data_end) {
+  return handing_over([&](Reducer& reducer) {
+    std::vector<Rest> result = reducer.rests(exponent_end, data_end);
+    const std::lock_guard lock(mutex_);
+    for (const auto& collective : submitted_) result.push_back(reducer.whole(*collective));
+    submitted_.clear();
+    pending_.clear();
+    has_submissions_.store(false, std::memory_order_release);
+    return result;
+  });
 }
 
 void Engine::give_up(ErrorKind kind, const std::string& line) { give_up(failure_of(kind, line)); }
@@ -202,10 +251,28 @@ void Engine::run() {
     bool busy = has_submissions_.load(std::memory_order_acquire);
     if (busy) hand_over(now);
     busy |= reducer_.turn(now);
-    if (reducer_.failure() && !ended_) give_up(*reducer_.failure());
+    if (reducer_.failure() && !ended_) {
+      if (suspend_unreachable_ && reducer_.failure()->kind == class_name(ErrorKind::Unreachable)) {
+        return park();
+      }
+      give_up(*reducer_.failure());
+    }
     reducer_.publish();
     if (!busy) reducer_.sleep(now, wake_fd_);
   }
+}
+
+// Somebody may take over; the thread ends. Unless somebody has given everything up.
+void Engine::park() {
+  reducer_.publish();
+  {
+    const std::lock_guard lock(mutex_);
+    if (!failure_) {
+      suspended_ = reducer_.failure()->line;
+      return;
+    }
+  }
+  give_up({});
 }
 
 void Engine::hand_over(Nanoseconds now) {

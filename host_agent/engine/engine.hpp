@@ -50,6 +50,19 @@ class Engine {
   Positions positions() const { return reducer_.positions(); }
   // Ends everything in flight with this cause, unless there is one already.
   void fail(const std::string& kind, const std::string& line);
+  // Ends the thread where it stands, so that another carrier takes over: nothing is sent, applied
+  // or ended any more. False if it has failed or was closed.
+  bool suspend(const std::string& why);
+  std::optional<std::string> suspended();  // why, if it is
+  // Calls use(reducer) for a suspended engine; throws EngineError (kind Closed) for any other.
+  template <typename Use>
+  auto handing_over(const Use& use) {
+    const std::lock_guard closing(closing_);
+    check_suspended();
+    return use(reducer_);
+  }
+  // What is left of all collectives, in order; the engine forgets them.
+  std::vector<Rest> rests(std::uint64_t exponent_end, std::uint64_t data_end);
   void close();
   bool closed() const { return closed_.load(); }
   // In a child of the process that made it: there is no thread here, and its locks may be held.
@@ -63,7 +76,10 @@ class Engine {
   void refuse_fork() const;
   void complete(std::uint64_t ticket, const Failure* failure, std::vector<Range> nonfinite);
   void wake();
+  void park();
+  void check_suspended();
 
+  const bool suspend_unreachable_;
   const int process_;  // the thread does not survive a fork
   Stats stats_;
   Reducer reducer_;  // the thread's, but for what it says of itself
@@ -78,6 +94,7 @@ class Engine {
   std::uint64_t next_ticket_ = 0;
   std::atomic<std::uint64_t> started_{0};
   std::optional<Failure> failure_;
+  std::optional<std::string> suspended_;
   std::atomic<bool> has_submissions_{false};
   std::atomic<bool> told_to_fail_{false};
   std::atomic<bool> stop_{false};

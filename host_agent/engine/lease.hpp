@@ -36,6 +36,9 @@ struct EngineOptions {
   // Blocks that hold Inf or NaN on any rank stay as they are and are named in the completion;
   // false: every rank writes NaN.
   bool keep_nonfinite = false;
+  // A switch that cannot be reached suspends the engine, for somebody to take over what is in
+  // flight; false: it ends everything.
+  bool suspend_unreachable = false;
 };
 
 // The same, if an engine can work with both. Throws EngineError.

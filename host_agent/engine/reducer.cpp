@@ -63,14 +63,14 @@ Reducer::Reducer(const SwitchSocket& socket, const Lease& lease, const EngineOpt
       options_(bounded(options)),
       timeout_(nanoseconds(options_.timeout_s)),
       switch_timeout_(nanoseconds(options_.switch_timeout_s)),
-      codecs_(lease.workers, *parse_field(lease.field)),
+      codecs_(std::make_shared<Codecs>(lease.workers, *parse_field(lease.field))),
       stats_(stats),
       ended_(std::move(ended)),
       exponents_(stream_config(lease, options_, true), stats, stats.exponent_contributions,
                  stats.exponent_results),
       data_(stream_config(lease, options_, false), stats, stats.data_contributions,
             stats.data_results),
-      elements_per_chunk_(lease.lanes * fields_per_lane(codecs_.large().field())),
+      elements_per_chunk_(lease.lanes * fields_per_lane(codecs_->large().field())),
       ring_(ring_capacity(data_.window(), elements_per_chunk_, lease.lanes)),
       transport_(
           open_transport(socket, switch_address(lease), Header::kBytes + 4 * lease.lanes, stats)) {
@@ -84,7 +84,7 @@ std::unique_ptr<Collective> Reducer::prepare(void* data, std::uint64_t count, Dt
   collective->count = count;
   collective->dtype = dtype;
   collective->average = average;
-  collective->codec = &codecs_.of(count);
+  collective->codec = &codecs_->of(count);
   collective->block_elements = collective->codec->block_elements();
   if (collective->small()) {
     collective->sent_codes.resize(count);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "codecs/codecs.hpp"
+#include "codecs/packed.hpp"
 #include "collective.hpp"
 #include "failures.hpp"
 #include "lease.hpp"
@@ -26,6 +27,12 @@ inline constexpr std::size_t kWindowsAhead = 2;
 struct Positions {
   StreamPosition exponent;
   StreamPosition data;
+};
+
+// What is left of a collective for another carrier.
+struct Rest {
+  std::uint64_t ticket = 0;
+  std::unique_ptr<Packed> packed;
 };
 
 // CLOCK_MONOTONIC.
@@ -64,6 +71,22 @@ class Reducer {
   void end(const Failure& failure);
   void disconnect() { transport_.reset(); }
 
+  // -- handing over to another carrier, once the engine's thread has ended (reducer_handover.cpp)
+  // From the oldest chunk without a result to the first one that is not open.
+  std::pair<std::uint64_t, std::uint64_t> extent(packet::Op op) const;
+  std::size_t lanes() const { return lease_.lanes; }
+  // Copies this rank's contributions to `count` chunks: words in host order; those of exponents
+  // with the top bit flipped. Returns a hash of their fingerprints.
+  std::uint32_t contributions(packet::Op op, std::uint64_t first, std::uint64_t count,
+                              std::uint32_t* words) const;
+  // Takes the sums (or maxima) of these chunks, like the switch's results; again is no harm.
+  void take_sums(packet::Op op, std::uint64_t first, std::uint64_t count,
+                 const std::uint32_t* words);
+  // Closes the chunks that other ranks have not opened, and hands out what is left of all
+  // collectives, in order. All chunks before these ends must have their results.
+  std::vector<Rest> rests(std::uint64_t exponent_end, std::uint64_t data_end);
+  Rest whole(const Collective& collective) const;
+
  private:
   bool receive(Nanoseconds now);
   void handle_datagram(const std::uint8_t* data, std::size_t bytes, Nanoseconds now);
@@ -87,6 +110,10 @@ class Reducer {
   void retire_finished();
   void check_limits(Nanoseconds now);
   const Stream& slowest() const;
+  const Stream& stream_of(packet::Op op) const {
+    return op == packet::Op::kMax ? exponents_ : data_;
+  }
+  Rest rest_of(Collective& collective) const;
   bool stopped() const { return failure_.has_value(); }
   bool outstanding() const { return !exponents_.idle() || !data_.idle(); }
 
@@ -94,7 +121,7 @@ class Reducer {
   const EngineOptions options_;
   const Nanoseconds timeout_;
   const Nanoseconds switch_timeout_;
-  const Codecs codecs_;
+  const std::shared_ptr<const Codecs> codecs_;
   Stats& stats_;
   const Ended ended_;
   Published positions_;

@@ -29,6 +29,8 @@ class Counter {
   X(retransmissions) X(fast_retransmissions) X(probes)                                             \
   /* results applied, by stream; each chunk once */                                                \
   X(results) X(exponent_results) X(data_results)                                                   \
+  /* chunks whose sum the ranks have carried when they left the switch */                           \
+  X(handed_over)                                                                                   \
   X(waits) X(mismatches) X(duplicates) X(losses)                                                   \
   X(blocks_sent) X(blocks_zero) X(blocks_nonfinite)                                                \
   X(drops_foreign) X(drops_length) X(drops_version) X(drops_kind) X(drops_job) X(drops_epoch)      \

@@ -3,6 +3,7 @@
 // each chunk carries a Cargo that only the engine reads.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -92,6 +93,33 @@ class Stream {
   void tick(Nanoseconds now);
   std::optional<Nanoseconds> deadline() const;
 
+  // -- handing over to another carrier: from then on nothing is sent, and no reply is received
+  std::uint64_t base() const { return base_; }  // the oldest chunk without a result
+  std::uint64_t next() const { return next_; }  // the first chunk that is not open yet
+  // This rank's contribution to a chunk, header and lanes. It is kept for two windows: a rank opens
+  // chunk c + window only with the result of c, so while any rank lacks the result of c, no rank
+  // has opened c + 2 * window.
+  const std::uint8_t* kept(std::uint64_t position) const {
+    return buffers_.data() + position % kept_ * chunk_bytes_;
+  }
+  std::uint64_t oldest_kept() const {
+    return std::max(config_.first_position, next_ > kept_ ? next_ - kept_ : 0);
+  }
+  // The chunk, if it is open and has no result.
+  Chunk* lacking(std::uint64_t position) {
+    if (position < base_ || position >= next_ || at(position).done) return nullptr;
+    return &at(position);
+  }
+  void settle(Chunk& chunk) {
+    chunk.done = true;
+    --in_flight_;
+  }
+  // Closes the chunks from `end` on, the last one first.
+  template <typename Handle>
+  void close_from(std::uint64_t end, Handle&& handle) {
+    while (next_ > end && next_ > base_) handle(at(--next_));
+  }
+
   bool idle() const { return base_ == next_; }
   const Chunk* oldest() const { return idle() ? nullptr : &at(base_); }
   const std::optional<WaitReport>& last_wait() const { return last_wait_; }
@@ -106,7 +134,7 @@ class Stream {
   Chunk& at(std::uint64_t position) { return chunks_[position % window_]; }
   const Chunk& at(std::uint64_t position) const { return chunks_[position % window_]; }
   std::uint8_t* buffer(std::uint64_t position) {
-    return buffers_.data() + position % window_ * chunk_bytes_;
+    return buffers_.data() + position % kept_ * chunk_bytes_;
   }
   std::uint32_t slot_of(std::uint64_t position) const {
     return config_.slot_base + static_cast<std::uint32_t>(position % config_.slot_count);
@@ -127,8 +155,9 @@ class Stream {
   Counter& applied_;
   std::size_t chunk_bytes_;
   std::uint32_t window_;
+  std::uint64_t kept_;                 // two windows
   std::vector<Chunk> chunks_;          // by position mod window
-  std::vector<std::uint8_t> buffers_;  // datagrams, likewise: neighbours form a train
+  std::vector<std::uint8_t> buffers_;  // datagrams, by position mod kept_: neighbours form a train
   std::vector<std::uint8_t*> outgoing_;
   std::vector<std::uint64_t> resend_;  // positions
 

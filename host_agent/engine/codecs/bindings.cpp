@@ -2,8 +2,10 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <memory>
@@ -13,7 +15,9 @@
 #include "big_endian.hpp"
 #include "codecs/arithmetic.hpp"
 #include "codecs/codecs.hpp"
+#include "codecs/packed.hpp"
 #include "errors.hpp"
+#include "without_gil.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -195,6 +199,44 @@ void bind_codecs(nb::module_& m) {
         "block"_a = kBlock);
   m.def("decode", &decode, "lanes"_a, "data"_a, "dtype"_a, "codes"_a, "workers"_a, "field"_a,
         "average"_a = false, nb::kw_only(), "block"_a = kBlock);
+  nb::class_<Packed>(m, "Packed")
+      .def(
+          "__init__",
+          [](Packed* self, std::uintptr_t data, std::uint64_t count, const std::string& dtype,
+             bool average, std::uint64_t workers, int field) {
+            new (self) Packed(std::make_shared<Codecs>(workers, field_of(field)), dtype_of(dtype),
+                              average, reinterpret_cast<std::byte*>(data), count);
+          },
+          "data"_a, "count"_a, "dtype"_a, "average"_a, "workers"_a, "field"_a)
+      .def_prop_ro("blocks", &Packed::blocks)
+      .def_prop_ro("count", &Packed::count)
+      .def_prop_ro("lanes", &Packed::lanes)
+      .def_prop_ro("blocks_sent", &Packed::blocks_sent)
+      .def_prop_ro("nonfinite", &Packed::nonfinite)
+      .def(
+          "exponents",
+          [](const Packed& self, std::uintptr_t words) {
+            self.exponents(reinterpret_cast<std::int32_t*>(words));
+          },
+          "words"_a, nb::call_guard<WithoutGil>())
+      .def(
+          "agree",
+          [](Packed& self, std::uintptr_t words) {
+            self.agree(reinterpret_cast<const std::int32_t*>(words));
+          },
+          "words"_a, nb::call_guard<WithoutGil>())
+      .def(
+          "encode",
+          [](const Packed& self, std::uint64_t first, std::uint64_t count, std::uintptr_t words) {
+            self.encode(first, count, reinterpret_cast<std::uint32_t*>(words));
+          },
+          "first"_a, "count"_a, "words"_a, nb::call_guard<WithoutGil>())
+      .def(
+          "decode",
+          [](const Packed& self, std::uint64_t first, std::uint64_t count, std::uintptr_t words) {
+            self.decode(first, count, reinterpret_cast<const std::uint32_t*>(words));
+          },
+          "first"_a, "count"_a, "words"_a, nb::call_guard<WithoutGil>());
   m.def("isa", [] { return kernels().name; });
   m.def(
       "set_isa",

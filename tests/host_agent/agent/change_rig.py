@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from reference_switch import Faults, Lease, ReferenceSwitch, UdpSwitch
 from wiresum.controller.errors import ControllerError
 from wiresum.host_agent.agent.change import change_lease
+from wiresum.host_agent.agent.face import Ended
 from wiresum.host_agent.agent.join import APART
 from wiresum.host_agent.agent.network import WorkerSocket
-from wiresum.host_agent.agent.relay import EndedWhileHeld, Relay
+from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.engine import Engine, EngineOptions, UdpSocket
 from wiresum.host_agent.engine import Lease as EngineLease
 
@@ -137,7 +138,7 @@ class Rank:
         with sock:
             self._tickets = itertools.count()
             self.relay = rig.relay_of(rank, lease, rig.engine(rank, lease, sock, 0))
-        self.ended: dict[int, EndedWhileHeld] = {}
+        self.ended: dict[int, Ended] = {}
         self.gone = threading.Event()
         self._closed = threading.Event()
         self._news = threading.Condition()
@@ -156,7 +157,7 @@ class Rank:
             if last and not batch:
                 return
 
-    def wait(self, ticket: int) -> EndedWhileHeld:
+    def wait(self, ticket: int) -> Ended:
         with self._news:
             assert self._news.wait_for(lambda: ticket in self.ended, LIMIT_S), f"{ticket} hangs"
             return self.ended[ticket]

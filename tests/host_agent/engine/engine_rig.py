@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reference_switch import Address, Faults, Lease, ReferenceSwitch, UdpSwitch
+from wiresum.host_agent import _engine
 from wiresum.host_agent.engine import Completion, Engine, EngineOptions, UdpSocket, raise_for
 from wiresum.host_agent.engine import Lease as EngineLease
 
@@ -135,6 +136,21 @@ def normal(workers: int, count: int, seed: int = 0) -> list[NDArray[np.float32]]
             for each in arrays:
                 each[block : block + 256] = 0
     return arrays
+
+
+def codec_alone(ranks: list[NDArray[Any]], field: int, dtype: str, average: bool) -> bytes:
+    """What the collective must give: the codec and a plain sum of its lanes."""
+    block, field = _engine.layout(ranks[0].size, field)
+    codes = np.maximum.reduce([_engine.exponents(each, dtype, block=block) for each in ranks])
+    total = sum(
+        (_engine.encode(each, dtype, codes, len(ranks), field, block=block) for each in ranks),
+        start=np.uint32(0),
+    )
+    assert isinstance(total, np.ndarray)
+    result = np.empty_like(ranks[0])
+    total = total.astype(np.uint32)
+    _engine.decode(total, result, dtype, codes, len(ranks), field, average, block=block)
+    return result.tobytes()
 
 
 class InThread(threading.Thread):

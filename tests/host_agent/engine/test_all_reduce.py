@@ -9,30 +9,23 @@ import numpy as np
 import pytest
 import torch
 from codec_reference import block_slices, codes_of, dequantize, is_sent, quantize_32
-from engine_rig import JOB, LIMIT_S, InThread, Rig, engine_threads, eventually, normal
+from engine_rig import (
+    JOB,
+    LIMIT_S,
+    InThread,
+    Rig,
+    codec_alone,
+    engine_threads,
+    eventually,
+    normal,
+)
 from numpy.typing import NDArray
 
 from reference_switch import Faults
-from wiresum.host_agent import _engine
 from wiresum.host_agent.engine import raise_for
 from wiresum.p4.packet import Event
 
 Floats = NDArray[np.float32]
-
-
-def codec_alone(ranks: list[NDArray[Any]], field: int, dtype: str, average: bool) -> bytes:
-    """What the collective must give: the codec and a plain sum of its lanes."""
-    block, field = _engine.layout(ranks[0].size, field)
-    codes = np.maximum.reduce([_engine.exponents(each, dtype, block=block) for each in ranks])
-    total = sum(
-        (_engine.encode(each, dtype, codes, len(ranks), field, block=block) for each in ranks),
-        start=np.uint32(0),
-    )
-    assert isinstance(total, np.ndarray)
-    result = np.empty_like(ranks[0])
-    total = total.astype(np.uint32)
-    _engine.decode(total, result, dtype, codes, len(ranks), field, average, block=block)
-    return result.tobytes()
 
 
 def check(

@@ -1,0 +1,80 @@
+"""Handing over from the switch to the ranks, in the middle of collectives.
+
+A rank keeps its contribution to a chunk for two windows, so while any rank lacks the result of a
+chunk, every rank still has its own contribution to it. For all chunks from the oldest one without a
+result on some rank to the first one that some rank has not opened, the ranks contribute again, to
+each other. The sum is that of the same integers, so it does not matter who has the switch's result
+already. Chunks beyond cannot have a result on any rank: they are closed, and what they were for
+goes over the ranks like everything after them.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from wiresum.host_agent.agent.sums import Sums, Words
+from wiresum.host_agent.engine import Rest
+from wiresum.host_agent.errors import CollectiveMismatch
+
+
+class Suspended(Protocol):
+    """A suspended engine: see ``_engine.pyi``."""
+
+    def extent(self) -> dict[str, tuple[int, int]]:
+        """Of each stream: the oldest chunk without a result, the first that is not open."""
+
+    def contributions(self, stream: str, first: int, count: int, words: int) -> int:
+        """Copy this rank's contributions; returns a hash of what they are for."""
+
+    def take_sums(self, stream: str, first: int, count: int, words: int) -> None:
+        """Apply the sums of chunks."""
+
+    def rests(self, exponent_end: int, data_end: int) -> list[Rest]:
+        """What is left of all collectives."""
+
+
+def hand_over(engine: Suspended, lanes: int, epoch: int, sums: Sums) -> Sequence[Rest]:
+    """Finish with the other ranks what ``engine`` had on its way; what is left of collectives.
+
+    ``lanes``: of a chunk. ``epoch``: the engine's. All ranks call it, and get the same list as far
+    as they have issued the same collectives. Raises ``CollectiveMismatch`` if they have not, and
+    what ``sums`` raises.
+    """
+    extent = engine.extent()
+    names = sorted(extent)
+    places = [epoch, -epoch]
+    for name in names:
+        oldest, following = extent[name]
+        places += [-oldest, -following]
+    newest, minus_eldest, *largest = sums.largest(places)
+    if newest != -minus_eldest:
+        # Some ranks had a later lease already. It is of no use before all have it, so none of its
+        # chunks has a result; and the others had finished everything under the one before.
+        oldest_here = {name: extent[name][0] for name in names}
+        return engine.rests(oldest_here["exponent"], oldest_here["data"])
+
+    spans = {
+        name: (-largest[2 * place], -largest[2 * place + 1]) for place, name in enumerate(names)
+    }
+    chunks = {name: max(end - first, 0) for name, (first, end) in spans.items()}
+    words = {name: sums.words(chunks[name] * lanes + 1) for name in names}
+    hashes: list[int] = []
+    for name, (first, _end) in spans.items():
+        mark = engine.contributions(name, first, chunks[name], words[name].address)
+        hashes += [mark, -mark]
+    largest = sums.largest(hashes)
+    if any(largest[i] != -largest[i + 1] for i in range(0, len(largest), 2)):
+        raise CollectiveMismatch(
+            "the ranks have issued different collectives: their chunks do not belong together; all "
+            "ranks must issue the same collectives in the same order"
+        )
+    for name, (first, _end) in spans.items():
+        count = chunks[name]
+        if count:
+            _start(sums, name, words[name], count * lanes)
+            engine.take_sums(name, first, count, words[name].address)
+    return engine.rests(spans["exponent"][1], spans["data"][1])
+
+
+def _start(sums: Sums, name: str, words: Words, count: int) -> None:
+    start = sums.maximum if name == "exponent" else sums.total
+    start(words, 0, count).wait()

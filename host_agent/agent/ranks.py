@@ -1,0 +1,285 @@
+"""The ranks as a carrier: an engine that sums the packed lanes of each tensor over the ranks.
+
+Codec, blocks and fields are those of the engine over the switch, and integer sums do not depend on
+who adds: both give the same bits. Collectives are carried one after the other, in the order of
+their tickets, which is the same on all ranks.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from wiresum.common.logs import one_line
+from wiresum.host_agent.agent.face import Call, Ended
+from wiresum.host_agent.agent.sums import Pending, Sums, Words
+from wiresum.host_agent.engine import Packed, Rest
+from wiresum.host_agent.errors import EngineClosed, EngineError, PeerLost
+
+log = logging.getLogger("wiresum")
+
+SEGMENT = 1 << 18
+"""Lanes that travel together: large enough that a round trip does not count, and small enough that
+one segment is quantized while another one travels."""
+
+FLYING = 3
+"""Segments that are between quantizing and decoding: one is quantized or decoded, the others
+travel."""
+
+VERDICT_S = 5.0
+"""How long the link between the ranks may take to say who is gone, when a sum has failed."""
+
+
+class Ballot:
+    """What the ranks agree on with each collective, beside its exponents. Here: nothing.
+
+    ``words`` are this rank's; ``counted`` gets the maximum of each over all ranks. When it returns
+    true, on all ranks alike, this collective is the last that the ranks carry.
+    """
+
+    size = 0
+    """How many words; the same on all ranks."""
+
+    def words(self) -> Sequence[int]:
+        """This rank's words, for the collective that begins."""
+        return ()
+
+    def counted(self, largest: Sequence[int]) -> bool:
+        """The result: whether the ranks stop carrying after this collective."""
+        return False
+
+    def stopped(self) -> None:
+        """The last collective has ended: nothing is carried any more."""
+
+
+@dataclass
+class _Carried:
+    ticket: int
+    packed: Packed
+    call: Call | None = None
+    """The collective, if no part of it is done yet."""
+
+
+class _Flight(NamedTuple):
+    first: int
+    count: int
+    words: Words
+    pending: Pending
+
+
+class RanksEngine:
+    """Has the engine's methods (``face.EngineFace``); sums through ``sums``."""
+
+    suspended = None
+
+    def __init__(
+        self,
+        sums: Sums,
+        workers: int,
+        field: int,
+        *,
+        rests: Sequence[Rest] = (),
+        ballot: Ballot | None = None,
+    ) -> None:
+        """Start the thread. ``rests`` come first: what another carrier has left, in order.
+
+        ``field``: bits of a quantized element. Raises ``CodecError`` for a field that has no
+        budget for so many workers.
+        """
+        Packed(0, 0, "float32", False, workers, field)
+        self._sums = sums
+        self._workers = workers
+        self._field = field
+        self._ballot = ballot or Ballot()
+        self._queue = deque(_Carried(rest.ticket, rest.packed) for rest in rests)
+        self._started = len(self._queue)
+        self._ended: list[Ended] = []
+        self._failure: tuple[str, str] | None = None
+        self._closed = False
+        self._stopping = False
+        self._stats = dict.fromkeys(
+            ("collectives", "elements", "blocks_sent", "blocks_nonfinite", "ranks_collectives"), 0
+        )
+        self._sent_bytes = 0
+        self._codes: Words | None = None
+        self._segments: list[Words] = []
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="wiresum-ranks", daemon=True)
+        self._thread.start()
+
+    # -- see face.EngineFace ------------------------------------------------------------------
+
+    def all_reduce(self, data: int, count: int, dtype: str, average: bool, ticket: int) -> None:
+        """Queue an all-reduce."""
+        packed = Packed(data, count, dtype, average, self._workers, self._field)
+        with self._changed:
+            if self._failure is not None:
+                raise EngineClosed(f"the engine takes no more work: {self._failure[1]}")
+            call = (data, count, dtype, average, ticket)
+            self._queue.append(_Carried(ticket, packed, call))
+            self._started += 1
+            self._changed.notify_all()
+
+    @property
+    def started(self) -> int:
+        """How many collectives it has taken, those that were left to it among them."""
+        return self._started
+
+    def poll(self, timeout_s: float) -> Sequence[Ended]:
+        """Wait until a ticket ends; empty on timeout or close."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or self._closed, timeout_s)
+            ended, self._ended = self._ended, []
+            return ended
+
+    def stats(self) -> dict[str, int | float]:
+        """Counters, by the names of the engine over the switch where they mean the same."""
+        with self._changed:
+            return dict(self._stats)
+
+    def positions(self) -> Mapping[str, Any]:
+        """There are no streams."""
+        return {}
+
+    def fail(self, kind: str, line: str) -> None:
+        """End everything in flight, and all that comes, with an error of that kind."""
+        with self._changed:
+            if self._failure is not None:
+                return
+            self._failure = (kind, line)
+            self._changed.notify_all()
+        self._sums.sever()
+
+    def close(self) -> None:
+        """End the thread; unfinished tickets end with an error. May be called twice."""
+        with self._changed:
+            if self._closed:
+                return
+            idle = not self._queue
+            if self._failure is None:
+                self._failure = (EngineClosed.__name__, "the engine was closed by its owner")
+            self._changed.notify_all()
+        if not idle:
+            self._sums.sever()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been closed."""
+        return self._closed
+
+    def give_back(self) -> Sequence[Call]:
+        """Once the ranks have agreed to stop: the collectives that have not begun, in order.
+
+        They are not this engine's any more.
+        """
+        with self._changed:
+            assert self._stopping
+            calls = [each.call for each in self._queue if each.call is not None]
+            assert len(calls) == len(self._queue)
+            self._queue.clear()
+            self._started -= len(calls)
+            return calls
+
+    # -- the thread ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._failure is not None)
+                if self._failure is not None:
+                    break
+                carried = self._queue[0]
+            try:
+                last = self._carry(carried.packed)
+            except Exception as error:
+                self._broken(error)
+                break
+            with self._changed:
+                if self._failure is not None:
+                    break
+                self._queue.popleft()
+                self._stopping = last
+                self._count(carried.packed)
+                self._end(carried.ticket, None, carried.packed.nonfinite)
+            if last:
+                self._ballot.stopped()
+                return
+        with self._changed:
+            assert self._failure is not None
+            for carried in self._queue:
+                self._end(carried.ticket, self._failure)
+            self._queue.clear()
+
+    def _broken(self, error: Exception) -> None:
+        """A sum has failed: mostly because a rank is gone, which the ranks' link can name."""
+        with self._changed:
+            if self._changed.wait_for(lambda: self._failure is not None, VERDICT_S):
+                return
+            kind = PeerLost if not isinstance(error, EngineError) else type(error)
+            line = one_line(str(error)) or type(error).__name__
+            self._failure = (kind.__name__, f"the ranks cannot sum any more: {line}")
+        log.debug("wiresum: a sum over the ranks has failed", exc_info=error)
+
+    def _end(self, ticket: int, failure: tuple[str, str] | None, nonfinite: Any = ()) -> None:
+        kind, line = failure or (None, None)
+        self._ended.append(Ended(ticket, line, kind, nonfinite))
+        self._changed.notify_all()
+
+    def _count(self, packed: Packed) -> None:
+        self._stats["collectives"] += 1
+        self._stats["ranks_collectives"] += 1
+        self._stats["elements"] += packed.count
+        self._stats["blocks_sent"] += packed.blocks_sent
+        self._stats["blocks_nonfinite"] += len(packed.nonfinite)
+
+    # -- one collective -----------------------------------------------------------------------
+
+    def _carry(self, packed: Packed) -> bool:
+        """Sum one tensor in place; whether it is the last one."""
+        last = self._agree(packed) if packed.blocks else False
+        flights: deque[_Flight] = deque()
+        free = self._free_segments(packed.lanes)
+        for first in range(0, packed.lanes, SEGMENT):
+            if not free:
+                free.append(self._land(packed, flights.popleft()))
+            words = free.pop()
+            count = min(SEGMENT, packed.lanes - first)
+            packed.encode(first, count, words.address)
+            flights.append(_Flight(first, count, words, self._sums.total(words, 0, count)))
+        while flights:
+            self._land(packed, flights.popleft())
+        return last
+
+    def _agree(self, packed: Packed) -> bool:
+        blocks, ballot = packed.blocks, self._ballot
+        size = blocks + ballot.size
+        if self._codes is None or len(self._codes) < size:
+            self._codes = self._sums.words(size)
+        codes = self._codes
+        packed.exponents(codes.address)
+        if ballot.size:
+            codes.put(blocks, ballot.words())
+        self._sums.maximum(codes, 0, size).wait()
+        packed.agree(codes.address)
+        return ballot.counted(codes.get(blocks, ballot.size)) if ballot.size else False
+
+    def _free_segments(self, lanes: int) -> list[Words]:
+        """Memory for the segments of a tensor, kept for the next one."""
+        needed = min(FLYING, -(-lanes // SEGMENT))
+        size = min(lanes, SEGMENT)
+        self._segments = [each for each in self._segments if len(each) >= size]
+        while len(self._segments) < needed:
+            self._segments.append(self._sums.words(size))
+        return self._segments[:needed]
+
+    def _land(self, packed: Packed, flight: _Flight) -> Words:
+        flight.pending.wait()
+        packed.decode(flight.first, flight.count, flight.words.address)
+        return flight.words

@@ -1,0 +1,153 @@
+#include "codecs/packed.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "big_endian.hpp"
+#include "codecs/arithmetic.hpp"
+
+namespace wiresum {
+namespace {
+
+constexpr std::uint32_t kTopBit = 0x80000000u;
+
+std::uint64_t lanes_of(const SentBlock& block, std::size_t per_lane) {
+  return (block.elements + per_lane - 1) / per_lane;
+}
+
+}  // namespace
+
+void append(std::vector<Range>& ranges, std::uint64_t first, std::uint64_t count) {
+  if (ranges.empty() || ranges.back().first + ranges.back().second != first) {
+    ranges.emplace_back(first, 0);
+  }
+  ranges.back().second += count;
+}
+
+Packed::Packed(std::shared_ptr<const Codecs> codecs, Dtype dtype, bool average, std::byte* data,
+               std::uint64_t count, Done done)
+    : codecs_(std::move(codecs)),
+      codec_(codecs_->of(count)),
+      dtype_(dtype),
+      average_(average),
+      data_(data),
+      count_(count),
+      first_element_(done.elements),
+      blocks_((count - done.elements + codec_.block_elements() - 1) / codec_.block_elements()),
+      lanes_per_block_(
+          std::max<std::size_t>(codec_.block_elements() / fields_per_lane(codec_.field()), 1)),
+      skipped_(done.lanes),
+      sent_(std::move(done.sent)),
+      nonfinite_(std::move(done.nonfinite)) {}
+
+void Packed::exponents(std::int32_t* codes) const {
+  const DefaultFloatEnvironment arithmetic;
+  auto* bytes = reinterpret_cast<std::uint8_t*>(codes);
+  codec_.exponents(dtype_, data_ + first_element_ * size_of(dtype_), count_ - first_element_,
+                   bytes);
+  for (std::uint64_t i = 0; i < blocks_; ++i) {
+    const std::uint32_t code = load_big_endian<std::uint32_t>(bytes + 4 * i) ^ kTopBit;
+    std::memcpy(codes + i, &code, 4);
+  }
+}
+
+void Packed::agree(const std::int32_t* codes) {
+  const std::size_t block_elements = codec_.block_elements();
+  sent_.reserve(sent_.size() + blocks_);
+  for (std::uint64_t i = 0; i < blocks_; ++i) {
+    std::uint32_t code;
+    std::memcpy(&code, codes + i, 4);
+    code ^= kTopBit;
+    const std::uint64_t first = first_element_ + i * block_elements;
+    const std::uint64_t elements = std::min<std::uint64_t>(block_elements, count_ - first);
+    std::byte* data = data_ + first * size_of(dtype_);
+    if (is_sent(code)) {
+      sent_.push_back({data, code, static_cast<std::uint32_t>(elements)});
+    } else if (code == 0) {
+      fill_unsent(dtype_, code, data, elements);
+    } else {
+      append(nonfinite_, first, elements);
+    }
+  }
+}
+
+// Only the tensor's last block may be short.
+std::uint64_t Packed::lanes() const {
+  if (sent_.empty()) return 0;
+  return (sent_.size() - 1) * lanes_per_block_ +
+         lanes_of(sent_.back(), fields_per_lane(codec_.field())) - skipped_;
+}
+
+template <typename Use>
+void Packed::each_run(std::uint64_t first, std::uint64_t count, const Use& use) const {
+  const std::size_t per_lane = fields_per_lane(codec_.field());
+  std::uint64_t at = first + skipped_;
+  const std::uint64_t end = at + count;
+  while (at < end) {
+    const SentBlock* block = sent_.data() + at / lanes_per_block_;
+    if (codec_.block_elements() == 1) {
+      const std::uint64_t run = std::min<std::uint64_t>(end - at, kMaxRun);
+      use(block, run, std::size_t{0}, static_cast<std::size_t>(run));
+      at += run;
+      continue;
+    }
+    const std::uint64_t lane = at % lanes_per_block_;
+    const std::uint64_t lanes = std::min(end - at, lanes_of(*block, per_lane) - lane);
+    const std::size_t from = lane * per_lane;
+    use(block, std::uint64_t{1}, from,
+        std::min<std::size_t>(block->elements - from, lanes * per_lane));
+    at += lanes;
+  }
+}
+
+void Packed::encode(std::uint64_t first, std::uint64_t count, std::uint32_t* lanes) const {
+  const DefaultFloatEnvironment arithmetic;
+  const std::size_t size = size_of(dtype_);
+  each_run(first, count,
+           [&](const SentBlock* block, std::uint64_t blocks, std::size_t from, std::size_t n) {
+             std::uint32_t codes[kMaxRun];
+             std::byte gathered[kMaxRun * sizeof(float)];
+             const std::byte* in = block->data + from * size;
+             if (codec_.block_elements() == 1) {
+               for (std::uint64_t i = 0; i < blocks; ++i) {
+                 codes[i] = block[i].code;
+                 std::memcpy(gathered + i * size, block[i].data, size);
+               }
+               in = gathered;
+             } else {
+               codes[0] = block->code;
+             }
+             auto* bytes = reinterpret_cast<std::uint8_t*>(lanes);
+             const std::size_t made = codec_.encode(dtype_, in, n, codes, bytes);
+             for (std::size_t i = 0; i < made; ++i) {
+               lanes[i] = load_big_endian<std::uint32_t>(bytes + 4 * i);
+             }
+             lanes += made;
+           });
+}
+
+void Packed::decode(std::uint64_t first, std::uint64_t count, const std::uint32_t* lanes) const {
+  const DefaultFloatEnvironment arithmetic;
+  const std::size_t size = size_of(dtype_);
+  const std::size_t per_lane = fields_per_lane(codec_.field());
+  each_run(first, count,
+           [&](const SentBlock* block, std::uint64_t blocks, std::size_t from, std::size_t n) {
+             std::uint8_t wire[4 * kMaxRun];
+             const std::size_t taken = (n + per_lane - 1) / per_lane;
+             for (std::size_t i = 0; i < taken; ++i) store_big_endian(wire + 4 * i, lanes[i]);
+             lanes += taken;
+             if (codec_.block_elements() != 1) {
+               codec_.decode(dtype_, wire, n, &block->code, average_, block->data + from * size);
+               return;
+             }
+             std::uint32_t codes[kMaxRun];
+             std::byte sums[kMaxRun * sizeof(float)];
+             for (std::uint64_t i = 0; i < blocks; ++i) codes[i] = block[i].code;
+             codec_.decode(dtype_, wire, n, codes, average_, sums);
+             for (std::uint64_t i = 0; i < blocks; ++i) {
+               std::memcpy(block[i].data, sums + i * size, size);
+             }
+           });
+}
+
+}  // namespace wiresum

@@ -1,0 +1,117 @@
+"""Sums over ranks that are threads of this process: an ``agent.sums.Sums`` without any network."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LIMIT_S = 60.0
+
+
+class NumpyWords:
+    """Words in an array."""
+
+    def __init__(self, count: int) -> None:
+        self.array = np.zeros(count, np.int32)
+
+    @property
+    def address(self) -> int:
+        return int(self.array.ctypes.data)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def get(self, first: int, count: int) -> list[int]:
+        return [int(each) for each in self.array[first : first + count]]
+
+    def put(self, first: int, values: Sequence[int]) -> None:
+        self.array[first : first + len(values)] = values
+
+
+class Meeting:
+    """Where the ranks' parts of one sum meet: the last one adds them up."""
+
+    def __init__(self, ranks: int) -> None:
+        self.ranks = ranks
+        self.changed = threading.Condition()
+        self.parts: dict[tuple[str, int], dict[int, NDArray[Any]]] = {}
+        self.severed = False
+
+    def add(
+        self,
+        key: tuple[str, int],
+        rank: int,
+        part: NDArray[Any],
+        combine: Callable[[Any], NDArray[Any]],
+    ) -> None:
+        with self.changed:
+            parts = self.parts.setdefault(key, {})
+            parts[rank] = part
+            if len(parts) == self.ranks:
+                result = combine(list(parts.values()))
+                for each in parts.values():
+                    each[...] = result
+                del self.parts[key]
+                self.changed.notify_all()
+
+    def wait(self, key: tuple[str, int]) -> None:
+        with self.changed:
+            done = self.changed.wait_for(lambda: key not in self.parts or self.severed, LIMIT_S)
+            assert done, f"sum {key} did not end"
+            if key in self.parts:
+                raise ConnectionError("Connection closed by peer")
+
+
+class _Pending:
+    def __init__(self, meeting: Meeting, key: tuple[str, int]) -> None:
+        self._meeting, self._key = meeting, key
+
+    def wait(self) -> None:
+        self._meeting.wait(self._key)
+
+
+class ThreadSums:
+    """One rank's ``Sums``."""
+
+    def __init__(self, meeting: Meeting, rank: int) -> None:
+        self._meeting, self._rank = meeting, rank
+        self._count = 0
+
+    def words(self, count: int) -> NumpyWords:
+        return NumpyWords(count)
+
+    def _start(self, what: str, part: NDArray[Any], combine: Callable[[Any], Any]) -> _Pending:
+        if self._meeting.severed:
+            raise ConnectionError("Connection closed by peer")
+        self._count += 1
+        key = (f"{what} of {len(part)}", self._count)
+        self._meeting.add(key, self._rank, part, combine)
+        return _Pending(self._meeting, key)
+
+    def total(self, words: Any, first: int, count: int) -> _Pending:
+        def combine(parts: list[NDArray[np.int32]]) -> NDArray[np.int32]:
+            total = np.sum([part.view(np.uint32) for part in parts], axis=0, dtype=np.uint32)
+            return np.asarray(total).view(np.int32)
+
+        return self._start("total", words.array[first : first + count], combine)
+
+    def maximum(self, words: Any, first: int, count: int) -> _Pending:
+        return self._start("maximum", words.array[first : first + count], np.maximum.reduce)
+
+    def largest(self, values: Sequence[int]) -> list[int]:
+        part = np.array(values, np.int64)
+        self._start("largest", part, np.maximum.reduce).wait()
+        return [int(each) for each in part]
+
+    def sever(self) -> None:
+        with self._meeting.changed:
+            self._meeting.severed = True
+            self._meeting.changed.notify_all()
+
+
+def thread_sums(ranks: int) -> list[ThreadSums]:
+    """One for each rank."""
+    meeting = Meeting(ranks)
+    return [ThreadSums(meeting, rank) for rank in range(ranks)]

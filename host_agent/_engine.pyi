@@ -270,6 +270,14 @@ class Engine:
         """
 
     @property
+    def epoch(self) -> int:
+        """Its lease's."""
+
+    @property
+    def lanes(self) -> int:
+        """Of a chunk: its lease's."""
+
+    @property
     def started(self) -> int:
         """How many all-reduces this engine has taken so far."""
 

@@ -10,7 +10,7 @@ from wiresum.common.command_line import Option, Rest
 from wiresum.common.errors import WiresumError
 from wiresum.common.places import expand
 from wiresum.host_agent import lines
-from wiresum.host_agent.environment import LONGEST_S, IfFull, SlotRequest, Transport
+from wiresum.host_agent.environment import LONGEST_S, Carrier, IfFull, SlotRequest, Transport
 from wiresum.p4 import FIELDS
 
 
@@ -85,7 +85,7 @@ def run(
         IfFull,
         Option(
             help="When no switch has room: fail, wait in the queue, take a smaller window, or "
-            "train over gloo.",
+            "let the ranks sum (fallback).",
             envvar="WIRESUM_IF_FULL",
         ),
     ] = IfFull.FAIL,
@@ -122,9 +122,19 @@ def run(
         Option(
             metavar="S",
             help="Seconds that the switch may say nothing at all while a collective waits "
-            "[default: WIRESUM_SWITCH_TIMEOUT, or 10; at most the limit of a collective].",
+            "[default: WIRESUM_SWITCH_TIMEOUT, or 4 (10 with --carrier switch); at most the limit "
+            "of a collective].",
         ),
     ] = None,
+    carrier: Annotated[
+        Carrier,
+        Option(
+            help="What sums: the switch, and the ranks themselves while it cannot be reached "
+            "(auto); the switch alone, or the run ends (switch); the ranks, without a switch and a "
+            "controller (ranks). Results have the same bits.",
+            envvar="WIRESUM_CARRIER",
+        ),
+    ] = Carrier.AUTO,
     transport: Annotated[
         Transport,
         Option(
@@ -159,6 +169,7 @@ def run(
         token=chosen_token(controller, token_file, ca) if controller else None,
         ca=None if ca is None else str(expand(ca).absolute()),
         transport=transport,
+        carrier=carrier,
         switch_timeout_s=_checked_seconds("--switch-timeout", switch_timeout),
     )
     return launch(command, options, as_default=as_default)

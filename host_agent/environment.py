@@ -26,6 +26,21 @@ SWITCH_TIMEOUT = "WIRESUM_SWITCH_TIMEOUT"
 """Seconds that the switch may say nothing at all while a collective waits."""
 
 
+CARRIER = "WIRESUM_CARRIER"
+"""What sums: see :class:`Carrier`."""
+
+
+class Carrier(StrEnum):
+    """What sums the lanes of a run."""
+
+    AUTO = "auto"
+    """The switch while it can be reached, the ranks otherwise."""
+    SWITCH = "switch"
+    """The switch alone; the run ends without it."""
+    RANKS = "ranks"
+    """The ranks themselves; neither a switch nor a controller is used."""
+
+
 class Transport(StrEnum):
     """How the workers of a run reach the switch."""
 
@@ -64,9 +79,10 @@ class SlotRequest:
 class Environment:
     """How to reach the controller, which job this is, and what it asks for.
 
-    ``token`` is the job's, ``tenant_token`` the user's own, with which jobs are made. ``ca``,
-    ``cert`` and ``key`` are files for TLS, empty for none. ``shm`` is the socket of a shm port of
-    the switch, where that is on this host; empty: UDP.
+    ``controller`` is empty where the ranks sum without any. ``token`` is the job's,
+    ``tenant_token`` the user's own, with which jobs are made. ``ca``, ``cert`` and ``key`` are
+    files for TLS, empty for none. ``shm`` is the socket of a shm port of the switch, where that is
+    on this host; empty: UDP.
     """
 
     controller: str
@@ -81,7 +97,10 @@ class Environment:
     request: SlotRequest = SlotRequest()
     shm: str = ""
     switch_timeout_s: float | None = None
-    """How long the switch may say nothing at all while a collective waits; None: 10 s."""
+    """How long the switch may say nothing at all while a collective waits; None: see Worker."""
+    carrier: Carrier = Carrier.AUTO
+    fallback: str = ""
+    """Why the launcher has no switch for this run; empty if it has, or was not asked for one."""
 
     def variables(self) -> dict[str, str]:
         """As environment variables for workers; :func:`environment` reads them back.
@@ -99,6 +118,7 @@ class Environment:
             "WIRESUM_CERT": self.cert,
             "WIRESUM_KEY": self.key,
             SHM: self.shm,
+            CARRIER: str(self.carrier),
         }
         return {name: value for name, value in values.items() if value}
 
@@ -114,17 +134,28 @@ def without_secrets(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def environment(env: Mapping[str, str]) -> Environment | None:
-    """Read the WIRESUM_* variables; None if there is no WIRESUM_CONTROLLER.
+    """Read the WIRESUM_* variables; None if they ask for nothing but plain gloo.
 
-    Raises :class:`AgentError` or ``AddressError`` for values that make no sense.
+    That is: no WIRESUM_CONTROLLER, and no WIRESUM_CARRIER or narrow WIRESUM_FIELD for which the
+    ranks sum. Raises :class:`AgentError` or ``AddressError`` for values that make no sense.
     """
     controller = env.get("WIRESUM_CONTROLLER", "")
-    if not controller:
-        return None
-    parse_addresses(controller, what="WIRESUM_CONTROLLER")
     field = env.get("WIRESUM_FIELD") or "32"
     if field not in map(str, FIELDS):
         raise AgentError(lines.NOT_A_FIELD.of(field=field))
+    carrier = _carrier(env)
+    if carrier is Carrier.RANKS:
+        controller = ""
+    elif not controller:
+        if carrier is Carrier.SWITCH:
+            raise AgentError(
+                f"{CARRIER} is 'switch', but WIRESUM_CONTROLLER is not set: start the training "
+                "with `wiresum run`, or set it"
+            )
+        if carrier is None and field == "32":
+            return None
+    if controller:
+        parse_addresses(controller, what="WIRESUM_CONTROLLER")
     return Environment(
         controller=controller,
         job=env.get("WIRESUM_JOB") or None,
@@ -143,6 +174,8 @@ def environment(env: Mapping[str, str]) -> Environment | None:
         ),
         shm=env.get(SHM, ""),
         switch_timeout_s=_seconds(env, SWITCH_TIMEOUT),
+        carrier=carrier or Carrier.AUTO,
+        fallback=env.get(FALLBACK, ""),
     )
 
 
@@ -173,6 +206,17 @@ def _count(env: Mapping[str, str], name: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise AgentError(lines.VARIABLE_NOT_SLOTS.of(name=name, text=text))
     return int(text)
+
+
+def _carrier(env: Mapping[str, str]) -> Carrier | None:
+    text = env.get(CARRIER)
+    if not text:
+        return None
+    try:
+        return Carrier(text)
+    except ValueError:
+        names = ", ".join(Carrier)
+        raise AgentError(f"{CARRIER} is {text!r}; it must be one of {names}") from None
 
 
 def _if_full(env: Mapping[str, str]) -> IfFull:

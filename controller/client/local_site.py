@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -144,10 +144,23 @@ class LocalSite:
         for child in self.children:
             child.check()
 
+    def renew_switch(self) -> None:
+        """Start the switch again, which has ended, with the ports that it had.
+
+        The controller finds it by itself. Returns at once.
+        """
+        self.children.remove(self.switch)
+        self.switch.end()
+        self._options = replace(self._options, udp_port=self.address.port)
+        options = self._options
+        self.switch = self._start(options.name, options.the_switch, self._switch_command())
+
     def close(self) -> None:
         """Stop both, the controller first."""
         while self.children:
-            self.children.pop().end()
+            # The switch is the first one, or the last one if it was renewed.
+            last = len(self.children) > 1 and self.children[-1] is self.switch
+            self.children.pop(-2 if last else -1).end()
 
     def __enter__(self) -> Self:
         return self

@@ -1,21 +1,26 @@
 """One worker in its job: it joins through the controller, owns the engine, and keeps the lease."""
 
+import contextlib
 import logging
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 from wiresum.common import logs
 from wiresum.common.errors import WiresumError
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent.agent.carriers import ASKED_FOR, RANKS, Carriers
 from wiresum.host_agent.agent.change import change_lease
-from wiresum.host_agent.agent.control import Heartbeats, over
+from wiresum.host_agent.agent.control import Heartbeats, NoRoom, over
 from wiresum.host_agent.agent.issued import Group
-from wiresum.host_agent.agent.join import Membership
-from wiresum.host_agent.agent.peers.meeting import Meeting
+from wiresum.host_agent.agent.join import Membership, SwitchAway
+from wiresum.host_agent.agent.network import local_address_towards
+from wiresum.host_agent.agent.peers.meeting import Meeting, arrange, find
 from wiresum.host_agent.agent.peers.peers import Peers
 from wiresum.host_agent.agent.progress import progress
 from wiresum.host_agent.agent.relay import Relay
+from wiresum.host_agent.agent.sums import Sums
 from wiresum.host_agent.agent.worker import Worker
 from wiresum.host_agent.engine import Engine
 from wiresum.host_agent.environment import AgentError
@@ -28,37 +33,71 @@ class JobGone(AgentError):
     """The job was released, has expired, or a later attempt has replaced this worker."""
 
 
+@dataclass
+class Held:
+    """A lease in hand, with an engine that has done nothing yet: ``returning.Joined``."""
+
+    membership: Membership
+    lease: pb.Lease
+    engine: Engine
+
+    @property
+    def epoch(self) -> int:
+        """The lease's."""
+        return self.lease.epoch
+
+    def drop(self) -> None:
+        """It is not used: close the engine."""
+        self.engine.close()
+        self.membership.client.close()
+
+
 class Agent:
     """A joined worker. Implements ``wiresum.host_agent.backend.link.Link``."""
 
     def __init__(
         self,
         worker: Worker,
-        membership: Membership,
-        lease: pb.Lease,
-        engine: Engine,
+        membership: Membership | None,
+        held: Held | None,
         meeting: Meeting | None = None,
+        why: str = ASKED_FOR,
     ) -> None:
-        """Use :meth:`join`."""
-        self.engine = Relay(engine)
+        """Use :meth:`join`.
+
+        ``membership`` is None where there is no job, ``held`` where there is no lease; ``why``
+        says why not.
+        """
         self._worker = worker
         self._membership = membership
-        self._lease = lease
+        self._held = held
+        self._why_ranks = why
+        self._lease = held.lease if held is not None else None
+        # A run that may not leave the switch needs nothing of the others to begin.
+        leaves = worker.may_leave_switch
+        self.engine = Relay(None if leaves or held is None else held.engine)
         self._gone: WiresumError | None = None
         self._lock = threading.Lock()
         self._closed = False
         self._changing: threading.Thread | None = None  # while it is under way
-        self._wanted = lease.change
-        self._asked = lease
-        membership.report = lambda: progress(worker.rank, self.engine.stats())
-        self._heartbeats = Heartbeats(
-            membership.plan.job,
-            self._beat,
-            lambda: self._lease,
-            self._heard,
-            self._lost,
-            loud=worker.rank == 0,
+        self._wanted = self._lease.change if self._lease is not None else 0
+        self._asked = self._lease
+        self._state = 0  # of the job, as the controller has said last
+        self._superseded = False
+        self._carriers = Carriers(
+            self.engine,
+            worker.rank,
+            worker.workers,
+            worker.where.field,
+            rejoin=self._rejoin if membership is not None else None,
+            tell=self._tell_lost,
+            returned=self._returned,
         )
+        self._heartbeats: Heartbeats | None = None
+        if membership is not None:
+            membership.report = self._report
+            self._terms = self._lease or membership.client.get_job(membership.plan.job)
+            self._heartbeats = self._new_heartbeats(membership)
         self._peers: Peers | None = None
         if meeting is not None:
             self._peers = Peers(
@@ -66,40 +105,54 @@ class Agent:
                 worker.rank,
                 worker.workers,
                 self.engine,
-                epoch=lambda: self._lease.epoch,
+                epoch=lambda: self._carriers.epoch,
                 over=self._lost_peer,
+                leave_switch=self._carriers.leave_switch,
             )
 
     @classmethod
     def join(cls, worker: Worker) -> "Agent":
         """Join the job that ``worker.where`` names; returns with an engine.
 
-        Waits for the other ranks, at most ``worker.join_s``. Raises ``WiresumError`` in one line.
+        Waits for the other ranks, at most ``worker.join_s``. A run that may leave the switch is
+        joined without a lease where the switch does not hold its entries, or none has room.
+        Raises ``WiresumError`` in one line.
         """
-        membership = Membership(worker)
-        meeting = None
+        if not worker.where.controller:
+            why = worker.where.fallback or ASKED_FOR
+            return cls(worker, None, None, _meet(worker), why)
+        try:
+            membership = Membership(worker)
+        except NoRoom as full:
+            if not worker.may_leave_switch:
+                raise
+            return cls(worker, None, None, _meet(worker), why=str(full))
+        held, meeting, why = None, None, ""
         try:
             meeting = membership.arrange()
-            lease, engine = membership.join()
+            try:
+                held = Held(membership, *membership.join())
+            except SwitchAway as away:
+                why = str(away)
             meeting = meeting or membership.find()
         except BaseException:
             if meeting is not None:
                 meeting.close()
             membership.client.close()
             raise
-        logs.bind(job=membership.plan.job, rank=worker.rank, switch=lease.switch_name)
-        log.info(
-            "wiresum: rank %d of %d joined job %s on switch %s (%s:%d): epoch %d, %d slots",
-            worker.rank,
-            worker.workers,
-            membership.plan.job,
-            lease.switch_name,
-            lease.switch_ip,
-            lease.switch_udp_port,
-            lease.epoch,
-            lease.slots,
-        )
-        return cls(worker, membership, lease, engine, meeting)
+        if held is not None:
+            _say_joined(worker, held)
+        return cls(worker, membership, held, meeting, why)
+
+    @property
+    def leaves_switch(self) -> bool:
+        """See :class:`~wiresum.host_agent.backend.link.Link`."""
+        return self._worker.may_leave_switch
+
+    def use_ranks(self, sums: Sums) -> None:
+        """See :class:`~wiresum.host_agent.backend.link.Link`."""
+        self._carriers.begin(sums, self._held, self._why_ranks)
+        self._held = None
 
     def check(self) -> None:
         """Raise why no collective can begin: :class:`JobGone`, or an error of the ranks."""
@@ -111,26 +164,40 @@ class Agent:
         if self._peers is not None:
             self._peers.watch(group)
 
+    @property
+    def carrier(self) -> str:
+        """``switch`` or ``ranks``: what sums now."""
+        return self._carriers.carrier
+
     def describe(self) -> dict[str, Any]:
-        """The lease in words, without its secrets."""
-        lease, plan = self._lease, self._membership.plan
-        return {
-            "controller": self._worker.where.controller,
-            "job": plan.job,
-            "attempt": plan.attempt,
-            "change": lease.change,
-            "number": lease.job,
-            "epoch": lease.epoch,
-            "switch": f"{lease.switch_name} ({lease.switch_ip}:{lease.switch_udp_port})",
-            "slots": lease.slots,
-            "lanes": lease.lanes,
-            "field": self._worker.where.field,
-            "rank": lease.rank,
-            "workers": lease.workers,
+        """The job and the lease in words, without secrets."""
+        lease, membership, worker = self._lease, self._membership, self._worker
+        state: dict[str, Any] = {
+            "carrier": self._carriers.carrier,
+            "why_ranks": self._carriers.why or None,
+            "field": worker.where.field,
+            "rank": worker.rank,
+            "workers": worker.workers,
             "held": self.engine.held,
             "gone": None if self._gone is None else str(self._gone),
             "peers": None if self._peers is None else self._peers.describe(),
         }
+        if membership is not None:
+            state |= {
+                "controller": worker.where.controller,
+                "job": membership.plan.job,
+                "attempt": membership.plan.attempt,
+            }
+        if lease is not None:
+            state |= {
+                "change": lease.change,
+                "number": lease.job,
+                "epoch": lease.epoch,
+                "switch": f"{lease.switch_name} ({lease.switch_ip}:{lease.switch_udp_port})",
+                "slots": lease.slots,
+                "lanes": lease.lanes,
+            }
+        return state
 
     def close(self) -> None:
         """Stop the engine and the heartbeats; release the job if this worker has made it."""
@@ -138,32 +205,61 @@ class Agent:
             if self._closed:
                 return
             self._closed = True
-        self._heartbeats.stop()
+        self._carriers.close()
+        if self._heartbeats is not None:
+            self._heartbeats.stop()
         if self._peers is not None:
             self._peers.leave()
         self.engine.close()
-        self._membership.release()
-        self._membership.client.close()  # ends calls that are waiting for their answers
-        self._heartbeats.join(timeout_s=1.0)
+        if self._held is not None:
+            self._held.engine.close()
+        if self._membership is not None:
+            self._membership.release()
+            self._membership.client.close()  # ends calls that are waiting for their answers
+        if self._heartbeats is not None:
+            self._heartbeats.join(timeout_s=1.0)
         changing = self._changing
         if changing is not None:
             changing.join(timeout=1.0)
 
     # -- heartbeats ---------------------------------------------------------------------------
 
+    def _new_heartbeats(self, membership: Membership) -> Heartbeats:
+        return Heartbeats(
+            membership.plan.job,
+            self._beat,
+            lambda: self._lease or self._terms,
+            self._heard,
+            self._lost,
+            loud=self._worker.rank == 0,
+        )
+
+    def _report(self) -> pb.RankReport:
+        report = progress(self._worker.rank, self.engine.stats())
+        report.carrier = self._carriers.carrier
+        report.carrier_reason = self._carriers.why
+        return report
+
     def _beat(self, wait_s: float, change: int) -> pb.HeartbeatResponse:
+        membership = self._membership
+        assert membership is not None
         self._asked = lease = self._lease
-        epoch = 0 if self._changing is not None else lease.epoch
-        return self._membership.heartbeat(wait_s, epoch=epoch, change=change)
+        settled = self._changing is None and self._carriers.carrier != RANKS and lease is not None
+        epoch = lease.epoch if settled and lease is not None else 0
+        answer = membership.heartbeat(wait_s, epoch=epoch, change=change)
+        self._state = answer.state
+        return answer
 
     def _heard(self, answer: pb.HeartbeatResponse) -> str | None:
         with self._lock:
             self._wanted = answer.change
-            if self._changing is not None:
-                return None
             lease = self._lease
+            if self._changing is not None or self._carriers.carrier == RANKS or lease is None:
+                return None
             # The answer to a call from before a change has the epoch of the lease before.
             if answer.epoch != lease.epoch and self._asked is lease:
+                assert self._membership is not None
+                self._superseded = True
                 return (
                     f"job {self._membership.plan.job} is in epoch {answer.epoch}: a later attempt "
                     f"has replaced this worker (rank {lease.rank}, epoch {lease.epoch})"
@@ -179,6 +275,9 @@ class Agent:
         with self._lock:
             if self._gone is not None:
                 return
+            final = self._superseded or self._state == pb.JOB_STATE_RELEASED
+            if not final and self._carriers.lost_lease(why):
+                return
             self._gone = JobGone(why)
         log.warning("wiresum: %s", why)
         self.engine.close()  # what is in flight ends now, and with this reason
@@ -190,6 +289,33 @@ class Agent:
             if self._gone is None or isinstance(self._gone, PeerLost):
                 self._gone = error
 
+    # -- changes of the carrier ---------------------------------------------------------------
+
+    def _tell_lost(self, epoch: int, why: str) -> bool:
+        return self._peers is not None and self._peers.lost_switch(epoch, why)
+
+    def _rejoin(self, round: int) -> Held:
+        assert self._membership is not None
+        membership = self._membership.again(round)
+        try:
+            return Held(membership, *membership.join())
+        except BaseException:
+            membership.client.close()
+            raise
+
+    def _returned(self, joined: Any) -> None:
+        held: Held = joined
+        with self._lock:
+            old, self._membership = self._membership, held.membership
+            held.membership.report = self._report
+            self._lease, self._wanted = held.lease, held.lease.change
+        if old is not None:
+            with contextlib.suppress(ControllerError):
+                old.client.close()
+        if self._heartbeats is not None and self._heartbeats.ended:
+            self._heartbeats = self._new_heartbeats(held.membership)
+        _say_joined(self._worker, held)
+
     # -- changes of the lease -----------------------------------------------------------------
 
     def _make_changes(self) -> None:
@@ -197,26 +323,32 @@ class Agent:
         while True:
             with self._lock:
                 # A cancelled change is tried again if the next heartbeat still announces it.
-                if self._wanted <= max(tried, self._lease.change) or self._has_ended():
+                lease = self._lease
+                assert lease is not None
+                done = self._wanted <= max(tried, lease.change)
+                if done or self._has_ended() or self._carriers.carrier == RANKS:
                     self._changing = None
                     return
                 tried = self._wanted
             self._change(tried)
 
     def _change(self, number: int) -> None:
-        before, worker = self._lease, self._worker
+        before, worker, membership = self._lease, self._worker, self._membership
+        assert before is not None
+        assert membership is not None
         try:
             changed = change_lease(
                 self.engine,
-                self._membership,
+                membership,
                 before,
                 number,
                 limit_s=worker.collective_s,
-                stopped=self._has_ended,
+                stopped=lambda: self._has_ended() or self._carriers.carrier == RANKS,
             )
         except WiresumError as error:
             if not self._has_ended():
                 self._lost(self._why_over() or f"change {number} of the lease has failed: {error}")
+            assert self._heartbeats is not None
             self._heartbeats.stop()
             return
         if changed is None:
@@ -234,6 +366,7 @@ class Agent:
             )
 
     def _why_over(self) -> str | None:
+        assert self._membership is not None
         try:
             return over(self._membership.heartbeat(), self._membership.plan.job)
         except ControllerError:
@@ -241,3 +374,34 @@ class Agent:
 
     def _has_ended(self) -> bool:
         return self._closed or self._gone is not None
+
+
+def _say_joined(worker: Worker, held: Held) -> None:
+    lease, job = held.lease, held.membership.plan.job
+    logs.bind(job=job, rank=worker.rank, switch=lease.switch_name)
+    log.info(
+        "wiresum: rank %d of %d joined job %s on switch %s (%s:%d): epoch %d, %d slots",
+        worker.rank,
+        worker.workers,
+        job,
+        lease.switch_name,
+        lease.switch_ip,
+        lease.switch_udp_port,
+        lease.epoch,
+        lease.slots,
+    )
+
+
+def _meet(worker: Worker) -> Meeting | None:
+    """Where the ranks meet that have no job: rank 0's address towards their store."""
+    if worker.workers == 1:
+        return None
+    key = f"{worker.key}/peers"
+    if worker.rank != 0:
+        return find(worker.store, key)
+    host, _, port = worker.endpoint.rpartition(":")
+    try:
+        address = local_address_towards(host, int(port))
+    except (OSError, ValueError):
+        address = "127.0.0.1"
+    return arrange(worker.store, key, address)

@@ -110,6 +110,11 @@ class Heartbeats:
         self._thread = threading.Thread(target=self._run, name="wiresum-heartbeat", daemon=True)
         self._thread.start()
 
+    @property
+    def ended(self) -> bool:
+        """Whether the thread has ended: it calls no more."""
+        return not self._thread.is_alive()
+
     def stop(self) -> None:
         """Call no more; a call in progress goes on until the client is closed."""
         self._stop.set()

@@ -20,6 +20,8 @@ class Counters:
 
     switch: Counter[str] = field(default_factory=Counter)
     switch_bytes: int = 0
+    ranks: Counter[str] = field(default_factory=Counter)
+    ranks_bytes: int = 0
     fallback: Counter[tuple[str, str]] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     engine: dict[str, int | float] = field(default_factory=dict)
@@ -28,12 +30,19 @@ class Counters:
     exposed_s: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def count_switch(self, collective: str, tensors: int, size: int) -> None:
-        """One collective of ``tensors`` tensors and ``size`` bytes went over the switch."""
+    def count_carried(self, collective: str, tensors: int, size: int, *, ranks: bool) -> None:
+        """One collective of ``tensors`` tensors and ``size`` bytes was handed to the carrier.
+
+        That is the switch, or the ``ranks``.
+        """
         with self._lock:
-            self.switch[collective] += 1
-            self.switch["tensors"] += tensors
-            self.switch_bytes += size
+            if ranks:
+                self.ranks[collective] += 1
+                self.ranks_bytes += size
+            else:
+                self.switch[collective] += 1
+                self.switch["tensors"] += tensors
+                self.switch_bytes += size
 
     def count_fallback(self, collective: str, reason: str, *, level: int) -> None:
         """One collective fell back; the first one of each (collective, reason) is logged."""
@@ -69,7 +78,8 @@ class Counters:
         """The counts as plain dictionaries.
 
         ``switch``: collectives over the switch by name; ``switch_tensors``, ``switch_bytes``: the
-        tensors in them and their size; ``fallback``: ``{collective: {reason: count}}``;
+        tensors in them and their size; ``ranks``, ``ranks_bytes``: those that the ranks summed
+        themselves, by the time they were issued; ``fallback``: ``{collective: {reason: count}}``;
         ``failed``: ``{kind of error: count}``; ``engine``: counters of engines closed so far.
         ``ended``: collectives over the switch that have ended, ``in_flight_s``: the seconds from
         their start to their end, summed; ``exposed_s``: seconds that training stood still for them.
@@ -84,6 +94,8 @@ class Counters:
                 "switch": by_name,
                 "switch_tensors": tensors,
                 "switch_bytes": self.switch_bytes,
+                "ranks": dict(self.ranks),
+                "ranks_bytes": self.ranks_bytes,
                 "fallback": fallback,
                 "failed": dict(self.failed),
                 "engine": dict(self.engine),

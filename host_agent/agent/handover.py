@@ -11,13 +11,24 @@ goes over the ranks like everything after them.
 from collections.abc import Sequence
 from typing import Protocol
 
-from wiresum.host_agent.agent.sums import Sums, Words
+from wiresum.host_agent.agent.sums import Sums
 from wiresum.host_agent.engine import Rest
 from wiresum.host_agent.errors import CollectiveMismatch
 
 
 class Suspended(Protocol):
-    """A suspended engine: see ``_engine.pyi``."""
+    """An engine over the switch: see ``_engine.pyi``."""
+
+    @property
+    def epoch(self) -> int:
+        """Its lease's."""
+
+    @property
+    def lanes(self) -> int:
+        """Of a chunk."""
+
+    def suspend(self, why: str) -> bool:
+        """Let it stand still; false if it has failed or was closed."""
 
     def extent(self) -> dict[str, tuple[int, int]]:
         """Of each stream: the oldest chunk without a result, the first that is not open."""
@@ -32,16 +43,17 @@ class Suspended(Protocol):
         """What is left of all collectives."""
 
 
-def hand_over(engine: Suspended, lanes: int, epoch: int, sums: Sums) -> Sequence[Rest]:
-    """Finish with the other ranks what ``engine`` had on its way; what is left of collectives.
+def hand_over(engine: Suspended, sums: Sums) -> Sequence[Rest]:
+    """Finish with the other ranks what ``engine``, which is suspended, had on its way.
 
-    ``lanes``: of a chunk. ``epoch``: the engine's. All ranks call it, and get the same list as far
+    Returns what is left of collectives. All ranks call it, and get the same list as far
     as they have issued the same collectives. Raises ``CollectiveMismatch`` if they have not, and
     what ``sums`` raises.
     """
     extent = engine.extent()
     names = sorted(extent)
-    places = [epoch, -epoch]
+    lanes = engine.lanes
+    places = [engine.epoch, -engine.epoch]
     for name in names:
         oldest, following = extent[name]
         places += [-oldest, -following]
@@ -70,11 +82,8 @@ def hand_over(engine: Suspended, lanes: int, epoch: int, sums: Sums) -> Sequence
     for name, (first, _end) in spans.items():
         count = chunks[name]
         if count:
-            _start(sums, name, words[name], count * lanes)
-            engine.take_sums(name, first, count, words[name].address)
+            ours = words[name]
+            start = ours.maximum if name == "exponent" else ours.total
+            start(count * lanes).wait()
+            engine.take_sums(name, first, count, ours.address)
     return engine.rests(spans["exponent"][1], spans["data"][1])
-
-
-def _start(sums: Sums, name: str, words: Words, count: int) -> None:
-    start = sums.maximum if name == "exponent" else sums.total
-    start(words, 0, count).wait()

@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wiresum import p4
 from wiresum.common.errors import WiresumError
@@ -36,6 +36,9 @@ log = logging.getLogger("wiresum")
 
 LEAVE_S = 5.0
 """How long the rank that made the job waits for the others before it releases it; seconds."""
+
+AWAY_S = 10.0
+"""How long a switch may take to be ready for a run that can start over the ranks; seconds."""
 
 SHM_S = 5.0
 """How long a switch on this host may take to answer before the worker goes on over UDP."""
@@ -74,15 +77,26 @@ class Plan:
     owner: str = ""  # the group's name for itself, if others could want the job
 
 
+class JobTaken(WiresumError):
+    """Another process group of this run has the job; says where."""
+
+
+class SwitchAway(WiresumError):
+    """All ranks have joined, but the switch does not hold their entries; says why."""
+
+
 class Membership:
     """One rank's place in a job. Everything raises ``WiresumError`` in one line."""
 
     def __init__(self, worker: Worker) -> None:
         """Agree with rank 0, through the store, on an attempt later than all before.
 
-        Raises ``NoRoom`` on all ranks where the job was to fall back if no switch has room.
+        Raises ``NoRoom`` on all ranks where the job was to fall back if no switch has room,
+        :class:`JobTaken` where another group has it.
         """
         self._worker = worker
+        self.release_worker = worker
+        """Whose ranks count themselves out when they leave: the first worker's."""
         self._deadline = time.monotonic() + worker.join_s
         worker.store.set(f"{worker.key}/here/{worker.rank}", here())
         self.plan = self._decide() if worker.rank == 0 else self._read()
@@ -100,6 +114,9 @@ class Membership:
 
         try:
             plan = self._new_plan()
+        except JobTaken as taken:
+            publish(taken=str(taken))
+            raise
         except NoRoom as full:
             publish(no_room=str(full))
             raise
@@ -121,7 +138,7 @@ class Membership:
         return Plan(where.job, where.token, attempt, owned=False, owner=mine)
 
     def _claim(self, client: ControllerClient, job: str, mine: str) -> int:
-        """Get the job for this group; the attempt to join. Raises ``NoRoom`` if another has it."""
+        """Get the job for this group; the attempt to join. Raises :class:`JobTaken`."""
         deadline = min(self._deadline, time.monotonic() + CLAIM_S)
         while True:
             claim = client.claim_job(job, self._worker.where.token, owner=mine, where=here())
@@ -130,7 +147,7 @@ class Membership:
             # The controller cannot tell ranks that have just ended from ranks out of reach.
             if claim.lives or time.monotonic() > deadline:
                 on = f" (rank 0 on {claim.where})" if claim.where else ""
-                raise NoRoom(
+                raise JobTaken(
                     f"job {job} belongs to another process group of this run{on}: start each in a "
                     "`wiresum run` of its own if both shall use the switch"
                 )
@@ -144,6 +161,8 @@ class Membership:
         worker = self._worker
         self._wait_for_plan()
         answer = json.loads(worker.store.get(worker.key))
+        if "taken" in answer:
+            raise JobTaken(answer["taken"])
         if "no_room" in answer:
             raise NoRoom(answer["no_room"])
         if "error" in answer:
@@ -265,6 +284,7 @@ class Membership:
     def start(self, sock: WorkerSocket, lease: pb.Lease, done: int) -> Engine:
         """An engine with ``lease``; ``done`` collectives have been before it."""
         options = EngineOptions(
+            suspend_unreachable=self._worker.may_leave_switch,
             timeout_s=self._worker.collective_s,
             switch_timeout_s=self._worker.switch_s,
             first_position=done * APART,
@@ -306,16 +326,29 @@ class Membership:
 
     def _first_lease(self, sock: WorkerSocket) -> pb.Lease:
         """The lease of this attempt; says from time to time which ranks are missing."""
-        began = time.monotonic()
+        began = said = time.monotonic()
+        soon = self._worker.may_leave_switch and not self._worker.round
         while True:
             left = max(round(self._deadline - time.monotonic(), 1), _SHORTEST_JOIN_S)
+            limit = min(left, AWAY_S if soon else NEWS_S)
             try:
-                return self._ask(sock, 0, left, time.monotonic() - began)
+                return self._ask(sock, 0, limit, time.monotonic() - began)
             except ControllerError as error:
-                if error.code == "DEADLINE_EXCEEDED" and left > NEWS_S:
-                    self._say_waiting(str(error), time.monotonic() - began)
+                late = error.code == "DEADLINE_EXCEEDED"
+                if late and soon:
+                    self._check_switch(error)
+                if late and left > limit:
+                    if time.monotonic() - said > NEWS_S - 1.0:
+                        said = time.monotonic()
+                        self._say_waiting(str(error), said - began)
                 elif not self._planned_anew(error):
                     raise
+
+    def _check_switch(self, error: ControllerError) -> None:
+        """Raise :class:`SwitchAway` if nothing but the switch is missing for a first lease."""
+        job = self.client.get_job(self.plan.job)
+        if job.attempt == self.plan.attempt and not job.missing:
+            raise SwitchAway(str(error))
 
     def _ask(self, sock: WorkerSocket, change: int, limit_s: float, waited_s: float) -> pb.Lease:
         worker = self._worker
@@ -394,6 +427,20 @@ class Membership:
         )
         return None if answer.cancelled else answer.boundary
 
+    def again(self, round: int) -> "Membership":
+        """A place in the same job for another attempt, agreed on with the other ranks.
+
+        ``round`` numbers such agreements, on all ranks alike.
+        """
+        plan = self.plan
+        where = self._worker.where
+        if where.job is None:
+            where = replace(where, job=plan.job, token=plan.token)
+        made = Membership(replace(self._worker, where=where, round=round))
+        made.plan = replace(made.plan, owned=plan.owned)
+        made.release_worker = self.release_worker
+        return made
+
     def release(self) -> None:
         """Give the job up: free for another group, or released, if rank 0 has made it.
 
@@ -410,7 +457,7 @@ class Membership:
             return
         # A rank whose last result was lost gets it again from the switch, but only while the
         # lease lasts: the rank that releases leaves last.
-        worker = self._worker
+        worker = self.release_worker
         try:
             key = f"{worker.key}/left"
             left = worker.store.add(key, 1)

@@ -11,7 +11,7 @@ def progress(rank: int, engine: Mapping[str, float]) -> pb.RankReport:
     counts = COUNTERS.snapshot()
     return pb.RankReport(
         rank=rank,
-        started=sum(counts["switch"].values()),
+        started=sum(counts["switch"].values()) + sum(counts["ranks"].values()),
         ended=counts["ended"],
         in_flight_s=counts["in_flight_s"],
         exposed_s=counts["exposed_s"],

@@ -64,7 +64,7 @@ class _Carried:
 
 class _Flight(NamedTuple):
     first: int
-    count: int
+    lanes: int
     words: Words
     pending: Pending
 
@@ -252,7 +252,7 @@ class RanksEngine:
             words = free.pop()
             count = min(SEGMENT, packed.lanes - first)
             packed.encode(first, count, words.address)
-            flights.append(_Flight(first, count, words, self._sums.total(words, 0, count)))
+            flights.append(_Flight(first, count, words, words.total(count)))
         while flights:
             self._land(packed, flights.popleft())
         return last
@@ -266,7 +266,7 @@ class RanksEngine:
         packed.exponents(codes.address)
         if ballot.size:
             codes.put(blocks, ballot.words())
-        self._sums.maximum(codes, 0, size).wait()
+        codes.maximum(size).wait()
         packed.agree(codes.address)
         return ballot.counted(codes.get(blocks, ballot.size)) if ballot.size else False
 
@@ -281,5 +281,5 @@ class RanksEngine:
 
     def _land(self, packed: Packed, flight: _Flight) -> Words:
         flight.pending.wait()
-        packed.decode(flight.first, flight.count, flight.words.address)
+        packed.decode(flight.first, flight.lanes, flight.words.address)
         return flight.words

@@ -114,6 +114,16 @@ class Relay:
             self._end_held(EngineClosed.__name__, _CLOSED)
         engine.close()
 
+    @property
+    def suspended(self) -> str | None:
+        """Why the present engine stands still; None while it works."""
+        return self._engine.suspended
+
+    @property
+    def engine(self) -> EngineFace:
+        """The present engine."""
+        return self._engine
+
     # -- for the other ranks: see peers.member.Engine ------------------------------------------
 
     def fail(self, kind: str, line: str) -> None:

@@ -7,8 +7,19 @@ from collections.abc import Sequence
 from typing import Protocol
 
 
+class Pending(Protocol):
+    """A sum on its way."""
+
+    def wait(self) -> object:
+        """Wait for its end, without the GIL. Raises if it has failed."""
+
+
 class Words(Protocol):
-    """Memory for int32 words."""
+    """Memory for int32 words, and what all ranks do with theirs, in place.
+
+    All ranks start the same operations in the same order, from one thread at a time; several may
+    be on their way.
+    """
 
     @property
     def address(self) -> int:
@@ -23,29 +34,18 @@ class Words(Protocol):
     def put(self, first: int, values: Sequence[int]) -> None:
         """Set some words."""
 
+    def total(self, count: int) -> Pending:
+        """Start a sum mod 2^32 of the first ``count`` words."""
 
-class Pending(Protocol):
-    """A sum on its way."""
-
-    def wait(self) -> object:
-        """Wait for its end, without the GIL. Raises if it has failed."""
+    def maximum(self, count: int) -> Pending:
+        """Start a maximum of the first ``count`` signed words."""
 
 
 class Sums(Protocol):
-    """All-reduces of words over all ranks, in place.
-
-    All ranks start the same ones in the same order, from one thread at a time; several may be on
-    their way. :meth:`sever` may be called from any thread.
-    """
+    """All-reduces of words over all ranks. Any thread may call :meth:`sever`."""
 
     def words(self, count: int) -> Words:
         """New memory."""
-
-    def total(self, words: Words, first: int, count: int) -> Pending:
-        """Start a sum mod 2^32."""
-
-    def maximum(self, words: Words, first: int, count: int) -> Pending:
-        """Start a maximum of signed words."""
 
     def largest(self, values: Sequence[int]) -> list[int]:
         """The largest value of each place over all ranks, as signed 64-bit numbers. Waits."""

@@ -4,9 +4,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from wiresum.host_agent.environment import LONGEST_S, Environment
+from wiresum.host_agent.environment import LONGEST_S, Carrier, Environment
 
 SWITCH_TIMEOUT_S = 10.0
+"""For a run that insists on the switch; seconds."""
+
+CARRIER_TIMEOUT_S = 4.0
+"""For a run that goes on over the ranks; seconds."""
 
 
 class Store(Protocol):
@@ -44,11 +48,14 @@ class Worker:
     generation: str
     endpoint: str = ""
     """``HOST:PORT`` of the store, if it has one; process groups differ in it."""
+    round: int = 0
+    """How many times the ranks have joined again after they had left the switch."""
 
     @property
     def key(self) -> str:
         """The key in the store under which this group's ranks agree."""
-        return f"wiresum/join/{self.generation}"
+        again = f"/{self.round}" if self.round else ""
+        return f"wiresum/join/{self.generation}{again}"
 
     @property
     def join_s(self) -> float:
@@ -64,6 +71,13 @@ class Worker:
     def switch_s(self) -> float:
         """How long the switch may say nothing at all while a collective waits.
 
-        ``where.switch_timeout_s``, or 10 s; never more than a collective may take.
+        ``where.switch_timeout_s``, or 4 s (10 s where the run ends then); never more than a
+        collective may take.
         """
-        return min(self.where.switch_timeout_s or SWITCH_TIMEOUT_S, self.collective_s)
+        usual = CARRIER_TIMEOUT_S if self.may_leave_switch else SWITCH_TIMEOUT_S
+        return min(self.where.switch_timeout_s or usual, self.collective_s)
+
+    @property
+    def may_leave_switch(self) -> bool:
+        """Whether the ranks carry what the switch does not."""
+        return self.where.carrier is not Carrier.SWITCH

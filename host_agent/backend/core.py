@@ -15,6 +15,7 @@ from torch._C._distributed_c10d import Store
 
 from wiresum.common.errors import WiresumError
 from wiresum.host_agent import errors
+from wiresum.host_agent.agent.carriers import RANKS
 from wiresum.host_agent.agent.counters import COUNTERS
 from wiresum.host_agent.agent.face import Finished
 from wiresum.host_agent.agent.issued import FALLBACK, SWITCH, Issued, Ledger
@@ -25,6 +26,7 @@ from wiresum.host_agent.backend.completion import CompletionPool, Poller
 from wiresum.host_agent.backend.connections import Connections
 from wiresum.host_agent.backend.detail import Detail
 from wiresum.host_agent.backend.dispatch import dispatched, profiled
+from wiresum.host_agent.backend.gloo_sums import GlooSums
 from wiresum.host_agent.backend.link import Link
 from wiresum.host_agent.backend.routing import SWITCH_DTYPES, op_name, why_not_tensors
 from wiresum.host_agent.backend.tensors import buffers_of, plain
@@ -115,6 +117,12 @@ class Core:
         except BaseException:
             self.shutdown()
             raise
+        if link is not None and link.leaves_switch:
+            try:
+                link.use_ranks(GlooSums(lambda: make_group("ranks"), size))
+            except BaseException:
+                self.shutdown()
+                raise
         cores.add(self)
         if link is not None:
             link.watch(self)
@@ -152,7 +160,8 @@ class Core:
             with profiled(LABELS[method]):
                 self._hand_over(work, buffers, op == "AVG")
             size = sum(b.numel() * b.element_size() for b in buffers)
-            COUNTERS.count_switch(LABELS[method], len(buffers), size)
+            carrier = self.link.carrier if self.link is not None else ""
+            COUNTERS.count_carried(LABELS[method], len(buffers), size, ranks=carrier == RANKS)
             return work
 
         return dispatched(self.inner, method, values, opts, carry)

@@ -66,18 +66,19 @@ def create(options: Any) -> Any:
         # gRPC and the engine: only where needed.
         from wiresum.host_agent.agent.agent import Agent
         from wiresum.host_agent.agent.control import NoRoom
+        from wiresum.host_agent.agent.join import JobTaken
         from wiresum.host_agent.agent.worker import Worker
 
         try:
             worker = Worker(where, store, rank, size, timeout, generation, _endpoint(store))
             link = Agent.join(worker)
-        except NoRoom as full:
+        except (NoRoom, JobTaken) as full:
             why = str(full)
             if rank == 0:
                 log.warning("wiresum: everything goes over gloo, no switch is used: %s", why)
 
     if link is not None:
-        generation += f".{link.describe()['epoch']}"
+        generation += f".{link.describe().get('attempt', 0)}"
 
     def make_group(prefix: str) -> dist.ProcessGroup:
         return make_fallback(store, rank, size, timeout, f"{generation}/{prefix}")

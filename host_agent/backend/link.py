@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from wiresum.host_agent.agent.face import EngineFace
 from wiresum.host_agent.agent.issued import Group
+from wiresum.host_agent.agent.sums import Sums
 
 
 class Link(Protocol):
@@ -15,6 +16,17 @@ class Link(Protocol):
     @property
     def engine(self) -> EngineFace:
         """This worker's engine."""
+
+    @property
+    def leaves_switch(self) -> bool:
+        """Whether the ranks carry what the switch does not: then :meth:`use_ranks` must follow."""
+
+    def use_ranks(self, sums: Sums) -> None:
+        """Let the ranks sum through ``sums`` whenever the switch does not. All ranks call it."""
+
+    @property
+    def carrier(self) -> str:
+        """``switch`` or ``ranks``: what sums now."""
 
     def check(self) -> None:
         """Raise the reason why no collective may start any more (job released, superseded)."""

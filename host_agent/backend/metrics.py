@@ -14,6 +14,7 @@ from typing import Any
 from wiresum.common.address import Endpoint, parse_endpoint
 from wiresum.common.metrics import Catalogue, Metric, MetricsError, MetricsServer, Scrape
 from wiresum.common.version import package_version
+from wiresum.host_agent.agent.carriers import RANKS, SWITCH
 from wiresum.host_agent.backend import report
 from wiresum.host_agent.environment import AgentError
 
@@ -43,17 +44,26 @@ OFFLOAD = METRICS.gauge(
     "job_id", "kind",
 )  # fmt: skip
 HELD = METRICS.gauge(
-    "held_collectives", "All-reduces that wait for a change of the lease.", "job_id"
+    "held_collectives",
+    "All-reduces that wait for a change of the lease or of the carrier.",
+    "job_id",
 )
 
+CARRIER = METRICS.gauge(
+    "carrier", "1 for what sums now: the switch, or the ranks.", "job_id", "carrier"
+)
 COLLECTIVES = METRICS.counter("collectives_total", "Collectives, by the way they went.",
                               "path", "collective")  # fmt: skip
 FALLBACK = METRICS.counter(
     "fallback_total", "Collectives that did not use the switch, and why.", "collective", "reason"
 )
-FAILED = METRICS.counter("failed_total", "All-reduces over the switch that failed.", "kind")
-ENDED = METRICS.counter("ended_total", "All-reduces over the switch that have ended.")
-REDUCED = METRICS.counter("reduced_bytes_total", "Bytes of the tensors given to the switch.")
+FAILED = METRICS.counter(
+    "failed_total", "All-reduces over the switch or the ranks that failed.", "kind"
+)
+ENDED = METRICS.counter("ended_total", "All-reduces over the switch or the ranks that have ended.")
+REDUCED = METRICS.counter(
+    "reduced_bytes_total", "Bytes of the tensors given to the switch or the ranks."
+)
 IN_FLIGHT = METRICS.counter(
     "in_flight_seconds_total", "Time from an all-reduce's start to its end, summed."
 )
@@ -66,6 +76,9 @@ CHUNKS_SENT = METRICS.counter("chunks_sent_total", "Chunks sent for the first ti
 CHUNKS_DONE = METRICS.counter("chunks_received_total", "Chunks whose result has come.", "stream")
 RETRANSMISSIONS = METRICS.counter(
     "retransmissions_total", "Chunks sent again, by what made them suspect.", "cause"
+)
+HANDED_OVER = METRICS.counter(
+    "handed_over_total", "Chunks that the ranks have summed when they left the switch."
 )
 LOSSES = METRICS.counter("losses_total", "Chunks that came back only after being sent again.")
 ELEMENTS = METRICS.counter("elements_total", "Elements of the tensors given to the engine.")
@@ -88,6 +101,7 @@ _COUNTERS: dict[str, tuple[Metric, tuple[str, ...]]] = {
     "data_results": (CHUNKS_DONE, ("data",)),
     "fast_retransmissions": (RETRANSMISSIONS, ("overtaken",)),
     "probes": (RETRANSMISSIONS, ("timeout",)),
+    "handed_over": (HANDED_OVER, ()),
     "losses": (LOSSES, ()),
     "elements": (ELEMENTS, ()),
     "blocks_sent": (BLOCKS, ("sent",)),
@@ -125,6 +139,8 @@ def read(scrape: Scrape) -> None:
     found = report.dump()
     for collective, count in found["switch"].items():
         scrape.set(COLLECTIVES, count, "switch", collective)
+    for collective, count in found["ranks"].items():
+        scrape.set(COLLECTIVES, count, "ranks", collective)
     for collective, reasons in found["fallback"].items():
         scrape.set(COLLECTIVES, sum(reasons.values()), "fallback", collective)
         for reason, count in reasons.items():
@@ -132,7 +148,7 @@ def read(scrape: Scrape) -> None:
     for kind, count in found["failed"].items():
         scrape.set(FAILED, count, kind)
     scrape.set(ENDED, found["ended"])
-    scrape.set(REDUCED, found["switch_bytes"])
+    scrape.set(REDUCED, found["switch_bytes"] + found["ranks_bytes"])
     scrape.set(IN_FLIGHT, found["in_flight_s"])
     scrape.set(EXPOSED, found["exposed_s"])
     _read_engine(scrape, found["engine"])
@@ -154,13 +170,15 @@ def _read_engine(scrape: Scrape, engine: Mapping[str, float]) -> None:
 
 
 def _read_lease(scrape: Scrape, lease: Mapping[str, Any], engine: Mapping[str, float]) -> None:
-    job = lease["job"]
-    switch = str(lease["switch"]).partition(" ")[0]
+    job = lease.get("job", "")
+    switch = str(lease.get("switch", "")).partition(" ")[0]
     scrape.set(
         INFO, 1, package_version(), job, lease["rank"], lease["workers"], switch, lease["field"]
     )
     scrape.set(LEASE, lease["gone"] is None, job)
-    scrape.set(SLOTS, lease["slots"], job)
+    for carrier in (SWITCH, RANKS):
+        scrape.set(CARRIER, lease.get("carrier", SWITCH) == carrier, job, carrier)
+    scrape.set(SLOTS, lease.get("slots", 0), job)
     scrape.set(CHANGES, lease.get("change", 0), job)
     scrape.set(HELD, lease.get("held", 0), job)
     for name, (metric, labels, factor) in _GAUGES.items():

@@ -250,6 +250,8 @@ NB_MODULE(_engine, m) {
             return self->all_reduce(reinterpret_cast<void*>(data), count, parsed, average, ticket);
           },
           "data"_a, "count"_a, "dtype"_a, "average"_a = false, "ticket"_a = nb::none())
+      .def_prop_ro("epoch", [](const PythonEngine& self) { return self->lease().epoch; })
+      .def_prop_ro("lanes", [](const PythonEngine& self) { return self->lease().lanes; })
       .def_prop_ro("started", [](const PythonEngine& self) { return self->started(); })
       .def(
           "poll", [](PythonEngine& self, double timeout_s) { return self->poll(timeout_s); },

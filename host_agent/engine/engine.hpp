@@ -43,6 +43,7 @@ class Engine {
   // The caller may choose the ticket: then it knows it even if an interrupt ends this call.
   std::uint64_t all_reduce(void* data, std::uint64_t count, Dtype dtype, bool average,
                            std::optional<std::uint64_t> chosen = std::nullopt);
+  const Lease& lease() const { return reducer_.lease(); }
   std::uint64_t started() const { return started_.load(); }  // all-reduces taken so far
   std::vector<Completion> poll(double timeout_s);
   std::optional<Completion> wait(std::uint64_t ticket, double timeout_s);

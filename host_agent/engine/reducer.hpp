@@ -55,6 +55,7 @@ class Reducer {
   std::unique_ptr<Collective> prepare(void* data, std::uint64_t count, Dtype dtype,
                                       bool average) const;
   Positions positions() const;
+  const Lease& lease() const { return lease_; }
 
   // -- the engine's thread
   // Before each turn: time for which this thread did not run counts as nobody's silence.
@@ -74,7 +75,6 @@ class Reducer {
   // -- handing over to another carrier, once the engine's thread has ended (reducer_handover.cpp)
   // From the oldest chunk without a result to the first one that is not open.
   std::pair<std::uint64_t, std::uint64_t> extent(packet::Op op) const;
-  std::size_t lanes() const { return lease_.lanes; }
   // Copies this rank's contributions to `count` chunks: words in host order; those of exponents
   // with the top bit flipped. Returns a hash of their fingerprints.
   std::uint32_t contributions(packet::Op op, std::uint64_t first, std::uint64_t count,

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from wiresum.host_agent.environment import SlotRequest, Transport
+from wiresum.host_agent.environment import Carrier, SlotRequest, Transport
 
 
 @dataclass(frozen=True)
@@ -25,5 +25,7 @@ class JobOptions:
     """File with the authority of the controller's certificate; None: as the environment says."""
     transport: Transport = Transport.AUTO
     """How the workers reach the switch."""
+    carrier: Carrier = Carrier.AUTO
+    """What sums; with ``RANKS``, there is no job."""
     switch_timeout_s: float | None = None
     """How long the switch may say nothing while workers wait; None: as the environment says."""

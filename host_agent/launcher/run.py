@@ -14,7 +14,13 @@ from wiresum.common.logs import bind, say
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent import lines
 from wiresum.host_agent.agent.control import NoRoom
-from wiresum.host_agent.environment import FALLBACK, SlotRequest, without_secrets
+from wiresum.host_agent.environment import (
+    FALLBACK,
+    Carrier,
+    Environment,
+    SlotRequest,
+    without_secrets,
+)
 from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
 from wiresum.host_agent.launcher.signals import Signals
@@ -109,11 +115,16 @@ def run(command: Sequence[str], options: JobOptions, *, as_default: bool) -> int
         )
     keep = inherited()
     with Signals() as signals:
+        if options.carrier is Carrier.RANKS:
+            env = _without_switch("", as_default, options)
+            return execute(None, signals, resolved, env, foreground=True, keep=keep)
         try:
             session = Session(options)
         except NoRoom as full:
-            say(log, f"training goes on over gloo, without a switch: {full}")
-            env = _without_switch(str(full), as_default)
+            if options.carrier is Carrier.SWITCH:
+                raise
+            say(log, f"training goes on over the ranks, without a switch: {full}")
+            env = _without_switch(str(full), as_default, options)
             return execute(None, signals, resolved, env, foreground=True, keep=keep)
         with session:
             job = session.job
@@ -147,9 +158,13 @@ def _asked(job: pb.Job, slots: SlotRequest) -> str:
     return f" (of {slots.slots} asked for)" if job.slots < slots.slots else ""
 
 
-def _without_switch(why: str, as_default: bool) -> dict[str, str]:
-    env = without_secrets(os.environ) | {FALLBACK: why}
+def _without_switch(why: str, as_default: bool, options: JobOptions) -> dict[str, str]:
+    """The environment of workers that sum by themselves; ``why`` is empty if the user wants it."""
+    made = Environment("", None, "", options.field, options.timeout_s, carrier=Carrier.RANKS)
+    env = without_secrets(os.environ) | made.variables()
     env.pop("WIRESUM_CONTROLLER", None)
+    if why:
+        env[FALLBACK] = why
     if as_default:
         env["WIRESUM_AS_DEFAULT"] = "1"
     return env

@@ -3,10 +3,12 @@
 import contextlib
 import dataclasses
 import logging
+import math
 import os
+import time
 from types import TracebackType
 
-from wiresum.common.children.child import START_S
+from wiresum.common.children.child import START_S, ChildError
 from wiresum.common.errors import WiresumError
 from wiresum.common.logs import say
 from wiresum.controller.errors import ControllerError
@@ -16,6 +18,7 @@ from wiresum.host_agent.agent.control import Heartbeats, connect, create_job
 from wiresum.host_agent.environment import (
     SHM,
     AgentError,
+    Carrier,
     Transport,
     own_environment,
     without_secrets,
@@ -24,6 +27,10 @@ from wiresum.host_agent.launcher.embedded import Embedded
 from wiresum.host_agent.launcher.options import JobOptions
 
 log = logging.getLogger("wiresum")
+
+
+FIRST_MEND_S, LONGEST_MEND_S = 0.5, 60.0
+"""Between an embedded switch's end and the next look at it; seconds."""
 
 
 class LeaseLost(WiresumError):
@@ -43,6 +50,10 @@ class Session:
         """
         self._lost: str | None = None
         self._place = 0
+        self._released = False
+        self._mends = 0
+        self._next_mend = 0.0
+        self._controller_ended = False
         self.embedded: Embedded | None = None
         controller, token = options.controller, options.token
         if controller is None:
@@ -60,6 +71,7 @@ class Session:
                 ca=where.ca if options.ca is None else options.ca,
                 shm=self._shm(options.transport),
                 request=options.slots,
+                carrier=options.carrier,
             )
             self.job = create_job(where, options.name, self._queued)
             self.environment = dataclasses.replace(where, job=self.job.id, token=self.job.token)
@@ -102,14 +114,41 @@ class Session:
         return self._client.get_job(self.job.id, counters=True)
 
     def check(self) -> None:
-        """Raise :class:`LeaseLost` or ``ChildError`` if the run cannot go on."""
+        """Raise :class:`LeaseLost` or ``ChildError`` if the run cannot go on.
+
+        A run that may leave the switch goes on without one, unless its job was released.
+        """
+        leaves = self.environment.carrier is not Carrier.SWITCH
         if self.embedded is not None:
-            self.embedded.check()
-        if self._lost is not None:
+            if leaves:
+                self._mend(self.embedded)
+            else:
+                self.embedded.check()
+        if self._lost is not None and (self._released or not leaves):
             raise LeaseLost(self._lost)
 
+    def _mend(self, embedded: Embedded) -> None:
+        """Start an embedded switch that has ended again, the sooner the less often it has."""
+        now = time.monotonic()
+        if now < self._next_mend:
+            return
+        try:
+            embedded.check()
+        except ChildError as error:
+            if not self._controller_ended:
+                say(log, f"training goes on over the ranks: {error}")
+            self._mends += 1
+            self._next_mend = now + min(FIRST_MEND_S * 2.0**self._mends, LONGEST_MEND_S)
+            if embedded.switch.process.poll() is not None:
+                embedded.renew_switch()
+            else:  # the controller, which knew the job: it cannot be had back
+                self._controller_ended = True
+                self._next_mend = math.inf
+
     def _beat(self, wait_s: float, change: int) -> pb.HeartbeatResponse:
-        return self._client.heartbeat(self.job.id, self.job.token, wait_s=wait_s, change=change)
+        answer = self._client.heartbeat(self.job.id, self.job.token, wait_s=wait_s, change=change)
+        self._released = answer.state == pb.JOB_STATE_RELEASED
+        return answer
 
     def _queued(self, job: pb.Job) -> None:
         if job.queue_position != self._place:
@@ -119,6 +158,8 @@ class Session:
 
     def _end(self, why: str) -> None:
         self._lost = why
+        if self.environment.carrier is not Carrier.SWITCH and not self._released:
+            say(log, f"training goes on over the ranks: {why}")
 
     def close(self) -> None:
         """Release the job (unless another launcher made it) and stop what is embedded."""

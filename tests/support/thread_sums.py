@@ -13,7 +13,8 @@ LIMIT_S = 60.0
 class NumpyWords:
     """Words in an array."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, sums: "ThreadSums", count: int) -> None:
+        self._sums = sums
         self.array = np.zeros(count, np.int32)
 
     @property
@@ -28,6 +29,17 @@ class NumpyWords:
 
     def put(self, first: int, values: Sequence[int]) -> None:
         self.array[first : first + len(values)] = values
+
+    def total(self, count: int) -> "_Pending":
+        return self._sums.start("total", self.array[:count], _total)
+
+    def maximum(self, count: int) -> "_Pending":
+        return self._sums.start("maximum", self.array[:count], np.maximum.reduce)
+
+
+def _total(parts: list[NDArray[np.int32]]) -> NDArray[np.int32]:
+    total = np.sum([part.view(np.uint32) for part in parts], axis=0, dtype=np.uint32)
+    return np.asarray(total).view(np.int32)
 
 
 class Meeting:
@@ -80,9 +92,9 @@ class ThreadSums:
         self._count = 0
 
     def words(self, count: int) -> NumpyWords:
-        return NumpyWords(count)
+        return NumpyWords(self, count)
 
-    def _start(self, what: str, part: NDArray[Any], combine: Callable[[Any], Any]) -> _Pending:
+    def start(self, what: str, part: NDArray[Any], combine: Callable[[Any], Any]) -> _Pending:
         if self._meeting.severed:
             raise ConnectionError("Connection closed by peer")
         self._count += 1
@@ -90,19 +102,9 @@ class ThreadSums:
         self._meeting.add(key, self._rank, part, combine)
         return _Pending(self._meeting, key)
 
-    def total(self, words: Any, first: int, count: int) -> _Pending:
-        def combine(parts: list[NDArray[np.int32]]) -> NDArray[np.int32]:
-            total = np.sum([part.view(np.uint32) for part in parts], axis=0, dtype=np.uint32)
-            return np.asarray(total).view(np.int32)
-
-        return self._start("total", words.array[first : first + count], combine)
-
-    def maximum(self, words: Any, first: int, count: int) -> _Pending:
-        return self._start("maximum", words.array[first : first + count], np.maximum.reduce)
-
     def largest(self, values: Sequence[int]) -> list[int]:
         part = np.array(values, np.int64)
-        self._start("largest", part, np.maximum.reduce).wait()
+        self.start("largest", part, np.maximum.reduce).wait()
         return [int(each) for each in part]
 
     def sever(self) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from wiresum.host_agent.agent.peers.judge import Judge, State, host_name
+from wiresum.common.logs import one_line
+from wiresum.host_agent.agent.peers.judge import Judge, State, host_name, named
 from wiresum.host_agent.agent.peers.meeting import Meeting
 from wiresum.host_agent.agent.peers.member import Gone, Member
 from wiresum.host_agent.agent.peers.wire import (
@@ -21,7 +22,7 @@ from wiresum.host_agent.agent.peers.wire import (
     proves,
     tune,
 )
-from wiresum.host_agent.errors import EngineError
+from wiresum.host_agent.errors import EngineError, ResultLost
 
 log = logging.getLogger("wiresum")
 
@@ -77,6 +78,7 @@ class Hub:
         self._quiet_rounds = 0
         self._next_round = 0.0
         self._began = 0.0
+        self._lost_epochs: set[int] = set()
         self._states: dict[int, State] | None = None  # while a round is under way
         for listener in meeting.listeners:
             listener.setblocking(False)
@@ -187,6 +189,8 @@ class Hub:
             self._close(channel)
             host = self._hosts.get(rank, "")
             self._departed(Gone(rank, host, self._clock(), after, collectives))
+        elif kind == "lost":
+            self.lost_switch(int(message["epoch"]), one_line(str(message["why"])), rank)
         elif kind == "stalled":
             self.stalled(self._clock())
         elif kind == "state" and self._states is not None and message["round"] == self._round:
@@ -215,6 +219,15 @@ class Hub:
             self.complete.set()
 
     # -- who waits for what -------------------------------------------------------------------
+
+    def lost_switch(self, epoch: int, why: str, rank: int = 0) -> None:
+        """A rank has lost the switch: all leave it. Only the first one is heard."""
+        if epoch in self._lost_epochs or not self._member.may_leave_switch:
+            return
+        self._lost_epochs.add(epoch)
+        line = f"{named(rank, self._hosts.get(rank, ''))}: {why}"
+        self._tell({"t": "leave", "epoch": epoch, "why": line})
+        self._member.leave_switch(epoch, line)
 
     def stalled(self, now: float) -> None:
         """A rank waits, and wants to know whether it waits in vain."""
@@ -248,6 +261,9 @@ class Hub:
 
     def _proclaim(self, verdict: EngineError) -> None:
         kind, line = type(verdict).__name__, str(verdict)
+        if isinstance(verdict, ResultLost) and self._member.may_leave_switch:
+            self.lost_switch(self._member.epoch, line)
+            return
         self._tell({"t": "fail", "kind": kind, "line": line})
         self._member.told(kind, line)
 

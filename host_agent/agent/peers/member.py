@@ -70,13 +70,18 @@ class Member:
         engine: Engine,
         epoch: Callable[[], int],
         over: Callable[[EngineError], None],
+        leave_switch: Callable[[int, str], None] | None = None,
     ) -> None:
-        """``epoch()`` is the lease's. ``over`` is told why no collective can begin any more."""
+        """``epoch()`` is the lease's. ``over`` is told why no collective can begin any more.
+
+        ``leave_switch`` is told that all ranks leave the switch; None if they never do.
+        """
         self.rank = rank
         self.group: Group = NoGroup()
         self._engine = engine
         self._epoch = epoch
         self._over = over
+        self._leave_switch = leave_switch
         self._gone: list[Gone] = []
         self._ended = False
         self._seen: tuple[object, ...] = ()
@@ -130,6 +135,21 @@ class Member:
     def told(self, kind: str, line: str) -> None:
         """Rank 0 has found out that no rank can go on."""
         self.end(engine_error(kind, line), fallback=True)
+
+    @property
+    def may_leave_switch(self) -> bool:
+        """Whether the ranks can carry what the switch does not."""
+        return self._leave_switch is not None
+
+    @property
+    def epoch(self) -> int:
+        """Of the lease in use."""
+        return self._epoch()
+
+    def leave_switch(self, epoch: int, line: str) -> None:
+        """All ranks leave the switch."""
+        if self._leave_switch is not None:
+            self._leave_switch(epoch, line)
 
     def forget(self, now: float) -> None:
         """Time has passed in which this process did not run."""

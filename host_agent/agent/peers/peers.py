@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -56,12 +57,15 @@ class Peers:
         *,
         epoch: Callable[[], int],
         over: Callable[[EngineError], None],
+        leave_switch: Callable[[int, str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start the thread, and wait for the links for ``START_S`` at most.
 
         ``epoch()`` is the epoch of the lease in use. ``over`` is told, from the thread, why no
         collective can begin any more; what is in flight ends through ``engine.fail``.
+        ``leave_switch(epoch, why)`` is told, from the thread, that all ranks leave the switch.
+        None: they do not, and a result that the switch has lost ends everything.
         """
         self._clock = clock
         self._process = os.getpid()
@@ -69,7 +73,8 @@ class Peers:
         self._bell, self._rope = socket.socketpair()
         self._bell.setblocking(False)
         self._selector.register(self._bell, selectors.EVENT_READ, self._rung)
-        self._member = Member(rank, engine, epoch, over)
+        self._member = Member(rank, engine, epoch, over, leave_switch)
+        self._lost: deque[tuple[int, str]] = deque()  # to be said to the other ranks
         self._role: Hub | Spoke = (
             Hub(self._selector, meeting, workers, self._member, clock)
             if rank == 0
@@ -84,6 +89,20 @@ class Peers:
     def watch(self, group: Group) -> None:
         """Compare what ``group`` issues; end what its fallback has in flight when need be."""
         self._member.group = group
+
+    def lost_switch(self, epoch: int, why: str) -> bool:
+        """Say to all ranks that the switch is lost to this one, in ``epoch``.
+
+        All, this one too, are then told to leave it. False if they cannot be told.
+        """
+        if self._leaving or not self._role.complete.is_set():
+            return False
+        self._lost.append((epoch, why))
+        try:
+            self._rope.send(b"!")
+        except OSError:
+            return False
+        return True
 
     def describe(self) -> dict[str, Any]:
         """State of the link, for the debug dump."""
@@ -128,6 +147,8 @@ class Peers:
                 self._role.late(now)
                 self._member.forget(now)
             last = now
+            while self._lost:
+                self._role.lost_switch(*self._lost.popleft())
             if now >= look:
                 look = now + (SOON_S if self._member.urgent else LOOK_S)
                 if self._member.look(now):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from wiresum.common.logs import one_line
 from wiresum.host_agent.agent.peers.judge import host_name, named
 from wiresum.host_agent.agent.peers.meeting import Meeting, here
 from wiresum.host_agent.agent.peers.member import Gone, Member
@@ -30,6 +31,9 @@ TRY_S = 3.0
 
 SEARCH_S = 60.0
 """How long all addresses are tried; seconds."""
+
+MOST_TEXT = 1000
+"""The most characters of a line that are passed on."""
 
 _PAUSE_S = 0.5
 
@@ -143,6 +147,8 @@ class Spoke:
         elif kind == "bye":
             self._rank_0_left = True
             self._member.lost(_gone(message, 0, self._meeting.host, self._clock()))
+        elif kind == "leave":
+            self._member.leave_switch(int(message["epoch"]), one_line(str(message["why"])))
         elif kind == "fail":
             self._member.told(str(message["kind"]), str(message["line"]))
 
@@ -170,6 +176,10 @@ class Spoke:
             self._member.lost(Gone(0, self._meeting.host, self._clock()))
 
     # -- for the loop -------------------------------------------------------------------------
+
+    def lost_switch(self, epoch: int, why: str) -> None:
+        """This rank has lost the switch: rank 0 tells all."""
+        self._say({"t": "lost", "epoch": epoch, "why": why[:MOST_TEXT]})
 
     def stalled(self, now: float) -> None:
         """This rank waits, and wants to know whether it waits in vain."""

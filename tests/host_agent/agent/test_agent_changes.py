@@ -17,11 +17,11 @@ from reference_switch import Lease
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent._engine import Engine
-from wiresum.host_agent.agent.agent import Agent, JobGone
+from wiresum.host_agent.agent.agent import Agent, Held, JobGone
 from wiresum.host_agent.agent.network import WorkerSocket
 from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.agent.worker import Worker
-from wiresum.host_agent.environment import Environment
+from wiresum.host_agent.environment import Carrier, Environment
 
 
 @dataclass
@@ -87,12 +87,14 @@ class Seat:
 def agents(workers: int, **options: Any) -> Iterator[tuple[ChangeRig, list[Agent], list[Seat]]]:
     seats: list[Seat] = []
     joined: list[Agent] = []
-    where = Environment("127.0.0.1:1", "j-1", "t", 32, options.get("timeout_s", 6.0))
+    limit_s = options.get("timeout_s", 6.0)
+    where = Environment("127.0.0.1:1", "j-1", "t", 32, limit_s, carrier=Carrier.SWITCH)
 
     def agent_of(rank: int, lease: Lease, engine: Engine) -> Relay:
         seats.append(Seat(rig, rank))
         worker = Worker(where, None, rank, workers, timedelta(seconds=6), "1")  # type: ignore[arg-type]
-        joined.append(Agent(worker, seats[-1], seats[-1].lease(lease.epoch), engine))  # type: ignore[arg-type]
+        held = Held(seats[-1], seats[-1].lease(lease.epoch), engine)  # type: ignore[arg-type]
+        joined.append(Agent(worker, seats[-1], held))  # type: ignore[arg-type]
         return joined[-1].engine
 
     rig = ChangeRig(workers, relay_of=agent_of, **options)

@@ -32,6 +32,7 @@ class FakeEngine:
     tickets: list[int] = field(default_factory=list)
     ended: "queue.Queue[Ended | None]" = field(default_factory=queue.Queue)
     closed: bool = False
+    suspended: str | None = None
 
     def all_reduce(self, data: int, count: int, dtype: str, average: bool, ticket: int) -> None:
         assert data != 0 or count == 0
@@ -65,6 +66,9 @@ class FakeLink:
     engine: FakeEngine = field(default_factory=FakeEngine)
     gone: Exception | None = None
     watched: Group | None = None
+
+    leaves_switch = False
+    carrier = "switch"
 
     def check(self) -> None:
         if self.gone is not None:

@@ -23,7 +23,7 @@ from wiresum.common.errors import WiresumError
 from wiresum.common.version import package_version
 from wiresum.controller.errors import ControllerError
 from wiresum.host_agent.agent import join as joining
-from wiresum.host_agent.agent.agent import Agent, JobGone
+from wiresum.host_agent.agent.agent import Agent, Held, JobGone
 from wiresum.host_agent.agent.control import connect
 from wiresum.host_agent.agent.join import Membership
 from wiresum.host_agent.agent.network import WorkerSocket, local_address_towards, mac_of
@@ -31,6 +31,7 @@ from wiresum.host_agent.agent.worker import Worker
 from wiresum.host_agent.environment import (
     SHM,
     AgentError,
+    Carrier,
     Environment,
     SlotRequest,
     environment,
@@ -45,7 +46,7 @@ MAGIC = 0x77737232  # common/native/shm_ring.hpp
 
 @pytest.fixture(scope="module")
 def rack() -> Iterator[Session]:
-    with fresh_session() as session:
+    with fresh_session(carrier=Carrier.SWITCH) as session:
         yield session
 
 
@@ -53,7 +54,10 @@ def rack() -> Iterator[Session]:
 def session(rack: Session) -> Iterator[Session]:
     """A job of its own on the shared switch."""
     where = rack.environment
-    with Session(JobOptions(controller=where.controller, token=where.tenant_token)) as session:
+    options = JobOptions(
+        controller=where.controller, token=where.tenant_token, carrier=Carrier.SWITCH
+    )
+    with Session(options) as session:
         yield session
 
 
@@ -204,7 +208,7 @@ def test_a_wrong_version_is_refused_with_both_named(
 @pytest.mark.parametrize("through", ["udp", "shm"])
 def test_a_lease_changes_for_a_job_of_higher_priority(through: str) -> None:
     """Against the real controller: shrunk, and given back what it had."""
-    with fresh_session(slots=SlotRequest(4096)) as session:
+    with fresh_session(slots=SlotRequest(4096), carrier=Carrier.SWITCH) as session:
         assert session.environment.shm
         where = dataclasses.replace(
             session.environment, shm="" if through == "udp" else session.environment.shm
@@ -268,7 +272,7 @@ def test_udp_where_shared_memory_cannot_be_had(
                 listener.listen()
         where = dataclasses.replace(session.environment, shm=str(path))
         membership = Membership(Worker(where, dist.HashStore(), 0, 1, MINUTE, "1"))
-        agent = Agent(membership._worker, membership, *membership.join())
+        agent = Agent(membership._worker, membership, Held(membership, *membership.join()))
         stack.callback(agent.close)
         sums(agent)
         # Nor is it tried again with the next lease.

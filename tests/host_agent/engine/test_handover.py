@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_rig import EPOCH, LIMIT_S, InThread, Rig, codec_alone
+from engine_rig import LIMIT_S, InThread, Rig, codec_alone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -57,7 +57,7 @@ class Ranks:
     def _one(self, rank: int) -> RanksEngine:
         engine = self.rig.engines[rank]
         assert engine.suspend("the test has said so")
-        rests = hand_over(engine, self.rig.lanes, EPOCH, self.sums[rank])
+        rests = hand_over(engine, self.sums[rank])
         for each in engine.poll(0.0):
             self.over[rank][each.ticket] = each
         return RanksEngine(self.sums[rank], self.rig.workers, self.rig.field, rests=rests)

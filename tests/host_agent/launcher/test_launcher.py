@@ -14,7 +14,7 @@ from support.pids import LIMIT_S, wait_gone
 from support.torchruns import clean_environment, finish, fresh_session, torchrun_command
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.host_agent.environment import Transport
+from wiresum.host_agent.environment import Carrier, Transport
 from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import LeaseLost, Session
 
@@ -178,9 +178,9 @@ def descendants(pid: int) -> dict[int, str]:
     return found
 
 
-def embedded_run(script: str) -> "subprocess.Popen[str]":
+def embedded_run(script: str, *options: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        wiresum_run("--", "sh", "-c", script),
+        wiresum_run(*options, "--", "sh", "-c", script),
         env=clean_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -216,8 +216,8 @@ def test_a_run_that_is_killed_leaves_a_folder_that_the_next_one_removes(
 
 
 @pytest.mark.parametrize("part", ["switch", "controller"])
-def test_a_part_that_dies_ends_the_run_in_one_line(part: str) -> None:
-    with embedded_run("echo ready; sleep 1000") as launcher:
+def test_a_part_that_dies_ends_a_run_that_insists_on_the_switch(part: str) -> None:
+    with embedded_run("echo ready; sleep 1000", "--carrier", "switch") as launcher:
         assert launcher.stdout is not None
         assert launcher.stderr is not None
         assert launcher.stdout.readline() == "ready\n"
@@ -274,7 +274,7 @@ def test_a_job_that_is_released_by_somebody_else_ends_the_run(controller: str, t
 
 
 def test_a_dead_controller_ends_the_run_once_the_lease_has_expired() -> None:
-    with fresh_session() as session:
+    with fresh_session(carrier=Carrier.SWITCH) as session:
         session.job.heartbeat_s = 0.1
         session.job.expiry_s = 0.5
         assert session.embedded is not None

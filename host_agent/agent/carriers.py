@@ -1,0 +1,197 @@
+"""Which carrier sums this worker's collectives, the switch or the ranks, and the way from one to
+the other.
+
+To the ranks: a rank whose switch is silent says so, and all ranks hand over what was in flight
+(:mod:`.handover`). Back to the switch: see :mod:`.returning`.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from wiresum.common.errors import WiresumError
+from wiresum.common.logs import one_line
+from wiresum.host_agent.agent.handover import Suspended, hand_over
+from wiresum.host_agent.agent.ranks import Ballot, RanksEngine
+from wiresum.host_agent.agent.relay import Relay
+from wiresum.host_agent.agent.returning import Joined, Return
+from wiresum.host_agent.agent.sums import Sums
+from wiresum.host_agent.errors import PeerLost, SwitchUnreachable
+
+log = logging.getLogger("wiresum")
+
+SWITCH, RANKS = "switch", "ranks"
+ASKED_FOR = "this run asks for it"
+
+
+class Carriers:
+    """The carriers of one worker. Any thread may call the methods."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        rank: int,
+        workers: int,
+        field: int,
+        *,
+        rejoin: Callable[[int], Joined] | None = None,
+        tell: Callable[[int, str], bool] = lambda _epoch, _why: False,
+        returned: Callable[[Joined], None] = lambda _joined: None,
+    ) -> None:
+        """``rejoin`` gets a lease anew, in a round that all ranks make together: see ``returning``.
+
+        None: there is no switch to go to. ``tell`` says to the other ranks that the switch of that
+        epoch is lost, and why; false if they cannot be told. ``returned`` is called when the
+        switch carries again, with the lease it carries under.
+        """
+        self._relay = relay
+        self._rank = rank
+        self._workers = workers
+        self._field = field
+        self._rejoin = rejoin
+        self._tell = tell
+        self._returned = returned
+        self._sums: Sums | None = None
+        self._lock = threading.Lock()
+        self._left: set[int] = set()  # epochs in which the switch was lost
+        self._returning: Return | None = None
+        self._falls = 0
+        self._closed = False
+        self.carrier = SWITCH
+        self.why = ""
+        """Why the ranks carry, in one line."""
+        relay.on_suspended = self._suspended
+
+    # -- the start ----------------------------------------------------------------------------
+
+    def begin(self, sums: Sums, joined: Joined | None, why: str) -> None:
+        """Start with the switch if all ranks have the same lease, else with the ranks.
+
+        All ranks call it together. ``joined`` is this rank's lease; ``why`` says why it has none.
+        """
+        self._sums = sums
+        mine = 0 if joined is None else joined.epoch
+        largest, smallest = sums.largest([mine, -mine])
+        if joined is not None and largest == -smallest:
+            self._relay.take_over(joined.engine)
+            return
+        if joined is not None:
+            joined.drop()
+            why = "another rank has no lease on the switch"
+        self._carry((), why, delay_s=0.0)
+        self._relay.take_over(self._ranks)
+
+    # -- to the ranks -------------------------------------------------------------------------
+
+    def _suspended(self, why: str) -> None:
+        """The switch is silent here. Called by the thread that polls the engine."""
+        epoch = self.epoch
+        if self._sums is None:
+            self._relay.fail(SwitchUnreachable.__name__, why)
+        elif self._workers == 1:
+            self.leave_switch(epoch, why)
+        elif not self._tell(epoch, why):
+            self._relay.fail(
+                SwitchUnreachable.__name__, f"{why} (and there is no link to the other ranks)"
+            )
+
+    def lost_lease(self, why: str) -> bool:
+        """The controller is silent, or the lease is over: go on without the switch, if possible."""
+        if self._sums is None:
+            return False
+        if self.carrier == SWITCH:
+            log.warning("wiresum: %s", why)
+            self._suspended(why)
+        return True
+
+    def leave_switch(self, epoch: int, why: str) -> None:
+        """All ranks leave the switch that they have used in ``epoch``. Returns at once."""
+        with self._lock:
+            if epoch in self._left or self._closed or self._sums is None:
+                return
+            self._left.add(epoch)
+            if self.carrier == RANKS:
+                return  # on the way to it: see _arrived
+            self.carrier, self.why = RANKS, why
+            thread = threading.Thread(
+                target=self._leave, args=(why,), name="wiresum-handover", daemon=True
+            )
+            thread.start()
+
+    def _leave(self, why: str) -> None:
+        relay = self._relay
+        assert self._sums is not None
+        try:
+            engine: Suspended = relay.stand()  # type: ignore[assignment]
+            if not engine.suspend(why):
+                relay.go_on()
+                return
+            rests = hand_over(engine, self._sums)
+            self._carry(rests, why, delay_s=self._pause_s())
+        except Exception as error:
+            kind = type(error) if isinstance(error, WiresumError) else PeerLost
+            line = one_line(str(error)) or type(error).__name__
+            relay.fail(kind.__name__, f"{why}; the ranks could not take over: {line}")
+            relay.go_on()
+            log.debug("wiresum: the ranks could not take over", exc_info=True)
+            return
+        relay.take_over(self._ranks, moved=len(rests))
+
+    def _carry(self, rests: Sequence[object], why: str, delay_s: float) -> None:
+        assert self._sums is not None
+        self.carrier, self.why = RANKS, why
+        ballot = Ballot()
+        if self._rejoin is not None:
+            self._falls += 1
+            after = 0 if self._returning is None else self._returning.round
+            ballot = self._returning = Return(self._rejoin, after + 1, delay_s, self._arrived)
+        self._ranks = RanksEngine(
+            self._sums,
+            self._workers,
+            self._field,
+            rests=rests,  # type: ignore[arg-type]
+            ballot=ballot,
+        )
+        if self._rank == 0:
+            level = logging.INFO if why == ASKED_FOR else logging.WARNING
+            log.log(level, "wiresum: the ranks sum without the switch: %s", why)
+
+    def _pause_s(self) -> float:
+        """How long the ranks carry at least: longer each time that they had to."""
+        return min(FIRST_PAUSE_S * 2.0**self._falls, LONGEST_PAUSE_S)
+
+    # -- back to the switch -------------------------------------------------------------------
+
+    def _arrived(self, joined: Joined) -> None:
+        """All ranks have a lease, and this collective was the last that they carry."""
+        relay = self._relay
+        ranks = relay.stand()
+        assert isinstance(ranks, RanksEngine)
+        self._returned(joined)
+        with self._lock:
+            self.carrier, self.why = SWITCH, ""
+        relay.take_over(joined.engine, again=ranks.give_back())
+        if self._rank == 0:
+            log.warning("wiresum: the switch sums again, from all-reduce %d on", relay.ended + 1)
+        with self._lock:
+            lost = joined.epoch in self._left
+            self._left.discard(joined.epoch)
+        if lost:  # another rank has got there first, and found it silent again
+            self.leave_switch(joined.epoch, "another rank has lost the switch")
+
+    @property
+    def epoch(self) -> int:
+        """Of the lease in use; 0 while the ranks carry."""
+        return int(getattr(self._relay.engine, "epoch", 0))
+
+    def close(self) -> None:
+        """Stop returning. What is on its way ends with the relay."""
+        with self._lock:
+            self._closed = True
+            returning = self._returning
+        if returning is not None:
+            returning.close()
+
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 300.0

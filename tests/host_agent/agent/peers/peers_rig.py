@@ -59,6 +59,8 @@ class Rank:
     engine: HandEngine
     peers: Peers
     over: list[EngineError]
+    left: list[tuple[int, str]]
+    """(epoch, why) of each time that it was told to leave the switch."""
     issued_here: list[Issued] = field(default_factory=list)
     aborted: list[WiresumError] = field(default_factory=list)
 
@@ -77,8 +79,13 @@ def meeting() -> Meeting:
 
 
 @contextmanager
-def linked(workers: int, where: Meeting | None = None) -> Iterator[list[Rank]]:
-    """All ranks of a group; rank 0 is made last, as the others must find it whenever it comes."""
+def linked(
+    workers: int, where: Meeting | None = None, *, leaves: bool = False
+) -> Iterator[list[Rank]]:
+    """All ranks of a group; rank 0 is made last, as the others must find it whenever it comes.
+
+    ``leaves``: the ranks can leave the switch.
+    """
     import threading
 
     where = where or meeting()
@@ -86,9 +93,13 @@ def linked(workers: int, where: Meeting | None = None) -> Iterator[list[Rank]]:
 
     def make(rank: int) -> None:
         engine, over = HandEngine(), []
+        left: list[tuple[int, str]] = []
+        leave = (lambda epoch, why: left.append((epoch, why))) if leaves else None
         theirs = where if rank == 0 else Meeting(where.secret, where.host, where.addresses)
-        peers = Peers(theirs, rank, workers, engine, epoch=lambda: 7, over=over.append)
-        made[rank] = Rank(engine, peers, over)
+        peers = Peers(
+            theirs, rank, workers, engine, epoch=lambda: 7, over=over.append, leave_switch=leave
+        )
+        made[rank] = Rank(engine, peers, over, left)
         peers.watch(made[rank])
 
     threads = [threading.Thread(target=make, args=[rank]) for rank in reversed(range(workers))]

@@ -125,6 +125,44 @@ def test_a_lost_result_ends_everywhere() -> None:
             assert "data chunk 5" in line
 
 
+@pytest.mark.parametrize("first", [0, 2])
+def test_all_leave_a_switch_that_one_rank_has_lost_and_only_once(first: int) -> None:
+    with linked(4, leaves=True) as ranks:
+        assert ranks[first].peers.lost_switch(7, "it is silent")
+        assert ranks[3].peers.lost_switch(7, "it is silent here, too")
+        for rank in ranks:
+            eventually(lambda rank=rank: rank.left, "every rank is told")
+        assert ranks[0].peers.lost_switch(8, "and again")
+        for rank in ranks:
+            eventually(lambda rank=rank: len(rank.left) == 2, "every rank is told of the next one")
+        for rank in ranks:
+            (epoch, why), again = rank.left
+            assert epoch == 7
+            assert why.startswith((f"rank {first} on ", "rank 3 on "))
+            assert "it is silent" in why
+            assert again[0] == 8
+        assert len({rank.left[0] for rank in ranks}) == 1
+        assert not any(rank.engine.failed or rank.over for rank in ranks)
+
+
+def test_a_lost_result_makes_ranks_that_can_leave_the_switch_leave_it() -> None:
+    with linked(2, leaves=True) as ranks:
+        ranks[0].engine.has(5)
+        ranks[1].engine.waits(4, 0b10)
+        for rank in ranks:
+            eventually(lambda rank=rank: rank.left, "every rank is told")
+            assert "has lost the result of data chunk 4" in rank.left[0][1]
+            assert rank.engine.failed == []
+
+
+def test_ranks_that_cannot_leave_the_switch_are_not_told_to() -> None:
+    with linked(2) as ranks:
+        assert ranks[1].peers.lost_switch(7, "it is silent")
+        assert ranks[0].peers.lost_switch(7, "it is silent")
+        time.sleep(0.3)
+        assert [rank.left for rank in ranks] == [[], []]
+
+
 def test_a_rank_that_waits_for_a_late_one_is_left_alone() -> None:
     with linked(2) as ranks:
         ranks[0].issued_here += [all_reduce(1), all_reduce(2)]

@@ -1,0 +1,146 @@
+"""Back to the switch: all ranks go over after the same collective, or none does."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.thread_sums import thread_sums
+from wiresum.common.errors import WiresumError
+from wiresum.host_agent.agent import returning
+from wiresum.host_agent.agent.ranks import RanksEngine
+from wiresum.host_agent.agent.returning import Return
+
+LIMIT_S = 30.0
+
+
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(returning, "_FIRST_REST_S", 0.001)
+    monkeypatch.setattr(returning, "LONGEST_REST_S", 0.01)
+
+
+@dataclass
+class Lease:
+    """A lease in hand."""
+
+    epoch: int
+    dropped: bool = False
+    engine: object = None
+
+    def drop(self) -> None:
+        self.dropped = True
+
+
+@dataclass
+class Rank:
+    """One rank: what becomes of each of its rounds, and what came of it."""
+
+    plans: list[int]
+    """By round: an epoch, or 0 for a failure. After these, epoch 1000 + round."""
+    slow_s: float = 0.0
+    leases: list[Lease] = field(default_factory=list)
+    arrived: list[Lease] = field(default_factory=list)
+    rounds: list[int] = field(default_factory=list)
+
+    def join(self, number: int) -> Lease:
+        self.rounds.append(number)
+        time.sleep(self.slow_s)
+        epoch = self.plans[number - 1] if number <= len(self.plans) else 1000 + number
+        if not epoch:
+            raise WiresumError("no lease")
+        self.leases.append(Lease(epoch))
+        return self.leases[-1]
+
+
+@contextmanager
+def carrying(ranks: list[Rank]) -> Iterator[list[RanksEngine]]:
+    sums = thread_sums(len(ranks))
+    ballots = [Return(rank.join, 1, 0.0, rank.arrived.append) for rank in ranks]
+    engines = [
+        RanksEngine(each, len(ranks), 32, ballot=ballot)
+        for each, ballot in zip(sums, ballots, strict=True)
+    ]
+    try:
+        yield engines
+    finally:
+        for ballot in ballots:
+            ballot.close()
+        for engine in engines:
+            engine.close()
+
+
+def collectives(engines: list[RanksEngine], ranks: list[Rank]) -> int:
+    """All-reduces until the ranks have arrived; how many there were."""
+    deadline = time.monotonic() + LIMIT_S
+    for ticket in range(1, 100_000):
+        assert time.monotonic() < deadline, f"nobody has arrived: {ranks}"
+        arrays = [np.full(2000, 1.0, np.float32) for _ in ranks]
+        for engine, array in zip(engines, arrays, strict=True):
+            engine.all_reduce(array.ctypes.data, array.size, "float32", False, ticket)
+        for engine, array in zip(engines, arrays, strict=True):
+            (ended,) = engine.poll(LIMIT_S)
+            assert (ended.ticket, ended.error) == (ticket, None)
+            assert (array == len(ranks)).all()
+        if any(rank.arrived for rank in ranks):
+            return ticket
+        time.sleep(0.001)
+    raise AssertionError
+
+
+@settings(max_examples=25)
+@given(
+    plans=st.lists(st.lists(st.sampled_from([0, 5, 6, 7]), max_size=4), min_size=1, max_size=4),
+    slow=st.integers(0, 3),
+)
+def test_all_arrive_together_with_one_epoch(plans: list[list[int]], slow: int) -> None:
+    ranks = [Rank(plan, 0.01 if at == slow else 0.0) for at, plan in enumerate(plans)]
+    with carrying(ranks) as engines:
+        collectives(engines, ranks)
+        deadline = time.monotonic() + LIMIT_S
+        while not all(rank.arrived for rank in ranks):
+            assert time.monotonic() < deadline, "some have arrived, and others have not"
+            time.sleep(0.001)
+    (epoch,) = {lease.epoch for rank in ranks for lease in rank.arrived}
+    for rank in ranks:
+        (lease,) = rank.arrived
+        assert not lease.dropped
+        assert lease.epoch == epoch
+        assert [each.dropped for each in rank.leases if each is not lease] == [True] * (
+            len(rank.leases) - 1
+        )
+    assert len({max(rank.rounds) for rank in ranks}) == 1
+
+
+def test_what_has_not_begun_is_given_back() -> None:
+    ranks = [Rank([]), Rank([])]
+    with carrying(ranks) as engines:
+        last = collectives(engines, ranks)
+        data = np.ones(10, np.float32)
+        for engine in engines:
+            engine.all_reduce(data.ctypes.data, 10, "float32", False, last + 1)
+        for engine in engines:
+            assert [call[-1] for call in engine.give_back()] == [last + 1]
+            assert engine.started == last
+
+
+def test_closing_drops_a_lease_in_hand_and_one_that_comes_too_late() -> None:
+    here, late = threading.Event(), Rank([], slow_s=0.1)
+    quick = Rank([])
+    ballots = [Return(rank.join, 1, 0.0, rank.arrived.append) for rank in (quick, late)]
+    deadline = time.monotonic() + LIMIT_S
+    while ballots[0].words()[0] or not late.rounds:
+        assert time.monotonic() < deadline
+        here.wait(0.001)
+    for ballot in ballots:
+        ballot.close()
+    while not (late.leases and late.leases[0].dropped):
+        assert time.monotonic() < deadline
+        here.wait(0.001)
+    assert quick.leases[0].dropped

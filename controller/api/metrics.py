@@ -105,6 +105,10 @@ CHANGING = METRICS.gauge("job_changing", "1 while a job's lease is being changed
 SILENCE = METRICS.gauge(
     "job_heartbeat_age_seconds", "Time since the last sign of life of a job.", "job_id"
 )
+CARRIER = METRICS.gauge(
+    "job_carrier", "1 for what sums a job's collectives: its switch, or its ranks.",
+    "job_id", "carrier",
+)  # fmt: skip
 EVENTS = METRICS.counter(
     "job_events_total", "What became of a job's contributions.", "job_id", "event"
 )
@@ -311,7 +315,12 @@ class ControllerReader:
         scrape.set(SILENCE, self._office.jobs.silence(job), job.id)
         for event, count in self._told.events.get(job.id, {}).items():
             scrape.set(EVENTS, count, job.id, event)
-        for report in self._office.reports.of(job):
+        reports = self._office.reports.of(job)
+        if reports:
+            ranks = any(report.carrier == "ranks" for report in reports)
+            scrape.set(CARRIER, not ranks, job.id, "switch")
+            scrape.set(CARRIER, ranks, job.id, "ranks")
+        for report in reports:
             rank = report.rank
             scrape.set(RANK_AGE, report.age_s, job.id, rank)
             scrape.set(RANK_ENDED, report.ended, job.id, rank)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from wiresum.controller.commands.carriers import RANKS, carrier
 from wiresum.controller.text import format_ranks
 from wiresum.controller.v1 import controller_pb2 as pb
 
@@ -129,9 +130,14 @@ def job_table(jobs: Iterable[pb.Job]) -> Table:
             f"{len(job.joined)}/{job.workers}" if job.slots else str(job.workers or "-"),
             format_ranks(job.missing),
             "?" if job.counters_error else str(job.events.get("completed", 0)),
-            escape(job.reason),
+            escape(job.reason or _by_the_ranks(job)),
         )
     return table
+
+
+def _by_the_ranks(job: pb.Job) -> str:
+    found = carrier(job)
+    return f"summed by the {found}" if found.name == RANKS else ""
 
 
 def job_details(job: pb.Job) -> Table:
@@ -146,6 +152,7 @@ def job_details(job: pb.Job) -> Table:
         "state": _state(state_name(pb.JobState.Name(job.state))),
         "reason": escape(job.reason),
         "switch": f"{job.switch} ({job.switch_ip}:{job.switch_udp_port}), job number {job.number}",
+        "carrier": escape(str(carrier(job))),
         "slots": _slots(job) + _slots_story(job),
         "lanes": str(job.lanes),
         "attempt": str(job.attempt) if job.HasField("attempt") else "",

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from wiresum.controller.commands.carriers import carrier
 from wiresum.controller.commands.stragglers import Straggler, stragglers
 from wiresum.controller.commands.tables import state_name
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -71,6 +72,10 @@ class JobRow:
     resent: float | None
     waited: float | None
     mismatched: float | None
+    carrier: str
+    """``switch`` or ``ranks``: what sums; empty before the first report."""
+    carrier_reason: str
+    """Why the ranks do."""
     ranks: list[RankRow]
     stragglers: list[Straggler]
 
@@ -147,6 +152,8 @@ def _job(old: pb.Job | None, job: pb.Job, interval: float) -> JobRow:
         resent=rates.get("resent"),
         waited=rates.get("waited"),
         mismatched=rates.get("mismatched"),
+        carrier=carrier(job).name,
+        carrier_reason=carrier(job).reason,
         ranks=ranks,
         stragglers=stragglers(job),
     )
@@ -255,6 +262,8 @@ def _job_json(job: JobRow) -> dict[str, Any]:
         "resent_per_s": job.resent,
         "waited_per_s": job.waited,
         "mismatched_per_s": job.mismatched,
+        "carrier": job.carrier,
+        "carrier_reason": job.carrier_reason,
         "stragglers": [{"rank": one.rank, "why": one.why} for one in job.stragglers],
         "ranks": [
             {

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from wiresum.controller.commands.carriers import RANKS
 from wiresum.controller.commands.top_model import Frame, JobRow, RankRow, SwitchRow
 from wiresum.controller.text import format_ranks
 
@@ -158,6 +159,11 @@ def _job_parts(job: JobRow, width: int) -> list[RenderableType]:
             table.add_row(*(Text(column.cell(rank), style) for column in columns))
         parts.append(table)
     parts += [Text(f"  {wait}", _STRAGGLER, overflow="fold") for wait in waits]
+    if job.carrier == RANKS:
+        why = f": {job.carrier_reason}" if job.carrier_reason else ""
+        parts.append(
+            Text(f"  {label}: the ranks sum, not the switch{why}", "yellow", overflow="fold")
+        )
     if job.mismatched:
         parts.append(
             Text(f"  {label}: ranks disagree on a collective ({number(job.mismatched)}/s)", "red")

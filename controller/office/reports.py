@@ -6,6 +6,7 @@ After a restart of the controller the next heartbeats bring it back.
 import math
 from dataclasses import dataclass, field
 
+from wiresum.common.logs import one_line
 from wiresum.controller.clock import Clock
 from wiresum.controller.state.model import Job
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -14,6 +15,9 @@ SPAN_S = 1.0
 """How far two reports of a rank lie apart if there are any: rates over an instant are noise."""
 
 _Sample = tuple[float, pb.RankReport]
+
+_CARRIERS = ("switch", "ranks")
+_LONGEST_REASON = 500
 
 _NUMBERS = ("in_flight_s", "exposed_s", "rtt_s")
 
@@ -45,6 +49,8 @@ class Reports:
         kept = pb.RankReport()
         kept.CopyFrom(report)
         kept.ClearField("before")
+        kept.carrier = kept.carrier if kept.carrier in _CARRIERS else ""
+        kept.carrier_reason = one_line(kept.carrier_reason)[:_LONGEST_REASON]
         samples = attempt.ranks.setdefault(report.rank, [])
         _add(samples, self._clock.now(), kept)
 

@@ -224,7 +224,7 @@ async def test_many_scrapers_are_no_burden_for_a_switch(watched: Watched) -> Non
     rig.switch.freeze.set()
 
 
-def report(rank: int, **counts: float) -> pb.RankReport:
+def report(rank: int, **counts: float | str) -> pb.RankReport:
     return pb.RankReport(rank=rank, **counts)  # type: ignore[arg-type]
 
 
@@ -239,7 +239,8 @@ async def test_reports_of_ranks(watched: Watched) -> None:
     await beat(report(0, ended=10, in_flight_s=1.0))
     rig.clock.time += 5.0
     await beat(report(0, ended=30, in_flight_s=1.5, retransmissions=2))
-    await beat(report(1, ended=29, exposed_s=0.5))
+    lines = "the switch\nis silent"
+    await beat(report(1, ended=29, exposed_s=0.5, carrier="ranks", carrier_reason=lines))
     rig.clock.time += 2.0
     first, second = (await rig.get(job)).reports
     assert (first.rank, first.ended, first.age_s) == (0, 30, 2.0)
@@ -248,6 +249,10 @@ async def test_reports_of_ranks(watched: Watched) -> None:
     found = await scrape()
     assert found["wiresum_controller_rank_collectives_total"] == {
         (job.id, "0"): 30, (job.id, "1"): 29,
+    }  # fmt: skip
+    assert second.carrier_reason == "the switch is silent"
+    assert found["wiresum_controller_job_carrier"] == {
+        ("switch", job.id): 0, ("ranks", job.id): 1,
     }  # fmt: skip
     assert found["wiresum_controller_rank_exposed_seconds_total"][job.id, "1"] == 0.5
 

@@ -6,6 +6,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from wiresum.controller.commands import tables
 from wiresum.controller.commands.stragglers import stragglers
 from wiresum.controller.commands.top import picture
 from wiresum.controller.commands.top_model import Moment, as_json, frame
@@ -45,6 +46,24 @@ def switch(**changes) -> pb.Switch:
         "drops": {"stranger": 5, "stale": 0},
     }  # fmt: skip
     return pb.Switch(**(facts | changes))
+
+
+def test_a_job_that_its_ranks_sum_says_so_and_why():
+    ranks = {"carrier": "ranks", "carrier_reason": "rank 1 on h1: the switch is silent"}
+    one = job(report(0, carrier="switch"), report(1, **ranks), missing=[0])
+    assert stragglers(one) == []
+    said = StringIO()
+    picture = frame("c:1", Moment(1.0, [switch()], [one]), Moment(2.0, [switch()], [one]))
+    Console(file=said, width=120).print(render(picture, 120))
+    assert "resnet: the ranks sum, not the switch: rank 1 on h1: the switch is silent" in (
+        said.getvalue()
+    )
+    (shown,) = as_json(picture)["jobs"]
+    assert (shown["carrier"], shown["carrier_reason"]) == ("ranks", ranks["carrier_reason"])
+    for table in (tables.job_details(one), tables.job_table([one])):
+        said = StringIO()
+        Console(file=said, width=250).print(table)
+        assert "ranks: rank 1 on h1: the switch is silent" in said.getvalue()
 
 
 def test_rates_are_differences_by_the_time_between():

@@ -28,6 +28,9 @@ from wiresum.host_agent.errors import EngineError, PeerLost
 
 log = logging.getLogger("wiresum")
 
+ENDED_ON_PURPOSE = (pb.JOB_STATE_RELEASED, pb.JOB_STATE_EVICTED)
+"""Somebody has ended the job; one that has expired goes on without a switch."""
+
 
 class JobGone(AgentError):
     """The job was released, has expired, or a later attempt has replaced this worker."""
@@ -107,7 +110,7 @@ class Agent:
                 self.engine,
                 epoch=lambda: self._carriers.epoch,
                 over=self._lost_peer,
-                leave_switch=self._carriers.leave_switch,
+                leave_switch=self._carriers.leave_switch if leaves else None,
             )
 
     @classmethod
@@ -151,7 +154,9 @@ class Agent:
 
     def use_ranks(self, sums: Sums) -> None:
         """See :class:`~wiresum.host_agent.backend.link.Link`."""
-        self._carriers.begin(sums, self._held, self._why_ranks)
+        # What the user has asked for, or the launcher has said, is no news.
+        known = self._why_ranks == ASKED_FOR or bool(self._worker.where.fallback)
+        self._carriers.begin(sums, self._held, self._why_ranks, loud=not known)
         self._held = None
 
     def check(self) -> None:
@@ -275,7 +280,7 @@ class Agent:
         with self._lock:
             if self._gone is not None:
                 return
-            final = self._superseded or self._state == pb.JOB_STATE_RELEASED
+            final = self._superseded or self._state in ENDED_ON_PURPOSE
             if not final and self._carriers.lost_lease(why):
                 return
             self._gone = JobGone(why)

@@ -64,10 +64,11 @@ class Carriers:
 
     # -- the start ----------------------------------------------------------------------------
 
-    def begin(self, sums: Sums, joined: Joined | None, why: str) -> None:
+    def begin(self, sums: Sums, joined: Joined | None, why: str, *, loud: bool) -> None:
         """Start with the switch if all ranks have the same lease, else with the ranks.
 
-        All ranks call it together. ``joined`` is this rank's lease; ``why`` says why it has none.
+        All ranks call it together. ``joined`` is this rank's lease; ``why`` says why it has none,
+        ``loud`` whether that is a warning.
         """
         self._sums = sums
         mine = 0 if joined is None else joined.epoch
@@ -78,7 +79,7 @@ class Carriers:
         if joined is not None:
             joined.drop()
             why = "another rank has no lease on the switch"
-        self._carry((), why, delay_s=0.0)
+        self._carry((), why, delay_s=0.0, loud=loud)
         self._relay.take_over(self._ranks)
 
     # -- to the ranks -------------------------------------------------------------------------
@@ -137,7 +138,9 @@ class Carriers:
             return
         relay.take_over(self._ranks, moved=len(rests))
 
-    def _carry(self, rests: Sequence[object], why: str, delay_s: float) -> None:
+    def _carry(
+        self, rests: Sequence[object], why: str, delay_s: float, *, loud: bool = True
+    ) -> None:
         assert self._sums is not None
         self.carrier, self.why = RANKS, why
         ballot = Ballot()
@@ -153,7 +156,7 @@ class Carriers:
             ballot=ballot,
         )
         if self._rank == 0:
-            level = logging.INFO if why == ASKED_FOR else logging.WARNING
+            level = logging.WARNING if loud else logging.INFO
             log.log(level, "wiresum: the ranks sum without the switch: %s", why)
 
     def _pause_s(self) -> float:

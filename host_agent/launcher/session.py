@@ -50,7 +50,7 @@ class Session:
         """
         self._lost: str | None = None
         self._place = 0
-        self._released = False
+        self._ended = False
         self._mends = 0
         self._next_mend = 0.0
         self._controller_ended = False
@@ -116,7 +116,7 @@ class Session:
     def check(self) -> None:
         """Raise :class:`LeaseLost` or ``ChildError`` if the run cannot go on.
 
-        A run that may leave the switch goes on without one, unless its job was released.
+        A run that may leave the switch goes on without one, unless somebody has ended its job.
         """
         leaves = self.environment.carrier is not Carrier.SWITCH
         if self.embedded is not None:
@@ -124,7 +124,7 @@ class Session:
                 self._mend(self.embedded)
             else:
                 self.embedded.check()
-        if self._lost is not None and (self._released or not leaves):
+        if self._lost is not None and (self._ended or not leaves):
             raise LeaseLost(self._lost)
 
     def _mend(self, embedded: Embedded) -> None:
@@ -147,7 +147,7 @@ class Session:
 
     def _beat(self, wait_s: float, change: int) -> pb.HeartbeatResponse:
         answer = self._client.heartbeat(self.job.id, self.job.token, wait_s=wait_s, change=change)
-        self._released = answer.state == pb.JOB_STATE_RELEASED
+        self._ended = answer.state in (pb.JOB_STATE_RELEASED, pb.JOB_STATE_EVICTED)
         return answer
 
     def _queued(self, job: pb.Job) -> None:
@@ -158,7 +158,7 @@ class Session:
 
     def _end(self, why: str) -> None:
         self._lost = why
-        if self.environment.carrier is not Carrier.SWITCH and not self._released:
+        if self.environment.carrier is not Carrier.SWITCH and not self._ended:
             say(log, f"training goes on over the ranks: {why}")
 
     def close(self) -> None:

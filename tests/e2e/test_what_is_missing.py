@@ -72,8 +72,8 @@ def test_a_missing_controller_is_one_clear_line(cli):
     one_line(done.stderr, "controller", f"127.0.0.1:{port}")
 
 
-def test_a_switch_that_dies_ends_the_run(cli, running):
-    process = running("--timeout", "8")
+def test_a_switch_that_dies_ends_a_run_that_insists_on_it(cli, running):
+    process = running("--timeout", "8", "--carrier", "switch")
     (switch,) = serving(cli, "switch serve")
     os.kill(switch, signal.SIGKILL)
     _, err = process.communicate(timeout=90)

@@ -148,10 +148,7 @@ def environment(env: Mapping[str, str]) -> Environment | None:
         controller = ""
     elif not controller:
         if carrier is Carrier.SWITCH:
-            raise AgentError(
-                f"{CARRIER} is 'switch', but WIRESUM_CONTROLLER is not set: start the training "
-                "with `wiresum run`, or set it"
-            )
+            raise AgentError(lines.NO_CONTROLLER.of())
         if carrier is None and field == "32":
             return None
     if controller:
@@ -216,7 +213,7 @@ def _carrier(env: Mapping[str, str]) -> Carrier | None:
         return Carrier(text)
     except ValueError:
         names = ", ".join(Carrier)
-        raise AgentError(f"{CARRIER} is {text!r}; it must be one of {names}") from None
+        raise AgentError(lines.VARIABLE_NOT_CARRIER.of(text=text, names=names)) from None
 
 
 def _if_full(env: Mapping[str, str]) -> IfFull:

@@ -25,13 +25,16 @@ PROGRAM = METRICS.gauge(
 CONTROLLERS = METRICS.gauge("controllers", "Controllers that are connected over P4Runtime.")
 PRIMARY = METRICS.gauge("primary", "1 while one of them is in charge.")
 
-PORT = METRICS.gauge("port_info", "A port and where it is; always 1.", "port", "address")
+PORT = METRICS.gauge("port_info", "A port and its address; always 1.", "port", "address")
 FRAMES = METRICS.counter("port_frames_total", "Frames through a port.", "port", "direction")
 BYTES = METRICS.counter(
-    "port_bytes_total", "Bytes of these frames, Ethernet headers included.", "port", "direction"
+    "port_bytes_total",
+    "Bytes of frames through a port, Ethernet headers included.",
+    "port",
+    "direction",
 )
 CALLS = METRICS.counter(
-    "port_calls_total", "System calls that moved these frames.", "port", "direction"
+    "port_calls_total", "System calls that moved frames through a port.", "port", "direction"
 )
 PORT_DROPS = METRICS.counter(
     "port_drops_total", "Frames that did not get through a port.", "port", "direction", "reason"
@@ -48,7 +51,7 @@ ENTRIES_MAX = METRICS.gauge("table_size", "How many entries a table holds at mos
 DROPS = METRICS.counter("drops_total", "Packets dropped by wiresum's program.", "reason")
 EVENTS = METRICS.counter(
     "job_events_total",
-    "What became of contributions, by the job's number on this switch.",
+    "Contributions by what the switch did with them, by the job's number on this switch.",
     "number",
     "event",
 )

@@ -29,7 +29,7 @@ INFO = METRICS.gauge("info", "The controller; always 1.", "version")
 LEADS = METRICS.gauge(
     "leads", "1 while this controller leads; one with a store of its own always does."
 )
-REQUESTS = METRICS.counter("requests_total", "Calls that have ended, by how.", "method", "code")
+REQUESTS = METRICS.counter("requests_total", "Calls that have ended, by status.", "method", "code")
 LAST_EPOCH = METRICS.gauge("last_epoch", "The last epoch that was handed out, of 4294967295.")
 CERTIFICATE_END = METRICS.gauge(
     "certificate_end_timestamp_seconds",
@@ -69,7 +69,9 @@ PASSES = METRICS.counter(
     "reconcile_passes_total", "Passes of a switch's reconcile loop.", "switch", "result"
 )
 WRITES = METRICS.counter("reconcile_writes_total", "Updates written to a switch.", "switch")
-PASS_TIME = METRICS.counter("reconcile_seconds_total", "Time that passes took.", "switch")
+PASS_TIME = METRICS.counter(
+    "reconcile_seconds_total", "Time that the passes of the reconcile loop took.", "switch"
+)
 LAST_PASS = METRICS.gauge(
     "reconcile_last_pass_timestamp_seconds",
     "When a switch was last seen to agree with the store.",
@@ -83,20 +85,22 @@ QUEUE_AGE = METRICS.gauge(
     "queue_oldest_seconds", "How long the first of a tenant's jobs has waited for room.", "tenant"
 )
 TENANT_SLOTS = METRICS.gauge(
-    "tenant_slots", "Slots that a tenant's jobs count for its quota.", "tenant"
+    "tenant_slots", "Slots that a tenant's jobs use of its quota.", "tenant"
 )
-QUOTA = METRICS.gauge("tenant_slot_quota", "A tenant's quota of slots; 0: none.", "tenant")
-MAX_JOBS = METRICS.gauge("tenant_max_jobs", "A tenant's limit of live jobs; 0: none.", "tenant")
+QUOTA = METRICS.gauge("tenant_slot_quota", "A tenant's quota of slots; 0: no limit.", "tenant")
+MAX_JOBS = METRICS.gauge("tenant_max_jobs", "A tenant's limit of live jobs; 0: no limit.", "tenant")
 
 JOB = METRICS.gauge(
     "job_info", "A live job; always 1.", "job_id", "job_name", "tenant", "switch", "number"
 )
 JOB_STATE = METRICS.gauge("job_state", "1 for the state that a job is in.", "job_id", "state")
-WORKERS = METRICS.gauge("job_workers", "Workers that a job shall have.", "job_id")
+WORKERS = METRICS.gauge("job_workers", "Number of workers of a job.", "job_id")
 JOINED = METRICS.gauge("job_joined", "Workers that have joined.", "job_id")
 JOB_SLOTS = METRICS.gauge("job_slots", "Slots of a job's lease.", "job_id")
 TARGET = METRICS.gauge(
-    "job_slots_target", "Slots that it was admitted with; more than job_slots: shrunk.", "job_id"
+    "job_slots_target",
+    "Slots that a job was admitted with; more than job_slots if it was shrunk.",
+    "job_id",
 )
 CHANGES = METRICS.gauge(
     "job_change", "How often a job's lease was changed in this attempt.", "job_id"
@@ -110,7 +114,10 @@ CARRIER = METRICS.gauge(
     "job_id", "carrier",
 )  # fmt: skip
 EVENTS = METRICS.counter(
-    "job_events_total", "What became of a job's contributions.", "job_id", "event"
+    "job_events_total",
+    "Contributions of a job, by what the switch did with them.",
+    "job_id",
+    "event",
 )
 RANK_AGE = METRICS.gauge(
     "rank_report_age_seconds", "Time since a rank's last report.", "job_id", "rank"
@@ -120,7 +127,7 @@ RANK_ENDED = METRICS.counter(
 )
 RANK_IN_FLIGHT = METRICS.counter(
     "rank_in_flight_seconds_total",
-    "Time from start to end of a rank's all-reduces, summed: the least for who comes last.",
+    "Time from start to end of a rank's all-reduces, summed; least for the rank that starts last.",
     "job_id",
     "rank",
 )

@@ -12,6 +12,7 @@ from typing import Any
 from support.processes import Commands
 from support.training import spawned
 from wiresum.controller.client import ControllerClient, add_switch_request
+from wiresum.controller.client.local_site import take_over
 from wiresum.controller.v1 import controller_pb2 as pb
 
 LOOP = Path(__file__).resolve().parents[1] / "e2e" / "reduce.py"
@@ -51,17 +52,15 @@ class Site:
         }
         facts = _ready_line(switch)
         ip, port = facts["ports"]["1"].removeprefix("udp:").rsplit(":", 1)
+        request = add_switch_request(
+            "s1",
+            p4runtime=facts["p4runtime"],
+            ip=ip,
+            udp_port=int(port),
+            hosts=[("127.0.0.0/8", 1)],
+        )
         with self.client() as client:
-            client.add_switch(
-                add_switch_request(
-                    "s1",
-                    p4runtime=facts["p4runtime"],
-                    ip=ip,
-                    udp_port=int(port),
-                    hosts=[("127.0.0.0/8", 1)],
-                )
-            )
-        eventually(lambda: self.switch().state == pb.SWITCH_STATE_UP, "the switch is up")
+            take_over(client, request, self._check, LIMIT_S)
 
     def start(self) -> None:
         """Start the controller, or start it again at the same place."""
@@ -73,6 +72,9 @@ class Site:
         self.ready = _ready_line(self.controller)
         self.listen, self.address = self.ready["listen"], self.ready["address"]
         self.ca = self.ready["ca"]
+
+    def _check(self) -> None:
+        assert self.controller.poll() is None, self.controller.communicate()[1]
 
     def kill_controller(self) -> None:
         """SIGKILL."""

@@ -11,7 +11,7 @@ NATIVE := CMakeLists.txt pyproject.toml constraints.txt \
   $(shell find host_agent softswitch controller p4 common measure \( -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' \
     -o -name '*.proto' -o -name 'CMakeLists.txt' -o -name 'wiresum_*.json' -o -path '*/translate/*.py' \) -print)
 
-.PHONY: help setup demo test test-slow lint format types imports build/types p4 clean FORCE
+.PHONY: help setup demo test test-slow lint format types imports build/types p4 model clean FORCE
 help:
 	@sed -n '1,2s/^# //p' Makefile
 
@@ -82,6 +82,10 @@ format: $(VENV)/.lint
 p4: $(BIN)/python
 	$(BIN)/python p4/compile.py
 	$(BIN)/python p4/generate.py
+
+# Searches all states of the models of the protocol (needs spin).
+model:
+	$(PYTHON) p4/model/check.py
 
 clean:
 	rm -rf $(VENV) build out

@@ -67,6 +67,7 @@ NOT_A_SIZE = Line(
 NOT_A_RATE = Line("M036", "--rate {text!r}: it must be 100kbit to 100gbit, or none")
 UNKNOWN_FIELDS = Line("M037", "--field {text!r}: fields have 32, 16 or 8 bits")
 UNKNOWN_TRANSPORT = Line("M038", "--transport {text!r}: it must be {transports}")
+UNKNOWN_CARRIER = Line("M066", "--carrier {text!r}: it must be {carriers}")
 UNKNOWN_TCP = Line("M039", "--tcp {text!r}: this kernel has {known}")
 COMPARE_WITH_GLOO = Line("M040", "--against {against}: it must be gloo or none")
 COMPARE_WITH_SWITCH = Line("M041", "--against {against}: it must be auto, bmv2, soft or none")

@@ -12,7 +12,7 @@ from typing import Any
 from wiresum.controller.client.local_site import SiteOptions
 from wiresum.measure import lines
 from wiresum.measure.bench import cpu, data, limits
-from wiresum.measure.bench.cases import GLOO, SHM, TRAIN, Case, Options, Side
+from wiresum.measure.bench.cases import GLOO, RANKS, SHM, TRAIN, Case, Options, Side
 from wiresum.measure.bench.crew import Crew
 from wiresum.measure.bench.links import SWITCH, SWITCH_IP, Star
 from wiresum.measure.bench.site import BenchSite, plain
@@ -64,14 +64,15 @@ class Bench:
             largest = max(max(case.elements for case in cases), _WARM_UP // 4, LEAD_IN)
             data.make(file, largest, SEED)
             self._star = star
+            torch = options.tcp or options.ranks_sides
             with (
                 BenchSite(star.record, self._site_options()) as self._site,
                 Crew("wiresum", star, most, file, limit) as self._engines,
-                Crew(GLOO, star, most if options.tcp else 0, file, limit) as self._gloo,
+                Crew(GLOO, star, most if torch else 0, file, limit) as self._gloo,
             ):
                 self._jobs = {
                     side: self._site.job(f"bench-{side.key}", options.slots, side.field or 0)
-                    for side in options.own_sides
+                    for side in options.switch_sides
                 }
                 self._make_groups()
                 for number in range(options.repeat):
@@ -97,6 +98,9 @@ class Bench:
         for tcp in self.options.tcp:
             self._star.use_tcp(tcp)
             self._gloo.all(most, "group", side=Side(tcp=tcp).key, counts=self.options.workers)
+        if self.options.ranks_sides:
+            # The ranks sum over the same kind of connections, with the last way of TCP's.
+            self._gloo.all(most, "group", side=RANKS, counts=self.options.workers)
 
     def _once(self, cases: list[Case]) -> None:
         """One round."""
@@ -108,7 +112,7 @@ class Bench:
                 self._star.lose(case.loss)
             if joined != (links, case.workers):
                 joined = (links, case.workers)
-                for side in self.options.own_sides:
+                for side in self.options.switch_sides:
                     self._join(case.workers, side)
                     self._warm_up(case, side)
             for side in self.options.sides:
@@ -159,7 +163,7 @@ class Bench:
 
     def _measure(self, case: Case, side: Side, ops: int, integers: bool) -> Sample:
         """Fill, reduce, check."""
-        crew = self._gloo if side.field is None else self._engines
+        crew = self._gloo if side.by_ranks else self._engines
         workers = case.workers
         self._round += 1
         order: dict[str, Any] = {"elements": case.elements, "ops": ops, "round": self._round}

@@ -14,6 +14,8 @@ from wiresum.testbed.options import MAX_MBIT, check_name, parse_loss, parse_rate
 GLOO = "gloo"
 
 UDP, SHM = TRANSPORTS = ("udp", "shm")
+RANKS = "ranks"
+CARRIERS = ("switch", RANKS)
 ELEMENT_BYTES = 4
 
 _UNITS = {"b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
@@ -31,7 +33,10 @@ _MOST_BYTES = 64 << 20  # of the operations in a sample together, unless it is o
 
 @dataclass(frozen=True)
 class Side:
-    """What reduces: wiresum with a field over a transport, or gloo with a congestion control."""
+    """What reduces: wiresum with a field over a transport, or gloo with a congestion control.
+
+    ``transport`` is the way to the switch, or ``ranks`` where the ranks sum the same lanes.
+    """
 
     field: int | None = None
     tcp: str | None = None
@@ -52,12 +57,23 @@ class Side:
 
     def order(self) -> tuple[bool, int, int, str]:
         """Where it stands in tables: wiresum's widest field first, gloo last."""
-        return self.field is None, TRANSPORTS.index(self.transport), -(self.field or 0), self.key
+        return (
+            self.field is None,
+            (*TRANSPORTS, RANKS).index(self.transport),
+            -(self.field or 0),
+            self.key,
+        )
 
     def __str__(self) -> str:
         if self.field is None:
             return f"{GLOO}, {self.tcp}"
-        return f"F = {self.field}" + (", shared memory" if self.transport == SHM else "")
+        way = {SHM: ", shared memory", RANKS: ", the ranks"}.get(self.transport, "")
+        return f"F = {self.field}{way}"
+
+    @property
+    def by_ranks(self) -> bool:
+        """Whether no switch takes part."""
+        return self.field is None or self.transport == RANKS
 
 
 @dataclass(frozen=True)
@@ -88,6 +104,8 @@ class Case:
         """What one all-reduce puts on each link at least, in each direction."""
         if side.field is None:
             return limits.ring_bytes(self.size, self.workers, mtu)
+        if side.by_ranks:
+            return limits.ring_bytes(self.size * side.field // 32, self.workers, mtu)
         return limits.wiresum_bytes(self.size, side.field, mtu)
 
     def ops(self, side: Side) -> int:
@@ -117,6 +135,7 @@ class Options:
     slots: int = 0
     mtu: int = 1500
     transports: tuple[str, ...] = (UDP,)
+    carriers: tuple[str, ...] = CARRIERS[:1]
     name: str = "bench"
     spoil: bool = False
 
@@ -125,19 +144,27 @@ class Options:
         """All sides, in the order of a round: gloo in the middle of wiresum's fields, so that what
         changes slowly on the machine meets both.
         """
-        sides = self.own_sides
+        sides = [*self.switch_sides, *self.ranks_sides]
         for place, tcp in enumerate(self.tcp):
             sides.insert(1 + 2 * place, Side(tcp=tcp))
         return sides
 
     @property
-    def own_sides(self) -> list[Side]:
-        """Wiresum's."""
+    def switch_sides(self) -> list[Side]:
+        """Wiresum's over the switch."""
         return [
             Side(field=field, transport=transport)
             for transport in self.transports
             for field in self.fields
+            if CARRIERS[0] in self.carriers
         ]
+
+    @property
+    def ranks_sides(self) -> list[Side]:
+        """Wiresum's over the ranks."""
+        if RANKS not in self.carriers:
+            return []
+        return [Side(field=field, transport=RANKS) for field in self.fields]
 
     def check(self) -> "Options":
         """Return the options; raises :class:`RackUsageError` for what makes no sense."""
@@ -219,6 +246,14 @@ def parse_transports(text: str) -> tuple[str, ...]:
         raise RackUsageError(
             lines.UNKNOWN_TRANSPORT.of(text=text, transports=" or ".join(TRANSPORTS))
         )
+    return tuple(items)
+
+
+def parse_carriers(text: str) -> tuple[str, ...]:
+    """Parse ``switch,ranks``."""
+    items = _items("--carrier", text)
+    if not set(items) <= set(CARRIERS):
+        raise RackUsageError(lines.UNKNOWN_CARRIER.of(text=text, carriers=" or ".join(CARRIERS)))
     return tuple(items)
 
 

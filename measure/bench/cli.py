@@ -51,6 +51,9 @@ class AllReduceArguments:
     transport: Annotated[
         str, Option(metavar="udp|shm,…", help="How frames come to the switch.")
     ] = "udp"
+    carrier: Annotated[str, Option(metavar="switch|ranks,…", help="What sums wiresum's lanes.")] = (
+        "switch"
+    )
     lanes: Annotated[int, Option(help="Lanes of the switch program.")] = 256
     slots: Annotated[int, Option(min=0, help="Slots to lease for each field; 0: the default.")] = 0
     mtu: Annotated[int, Option(min=576, max=65535, help="MTU of the links, in bytes.")] = 1500
@@ -80,6 +83,7 @@ class AllReduceArguments:
             slots=self.slots,
             mtu=self.mtu,
             transports=cases.parse_transports(self.transport),
+            carriers=cases.parse_carriers(self.carrier),
             name=self.name,
             spoil=self.spoil,
         ).check()

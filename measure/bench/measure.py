@@ -72,7 +72,8 @@ def measure(options: Options, json_file: Path | None, append: bool, quiet: bool)
 
     ``append``: the rounds come to those that the file has.
     """
-    needed = ["numpy", "torch"] if options.tcp else ["numpy"]
+    torch = options.tcp or options.ranks_sides
+    needed = ["numpy", "torch"] if torch else ["numpy"]
     if any(importlib.util.find_spec(name) is None for name in needed):
         raise RackError(lines.NEEDS_MODULES.of(modules=" and ".join(needed)))
     head = {"kind": KIND, "version": package_version(), "machine": machine()}

@@ -18,12 +18,14 @@ import numpy as np
 
 from wiresum.common.errors import WiresumError
 from wiresum.measure import lines
+from wiresum.measure.bench.cases import RANKS
 from wiresum.measure.bench.data import Data, Floats, WrongResult
 from wiresum.measure.bench.links import INTERFACE
 from wiresum.testbed.errors import RackError
 
 if TYPE_CHECKING:
     from wiresum.host_agent.agent.network import WorkerSocket
+    from wiresum.host_agent.agent.ranks import RanksEngine
     from wiresum.host_agent.engine import Engine
 
 LEAD_IN = 64 * 1024 // 4
@@ -117,9 +119,15 @@ class Wiresum(Side):
 
 
 class Gloo(Side):
-    """``torch.distributed.all_reduce`` over gloo, on one thread."""
+    """``torch.distributed.all_reduce`` over gloo, on one thread; or wiresum's lanes over gloo."""
 
-    def __init__(self, rank: int, world: int, store: str) -> None:
+    def __init__(self, rank: int, world: int, store: str, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._field: int | None = None
+        self._workers = 0
+        self._engines: dict[tuple[int, int], RanksEngine] = {}
+        self._engine: Any = None
+        self._tickets = 0
         os.environ["GLOO_SOCKET_IFNAME"] = INTERFACE
         import torch
         import torch.distributed as dist
@@ -138,11 +146,42 @@ class Gloo(Side):
             self._groups[order["side"], count] = group
 
     def use(self, order: dict[str, Any]) -> None:
-        """The group of so many workers."""
-        self._group = self._groups[order["side"], order["workers"]]
+        """The group of so many workers; with a field, the engine over one of them."""
+        self._field, self._workers = order["field"], order["workers"]
+        if self._field is None:
+            self._group = self._groups[order["side"], self._workers]
+            return
+        key = self._field, self._workers
+        if key not in self._engines:
+            from wiresum.host_agent.agent.ranks import RanksEngine
+            from wiresum.host_agent.backend.gloo_sums import GlooSums
+
+            group = self._groups[RANKS, self._workers]
+            sums = GlooSums(lambda: group, self._workers)
+            self._engines[key] = RanksEngine(sums, self._workers, self._field)
+        self._engine = self._engines[key]
+
+    def codec(self) -> tuple[int | None, int]:
+        """Field and L."""
+        from wiresum.host_agent._engine import budget
+
+        field = self._field
+        return (None, 0) if field is None else (field, budget(self._workers, field))
 
     def reduce(self, tensor: Floats) -> None:
         """Over gloo's ring."""
+        if self._field is not None:
+            from wiresum.host_agent.errors import engine_error
+
+            self._tickets += 1
+            call = tensor.ctypes.data, tensor.size, "float32", False, self._tickets
+            self._engine.all_reduce(*call)
+            (ended,) = self._engine.poll(self._limit_s) or [None]
+            if ended is None:
+                raise RackError(lines.NO_RESULT.of(limit_s=self._limit_s))
+            if ended.error is not None:
+                raise engine_error(ended.kind, ended.error)
+            return
         self._dist.all_reduce(self._torch.from_numpy(tensor), group=self._group)
 
 
@@ -242,7 +281,7 @@ def main() -> None:
     if asked.side == "wiresum":
         side = Wiresum(asked.limit)
     else:
-        side = Gloo(asked.rank, asked.world, asked.store)
+        side = Gloo(asked.rank, asked.world, asked.store, asked.limit)
     worker = Worker(side, asked.rank, Data(asked.data))
     print(json.dumps({}), file=answers)
     for line in sys.stdin:

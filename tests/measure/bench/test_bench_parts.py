@@ -279,3 +279,16 @@ def test_the_switch_in_memory_counts_what_it_does(tmp_path: Path) -> None:
     wrong._frames = wrong._frames[:24] * 3  # repeats: nothing to add any more
     with pytest.raises(RackError, match="something else"):
         wrong.seconds(1)
+
+
+def test_the_ranks_are_sides_of_their_own() -> None:
+    options = Options(fields=(32, 8), tcp=("bbr",), carriers=cases.parse_carriers("switch,ranks"))
+    assert options.sides == [
+        Side(32), Side(tcp="bbr"), Side(8), Side(32, transport="ranks"), Side(8, transport="ranks")
+    ]  # fmt: skip
+    side = Side(8, transport="ranks")
+    assert (side.key, str(side), Side.of(side.key)) == ("8-ranks", "F = 8, the ranks", side)
+    case = Case(1000.0, None, 4, 4 * MIB)
+    assert case.least_bytes(side) == Case(1000.0, None, 4, MIB).least_bytes(Side(tcp="bbr"))
+    with pytest.raises(RackUsageError, match="must be switch or ranks"):
+        cases.parse_carriers("gloo")

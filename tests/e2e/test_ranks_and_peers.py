@@ -123,6 +123,25 @@ def test_a_killed_rank_is_named_by_all_others(place: Place, tmp_path: Path) -> N
         assert f"rank {number} waits in all_reduce 3 (1000 float32 SUM, over" in each["line"]
 
 
+@pytest.mark.parametrize("scenario", ["killed", "leaves", "ends_together"])
+def test_ranks_that_sum_by_themselves_notice_the_same(
+    place: Place, tmp_path: Path, scenario: str
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for process in place.start(folder, scenario, 3, WIRESUM_CARRIER="ranks"):
+        process.communicate(timeout=LIMIT_S)
+    first, gone, third = place.outcomes(folder, 3)
+    assert gone["kind"] == ("dead" if scenario == "killed" else ""), gone
+    for each in (first, third):
+        if scenario == "ends_together":
+            assert each["kind"] == "", each
+            continue
+        assert each["kind"] == "PeerLost", each
+        how = "ended without leaving" if scenario == "killed" else "left the group after"
+        assert f"has {how}" in each["line"]
+
+
 @pytest.mark.parametrize(
     "scenario", ["leaves", pytest.param("leaves_while_others_compute", marks=pytest.mark.slow)]
 )

@@ -16,12 +16,16 @@ from wiresum.host_agent.agent.ranks import Ballot, RanksEngine
 from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.agent.returning import Joined, Return
 from wiresum.host_agent.agent.sums import Sums
+from wiresum.host_agent.engine import Rest
 from wiresum.host_agent.errors import PeerLost, SwitchUnreachable
 
 log = logging.getLogger("wiresum")
 
 SWITCH, RANKS = "switch", "ranks"
 ASKED_FOR = "this run asks for it"
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
+"""How long the ranks carry at least after a loss of the switch; doubles with each; seconds."""
 
 
 class Carriers:
@@ -138,9 +142,7 @@ class Carriers:
             return
         relay.take_over(self._ranks, moved=len(rests))
 
-    def _carry(
-        self, rests: Sequence[object], why: str, delay_s: float, *, loud: bool = True
-    ) -> None:
+    def _carry(self, rests: Sequence[Rest], why: str, delay_s: float, *, loud: bool = True) -> None:
         assert self._sums is not None
         self.carrier, self.why = RANKS, why
         ballot = Ballot()
@@ -152,7 +154,7 @@ class Carriers:
             self._sums,
             self._workers,
             self._field,
-            rests=rests,  # type: ignore[arg-type]
+            rests=rests,
             ballot=ballot,
         )
         if self._rank == 0:
@@ -194,7 +196,3 @@ class Carriers:
             returning = self._returning
         if returning is not None:
             returning.close()
-
-
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 300.0

@@ -55,7 +55,8 @@ class Training:
         if any(each.poll() is not None for each in self.ranks):
             time.sleep(5.0)
             raise AssertionError(["".join(each.communicate()) for each in self.ranks])
-        return [path.read_text().split() for path in paths] if paths[-1].exists() else []
+        there = all(path.exists() for path in paths)
+        return [path.read_text().split() for path in paths] if there else []
 
     def reach(self, step: int) -> None:
         """Wait until all ranks have done that step."""

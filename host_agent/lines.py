@@ -23,3 +23,72 @@ NO_COMMAND = Line("A007", "no command: say `wiresum run -- torchrun ... train.py
 COMMAND_NOT_FOUND = Line("A008", "command {name!r} not found")
 NO_SHM_PORT = Line("A009", "--transport shm: {variable} must say where the switch's shm port is")
 INTERRUPTED = Line("A010", "interrupted by {signal}")
+
+# ---- joining a job
+
+JOB_TAKEN = Line(
+    "A013",
+    "job {job} belongs to another process group of this run{on}: start each in a `wiresum run` of "
+    "its own if both shall use the switch",
+)
+RANK_0_COULD_NOT_JOIN = Line("A014", "rank 0 could not join: {why}")
+RANK_0_NOT_JOINED = Line(
+    "A015",
+    "rank 0 has not joined within {seconds:g} s{there}: has it called init_process_group, can it "
+    "reach controller {controller}, and does it use the same environment?",
+)
+STORE_FAILED = Line("A016", "the store through which the ranks meet has failed: {why}")
+NO_SOCKET = Line("A017", "no socket towards switch {switch} at {ip}:{port}: {why}")
+ANOTHER_VERSION = Line(
+    "A018",
+    "rank {rank} runs wiresum {ours}, the controller {controller} {theirs}: install the same "
+    "version on both",
+)
+SHM_OF_ANOTHER_SWITCH = Line("A019", "the switch at {path} is {there}, the job's is {wanted}")
+
+# ---- the job and its lease
+
+JOB_OVER = Line("A020", "job {job} is {state}: {reason}")
+JOB_GONE = Line("A021", "job {job} is gone: {why}")
+LEASE_LOST = Line("A022", "job {job} has lost its lease: {why}")
+SUPERSEDED = Line(
+    "A023",
+    "job {job} is in epoch {present}: a later attempt has replaced this worker (rank {rank}, epoch "
+    "{epoch})",
+)
+CHANGE_FAILED = Line("A024", "change {number} of the lease has failed: {why}")
+CHANGE_CANCELLED = Line("A025", "the controller has cancelled it")
+WORKER_LEAVES = Line("A026", "this worker leaves")
+CARRIER_CHANGED = Line("A027", "the carrier has changed")
+
+# ---- the engine and the carriers
+
+NO_MORE_WORK = Line("A028", "the engine takes no more work")
+NO_MORE_WORK_SINCE = Line("A029", "the engine takes no more work: {why}")
+CLOSED_BY_OWNER = Line("A030", "the engine was closed by its owner")
+NO_LINK = Line("A031", "{why} (and there is no link to the other ranks)")
+NO_TAKE_OVER = Line("A032", "{why}; the ranks could not take over: {line}")
+RANKS_CANNOT_SUM = Line("A033", "the ranks cannot sum any more: {why}")
+
+# ---- what the ranks find out about each other
+
+OTHER_CHUNKS = Line(
+    "A034",
+    "the ranks have issued different collectives: their chunks do not belong together; all ranks "
+    "must issue the same collectives in the same order",
+)
+OTHER_COLLECTIVES = Line(
+    "A035",
+    "{its} of {one} disagrees with {others} of {other}; all ranks must issue the same collectives "
+    "in the same order",
+)
+RESULT_LOST = Line(
+    "A036",
+    "the switch has lost the result of {stream} chunk {chunk}, which {having} has received and "
+    "{rank} has not: it was restarted, or its memory was cleared, in between; restart the training "
+    "from its last checkpoint",
+)
+RANK_DIED = Line(
+    "A037", "{who} has ended without leaving the group: it was killed, or has crashed{waits}"
+)
+RANK_LEFT = Line("A038", "{who} has left the group after {collectives} collectives{waits}")

@@ -10,6 +10,7 @@ from wiresum.common import logs
 from wiresum.common.errors import WiresumError
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent import lines
 from wiresum.host_agent.agent.carriers import ASKED_FOR, RANKS, Carriers
 from wiresum.host_agent.agent.change import change_lease
 from wiresum.host_agent.agent.control import Heartbeats, NoRoom, over
@@ -265,9 +266,11 @@ class Agent:
             if answer.epoch != lease.epoch and self._asked is lease:
                 assert self._membership is not None
                 self._superseded = True
-                return (
-                    f"job {self._membership.plan.job} is in epoch {answer.epoch}: a later attempt "
-                    f"has replaced this worker (rank {lease.rank}, epoch {lease.epoch})"
+                return lines.SUPERSEDED.of(
+                    job=self._membership.plan.job,
+                    present=answer.epoch,
+                    rank=lease.rank,
+                    epoch=lease.epoch,
                 )
             if answer.change > lease.change:
                 self._changing = threading.Thread(
@@ -352,7 +355,7 @@ class Agent:
             )
         except WiresumError as error:
             if not self._has_ended():
-                self._lost(self._why_over() or f"change {number} of the lease has failed: {error}")
+                self._lost(self._why_over() or lines.CHANGE_FAILED.of(number=number, why=error))
             assert self._heartbeats is not None
             self._heartbeats.stop()
             return

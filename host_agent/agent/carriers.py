@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from wiresum.common.errors import WiresumError
 from wiresum.common.logs import one_line
+from wiresum.host_agent import lines
 from wiresum.host_agent.agent.handover import Suspended, hand_over
 from wiresum.host_agent.agent.ranks import Ballot, RanksEngine
 from wiresum.host_agent.agent.relay import Relay
@@ -96,9 +97,7 @@ class Carriers:
         elif self._workers == 1:
             self.leave_switch(epoch, why)
         elif not self._tell(epoch, why):
-            self._relay.fail(
-                SwitchUnreachable.__name__, f"{why} (and there is no link to the other ranks)"
-            )
+            self._relay.fail(SwitchUnreachable.__name__, lines.NO_LINK.of(why=why))
 
     def lost_lease(self, why: str) -> bool:
         """The controller is silent, or the lease is over: go on without the switch, if possible."""
@@ -136,7 +135,7 @@ class Carriers:
         except Exception as error:
             kind = type(error) if isinstance(error, WiresumError) else PeerLost
             line = one_line(str(error)) or type(error).__name__
-            relay.fail(kind.__name__, f"{why}; the ranks could not take over: {line}")
+            relay.fail(kind.__name__, lines.NO_TAKE_OVER.of(why=why, line=line))
             relay.go_on()
             log.debug("wiresum: the ranks could not take over", exc_info=True)
             return

@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from wiresum.common.errors import WiresumError
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent import lines
 from wiresum.host_agent.agent.face import EngineFace
 from wiresum.host_agent.agent.network import WorkerSocket
 from wiresum.host_agent.agent.relay import Relay
@@ -89,7 +90,7 @@ def change_lease(
         answered = _Patient(limit_s, stopped)
         boundary = answered(lambda _waited_s: seat.declare(lease, number, started))
         if boundary is None:
-            raise Withdrawn("the controller has cancelled it")
+            raise Withdrawn(lines.CHANGE_CANCELLED.of())
 
         # 2. Let collectives through up to the boundary, and wait for their results.
         _let(relay, boundary)
@@ -128,7 +129,7 @@ class _Patient:
                 return call(time.monotonic() - self._began)
             except ControllerError as error:
                 if self._stopped():
-                    raise Withdrawn("this worker leaves") from None
+                    raise Withdrawn(lines.WORKER_LEAVES.of()) from None
                 waited_s = time.monotonic() - self._began
                 if error.code not in _OPEN or waited_s + _RETRY_S > self._limit_s:
                     raise
@@ -151,4 +152,4 @@ def _drain(relay: Relay, stopped: Callable[[], bool]) -> None:
         except WiresumError as error:
             raise Withdrawn(str(error)) from None  # who waits for a collective is told why
         if stopped():
-            raise Withdrawn("this worker leaves")
+            raise Withdrawn(lines.WORKER_LEAVES.of())

@@ -10,6 +10,7 @@ from wiresum.common.patience import Patience
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent import lines
 from wiresum.host_agent.environment import Environment, IfFull
 
 log = logging.getLogger("wiresum")
@@ -70,7 +71,7 @@ def over(answer: pb.HeartbeatResponse, label: str) -> str | None:
     if answer.state in _LIVE:
         return None
     state = pb.JobState.Name(answer.state).removeprefix("JOB_STATE_").lower()
-    return f"job {label} is {state}: {answer.reason or 'no reason given'}"
+    return lines.JOB_OVER.of(job=label, state=state, reason=answer.reason or "no reason given")
 
 
 class Terms(Protocol):
@@ -170,7 +171,7 @@ class Heartbeats:
 
     def _failed(self, error: ControllerError, silent_s: float) -> str | None:
         if error.code in GONE:
-            return f"job {self._label} is gone: {error}"
+            return lines.JOB_GONE.of(job=self._label, why=error)
         if silent_s > self._terms().expiry_s:
-            return f"job {self._label} has lost its lease: {error}"
+            return lines.LEASE_LOST.of(job=self._label, why=error)
         return None

@@ -11,6 +11,7 @@ goes over the ranks like everything after them.
 from collections.abc import Sequence
 from typing import Protocol
 
+from wiresum.host_agent import lines
 from wiresum.host_agent.agent.sums import Sums
 from wiresum.host_agent.engine import Rest
 from wiresum.host_agent.errors import CollectiveMismatch
@@ -75,10 +76,7 @@ def hand_over(engine: Suspended, sums: Sums) -> Sequence[Rest]:
         hashes += [mark, -mark]
     largest = sums.largest(hashes)
     if any(largest[i] != -largest[i + 1] for i in range(0, len(largest), 2)):
-        raise CollectiveMismatch(
-            "the ranks have issued different collectives: their chunks do not belong together; all "
-            "ranks must issue the same collectives in the same order"
-        )
+        raise CollectiveMismatch(lines.OTHER_CHUNKS.of())
     for name, (first, _end) in spans.items():
         count = chunks[name]
         if count:

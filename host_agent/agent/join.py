@@ -15,6 +15,7 @@ from wiresum.common.version import compatible, package_version
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent import lines
 from wiresum.host_agent.agent.control import NoRoom, connect, create_job
 from wiresum.host_agent.agent.lease import open_engine
 from wiresum.host_agent.agent.network import (
@@ -147,10 +148,7 @@ class Membership:
             # The controller cannot tell ranks that have just ended from ranks out of reach.
             if claim.lives or time.monotonic() > deadline:
                 on = f" (rank 0 on {claim.where})" if claim.where else ""
-                raise JobTaken(
-                    f"job {job} belongs to another process group of this run{on}: start each in a "
-                    "`wiresum run` of its own if both shall use the switch"
-                )
+                raise JobTaken(lines.JOB_TAKEN.of(job=job, on=on))
             time.sleep(_CLAIM_AGAIN_S)
 
     def _queued(self, job: pb.Job) -> None:
@@ -166,7 +164,7 @@ class Membership:
         if "no_room" in answer:
             raise NoRoom(answer["no_room"])
         if "error" in answer:
-            raise AgentError(f"rank 0 could not join: {answer['error']}")
+            raise AgentError(lines.RANK_0_COULD_NOT_JOIN.of(why=answer["error"]))
         plan = Plan(**answer)
         if plan.owner:
             remember(plan.owner)
@@ -194,9 +192,11 @@ class Membership:
                 said = 0.0
             elif left <= 0:
                 raise AgentError(
-                    f"rank 0 has not joined within {limit:g} s{self._who_is_there()}: has it "
-                    "called init_process_group, can it reach controller "
-                    f"{worker.where.controller}, and does it use the same environment?"
+                    lines.RANK_0_NOT_JOINED.of(
+                        seconds=limit,
+                        there=self._who_is_there(),
+                        controller=worker.where.controller,
+                    )
                 )
             else:
                 self._say_waiting("rank 0 has not joined yet", patience.spent_s)
@@ -209,9 +209,7 @@ class Membership:
         try:
             return self._worker.store.check([self._worker.key])
         except Exception as error:
-            raise AgentError(
-                f"the store through which the ranks meet has failed: {one_line(str(error))}"
-            ) from None
+            raise AgentError(lines.STORE_FAILED.of(why=one_line(str(error)))) from None
 
     def _present(self) -> dict[int, str]:
         """The ranks that have begun to join, with their hosts."""
@@ -310,8 +308,12 @@ class Membership:
             return udp_socket(job.switch_ip, job.switch_udp_port)
         except OSError as error:
             raise AgentError(
-                f"no socket towards switch {job.switch} at {job.switch_ip}:{job.switch_udp_port}: "
-                f"{error.strerror or error}"
+                lines.NO_SOCKET.of(
+                    switch=job.switch,
+                    ip=job.switch_ip,
+                    port=job.switch_udp_port,
+                    why=error.strerror or error,
+                )
             ) from None
 
     def _check_version(self, theirs: str) -> None:
@@ -320,8 +322,12 @@ class Membership:
         if not compatible(ours, theirs):
             worker = self._worker
             raise AgentError(
-                f"rank {worker.rank} runs wiresum {ours}, the controller {worker.where.controller} "
-                f"{theirs or '(unknown)'}: install the same version on both"
+                lines.ANOTHER_VERSION.of(
+                    rank=worker.rank,
+                    ours=ours,
+                    controller=worker.where.controller,
+                    theirs=theirs or "(unknown)",
+                )
             )
 
     def _first_lease(self, sock: WorkerSocket) -> pb.Lease:

@@ -7,6 +7,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from wiresum.host_agent import lines
 from wiresum.host_agent._engine import shm_connect
 from wiresum.host_agent.engine import ShmSocket, UdpSocket
 from wiresum.host_agent.errors import EngineError
@@ -52,9 +53,8 @@ def shm_socket(path: str, switch_ip: str, lanes: int, slots: int, timeout_s: flo
     sock = socket.socket(fileno=fd)
     if there != int(ipaddress.IPv4Address(switch_ip)):
         sock.close()
-        raise EngineError(
-            f"the switch at {path} is {ipaddress.IPv4Address(there)}, the job's is {switch_ip}"
-        )
+        found = ipaddress.IPv4Address(there)
+        raise EngineError(lines.SHM_OF_ANOTHER_SWITCH.of(path=path, there=found, wanted=switch_ip))
     return WorkerSocket(sock, str(ipaddress.IPv4Address(ip)), udp_port, path)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from wiresum.common.logs import one_line
+from wiresum.host_agent import lines
 from wiresum.host_agent.agent.face import Call, Ended
 from wiresum.host_agent.agent.sums import Pending, Sums, Words
 from wiresum.host_agent.engine import Packed, Rest
@@ -116,7 +117,7 @@ class RanksEngine:
         packed = Packed(data, count, dtype, average, self._workers, self._field)
         with self._changed:
             if self._failure is not None:
-                raise EngineClosed(f"the engine takes no more work: {self._failure[1]}")
+                raise EngineClosed(lines.NO_MORE_WORK_SINCE.of(why=self._failure[1]))
             call = (data, count, dtype, average, ticket)
             self._queue.append(_Carried(ticket, packed, call))
             self._started += 1
@@ -159,7 +160,7 @@ class RanksEngine:
                 return
             idle = not self._queue
             if self._failure is None:
-                self._failure = (EngineClosed.__name__, "the engine was closed by its owner")
+                self._failure = (EngineClosed.__name__, lines.CLOSED_BY_OWNER.of())
             self._changed.notify_all()
         if not idle:
             self._sums.sever()
@@ -224,7 +225,7 @@ class RanksEngine:
                 return
             kind = PeerLost if not isinstance(error, EngineError) else type(error)
             line = one_line(str(error)) or type(error).__name__
-            self._failure = (kind.__name__, f"the ranks cannot sum any more: {line}")
+            self._failure = (kind.__name__, lines.RANKS_CANNOT_SUM.of(why=line))
         log.debug("wiresum: a sum over the ranks has failed", exc_info=error)
 
     def _end(self, ticket: int, failure: tuple[str, str] | None, nonfinite: Any = ()) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wiresum.common.errors import WiresumError
+from wiresum.host_agent import lines
 from wiresum.host_agent.agent.face import Call, Ended, EngineFace, Finished
 from wiresum.host_agent.errors import EngineClosed
 
@@ -198,7 +199,7 @@ class Relay:
         with self._lock:
             while True:
                 if self._failed or self._closed:
-                    raise EngineClosed("the engine takes no more work")
+                    raise EngineClosed(lines.NO_MORE_WORK.of())
                 self._check_change()
                 assert self._limit is not None
                 if self._taken >= self._limit and self._quiet():
@@ -288,7 +289,7 @@ class Relay:
 
     def _check_change(self) -> None:
         if self._void:
-            raise EngineClosed("the carrier has changed")
+            raise EngineClosed(lines.CARRIER_CHANGED.of())
 
     def _exchange(self, engine: EngineFace, moved: int) -> EngineFace:
         """Put ``engine`` in the place of the present one; the one to close."""
@@ -332,7 +333,7 @@ class _NoEngine:
     suspended = None
 
     def all_reduce(self, *_call: object) -> None:
-        raise EngineClosed("the engine was closed by its owner")
+        raise EngineClosed(lines.CLOSED_BY_OWNER.of())
 
     def poll(self, timeout_s: float) -> Sequence[Finished]:
         time.sleep(min(timeout_s, _LOOK_S))

@@ -33,7 +33,6 @@ NATIVE = {
 """The same for native code."""
 
 WITHOUT = (
-    "host_agent/agent/",
     "host_agent/backend/",
     "host_agent/engine/",
 )

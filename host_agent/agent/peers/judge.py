@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from wiresum.host_agent import lines
 from wiresum.host_agent.agent.issued import KEPT, Issued
 from wiresum.host_agent.errors import CollectiveMismatch, EngineError, ResultLost
 
@@ -185,9 +186,12 @@ class Judge:
         differ = mismatch(states)
         if differ is not None:
             return CollectiveMismatch(
-                f"{differ.its} of {self._name(differ.one)} disagrees with {differ.others} of "
-                f"{self._name(differ.other)}; all ranks must issue the same collectives in the "
-                "same order"
+                lines.OTHER_COLLECTIVES.of(
+                    its=differ.its,
+                    one=self._name(differ.one),
+                    others=differ.others,
+                    other=self._name(differ.other),
+                )
             )
         lost = lost_result(states, self.left)
         if lost is None or lost != self._suspect:
@@ -196,11 +200,13 @@ class Judge:
         self._rounds += 1
         if self._rounds < ROUNDS:
             return None
-        owners = ", ".join(self._name(rank) for rank in lost.having)
         return ResultLost(
-            f"the switch has lost the result of {lost.stream} chunk {lost.chunk}, which "
-            f"{owners} has received and {self._name(lost.rank)} has not: it was restarted, or its "
-            "memory was cleared, in between; restart the training from its last checkpoint"
+            lines.RESULT_LOST.of(
+                stream=lost.stream,
+                chunk=lost.chunk,
+                having=", ".join(self._name(rank) for rank in lost.having),
+                rank=self._name(lost.rank),
+            )
         )
 
     def _name(self, rank: int) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from wiresum.common.errors import WiresumError
+from wiresum.host_agent import lines
 from wiresum.host_agent.agent.issued import Group, NoGroup
 from wiresum.host_agent.agent.peers.judge import State, StreamPosition, named, stream_at
 from wiresum.host_agent.errors import EngineError, PeerLost, engine_error
@@ -53,12 +54,12 @@ class Gone:
     collectives: int = 0
     """If it has left: how many collectives of any kind it has issued."""
 
-    def line(self) -> str:
-        """One line about its end."""
+    def line(self, waits: str = "") -> str:
+        """One line about its end. ``waits``: "; " and what this rank waits in, if it does."""
         who = named(self.rank, self.host)
         if self.after is None:
-            return f"{who} has ended without leaving the group: it was killed, or has crashed"
-        return f"{who} has left the group after {self.collectives} collectives"
+            return lines.RANK_DIED.of(who=who, waits=waits)
+        return lines.RANK_LEFT.of(who=who, collectives=self.collectives, waits=waits)
 
 
 class Member:
@@ -166,7 +167,7 @@ class Member:
         still = now - self._seen_since
         for gone in self._gone:
             if self._needs(gone, at, still):
-                self.end(PeerLost(f"{gone.line()}; {self._waits(gone)}"), fallback=False)
+                self.end(PeerLost(gone.line(self._waits(gone))), fallback=False)
                 return False
             if gone.after is None or self._engine.asked >= gone.after:
                 self._over(PeerLost(gone.line()))
@@ -189,6 +190,6 @@ class Member:
         issued = self.group.issued()
         beyond = [each for each in issued if gone.after is None or each.sequence > gone.collectives]
         if not issued:
-            return f"rank {self.rank} waits in all-reduce {self._engine.ended + 1}"
+            return f"; rank {self.rank} waits in all-reduce {self._engine.ended + 1}"
         what = beyond[0] if beyond and gone.after is not None else issued[-1]
-        return f"rank {self.rank} waits in {what}"
+        return f"; rank {self.rank} waits in {what}"

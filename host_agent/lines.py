@@ -92,3 +92,25 @@ RANK_DIED = Line(
     "A037", "{who} has ended without leaving the group: it was killed, or has crashed{waits}"
 )
 RANK_LEFT = Line("A038", "{who} has left the group after {collectives} collectives{waits}")
+
+# ---- the process group
+
+SHUT_DOWN = Line("A039", "this process group has been shut down")
+FORKED = Line(
+    "A040",
+    "this process is a fork of rank {rank}, and process groups do not survive fork(): start it by "
+    "'spawn' or 'forkserver', or let it make a group of its own",
+)
+LATE = Line("A041", "an all-reduce over {name} did not end within {seconds:g} s on rank {rank}")
+CALLBACK_LATE = Line(
+    "A042", "{label} of a future's callback did not end within {seconds:g} s{missing}"
+)
+NO_AGREEMENT = Line("A043", "the ranks cannot agree on callbacks: {why}")
+DETECTED_MISMATCH = Line(
+    "A044",
+    "Detected mismatch between collectives on ranks. Rank {rank} is running {mine}, but rank "
+    "{other} is running {theirs}",
+)
+METRICS_PORT_TOO_HIGH = Line(
+    "A045", "{variable} is {text!r}: with local rank {number} the port would be {port}"
+)

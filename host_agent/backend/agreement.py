@@ -21,7 +21,7 @@ from torch.futures import Future
 
 from wiresum.common.errors import WiresumError
 from wiresum.common.patience import wait_for
-from wiresum.host_agent import errors
+from wiresum.host_agent import errors, lines
 from wiresum.host_agent.backend import callbacks
 
 log = logging.getLogger("wiresum")
@@ -76,8 +76,7 @@ class AgreedWork(dist.Work):
             seconds = self._limit_s
         if not wait_for(self._ended, seconds):
             raise errors.CollectiveTimeout(
-                f"{self.label} of a future's callback did not end within {seconds:g} s"
-                f"{self.missing()}"
+                lines.CALLBACK_LATE.of(label=self.label, seconds=seconds, missing=self.missing())
             )
         if self._error is not None:
             raise self._error
@@ -197,7 +196,7 @@ class Agreement:
                 self.fail(
                     error
                     if isinstance(error, WiresumError)
-                    else errors.EngineError(f"the ranks cannot agree on callbacks: {line}")
+                    else errors.EngineError(lines.NO_AGREEMENT.of(why=line))
                 )
 
     def _next_is_wanted(self) -> bool:

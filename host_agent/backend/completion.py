@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from wiresum.host_agent import lines
 from wiresum.host_agent.agent.counters import COUNTERS
 from wiresum.host_agent.agent.face import EngineFace, Finished
 from wiresum.host_agent.backend.work import SwitchWork
@@ -108,7 +109,7 @@ class Poller:
         """
         with self._lock:
             if self._stop:
-                raise EngineClosed("this process group has been shut down")
+                raise EngineClosed(lines.SHUT_DOWN.of())
             tickets = list(range(self._next, self._next + count))
             self._next += count
             for ticket in tickets:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
 from wiresum.common.errors import WiresumError
-from wiresum.host_agent import errors
+from wiresum.host_agent import errors, lines
 from wiresum.host_agent.agent.carriers import RANKS
 from wiresum.host_agent.agent.counters import COUNTERS
 from wiresum.host_agent.agent.face import Finished
@@ -168,7 +168,7 @@ class Core:
 
     def _why_not(self, tensors: Sequence[torch.Tensor], op: str, method: str) -> str | None:
         if self.closed:
-            raise errors.EngineClosed("this process group has been shut down")
+            raise errors.EngineClosed(lines.SHUT_DOWN.of())
         if self.link is None:
             return self.why_no_link
         if current_scope() is not None:
@@ -194,7 +194,7 @@ class Core:
         # the order in which they come, and two threads must not interleave theirs.
         with self._lock:
             if self.link is None or self._poller is None:
-                raise errors.EngineClosed("this process group has been shut down")
+                raise errors.EngineClosed(lines.SHUT_DOWN.of())
             self.link.check()
             engine = self.link.engine
             tickets = self._poller.expect(work, len(buffers))
@@ -256,9 +256,7 @@ class Core:
 
     def _late(self, seconds: float) -> WiresumError:
         name = self.link.describe().get("switch", "the switch") if self.link else "the switch"
-        return errors.CollectiveTimeout(
-            f"an all-reduce over {name} did not end within {seconds:g} s on rank {self.rank}"
-        )
+        return errors.CollectiveTimeout(lines.LATE.of(name=name, seconds=seconds, rank=self.rank))
 
     def _limit_s(self, timeout: timedelta | None) -> float:
         """How long ``wait()`` waits for a collective that was issued with ``timeout``."""
@@ -317,10 +315,7 @@ class Core:
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
-            raise errors.EngineClosed(
-                f"this process is a fork of rank {self.rank}, and process groups do not survive "
-                "fork(): start it by 'spawn' or 'forkserver', or let it make a group of its own"
-            )
+            raise errors.EngineClosed(lines.FORKED.of(rank=self.rank))
 
     # -- the end ------------------------------------------------------------------------------
 
@@ -339,7 +334,7 @@ class Core:
             COUNTERS.count_engine(link.engine.stats())
         if poller is not None:
             poller.close()
-        self._agreement.fail(errors.EngineClosed("this process group has been shut down"))
+        self._agreement.fail(errors.EngineClosed(lines.SHUT_DOWN.of()))
         self._agreement.join(LEAVE_S)
         self._pool.close()
         # A group that something still refers to at the interpreter's end must not keep the engine.

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import DebugLevel, get_debug_level
 
-from wiresum.host_agent import errors
+from wiresum.host_agent import errors, lines
 from wiresum.host_agent.backend.routing import op_name
 
 _BYTES = 512  # of a description on the wire
@@ -73,9 +73,9 @@ class Detail:
         for rank, other in enumerate(said):
             if other != said[self._rank]:
                 raise errors.CollectiveMismatch(
-                    "Detected mismatch between collectives on ranks. "
-                    f"Rank {self._rank} is running {said[self._rank]}, "
-                    f"but rank {rank} is running {other}"
+                    lines.DETECTED_MISMATCH.of(
+                        rank=self._rank, mine=said[self._rank], other=rank, theirs=other
+                    )
                 )
 
     @staticmethod

@@ -14,6 +14,7 @@ from typing import Any
 from wiresum.common.address import Endpoint, parse_endpoint
 from wiresum.common.metrics import Catalogue, Metric, MetricsError, MetricsServer, Scrape
 from wiresum.common.version import package_version
+from wiresum.host_agent import lines
 from wiresum.host_agent.agent.carriers import RANKS, SWITCH
 from wiresum.host_agent.backend import report
 from wiresum.host_agent.environment import AgentError
@@ -209,7 +210,7 @@ def where(env: Mapping[str, str], rank: int | None = None) -> Endpoint | None:
     port = wanted.port and wanted.port + number
     if port > 65535:
         raise AgentError(
-            f"{VARIABLE} is {text!r}: with local rank {number} the port would be {port}"
+            lines.METRICS_PORT_TOO_HIGH.of(variable=VARIABLE, text=text, number=number, port=port)
         )
     return Endpoint(wanted.host, port)
 

@@ -32,10 +32,7 @@ NATIVE = {
 }
 """The same for native code."""
 
-WITHOUT = (
-    "host_agent/backend/",
-    "host_agent/engine/",
-)
+WITHOUT = ("host_agent/engine/",)
 """The rooms that still write their error lines where they raise them."""
 
 CARRIERS = ("SouthboundError", "GoneError", "abort")

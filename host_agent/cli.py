@@ -9,8 +9,9 @@ from wiresum.common import logs
 from wiresum.common.command_line import Option, Rest
 from wiresum.common.errors import WiresumError
 from wiresum.common.places import expand
+from wiresum.controller.client import OnFull
 from wiresum.host_agent import lines
-from wiresum.host_agent.environment import LONGEST_S, Carrier, IfFull, SlotRequest, Transport
+from wiresum.host_agent.environment import LONGEST_S, Carrier, SlotRequest, Transport
 from wiresum.p4 import FIELDS
 
 
@@ -82,13 +83,13 @@ def run(
         ),
     ] = 0,
     if_full: Annotated[
-        IfFull,
+        OnFull,
         Option(
             help="When no switch has room: fail, wait in the queue, take a smaller window, or "
             "let the ranks sum (fallback).",
             envvar="WIRESUM_IF_FULL",
         ),
-    ] = IfFull.FAIL,
+    ] = OnFull.FAIL,
     queue_timeout: Annotated[
         float | None,
         Option(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from wiresum.common.errors import WiresumError
+from wiresum.controller.client import OnFull
 from wiresum.controller.client.address import parse_addresses
 from wiresum.host_agent import lines
 from wiresum.p4 import FIELDS
@@ -49,15 +50,6 @@ class Transport(StrEnum):
     SHM = "shm"
 
 
-class IfFull(StrEnum):
-    """What becomes of a job for which no switch has room."""
-
-    FAIL = "fail"
-    WAIT = "wait"
-    SMALLER = "smaller"
-    FALLBACK = "fallback"
-
-
 class AgentError(WiresumError):
     """This worker cannot take part in the job: bad environment, no route, rank 0 gave up."""
 
@@ -70,7 +62,7 @@ class SlotRequest:
     """Slots to ask for; 0: the controller's default."""
     min_slots: int = 0
     """The fewest that the job can do with; 0: the smallest lease."""
-    if_full: IfFull = IfFull.FAIL
+    on_full: OnFull = OnFull.FAIL
     queue_timeout_s: float | None = None
     """How long to ``wait`` for room; None: for ever."""
 
@@ -166,7 +158,7 @@ def environment(env: Mapping[str, str]) -> Environment | None:
         request=SlotRequest(
             slots=_count(env, "WIRESUM_SLOTS"),
             min_slots=_count(env, "WIRESUM_MIN_SLOTS"),
-            if_full=_if_full(env),
+            on_full=_on_full(env),
             queue_timeout_s=_seconds(env, "WIRESUM_QUEUE_TIMEOUT"),
         ),
         shm=env.get(SHM, ""),
@@ -216,10 +208,10 @@ def _carrier(env: Mapping[str, str]) -> Carrier | None:
         raise AgentError(lines.VARIABLE_NOT_CARRIER.of(text=text, names=names)) from None
 
 
-def _if_full(env: Mapping[str, str]) -> IfFull:
-    text = env.get("WIRESUM_IF_FULL") or IfFull.FAIL
+def _on_full(env: Mapping[str, str]) -> OnFull:
+    text = env.get("WIRESUM_IF_FULL") or OnFull.FAIL
     try:
-        return IfFull(text)
+        return OnFull(text)
     except ValueError:
-        names = ", ".join(IfFull)
+        names = ", ".join(OnFull)
         raise AgentError(lines.VARIABLE_NOT_IF_FULL.of(text=text, names=names)) from None

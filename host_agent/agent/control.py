@@ -7,11 +7,11 @@ from typing import Protocol
 
 from wiresum.common.errors import WiresumError
 from wiresum.common.patience import Patience
-from wiresum.controller.client import ControllerClient
+from wiresum.controller.client import ControllerClient, OnFull
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent import lines
-from wiresum.host_agent.environment import Environment, IfFull
+from wiresum.host_agent.environment import Environment
 
 log = logging.getLogger("wiresum")
 
@@ -55,13 +55,13 @@ def create_job(where: Environment, name: str, on_queue: Callable[[pb.Job], None]
                 name,
                 slots=request.slots,
                 min_slots=request.min_slots,
-                on_full=request.if_full.value,
+                on_full=request.on_full,
                 wait_timeout_s=request.queue_timeout_s or 0.0,
                 on_queue=on_queue,
             )
         except ControllerError as error:
             full = error.code == "RESOURCE_EXHAUSTED" and error.retry_after_s is None
-            if full and request.if_full is IfFull.FALLBACK:
+            if full and request.on_full is OnFull.FALLBACK:
                 raise NoRoom(str(error)) from None
             raise
 

@@ -12,7 +12,7 @@ from wiresum.common.errors import WiresumError
 from wiresum.common.logs import one_line
 from wiresum.common.patience import Patience
 from wiresum.common.version import compatible, package_version
-from wiresum.controller.client import ControllerClient
+from wiresum.controller.client import ControllerClient, OnFull
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent import lines
@@ -30,7 +30,7 @@ from wiresum.host_agent.agent.peers.judge import host_name, named
 from wiresum.host_agent.agent.peers.meeting import Meeting, arrange, find, here
 from wiresum.host_agent.agent.worker import Worker
 from wiresum.host_agent.engine import Engine, EngineOptions
-from wiresum.host_agent.environment import AgentError, IfFull
+from wiresum.host_agent.environment import AgentError
 from wiresum.host_agent.errors import EngineError
 
 log = logging.getLogger("wiresum")
@@ -172,7 +172,7 @@ class Membership:
 
     def _wait_for_plan(self) -> None:
         worker = self._worker
-        waits = worker.where.job is None and worker.where.request.if_full is IfFull.WAIT
+        waits = worker.where.job is None and worker.where.request.on_full is OnFull.WAIT
         limit = max(worker.join_s, QUEUE_NEWS_S) if waits else worker.join_s
         patience = Patience(limit)
         news = 0

@@ -56,7 +56,7 @@ def test_wait_counts_as_long_as_it_blocks(group: WiresumProcessGroup, engine: Fa
     work.wait()
     assert stats()["exposed_s"] == before, "it has ended: nothing to wait for"
     assert stats()["ended"] == 1
-    assert stats()["in_flight_s"] >= before
+    assert stats()["in_flight_s"] > WAIT_S / 2  # the waiter may wake later than its end
 
 
 def test_a_wait_that_gives_up_counts_too(group: WiresumProcessGroup, engine: FakeEngine) -> None:

@@ -19,6 +19,8 @@ class Stage:
     leader: str = "here:1"
     number: int = 1
     lost: str = ""
+    failing: int = 0
+    """The run whose office cannot write when it starts; 0: none."""
     runs: int = 0
     starts: list[bool] = field(default_factory=list)
 
@@ -45,8 +47,6 @@ class Stage:
 
     async def stop(self) -> None:
         pass
-
-    failing: int = 0
 
 
 def played(stage: Stage) -> Leading:

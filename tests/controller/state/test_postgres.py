@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from controller_rig import grant
 
-from support.postgres import Postgres, Proxy, lead, led, rows
+from support.postgres import Postgres, Proxy, lead, led, patient, rows
 from wiresum.controller.errors import NotLeading, StoreError, StoreFailed
 from wiresum.controller.state.model import SlotRange
 from wiresum.controller.state.plan import AnnounceChange, Enqueue, Plan, SetAdminToken, StartAttempt
@@ -100,9 +100,7 @@ def test_what_postgresql_refuses_has_not_happened_in_memory_either(
 
 
 def test_one_leads_and_the_others_know_who(postgres_url: str) -> None:
-    first, second = Candidate(postgres_url, "a:1"), Candidate(postgres_url, "b:2")
-    store = first.run()
-    assert store is not None
+    store, second = led(patient(postgres_url, "a:1")), patient(postgres_url, "b:2")
     assert second.run() is None
     assert second.leader == "a:1"
     store.commit(ADMIN)
@@ -117,7 +115,7 @@ def test_one_leads_and_the_others_know_who(postgres_url: str) -> None:
 def test_a_follower_whose_session_was_ended_begins_another(
     postgres_server: Postgres, postgres_url: str
 ) -> None:
-    follower = Candidate(postgres_url, "b:2")
+    follower = patient(postgres_url, "b:2")
     with closing(lead(postgres_url)):
         assert follower.run() is None
         postgres_server.hang_up()
@@ -130,8 +128,10 @@ def test_a_leader_that_is_silent_in_the_middle_of_a_transaction_is_replaced(
     postgres_url: str,
 ) -> None:
     """PostgreSQL does not take it for idle: the rest of its pipeline may come."""
-    old = Candidate(postgres_url, "a:1", SILENCE_S).run()
-    assert old is not None
+    old = lead(postgres_url)
+    # From now on its term lasts that long; the server's own limits for idle sessions are longer.
+    old.term._session.silence_s = SILENCE_S
+    old.term.confirm()
     wire = old.term._session._db.pgconn
     wire.enter_pipeline_mode()
     wire.send_query_params(b"BEGIN", [])
@@ -147,8 +147,7 @@ def test_a_leader_that_is_silent_in_the_middle_of_a_transaction_is_replaced(
 def test_a_session_that_was_ended_leads_no_more(
     postgres_server: Postgres, postgres_url: str
 ) -> None:
-    old, new = Candidate(postgres_url, "a:1").run(), Candidate(postgres_url, "b:2")
-    assert old is not None
+    old, new = lead(postgres_url), patient(postgres_url, "b:2")
     postgres_server.hang_up()
     with pytest.raises(NotLeading, match="does not lead any more"):
         old.commit(ADMIN)
@@ -178,16 +177,8 @@ def test_a_leader_whose_lock_is_gone_is_fenced_off(
 
 def test_a_silent_leader_knows_that_it_leads_no_more(postgres_url: str) -> None:
     """As one that stood still, or whose machine slept."""
-    old = Candidate(postgres_url, "a:1", SILENCE_S).run()
-    other = Candidate(postgres_url, "b:2", SILENCE_S)
-    assert old is not None
-    assert other.run() is None
-    knew = False
-    deadline = time.monotonic() + 30.0
-    while (new := other.run()) is None:
-        knew = knew or not old.term.holds()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    old = led(Candidate(postgres_url, "a:1", SILENCE_S))
+    new = led(Candidate(postgres_url, "b:2", SILENCE_S))
     assert not old.term.holds()
     with pytest.raises(NotLeading):
         old.commit(ADMIN)
@@ -198,9 +189,7 @@ def test_a_silent_leader_knows_that_it_leads_no_more(postgres_url: str) -> None:
 def test_a_leader_that_is_cut_off_cannot_commit_and_does_not_wait(
     postgres_server: Postgres, postgres_url: str, proxy: Proxy
 ) -> None:
-    old = Candidate(proxy.url, "a:1", SILENCE_S).run()
-    assert old is not None
-    assert old.term.confirm()
+    old = led(Candidate(proxy.url, "a:1", SILENCE_S))
     proxy.freeze()
     began = time.monotonic()
     with pytest.raises(NotLeading, match=r"does not answer|has not answered"):

@@ -17,6 +17,7 @@ import grpc
 from wiresum.common.metrics import Catalogue, MetricsServer, Scrape
 from wiresum.common.tls import Validity
 from wiresum.common.version import package_version
+from wiresum.controller.carriers import CARRIERS, carrier
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.office.office import Office
 from wiresum.controller.scheduling.slots import free_ranges
@@ -323,10 +324,9 @@ class ControllerReader:
         for event, count in self._told.events.get(job.id, {}).items():
             scrape.set(EVENTS, count, job.id, event)
         reports = self._office.reports.of(job)
-        if reports:
-            ranks = any(report.carrier == "ranks" for report in reports)
-            scrape.set(CARRIER, not ranks, job.id, "switch")
-            scrape.set(CARRIER, ranks, job.id, "ranks")
+        if sums := carrier(reports).name:
+            for name in CARRIERS:
+                scrape.set(CARRIER, name == sums, job.id, name)
         for report in reports:
             rank = report.rank
             scrape.set(RANK_AGE, report.age_s, job.id, rank)

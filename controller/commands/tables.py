@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from wiresum.controller.commands.carriers import RANKS, carrier
+from wiresum.controller.carriers import RANKS, carrier
 from wiresum.controller.text import format_ranks
 from wiresum.controller.v1 import controller_pb2 as pb
 
@@ -136,7 +136,7 @@ def job_table(jobs: Iterable[pb.Job]) -> Table:
 
 
 def _by_the_ranks(job: pb.Job) -> str:
-    found = carrier(job)
+    found = carrier(job.reports)
     return f"summed by the {found}" if found.name == RANKS else ""
 
 
@@ -152,7 +152,7 @@ def job_details(job: pb.Job) -> Table:
         "state": _state(state_name(pb.JobState.Name(job.state))),
         "reason": escape(job.reason),
         "switch": f"{job.switch} ({job.switch_ip}:{job.switch_udp_port}), job number {job.number}",
-        "carrier": escape(str(carrier(job))),
+        "carrier": escape(str(carrier(job.reports))),
         "slots": _slots(job) + _slots_story(job),
         "lanes": str(job.lanes),
         "attempt": str(job.attempt) if job.HasField("attempt") else "",

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from wiresum.controller.commands.carriers import RANKS
+from wiresum.controller.carriers import RANKS
 from wiresum.controller.commands.top_model import Frame, JobRow, RankRow, SwitchRow
 from wiresum.controller.text import format_ranks
 

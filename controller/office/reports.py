@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 
 from wiresum.common.logs import one_line
+from wiresum.controller.carriers import CARRIERS
 from wiresum.controller.clock import Clock
 from wiresum.controller.state.model import Job
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -16,7 +17,6 @@ SPAN_S = 1.0
 
 _Sample = tuple[float, pb.RankReport]
 
-_CARRIERS = ("switch", "ranks")
 _LONGEST_REASON = 500
 
 _NUMBERS = ("in_flight_s", "exposed_s", "rtt_s")
@@ -49,7 +49,7 @@ class Reports:
         kept = pb.RankReport()
         kept.CopyFrom(report)
         kept.ClearField("before")
-        kept.carrier = kept.carrier if kept.carrier in _CARRIERS else ""
+        kept.carrier = kept.carrier if kept.carrier in CARRIERS else ""
         kept.carrier_reason = one_line(kept.carrier_reason)[:_LONGEST_REASON]
         samples = attempt.ranks.setdefault(report.rank, [])
         _add(samples, self._clock.now(), kept)

@@ -274,6 +274,21 @@ async def test_reports_that_cannot_be_are_ignored(watched: Watched) -> None:
     assert list((await rig.get(job)).reports) == []
 
 
+async def test_a_carrier_that_is_none_and_a_long_reason_do_not_reach_who_looks(
+    watched: Watched,
+) -> None:
+    rig, scrape = watched
+    job = await rig.create()
+    await rig.join_all(job)
+    said = report(0, carrier="\x1b[2Jranks", carrier_reason="\x1b[2J" + "long " * 1000)
+    await rig.call(lambda client: client.heartbeat(job.id, job.token, report=said))
+    (shown,) = (await rig.get(job)).reports
+    assert shown.carrier == ""
+    assert shown.carrier_reason.isprintable()
+    assert len(shown.carrier_reason) == 500
+    assert "wiresum_controller_job_carrier" not in await scrape()
+
+
 @pytest.mark.parametrize("every", [0.001, 0.1, 0.4, 3.0])
 async def test_rates_are_taken_over_a_while_however_fast_reports_come(
     watched: Watched, every: float

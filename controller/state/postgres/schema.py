@@ -4,6 +4,9 @@ The tables and their constraints are those of ``state/sqlite/schema.py``; whoeve
 adds it here. Numbers are BIGINT and flags are 0 and 1, so that a write means the same in both.
 """
 
+import re
+
+from wiresum.controller.state import tables
 from wiresum.controller.state.postgres.session import SCHEMA
 
 BEGINNING = f"""
@@ -33,9 +36,24 @@ TABLES = (
 )
 """Each behind those that it refers to."""
 
+_WORDS = {
+    r"\bINTEGER\b": "BIGINT",
+    r"\bREAL\b": "DOUBLE PRECISION",
+    r"\bBLOB\b": "BYTEA",
+    r"\bx'(\w+)'": r"decode('\1', 'hex')",
+}
+"""What PostgreSQL calls otherwise than SQLite."""
+
+
+def _translated(columns: str) -> str:
+    for here, there in _WORDS.items():
+        columns = re.sub(here, there, columns)
+    return columns.strip()
+
+
 # Never edit a step that has been released: append one.
 STEPS: tuple[str, ...] = (
-    """
+    f"""
     CREATE FUNCTION must_lead(mine BIGINT) RETURNS void LANGUAGE plpgsql AS $$
     BEGIN
         -- Whoever wants to lead waits for the end of this transaction.
@@ -45,30 +63,14 @@ STEPS: tuple[str, ...] = (
         END IF;
     END $$;
 
-    CREATE TABLE tenants (
-        id BIGINT PRIMARY KEY,
-        name TEXT NOT NULL,
-        token TEXT UNIQUE,
-        slot_quota BIGINT NOT NULL DEFAULT 0 CHECK (slot_quota >= 0),
-        max_jobs BIGINT NOT NULL DEFAULT 0 CHECK (max_jobs >= 0),
-        priority BIGINT NOT NULL DEFAULT 0,
-        served BIGINT NOT NULL DEFAULT 0,
-        created DOUBLE PRECISION NOT NULL,
-        removed DOUBLE PRECISION
-    );
+    CREATE TABLE tenants ({_translated(tables.TENANTS)});
     CREATE UNIQUE INDEX tenant_names ON tenants (name) WHERE removed IS NULL;
     INSERT INTO tenants (id, name, created) VALUES (1, 'default', 0);
 
-    CREATE TABLE admin (
-        id BIGINT PRIMARY KEY CHECK (id = 1),
-        token TEXT NOT NULL
-    );
+    CREATE TABLE admin ({_translated(tables.ADMIN)});
 
     -- The last epoch that was handed out, to any job on any switch.
-    CREATE TABLE epochs (
-        id BIGINT PRIMARY KEY CHECK (id = 1),
-        last BIGINT NOT NULL CHECK (last BETWEEN 0 AND 4294967295)
-    );
+    CREATE TABLE epochs ({_translated(tables.EPOCHS)});
     INSERT INTO epochs (id, last) VALUES (1, 0);
     CREATE FUNCTION epochs_grow() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -82,55 +84,16 @@ STEPS: tuple[str, ...] = (
         FOR EACH ROW EXECUTE FUNCTION epochs_grow();
 
     CREATE TABLE switches (
-        name TEXT PRIMARY KEY,
-        p4runtime TEXT NOT NULL,
-        device_id BIGINT NOT NULL,
-        ip TEXT NOT NULL,
-        udp_port BIGINT NOT NULL,
-        mac BIGINT NOT NULL,
-        lanes BIGINT NOT NULL,
-        slots BIGINT NOT NULL,
-        shared_address BIGINT NOT NULL,
-        added DOUBLE PRECISION NOT NULL,
-        draining BIGINT NOT NULL DEFAULT 0,
-        UNIQUE (p4runtime, device_id)
+        {_translated(tables.SWITCHES)},
+        draining BIGINT NOT NULL DEFAULT 0
     );
-    CREATE TABLE switch_hosts (
-        switch TEXT NOT NULL REFERENCES switches (name) ON DELETE CASCADE,
-        network TEXT NOT NULL,
-        port BIGINT NOT NULL,
-        PRIMARY KEY (switch, network)
-    );
+    CREATE TABLE switch_hosts ({_translated(tables.SWITCH_HOSTS)});
 
     -- A job in the queue is a job: without a lease, and with what it asks for.
     CREATE TABLE jobs (
         -- The order of arrival. SQLite gives every table such a number.
         rowid BIGINT NOT NULL UNIQUE,
-        id TEXT PRIMARY KEY,
-        tenant BIGINT NOT NULL REFERENCES tenants (id),
-        name TEXT NOT NULL,
-        state TEXT NOT NULL
-            CHECK (state IN ('queued', 'waiting', 'ready', 'released', 'expired', 'evicted')),
-        reason TEXT NOT NULL DEFAULT '',
-        created DOUBLE PRECISION NOT NULL,
-        heartbeat DOUBLE PRECISION NOT NULL,
-        ended DOUBLE PRECISION,
-        attempt BIGINT,
-        epoch BIGINT NOT NULL DEFAULT 0,
-        key BYTEA NOT NULL DEFAULT decode('0000000000000000', 'hex') CHECK (length(key) = 8),
-        reply_key BYTEA NOT NULL DEFAULT decode('0000000000000000', 'hex')
-            CHECK (length(reply_key) = 8),
-        workers BIGINT NOT NULL DEFAULT 0,
-        field BIGINT NOT NULL DEFAULT 0,
-        events TEXT,
-        target BIGINT NOT NULL,
-        min_slots BIGINT NOT NULL,
-        change BIGINT NOT NULL DEFAULT 0,
-        last_change BIGINT NOT NULL DEFAULT 0,
-        request TEXT NOT NULL DEFAULT '',
-        on_full TEXT NOT NULL DEFAULT 'fail'
-            CHECK (on_full IN ('fail', 'wait', 'smaller', 'fallback')),
-        wanted_switch TEXT NOT NULL DEFAULT ''
+        {_translated(tables.JOBS)}
     );
     CREATE UNIQUE INDEX live_job_names ON jobs (tenant, name)
         WHERE state IN ('queued', 'waiting', 'ready');
@@ -139,37 +102,16 @@ STEPS: tuple[str, ...] = (
     CREATE INDEX jobs_by_tenant ON jobs (tenant, created);
     CREATE INDEX ended_jobs ON jobs (ended);
 
-    CREATE TABLE job_tokens (
-        token TEXT PRIMARY KEY,
-        job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE
-    );
+    CREATE TABLE job_tokens ({_translated(tables.JOB_TOKENS)});
     CREATE INDEX job_tokens_by_job ON job_tokens (job);
 
-    CREATE TABLE leases (
-        job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE,
-        switch TEXT NOT NULL,
-        number BIGINT NOT NULL CHECK (number BETWEEN 1 AND 1023),
-        base BIGINT NOT NULL CHECK (base >= 0),
-        slots BIGINT NOT NULL CHECK (slots > 0),
-        held BIGINT NOT NULL DEFAULT 1,
-        counters_reset BIGINT NOT NULL DEFAULT 0
-    );
+    CREATE TABLE leases ({_translated(tables.LEASES)});
     CREATE UNIQUE INDEX held_numbers ON leases (switch, number) WHERE held != 0;
 
     -- The leases that running jobs change over to.
     CREATE TABLE changes (
-        job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE,
-        switch TEXT NOT NULL,
-        number BIGINT NOT NULL CHECK (number > 0),
-        base BIGINT NOT NULL CHECK (base >= 0),
-        slots BIGINT NOT NULL CHECK (slots > 0),
-        epoch BIGINT NOT NULL UNIQUE,
-        key BYTEA NOT NULL CHECK (length(key) = 8),
-        reply_key BYTEA NOT NULL DEFAULT decode('0000000000000000', 'hex')
-            CHECK (length(reply_key) = 8),
-        reason TEXT NOT NULL,
-        announced DOUBLE PRECISION NOT NULL,
-        boundary BIGINT
+        {_translated(tables.CHANGES)},
+        {_translated(tables.REPLY_KEY)}
     );
     CREATE VIEW held_ranges AS
         SELECT job, switch, base, slots FROM leases WHERE held != 0
@@ -191,17 +133,7 @@ STEPS: tuple[str, ...] = (
         FOR EACH ROW EXECUTE FUNCTION slots_are_exclusive();
 
     -- The ranks of each job's current attempt: those of its lease and those of its next one.
-    CREATE TABLE members (
-        job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
-        change BIGINT NOT NULL DEFAULT 0,
-        rank BIGINT NOT NULL CHECK (rank BETWEEN 0 AND 63),
-        ip BIGINT NOT NULL,
-        udp_port BIGINT NOT NULL,
-        mac BIGINT NOT NULL,
-        port BIGINT NOT NULL,
-        PRIMARY KEY (job, change, rank),
-        UNIQUE (job, change, ip, udp_port)
-    );
+    CREATE TABLE members ({_translated(tables.MEMBERS)});
     CREATE INDEX member_macs ON members (mac);
     """,
 )

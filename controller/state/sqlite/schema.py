@@ -1,8 +1,10 @@
 """The store's tables, as the steps that led to them; ``user_version`` counts the steps taken."""
 
+from wiresum.controller.state import tables
+
 # Never edit a step that has been released: append one.
 MIGRATIONS: tuple[str, ...] = (
-    """
+    f"""
     CREATE TABLE tenants (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
@@ -11,33 +13,13 @@ MIGRATIONS: tuple[str, ...] = (
     INSERT INTO tenants (id, name, created) VALUES (1, 'default', 0);
 
     -- The last epoch that was handed out, to any job on any switch.
-    CREATE TABLE epochs (
-        id INTEGER PRIMARY KEY CHECK (id = 1),
-        last INTEGER NOT NULL CHECK (last BETWEEN 0 AND 4294967295)
-    ) STRICT;
+    CREATE TABLE epochs ({tables.EPOCHS}) STRICT;
     INSERT INTO epochs (id, last) VALUES (1, 0);
     CREATE TRIGGER epochs_grow BEFORE UPDATE ON epochs WHEN NEW.last <= OLD.last
     BEGIN SELECT RAISE(ABORT, 'an epoch must never be used twice'); END;
 
-    CREATE TABLE switches (
-        name TEXT PRIMARY KEY,
-        p4runtime TEXT NOT NULL,
-        device_id INTEGER NOT NULL,
-        ip TEXT NOT NULL,
-        udp_port INTEGER NOT NULL,
-        mac INTEGER NOT NULL,
-        lanes INTEGER NOT NULL,
-        slots INTEGER NOT NULL,
-        shared_address INTEGER NOT NULL,
-        added REAL NOT NULL,
-        UNIQUE (p4runtime, device_id)
-    ) STRICT;
-    CREATE TABLE switch_hosts (
-        switch TEXT NOT NULL REFERENCES switches (name) ON DELETE CASCADE,
-        network TEXT NOT NULL,
-        port INTEGER NOT NULL,
-        PRIMARY KEY (switch, network)
-    ) STRICT;
+    CREATE TABLE switches ({tables.SWITCHES}) STRICT;
+    CREATE TABLE switch_hosts ({tables.SWITCH_HOSTS}) STRICT;
 
     CREATE TABLE jobs (
         id TEXT PRIMARY KEY,
@@ -60,15 +42,7 @@ MIGRATIONS: tuple[str, ...] = (
         WHERE state IN ('waiting', 'ready');
     CREATE UNIQUE INDEX job_epochs ON jobs (epoch) WHERE epoch > 0;
 
-    CREATE TABLE leases (
-        job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE,
-        switch TEXT NOT NULL,
-        number INTEGER NOT NULL CHECK (number BETWEEN 1 AND 1023),
-        base INTEGER NOT NULL CHECK (base >= 0),
-        slots INTEGER NOT NULL CHECK (slots > 0),
-        held INTEGER NOT NULL DEFAULT 1,
-        counters_reset INTEGER NOT NULL DEFAULT 0
-    ) STRICT;
+    CREATE TABLE leases ({tables.LEASES}) STRICT;
     CREATE UNIQUE INDEX held_numbers ON leases (switch, number) WHERE held;
     CREATE TRIGGER slots_are_exclusive BEFORE INSERT ON leases
     WHEN EXISTS (
@@ -93,34 +67,18 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     # Tenants with tokens and limits; tokens as hashes (``sha256`` is the store's own function);
     # leases that change while a job runs; a queue.
-    """
-    CREATE TABLE new_tenants (
-        id INTEGER PRIMARY KEY,
-        name TEXT NOT NULL,
-        token TEXT UNIQUE,
-        slot_quota INTEGER NOT NULL DEFAULT 0 CHECK (slot_quota >= 0),
-        max_jobs INTEGER NOT NULL DEFAULT 0 CHECK (max_jobs >= 0),
-        priority INTEGER NOT NULL DEFAULT 0,
-        served INTEGER NOT NULL DEFAULT 0,
-        created REAL NOT NULL,
-        removed REAL
-    ) STRICT;
+    f"""
+    CREATE TABLE new_tenants ({tables.TENANTS}) STRICT;
     INSERT INTO new_tenants (id, name, created) SELECT id, name, created FROM tenants;
     DROP TABLE tenants;
     ALTER TABLE new_tenants RENAME TO tenants;
     CREATE UNIQUE INDEX tenant_names ON tenants (name) WHERE removed IS NULL;
 
-    CREATE TABLE admin (
-        id INTEGER PRIMARY KEY CHECK (id = 1),
-        token TEXT NOT NULL
-    ) STRICT;
+    CREATE TABLE admin ({tables.ADMIN}) STRICT;
 
     ALTER TABLE switches ADD COLUMN draining INTEGER NOT NULL DEFAULT 0;
 
-    CREATE TABLE job_tokens (
-        token TEXT PRIMARY KEY,
-        job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE
-    ) STRICT;
+    CREATE TABLE job_tokens ({tables.JOB_TOKENS}) STRICT;
     CREATE INDEX job_tokens_by_job ON job_tokens (job);
     INSERT INTO job_tokens (token, job) SELECT sha256(token), id FROM jobs;
 
@@ -161,18 +119,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX live_jobs ON jobs (heartbeat) WHERE ended IS NULL;
 
     -- The leases that running jobs change over to.
-    CREATE TABLE changes (
-        job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE,
-        switch TEXT NOT NULL,
-        number INTEGER NOT NULL CHECK (number > 0),
-        base INTEGER NOT NULL CHECK (base >= 0),
-        slots INTEGER NOT NULL CHECK (slots > 0),
-        epoch INTEGER NOT NULL UNIQUE,
-        key BLOB NOT NULL CHECK (length(key) = 8),
-        reason TEXT NOT NULL,
-        announced REAL NOT NULL,
-        boundary INTEGER
-    ) STRICT;
+    CREATE TABLE changes ({tables.CHANGES}) STRICT;
     CREATE VIEW held_ranges AS
         SELECT job, switch, base, slots FROM leases WHERE held
         UNION ALL SELECT job, switch, base, slots FROM changes;
@@ -200,17 +147,7 @@ MIGRATIONS: tuple[str, ...] = (
     BEGIN SELECT RAISE(ABORT, 'two jobs must never share a slot'); END;
 
     -- The ranks of each job's current attempt: those of its lease and those of its next one.
-    CREATE TABLE new_members (
-        job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
-        change INTEGER NOT NULL DEFAULT 0,
-        rank INTEGER NOT NULL CHECK (rank BETWEEN 0 AND 63),
-        ip INTEGER NOT NULL,
-        udp_port INTEGER NOT NULL,
-        mac INTEGER NOT NULL,
-        port INTEGER NOT NULL,
-        PRIMARY KEY (job, change, rank),
-        UNIQUE (job, change, ip, udp_port)
-    ) STRICT;
+    CREATE TABLE new_members ({tables.MEMBERS}) STRICT;
     INSERT INTO new_members (job, rank, ip, udp_port, mac, port)
         SELECT job, rank, ip, udp_port, mac, port FROM members;
     DROP TABLE members;
@@ -235,42 +172,15 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     # Replies carry a secret of their own. (``secret`` is the store's own function.) Workers of a
     # version before know none, nor what the switch now sends: they join again.
-    """
-    ALTER TABLE jobs ADD COLUMN reply_key BLOB NOT NULL
-        DEFAULT x'0000000000000000' CHECK (length(reply_key) = 8);
+    f"""
+    ALTER TABLE jobs ADD COLUMN {tables.REPLY_KEY};
     UPDATE jobs SET reply_key = secret(8) WHERE epoch > 0;
-    ALTER TABLE changes ADD COLUMN reply_key BLOB NOT NULL
-        DEFAULT x'0000000000000000' CHECK (length(reply_key) = 8);
+    ALTER TABLE changes ADD COLUMN {tables.REPLY_KEY};
     UPDATE changes SET reply_key = secret(8);
     """,
     # A job in the queue is a job: without a lease, and with what it asks for.
-    """
-    CREATE TABLE new_jobs (
-        id TEXT PRIMARY KEY,
-        tenant INTEGER NOT NULL REFERENCES tenants (id),
-        name TEXT NOT NULL,
-        state TEXT NOT NULL
-            CHECK (state IN ('queued', 'waiting', 'ready', 'released', 'expired', 'evicted')),
-        reason TEXT NOT NULL DEFAULT '',
-        created REAL NOT NULL,
-        heartbeat REAL NOT NULL,
-        ended REAL,
-        attempt INTEGER,
-        epoch INTEGER NOT NULL DEFAULT 0,
-        key BLOB NOT NULL DEFAULT x'0000000000000000' CHECK (length(key) = 8),
-        reply_key BLOB NOT NULL DEFAULT x'0000000000000000' CHECK (length(reply_key) = 8),
-        workers INTEGER NOT NULL DEFAULT 0,
-        field INTEGER NOT NULL DEFAULT 0,
-        events TEXT,
-        target INTEGER NOT NULL,
-        min_slots INTEGER NOT NULL,
-        change INTEGER NOT NULL DEFAULT 0,
-        last_change INTEGER NOT NULL DEFAULT 0,
-        request TEXT NOT NULL DEFAULT '',
-        on_full TEXT NOT NULL DEFAULT 'fail'
-            CHECK (on_full IN ('fail', 'wait', 'smaller', 'fallback')),
-        wanted_switch TEXT NOT NULL DEFAULT ''
-    ) STRICT;
+    f"""
+    CREATE TABLE new_jobs ({tables.JOBS}) STRICT;
     INSERT INTO new_jobs (id, tenant, name, state, reason, created, heartbeat, ended, attempt,
                           epoch, key, reply_key, workers, field, events, target, min_slots,
                           change, last_change, request)

@@ -50,7 +50,8 @@ _BACKDATE = _DAY
 
 _NAME = re.compile(r"[A-Za-z0-9_*][A-Za-z0-9._-]{0,252}")
 
-_ANY_ADDRESS = ("0.0.0.0", "::")
+ANY_ADDRESS = ("0.0.0.0", "::")
+"""Where a server listens for every address of its host."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def server_names(listen_host: str, more: Iterable[str] = ()) -> list[str]:
         if not _NAME.fullmatch(name) and not _is_address(name):
             raise ServeError(lines.NOT_A_HOST.of(name=name))
     names = ["localhost", "127.0.0.1", "::1", socket.gethostname(), *given]
-    if listen_host not in _ANY_ADDRESS:
+    if listen_host not in ANY_ADDRESS:
         names.append(listen_host)
     return sorted(set(filter(None, names)))
 

@@ -18,7 +18,7 @@ from wiresum.common.metrics import Catalogue, MetricsServer, Scrape
 from wiresum.common.tls import Validity
 from wiresum.common.version import package_version
 from wiresum.controller.carriers import CARRIERS, carrier
-from wiresum.controller.errors import ControllerError
+from wiresum.controller.errors import ControllerError, NotLeading
 from wiresum.controller.office.office import Office
 from wiresum.controller.scheduling.slots import free_ranges
 from wiresum.controller.southbound.loop import SwitchLoop, SwitchState
@@ -229,15 +229,18 @@ class ControllerReader:
     async def _fill(self, scrape: Scrape) -> None:
         office = self._find()
         scrape.set(INFO, 1, package_version())
-        scrape.set(LEADS, office is not None)
         validity = self._validity()
         if validity is not None:
             scrape.set(CERTIFICATE_END, validity.ends.timestamp())
         for (method, code), count in self._requests.ended.items():
             scrape.set(REQUESTS, count, method, code)
+        leads = office is not None
         if office is not None:
-            self._office = office
-            await self._fill_leading(scrape, office)
+            try:
+                await self._fill_leading(scrape, office)
+            except NotLeading:
+                leads = False  # since a moment ago: the office is about to close
+        scrape.set(LEADS, leads)
 
     async def _fill_leading(self, scrape: Scrape, office: Office) -> None:
         switches = office.state.switches()
@@ -245,29 +248,29 @@ class ControllerReader:
         for switch in switches:
             on[switch.name] = office.state.jobs_on(switch.name)
             await asyncio.sleep(0)  # a thousand jobs take a while: calls go in between
-        await self._ask(on)
+        await self._ask(office, on)
         scrape.set(LAST_EPOCH, office.state.last_epoch())
         for state, count in office.ended.items():
             scrape.set(ENDED, count, state.value)
         draining = office.state.draining()
         for switch in switches:
-            self._switch(scrape, switch, on[switch.name])
+            self._switch(scrape, office, switch, on[switch.name])
             scrape.set(DRAINING, switch.name in draining, switch.name)
             for job in on[switch.name]:
-                self._job(scrape, job)
+                self._job(scrape, office, job)
             await asyncio.sleep(0)
-        self._tenants(scrape, [job for its_jobs in on.values() for job in its_jobs])
+        self._tenants(scrape, office, [job for its_jobs in on.values() for job in its_jobs])
 
     # ---- the switches' counters
 
-    async def _ask(self, on: dict[str, list[Job]]) -> None:
+    async def _ask(self, office: Office, on: dict[str, list[Job]]) -> None:
         if time.monotonic() - self._told.time < FRESH_S:
             return
         told = _Told(time.monotonic())
 
         async def one(name: str, jobs: list[Job]) -> None:
             try:
-                loop = self._office.fleet.loop(name)
+                loop = office.fleet.loop(name)
                 numbers = {job.lease.number: job.id for job in jobs}
                 drops, events = await asyncio.gather(
                     loop.read_drops(), loop.read_events(list(numbers))
@@ -282,9 +285,9 @@ class ControllerReader:
 
     # ---- one thing at a time
 
-    def _switch(self, scrape: Scrape, switch: Switch, jobs: list[Job]) -> None:
+    def _switch(self, scrape: Scrape, office: Office, switch: Switch, jobs: list[Job]) -> None:
         name = switch.name
-        loop = self._office.fleet.find(name)
+        loop = office.fleet.find(name)
         version = loop.program.version if loop else ""
         where = f"{switch.ip}:{switch.udp_port}"
         scrape.set(SWITCH, 1, name, switch.p4runtime, where, switch.lanes, version)
@@ -310,7 +313,7 @@ class ControllerReader:
         for tenant, slots in held.items():
             scrape.set(HELD, slots, name, tenant)
 
-    def _job(self, scrape: Scrape, job: Job) -> None:
+    def _job(self, scrape: Scrape, office: Office, job: Job) -> None:
         scrape.set(JOB, 1, job.id, job.name, job.tenant, job.lease.switch, job.lease.number)
         for state in (JobState.WAITING, JobState.READY):
             scrape.set(JOB_STATE, job.state is state, job.id, state.value)
@@ -320,10 +323,10 @@ class ControllerReader:
         scrape.set(TARGET, job.target, job.id)
         scrape.set(CHANGES, job.change, job.id)
         scrape.set(CHANGING, job.pending is not None, job.id)
-        scrape.set(SILENCE, self._office.jobs.silence(job), job.id)
+        scrape.set(SILENCE, office.jobs.silence(job), job.id)
         for event, count in self._told.events.get(job.id, {}).items():
             scrape.set(EVENTS, count, job.id, event)
-        reports = self._office.reports.of(job)
+        reports = office.reports.of(job)
         if sums := carrier(reports).name:
             for name in CARRIERS:
                 scrape.set(CARRIER, name == sums, job.id, name)
@@ -335,8 +338,7 @@ class ControllerReader:
             scrape.set(RANK_EXPOSED, report.exposed_s, job.id, rank)
             scrape.set(RANK_AGAIN, report.retransmissions, job.id, rank)
 
-    def _tenants(self, scrape: Scrape, jobs: list[Job]) -> None:
-        office = self._office
+    def _tenants(self, scrape: Scrape, office: Office, jobs: list[Job]) -> None:
         states = Counter((job.tenant, job.state.value) for job in jobs)
         waiting: dict[str, list[float]] = {}
         for job in office.state.queue():

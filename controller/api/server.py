@@ -19,6 +19,7 @@ from wiresum.common.children.parent import watch_parent
 from wiresum.common.places import expand
 from wiresum.common.signals import serve_until
 from wiresum.controller import lines
+from wiresum.controller.api.certificates import ANY_ADDRESS
 from wiresum.controller.api.guard import MAX_MESSAGE, Guard
 from wiresum.controller.api.leading import Leading
 from wiresum.controller.api.metrics import ControllerReader, Requests, serve_metrics
@@ -276,7 +277,7 @@ async def _either(task: "asyncio.Task[None]", *events: asyncio.Event) -> None:
 def _public(address: ControllerAddress) -> str:
     """How other machines may find a controller that listens there."""
     host = address.endpoint.host
-    if host in ("0.0.0.0", "::"):
+    if host in ANY_ADDRESS:
         host = socket.gethostname()
     return str(replace(address, endpoint=Endpoint(host, address.endpoint.port)))
 

@@ -69,7 +69,7 @@ happened, ask that one."""
 LINE_CODE = "wiresum-line-code"
 """Trailing metadata of a status: the code of the error line that is its message."""
 
-_CODE = re.compile(r"[A-Z]\d{3}")
+_CODE = re.compile(r"[A-Z][0-9]{3}")
 
 _R = TypeVar("_R")
 

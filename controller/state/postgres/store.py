@@ -39,9 +39,9 @@ class Term:
     """One leadership: a session that holds the lock of the store, and the number of the term.
 
     It ends when the session does, and by itself after the session's ``silence_s``, counted from the
-    last question that the server has answered. The server ends the session, and so frees the lock,
-    no earlier than that: a controller that stood still or is cut off knows that it does not lead
-    before another one does.
+    sending of the last question that the server has answered without an error. The server ends the
+    session, and so frees the lock, no earlier than that: a controller that stood still or is cut
+    off knows that it does not lead before another one does.
     """
 
     def __init__(self, session: Session, number: int, won: float) -> None:
@@ -50,13 +50,14 @@ class Term:
         self.lost = ""
         """Why it is over, if it is."""
         self._session = session
-        self._until = won + session.silence_s
         self._turn = threading.Lock()
+        self._answered(won)
 
     def holds(self) -> bool:
         """Whether this controller leads."""
         if not self.lost and now() >= self._until:
-            self.lost = f"PostgreSQL has not answered for {self._session.silence_s:g} s"
+            silence, why = self._session.silence_s, self._refusal or "no answer"
+            self.lost = f"PostgreSQL has not confirmed the leadership for {silence:g} s: {why}"
         return not self.lost
 
     def confirm(self) -> bool:
@@ -69,7 +70,7 @@ class Term:
                 except (SessionLost, psycopg.Error) as error:
                     self._failed(error)
                 else:
-                    self._until = began + self._session.silence_s
+                    self._answered(began)
             return self.holds()
 
     def write(self, statements: Iterable[Statement]) -> None:
@@ -90,14 +91,14 @@ class Term:
                     lines.STORE_NOT_WRITTEN.of(why=one_line(error)),
                     retry_after_s=1.0,
                 ) from error
-            self._until = began + self._session.silence_s
+            self._answered(began)
 
     def read(self, table: str) -> list[dict[str, Any]]:
         """All rows of a table. Raises :class:`SessionLost` or ``psycopg.Error``."""
         with self._turn:
             began = now()
             rows = self._session.ask(f"SELECT * FROM {table}")
-            self._until = began + self._session.silence_s
+            self._answered(began)
             return rows
 
     def check(self) -> None:
@@ -114,11 +115,15 @@ class Term:
         self.lost = self.lost or why
         self._session.close()
 
+    def _answered(self, asked: float) -> None:
+        self._until = asked + self._session.silence_s
+        self._refusal = ""
+
     def _failed(self, error: Exception) -> None:
-        if isinstance(error, SessionLost):
-            self.lost = self.lost or str(error)
-        elif isinstance(error, psycopg.Error) and error.sqlstate == _FENCED:
-            self.lost = self.lost or one_line(error)
+        self._refusal = one_line(error)
+        fenced = isinstance(error, psycopg.Error) and error.sqlstate == _FENCED
+        if isinstance(error, SessionLost) or fenced:
+            self.lost = self.lost or self._refusal
 
     def _left(self) -> float:
         return max(0.0, self._until - now())

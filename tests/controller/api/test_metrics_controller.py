@@ -17,7 +17,7 @@ from prometheus_client.registry import CollectorRegistry
 from wiresum.common.metrics import MetricsServer
 from wiresum.controller.api.metrics import METRICS, ControllerReader, Requests
 from wiresum.controller.api.server import serving
-from wiresum.controller.errors import ControllerError
+from wiresum.controller.errors import ControllerError, NotLeading
 from wiresum.controller.office.office import Office
 from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.tokens import hashed
@@ -111,6 +111,19 @@ async def test_switches_jobs_and_tenants(watched: Watched) -> None:
     found = await scrape()
     assert found["wiresum_controller_jobs_ended_total"] == {("released",): 1}, "once, asked twice"
     assert "wiresum_controller_job_info" not in found
+
+
+async def test_a_scrape_while_the_leadership_ends_is_that_of_a_follower(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, scrape = watched
+    assert (await scrape())["wiresum_controller_leads"] == {(): 1}
+
+    def over() -> None:
+        raise NotLeading("UNAVAILABLE", "another controller leads")
+
+    monkeypatch.setattr(rig.office.store, "snapshot", over)
+    assert (await scrape())["wiresum_controller_leads"] == {(): 0}
 
 
 async def test_the_queue_and_a_lease_that_is_to_shrink(watched: Watched) -> None:

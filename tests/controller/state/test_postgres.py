@@ -186,13 +186,24 @@ def test_a_silent_leader_knows_that_it_leads_no_more(postgres_url: str) -> None:
     new.close()
 
 
+def test_a_leadership_that_postgresql_refuses_to_confirm_ends_with_its_words(
+    postgres_url: str,
+) -> None:
+    with closing(lead(postgres_url)) as store:
+        store.term._session.ask("SET default_transaction_read_only = on")
+        assert store.term.confirm()
+        store.term._until = 0.0  # as if its time were over
+        with pytest.raises(NotLeading, match=r"not confirmed .* read-only transaction"):
+            store.commit(ADMIN)
+
+
 def test_a_leader_that_is_cut_off_cannot_commit_and_does_not_wait(
     postgres_server: Postgres, postgres_url: str, proxy: Proxy
 ) -> None:
     old = led(Candidate(proxy.url, "a:1", SILENCE_S))
     proxy.freeze()
     began = time.monotonic()
-    with pytest.raises(NotLeading, match=r"does not answer|has not answered"):
+    with pytest.raises(NotLeading, match=r"does not answer|has not confirmed"):
         old.commit(ADMIN)
     assert time.monotonic() - began < SILENCE_S + 20.0
     new = led(Candidate(postgres_url, "b:2"))

@@ -1,5 +1,6 @@
 # make demo   set up and train over the embedded switch     make test   set up and run the tests
 # make lint   formatters, linters, types                     make p4     recompile the P4 program (needs p4c)
+# make model  search the models of the protocol (needs spin)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +14,7 @@ NATIVE := CMakeLists.txt pyproject.toml constraints.txt \
 
 .PHONY: help setup demo test test-slow lint format types imports build/types p4 model clean FORCE
 help:
-	@sed -n '1,2s/^# //p' Makefile
+	@sed -n '1,3s/^# //p' Makefile
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

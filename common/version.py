@@ -11,5 +11,10 @@ def package_version() -> str:
 
 
 def compatible(one: str, other: str) -> bool:
-    """Whether two versions of the package understand each other: same major and minor."""
-    return one.split(".")[:2] == other.split(".")[:2]
+    """Whether two versions of the package understand each other."""
+    return series(one) == series(other)
+
+
+def series(version: str) -> tuple[str, ...]:
+    """Major and minor: versions that share them understand each other."""
+    return tuple(version.split(".")[:2])

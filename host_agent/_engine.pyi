@@ -215,17 +215,23 @@ class Packed:
         """Elements of the whole tensor."""
     @property
     def blocks(self) -> int:
-        """Blocks whose exponents are not agreed yet; :meth:`exponents` writes a word for each."""
+        """Blocks whose exponents are not agreed at the start."""
     @property
     def lanes(self) -> int:
-        """Lanes of the agreed blocks that are sent."""
+        """Lanes of the blocks agreed so far that are sent."""
     @property
-    def blocks_sent(self) -> int: ...
+    def kind(self) -> tuple[int, int, bool, int, int]:
+        """What must be the same on all ranks: elements, dtype, average, bits, block."""
+    @property
+    def agreed(self) -> tuple[int, int, int]:
+        """Blocks of :meth:`agree` that are sent, zero, and not finite."""
     @property
     def nonfinite(self) -> list[tuple[int, int]]:
         """See :attr:`Completion.nonfinite`."""
-    def exponents(self, words: int) -> None: ...
-    def agree(self, words: int) -> None: ...
+    def exponents(self, first: int, count: int, words: int) -> None:
+        """Write the codes of ``count`` of the ``blocks``."""
+    def agree(self, count: int, words: int) -> None:
+        """Take the maximum over all ranks for the next ``count`` blocks."""
     def encode(self, first: int, count: int, words: int) -> None: ...
     def decode(self, first: int, count: int, words: int) -> None: ...
 

@@ -66,16 +66,22 @@ CARRIER_CHANGED = Line("A027", "the carrier has changed")
 NO_MORE_WORK = Line("A028", "the engine takes no more work")
 NO_MORE_WORK_SINCE = Line("A029", "the engine takes no more work: {why}")
 CLOSED_BY_OWNER = Line("A030", "the engine was closed by its owner")
-NO_LINK = Line("A031", "{why} (and there is no link to the other ranks)")
+NO_LINK = Line("A031", "{why} (and there is no link to all other ranks)")
 NO_TAKE_OVER = Line("A032", "{why}; the ranks could not take over: {line}")
 RANKS_CANNOT_SUM = Line("A033", "the ranks cannot sum any more: {why}")
 
+RANKS_NOT_ALIKE = Line(
+    "A046",
+    "the ranks cannot sum together: they differ in the version of wiresum, in WIRESUM_FIELD (rank "
+    "{rank} has {field}) or in having a job; start all with the same installation and environment",
+)
+
 # ---- what the ranks find out about each other
 
-OTHER_CHUNKS = Line(
+NOT_TOGETHER = Line(
     "A034",
-    "the ranks have issued different collectives: their chunks do not belong together; all ranks "
-    "must issue the same collectives in the same order",
+    "the ranks have issued different collectives: what they would sum does not belong together; "
+    "all ranks must issue the same collectives in the same order",
 )
 OTHER_COLLECTIVES = Line(
     "A035",

@@ -84,6 +84,7 @@ class Agent:
         self._lock = threading.Lock()
         self._closed = False
         self._changing: threading.Thread | None = None  # while it is under way
+        self._joining: Membership | None = None  # again, in the background
         self._wanted = self._lease.change if self._lease is not None else 0
         self._asked = self._lease
         self._state = 0  # of the job, as the controller has said last
@@ -153,6 +154,11 @@ class Agent:
         """See :class:`~wiresum.host_agent.backend.link.Link`."""
         return self._worker.may_leave_switch
 
+    @property
+    def collective_s(self) -> float:
+        """See :class:`~wiresum.host_agent.backend.link.Link`."""
+        return self._worker.collective_s
+
     def use_ranks(self, sums: Sums) -> None:
         """See :class:`~wiresum.host_agent.backend.link.Link`."""
         # What the user has asked for, or the launcher has said, is no news.
@@ -211,7 +217,10 @@ class Agent:
             if self._closed:
                 return
             self._closed = True
+            joining = self._joining
         self._carriers.close()
+        if joining is not None and joining is not self._membership:
+            joining.client.close()
         if self._heartbeats is not None:
             self._heartbeats.stop()
         if self._peers is not None:
@@ -305,6 +314,10 @@ class Agent:
     def _rejoin(self, round: int) -> Held:
         assert self._membership is not None
         membership = self._membership.again(round)
+        with self._lock:
+            self._joining = membership  # so that closing ends its calls
+            if self._closed:
+                membership.client.close()
         try:
             return Held(membership, *membership.join())
         except BaseException:

@@ -8,17 +8,20 @@ To the ranks: a rank whose switch is silent says so, and all ranks hand over wha
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from zlib import crc32
 
-from wiresum.common.errors import WiresumError
 from wiresum.common.logs import one_line
+from wiresum.common.version import package_version, series
 from wiresum.host_agent import lines
+from wiresum.host_agent.agent.face import EngineFace
 from wiresum.host_agent.agent.handover import Suspended, hand_over
 from wiresum.host_agent.agent.ranks import Ballot, RanksEngine
 from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.agent.returning import Joined, Return
 from wiresum.host_agent.agent.sums import Sums
 from wiresum.host_agent.engine import Rest
-from wiresum.host_agent.errors import PeerLost, SwitchUnreachable
+from wiresum.host_agent.environment import AgentError
+from wiresum.host_agent.errors import EngineError, PeerLost, SwitchUnreachable
 
 log = logging.getLogger("wiresum")
 
@@ -62,7 +65,9 @@ class Carriers:
         self._returning: Return | None = None
         self._falls = 0
         self._closed = False
-        self.carrier = SWITCH
+        # Held for a whole way from one carrier to the other, while ``carrier`` says RANKS.
+        self._moving = threading.Lock()
+        self.carrier = SWITCH if relay.has_engine else RANKS
         self.why = ""
         """Why the ranks carry, in one line."""
         relay.on_suspended = self._suspended
@@ -73,25 +78,37 @@ class Carriers:
         """Start with the switch if all ranks have the same lease, else with the ranks.
 
         All ranks call it together. ``joined`` is this rank's lease; ``why`` says why it has none,
-        ``loud`` whether that is a warning.
+        ``loud`` whether that is a warning. Raises ``AgentError`` on all ranks where they could not
+        sum together.
         """
         self._sums = sums
         mine = 0 if joined is None else joined.epoch
-        largest, smallest = sums.largest([mine, -mine])
+        # What the lanes and words of the ranks depend on must be the same everywhere.
+        alike = crc32(f"{series(package_version())} {self._field} {self._rejoin is None}".encode())
+        largest, smallest, most, least = sums.largest([mine, -mine, alike, -alike])
+        if most != -least:
+            raise AgentError(lines.RANKS_NOT_ALIKE.of(rank=self._rank, field=self._field))
         if joined is not None and largest == -smallest:
-            self._relay.take_over(joined.engine)
+            with self._moving:
+                self._relay.take_over(joined.engine)
+                self._settle(joined.epoch)
             return
         if joined is not None:
             joined.drop()
             why = "another rank has no lease on the switch"
-        self._carry((), why, delay_s=0.0, loud=loud)
-        self._relay.take_over(self._ranks)
+        with self._moving:
+            self._relay.take_over(self._carry((), why, delay_s=0.0, loud=loud))
 
     # -- to the ranks -------------------------------------------------------------------------
 
-    def _suspended(self, why: str) -> None:
+    def _suspended(self, engine: EngineFace, why: str) -> None:
         """The switch is silent here. Called by the thread that polls the engine."""
-        epoch = self.epoch
+        self._complain(_epoch_of(engine), why)
+
+    def _complain(self, epoch: int, why: str) -> None:
+        """Say that the switch is lost to this rank."""
+        if epoch in self._left:
+            return  # it stands still because all ranks leave the switch
         if self._sums is None:
             self._relay.fail(SwitchUnreachable.__name__, why)
         elif self._workers == 1:
@@ -105,7 +122,7 @@ class Carriers:
             return False
         if self.carrier == SWITCH:
             log.warning("wiresum: %s", why)
-            self._suspended(why)
+            self._complain(self.epoch, why)
         return True
 
     def leave_switch(self, epoch: int, why: str) -> None:
@@ -114,51 +131,58 @@ class Carriers:
             if epoch in self._left or self._closed or self._sums is None:
                 return
             self._left.add(epoch)
-            if self.carrier == RANKS:
-                return  # on the way to it: see _arrived
-            self.carrier, self.why = RANKS, why
-            thread = threading.Thread(
-                target=self._leave, args=(why,), name="wiresum-handover", daemon=True
-            )
-            thread.start()
+            if self.carrier == SWITCH:
+                self._start_leaving(why)
+            # Else it is on the way to that lease: see _settle.
+
+    def _start_leaving(self, why: str) -> None:
+        self.carrier, self.why = RANKS, why
+        threading.Thread(
+            target=self._leave, args=(why,), name="wiresum-handover", daemon=True
+        ).start()
+
+    def _settle(self, epoch: int) -> None:
+        """The switch carries from now on, under the lease of ``epoch``."""
+        with self._lock:
+            self.carrier, self.why = SWITCH, ""
+            if epoch in self._left and not self._closed:
+                self._start_leaving("another rank has lost the switch")
 
     def _leave(self, why: str) -> None:
         relay = self._relay
         assert self._sums is not None
-        try:
-            engine: Suspended = relay.stand()  # type: ignore[assignment]
-            if not engine.suspend(why):
+        with self._moving:
+            try:
+                engine: Suspended = relay.stand()  # type: ignore[assignment]
+                if not engine.suspend(why):
+                    relay.go_on()
+                    return
+                rests = hand_over(engine, self._sums)
+                ranks = self._carry(rests, why, delay_s=self._pause_s())
+            except Exception as error:
+                kind = type(error) if isinstance(error, EngineError) else PeerLost
+                line = one_line(str(error)) or type(error).__name__
+                log.debug("wiresum: the ranks could not take over", exc_info=True)
+                relay.fail(kind.__name__, lines.NO_TAKE_OVER.of(why=why, line=line))
                 relay.go_on()
                 return
-            rests = hand_over(engine, self._sums)
-            self._carry(rests, why, delay_s=self._pause_s())
-        except Exception as error:
-            kind = type(error) if isinstance(error, WiresumError) else PeerLost
-            line = one_line(str(error)) or type(error).__name__
-            relay.fail(kind.__name__, lines.NO_TAKE_OVER.of(why=why, line=line))
-            relay.go_on()
-            log.debug("wiresum: the ranks could not take over", exc_info=True)
-            return
-        relay.take_over(self._ranks, moved=len(rests))
+            relay.take_over(ranks, moved=len(rests))
 
-    def _carry(self, rests: Sequence[Rest], why: str, delay_s: float, *, loud: bool = True) -> None:
+    def _carry(
+        self, rests: Sequence[Rest], why: str, delay_s: float, *, loud: bool = True
+    ) -> RanksEngine:
+        """The ranks' engine, which has begun with ``rests``."""
         assert self._sums is not None
-        self.carrier, self.why = RANKS, why
+        self.why = why
         ballot = Ballot()
         if self._rejoin is not None:
             self._falls += 1
             after = 0 if self._returning is None else self._returning.round
             ballot = self._returning = Return(self._rejoin, after + 1, delay_s, self._arrived)
-        self._ranks = RanksEngine(
-            self._sums,
-            self._workers,
-            self._field,
-            rests=rests,
-            ballot=ballot,
-        )
         if self._rank == 0:
             level = logging.WARNING if loud else logging.INFO
             log.log(level, "wiresum: the ranks sum without the switch: %s", why)
+        return RanksEngine(self._sums, self._workers, self._field, rests=rests, ballot=ballot)
 
     def _pause_s(self) -> float:
         """How long the ranks carry at least: longer each time that they had to."""
@@ -169,24 +193,21 @@ class Carriers:
     def _arrived(self, joined: Joined) -> None:
         """All ranks have a lease, and this collective was the last that they carry."""
         relay = self._relay
-        ranks = relay.stand()
-        assert isinstance(ranks, RanksEngine)
-        self._returned(joined)
-        with self._lock:
-            self.carrier, self.why = SWITCH, ""
-        relay.take_over(joined.engine, again=ranks.give_back())
+        with self._moving:
+            ranks = relay.stand()
+            assert isinstance(ranks, RanksEngine)
+            self._returned(joined)
+            again = ranks.give_back()
+            first = relay.started + 1
+            relay.take_over(joined.engine, again=again)
+            self._settle(joined.epoch)
         if self._rank == 0:
-            log.warning("wiresum: the switch sums again, from all-reduce %d on", relay.ended + 1)
-        with self._lock:
-            lost = joined.epoch in self._left
-            self._left.discard(joined.epoch)
-        if lost:  # another rank has got there first, and found it silent again
-            self.leave_switch(joined.epoch, "another rank has lost the switch")
+            log.warning("wiresum: the switch sums again, from all-reduce %d on", first)
 
     @property
     def epoch(self) -> int:
         """Of the lease in use; 0 while the ranks carry."""
-        return int(getattr(self._relay.engine, "epoch", 0))
+        return _epoch_of(self._relay.engine)
 
     def close(self) -> None:
         """Stop returning. What is on its way ends with the relay."""
@@ -195,3 +216,7 @@ class Carriers:
             returning = self._returning
         if returning is not None:
             returning.close()
+
+
+def _epoch_of(engine: EngineFace) -> int:
+    return int(getattr(engine, "epoch", 0))

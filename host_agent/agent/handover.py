@@ -68,7 +68,7 @@ def hand_over(engine: Suspended, sums: Sums) -> Sequence[Rest]:
     spans = {
         name: (-largest[2 * place], -largest[2 * place + 1]) for place, name in enumerate(names)
     }
-    chunks = {name: max(end - first, 0) for name, (first, end) in spans.items()}
+    chunks = {name: end - first for name, (first, end) in spans.items()}
     words = {name: sums.words(chunks[name] * lanes + 1) for name in names}
     hashes: list[int] = []
     for name, (first, _end) in spans.items():
@@ -76,7 +76,7 @@ def hand_over(engine: Suspended, sums: Sums) -> Sequence[Rest]:
         hashes += [mark, -mark]
     largest = sums.largest(hashes)
     if any(largest[i] != -largest[i + 1] for i in range(0, len(largest), 2)):
-        raise CollectiveMismatch(lines.OTHER_CHUNKS.of())
+        raise CollectiveMismatch(lines.NOT_TOGETHER.of())
     for name, (first, _end) in spans.items():
         count = chunks[name]
         if count:

@@ -10,14 +10,16 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
+from zlib import crc32
 
 from wiresum.common.logs import one_line
 from wiresum.host_agent import lines
 from wiresum.host_agent.agent.face import Call, Ended
 from wiresum.host_agent.agent.sums import Pending, Sums, Words
 from wiresum.host_agent.engine import Packed, Rest
-from wiresum.host_agent.errors import EngineClosed, EngineError, PeerLost
+from wiresum.host_agent.errors import CollectiveMismatch, EngineClosed, EngineError, PeerLost
 
 log = logging.getLogger("wiresum")
 
@@ -25,9 +27,15 @@ SEGMENT = 1 << 18
 """Lanes that travel together: large enough that a round trip does not count, and small enough that
 one segment is quantized while another one travels."""
 
+HEAD, STAGE = 1024, 4096
+"""Blocks whose exponents travel together: the first ones, and the others. All tensors of up to
+1,024 elements, or blocks, have but one message."""
+
 FLYING = 3
 """Segments that are between quantizing and decoding: one is quantized or decoded, the others
 travel."""
+
+_BLOCKS = ("blocks_sent", "blocks_zero", "blocks_nonfinite")
 
 VERDICT_S = 5.0
 """How long the link between the ranks may take to say who is gone, when a sum has failed."""
@@ -70,6 +78,16 @@ class _Flight(NamedTuple):
     pending: Pending
 
 
+@dataclass(frozen=True)
+class _Position:
+    """See ``peers.judge.StreamPosition``."""
+
+    oldest: int
+    next: int
+    wait: tuple[int, int] | None
+    wait_s: float = 0.0
+
+
 class RanksEngine:
     """Has the engine's methods (``face.EngineFace``); sums through ``sums``."""
 
@@ -100,12 +118,12 @@ class RanksEngine:
         self._failure: tuple[str, str] | None = None
         self._closed = False
         self._stopping = False
-        self._stats = dict.fromkeys(
-            ("collectives", "elements", "blocks_sent", "blocks_nonfinite", "ranks_collectives"), 0
-        )
-        self._sent_bytes = 0
-        self._codes: Words | None = None
-        self._segments: list[Words] = []
+        self._stats = dict.fromkeys(("collectives", "elements", "ranks_collectives", *_BLOCKS), 0)
+        self._head = sums.words(HEAD + 2 + self._ballot.size)
+        self._buffers = [sums.words(STAGE), sums.words(STAGE)]
+        self._free: list[Words] = []
+        self._flights: deque[_Flight] = deque()
+        self._lanes_done = 0  # of the present collective: those on their way, too
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="wiresum-ranks", daemon=True)
         self._thread.start()
@@ -141,8 +159,11 @@ class RanksEngine:
             return dict(self._stats)
 
     def positions(self) -> Mapping[str, Any]:
-        """There are no streams."""
-        return {}
+        """One stream of collectives; while one of them is carried, it may wait for any rank."""
+        with self._changed:
+            done, left = self._stats["ranks_collectives"], len(self._queue)
+            everybody = (1 << self._workers) - 1
+            return {"ranks": _Position(done, done + left, (done, everybody) if left else None)}
 
     def fail(self, kind: str, line: str) -> None:
         """End everything in flight, and all that comes, with an error of that kind."""
@@ -207,7 +228,7 @@ class RanksEngine:
                     break
                 self._queue.popleft()
                 self._stopping = last
-                self._count(carried.packed)
+                self._count(carried)
                 self._end(carried.ticket, None, carried.packed.nonfinite)
             if last:
                 self._ballot.stopped()
@@ -221,11 +242,12 @@ class RanksEngine:
     def _broken(self, error: Exception) -> None:
         """A sum has failed: mostly because a rank is gone, which the ranks' link can name."""
         with self._changed:
+            if isinstance(error, EngineError):
+                self._failure = self._failure or (type(error).__name__, str(error))
             if self._changed.wait_for(lambda: self._failure is not None, VERDICT_S):
                 return
-            kind = PeerLost if not isinstance(error, EngineError) else type(error)
             line = one_line(str(error)) or type(error).__name__
-            self._failure = (kind.__name__, lines.RANKS_CANNOT_SUM.of(why=line))
+            self._failure = (PeerLost.__name__, lines.RANKS_CANNOT_SUM.of(why=line))
         log.debug("wiresum: a sum over the ranks has failed", exc_info=error)
 
     def _end(self, ticket: int, failure: tuple[str, str] | None, nonfinite: Any = ()) -> None:
@@ -233,54 +255,84 @@ class RanksEngine:
         self._ended.append(Ended(ticket, line, kind, nonfinite))
         self._changed.notify_all()
 
-    def _count(self, packed: Packed) -> None:
-        self._stats["collectives"] += 1
-        self._stats["ranks_collectives"] += 1
-        self._stats["elements"] += packed.count
-        self._stats["blocks_sent"] += packed.blocks_sent
-        self._stats["blocks_nonfinite"] += len(packed.nonfinite)
+    def _count(self, carried: _Carried) -> None:
+        packed, stats = carried.packed, self._stats
+        stats["ranks_collectives"] += 1
+        if carried.call is not None:  # else the carrier before has counted it
+            stats["collectives"] += 1
+            stats["elements"] += packed.count
+        for name, count in zip(_BLOCKS, packed.agreed, strict=True):
+            stats[name] += count
 
     # -- one collective -----------------------------------------------------------------------
 
     def _carry(self, packed: Packed) -> bool:
-        """Sum one tensor in place; whether it is the last one."""
-        last = self._agree(packed) if packed.blocks else False
-        flights: deque[_Flight] = deque()
-        free = self._free_segments(packed.lanes)
-        for first in range(0, packed.lanes, SEGMENT):
-            if not free:
-                free.append(self._land(packed, flights.popleft()))
-            words = free.pop()
-            count = min(SEGMENT, packed.lanes - first)
-            packed.encode(first, count, words.address)
-            flights.append(_Flight(first, count, words, words.total(count)))
-        while flights:
-            self._land(packed, flights.popleft())
+        """Sum one tensor in place; whether it is the last one.
+
+        In stages: while the data of one travel, the exponents of the next do. What is started
+        when follows from the tensor alone, so it is the same on all ranks.
+        """
+        stages = _stages(packed.blocks)
+        codes = self._first_codes(packed) if stages else None
+        last = False
+        self._lanes_done = 0
+        for number, (_, count) in enumerate(stages):
+            assert codes is not None
+            words, pending = codes
+            pending.wait()
+            if number == 0:
+                last = self._said(words)
+            packed.agree(count, words.address)
+            if number + 1 < len(stages):
+                codes = self._codes(packed, *stages[number + 1], self._buffers[number % 2])
+            self._send(packed)
+        self._send(packed)
+        while self._flights:
+            self._land(packed)
         return last
 
-    def _agree(self, packed: Packed) -> bool:
-        blocks, ballot = packed.blocks, self._ballot
-        size = blocks + ballot.size
-        if self._codes is None or len(self._codes) < size:
-            self._codes = self._sums.words(size)
-        codes = self._codes
-        packed.exponents(codes.address)
-        if ballot.size:
-            codes.put(blocks, ballot.words())
-        codes.maximum(size).wait()
-        packed.agree(codes.address)
-        return ballot.counted(codes.get(blocks, ballot.size)) if ballot.size else False
+    def _first_codes(self, packed: Packed) -> tuple[Words, Pending]:
+        """Send the first exponents, and what all ranks must know of this collective.
 
-    def _free_segments(self, lanes: int) -> list[Words]:
-        """Memory for the segments of a tensor, kept for the next one."""
-        needed = min(FLYING, -(-lanes // SEGMENT))
-        size = min(lanes, SEGMENT)
-        self._segments = [each for each in self._segments if len(each) >= size]
-        while len(self._segments) < needed:
-            self._segments.append(self._sums.words(size))
-        return self._segments[:needed]
+        Always so many words: a rank with another tensor finds that out, and gets no wrong size.
+        """
+        mark = crc32(repr(packed.kind).encode()) >> 1
+        count = min(packed.blocks, HEAD)
+        packed.exponents(0, count, self._head.address)
+        self._head.put(HEAD, (mark, -mark, *self._ballot.words()))
+        return self._head, self._head.maximum(len(self._head))
 
-    def _land(self, packed: Packed, flight: _Flight) -> Words:
+    def _said(self, head: Words) -> bool:
+        most, least, *said = head.get(HEAD, len(head) - HEAD)
+        if most != -least:
+            raise CollectiveMismatch(lines.NOT_TOGETHER.of())
+        return self._ballot.counted(said)
+
+    def _codes(self, packed: Packed, first: int, count: int, words: Words) -> tuple[Words, Pending]:
+        packed.exponents(first, count, words.address)
+        return words, words.maximum(count)
+
+    def _send(self, packed: Packed) -> None:
+        """Quantize what is agreed and not sent yet, and let it travel."""
+        while self._lanes_done < packed.lanes:
+            if len(self._flights) == FLYING:
+                self._land(packed)
+            words = self._free.pop() if self._free else self._sums.words(SEGMENT)
+            count = min(SEGMENT, packed.lanes - self._lanes_done)
+            packed.encode(self._lanes_done, count, words.address)
+            self._flights.append(_Flight(self._lanes_done, count, words, words.total(count)))
+            self._lanes_done += count
+
+    def _land(self, packed: Packed) -> None:
+        flight = self._flights.popleft()
         flight.pending.wait()
         packed.decode(flight.first, flight.lanes, flight.words.address)
-        return flight.words
+        self._free.append(flight.words)
+
+
+def _stages(blocks: int) -> list[tuple[int, int]]:
+    """(First block, blocks) of each stage."""
+    sizes = [min(blocks, HEAD)] if blocks else []
+    while (left := blocks - sum(sizes)) > 0:
+        sizes.append(min(left, STAGE))
+    return list(zip(accumulate([0, *sizes]), sizes, strict=False))

@@ -36,8 +36,8 @@ class Relay:
     def __init__(self, engine: EngineFace | None = None) -> None:
         """Without an ``engine``, everything is held until :meth:`replace` brings one."""
         self._engine: EngineFace = engine or _NoEngine()
-        self.on_suspended: Callable[[str], None] = lambda _why: None
-        """Told by the thread that polls, once, why the present engine stands still."""
+        self.on_suspended: Callable[[EngineFace, str], None] = lambda _engine, _why: None
+        """Told by the thread that polls, once, which engine stands still, and why."""
         self._suspended: EngineFace | None = None
         self._before = 0  # collectives that earlier engines have taken, and not left to the next
         self._polled = 0  # collectives taken by any engine that have been handed back
@@ -92,7 +92,7 @@ class Relay:
                 why = None
         if why is not None:
             self._suspended = engine
-            self.on_suspended(why)
+            self.on_suspended(engine, why)
         return batch
 
     @property
@@ -119,6 +119,11 @@ class Relay:
     def suspended(self) -> str | None:
         """Why the present engine stands still; None while it works."""
         return self._engine.suspended
+
+    @property
+    def has_engine(self) -> bool:
+        """Whether it has had one yet."""
+        return not isinstance(self._engine, _NoEngine)
 
     @property
     def engine(self) -> EngineFace:

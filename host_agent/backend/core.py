@@ -119,7 +119,7 @@ class Core:
             raise
         if link is not None and link.leaves_switch:
             try:
-                link.use_ranks(GlooSums(lambda: make_group("ranks"), size))
+                link.use_ranks(GlooSums(lambda: make_group("ranks"), size, link.collective_s))
             except BaseException:
                 self.shutdown()
                 raise
@@ -255,7 +255,11 @@ class Core:
         return errors.engine_error(finished.kind, finished.error or "the all-reduce failed")
 
     def _late(self, seconds: float) -> WiresumError:
-        name = self.link.describe().get("switch", "the switch") if self.link else "the switch"
+        name = "the switch"
+        if self.link is not None and self.link.carrier == RANKS:
+            name = "the ranks"
+        elif self.link is not None:
+            name = self.link.describe().get("switch", name)
         return errors.CollectiveTimeout(lines.LATE.of(name=name, seconds=seconds, rank=self.rank))
 
     def _limit_s(self, timeout: timedelta | None) -> float:

@@ -1,22 +1,13 @@
 """Sums over the ranks (``agent.sums.Sums``) by a gloo group of their own."""
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from wiresum.host_agent.agent.sums import Pending
 from wiresum.host_agent.backend.connections import Connections
-
-
-def _options(op: dist.ReduceOp.RedOpType) -> dist.AllreduceOptions:
-    options = dist.AllreduceOptions()
-    options.reduceOp = dist.ReduceOp(op)
-    return options
-
-
-_MAX = _options(dist.ReduceOp.MAX)
-_SUM = _options(dist.ReduceOp.SUM)
 
 
 class TensorWords:
@@ -45,18 +36,25 @@ class TensorWords:
 
     def total(self, count: int) -> Pending:
         """Start a sum mod 2^32 of the first ``count`` words."""
-        return self._sums.start(self._tensor[:count], _SUM)
+        return self._sums.start(self._tensor[:count], self._sums.sum)
 
     def maximum(self, count: int) -> Pending:
         """Start a maximum of the first ``count`` signed words."""
-        return self._sums.start(self._tensor[:count], _MAX)
+        return self._sums.start(self._tensor[:count], self._sums.max)
 
 
 class GlooSums:
     """One rank's part. gloo adds int32 as two's complement, so sums wrap like the switch's."""
 
-    def __init__(self, make_group: Callable[[], dist.ProcessGroup], ranks: int) -> None:
-        """All ranks make it at the same time: it makes its group."""
+    def __init__(
+        self, make_group: Callable[[], dist.ProcessGroup], ranks: int, limit_s: float
+    ) -> None:
+        """All ranks make it at the same time: it makes its group.
+
+        ``limit_s``: how long one sum may take; seconds.
+        """
+        self.sum = _options(dist.ReduceOp.SUM, limit_s)
+        self.max = _options(dist.ReduceOp.MAX, limit_s)
         self._others = ranks - 1
         self._connections = Connections()
         with self._connections:
@@ -70,7 +68,7 @@ class GlooSums:
     def largest(self, values: Sequence[int]) -> list[int]:
         """The largest value of each place over all ranks. Waits."""
         tensor = torch.tensor(values, dtype=torch.int64)
-        self.start(tensor, _MAX).wait()
+        self.start(tensor, self.max).wait()
         return tensor.tolist()
 
     def sever(self) -> None:
@@ -83,3 +81,10 @@ class GlooSums:
         if self._severed:
             raise ConnectionError("the connections between the ranks are closed")
         return self._group.allreduce([tensor], options)
+
+
+def _options(op: dist.ReduceOp.RedOpType, limit_s: float) -> dist.AllreduceOptions:
+    options = dist.AllreduceOptions()
+    options.reduceOp = dist.ReduceOp(op)
+    options.timeout = timedelta(seconds=limit_s)
+    return options

@@ -21,6 +21,10 @@ class Link(Protocol):
     def leaves_switch(self) -> bool:
         """Whether the ranks carry what the switch does not: then :meth:`use_ranks` must follow."""
 
+    @property
+    def collective_s(self) -> float:
+        """How long a collective may go without a result; seconds."""
+
     def use_ranks(self, sums: Sums) -> None:
         """Let the ranks sum through ``sums`` whenever the switch does not. All ranks call it."""
 

@@ -172,15 +172,16 @@ def _read_engine(scrape: Scrape, engine: Mapping[str, float]) -> None:
 
 def _read_lease(scrape: Scrape, lease: Mapping[str, Any], engine: Mapping[str, float]) -> None:
     job = lease.get("job", "")
-    switch = str(lease.get("switch", "")).partition(" ")[0]
-    scrape.set(
-        INFO, 1, package_version(), job, lease["rank"], lease["workers"], switch, lease["field"]
-    )
-    scrape.set(LEASE, lease["gone"] is None, job)
+    if "switch" in lease:
+        switch = str(lease["switch"]).partition(" ")[0]
+        scrape.set(
+            INFO, 1, package_version(), job, lease["rank"], lease["workers"], switch, lease["field"]
+        )
+        scrape.set(LEASE, lease["gone"] is None, job)
+        scrape.set(SLOTS, lease["slots"], job)
+        scrape.set(CHANGES, lease.get("change", 0), job)
     for carrier in (SWITCH, RANKS):
         scrape.set(CARRIER, lease.get("carrier", SWITCH) == carrier, job, carrier)
-    scrape.set(SLOTS, lease.get("slots", 0), job)
-    scrape.set(CHANGES, lease.get("change", 0), job)
     scrape.set(HELD, lease.get("held", 0), job)
     for name, (metric, labels, factor) in _GAUGES.items():
         if name in engine:

@@ -212,7 +212,7 @@ std::vector<Rest> Engine::rests(std::uint64_t exponent_end, std::uint64_t data_e
   return handing_over([&](Reducer& reducer) {
     std::vector<Rest> result = reducer.rests(exponent_end, data_end);
     const std::lock_guard lock(mutex_);
-    for (const auto& collective : submitted_) result.push_back(reducer.whole(*collective));
+    for (const auto& collective : submitted_) result.push_back(reducer.rest_of(*collective));
     submitted_.clear();
     pending_.clear();
     has_submissions_.store(false, std::memory_order_release);

@@ -85,7 +85,7 @@ class Reducer {
   // Closes the chunks that other ranks have not opened, and hands out what is left of all
   // collectives, in order. All chunks before these ends must have their results.
   std::vector<Rest> rests(std::uint64_t exponent_end, std::uint64_t data_end);
-  Rest whole(const Collective& collective) const;
+  Rest rest_of(Collective& collective) const;
 
  private:
   bool receive(Nanoseconds now);
@@ -113,7 +113,6 @@ class Reducer {
   const Stream& stream_of(packet::Op op) const {
     return op == packet::Op::kMax ? exponents_ : data_;
   }
-  Rest rest_of(Collective& collective) const;
   bool stopped() const { return failure_.has_value(); }
   bool outstanding() const { return !exponents_.idle() || !data_.idle(); }
 

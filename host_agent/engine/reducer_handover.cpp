@@ -14,8 +14,6 @@
 namespace wiresum {
 namespace {
 
-constexpr std::uint32_t kTopBit = 0x80000000u;
-
 // For the signed MAX of another carrier.
 std::uint32_t flip(packet::Op op) { return op == packet::Op::kMax ? kTopBit : 0; }
 
@@ -116,11 +114,6 @@ Rest Reducer::rest_of(Collective& collective) const {
   return {collective.ticket,
           std::make_unique<Packed>(codecs_, collective.dtype, collective.average, collective.data,
                                    collective.count, std::move(done))};
-}
-
-Rest Reducer::whole(const Collective& collective) const {
-  return {collective.ticket, std::make_unique<Packed>(codecs_, collective.dtype, collective.average,
-                                                      collective.data, collective.count)};
 }
 
 }  // namespace wiresum

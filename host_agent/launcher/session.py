@@ -53,7 +53,6 @@ class Session:
         self._ended = False
         self._mends = 0
         self._next_mend = 0.0
-        self._controller_ended = False
         self.embedded: Embedded | None = None
         controller, token = options.controller, options.token
         if controller is None:
@@ -135,14 +134,13 @@ class Session:
         try:
             embedded.check()
         except ChildError as error:
-            if not self._controller_ended:
-                say(log, f"training goes on over the ranks: {error}")
             self._mends += 1
             self._next_mend = now + min(FIRST_MEND_S * 2.0**self._mends, LONGEST_MEND_S)
             if embedded.switch.process.poll() is not None:
+                say(log, f"{error}; it is started again")
                 embedded.renew_switch()
-            else:  # the controller, which knew the job: it cannot be had back
-                self._controller_ended = True
+            else:  # the controller, which alone knew the job: there is no use in another one
+                say(log, f"{error}; training goes on without it")
                 self._next_mend = math.inf
 
     def _beat(self, wait_s: float, change: int) -> pb.HeartbeatResponse:

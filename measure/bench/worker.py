@@ -157,7 +157,7 @@ class Gloo(Side):
             from wiresum.host_agent.backend.gloo_sums import GlooSums
 
             group = self._groups[RANKS, self._workers]
-            sums = GlooSums(lambda: group, self._workers)
+            sums = GlooSums(lambda: group, self._workers, self._limit_s)
             self._engines[key] = RanksEngine(sums, self._workers, self._field)
         self._engine = self._engines[key]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wiresum.common.logs import one_line
+from wiresum.host_agent import lines
 from wiresum.host_agent.agent.peers.judge import Judge, State, host_name, named
 from wiresum.host_agent.agent.peers.meeting import Meeting
 from wiresum.host_agent.agent.peers.member import Gone, Member
@@ -22,7 +23,7 @@ from wiresum.host_agent.agent.peers.wire import (
     proves,
     tune,
 )
-from wiresum.host_agent.errors import EngineError, ResultLost
+from wiresum.host_agent.errors import EngineError, ResultLost, SwitchUnreachable
 
 log = logging.getLogger("wiresum")
 
@@ -226,6 +227,9 @@ class Hub:
             return
         self._lost_epochs.add(epoch)
         line = f"{named(rank, self._hosts.get(rank, ''))}: {why}"
+        if not self.complete.is_set():  # a rank that is not told would be waited for
+            self._proclaim(SwitchUnreachable(lines.NO_LINK.of(why=line)))
+            return
         self._tell({"t": "leave", "epoch": epoch, "why": line})
         self._member.leave_switch(epoch, line)
 
@@ -262,7 +266,9 @@ class Hub:
     def _proclaim(self, verdict: EngineError) -> None:
         kind, line = type(verdict).__name__, str(verdict)
         if isinstance(verdict, ResultLost) and self._member.may_leave_switch:
-            self.lost_switch(self._member.epoch, line)
+            lost = self._judge.suspect
+            assert lost is not None
+            self.lost_switch(lost.epoch, line)
             return
         self._tell({"t": "fail", "kind": kind, "line": line})
         self._member.told(kind, line)

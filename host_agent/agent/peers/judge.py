@@ -172,14 +172,15 @@ class Judge:
     """Takes one round of states after the other; returns an error once it is certain."""
 
     hosts: Mapping[int, str]
-    _suspect: Lost | None = None
+    suspect: Lost | None = None
+    """The result that counts as lost once enough rounds have agreed."""
     _rounds: int = 0
     left: dict[int, int] = field(default_factory=dict)
     """See :func:`lost_result`."""
 
     def forget(self) -> None:
         """Drop the suspicion: this process did not run for a while."""
-        self._suspect, self._rounds = None, 0
+        self.suspect, self._rounds = None, 0
 
     def hear(self, states: Mapping[int, State]) -> EngineError | None:
         """The states of one round; the error that all ranks shall end with, if any."""
@@ -194,8 +195,8 @@ class Judge:
                 )
             )
         lost = lost_result(states, self.left)
-        if lost is None or lost != self._suspect:
-            self._suspect, self._rounds = lost, 0 if lost is None else 1
+        if lost is None or lost != self.suspect:
+            self.suspect, self._rounds = lost, 0 if lost is None else 1
             return None
         self._rounds += 1
         if self._rounds < ROUNDS:

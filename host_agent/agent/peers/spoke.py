@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from wiresum.common.logs import one_line
+from wiresum.host_agent import lines
 from wiresum.host_agent.agent.peers.judge import host_name, named
 from wiresum.host_agent.agent.peers.meeting import Meeting, here
 from wiresum.host_agent.agent.peers.member import Gone, Member
@@ -23,6 +24,7 @@ from wiresum.host_agent.agent.peers.wire import (
     proves,
     tune,
 )
+from wiresum.host_agent.errors import SwitchUnreachable
 
 log = logging.getLogger("wiresum")
 
@@ -58,6 +60,8 @@ class Spoke:
         self._clock = clock
         self._channel: Channel | None = None
         self._rank_0_left = False
+        self._complaint = ""  # that the switch is lost, until rank 0 answers
+        self._left_epochs: set[int] = set()
 
     def connect(self, stop: Callable[[], bool]) -> None:
         """Find rank 0, unless ``stop()``. Blocks, for ``SEARCH_S`` at most."""
@@ -148,6 +152,8 @@ class Spoke:
             self._rank_0_left = True
             self._member.lost(_gone(message, 0, self._meeting.host, self._clock()))
         elif kind == "leave":
+            self._complaint = ""
+            self._left_epochs.add(int(message["epoch"]))
             self._member.leave_switch(int(message["epoch"]), one_line(str(message["why"])))
         elif kind == "fail":
             self._member.told(str(message["kind"]), str(message["line"]))
@@ -174,12 +180,24 @@ class Spoke:
         channel.close()
         if not self._rank_0_left:
             self._member.lost(Gone(0, self._meeting.host, self._clock()))
+        self._nobody_answers()
 
     # -- for the loop -------------------------------------------------------------------------
 
     def lost_switch(self, epoch: int, why: str) -> None:
         """This rank has lost the switch: rank 0 tells all."""
-        self._say({"t": "lost", "epoch": epoch, "why": why[:MOST_TEXT]})
+        if epoch in self._left_epochs:
+            return  # another rank has said so, and rank 0 has answered
+        self._complaint = why[:MOST_TEXT]
+        self._say({"t": "lost", "epoch": epoch, "why": self._complaint})
+        if self._channel is None:
+            self._nobody_answers()
+
+    def _nobody_answers(self) -> None:
+        """Rank 0 is gone: if it has not answered the complaint, nobody will."""
+        why, self._complaint = self._complaint, ""
+        if why:
+            self._member.told(SwitchUnreachable.__name__, lines.NO_LINK.of(why=why))
 
     def stalled(self, now: float) -> None:
         """This rank waits, and wants to know whether it waits in vain."""

@@ -211,20 +211,21 @@ void bind_codecs(nb::module_& m) {
       .def_prop_ro("blocks", &Packed::blocks)
       .def_prop_ro("count", &Packed::count)
       .def_prop_ro("lanes", &Packed::lanes)
-      .def_prop_ro("blocks_sent", &Packed::blocks_sent)
+      .def_prop_ro("kind", &Packed::kind)
+      .def_prop_ro("agreed", &Packed::agreed)
       .def_prop_ro("nonfinite", &Packed::nonfinite)
       .def(
           "exponents",
-          [](const Packed& self, std::uintptr_t words) {
-            self.exponents(reinterpret_cast<std::int32_t*>(words));
+          [](const Packed& self, std::uint64_t first, std::uint64_t count, std::uintptr_t words) {
+            self.exponents(first, count, reinterpret_cast<std::int32_t*>(words));
           },
-          "words"_a, nb::call_guard<WithoutGil>())
+          "first"_a, "count"_a, "words"_a, nb::call_guard<WithoutGil>())
       .def(
           "agree",
-          [](Packed& self, std::uintptr_t words) {
-            self.agree(reinterpret_cast<const std::int32_t*>(words));
+          [](Packed& self, std::uint64_t count, std::uintptr_t words) {
+            self.agree(count, reinterpret_cast<const std::int32_t*>(words));
           },
-          "words"_a, nb::call_guard<WithoutGil>())
+          "count"_a, "words"_a, nb::call_guard<WithoutGil>())
       .def(
           "encode",
           [](const Packed& self, std::uint64_t first, std::uint64_t count, std::uintptr_t words) {

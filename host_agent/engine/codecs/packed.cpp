@@ -9,8 +9,6 @@
 namespace wiresum {
 namespace {
 
-constexpr std::uint32_t kTopBit = 0x80000000u;
-
 std::uint64_t lanes_of(const SentBlock& block, std::size_t per_lane) {
   return (block.elements + per_lane - 1) / per_lane;
 }
@@ -40,33 +38,37 @@ Packed::Packed(std::shared_ptr<const Codecs> codecs, Dtype dtype, bool average, 
       sent_(std::move(done.sent)),
       nonfinite_(std::move(done.nonfinite)) {}
 
-void Packed::exponents(std::int32_t* codes) const {
+void Packed::exponents(std::uint64_t first, std::uint64_t count, std::int32_t* codes) const {
   const DefaultFloatEnvironment arithmetic;
   auto* bytes = reinterpret_cast<std::uint8_t*>(codes);
-  codec_.exponents(dtype_, data_ + first_element_ * size_of(dtype_), count_ - first_element_,
-                   bytes);
-  for (std::uint64_t i = 0; i < blocks_; ++i) {
+  const std::uint64_t from = first_element_ + first * codec_.block_elements();
+  const std::uint64_t elements = std::min(count * codec_.block_elements(), count_ - from);
+  codec_.exponents(dtype_, data_ + from * size_of(dtype_), elements, bytes);
+  for (std::uint64_t i = 0; i < count; ++i) {
     const std::uint32_t code = load_big_endian<std::uint32_t>(bytes + 4 * i) ^ kTopBit;
     std::memcpy(codes + i, &code, 4);
   }
 }
 
-void Packed::agree(const std::int32_t* codes) {
+void Packed::agree(std::uint64_t count, const std::int32_t* codes) {
   const std::size_t block_elements = codec_.block_elements();
-  sent_.reserve(sent_.size() + blocks_);
-  for (std::uint64_t i = 0; i < blocks_; ++i) {
+  sent_.reserve(sent_.size() + blocks_ - agreed_blocks_);
+  for (std::uint64_t i = 0; i < count; ++i) {
     std::uint32_t code;
     std::memcpy(&code, codes + i, 4);
     code ^= kTopBit;
-    const std::uint64_t first = first_element_ + i * block_elements;
+    const std::uint64_t first = first_element_ + agreed_blocks_++ * block_elements;
     const std::uint64_t elements = std::min<std::uint64_t>(block_elements, count_ - first);
     std::byte* data = data_ + first * size_of(dtype_);
     if (is_sent(code)) {
       sent_.push_back({data, code, static_cast<std::uint32_t>(elements)});
+      ++std::get<0>(agreed_);
     } else if (code == 0) {
       fill_unsent(dtype_, code, data, elements);
+      ++std::get<1>(agreed_);
     } else {
       append(nonfinite_, first, elements);
+      ++std::get<2>(agreed_);
     }
   }
 }

@@ -5,12 +5,16 @@
 
 #include <cstdint>
 #include <memory>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "codecs/codecs.hpp"
 
 namespace wiresum {
+
+// The top bit flipped, unsigned numbers have the order of signed ones.
+inline constexpr std::uint32_t kTopBit = 0x80000000u;
 
 // Elements from the first one on.
 using Range = std::pair<std::uint64_t, std::uint64_t>;  // first, count
@@ -37,23 +41,31 @@ class Packed {
   Packed(std::shared_ptr<const Codecs> codecs, Dtype dtype, bool average, std::byte* data,
          std::uint64_t count, Done done = {});
 
-  // -- 1. exponents
-  std::uint64_t blocks() const { return blocks_; }  // whose codes are not agreed yet
-  // Their codes, with the top bit flipped: a signed MAX of them is the MAX of the codes.
-  void exponents(std::int32_t* codes) const;
-  // Takes the MAX over all ranks. Writes zeros over the blocks that no rank sends.
-  void agree(const std::int32_t* codes);
+  // -- 1. exponents, a number of blocks at a time
+  std::uint64_t blocks() const { return blocks_; }  // whose codes are not agreed at the start
+  // The codes of some of these, with the top bit flipped: a signed MAX of them is the MAX of the
+  // codes.
+  void exponents(std::uint64_t first, std::uint64_t count, std::int32_t* codes) const;
+  // Takes the MAX over all ranks for the next `count` blocks. Writes zeros over those that no rank
+  // sends.
+  void agree(std::uint64_t count, const std::int32_t* codes);
   // Blocks that hold Inf or NaN on some rank, neighbours merged; left as they are.
   const std::vector<Range>& nonfinite() const { return nonfinite_; }
 
+  // Blocks of agree() that are sent, zero, and not finite.
+  std::tuple<std::uint64_t, std::uint64_t, std::uint64_t> agreed() const { return agreed_; }
+
   // -- 2. lanes, of the agreed blocks that are sent
   std::uint64_t lanes() const;
-  std::uint64_t blocks_sent() const { return sent_.size(); }
   void encode(std::uint64_t first, std::uint64_t count, std::uint32_t* lanes) const;
   void decode(std::uint64_t first, std::uint64_t count, const std::uint32_t* lanes) const;
 
   std::uint64_t count() const { return count_; }
-  std::size_t element_bytes() const { return size_of(dtype_); }
+  // What must be the same on all ranks: elements, dtype, average, bits of a field, block.
+  std::tuple<std::uint64_t, int, bool, unsigned, std::size_t> kind() const {
+    return {count_, static_cast<int>(dtype_), average_, bits_of(codec_.field()),
+            codec_.block_elements()};
+  }
 
  private:
   // Calls use(first entry, entries, first element in it, elements) for runs that a codec takes at
@@ -69,10 +81,12 @@ class Packed {
   const std::uint64_t count_;
   const std::uint64_t first_element_;  // of those whose codes are not agreed yet
   const std::uint64_t blocks_;
+  std::uint64_t agreed_blocks_ = 0;
   const std::size_t lanes_per_block_;
   std::uint64_t skipped_;  // lanes of the first sent block that are done
   std::vector<SentBlock> sent_;
   std::vector<Range> nonfinite_;
+  std::tuple<std::uint64_t, std::uint64_t, std::uint64_t> agreed_;
 };
 
 // Merges a range with the last one where they touch.

@@ -144,3 +144,16 @@ def test_closing_drops_a_lease_in_hand_and_one_that_comes_too_late() -> None:
         assert time.monotonic() < deadline
         here.wait(0.001)
     assert quick.leases[0].dropped
+
+
+def test_ranks_that_sum_different_tensors_of_one_size_get_an_error_and_no_sum() -> None:
+    engines = [RanksEngine(each, 2, 32) for each in thread_sums(2)]
+    data = [np.ones(2000, np.float16) for _ in engines]
+    for engine, array, dtype in zip(engines, data, ("float16", "bfloat16"), strict=True):
+        engine.all_reduce(array.ctypes.data, array.size, dtype, False, 1)
+    for engine in engines:
+        (ended,) = engine.poll(LIMIT_S)
+        assert ended.kind == "CollectiveMismatch"
+        assert "have issued different collectives" in str(ended.error)
+        engine.close()
+    assert all((array == 1).all() for array in data)

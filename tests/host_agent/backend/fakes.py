@@ -68,6 +68,7 @@ class FakeLink:
     watched: Group | None = None
 
     leaves_switch = False
+    collective_s = 60.0
     carrier = "switch"
 
     def check(self) -> None:

@@ -27,8 +27,17 @@ class Both:
 
     def __init__(self, embedded: Embedded, workers: int, field: int) -> None:
         self.group = Group(embedded, "udp", workers, field, slots=128, keep_nonfinite=True)
-        self.ranks = [RanksEngine(each, workers, field) for each in thread_sums(workers)]
+        self._workers, self._field = workers, field
+        self.ranks: list[RanksEngine] = []
+        self.renew()
         self._ticket = 0
+
+    def renew(self) -> None:
+        """Begin with new engines of the ranks."""
+        for engine in self.ranks:
+            engine.close()
+        sums = thread_sums(self._workers)
+        self.ranks = [RanksEngine(each, self._workers, self._field) for each in sums]
 
     def sums(self, tensors: list[torch.Tensor], average: bool) -> tuple[list[Any], list[Any]]:
         """What each carrier makes of them: bytes and ranges that are not finite, by rank."""
@@ -108,13 +117,18 @@ def test_the_ranks_give_the_bits_of_the_switch(
         assert len({bits for bits, _ in ranks}) == 1
 
 
-def test_segments_are_only_a_matter_of_speed(
+def test_segments_and_stages_are_only_a_matter_of_speed(
     both: Callable[[int, int], Both], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = np.random.default_rng(5)
     tensors = [torch.from_numpy(draw.standard_normal(50_001)).float() for _ in range(3)]
     expected, _ = both(3, 8).sums(tensors, True)
-    for segment in (13, 64, 1000):
+    for segment, head, stage in ((13, 1, 1), (64, 7, 3), (1000, 1024, 5), (1 << 18, 20, 4096)):
         monkeypatch.setattr(module, "SEGMENT", segment)
+        monkeypatch.setattr(module, "HEAD", head)
+        monkeypatch.setattr(module, "STAGE", stage)
+        both(3, 8).renew()
         _, ranks = both(3, 8).sums(tensors, True)
         assert ranks == expected
+    monkeypatch.undo()
+    both(3, 8).renew()

@@ -155,6 +155,18 @@ def test_a_lost_result_makes_ranks_that_can_leave_the_switch_leave_it() -> None:
             assert rank.engine.failed == []
 
 
+def test_a_complaint_that_rank_0_cannot_answer_ends_what_is_in_flight() -> None:
+    with linked(2, leaves=True) as ranks:
+        ranks[0].peers.leave()
+        eventually(lambda: ranks[1].peers._role._channel is None, "rank 1 hears the goodbye")
+        assert ranks[1].peers.lost_switch(7, "it is silent")
+        eventually(lambda: ranks[1].engine.failed, "rank 1 gives up")
+        ((kind, line),) = ranks[1].engine.failed
+        assert kind == "SwitchUnreachable"
+        assert line == "it is silent (and there is no link to all other ranks)"
+        assert ranks[1].left == []
+
+
 def test_ranks_that_cannot_leave_the_switch_are_not_told_to() -> None:
     with linked(2) as ranks:
         assert ranks[1].peers.lost_switch(7, "it is silent")

@@ -1,0 +1,202 @@
+"""Carriers without a network: who starts where, and words that come too early."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.thread_sums import ThreadSums, thread_sums
+from wiresum.host_agent.agent import carriers as module
+from wiresum.host_agent.agent.carriers import RANKS, SWITCH, Carriers
+from wiresum.host_agent.agent.relay import Relay
+from wiresum.host_agent.environment import AgentError
+
+LIMIT_S = 30.0
+
+
+@dataclass
+class IdleEngine:
+    """An engine over a switch that has nothing to do, or is silent about it."""
+
+    epoch: int
+    lanes: int = 64
+    started: int = 0
+    suspended: str | None = None
+    closed: bool = False
+
+    def all_reduce(self, *_call: object) -> None:
+        self.started += 1
+
+    def poll(self, timeout_s: float) -> Sequence[Any]:
+        time.sleep(min(timeout_s, 0.005))
+        return []
+
+    def stats(self) -> dict[str, int | float]:
+        return {}
+
+    def positions(self) -> dict[str, Any]:
+        return {}
+
+    def fail(self, kind: str, line: str) -> None:
+        raise AssertionError((kind, line))
+
+    def close(self) -> None:
+        self.closed = True
+
+    def suspend(self, why: str) -> bool:
+        self.suspended = why
+        return True
+
+    def extent(self) -> dict[str, tuple[int, int]]:
+        return {"exponent": (0, 0), "data": (0, 0)}
+
+    def contributions(self, *_asked: object) -> int:
+        return 0
+
+    def rests(self, _exponent_end: int, _data_end: int) -> list[Any]:
+        assert self.started == 0
+        return []
+
+
+@dataclass
+class Lease:
+    """``returning.Joined``."""
+
+    engine: IdleEngine
+    dropped: bool = False
+
+    @property
+    def epoch(self) -> int:
+        return self.engine.epoch
+
+    def drop(self) -> None:
+        self.dropped = True
+
+
+@dataclass
+class Rank:
+    """One rank; ``rejoined`` are the epochs that it gets when it joins again, in order."""
+
+    number: int
+    sums: ThreadSums
+    workers: int = 2
+    width: int = 32
+    rejoined: list[int] = field(default_factory=list)
+    on_return: Callable[[int], None] = lambda _epoch: None
+
+    def __post_init__(self) -> None:
+        self.relay = Relay()
+        self.carriers = Carriers(
+            self.relay, self.number, self.workers, self.width, rejoin=self._rejoin,
+            returned=lambda joined: self.on_return(joined.epoch),
+        )  # fmt: skip
+
+    def _rejoin(self, _round: int) -> Lease:
+        if not self.rejoined:
+            raise AgentError("no lease")
+        return Lease(IdleEngine(self.rejoined.pop(0)))
+
+    def begin(self, lease: Lease | None) -> None:
+        self.carriers.begin(self.sums, lease, "the switch is away", loud=False)
+
+    def close(self) -> None:
+        self.carriers.close()
+        self.relay.close()
+
+
+def together(*calls: Callable[[], object]) -> list[BaseException | None]:
+    """Call them at the same time; what each has raised."""
+    raised: list[BaseException | None] = [None] * len(calls)
+
+    def call(at: int) -> None:
+        try:
+            calls[at]()
+        except BaseException as error:
+            raised[at] = error
+
+    threads = [threading.Thread(target=call, args=[at]) for at in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT_S)
+        assert not thread.is_alive()
+    return raised
+
+
+def sums_work(ranks: list[Rank], ticket: int) -> None:
+    arrays = [np.full(2000, 1.0, np.float32) for _ in ranks]
+    for rank, array in zip(ranks, arrays, strict=True):
+        rank.relay.all_reduce(array.ctypes.data, array.size, "float32", False, ticket)
+    for rank in ranks:
+        deadline = time.monotonic() + LIMIT_S
+        while not (ended := rank.relay.poll(0.1)):
+            assert time.monotonic() < deadline
+        assert [(each.ticket, each.error) for each in ended] == [(ticket, None)]
+    assert all((array == len(ranks)).all() for array in arrays)
+
+
+def until(ranks: list[Rank], carrier: str) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while any(rank.carriers.carrier != carrier for rank in ranks):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "carrier"),
+    [((5, 5), SWITCH), ((5, 6), RANKS), ((0, 5), RANKS), ((0, 0), RANKS)],
+)
+def test_a_run_begins_with_the_switch_if_all_ranks_have_one_lease(
+    epochs: tuple[int, int], carrier: str
+) -> None:
+    ranks = [Rank(at, sums) for at, sums in enumerate(thread_sums(2))]
+    leases = [Lease(IdleEngine(epoch)) if epoch else None for epoch in epochs]
+    begins = [lambda r=r, le=le: r.begin(le) for r, le in zip(ranks, leases, strict=True)]
+    assert together(*begins) == [None, None]
+    assert [rank.carriers.carrier for rank in ranks] == [carrier] * 2
+    if carrier == RANKS:
+        sums_work(ranks, 1)
+        assert all(lease is None or lease.dropped for lease in leases)
+    for rank in ranks:
+        rank.close()
+
+
+def test_ranks_that_could_not_sum_together_all_hear_of_it() -> None:
+    sums = thread_sums(2)
+    ranks = [Rank(0, sums[0], width=8), Rank(1, sums[1], width=16)]
+    for error in together(*(lambda rank=rank: rank.begin(None) for rank in ranks)):
+        assert isinstance(error, AgentError)
+        assert "they differ in the version of wiresum, in WIRESUM_FIELD" in str(error)
+    for rank in ranks:
+        rank.close()
+
+
+def test_a_word_to_leave_a_lease_is_kept_until_that_lease_is_in_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rank 1 has gone over to the new lease and lost the switch before rank 0 gets there."""
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.001)
+    ranks = [Rank(at, sums, rejoined=[6]) for at, sums in enumerate(thread_sums(2))]
+    for rank in ranks:
+        rank.on_return = lambda epoch, rank=rank: rank.carriers.leave_switch(epoch, "silent")
+    together(*(lambda rank=rank: rank.begin(Lease(IdleEngine(5))) for rank in ranks))
+    for rank in ranks:
+        rank.carriers.leave_switch(5, "silent")
+        rank.carriers.leave_switch(5, "silent here, too")
+    deadline = time.monotonic() + LIMIT_S
+    ticket = 0
+    while not all({5, 6} <= rank.carriers._left for rank in ranks):
+        assert time.monotonic() < deadline
+        ticket += 1
+        sums_work(ranks, ticket)
+    until(ranks, RANKS)
+    for _ in range(5):
+        ticket += 1
+        sums_work(ranks, ticket)
+    assert [rank.carriers.carrier for rank in ranks] == [RANKS] * 2
+    for rank in ranks:
+        rank.close()

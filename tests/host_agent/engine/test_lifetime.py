@@ -147,6 +147,8 @@ for _ in range(20):
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
 going = False
+for each in threads:
+    each.join()
 assert not engine.closed
 engine.all_reduce(x.ctypes.data, x.size, "float32")  # the parent's works on
 print("end", flush=True)

@@ -24,7 +24,7 @@ class Completion:
     def ticket(self) -> int: ...
     @property
     def error(self) -> str | None:
-        """One line: what went wrong."""
+        """One line, what went wrong: a :class:`wiresum.common.errors.LineText`."""
     @property
     def kind(self) -> str | None:
         """Name of the class in :mod:`wiresum.host_agent.errors`."""
@@ -308,7 +308,8 @@ class Engine:
     def fail(self, kind: str, line: str) -> None:
         """End everything in flight, and all that comes, with this error; any thread may call it.
 
-        ``kind``: the name of a class in :mod:`wiresum.host_agent.errors`; ``line``: one line. The
+        ``kind``: the name of a class in :mod:`wiresum.host_agent.errors`; ``line``: one line, whose
+        code the completions keep if it is a :class:`wiresum.common.errors.LineText`. The
         completions come from the engine's thread, soon: until then it may write into tensors. An
         engine that has failed or was closed keeps its first cause. Raises ``EngineError`` for an
         unknown kind.

@@ -18,6 +18,7 @@
 #include "codecs/packed.hpp"
 #include "engine.hpp"
 #include "leak_notes.hpp"
+#include "lines.hpp"
 #include "python_errors.hpp"
 #include "transports/shm.hpp"
 #include "without_gil.hpp"
@@ -136,15 +137,13 @@ void check_kind(const std::string& kind) {
     const nb::object found = errors.attr(kind.c_str());
     if (PyType_Check(found.ptr()) && PyObject_IsSubclass(found.ptr(), base.ptr()) == 1) return;
   }
-  throw EngineError(ErrorKind::Engine, "fail with kind " + kind +
-                                           ": it must be the name of an EngineError in "
-                                           "wiresum.host_agent.errors");
+  refuse(lines::kBadKind.of(kind));
 }
 
 packet::Op op_of(const std::string& stream) {
   if (stream == "exponent") return packet::Op::kMax;
   if (stream == "data") return packet::Op::kSum;
-  throw EngineError(ErrorKind::Engine, "stream " + stream + ": it must be exponent or data");
+  refuse(lines::kBadStream.of(stream));
 }
 
 nb::dict stats_of(const PythonEngine& engine) {
@@ -173,9 +172,8 @@ NB_MODULE(_engine, m) {
   nb::class_<Completion>(m, "Completion")
       .def_ro("ticket", &Completion::ticket)
       .def_prop_ro("error",
-                   [](const Completion& self) -> std::optional<std::string> {
-                     if (!self.failed) return std::nullopt;
-                     return self.error;
+                   [](const Completion& self) -> nb::object {
+                     return self.failed ? in_python(self.error) : nb::none();
                    })
       .def_prop_ro("kind",
                    [](const Completion& self) -> std::optional<std::string> {
@@ -185,7 +183,7 @@ NB_MODULE(_engine, m) {
       .def_ro("nonfinite", &Completion::nonfinite)
       .def("__repr__", [](const Completion& self) {
         return "Completion(ticket=" + std::to_string(self.ticket) +
-               (self.failed ? ", " + self.kind + ": " + self.error : "") + ")";
+               (self.failed ? ", " + self.kind + ": " + self.error.text : "") + ")";
       });
 
   nb::class_<StreamPosition>(m, "StreamPosition")
@@ -273,16 +271,26 @@ NB_MODULE(_engine, m) {
            })
       .def(
           "fail",
-          [](PythonEngine& self, const std::string& kind, const std::string& line) {
+          [](PythonEngine& self, const std::string& kind, const nb::str& line) {
             check_kind(kind);
+            const LineText text = from_python(line);
             const WithoutGil release;
-            self->fail(kind, line);
+            self->fail(kind, text);
           },
           "kind"_a, "line"_a)
       .def(
-          "suspend", [](PythonEngine& self, const std::string& why) { return self->suspend(why); },
-          "why"_a, nb::call_guard<WithoutGil>())
-      .def_prop_ro("suspended", [](const PythonEngine& self) { return self->suspended(); })
+          "suspend",
+          [](PythonEngine& self, const nb::str& why) {
+            const LineText text = from_python(why);
+            const WithoutGil release;
+            return self->suspend(text);
+          },
+          "why"_a)
+      .def_prop_ro("suspended",
+                   [](const PythonEngine& self) -> nb::object {
+                     const std::optional<LineText> why = self->suspended();
+                     return why ? in_python(*why) : nb::none();
+                   })
       .def("extent",
            [](PythonEngine& self) {
              return self->handing_over([](Reducer& reducer) {

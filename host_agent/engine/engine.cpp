@@ -12,11 +12,10 @@
 #include <cstring>
 
 #include "codecs/arithmetic.hpp"
+#include "lines.hpp"
 
 namespace wiresum {
 namespace {
-
-[[noreturn]] void refuse(const std::string& line) { throw EngineError(ErrorKind::Engine, line); }
 
 std::chrono::duration<double> limit_of(double timeout_s) {
   return std::chrono::duration<double>(timeout_s > 0 ? std::min(timeout_s, kLongest) : 0.0);
@@ -32,7 +31,7 @@ Engine::Engine(const SwitchSocket& socket, const Lease& lease, const EngineOptio
                  complete(ticket, failure, std::move(nonfinite));
                }) {
   wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (wake_fd_ < 0) refuse(std::string("no eventfd: ") + strerror(errno));
+  if (wake_fd_ < 0) refuse(lines::kNoEventfd.of(strerror(errno)));
 
   // The process's signals belong to the threads that were there before.
   sigset_t all;
@@ -64,28 +63,23 @@ void Engine::wake() {
 bool Engine::forked() const { return getpid() != process_; }
 
 void Engine::refuse_fork() const {
-  if (forked()) {
-    throw EngineError(ErrorKind::Closed,
-                      "the engine belongs to the process that made it, not to its forks");
-  }
+  if (forked()) throw EngineError(ErrorKind::Closed, lines::kForked.of());
 }
 
 std::uint64_t Engine::all_reduce(void* data, std::uint64_t count, Dtype dtype, bool average,
                                  std::optional<std::uint64_t> chosen) {
-  if (data == nullptr && count != 0) refuse("all_reduce of a null address");
-  if (count > std::uint64_t{1} << 48) refuse("all_reduce of more than 2^48 elements");
+  if (data == nullptr && count != 0) refuse(lines::kNullAddress.of());
+  if (count > std::uint64_t{1} << 48) refuse(lines::kTooManyElements.of());
   auto collective = reducer_.prepare(data, count, dtype, average);
   refuse_fork();
   std::uint64_t ticket;
   {
     const std::lock_guard lock(mutex_);
     if (failure_) {
-      throw EngineError(ErrorKind::Closed, "the engine takes no more work: " + failure_->line);
+      throw EngineError(ErrorKind::Closed, lines::kNoMoreWork.of(failure_->line.text));
     }
     ticket = chosen.value_or(next_ticket_);
-    if (ticket < next_ticket_) {
-      refuse("ticket " + std::to_string(ticket) + " is not above those before it");
-    }
+    if (ticket < next_ticket_) refuse(lines::kTicketTooLow.of(ticket));
     next_ticket_ = ticket + 1;
     collective->ticket = ticket;
     pending_.push_back(ticket);
@@ -123,7 +117,7 @@ std::optional<Completion> Engine::wait(std::uint64_t ticket, double timeout_s) {
                       [&] { return find() != completions_.end() || gone(); });
   const auto found = find();
   if (found == completions_.end()) {
-    if (gone()) refuse("ticket " + std::to_string(ticket) + " is unknown or was taken already");
+    if (gone()) refuse(lines::kTicketGone.of(ticket));
     return std::nullopt;
   }
   Completion taken = std::move(*found);
@@ -154,14 +148,14 @@ void Engine::close() {
   stop_.store(true);
   wake();
   if (thread_.joinable()) thread_.join();
-  if (!ended_) give_up(ErrorKind::Closed, "the engine was closed by its owner");
+  if (!ended_) give_up(failure_of(ErrorKind::Closed, lines::kClosed.of()));
   reducer_.disconnect();
   const std::lock_guard lock(mutex_);
   closed_.store(true);
   completed_.notify_all();
 }
 
-void Engine::fail(const std::string& kind, const std::string& line) {
+void Engine::fail(const std::string& kind, const LineText& line) {
   if (forked()) return;
   {
     const std::lock_guard lock(mutex_);
@@ -174,7 +168,7 @@ void Engine::fail(const std::string& kind, const std::string& line) {
   if (!ended_) give_up({});
 }
 
-bool Engine::suspend(const std::string& why) {
+bool Engine::suspend(const LineText& why) {
   if (forked()) return false;
   const std::lock_guard closing(closing_);
   if (closed_.load()) return false;
@@ -192,7 +186,7 @@ bool Engine::suspend(const std::string& why) {
   return false;
 }
 
-std::optional<std::string> Engine::suspended() {
+std::optional<LineText> Engine::suspended() {
   const std::lock_guard lock(mutex_);
   return suspended_;
 }
@@ -200,11 +194,10 @@ std::optional<std::string> Engine::suspended() {
 void Engine::check_suspended() {
   const std::lock_guard lock(mutex_);
   if (failure_) {
-    throw EngineError(ErrorKind::Closed, "the engine takes no more work: " + failure_->line);
+    throw EngineError(ErrorKind::Closed, lines::kNoMoreWork.of(failure_->line.text));
   }
   if (!suspended_ || closed_.load()) {
-    throw EngineError(ErrorKind::Closed,
-                      "the engine is not suspended: it has nothing to hand over");
+    throw EngineError(ErrorKind::Closed, lines::kNotSuspended.of());
   }
 }
 
@@ -219,8 +212,6 @@ std::vector<Rest> Engine::rests(std::uint64_t exponent_end, std::uint64_t data_e
     return result;
   });
 }
-
-void Engine::give_up(ErrorKind kind, const std::string& line) { give_up(failure_of(kind, line)); }
 
 // On the engine's thread, or after its end. The first cause holds.
 void Engine::give_up(Failure failure) {

@@ -26,7 +26,7 @@ struct Completion {
   std::uint64_t ticket = 0;
   bool failed = false;
   std::string kind;  // name of a class in wiresum.host_agent.errors
-  std::string error;
+  LineText error;
   std::vector<Range> nonfinite;  // elements that were left as they are
 };
 
@@ -50,11 +50,11 @@ class Engine {
   std::vector<std::pair<std::string, std::uint64_t>> stats() const { return stats_.read(); }
   Positions positions() const { return reducer_.positions(); }
   // Ends everything in flight with this cause, unless there is one already.
-  void fail(const std::string& kind, const std::string& line);
+  void fail(const std::string& kind, const LineText& line);
   // Ends the thread where it stands, so that another carrier takes over: nothing is sent, applied
   // or ended any more. False if it has failed or was closed.
-  bool suspend(const std::string& why);
-  std::optional<std::string> suspended();  // why, if it is
+  bool suspend(const LineText& why);
+  std::optional<LineText> suspended();  // why, if it is
   // Calls use(reducer) for a suspended engine; throws EngineError (kind Closed) for any other.
   template <typename Use>
   auto handing_over(const Use& use) {
@@ -72,7 +72,6 @@ class Engine {
  private:
   void run();
   void hand_over(Nanoseconds now);
-  void give_up(ErrorKind kind, const std::string& line);
   void give_up(Failure failure);
   void refuse_fork() const;
   void complete(std::uint64_t ticket, const Failure* failure, std::vector<Range> nonfinite);
@@ -95,7 +94,7 @@ class Engine {
   std::uint64_t next_ticket_ = 0;
   std::atomic<std::uint64_t> started_{0};
   std::optional<Failure> failure_;
-  std::optional<std::string> suspended_;
+  std::optional<LineText> suspended_;
   std::atomic<bool> has_submissions_{false};
   std::atomic<bool> told_to_fail_{false};
   std::atomic<bool> stop_{false};

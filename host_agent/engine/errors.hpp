@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "error_line.hpp"
+
 namespace wiresum {
 
 enum class ErrorKind { Engine, Timeout, Mismatch, Unreachable, Closed, Codec };
@@ -28,11 +30,18 @@ inline const char* class_name(ErrorKind kind) {
 
 class EngineError : public std::runtime_error {
  public:
-  EngineError(ErrorKind kind, const std::string& line) : std::runtime_error(line), kind_(kind) {}
+  EngineError(ErrorKind kind, const LineText& line)
+      : std::runtime_error(line.text), kind_(kind), line_(line) {}
   ErrorKind kind() const { return kind_; }
+  const LineText& line() const { return line_; }
 
  private:
   ErrorKind kind_;
+  LineText line_;
 };
+
+[[noreturn]] inline void refuse(const LineText& line) {
+  throw EngineError(ErrorKind::Engine, line);
+}
 
 }  // namespace wiresum

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "collective.hpp"
+#include "lines.hpp"
 
 namespace wiresum {
 namespace {
@@ -46,8 +47,6 @@ std::uint64_t all_ranks(std::uint32_t workers) {
   return workers >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << workers) - 1;
 }
 
-Failure fail(ErrorKind kind, const std::string& line) { return failure_of(kind, line); }
-
 }  // namespace
 
 Failure mismatch(const Lease& lease, const Stream& stream, const Chunk& chunk, const Header& header,
@@ -57,12 +56,11 @@ Failure mismatch(const Lease& lease, const Stream& stream, const Chunk& chunk, c
   const bool ours = header.fingerprint == chunk.fingerprint;
   const std::uint64_t full = all_ranks(lease.workers);
   const std::string others = ranks_in((ours ? ~bitmap : bitmap) & full, lease.workers);
-  return fail(ErrorKind::Mismatch,
-              describe(*chunk.cargo.collective) + " of rank " + std::to_string(lease.rank) +
-                  " disagrees with " + others + " at " + describe(stream, chunk) + " on " +
-                  switch_label(lease) + ": fingerprint " + hexadecimal(chunk.fingerprint) +
-                  " here, " + (ours ? "another" : hexadecimal(header.fingerprint)) +
-                  " there; all ranks must issue the same collectives in the same order");
+  return failure_of(ErrorKind::Mismatch,
+                    lines::kMismatch.of(describe(*chunk.cargo.collective), lease.rank, others,
+                                        describe(stream, chunk), switch_label(lease),
+                                        hexadecimal(chunk.fingerprint),
+                                        ours ? "another" : hexadecimal(header.fingerprint)));
 }
 
 Failure no_progress(const Lease& lease, const Stream& stream, Nanoseconds silence) {
@@ -74,23 +72,25 @@ Failure no_progress(const Lease& lease, const Stream& stream, Nanoseconds silenc
     missing = "still waiting for " + ranks_in(~wait->bitmap & full, lease.workers) + " of " +
               std::to_string(lease.workers);
   }
-  return fail(ErrorKind::Timeout, describe(*chunk.cargo.collective) + " made no progress for " +
-                                      seconds(static_cast<double>(silence) * 1e-9) + ": " +
-                                      missing + " at " + describe(stream, chunk) + " on " +
-                                      switch_label(lease));
+  return failure_of(ErrorKind::Timeout,
+                    lines::kNoProgress.of(describe(*chunk.cargo.collective),
+                                          seconds(static_cast<double>(silence) * 1e-9), missing,
+                                          describe(stream, chunk), switch_label(lease)));
 }
 
 Failure unreachable(const Lease& lease, const EngineOptions& options, const Transport& transport) {
-  if (const char* why = transport.ended(); why != nullptr) {
-    return fail(ErrorKind::Unreachable, switch_label(lease) + " " + why);
+  const std::string label = switch_label(lease);
+  if (const std::string* refusal = transport.ended(); refusal != nullptr) {
+    return failure_of(ErrorKind::Unreachable, refusal->empty()
+                                                  ? lines::kHungUp.of(label)
+                                                  : lines::kHungUpAndThen.of(label, *refusal));
   }
-  std::string line =
-      switch_label(lease) + " has not answered anything for " + seconds(options.switch_timeout_s);
+  std::string reason;
   if (const int error = transport.last_error(); error != 0) {
-    line += std::string(" (") + std::strerror(error) + ")";
+    reason = std::string(" (") + std::strerror(error) + ")";
   }
-  return fail(ErrorKind::Unreachable,
-              line + "; is it running, and does it know this worker's address?");
+  return failure_of(ErrorKind::Unreachable,
+                    lines::kSilent.of(label, seconds(options.switch_timeout_s), reason));
 }
 
 }  // namespace wiresum

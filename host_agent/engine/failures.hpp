@@ -13,12 +13,10 @@ namespace wiresum {
 // Why every collective of an engine ends.
 struct Failure {
   std::string kind;  // name of a class in wiresum.host_agent.errors
-  std::string line;
+  LineText line;
 };
 
-inline Failure failure_of(ErrorKind kind, const std::string& line) {
-  return {class_name(kind), line};
-}
+inline Failure failure_of(ErrorKind kind, const LineText& line) { return {class_name(kind), line}; }
 
 // The switch has said that ranks disagree about `chunk`: `header` and `bitmap` are of its reply.
 Failure mismatch(const Lease& lease, const Stream& stream, const Chunk& chunk, const Header& header,

@@ -1,18 +1,34 @@
-// EngineError as the classes of wiresum.host_agent.errors.
+// EngineError as the classes of wiresum.host_agent.errors, and error lines with their codes as
+// wiresum.common.errors.LineText.
 #pragma once
 
 #include <nanobind/nanobind.h>
 
 #include <exception>
+#include <string>
 
 #include "errors.hpp"
 
 namespace wiresum {
 
+inline nanobind::object in_python(const LineText& line) {
+  return nanobind::module_::import_("wiresum.common.errors").attr("LineText")(line.text, line.code);
+}
+
+// A str, or a LineText.
+inline LineText from_python(const nanobind::str& line) {
+  const nanobind::object code = nanobind::getattr(line, "code", nanobind::str(""));
+  return {nanobind::cast<std::string>(code), line.c_str()};
+}
+
 inline void raise_in_python(const EngineError& error) {
-  const nanobind::object kind =
-      nanobind::module_::import_("wiresum.host_agent.errors").attr(class_name(error.kind()));
-  PyErr_SetString(kind.ptr(), error.what());
+  try {
+    const nanobind::object kind =
+        nanobind::module_::import_("wiresum.host_agent.errors").attr(class_name(error.kind()));
+    PyErr_SetObject(kind.ptr(), in_python(error.line()).ptr());
+  } catch (nanobind::python_error& failed) {
+    failed.restore();
+  }
 }
 
 // For the module that is being made.

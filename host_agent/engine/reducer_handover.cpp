@@ -9,6 +9,7 @@
 
 #include "big_endian.hpp"
 #include "fingerprint.hpp"
+#include "lines.hpp"
 #include "reducer.hpp"
 
 namespace wiresum {
@@ -27,11 +28,8 @@ std::uint32_t Reducer::contributions(packet::Op op, std::uint64_t first, std::ui
                                      std::uint32_t* words) const {
   const Stream& stream = stream_of(op);
   if (first < stream.oldest_kept() || first + count > stream.next()) {
-    throw EngineError(ErrorKind::Engine,
-                      std::string(stream.config().name) + " chunks " + std::to_string(first) +
-                          " to " + std::to_string(first + count) +
-                          " are not kept here: those from " + std::to_string(stream.oldest_kept()) +
-                          " to " + std::to_string(stream.next()) + " are");
+    refuse(lines::kNotKept.of(stream.config().name, first, first + count, stream.oldest_kept(),
+                              stream.next()));
   }
   std::uint32_t hash = 0;
   for (std::uint64_t position = first; position < first + count; ++position) {
@@ -70,11 +68,7 @@ void Reducer::take_sums(packet::Op op, std::uint64_t first, std::uint64_t count,
 
 std::vector<Rest> Reducer::rests(std::uint64_t exponent_end, std::uint64_t data_end) {
   if (exponents_.base() != exponent_end || data_.base() != data_end) {
-    throw EngineError(ErrorKind::Engine,
-                      "chunks are left without a result: exponent " +
-                          std::to_string(exponents_.base()) + " and data " +
-                          std::to_string(data_.base()) + " are the oldest, not " +
-                          std::to_string(exponent_end) + " and " + std::to_string(data_end));
+    refuse(lines::kChunksLeft.of(exponents_.base(), data_.base(), exponent_end, data_end));
   }
   exponents_.close_from(exponent_end, [](const Chunk& chunk) {
     chunk.cargo.collective->exponents_opened -= chunk.cargo.count;

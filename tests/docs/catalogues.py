@@ -28,12 +28,10 @@ CATALOGUES = {
 """The modules that declare error lines, and the first letter of their codes."""
 
 NATIVE = {
+    "host_agent/engine/lines.hpp": "E",
     "softswitch/native/lines.hpp": "N",
 }
 """The same for native code."""
-
-WITHOUT = ("host_agent/engine/",)
-"""The rooms that still write their error lines where they raise them."""
 
 CARRIERS = ("SouthboundError", "GoneError", "abort")
 """Exceptions that are no WiresumErrors, and gRPC's call, whose texts are error lines, too."""
@@ -139,7 +137,7 @@ def _native_uses() -> list[Use]:
     return [
         Use(header, name, str(path.relative_to(ROOT)), None)
         for header in NATIVE
-        for path in sorted((ROOT / header).parent.rglob("*.cpp"))
+        for path in sorted((ROOT / header).parent.rglob("*.[ch]pp"))
         for name in _NATIVE_USE.findall(path.read_text())
     ]
 
@@ -170,17 +168,6 @@ def undeclared() -> list[tuple[str, str]]:
         for text in _texts(value)
         if " " in text and re.search(r"[A-Za-z]{3}", text)
     ]
-
-
-def words_of_others() -> str:
-    """All that the rooms in WITHOUT say: their sources, adjacent literals as one."""
-    files = [
-        path
-        for room in WITHOUT
-        for kind in ("py", "cpp")
-        for path in sorted((ROOT / room).rglob(f"*.{kind}"))
-    ]
-    return re.sub(r'"\s+f?"', "", "\n".join(path.read_text() for path in files))
 
 
 def _error_classes() -> set[str]:

@@ -85,22 +85,3 @@ def test_every_code_has_one_entry_and_every_entry_a_cure(runbook: list[operation
     assert len(set(codes)) == len(codes), sorted(code for code in codes if codes.count(code) > 1)
     for entry in runbook:
         assert entry.cure, f"{entry.pattern}: and what shall one do?"
-
-
-def test_lines_that_are_not_declared_yet_have_an_entry_without_a_code(
-    runbook: list[operations.Entry],
-) -> None:
-    """What the rooms in catalogues.WITHOUT raise; helpers of theirs and C++ are not looked at."""
-    missing = [
-        f"{where}: {text}"
-        for where, text in catalogues.undeclared()
-        if where.startswith(catalogues.WITHOUT)
-        and not any(operations.covers(entry.pattern, text) for entry in runbook)
-    ]
-    assert not missing, "write what they mean in docs/operations.md:\n" + "\n".join(missing)
-    patterns = [entry.pattern for entry in runbook if not entry.codes]
-    words = catalogues.words_of_others()
-    dead = [
-        pattern for pattern in patterns if max(pattern.split(catalogues.GAP), key=len) not in words
-    ]
-    assert not dead, "no code says this (any more):\n" + "\n".join(dead)

@@ -270,7 +270,7 @@ class Hub:
             assert lost is not None
             self.lost_switch(lost.epoch, line)
             return
-        self._tell({"t": "fail", "kind": kind, "line": line})
+        self._tell({"t": "fail", "kind": kind, "line": line, "code": verdict.line_code or ""})
         self._member.told(kind, line)
 
     def wait_s(self, now: float) -> float:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from wiresum.common.errors import LineText
 from wiresum.common.logs import one_line
 from wiresum.host_agent import lines
 from wiresum.host_agent.agent.peers.judge import host_name, named
@@ -156,7 +157,8 @@ class Spoke:
             self._left_epochs.add(int(message["epoch"]))
             self._member.leave_switch(int(message["epoch"]), one_line(str(message["why"])))
         elif kind == "fail":
-            self._member.told(str(message["kind"]), str(message["line"]))
+            line = LineText(str(message["line"]), str(message.get("code", "")))
+            self._member.told(str(message["kind"]), line)
 
     def _say(self, message: Message) -> None:
         if self._channel is None:

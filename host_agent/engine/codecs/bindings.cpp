@@ -17,6 +17,7 @@
 #include "codecs/codecs.hpp"
 #include "codecs/packed.hpp"
 #include "errors.hpp"
+#include "lines.hpp"
 #include "without_gil.hpp"
 
 namespace nb = nanobind;
@@ -32,19 +33,14 @@ using OwnedWords = nb::ndarray<nb::numpy, std::uint32_t, nb::ndim<1>>;
 
 Field field_of(int bits) {
   const auto parsed = parse_field(bits);
-  if (!parsed) {
-    throw EngineError(ErrorKind::Codec,
-                      "field " + std::to_string(bits) + ": fields have 32, 16 or 8 bits");
-  }
+  if (!parsed) throw EngineError(ErrorKind::Codec, lines::kBadField.of(bits));
   return *parsed;
 }
 
 template <typename AnyArray>
 std::size_t elements_of(const AnyArray& data, Dtype dtype) {
   if (data.itemsize() != size_of(dtype)) {
-    throw EngineError(ErrorKind::Codec,
-                      "the array's items have " + std::to_string(data.itemsize()) +
-                          " bytes, the dtype's " + std::to_string(size_of(dtype)));
+    throw EngineError(ErrorKind::Codec, lines::kOtherItems.of(data.itemsize(), size_of(dtype)));
   }
   return data.size();
 }
@@ -59,14 +55,10 @@ OwnedWords owned(std::vector<std::uint32_t> words) {
 // The codec whose blocks have `block` elements.
 std::unique_ptr<Codec> codec_of(std::uint64_t workers, int field, std::size_t block) {
   if (block != 1 && block != kBlock) {
-    throw EngineError(ErrorKind::Codec, "blocks of " + std::to_string(block) +
-                                            " elements: they have 1 or " + std::to_string(kBlock));
+    throw EngineError(ErrorKind::Codec, lines::kBadBlock.of(block, kBlock));
   }
   if (block == kBlock) return std::make_unique<BlockFloat>(workers, field_of(field));
-  if (field != 32) {
-    throw EngineError(ErrorKind::Codec,
-                      "blocks of one element have fields of 32 bits, not " + std::to_string(field));
-  }
+  if (field != 32) throw EngineError(ErrorKind::Codec, lines::kBadFieldOfOne.of(field));
   return std::make_unique<ElementFloat>(workers);
 }
 
@@ -76,8 +68,8 @@ std::size_t blocks_of(std::size_t elements, std::size_t block) {
 
 void check_codes(const Words& codes, std::size_t count, std::size_t block) {
   if (codes.size() != blocks_of(count, block)) {
-    throw EngineError(ErrorKind::Codec, std::to_string(codes.size()) + " exponent codes for " +
-                                            std::to_string(blocks_of(count, block)) + " blocks");
+    throw EngineError(ErrorKind::Codec,
+                      lines::kOtherCodes.of(codes.size(), blocks_of(count, block)));
   }
 }
 
@@ -155,8 +147,7 @@ void decode(const Words& lanes, const Array& data, const std::string& dtype_name
     if (!run.sent) return fill_unsent(dtype, *run.codes, out, run.count);
     const std::size_t needed = (run.count + per_lane - 1) / per_lane;
     if (at + needed > lanes.size()) {
-      throw EngineError(ErrorKind::Codec,
-                        std::to_string(lanes.size()) + " lanes are fewer than the codes call for");
+      throw EngineError(ErrorKind::Codec, lines::kTooFewLanes.of(lanes.size()));
     }
     std::uint8_t wire[4 * kMaxRun];
     for (std::size_t i = 0; i < needed; ++i) {
@@ -171,10 +162,7 @@ void decode(const Words& lanes, const Array& data, const std::string& dtype_name
 
 Dtype dtype_of(const std::string& name) {
   const auto dtype = parse_dtype(name);
-  if (!dtype) {
-    throw EngineError(ErrorKind::Codec,
-                      "dtype " + name + ": float32, float16 and bfloat16 can be summed");
-  }
+  if (!dtype) throw EngineError(ErrorKind::Codec, lines::kBadDtype.of(name));
   return *dtype;
 }
 
@@ -243,8 +231,7 @@ void bind_codecs(nb::module_& m) {
       "set_isa",
       [](const std::string& name) {
         if (name.empty() || !use_kernels(name)) {
-          throw EngineError(ErrorKind::Engine,
-                            "instruction set " + name + " is unknown or not in this machine");
+          refuse(lines::kNoInstructionSet.of(name));
         }
       },
       "name"_a);

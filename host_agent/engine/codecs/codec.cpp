@@ -4,6 +4,7 @@
 #include <string>
 
 #include "errors.hpp"
+#include "lines.hpp"
 
 namespace wiresum {
 
@@ -30,15 +31,14 @@ Codec::Codec(std::uint64_t workers, Field field, std::size_t block_elements)
     : workers_(workers), field_(field), block_elements_(block_elements) {
   level_ = workers == 0 ? 0 : budget(workers, field);
   if (level_ == 0) {
-    std::string line = "field " + std::to_string(bits_of(field)) + " leaves no budget for " +
-                       std::to_string(workers) + " workers";
+    std::string advice;
     for (const Field wider : {Field::F16, Field::F32}) {
       if (workers != 0 && budget(workers, wider) != 0) {
-        line += "; the narrowest field that works is " + std::to_string(bits_of(wider));
+        advice = "; the narrowest field that works is " + std::to_string(bits_of(wider));
         break;
       }
     }
-    throw EngineError(ErrorKind::Codec, line);
+    throw EngineError(ErrorKind::Codec, lines::kNoBudget.of(bits_of(field), workers, advice));
   }
   zero_lane_ = 0;
   for (unsigned j = 0; j < fields_per_lane(field); ++j) zero_lane_ |= level_ << j * bits_of(field);

@@ -7,17 +7,16 @@
 #include <cstring>
 
 #include "errors.hpp"
+#include "lines.hpp"
 #include "transports/shm.hpp"
 #include "transports/udp.hpp"
 
 namespace wiresum {
 namespace {
 
-[[noreturn]] void refuse(const std::string& line) { throw EngineError(ErrorKind::Engine, line); }
-
 int duplicate(int fd) {
   const int made = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-  if (made < 0) refuse(std::string("the socket cannot be duplicated: ") + strerror(errno));
+  if (made < 0) refuse(lines::kNoDuplicate.of(strerror(errno)));
   return made;
 }
 
@@ -29,7 +28,7 @@ void check_udp(int fd) {
   if (getsockname(fd, reinterpret_cast<sockaddr*>(&own), &length) != 0 ||
       getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_length) != 0 || own.ss_family != AF_INET ||
       type != SOCK_DGRAM || reinterpret_cast<const sockaddr_in&>(own).sin_port == 0) {
-    refuse("file descriptor " + std::to_string(fd) + " is not a bound IPv4 UDP socket");
+    refuse(lines::kNoUdpSocket.of(fd));
   }
 }
 

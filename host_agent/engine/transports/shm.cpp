@@ -16,14 +16,13 @@
 #include <utility>
 
 #include "errors.hpp"
+#include "lines.hpp"
 
 namespace wiresum {
 namespace {
 
 constexpr std::uint32_t kReceiveRecords = 64;  // in one batch
 constexpr std::chrono::milliseconds kCallEvery{20};
-
-[[noreturn]] void refuse(const std::string& line) { throw EngineError(ErrorKind::Engine, line); }
 
 std::string reason(int error) {
   return error == EAGAIN || error == EWOULDBLOCK ? "no answer in time" : std::strerror(error);
@@ -41,7 +40,7 @@ sockaddr_un address_of(const std::string& path) {
   sockaddr_un name{};
   name.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof(name.sun_path)) {
-    refuse("'" + path + "' cannot be the path of a socket");
+    refuse(lines::kBadPath.of(path));
   }
   std::memcpy(name.sun_path, path.data(), path.size());
   return name;
@@ -58,21 +57,17 @@ void limit_waits(int fd, double seconds) {
 }
 
 void check(const shm::Welcome& welcome, ssize_t bytes, const std::string& who) {
-  if (bytes == 0) refuse(who + " has hung up: it has no room for another worker");
+  if (bytes == 0) refuse(lines::kNoRoom.of(who));
   if (bytes != sizeof(welcome) || welcome.magic != shm::kMagic ||
       welcome.answer == shm::Answer::kOtherVersion) {
-    refuse(who + " speaks another version: install the same wiresum on both sides");
+    refuse(lines::kOtherVersion.of(who));
   }
-  if (welcome.answer == shm::Answer::kOtherAddress) {
-    refuse(who +
-           " has been restarted and does not give this worker its address back: restart the "
-           "job");
-  }
-  if (welcome.answer == shm::Answer::kNoMemory) refuse(who + " has no memory for this worker");
+  if (welcome.answer == shm::Answer::kOtherAddress) refuse(lines::kAddressLost.of(who));
+  if (welcome.answer == shm::Answer::kNoMemory) refuse(lines::kNoMemory.of(who));
   if (welcome.answer != shm::Answer::kWelcome ||
       !shm::valid(welcome.payload_bytes, welcome.records) || welcome.udp_port == 0 ||
       welcome.udp_port > 65535) {
-    refuse(who + " refuses rings of this size");
+    refuse(lines::kRingsRefused.of(who));
   }
 }
 
@@ -82,18 +77,18 @@ int shm_connect(const std::string& path, std::uint32_t payload_bytes, std::uint3
                 double timeout_s, ShmAddress& address) {
   const std::string who = "the switch at " + path;
   const sockaddr_un name = address_of(path);
-  if (!(timeout_s > 0)) refuse("a time limit is not above 0 s");
+  if (!(timeout_s > 0)) refuse(lines::kBadLimit.of());
   Held socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)};
-  if (socket.fd < 0) refuse(std::string("no socket: ") + std::strerror(errno));
+  if (socket.fd < 0) refuse(lines::kNoSocket.of(std::strerror(errno)));
   limit_waits(socket.fd, timeout_s);
   if (connect(socket.fd, reinterpret_cast<const sockaddr*>(&name), sizeof(name)) != 0) {
-    refuse(who + " cannot be reached: " + reason(errno));
+    refuse(lines::kNotReached.of(who, reason(errno)));
   }
   const shm::Hello hello{.payload_bytes = payload_bytes, .records = records};
   // To one that has hung up already: said below.
   const auto hung_up = [] { return errno == EPIPE || errno == ECONNRESET; };
   if (::send(socket.fd, &hello, sizeof(hello), MSG_NOSIGNAL) < 0 && !hung_up()) {
-    refuse(who + " cannot be reached: " + reason(errno));
+    refuse(lines::kNotReached.of(who, reason(errno)));
   }
   // Looked at only: the descriptors that come with it are ShmTransport's to take.
   shm::Welcome welcome;
@@ -102,7 +97,7 @@ int shm_connect(const std::string& path, std::uint32_t payload_bytes, std::uint3
     got = recv(socket.fd, &welcome, sizeof(welcome), MSG_PEEK);
   } while (got < 0 && errno == EINTR);
   if (got < 0 && hung_up()) got = 0;
-  if (got < 0) refuse(who + " cannot be reached: " + reason(errno));
+  if (got < 0) refuse(lines::kNotReached.of(who, reason(errno)));
   check(welcome, got, who);
   address = {welcome.ip, static_cast<std::uint16_t>(welcome.udp_port), welcome.switch_ip};
   return std::exchange(socket.fd, -1);
@@ -112,7 +107,7 @@ ShmTransport::ShmTransport(int fd, std::string path, std::size_t datagram_bytes,
     : Transport(datagram_bytes, stats), process_(getpid()), path_(std::move(path)), fd_(fd) {
   try {
     if (!path_.empty()) address_of(path_);
-    if (!attach()) refuse("no shared memory from the switch: it has not answered");
+    if (!attach()) refuse(lines::kNothingShared.of("it has not answered"));
   } catch (...) {
     close_all();
     throw;
@@ -132,7 +127,7 @@ bool ShmTransport::attach() {
   message.msg_controllen = control.size();
   const ssize_t got = recvmsg(fd_, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return false;
-  if (got < 0) refuse(std::string("no shared memory from the switch: ") + std::strerror(errno));
+  if (got < 0) refuse(lines::kNothingShared.of(std::strerror(errno)));
   Held memory;
   const cmsghdr* rights = CMSG_FIRSTHDR(&message);
   if (rights != nullptr && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS &&
@@ -144,8 +139,7 @@ bool ShmTransport::attach() {
   }
   check(welcome, got, who);
   if (welcome.payload_bytes < datagram_bytes_) {
-    refuse(who + "'s rings take " + std::to_string(welcome.payload_bytes) +
-           " bytes, a chunk of this lease has " + std::to_string(datagram_bytes_));
+    refuse(lines::kRingsTooShort.of(who, welcome.payload_bytes, datagram_bytes_));
   }
   // Its size must be what the rings need, and stay so: reading beyond would end this process.
   const std::size_t bytes = shm::memory_bytes(welcome.payload_bytes, welcome.records);
@@ -154,10 +148,10 @@ bool ShmTransport::attach() {
   if (memory.fd < 0 || fstat(memory.fd, &about) != 0 ||
       about.st_size != static_cast<off_t>(bytes) ||
       (fcntl(memory.fd, F_GET_SEALS) & kSeals) != kSeals) {
-    refuse(who + " has handed out memory that cannot be trusted");
+    refuse(lines::kNotTrusted.of(who));
   }
   void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, memory.fd, 0);
-  if (at == MAP_FAILED) refuse(std::string("no shared memory: ") + std::strerror(errno));
+  if (at == MAP_FAILED) refuse(lines::kNotMapped.of(std::strerror(errno)));
   memory_ = at;
   memory_bytes_ = bytes;
   control_ = static_cast<shm::Control*>(at);
@@ -194,14 +188,14 @@ void ShmTransport::gone(int error) {
   close_all();
   last_error_ = error;
   stats_.refused.add();
-  if (path_.empty()) return give_up("has hung up on this worker: is it running?");
+  if (path_.empty()) return give_up("");
   state_ = State::kAlone;
 }
 
-void ShmTransport::give_up(std::string why) {
+void ShmTransport::give_up(std::string refusal) {
   close_all();
   state_ = State::kEnded;
-  why_ended_ = std::move(why);
+  refusal_ = std::move(refusal);
 }
 
 // Tries to get a connection again. What was on its way is lost, as datagrams may be.
@@ -241,7 +235,7 @@ void ShmTransport::listen() {
   try {
     attach();
   } catch (const EngineError& error) {
-    give_up(std::string("has hung up, and then: ") + error.what());
+    give_up(error.what());
   }
 }
 

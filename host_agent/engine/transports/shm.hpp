@@ -40,8 +40,8 @@ class ShmTransport final : public Transport {
   }
   bool about_to_sleep(pollfd& source) override;
   void awake(const pollfd& source) override;
-  const char* ended() const override {
-    return state_ == State::kEnded ? why_ended_.c_str() : nullptr;
+  const std::string* ended() const override {
+    return state_ == State::kEnded ? &refusal_ : nullptr;
   }
 
  protected:
@@ -59,7 +59,7 @@ class ShmTransport final : public Transport {
 
   bool attach();
   void gone(int error);
-  void give_up(std::string why);
+  void give_up(std::string refusal);
   void call();
   bool dial();
   void listen();
@@ -68,7 +68,7 @@ class ShmTransport final : public Transport {
   const pid_t process_;  // a fork must not hang up for its parent
   const std::string path_;
   State state_ = State::kCalling;
-  std::string why_ended_;
+  std::string refusal_;
   shm::Hello again_;  // what will be said when the switch is called again
   std::chrono::steady_clock::time_point next_call_{};
   int fd_ = -1;

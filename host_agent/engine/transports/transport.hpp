@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "packet.hpp"
 #include "stats.hpp"
@@ -56,8 +57,9 @@ class Transport {
 
   int last_error() const { return last_error_; }  // errno of the last failure on the path, 0: none
   void path_works() { last_error_ = 0; }
-  // Why the switch will never answer through this transport again; nullptr: it may.
-  virtual const char* ended() const { return nullptr; }
+  // nullptr: the switch may still answer through this transport. Else why it did not take this
+  // worker back; empty if the transport does not know where to ask.
+  virtual const std::string* ended() const { return nullptr; }
 
  protected:
   struct Batch {

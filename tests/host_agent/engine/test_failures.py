@@ -36,6 +36,7 @@ def test_a_missing_rank_is_named() -> None:
             assert completion is not None
             error = error_of(completion)
             assert isinstance(error, CollectiveTimeout)
+            assert error.line_code == "E032"
             host, port = rig.switch.address
             assert "waiting for rank 2 of 4" in str(error)
             assert "exponent chunk 0" in str(error)
@@ -112,6 +113,7 @@ def test_a_dead_switch_is_named() -> None:
         for completion in rig.completions(rig.start(normal(2, 100))):
             error = error_of(completion)
             assert isinstance(error, SwitchUnreachable)
+            assert error.line_code == "E033"
             host, port = rig.switch.address
             assert f"switch s1 ({host}:{port}) has not answered" in str(error)
             assert "Connection refused" in str(error)
@@ -154,6 +156,7 @@ def test_ranks_that_disagree(sizes: tuple[int, int], average: tuple[bool, bool])
         for completion, me, other in ((first, 0, 1), (second, 1, 0)):
             error = error_of(completion)
             assert isinstance(error, CollectiveMismatch)
+            assert error.line_code == "E031"
             words = f"of rank {me} disagrees with rank {other} at exponent chunk 0 on switch s1"
             assert words in str(error)
         assert str(second.error).count("0x") == 2  # who comes later learns both fingerprints
@@ -196,8 +199,9 @@ def test_close_fails_what_is_queued_and_is_idempotent() -> None:
         assert completion.kind == "EngineClosed"
         with pytest.raises(EngineClosed):
             engine.all_reduce(array.ctypes.data, 100, "float32")
-        with pytest.raises(EngineError, match="unknown or was taken"):
+        with pytest.raises(EngineError, match="unknown or was taken") as caught:
             engine.wait(ticket, 0)
+        assert caught.value.line_code == "E015"
 
 
 def test_wait_times_out() -> None:

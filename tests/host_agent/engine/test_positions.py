@@ -13,6 +13,7 @@ from engine_rig import LIMIT_S, InThread, Rig, eventually, normal
 
 from reference_switch import Faults
 from support.engines import SOURCE
+from wiresum.common.errors import LineText
 from wiresum.host_agent.engine import error_of
 from wiresum.host_agent.errors import (
     CollectiveTimeout,
@@ -110,7 +111,7 @@ def test_asking_for_positions_does_not_hinder_the_engine() -> None:
 
 
 def test_an_engine_ends_with_the_error_that_it_is_told() -> None:
-    line = "rank 1 on host b was killed (signal 9)"
+    line = LineText("rank 1 on host b was killed (signal 9)", "A037")
     with Rig(2) as rig:
         arrays = [np.ones(5000, np.float32) for _ in range(3)]
         engine = rig.engines[0]
@@ -126,6 +127,7 @@ def test_an_engine_ends_with_the_error_that_it_is_told() -> None:
             error = error_of(completion)
             assert isinstance(error, SwitchUnreachable)
             assert str(error) == line
+            assert error.line_code == "A037"
         assert not engine.closed
         engine.close()
         engine.fail("CollectiveTimeout", "too late as well")

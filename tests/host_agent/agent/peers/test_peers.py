@@ -112,6 +112,7 @@ def test_different_collectives_end_everywhere_at_once() -> None:
             assert "all_reduce 2 (100 int64 SUM, over the fallback) of rank 2" in line
             assert [str(error) for error in rank.aborted] == [line]
             assert [type(error).__name__ for error in rank.aborted] == [kind]
+            assert [error.line_code for error in rank.aborted] == ["A035"]
 
 
 def test_a_lost_result_ends_everywhere() -> None:

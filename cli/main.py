@@ -50,6 +50,11 @@ TESTBED = Group(
             "Train across a rack of its own; fails unless the switch's counters account for it "
             "all.",
         ),
+        "soak": Command(
+            "wiresum.measure.soak.cli:soak",
+            "Train across a rack while random things fail; fails at the first wrong bit, hang or "
+            "leak.",
+        ),
         "conformance": Command(
             "wiresum.testbed.conformance.cli:conformance",
             "Compare the embedded switch with BMv2: each output byte, each counter. Needs no root.",

@@ -114,3 +114,36 @@ CONTRIBUTIONS_DIFFER = Line(
 SWITCH_BYPASSED = Line("M062", "some all-reduces did not go through the switch: {counts}")
 TOO_FEW_COLLECTIVES = Line("M063", "{steps} steps had only {count} all-reduces through the switch")
 WEIGHTS_DIFFER = Line("M064", "the workers' weights differ after the training over the switch")
+
+# ---- soaks
+
+NOT_MINUTES = Line("M067", "--minutes {minutes:g}: it must be 0.1 to 10000")
+SOAK_DIFFERS = Line(
+    "M068",
+    "{job}, rank {rank}, lap {lap}, step {step}, over the {carrier}: the weights are {digest}, "
+    "those of the undisturbed training {wanted}",
+)
+SOAK_RESTARTS = Line(
+    "M069",
+    "rank {rank} of {job} was started again once more than workers of it were killed ({kills})",
+)
+SOAK_SKIPS = Line(
+    "M070",
+    "rank {rank} of {job} has done step {step} of lap {lap} (laps of {steps}) after {done} steps",
+)
+SOAK_HANGS = Line(
+    "M071", "rank {rank} of {job} has done no step for {limit_s:g} s; its last one: {last}"
+)
+SOAK_JOB_ENDS = Line("M072", "{job} has ended with status {status}{reason}; its output is in {log}")
+SOAK_UNEVEN = Line("M073", "the ranks of {job} have ended after different steps: {ends}")
+SOAK_LEAVES = Line("M074", "left behind after {limit_s:g} s: {what}")
+SOAK_NO_REFERENCE = Line(
+    "M075",
+    "the undisturbed training of {workers} workers with {field}-bit fields ended with status "
+    "{status}; its output is in {log}",
+)
+SOAK_REFERENCE_DIFFERS = Line(
+    "M076",
+    "the ranks of the undisturbed training of {workers} workers with {field}-bit fields differ; "
+    "its output is in {log}",
+)

@@ -49,9 +49,13 @@ class Rack:
     ``token`` is its admin's (that of WIRESUM_ADMIN_TOKEN, or a new one).
     """
 
-    def __init__(self, options: RackOptions) -> None:
-        """Say what to build; nothing is touched before the block is entered."""
+    def __init__(self, options: RackOptions, *, durable: bool = False) -> None:
+        """Say what to build; nothing is touched before the block is entered.
+
+        ``durable``: the controller keeps its state in a file, so that it can be started again.
+        """
         self.options = options.check()
+        self._durable = durable
         self.controller = ""
         self.token = os.environ.get("WIRESUM_ADMIN_TOKEN") or secrets.token_urlsafe(32)
         self.switch: Any = None
@@ -63,6 +67,8 @@ class Rack:
         self._client: ControllerClient | None = None
         self._started = 0.0
         self._short_lives = 0
+        self._listen = "127.0.0.1:0"  # on a loopback of its own, as every worker's is
+        self._killed: set[str] = set()  # what kill_switch and kill_controller have ended
 
     def __enter__(self) -> Self:
         """Build it; returns when the switch runs the program and knows its workers.
@@ -169,10 +175,12 @@ class Rack:
 
     # ---- running
 
-    def _start_controller(self) -> None:
+    def _run_controller(self) -> dict[str, Any]:
+        """Start the controller's process; its ready line."""
+        store = str(self.folder / "controller.sqlite") if self._durable else ":memory:"
         self._control = control = Child(
             "the controller",
-            serve_controller(),  # on a loopback of its own, as every worker's is
+            serve_controller(self._listen, store),
             self.folder / "controller.log",
             announces=True,
             env=os.environ | {"WIRESUM_ADMIN_TOKEN": self.token},
@@ -180,10 +188,13 @@ class Rack:
         self._exits.callback(control.end)
         self.record.processes["controller"] = control.mark
         self.record.save()
-        ready = control.ready()
-        self.controller = str(ready["address"])
+        return control.ready()
+
+    def _start_controller(self) -> None:
+        ready = self._run_controller()
+        self.controller, self._listen = str(ready["address"]), str(ready["listen"])
         relay = Relay(
-            parse_endpoint(str(ready["listen"]), what="the controller"),
+            parse_endpoint(self._listen, what="the controller"),
             [node.namespace for name, node in self.record.nodes.items() if name != "cable"],
         )
         self._exits.callback(relay.close)
@@ -222,10 +233,10 @@ class Rack:
         and without a word to the controller; what had happened comes back as one line. Raises
         :class:`RackError` if the controller has ended, or a switch over and over.
         """
-        if self._control is not None:
+        if self._control is not None and "controller" not in self._killed:
             self._control.check()
         child = self.switch.child
-        if child.process.poll() is None:
+        if SWITCH in self._killed or child.process.poll() is None:
             return None
         obituary = str(child.obituary())
         short = time.monotonic() - self._started < _SHORT_LIFE_S
@@ -238,12 +249,30 @@ class Rack:
     def restart_switch(self) -> None:
         """Start the switch anew: it knows nothing any more."""
         self.switch.start()
+        self._killed.discard(SWITCH)
         self._switch_started()
+
+    def kill_switch(self) -> None:
+        """SIGKILL to the switch; it stays down until :meth:`restart_switch`."""
+        self._killed.add(SWITCH)
+        self.switch_mark.send(signal.SIGKILL)
+
+    def kill_controller(self) -> None:
+        """SIGKILL to the controller of a durable rack, until :meth:`restart_controller`."""
+        assert self._durable, "the controller would forget all jobs"
+        self._killed.add("controller")
+        self.record.processes["controller"].send(signal.SIGKILL)
+
+    def restart_controller(self) -> None:
+        """Start the controller again, at the same address and with the same store."""
+        assert self._control is not None, "the rack is not up"
+        self._control.end()
+        self._run_controller()
+        self._killed.discard("controller")
 
     def _evict(self) -> None:
         """End what users have left running in the rack; Mininet's own shells end with it."""
-        nodes = self.record.nodes
-        shells = [self._net[name].pid for name in nodes]
+        nodes, shells = self.record.nodes, self.shells()
         if self.switch is not None:
             self.switch.end()
         evict([node.namespace for node in nodes.values()], keep=shells)
@@ -271,6 +300,10 @@ class Rack:
     def workers(self) -> list[str]:
         """The names of its hosts."""
         return [f"w{number}" for number in range(self.options.workers)]
+
+    def shells(self) -> list[int]:
+        """The processes that hold the nodes' namespaces."""
+        return [int(self._net[name].pid) for name in self.record.nodes]
 
     @property
     def switch_mark(self) -> Mark:

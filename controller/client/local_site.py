@@ -169,12 +169,12 @@ class LocalSite:
         self.close()
 
 
-def serve_controller() -> list[str]:
-    """The command of a controller that lives as long as this process and stores nothing.
+def serve_controller(listen: str = "127.0.0.1:0", store: str = ":memory:") -> list[str]:
+    """The command of a controller that lives as long as this process; it stores nothing by default.
 
     It listens on a loopback address without TLS; its admin's token is WIRESUM_ADMIN_TOKEN.
     """
-    where = ["--listen", "127.0.0.1:0", "--store", ":memory:", "--plaintext"]
+    where = ["--listen", listen, "--store", store, "--plaintext"]
     command = [*process.module("wiresum.cli.main"), "controller", "serve", *where]
     return [*command, "--exit-with-parent"]
 

@@ -1,0 +1,1 @@
+"""``wiresum testbed soak``: trainings across a rack in which random things fail."""

@@ -1,0 +1,155 @@
+"""One worker of a soak, started by torchrun: trains the same lap again and again.
+
+A lap is a training of ``--steps`` steps from the same beginning, in a process group of its own.
+After each step the worker appends a line of JSON to ``steps.RANK`` in the folder ``--out``: a
+:class:`Step`. Rank 0 writes a checkpoint now and then; a worker that is started again goes on from
+the last one. The training ends after the lap in which the file ``leave`` appears, or after
+``--laps``.
+"""
+
+import argparse
+import faulthandler
+import hashlib
+import json
+import os
+import signal
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from wiresum import host_agent
+
+CHECKPOINT_STEPS = 10
+INPUTS, CLASSES, BATCH = 32, 10, 8
+BUCKET_MB = 0.02  # several buckets, so that several all-reduces are in flight
+LIMIT = timedelta(seconds=60)
+
+
+def _generator(rank: int, step: int) -> torch.Generator:
+    """Random numbers of a step: they do not depend on what was drawn before it."""
+    return torch.Generator().manual_seed(1_000_000 * (rank + 1) + step)
+
+
+def _carrier() -> str:
+    groups = host_agent.dump()["groups"]
+    return str(groups[0]["lease"]["carrier"]) if groups else "none"
+
+
+class Lap:
+    """The state of one lap: what a checkpoint holds."""
+
+    def __init__(self, width: int) -> None:
+        torch.manual_seed(1)
+        self.model = torch.nn.Sequential(
+            torch.nn.Linear(INPUTS, width),
+            torch.nn.Tanh(),
+            torch.nn.Linear(width, width),
+            torch.nn.Tanh(),
+            torch.nn.Linear(width, CLASSES),
+        )
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9)
+        self.width = width
+
+    def step(self, parallel: torch.nn.Module, rank: int, number: int) -> str:
+        """Train one step; a hash of all parameters and of all-reduces beside the gradients'."""
+        draw = _generator(rank, number)
+        inputs = torch.randn(BATCH, INPUTS, generator=draw)
+        targets = torch.randint(CLASSES, (BATCH,), generator=draw)
+        self.optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(parallel(inputs), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        others = [
+            torch.randn(20 * self.width, generator=draw),
+            torch.randn(3, generator=draw),
+            torch.randn(4 * self.width, generator=draw).half(),
+        ]
+        works = [dist.all_reduce(each, async_op=True) for each in others]
+        seen = hashlib.sha256()
+        for work, each in zip(works, others, strict=True):
+            assert work is not None
+            work.wait()
+            seen.update(each.numpy().tobytes())
+        for parameter in self.model.parameters():
+            seen.update(parameter.detach().numpy().tobytes())
+        return seen.hexdigest()[:16]
+
+    def save(self, path: Path, lap: int, step: int) -> None:
+        """Write a checkpoint; a reader sees all of it or the one before."""
+        state = {
+            "lap": lap,
+            "step": step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        new = path.with_suffix(".new")
+        torch.save(state, new)
+        new.replace(path)
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train laps until it is time to leave."""
+    out: Path = options.out
+    checkpoint = out / "checkpoint"
+    number = 0
+    fresh = True
+    while True:
+        dist.init_process_group("wiresum", timeout=LIMIT)
+        rank = dist.get_rank()
+        lap, first = Lap(options.width), 0
+        if fresh and checkpoint.exists():  # all ranks have joined: nobody writes it any more
+            state = torch.load(checkpoint)
+            number, first = int(state["lap"]), int(state["step"])
+            lap.load(state)
+        fresh = False
+        parallel = DistributedDataParallel(lap.model, bucket_cap_mb=BUCKET_MB)
+        with (out / f"steps.{rank}").open("a") as report:
+            for step in range(first, options.steps):
+                if rank == 0 and step % CHECKPOINT_STEPS == 0:
+                    lap.save(checkpoint, number, step)
+                began = time.monotonic()
+                digest = lap.step(parallel, rank, step)
+                line = {
+                    "pid": os.getpid(),
+                    "lap": number,
+                    "step": step,
+                    "digest": digest,
+                    "carrier": _carrier(),
+                    "took_s": round(time.monotonic() - began, 3),
+                }
+                report.write(json.dumps(line) + "\n")
+                report.flush()
+                time.sleep(options.pause)
+        number += 1
+        leaves = torch.tensor([number == options.laps or (out / "leave").exists()]).int()
+        dist.broadcast(leaves, 0)
+        dist.barrier()
+        dist.destroy_process_group()
+        if leaves.item():
+            return
+
+
+def main() -> None:
+    """Entry point of a worker."""
+    faulthandler.register(signal.SIGUSR1)  # tells where it hangs, if it does
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--width", type=int, required=True)
+    parser.add_argument("--laps", type=int, default=0)
+    parser.add_argument("--pause", type=float, default=0.0)
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

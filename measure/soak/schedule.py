@@ -111,7 +111,7 @@ class Fault:
     @property
     def ends_s(self) -> float:
         """When it is over."""
-        return self.at_s + self.lasts_s
+        return round(self.at_s + self.lasts_s, 1)
 
     def says(self) -> str:
         """What is done, in words."""
@@ -243,8 +243,8 @@ class _Maker:
         last = before[-1]
         meets, within = draw.random() < MEETING_SHARE, draw.random()
         gap_s = draw.uniform(*GAP_S)
-        at_s = last.at_s + within * last.lasts_s
+        at_s = round(last.at_s + within * last.lasts_s, 1)
         lasting = [each for each in before[-12:] if each.ends_s >= at_s]
         if meets and lasting and all(frozenset({kind, e.kind}) in MAY_MEET for e in lasting):
-            return round(at_s, 1)
+            return at_s
         return round(max(each.ends_s for each in before[-12:]) + gap_s, 1)

@@ -21,6 +21,17 @@ class Carrier:
         return f"{self.name}: {self.reason}" if self.reason else self.name
 
 
+WAITS = "it waits for room on a switch"
+"""Why the ranks of a job in the queue sum."""
+
+
+def carrier_of(job: pb.Job) -> Carrier:
+    """The carrier of a job, also of one in the queue whose training goes on."""
+    if job.state == pb.JOB_STATE_QUEUED:
+        return Carrier(RANKS, WAITS) if job.started else Carrier()
+    return carrier(job.reports)
+
+
 def carrier(reports: Iterable[pb.RankReport]) -> Carrier:
     """The carrier of a job with these reports: the ranks if any rank says so.
 

@@ -27,6 +27,9 @@ SWITCH_TIMEOUT = "WIRESUM_SWITCH_TIMEOUT"
 """Seconds that the switch may say nothing at all while a collective waits."""
 
 
+JOB_FILE = "WIRESUM_JOB_FILE"
+"""Where the launcher writes the job of a run that has begun without one; for its workers."""
+
 CARRIER = "WIRESUM_CARRIER"
 """What sums: see :class:`Carrier`."""
 
@@ -93,6 +96,8 @@ class Environment:
     carrier: Carrier = Carrier.AUTO
     fallback: str = ""
     """Why the launcher has no switch for this run; empty if it has, or was not asked for one."""
+    job_file: str = ""
+    """Where the launcher writes the job once it has one; empty: there is no such launcher."""
 
     def variables(self) -> dict[str, str]:
         """As environment variables for workers; :func:`environment` reads them back.
@@ -111,6 +116,8 @@ class Environment:
             "WIRESUM_KEY": self.key,
             SHM: self.shm,
             CARRIER: str(self.carrier),
+            FALLBACK: self.fallback,
+            JOB_FILE: self.job_file,
         }
         return {name: value for name, value in values.items() if value}
 
@@ -165,6 +172,7 @@ def environment(env: Mapping[str, str]) -> Environment | None:
         switch_timeout_s=_seconds(env, SWITCH_TIMEOUT),
         carrier=carrier or Carrier.AUTO,
         fallback=env.get(FALLBACK, ""),
+        job_file=env.get(JOB_FILE, ""),
     )
 
 

@@ -44,6 +44,7 @@ ANOTHER_VERSION = Line(
     "rank {rank} runs wiresum {ours}, the controller {controller} {theirs}: install the same "
     "version on both",
 )
+NO_JOB_YET = Line("A047", "the launcher has no job for this run yet")
 SHM_OF_ANOTHER_SWITCH = Line("A019", "the switch at {path} is {there}, the job's is {wanted}")
 
 # ---- the job and its lease

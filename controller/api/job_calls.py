@@ -238,6 +238,7 @@ class JobCalls(Calls):
         queue, office = self._office.queue, self._office
         message = job_message(job, None, office.limits, 0.0)
         message.queue_position = queue.position(job.id)
+        message.started = queue.started(job.id)
         if queue.standing(job.id) is Standing.COMING:
             message.reason = Standing.COMING.value
         else:

@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wiresum.controller.client.address import DEFAULT_CONTROLLER
+    from wiresum.controller.client.channel import away
     from wiresum.controller.client.client import ControllerClient, add_switch_request
     from wiresum.controller.on_full import OnFull
 
-__all__ = ["DEFAULT_CONTROLLER", "ControllerClient", "OnFull", "add_switch_request"]
+__all__ = ["DEFAULT_CONTROLLER", "ControllerClient", "OnFull", "add_switch_request", "away"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,6 +21,10 @@ def __getattr__(name: str) -> Any:
         from wiresum.controller.on_full import OnFull
 
         return OnFull
+    if name == "away":
+        from wiresum.controller.client.channel import away
+
+        return away
     if name in __all__:
         from wiresum.controller.client import client
 

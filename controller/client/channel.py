@@ -69,6 +69,20 @@ happened, ask that one."""
 LINE_CODE = "wiresum-line-code"
 """Trailing metadata of a status: the code of the error line that is its message."""
 
+_NOT_TRUSTED = frozenset(
+    line.code
+    for line in (
+        lines.SERVER_NOT_TRUSTED,
+        lines.CLIENT_NOT_TRUSTED,
+        lines.TLS_FILE,
+        lines.NOT_TRUSTED,
+        lines.NO_TLS,
+        lines.TLS_FILES,
+        lines.HUNG_UP,
+        lines.ASKS_FOR_CERTIFICATE,
+    )
+)
+
 _CODE = re.compile(r"[A-Z][0-9]{3}")
 
 _R = TypeVar("_R")
@@ -83,6 +97,18 @@ class NoAnswer(ControllerError):
 
 class Unreachable(NoAnswer):
     """The call has not been made: there is no controller at that address, or no way to it."""
+
+
+class NotTrusted(Unreachable):
+    """A certificate is missing, wrong or not trusted, on either side: waiting does not help."""
+
+
+def away(error: ControllerError) -> bool:
+    """Whether the controller could not be asked now, and may be asked later with the same words."""
+    if error.retry_after_s is not None:
+        return True
+    silent = error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+    return silent and not isinstance(error, NotTrusted)
 
 
 class Channel:
@@ -142,7 +168,10 @@ class Channel:
                 else _tls_fault(self.address, self._credentials, details)
             )
             silence = Unreachable if _UNSENT in details else NoAnswer
-            return silence(code.name, found or _unreachable(self.address, details))
+            line = found or _unreachable(self.address, details)
+            if line.code in _NOT_TRUSTED:
+                silence = NotTrusted
+            return silence(code.name, line)
         if code == grpc.StatusCode.CANCELLED:
             if self._ended:
                 return self.closed()

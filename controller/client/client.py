@@ -27,6 +27,9 @@ _POLL_MARGIN_S = 5.0
 # How long one call in the queue may last; then the controller says that the job still waits.
 _QUEUE_POLL_S = 30.0
 
+# The first one is shorter: so the caller soon knows its place.
+_FIRST_POLL_S = 1.0
+
 # How long an interrupted caller tries to give up its place in the queue.
 _LEAVE_S = 2.0
 
@@ -100,6 +103,7 @@ class ControllerClient:
         min_slots: int = 0,
         wait_timeout_s: float = 0.0,
         on_queue: Callable[[pb.Job], None] | None = None,
+        started: bool = False,
         unreachable_s: float = 30.0,
     ) -> pb.Job:
         """Reserve ``slots`` (0: the default) for a job, or attach to the live one of that name.
@@ -108,7 +112,8 @@ class ControllerClient:
         call returns when there is, or raises RESOURCE_EXHAUSTED after ``wait_timeout_s`` (0: never;
         at most a year); meanwhile ``on_queue`` gets the job as it stands in the queue, again and
         again. A controller that goes away meanwhile is asked again for ``unreachable_s``, and the
-        place in the queue is kept; any other exception (a signal's, say) gives it up.
+        place in the queue is kept; any other exception (a signal's, say) gives it up. ``started``:
+        the training goes on meanwhile, summed by its ranks.
         """
         request = pb.CreateJobRequest(
             name=name,
@@ -119,21 +124,23 @@ class ControllerClient:
             min_slots=min_slots,
             wait_timeout_s=min(wait_timeout_s, _LONGEST_QUEUE_S),
             request_id=secrets.token_hex(16),
+            started=started,
         )
         if on_full != OnFull.WAIT:
             return self._call(lambda stub: stub.CreateJob, request)
+        limit = _FIRST_POLL_S
+
+        def ask() -> pb.Job:
+            return self._call(lambda stub: stub.CreateJob, request, timeout_s=limit)
+
         try:
             while True:
-                job = self._again(
-                    lambda: self._call(
-                        lambda stub: stub.CreateJob, request, timeout_s=_QUEUE_POLL_S
-                    ),
-                    unreachable_s,
-                )
+                job = self._again(ask, unreachable_s)
                 if job.state != pb.JOB_STATE_QUEUED:
                     return job
                 if on_queue is not None:
                     on_queue(job)
+                limit = _QUEUE_POLL_S
         except ControllerError:
             raise
         except BaseException:

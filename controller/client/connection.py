@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from wiresum.controller import lines
 from wiresum.controller.client.address import ControllerAddress
-from wiresum.controller.client.channel import Channel, Method, NoAnswer, Unreachable
+from wiresum.controller.client.channel import Channel, Method, NoAnswer, NotTrusted, Unreachable
 from wiresum.controller.client.trust import Credentials
 from wiresum.controller.errors import ControllerError, NotLeading
 
@@ -96,4 +96,6 @@ class Connection:
             if isinstance(error, NotLeading):
                 line = lines.NONE_LEADS.of(addresses=names, why=error)
                 return NotLeading("UNAVAILABLE", line, retry_after_s=error.retry_after_s)
-        return ControllerError("UNAVAILABLE", lines.NONE_REACHED.of(addresses=names, why=last))
+        trusts = not all(isinstance(error, NotTrusted) for error in failed.values())
+        kind = ControllerError if trusts else NotTrusted
+        return kind("UNAVAILABLE", lines.NONE_REACHED.of(addresses=names, why=last))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from wiresum.controller.carriers import RANKS, carrier
+from wiresum.controller.carriers import RANKS, carrier_of
 from wiresum.controller.v1 import controller_pb2 as pb
 
 LATE_SHARE = 0.05
@@ -37,7 +37,7 @@ def stragglers(job: pb.Job) -> list[Straggler]:
     if job.state not in (pb.JOB_STATE_WAITING, pb.JOB_STATE_READY):
         return []
     # Ranks that sum by themselves join again in the background: nobody waits for that.
-    if job.missing and carrier(job.reports).name != RANKS:
+    if job.missing and carrier_of(job).name != RANKS:
         return [Straggler(rank, "has not joined") for rank in job.missing]
     reports = sorted(job.reports, key=lambda report: report.rank)
     silent = [

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from wiresum.controller.carriers import RANKS, carrier
+from wiresum.controller.carriers import RANKS, carrier_of
 from wiresum.controller.text import format_ranks
 from wiresum.controller.v1 import controller_pb2 as pb
 
@@ -130,13 +130,19 @@ def job_table(jobs: Iterable[pb.Job]) -> Table:
             f"{len(job.joined)}/{job.workers}" if job.slots else str(job.workers or "-"),
             format_ranks(job.missing),
             "?" if job.counters_error else str(job.events.get("completed", 0)),
-            escape(job.reason or _by_the_ranks(job)),
+            escape(_reason(job)),
         )
     return table
 
 
+def _reason(job: pb.Job) -> str:
+    if job.state == pb.JOB_STATE_QUEUED and job.started:
+        return f"{job.reason}; its ranks sum meanwhile"
+    return job.reason or _by_the_ranks(job)
+
+
 def _by_the_ranks(job: pb.Job) -> str:
-    found = carrier(job.reports)
+    found = carrier_of(job)
     return f"summed by the {found}" if found.name == RANKS else ""
 
 
@@ -152,7 +158,7 @@ def job_details(job: pb.Job) -> Table:
         "state": _state(state_name(pb.JobState.Name(job.state))),
         "reason": escape(job.reason),
         "switch": f"{job.switch} ({job.switch_ip}:{job.switch_udp_port}), job number {job.number}",
-        "carrier": escape(str(carrier(job.reports))),
+        "carrier": escape(str(carrier_of(job))),
         "slots": _slots(job) + _slots_story(job),
         "lanes": str(job.lanes),
         "attempt": str(job.attempt) if job.HasField("attempt") else "",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from wiresum.controller.carriers import carrier
+from wiresum.controller.carriers import carrier_of
 from wiresum.controller.commands.stragglers import Straggler, stragglers
 from wiresum.controller.commands.tables import state_name
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -152,8 +152,8 @@ def _job(old: pb.Job | None, job: pb.Job, interval: float) -> JobRow:
         resent=rates.get("resent"),
         waited=rates.get("waited"),
         mismatched=rates.get("mismatched"),
-        carrier=carrier(job.reports).name,
-        carrier_reason=carrier(job.reports).reason,
+        carrier=carrier_of(job).name,
+        carrier_reason=carrier_of(job).reason,
         ranks=ranks,
         stragglers=stragglers(job),
     )

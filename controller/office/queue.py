@@ -54,6 +54,8 @@ class Queue:
     _dismissed: dict[str, ControllerError] = field(default_factory=dict)
     """Why jobs were taken out of the queue, by their ids and by those of their requests."""
     _places: dict[str, int] = field(default_factory=dict)
+    _started: set[str] = field(default_factory=set)
+    """Jobs whose ranks sum meanwhile, as their callers say with every call."""
     _settled: tuple[object, ...] | None = None
     """The situation in which the last round has changed nothing."""
 
@@ -76,10 +78,16 @@ class Queue:
             self.desk.commit(admission.enqueue(state, request, tenant, job_id, self.desk.now()))
             # The last, until a round of decisions has found out more.
             self._places[job_id] = len(self._places) + 1
+            self._note(job_id, request)
             return Queued(self.jobs.get(job_id), attached=False)
         if found.job.state is JobState.QUEUED:
+            self._note(found.job.id, request)
             return Queued(found.job, found.attached)
         return Created(found.job, self.jobs.another_token(found.job), found.attached)
+
+    def _note(self, job_id: str, request: pb.CreateJobRequest) -> None:
+        if request.started:
+            self._started.add(job_id)
 
     def present(self, job_id: str) -> None:
         """A caller waits for the job now."""
@@ -129,6 +137,7 @@ class Queue:
     def _forget(self, job_id: str) -> None:
         for known in (self._seen, self._standings, self._drained):
             known.pop(job_id, None)
+        self._started.discard(job_id)
 
     # ---- how things stand
 
@@ -148,6 +157,10 @@ class Queue:
     def told(self, job_id: str) -> Standing | None:
         """How the last round has left a job that waited then; None: it did not, or is gone."""
         return self._standings.get(job_id)
+
+    def started(self, job_id: str) -> bool:
+        """Whether the training of a job in the queue goes on meanwhile."""
+        return job_id in self._started
 
     def position(self, job_id: str) -> int:
         """The place of a job in the queue; 1 is the next."""

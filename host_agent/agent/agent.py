@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wiresum.common import logs
@@ -13,12 +13,13 @@ from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent import lines
 from wiresum.host_agent.agent.carriers import ASKED_FOR, RANKS, Carriers
 from wiresum.host_agent.agent.change import change_lease
-from wiresum.host_agent.agent.control import Heartbeats, NoRoom, over
+from wiresum.host_agent.agent.control import Heartbeats, NoJob, over
 from wiresum.host_agent.agent.issued import Group
 from wiresum.host_agent.agent.join import Membership, SwitchAway
 from wiresum.host_agent.agent.network import local_address_towards
 from wiresum.host_agent.agent.peers.meeting import Meeting, arrange, find
 from wiresum.host_agent.agent.peers.peers import Peers
+from wiresum.host_agent.agent.plan import Search
 from wiresum.host_agent.agent.progress import progress
 from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.agent.sums import Sums
@@ -85,6 +86,7 @@ class Agent:
         self._closed = False
         self._changing: threading.Thread | None = None  # while it is under way
         self._joining: Membership | None = None  # again, in the background
+        self._search = Search()
         self._wanted = self._lease.change if self._lease is not None else 0
         self._asked = self._lease
         self._state = 0  # of the job, as the controller has said last
@@ -94,15 +96,13 @@ class Agent:
             worker.rank,
             worker.workers,
             worker.where.field,
-            rejoin=self._rejoin if membership is not None else None,
+            rejoin=self._rejoin if worker.where.controller else None,
             tell=self._tell_lost,
             returned=self._returned,
         )
         self._heartbeats: Heartbeats | None = None
         if membership is not None:
-            membership.report = self._report
-            self._terms = self._lease or membership.client.get_job(membership.plan.job)
-            self._heartbeats = self._new_heartbeats(membership)
+            self._adopt(membership)
         self._peers: Peers | None = None
         if meeting is not None:
             self._peers = Peers(
@@ -120,18 +120,18 @@ class Agent:
         """Join the job that ``worker.where`` names; returns with an engine.
 
         Waits for the other ranks, at most ``worker.join_s``. A run that may leave the switch is
-        joined without a lease where the switch does not hold its entries, or none has room.
-        Raises ``WiresumError`` in one line.
+        joined without a lease where the switch does not hold its entries, none has room, or the
+        controller cannot be reached. Raises ``WiresumError`` in one line.
         """
         if not worker.where.controller:
             why = worker.where.fallback or ASKED_FOR
             return cls(worker, None, None, _meet(worker), why)
         try:
             membership = Membership(worker)
-        except NoRoom as full:
+        except NoJob as none:
             if not worker.may_leave_switch:
                 raise
-            return cls(worker, None, None, _meet(worker), why=str(full))
+            return cls(worker, None, None, _meet(worker), why=str(none))
         held, meeting, why = None, None, ""
         try:
             meeting = membership.arrange()
@@ -218,6 +218,7 @@ class Agent:
                 return
             self._closed = True
             joining = self._joining
+        self._search.stop()
         self._carriers.close()
         if joining is not None and joining is not self._membership:
             joining.client.close()
@@ -238,6 +239,13 @@ class Agent:
             changing.join(timeout=1.0)
 
     # -- heartbeats ---------------------------------------------------------------------------
+
+    def _adopt(self, membership: Membership) -> None:
+        """This worker has a job from now on."""
+        membership.report = self._report
+        self._terms = self._lease or membership.client.get_job(membership.plan.job)
+        self._membership = membership
+        self._heartbeats = self._new_heartbeats(membership)
 
     def _new_heartbeats(self, membership: Membership) -> Heartbeats:
         return Heartbeats(
@@ -312,8 +320,17 @@ class Agent:
         return self._peers is not None and self._peers.lost_switch(epoch, why)
 
     def _rejoin(self, round: int) -> Held:
-        assert self._membership is not None
-        membership = self._membership.again(round)
+        if self._membership is None:
+            found = Membership(replace(self._worker, round=round), self._search)
+            found.release_worker = self._worker
+            with self._lock:
+                if self._closed:
+                    found.client.close()
+                    raise AgentError(lines.WORKER_LEAVES.of())
+                self._adopt(found)
+            membership = found.twin()
+        else:
+            membership = self._membership.again(round)
         with self._lock:
             self._joining = membership  # so that closing ends its calls
             if self._closed:

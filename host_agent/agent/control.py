@@ -27,7 +27,11 @@ CALL_S = 10.0
 _SHORTEST_S = 0.05  # between two calls, even if the controller answers at once
 
 
-class NoRoom(WiresumError):
+class NoJob(WiresumError):
+    """There is no job yet, and the group may begin without one; says why."""
+
+
+class NoRoom(NoJob):
     """No switch has room, and the run shall go on without one; says why."""
 
 

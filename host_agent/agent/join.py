@@ -1,22 +1,19 @@
-"""How the ranks of a job agree on an attempt and get their leases."""
+"""How the ranks of a job get their leases, once they have agreed on an attempt."""
 
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import replace
 
 from wiresum import p4
 from wiresum.common.errors import WiresumError
-from wiresum.common.logs import one_line
-from wiresum.common.patience import Patience
 from wiresum.common.version import compatible, package_version
-from wiresum.controller.client import ControllerClient, OnFull
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent import lines
-from wiresum.host_agent.agent.control import NoRoom, connect, create_job
+from wiresum.host_agent.agent.control import connect
 from wiresum.host_agent.agent.lease import open_engine
 from wiresum.host_agent.agent.network import (
     WorkerSocket,
@@ -25,9 +22,8 @@ from wiresum.host_agent.agent.network import (
     shm_socket,
     udp_socket,
 )
-from wiresum.host_agent.agent.owner import owner, remember
-from wiresum.host_agent.agent.peers.judge import host_name, named
-from wiresum.host_agent.agent.peers.meeting import Meeting, arrange, find, here
+from wiresum.host_agent.agent.peers.meeting import Meeting, arrange, find
+from wiresum.host_agent.agent.plan import NEWS_S, Planning, Search
 from wiresum.host_agent.agent.worker import Worker
 from wiresum.host_agent.engine import Engine, EngineOptions
 from wiresum.host_agent.environment import AgentError
@@ -44,42 +40,12 @@ AWAY_S = 10.0
 SHM_S = 5.0
 """How long a switch on this host may take to answer before the worker goes on over UDP."""
 
-QUEUE_NEWS_S = 60.0
-"""How long a rank waits for news of its place in the queue, which comes every 30 s; seconds."""
-
-NEWS_S = 60.0
-"""How often a line names the missing ranks, while others wait for them to join; seconds."""
-
-MOST_SHOWN = 8
-"""At most so many of the present ranks are named in a line."""
-
-CLAIM_S = 45.0
-"""How long to wait for a sign of life from the ranks of another group; seconds."""
-
-_CLAIM_AGAIN_S = 0.5
-_LOOK_S = 0.1
-_SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.005, 0.5
 _SHORTEST_JOIN_S = 1.0
 
 # After a change of lease the numbering of chunks starts at APART times the number of collectives
 # before it. If ranks ever differ in that number, their chunks do not meet: the result is an error
 # and never a wrong sum.
 APART = 1 << 20
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The decision of rank 0 for all ranks: the job and the number of this attempt."""
-
-    job: str
-    token: str
-    attempt: int
-    owned: bool  # rank 0 has made the job itself and releases it
-    owner: str = ""  # the group's name for itself, if others could want the job
-
-
-class JobTaken(WiresumError):
-    """Another process group of this run has the job; says where."""
 
 
 class SwitchAway(WiresumError):
@@ -89,158 +55,22 @@ class SwitchAway(WiresumError):
 class Membership:
     """One rank's place in a job. Everything raises ``WiresumError`` in one line."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, search: Search | None = None) -> None:
         """Agree with rank 0, through the store, on an attempt later than all before.
 
-        Raises ``NoRoom`` on all ranks where the job was to fall back if no switch has room,
-        :class:`JobTaken` where another group has it.
+        ``search``: there was no job so far, and it is waited for. Raises ``NoJob`` on all ranks
+        where the group may begin without one, ``JobTaken`` where another group has it.
         """
         self._worker = worker
         self.release_worker = worker
         """Whose ranks count themselves out when they leave: the first worker's."""
-        self._deadline = time.monotonic() + worker.join_s
-        worker.store.set(f"{worker.key}/here/{worker.rank}", here())
-        self.plan = self._decide() if worker.rank == 0 else self._read()
+        self._planning = Planning(worker, search)
+        self.plan = self._planning.agree()
         self.client = connect(worker.where, self.plan.token)
         self._program_version = ""
         self._without_shm = False  # it was tried in vain, and said so
         self.report: Callable[[], pb.RankReport] | None = None
         """Makes the report on this worker's progress that goes with each heartbeat."""
-
-    # -- the plan -----------------------------------------------------------------------------
-
-    def _decide(self) -> Plan:
-        def publish(**what: object) -> None:
-            self._worker.store.set(self._worker.key, json.dumps(what))
-
-        try:
-            plan = self._new_plan()
-        except JobTaken as taken:
-            publish(taken=str(taken))
-            raise
-        except NoRoom as full:
-            publish(no_room=str(full))
-            raise
-        except WiresumError as error:
-            publish(error=str(error))
-            raise
-        publish(**vars(plan))
-        return plan
-
-    def _new_plan(self) -> Plan:
-        where = self._worker.where
-        if where.job is None:
-            job = create_job(where, "", self._queued)
-            self._deadline = time.monotonic() + self._worker.join_s
-            return Plan(job.id, job.token, 0, owned=True)
-        mine = owner(self._worker.endpoint)
-        with connect(where, where.token) as client:
-            attempt = self._claim(client, where.job, mine)
-        return Plan(where.job, where.token, attempt, owned=False, owner=mine)
-
-    def _claim(self, client: ControllerClient, job: str, mine: str) -> int:
-        """Get the job for this group; the attempt to join. Raises :class:`JobTaken`."""
-        deadline = min(self._deadline, time.monotonic() + CLAIM_S)
-        while True:
-            claim = client.claim_job(job, self._worker.where.token, owner=mine, where=here())
-            if claim.granted:
-                return claim.attempt
-            # The controller cannot tell ranks that have just ended from ranks out of reach.
-            if claim.lives or time.monotonic() > deadline:
-                on = f" (rank 0 on {claim.where})" if claim.where else ""
-                raise JobTaken(lines.JOB_TAKEN.of(job=job, on=on))
-            time.sleep(_CLAIM_AGAIN_S)
-
-    def _queued(self, job: pb.Job) -> None:
-        log.warning("wiresum: waiting for room on a switch, at place %d", job.queue_position)
-        self._worker.store.add(f"{self._worker.key}/queued", 1)
-
-    def _read(self) -> Plan:
-        worker = self._worker
-        self._wait_for_plan()
-        answer = json.loads(worker.store.get(worker.key))
-        if "taken" in answer:
-            raise JobTaken(answer["taken"])
-        if "no_room" in answer:
-            raise NoRoom(answer["no_room"])
-        if "error" in answer:
-            raise AgentError(lines.RANK_0_COULD_NOT_JOIN.of(why=answer["error"]))
-        plan = Plan(**answer)
-        if plan.owner:
-            remember(plan.owner)
-        return plan
-
-    def _wait_for_plan(self) -> None:
-        worker = self._worker
-        waits = worker.where.job is None and worker.where.request.on_full is OnFull.WAIT
-        limit = max(worker.join_s, QUEUE_NEWS_S) if waits else worker.join_s
-        patience = Patience(limit)
-        news = 0
-        said, pause = 0.0, _SHORTEST_LOOK_S
-        while not self._published():
-            left = patience.step(pause)
-            pause = min(2 * pause, _LONGEST_LOOK_S)
-            if left > 0 and patience.spent_s - said < NEWS_S:
-                time.sleep(min(pause, left))
-                continue
-            said = patience.spent_s
-            before = news
-            if waits:
-                news = worker.store.add(f"{worker.key}/queued", 0)
-            if news != before:
-                patience.restart()
-                said = 0.0
-            elif left <= 0:
-                raise AgentError(
-                    lines.RANK_0_NOT_JOINED.of(
-                        seconds=limit,
-                        there=self._who_is_there(),
-                        controller=worker.where.controller,
-                    )
-                )
-            else:
-                self._say_waiting("rank 0 has not joined yet", patience.spent_s)
-        if news:
-            self._deadline = time.monotonic() + worker.join_s
-
-    def _published(self) -> bool:
-        # Not `wait`: a thread that waits in torch's store locks out the process's other threads,
-        # and torch writes its own warnings when the time is over.
-        try:
-            return self._worker.store.check([self._worker.key])
-        except Exception as error:
-            raise AgentError(lines.STORE_FAILED.of(why=one_line(str(error)))) from None
-
-    def _present(self) -> dict[int, str]:
-        """The ranks that have begun to join, with their hosts."""
-        store, key = self._worker.store, f"{self._worker.key}/here"
-        ranks = (r for r in range(self._worker.workers) if store.check([f"{key}/{r}"]))
-        return {rank: host_name(store.get(f"{key}/{rank}").decode()) for rank in ranks}
-
-    def _who_is_there(self) -> str:
-        try:
-            present = self._present()
-        except Exception:  # any error of the store: then the line does not name them
-            return ""
-        shown = [named(rank, host) for rank, host in present.items()][:MOST_SHOWN]
-        more = ", …" if len(present) > len(shown) else ""
-        return f" (there of {self._worker.workers}: {', '.join(shown)}{more})" if shown else ""
-
-    def _say_waiting(self, what: str, seconds: float) -> None:
-        """Log one line for all ranks that wait; the lowest of them logs it."""
-        worker = self._worker
-        try:
-            present = self._present()
-        except Exception:
-            present = {}
-        if worker.rank == min(present, default=worker.rank):
-            log.warning(
-                "wiresum: joining for %d s of at most %d: %s%s",
-                seconds,
-                worker.join_s,
-                what,
-                self._who_is_there(),
-            )
 
     # -- the ranks' own link ------------------------------------------------------------------
 
@@ -335,7 +165,7 @@ class Membership:
         began = said = time.monotonic()
         soon = self._worker.may_leave_switch and not self._worker.round
         while True:
-            left = max(round(self._deadline - time.monotonic(), 1), _SHORTEST_JOIN_S)
+            left = max(round(self._planning.deadline - time.monotonic(), 1), _SHORTEST_JOIN_S)
             limit = min(left, AWAY_S if soon else NEWS_S)
             try:
                 return self._ask(sock, 0, limit, time.monotonic() - began)
@@ -346,8 +176,10 @@ class Membership:
                 if late and left > limit:
                     if time.monotonic() - said > NEWS_S - 1.0:
                         said = time.monotonic()
-                        self._say_waiting(str(error), said - began)
-                elif not self._planned_anew(error):
+                        self._planning.say_waiting(str(error), said - began)
+                elif (other := self._planning.planned_anew(self.plan, error)) is not None:
+                    self.plan = other
+                else:
                     raise
 
     def _check_switch(self, error: ControllerError) -> None:
@@ -374,26 +206,6 @@ class Membership:
             timeout_s=min(limit_s, NEWS_S),
             waited_s=waited_s,
         )
-
-    def _planned_anew(self, why: ControllerError) -> bool:
-        """Wait for another plan of rank 0; False if there is none in time.
-
-        A rank that is restarted faster than rank 0 may have read what rank 0 had said before:
-        torchrun keeps the store.
-        """
-        if self._worker.rank == 0 or why.code not in ("ALREADY_EXISTS", "ABORTED"):
-            return False
-        said = time.monotonic()
-        while time.monotonic() < self._deadline:
-            if time.monotonic() - said > NEWS_S:
-                said = time.monotonic()
-                log.warning("wiresum: waiting for rank 0 to begin another attempt: %s", why)
-            plan = self._read()
-            if plan != self.plan:
-                self.plan = plan
-                return True
-            time.sleep(_LOOK_S)
-        return False
 
     # -- during the job -----------------------------------------------------------------------
 
@@ -445,6 +257,12 @@ class Membership:
         made = Membership(replace(self._worker, where=where, round=round))
         made.plan = replace(made.plan, owned=plan.owned)
         made.release_worker = self.release_worker
+        return made
+
+    def twin(self) -> "Membership":
+        """The same place, with a client of its own."""
+        made = copy(self)
+        made.client = connect(self._worker.where, self.plan.token)
         return made
 
     def release(self) -> None:

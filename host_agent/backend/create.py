@@ -66,7 +66,7 @@ def create(options: Any) -> Any:
         # gRPC and the engine: only where needed.
         from wiresum.host_agent.agent.agent import Agent
         from wiresum.host_agent.agent.control import NoRoom
-        from wiresum.host_agent.agent.join import JobTaken
+        from wiresum.host_agent.agent.plan import JobTaken
         from wiresum.host_agent.agent.worker import Worker
 
         try:

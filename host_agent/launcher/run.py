@@ -11,16 +11,18 @@ from typing import IO
 from wiresum.common.children import process
 from wiresum.common.errors import WiresumError
 from wiresum.common.logs import bind, say
+from wiresum.controller.client import away
+from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent import lines
 from wiresum.host_agent.agent.control import NoRoom
 from wiresum.host_agent.environment import (
-    FALLBACK,
     Carrier,
     Environment,
     SlotRequest,
     without_secrets,
 )
+from wiresum.host_agent.launcher.later import Later
 from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
 from wiresum.host_agent.launcher.signals import Signals
@@ -52,7 +54,7 @@ def resolve(command: Sequence[str]) -> list[str]:
 
 
 def execute(
-    session: Session | None,
+    session: Session | Later | None,
     signals: Signals,
     command: Sequence[str],
     env: Mapping[str, str],
@@ -116,16 +118,20 @@ def run(command: Sequence[str], options: JobOptions, *, as_default: bool) -> int
     keep = inherited()
     with Signals() as signals:
         if options.carrier is Carrier.RANKS:
-            env = _without_switch("", as_default, options)
+            env = _without_switch(as_default, options)
             return execute(None, signals, resolved, env, foreground=True, keep=keep)
         try:
             session = Session(options)
-        except NoRoom as full:
-            if options.carrier is Carrier.SWITCH:
+        except (NoRoom, ControllerError) as error:
+            none_yet = isinstance(error, NoRoom) or (options.controller and away(error))
+            if options.carrier is Carrier.SWITCH or not none_yet:
                 raise
-            say(log, f"training goes on over the ranks, without a switch: {full}")
-            env = _without_switch(str(full), as_default, options)
-            return execute(None, signals, resolved, env, foreground=True, keep=keep)
+            say(log, f"training begins over the ranks, until there is a switch: {error}")
+            with Later(options, str(error)) as later:
+                env = later.variables(as_default=as_default)
+                status = execute(later, signals, resolved, env, foreground=True, keep=keep)
+                signals.over = True
+                return status
         with session:
             job = session.job
             bind(job=job.id)
@@ -158,13 +164,11 @@ def _asked(job: pb.Job, slots: SlotRequest) -> str:
     return f" (of {slots.slots} asked for)" if job.slots < slots.slots else ""
 
 
-def _without_switch(why: str, as_default: bool, options: JobOptions) -> dict[str, str]:
-    """The environment of workers that sum by themselves; ``why`` is empty if the user wants it."""
+def _without_switch(as_default: bool, options: JobOptions) -> dict[str, str]:
+    """The environment of workers that sum by themselves."""
     made = Environment("", None, "", options.field, options.timeout_s, carrier=Carrier.RANKS)
     env = without_secrets(os.environ) | made.variables()
     env.pop("WIRESUM_CONTROLLER", None)
-    if why:
-        env[FALLBACK] = why
     if as_default:
         env["WIRESUM_AS_DEFAULT"] = "1"
     return env

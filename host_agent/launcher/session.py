@@ -19,6 +19,7 @@ from wiresum.host_agent.environment import (
     SHM,
     AgentError,
     Carrier,
+    Environment,
     Transport,
     own_environment,
     without_secrets,
@@ -37,16 +38,59 @@ class LeaseLost(WiresumError):
     """The job is over, or its controller has been silent for longer than the lease lasts."""
 
 
+def asked(
+    options: JobOptions, controller: str, token: str | None, shm: str | None = None
+) -> Environment:
+    """What to ask ``controller`` for, and as whom; ``token`` None: as this environment says.
+
+    ``shm`` is the socket of the switch's port in shared memory, None: as ``options`` say. Raises
+    ``AgentError`` or ``AddressError``.
+    """
+    where = own_environment(controller)
+    return dataclasses.replace(
+        where,
+        field=options.field,
+        timeout_s=options.timeout_s,
+        switch_timeout_s=options.switch_timeout_s or where.switch_timeout_s,
+        tenant_token=where.tenant_token if token is None else token,
+        ca=where.ca if options.ca is None else options.ca,
+        shm=_shm(options.transport) if shm is None else shm,
+        request=options.slots,
+        carrier=options.carrier,
+    )
+
+
+def for_workers(where: Environment, *, as_default: bool) -> dict[str, str]:
+    """The environment for the workers: this process's own, with the job's instead of secrets.
+
+    Whoever runs in it can join this job, and make no other.
+    """
+    env = without_secrets(os.environ)
+    env.pop(SHM, None)
+    env |= where.variables()
+    if as_default:
+        env["WIRESUM_AS_DEFAULT"] = "1"
+    return env
+
+
+def _shm(transport: Transport) -> str:
+    path = os.environ.get(SHM, "")
+    if transport is Transport.SHM and not path:
+        raise AgentError(lines.NO_SHM_PORT.of(variable=SHM))
+    return "" if transport is Transport.UDP else path
+
+
 class Session:
     """A job of ours on a controller, given or embedded. Use as a context manager.
 
     ``environment`` says how to reach the job; its ``tenant_token`` may make more of them.
     """
 
-    def __init__(self, options: JobOptions) -> None:
+    def __init__(self, options: JobOptions, job: pb.Job | None = None) -> None:
         """Register a job with the controller of ``options``, or start one and a switch.
 
-        Raises ``ControllerError``, ``NoRoom``, ``ChildError`` or ``AddressError``.
+        ``job``: it has been registered there already. Raises ``ControllerError``, ``NoRoom``,
+        ``ChildError`` or ``AddressError``.
         """
         self._lost: str | None = None
         self._place = 0
@@ -60,19 +104,9 @@ class Session:
             self.embedded = Embedded(options.timeout_s or START_S, shm=shm)
             controller, token = self.embedded.controller, self.embedded.token
         try:
-            where = own_environment(controller)
-            where = dataclasses.replace(
-                where,
-                field=options.field,
-                timeout_s=options.timeout_s,
-                switch_timeout_s=options.switch_timeout_s or where.switch_timeout_s,
-                tenant_token=where.tenant_token if token is None else token,
-                ca=where.ca if options.ca is None else options.ca,
-                shm=self._shm(options.transport),
-                request=options.slots,
-                carrier=options.carrier,
-            )
-            self.job = create_job(where, options.name, self._queued)
+            own_shm = None if self.embedded is None else self.embedded.shm
+            where = asked(options, controller, token, own_shm)
+            self.job = job or create_job(where, options.name, self._queued)
             self.environment = dataclasses.replace(where, job=self.job.id, token=self.job.token)
             self._client = connect(where, self.job.token)
         except BaseException:
@@ -88,25 +122,9 @@ class Session:
             loud=True,
         )
 
-    def _shm(self, transport: Transport) -> str:
-        if self.embedded is not None:
-            return self.embedded.shm
-        path = os.environ.get(SHM, "")
-        if transport is Transport.SHM and not path:
-            raise AgentError(lines.NO_SHM_PORT.of(variable=SHM))
-        return "" if transport is Transport.UDP else path
-
     def variables(self, *, as_default: bool = False) -> dict[str, str]:
-        """The environment for the workers: this process's own, with the job's instead of secrets.
-
-        Whoever runs in it can join this job, and make no other.
-        """
-        env = without_secrets(os.environ)
-        env.pop(SHM, None)
-        env |= self.environment.variables()
-        if as_default:
-            env["WIRESUM_AS_DEFAULT"] = "1"
-        return env
+        """The environment for the workers: see :func:`for_workers`."""
+        return for_workers(self.environment, as_default=as_default)
 
     def describe(self) -> pb.Job:
         """The job as the controller sees it now, with the switch's counters."""

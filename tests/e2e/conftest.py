@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from support import background
 from support.processes import Commands, commands
 from support.training import SCRIPT, spawned
 
@@ -38,3 +39,13 @@ def train(cli: Commands, tmp_path: Path) -> Callable[..., tuple[Any, list[dict[s
         return done, reports
 
     return run
+
+
+@pytest.fixture
+def start(cli: Commands, tmp_path: Path) -> Callable[..., background.Training]:
+    """Starts steady trainings: options of ``wiresum run``, then of the script."""
+
+    def started(*options: str, script: tuple[str, ...] = (), **env: str) -> background.Training:
+        return background.train(cli, tmp_path, *options, script=script, **env)
+
+    return started

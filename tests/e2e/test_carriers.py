@@ -3,78 +3,15 @@
 import json
 import os
 import signal
-import subprocess
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.background import LIMIT_S, STEADY, WORKERS, Training
 from support.processes import Commands, commands
-from support.training import rack, serving, spawned
-
-STEADY = Path(__file__).with_name("steady.py")
-WORKERS = 3
-LIMIT_S = 120.0
-
-
-@dataclass
-class Training:
-    """A training in the background."""
-
-    process: "subprocess.Popen[str]"
-    out: Path
-
-    def step(self) -> int:
-        """Of the slowest rank; -1 before its first."""
-        assert self.process.poll() is None, self.process.communicate()
-        paths = [self.out / f"step.{rank}" for rank in range(WORKERS)]
-        return min(int(path.read_text().split()[0]) if path.exists() else -1 for path in paths)
-
-    def carriers(self) -> set[str]:
-        """What sums, by the ranks' last steps."""
-        assert self.process.poll() is None, self.process.communicate()
-        return {(self.out / f"step.{rank}").read_text().split()[1] for rank in range(WORKERS)}
-
-    def until(self, carrier: str) -> None:
-        """Wait until all ranks have this carrier. Steps are slow meanwhile."""
-        (self.out / "slow").touch()
-        deadline = time.monotonic() + LIMIT_S
-        while self.carriers() != {carrier}:
-            assert time.monotonic() < deadline, f"not over {carrier} within {LIMIT_S:g} s"
-            time.sleep(0.02)
-        (self.out / "slow").unlink()
-
-    def reach(self, step: int) -> None:
-        """Wait until all ranks have done that step."""
-        deadline = time.monotonic() + LIMIT_S
-        while self.step() < step:
-            assert time.monotonic() < deadline, f"not at step {step} within {LIMIT_S:g} s"
-            time.sleep(0.01)
-
-    def end(self) -> tuple[list[dict[str, Any]], str]:
-        """The ranks' reports, and what was said."""
-        out, err = self.process.communicate(timeout=LIMIT_S)
-        assert self.process.returncode == 0, out + err
-        reports = [
-            json.loads((self.out / f"report.{rank}.json").read_text()) for rank in range(WORKERS)
-        ]
-        return reports, out + err
-
-
-@pytest.fixture
-def start(cli: Commands, tmp_path: Path) -> Callable[..., Training]:
-    """Starts trainings: options of ``wiresum run``, then of the script."""
-
-    def started(*options: str, script: tuple[str, ...] = (), **env: str) -> Training:
-        out = tmp_path / f"run{time.monotonic_ns()}"
-        out.mkdir()
-        command = [*spawned(WORKERS), str(STEADY), "--out", str(out), *script]
-        return Training(cli.start("run", *options, "--", *command, **env), out)
-
-    return started
+from support.training import add_switch, rack, serving, spawned
+from wiresum.controller.client import ControllerClient
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +130,31 @@ def test_the_ranks_go_back_to_a_switch_that_was_out_of_reach(
     after, _ = training.end()
     same(after, reports[0]["digest"])
     assert all(report["carriers"] == ["switch", *["ranks", "switch"] * 2] for report in after)
+
+
+def test_the_ranks_go_to_another_switch_when_theirs_has_died(
+    cli: Commands, start: Callable[..., Training]
+) -> None:
+    steps = ("--steps", "150", "--pause", "0")
+    reports, _ = start("--field", "8", "--carrier", "ranks", script=steps).end()
+    controller = rack(cli)
+    (first,) = serving(cli, "switch serve")
+    add_switch(cli, controller, "s2")
+    training = start(
+        "--controller", controller, "--field", "8", "--switch-timeout", "1", script=steps
+    )
+    training.reach(5)
+    with ControllerClient(controller, token=cli.mark) as client:
+        (job,) = client.list_jobs(live_only=True)
+        assert job.switch == "s1"
+        os.kill(first, signal.SIGKILL)
+        training.until("ranks")
+        training.until("switch")
+        moved = client.get_job(job.id)
+        assert (moved.switch, moved.slots) == ("s2", job.slots)
+    after, _ = training.end()
+    same(after, reports[0]["digest"])
+    assert all(report["carriers"] == ["switch", "ranks", "switch"] for report in after)
 
 
 def test_a_run_starts_without_its_switch_and_goes_to_it_later(

@@ -66,7 +66,8 @@ def test_a_missing_controller_is_one_clear_line(cli):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    done = cli.run("run", "--controller", f"127.0.0.1:{port}", "--", "true", limit_s=60)
+    options = ("--controller", f"127.0.0.1:{port}", "--carrier", "switch")
+    done = cli.run("run", *options, "--", "true", limit_s=60)
     assert done.returncode != 0
     assert len(done.stderr.strip().splitlines()) == 1
     one_line(done.stderr, "controller", f"127.0.0.1:{port}")

@@ -124,7 +124,7 @@ def test_a_later_attempt_replaces_an_agent(join: Callable[..., Agent]) -> None:
 
 def test_the_others_hear_why_rank_0_could_not_join(session: Session) -> None:
     store = dist.HashStore()
-    where = Environment("127.0.0.1:1", "j", "t", 32, 5.0)
+    where = Environment("127.0.0.1:1", "j", "t", 32, 5.0, carrier=Carrier.SWITCH)
     with pytest.raises(ControllerError) as first:
         Agent.join(Worker(where, store, 0, 2, MINUTE, "1"))
     with pytest.raises(AgentError) as second:

@@ -1,0 +1,109 @@
+"""Looks for a job while the training goes on over its ranks: waits in the queue, asks again."""
+
+import logging
+import threading
+
+from wiresum.controller.client import ControllerClient, OnFull, away
+from wiresum.controller.errors import ControllerError
+from wiresum.controller.v1 import controller_pb2 as pb
+from wiresum.host_agent.agent.control import connect
+from wiresum.host_agent.environment import Environment
+
+log = logging.getLogger("wiresum")
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+"""Between two requests of which the first has failed; doubles with each; seconds."""
+
+_NO_ROOM = ("RESOURCE_EXHAUSTED", "FAILED_PRECONDITION")
+"""Codes of refusals that other jobs, quotas and switches may undo."""
+
+
+class JobSearch:
+    """One search. :meth:`stop` may be called from any thread."""
+
+    def __init__(self, where: Environment, name: str = "") -> None:
+        """``where`` has the tenant's token, and says what to ask for; ``name`` is the job's."""
+        self._where = where
+        self._name = name
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._client: ControllerClient | None = None
+        self._place: pb.Job | None = None
+
+    def find(self) -> pb.Job | None:
+        """The job, once it has slots; None after :meth:`stop`.
+
+        While no switch has room, one call waits in the controller's queue; while the controller
+        cannot be reached, it is asked again, with pauses of up to ``LONGEST_PAUSE_S``. Raises
+        ``ControllerError`` for any other refusal, and where ``queue_timeout_s`` is over.
+        """
+        pause = FIRST_PAUSE_S
+        while not self._stop.is_set():
+            try:
+                job = self._ask()
+            except ControllerError as error:
+                if self._stop.is_set():
+                    return None
+                if not self._may_come(error):
+                    raise
+                log.debug("wiresum: no job yet: %s", error)
+            else:
+                if not self._stop.is_set():
+                    return job
+                self._give_up(job)
+            self._stop.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+        return None
+
+    def stop(self) -> None:
+        """End the search, and give up the place in the queue."""
+        with self._lock:
+            self._stop.set()
+            client, place = self._client, self._place
+        if client is not None:
+            client.close()
+        if place is not None:
+            self._give_up(place)
+
+    # ----
+
+    def _ask(self) -> pb.Job:
+        where, request = self._where, self._where.request
+        with connect(where, where.tenant_token) as client:
+            with self._lock:
+                self._client = client
+                if self._stop.is_set():
+                    client.close()
+            try:
+                return client.create_job(
+                    self._name,
+                    slots=request.slots,
+                    min_slots=request.min_slots,
+                    # Who takes fewer slots does not wait for more.
+                    on_full=OnFull.SMALLER if request.on_full is OnFull.SMALLER else OnFull.WAIT,
+                    wait_timeout_s=request.queue_timeout_s or 0.0,
+                    on_queue=self._queued,
+                    started=True,
+                )
+            finally:
+                with self._lock:
+                    self._client = self._place = None
+
+    def _queued(self, job: pb.Job) -> None:
+        with self._lock:
+            if not job.attached:
+                self._place = job
+
+    def _may_come(self, error: ControllerError) -> bool:
+        if away(error):
+            return True
+        return error.code in _NO_ROOM and self._where.request.queue_timeout_s is None
+
+    def _give_up(self, job: pb.Job) -> None:
+        if job.attached:
+            return
+        try:
+            with connect(self._where, self._where.tenant_token) as client:
+                client.release_job(job.id, job.token)
+        except ControllerError:
+            log.debug("wiresum: the place in the queue is left to expire", exc_info=True)

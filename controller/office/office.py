@@ -23,7 +23,7 @@ from wiresum.controller.office.queue_polls import QueuePolls
 from wiresum.controller.office.rank_polls import RankPolls, Ready
 from wiresum.controller.office.reports import Reports
 from wiresum.controller.patience import Patience
-from wiresum.controller.rules import switches, tenants
+from wiresum.controller.rules import relocation, switches, tenants
 from wiresum.controller.rules.callers import Caller
 from wiresum.controller.rules.changes import Agreed, Cancelled, ChangeLimits
 from wiresum.controller.rules.jobs import Created, ended_error
@@ -173,12 +173,35 @@ class Office:
             raise ended_error(job)
         joined = job.state is JobState.READY
         claim = self.owners.claim(job.id, request.owner, request.where, joined=joined)
+        if claim.granted:
+            self._relocate(job)
         return pb.ClaimJobResponse(
             granted=claim.granted,
             lives=claim.lives,
             where=claim.where,
             attempt=0 if job.attempt is None else job.attempt + 1,
         )
+
+    def _relocate(self, job: Job) -> None:
+        """An attempt is about to begin: if the job's switch is down, another one may take it."""
+        before = job.lease.switch
+        if not self.fleet.is_down(before):
+            return
+        up = {name for name in self.state.switch_names() if self.fleet.is_up(name)}
+        plan = relocation.relocate(self.state, job, up, self.desk.now())
+        if not plan:
+            return
+        self.desk.commit(plan)
+        moved = self.jobs.get(job.id)
+        log.warning(
+            "job %s: switch %s is down, switch %s takes it",
+            moved.label,
+            before,
+            moved.lease.switch,
+            extra={"job": job.id},
+        )
+        self.fleet.wake(before)
+        self._job_changed(moved)
 
     async def create_job(
         self, request: pb.CreateJobRequest, caller: Caller, time_left: float | None

@@ -90,6 +90,10 @@ class Fleet:
         """Whether the switch can be reached now."""
         return name in self._running and self._running[name][0].state is SwitchState.UP
 
+    def is_down(self, name: str) -> bool:
+        """Whether it was tried in vain to reach the switch: not while it is just being tried."""
+        return name in self._running and self._running[name][0].state is SwitchState.DOWN
+
     def confirmed(self, job: Job) -> bool:
         """Whether the job's switch has confirmed the entries of its current epoch."""
         running = self._running.get(job.lease.switch)

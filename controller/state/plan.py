@@ -186,6 +186,19 @@ class MoveLease:
 
 
 @dataclass(frozen=True)
+class MoveToSwitch:
+    """Give a job a lease on another switch; its members are forgotten, and it waits for its ranks.
+
+    A change of its lease that was under way is forgotten, too.
+    """
+
+    job: str
+    switch: str
+    number: int
+    range: SlotRange
+
+
+@dataclass(frozen=True)
 class SetBoundary:
     """Record the last collective under the lease in use: all ranks have agreed on it."""
 
@@ -266,6 +279,7 @@ Write = (
     | SetReady
     | AnnounceChange
     | MoveLease
+    | MoveToSwitch
     | SetBoundary
     | RestartChange
     | CancelChange

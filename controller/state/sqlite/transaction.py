@@ -309,6 +309,19 @@ class Transaction:
             )
 
     @_write.register
+    def _move_to_switch(self, write: plans.MoveToSwitch, now: float) -> None:
+        self._db.execute("DELETE FROM members WHERE job = ?", (write.job,))
+        self._db.execute("DELETE FROM changes WHERE job = ?", (write.job,))
+        self._db.execute(
+            """
+            UPDATE leases SET switch = ?, number = ?, base = ?, slots = ?, counters_reset = 0
+            WHERE job = ?
+            """,
+            (write.switch, write.number, write.range.base, write.range.slots, write.job),
+        )
+        self._db.execute("UPDATE jobs SET state = 'waiting' WHERE id = ?", (write.job,))
+
+    @_write.register
     def _set_boundary(self, write: plans.SetBoundary, now: float) -> None:
         self._db.execute(
             "UPDATE changes SET boundary = ? WHERE job = ?", (write.boundary, write.job)

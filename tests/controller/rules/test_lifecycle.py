@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 from support import postgres
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.office.queue import Queued
+from wiresum.controller.rules import relocation
 from wiresum.controller.rules.changes import Agreed, Vote
 from wiresum.controller.rules.limits import Limits
 from wiresum.controller.scheduling.slots import disjoint
@@ -234,6 +235,23 @@ class Lifecycle(RuleBasedStateMachine):
         assert set(decided.granted) <= before
         after = {waiter.id for waiter in self.store.queue()}
         assert before - after == set(decided.granted)
+
+    @rule(job_id=jobs_made)
+    def lose_its_switch(self, job_id: str) -> None:
+        before = self.store.job(job_id)
+        if before is None:
+            return
+        up = set(self.store.switch_names()) - {before.lease.switch}
+        plan = relocation.relocate(self.store, before, up, self.clock.now())
+        self.store.commit(plan)
+        after = self.jobs.get(job_id)
+        if not plan:
+            assert after == before
+            return
+        assert before.state.live
+        assert after.lease.switch in up
+        assert before.min_slots <= after.lease.range.slots <= before.lease.range.slots
+        assert (after.state, after.members, after.pending) == (JobState.WAITING, (), None)
 
     @rule(job_id=jobs_made, rank=st.integers(0, 2), attempt=st.integers(0, 4))
     def give_up(self, job_id: str, rank: int, attempt: int) -> None:

@@ -34,6 +34,11 @@ ENDED_ON_PURPOSE = (pb.JOB_STATE_RELEASED, pb.JOB_STATE_EVICTED)
 """Somebody has ended the job; one that has expired goes on without a switch."""
 
 
+STAY_S = 5.0
+"""How much longer than a switch may be silent a rank stays for others that lack its last sums;
+seconds."""
+
+
 class JobGone(AgentError):
     """The job was released, has expired, or a later attempt has replaced this worker."""
 
@@ -218,6 +223,7 @@ class Agent:
                 return
             self._closed = True
             joining = self._joining
+        self._stay()
         self._search.stop()
         self._carriers.close()
         if joining is not None and joining is not self._membership:
@@ -237,6 +243,14 @@ class Agent:
         changing = self._changing
         if changing is not None:
             changing.join(timeout=1.0)
+
+    def _stay(self) -> None:
+        """Keep this rank's contributions until all ranks have what it has; see ``Peers.stay``."""
+        ended = self.engine.ended
+        if ended != self.engine.asked:
+            return  # what it lacks itself ends with an error
+        if self._peers is not None and self._worker.may_leave_switch and ended:
+            self._peers.stay(ended, self._worker.switch_s + STAY_S)
 
     # -- heartbeats ---------------------------------------------------------------------------
 

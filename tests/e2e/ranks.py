@@ -130,6 +130,27 @@ def result_lost() -> None:
         sums(10)  # needs rank 1, which does not get so far
 
 
+def has_all(lacking: int) -> None:
+    """All ranks but ``lacking`` have all sums, and leave, when the switch dies."""
+    sums()
+    if rank == lacking:
+        deaf(True)
+        work = dist.all_reduce(torch.zeros(10), async_op=True)
+        say("lacks")
+        work.wait()
+    else:
+        dist.all_reduce(torch.zeros(10))
+        say("has_all")
+
+
+def rank_0_lacks_its_last_sum() -> None:
+    has_all(0)
+
+
+def rank_1_lacks_its_last_sum() -> None:
+    has_all(1)
+
+
 def steady() -> None:
     until = time.monotonic() + LIMIT_S
     flag = torch.zeros(1)

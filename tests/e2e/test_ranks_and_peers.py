@@ -113,6 +113,25 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_result_that_one_rank_lacks_is_made_again_though_the_others_are_at_their_end(
+    cli: Commands, tmp_path: Path, lacking: int
+) -> None:
+    """The switch is killed when all others have the last result, and leave."""
+    place, out = Place(cli), tmp_path / "out"
+    out.mkdir()
+    limit = {"WIRESUM_SWITCH_TIMEOUT": "2"}
+    started = place.start(out, f"rank_{lacking}_lacks_its_last_sum", 3, **limit)
+    others = [rank for rank in range(3) if rank != lacking]
+    wait_for(lambda: all((out / f"{rank}.json").exists() for rank in others), "the others' end")
+    assert not (out / f"{lacking}.json").exists()
+    place.switch.kill()
+    for process in started:
+        _, err = process.communicate(timeout=LIMIT_S)
+        assert process.returncode == 0, err
+    assert place.outcomes(out, 3) == [{"kind": "", "line": ""}] * 3
+
+
 def test_a_killed_rank_is_named_by_all_others(place: Place, tmp_path: Path) -> None:
     first, dead, third = place.run(tmp_path / "out", "killed", 3)
     assert dead["kind"] == "dead"

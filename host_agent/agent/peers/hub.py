@@ -81,6 +81,11 @@ class Hub:
         self._began = 0.0
         self._lost_epochs: set[int] = set()
         self._states: dict[int, State] | None = None  # while a round is under way
+        self.free = threading.Event()
+        """Set once this rank may leave: see :meth:`done`."""
+        self._ended: dict[int, int] = {}  # all-reduces that have ended, as ranks have said last
+        self._wanted: dict[int, int] = {}  # how many each rank was asked about
+        self._leaving: dict[int, int] = {}  # ranks that would like to leave, after so many
         for listener in meeting.listeners:
             listener.setblocking(False)
             selector.register(listener, selectors.EVENT_READ, self._accept)
@@ -175,6 +180,8 @@ class Hub:
             self._judge.left[gone.rank] = gone.after
         self._member.lost(gone)
         self._tell(_gone_message(gone), but=gone.rank)
+        self._leaving.pop(gone.rank, None)
+        self._free_ranks()
 
     # -- messages -----------------------------------------------------------------------------
 
@@ -192,6 +199,11 @@ class Hub:
             self._departed(Gone(rank, host, self._clock(), after, collectives))
         elif kind == "lost":
             self.lost_switch(int(message["epoch"]), one_line(str(message["why"])), rank)
+        elif kind == "done":
+            self._ends(rank, int(message["count"]))
+        elif kind == "ended":
+            self._ended[rank] = int(message["count"])
+            self._free_ranks()
         elif kind == "stalled":
             self.stalled(self._clock())
         elif kind == "state" and self._states is not None and message["round"] == self._round:
@@ -289,6 +301,54 @@ class Hub:
             stranger.until = now + GREETING_S
 
     # -- the end ------------------------------------------------------------------------------
+
+    def done(self, count: int) -> None:
+        """All ``count`` all-reduces of this rank have ended, and it would like to leave.
+
+        ``free`` is set once they have ended on all other ranks that are there.
+        """
+        self._ends(0, count)
+
+    def _ends(self, rank: int, count: int) -> None:
+        """A rank would like to leave: ask those about ``count`` who have not said so much yet."""
+        self._ended[rank] = self._leaving[rank] = count
+        if not self.complete.is_set():  # the others cannot be asked: it need not wait for them
+            self._free(rank)
+            return
+        if self._lacks(0, count):
+            self._member.wanted.add(count)
+        for other, channel in list(self._ranks.items()):
+            # One that cannot be told is gone, and others may be with it.
+            if self._lacks(other, count) and other in self._ranks:
+                self._say(channel, {"t": "want", "count": count})
+        self.tell_ended()
+        self._free_ranks()
+
+    def _lacks(self, rank: int, count: int) -> bool:
+        """Whether a rank has not said so much, and was not asked for it."""
+        asked = max(self._ended.get(rank, 0), self._wanted.get(rank, 0)) >= count
+        self._wanted[rank] = max(count, self._wanted.get(rank, 0))
+        return not asked
+
+    def tell_ended(self) -> None:
+        """Note how many all-reduces have ended here, once that is as many as a rank waits for."""
+        ended = self._member.has_wanted
+        if ended is not None:
+            self._ended[0] = ended
+            self._free_ranks()
+
+    def _free_ranks(self) -> None:
+        least = min(self._ended.get(rank, 0) for rank in [0, *self._ranks])
+        for rank, count in list(self._leaving.items()):
+            if count <= least:
+                self._free(rank)
+
+    def _free(self, rank: int) -> None:
+        self._leaving.pop(rank, None)
+        if rank == 0:
+            self.free.set()
+        elif rank in self._ranks:
+            self._say(self._ranks[rank], {"t": "free"})
 
     def leave(self, farewell: dict[str, int]) -> None:
         """Say goodbye to all."""

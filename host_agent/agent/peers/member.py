@@ -87,6 +87,8 @@ class Member:
         self._ended = False
         self._seen: tuple[object, ...] = ()
         self._seen_since = 0.0
+        self.wanted: set[int] = set()
+        """How many all-reduces must have ended here before other ranks leave, that wait for it."""
 
     @property
     def ended(self) -> bool:
@@ -108,6 +110,14 @@ class Member:
         issued = self.group.issued()
         count = issued[-1].sequence if issued else self._engine.asked
         return {"after": self._engine.completed, "collectives": count}
+
+    @property
+    def has_wanted(self) -> int | None:
+        """How many all-reduces have ended here, if somebody waits for no more; tells it once."""
+        ended = self._engine.ended
+        reached = {count for count in self.wanted if count <= ended}
+        self.wanted -= reached
+        return ended if reached else None
 
     def lost(self, gone: Gone) -> None:
         """Another rank has died, or has left."""

@@ -10,6 +10,7 @@ stood still itself drops its suspicions. The link knows neither torch nor the co
 everything works, but a rank that waits for a dead one waits until its limit.
 """
 
+import contextlib
 import logging
 import os
 import selectors
@@ -32,6 +33,9 @@ log = logging.getLogger("wiresum")
 
 LOOK_S, SOON_S = 0.5, 0.1
 """How often this rank looks at its own engine; and while a rank is known to be gone."""
+
+ENDED_S = 0.02
+"""How often it looks whether its all-reduces have ended for which another rank waits; seconds."""
 
 LATE_S = 3.0
 """A turn that is late by so much shows that this process did not run; seconds."""
@@ -81,6 +85,7 @@ class Peers:
             else Spoke(self._selector, meeting, self._member, clock)
         )
         self._leaving = False
+        self._done: int | None = None  # to be said to the other ranks
         self._thread = threading.Thread(target=self._run, name="wiresum-peers", daemon=True)
         _all.add(self)
         self._thread.start()
@@ -103,6 +108,19 @@ class Peers:
         except OSError:
             return False
         return True
+
+    def stay(self, count: int, limit_s: float) -> None:
+        """Wait until the ``count`` all-reduces that have ended here have ended on all other ranks.
+
+        A result that another rank lacks when the switch dies can be made again only while this rank
+        is there. Waits for no rank that is gone, and for ``limit_s`` seconds at most.
+        """
+        if self._leaving or not self._role.complete.is_set() or not self._thread.is_alive():
+            return
+        self._done = count
+        with contextlib.suppress(OSError):
+            self._rope.send(b"!")
+            self._role.free.wait(limit_s)
 
     def describe(self) -> dict[str, Any]:
         """State of the link, for the debug dump."""
@@ -131,6 +149,7 @@ class Peers:
         except Exception:
             log.warning("wiresum: the link between the ranks has failed", exc_info=True)
         finally:
+            self._role.free.set()
             self._role.close()
             self._selector.close()
             self._bell.close()
@@ -141,6 +160,8 @@ class Peers:
         while not self._leaving:
             now = self._clock()
             planned = max(0.0, min(look - now, self._role.wait_s(now)))
+            if self._member.wanted:
+                planned = min(planned, ENDED_S)
             self._turn(planned)
             now = self._clock()
             if now - last > planned + LATE_S:
@@ -149,6 +170,10 @@ class Peers:
             last = now
             while self._lost:
                 self._role.lost_switch(*self._lost.popleft())
+            if self._done is not None:
+                done, self._done = self._done, None
+                self._role.done(done)
+            self._role.tell_ended()
             if now >= look:
                 look = now + (SOON_S if self._member.urgent else LOOK_S)
                 if self._member.look(now):

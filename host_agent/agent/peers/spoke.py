@@ -63,6 +63,8 @@ class Spoke:
         self._rank_0_left = False
         self._complaint = ""  # that the switch is lost, until rank 0 answers
         self._left_epochs: set[int] = set()
+        self.free = threading.Event()
+        """Set once this rank may leave: see :meth:`done`."""
 
     def connect(self, stop: Callable[[], bool]) -> None:
         """Find rank 0, unless ``stop()``. Blocks, for ``SEARCH_S`` at most."""
@@ -156,6 +158,11 @@ class Spoke:
             self._complaint = ""
             self._left_epochs.add(int(message["epoch"]))
             self._member.leave_switch(int(message["epoch"]), one_line(str(message["why"])))
+        elif kind == "want":
+            self._member.wanted.add(int(message["count"]))
+            self.tell_ended()
+        elif kind == "free":
+            self.free.set()
         elif kind == "fail":
             line = LineText(str(message["line"]), str(message.get("code", "")))
             self._member.told(str(message["kind"]), line)
@@ -183,6 +190,7 @@ class Spoke:
         if not self._rank_0_left:
             self._member.lost(Gone(0, self._meeting.host, self._clock()))
         self._nobody_answers()
+        self.free.set()
 
     # -- for the loop -------------------------------------------------------------------------
 
@@ -214,6 +222,21 @@ class Spoke:
 
     def late(self, now: float) -> None:
         """This process did not run for a while."""
+
+    def done(self, count: int) -> None:
+        """All ``count`` all-reduces of this rank have ended, and it would like to leave.
+
+        ``free`` is set once they have ended on all other ranks, or rank 0 is gone.
+        """
+        self._say({"t": "done", "count": count})
+        if self._channel is None:
+            self.free.set()
+
+    def tell_ended(self) -> None:
+        """Say how many all-reduces have ended here, once that is as many as a rank waits for."""
+        ended = self._member.has_wanted
+        if ended is not None:
+            self._say({"t": "ended", "count": ended})
 
     def leave(self, farewell: dict[str, int]) -> None:
         """Say goodbye."""

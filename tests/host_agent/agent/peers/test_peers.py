@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -58,6 +59,60 @@ def test_what_needs_the_dead_rank_no_more_still_ends_well() -> None:
         assert ranks[0].engine.failed == []
         # But nothing new can begin.
         assert "rank 1" in str(ranks[0].over[-1])
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_rank_that_has_all_its_sums_stays_until_all_have_them(first: int) -> None:
+    with linked(3) as ranks:
+        for rank in ranks:
+            rank.engine.asked, rank.engine.ended = 5, 4
+        ranks[first].engine.ended = 5
+        staying = threading.Thread(target=ranks[first].peers.stay, args=(5, LIMIT_S))
+        staying.start()
+        others = [rank for rank in ranks if rank is not ranks[first]]
+        others[0].engine.ended = 5
+        staying.join(0.3)
+        assert staying.is_alive()
+        others[1].engine.ended = 5
+        staying.join(LIMIT_S / 2)
+        assert not staying.is_alive()
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_rank_that_stays_waits_for_no_rank_that_is_gone(first: int) -> None:
+    with linked(3) as ranks:
+        for rank in ranks:
+            rank.engine.asked, rank.engine.ended = 5, 4
+        ranks[first].engine.ended = 5
+        staying = threading.Thread(target=ranks[first].peers.stay, args=(5, LIMIT_S))
+        staying.start()
+        others = [rank for rank in ranks if rank is not ranks[first]]
+        vanish(others[0])
+        if first == 0:  # else rank 0 is gone, through which all is said
+            staying.join(0.3)
+            assert staying.is_alive()
+        vanish(others[1])
+        staying.join(LIMIT_S / 2)
+        assert not staying.is_alive()
+
+
+def test_ranks_that_leave_together_do_not_wait() -> None:
+    with linked(3) as ranks:
+        for rank in ranks:
+            rank.engine.asked = rank.engine.ended = 5
+        began = time.monotonic()
+        staying = [threading.Thread(target=rank.peers.stay, args=(5, LIMIT_S)) for rank in ranks]
+        for thread in staying:
+            thread.start()
+        for thread in staying:
+            thread.join(LIMIT_S)
+        assert time.monotonic() - began < LIMIT_S / 2
+
+
+def test_a_rank_stays_for_no_longer_than_its_limit() -> None:
+    with linked(2) as ranks:
+        ranks[0].engine.asked = ranks[0].engine.ended = 5
+        ranks[0].peers.stay(5, 0.2)  # rank 1 has none
 
 
 def test_a_rank_that_leaves_ends_what_it_has_not_taken_part_in() -> None:

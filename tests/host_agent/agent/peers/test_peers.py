@@ -16,7 +16,7 @@ from peers_rig import LIMIT_S, eventually, linked, meeting, vanish
 
 from wiresum.host_agent.agent.issued import FALLBACK, SWITCH, Issued
 from wiresum.host_agent.agent.peers.hub import STRANGERS
-from wiresum.host_agent.agent.peers.wire import proof
+from wiresum.host_agent.agent.peers.wire import proof, tune
 
 
 def all_reduce(sequence: int, path: str = SWITCH, dtype: str = "float32") -> Issued:
@@ -427,3 +427,15 @@ def test_a_process_that_is_stopped_is_not_taken_for_dead() -> None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         peers.leave()
+
+
+def test_a_link_whose_network_was_away_is_tried_every_second() -> None:
+    """Else its pauses double, and the next try after 7 s is too late for the limit of 15 s."""
+    rto_max_ms = 44  # TCP_RTO_MAX_MS
+    with socket.socket() as sock:
+        try:
+            sock.getsockopt(socket.IPPROTO_TCP, rto_max_ms)
+        except OSError:
+            pytest.skip("this kernel has no TCP_RTO_MAX_MS (Linux 6.15)")
+        tune(sock)
+        assert sock.getsockopt(socket.IPPROTO_TCP, rto_max_ms) == 1000

@@ -16,7 +16,16 @@ from wiresum.measure.soak.faults import Faults
 from wiresum.measure.soak.jobs import SIZES, Job
 from wiresum.measure.soak.judge import Judge, SoakFailed
 from wiresum.measure.soak.reference import undisturbed
-from wiresum.measure.soak.schedule import MAY_MEET, Fault, JobSpec, Kind, Recipe, Schedule, make
+from wiresum.measure.soak.schedule import (
+    GAP_S,
+    MAY_MEET,
+    Fault,
+    JobSpec,
+    Kind,
+    Recipe,
+    Schedule,
+    make,
+)
 from wiresum.measure.soak.show import Diary
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.interrupts import Interrupts
@@ -165,8 +174,12 @@ class Soak:
         """Until it is time for the fault, and nothing lasts that it may not meet."""
         while self._elapsed() < fault.at_s + self._lag_s or not self._may_begin(fault):
             self._turn()
-        if not self._lasting:
+        if not self._lasting and not self._diary.recovered:
             self._recover()
+            # TCP finds out late that the network is back: its pauses double.
+            settled = time.monotonic() + GAP_S[0]
+            while time.monotonic() < settled:
+                self._turn()
         self._lag_s = max(self._lag_s, self._elapsed() - fault.at_s)
 
     def _may_begin(self, fault: Fault) -> bool:
@@ -229,7 +242,8 @@ class Soak:
         try:
             self._judge.look(time.monotonic())
         except SoakFailed:
-            for job in self._jobs.values():
+            for name, job in self._jobs.items():
                 job.dump()
+                self._diary.seen(self._elapsed(), f"{name}{job.why() or ': no error'}")
             time.sleep(_DUMPED_S)
             raise

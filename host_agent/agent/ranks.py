@@ -23,7 +23,7 @@ from wiresum.host_agent.errors import CollectiveMismatch, EngineClosed, EngineEr
 
 log = logging.getLogger("wiresum")
 
-SEGMENT = 1 << 18
+SEGMENT = 1 << 19
 """Lanes that travel together: large enough that a round trip does not count, and small enough that
 one segment is quantized while another one travels."""
 

@@ -1,0 +1,76 @@
+"""Sums over the ranks by gloo: by its ring, and directly, the same integers on all ranks."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+import torch.distributed as dist
+
+from wiresum.host_agent.backend.gloo_sums import FEW_BYTES, GlooSums
+
+LIMIT_S = 120.0
+
+
+class Ranks:
+    """Ranks that are threads of this process, each with a gloo group of its own."""
+
+    def __init__(self, count: int, direct: int) -> None:
+        self.count = count
+        self._threads = ThreadPoolExecutor(count)
+        store = dist.HashStore()
+
+        def made(rank: int) -> GlooSums:
+            def group() -> Any:
+                return dist.ProcessGroupGloo(store, rank, count, timedelta(seconds=LIMIT_S))
+
+            return GlooSums(group, count, LIMIT_S, direct)
+
+        self.sums = list(self._threads.map(made, range(count)))
+
+    def all(self, do: Callable[[int], Any]) -> list[Any]:
+        """What it returns on each rank, all ranks at a time."""
+        return list(self._threads.map(do, range(self.count)))
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+
+@pytest.fixture(params=[(1, 16), (2, 16), (3, 16), (5, 16), (3, 2)], ids=str)
+def ranks(request: pytest.FixtureRequest) -> Iterator[Ranks]:
+    ranks = Ranks(*request.param)
+    yield ranks
+    ranks.close()
+
+
+COUNTS = (1, 2, 5, 1026, FEW_BYTES // 4, FEW_BYTES // 4 + 1, 30_011)
+
+
+def test_sums_wrap_and_maxima_are_signed(ranks: Ranks) -> None:
+    random = np.random.default_rng(1)
+    for count in COUNTS:
+        values = random.integers(-(2**31), 2**31, (2, ranks.count, count), dtype=np.int32)
+        total = values[0].astype(np.int64).sum(axis=0).astype(np.int32)
+        largest = values[1].max(axis=0)
+
+        def summed(rank: int, values: Any = values, count: int = count) -> list[list[int]]:
+            sums = ranks.sums[rank]
+            words = [sums.words(count + 1), sums.words(count + 1)]
+            for each, mine in zip(words, values, strict=True):
+                each.put(0, [*mine[rank].tolist(), 7])
+            pending = [words[0].total(count), words[1].maximum(count)]
+            for each in reversed(pending):
+                each.wait()
+            return [each.get(0, count + 1) for each in words]
+
+        for totals, maxima in ranks.all(summed):
+            assert totals == [*total.tolist(), 7], count
+            assert maxima == [*largest.tolist(), 7], count
+
+
+def test_large_numbers_keep_all_their_bits(ranks: Ranks) -> None:
+    expected = [2**62 + ranks.count - 1, -(2**62)]
+    found = ranks.all(lambda rank: ranks.sums[rank].largest([2**62 + rank, -(2**62) - rank]))
+    assert found == [expected] * ranks.count

@@ -63,7 +63,7 @@ class Held:
 
 
 class Agent:
-    """A joined worker. Implements ``wiresum.host_agent.backend.link.Link``."""
+    """A joined worker. Implements ``wiresum.host_agent.backend.agent_face.AgentFace``."""
 
     def __init__(
         self,
@@ -156,16 +156,16 @@ class Agent:
 
     @property
     def leaves_switch(self) -> bool:
-        """See :class:`~wiresum.host_agent.backend.link.Link`."""
+        """See :class:`~wiresum.host_agent.backend.agent_face.AgentFace`."""
         return self._worker.may_leave_switch
 
     @property
     def collective_s(self) -> float:
-        """See :class:`~wiresum.host_agent.backend.link.Link`."""
+        """See :class:`~wiresum.host_agent.backend.agent_face.AgentFace`."""
         return self._worker.collective_s
 
     def use_ranks(self, sums: Sums) -> None:
-        """See :class:`~wiresum.host_agent.backend.link.Link`."""
+        """See :class:`~wiresum.host_agent.backend.agent_face.AgentFace`."""
         # What the user has asked for, or the launcher has said, is no news.
         known = self._why_ranks == ASKED_FOR or bool(self._worker.where.fallback)
         self._carriers.begin(sums, self._held, self._why_ranks, loud=not known)
@@ -177,7 +177,7 @@ class Agent:
             raise type(self._gone)(str(self._gone))
 
     def watch(self, group: Group) -> None:
-        """See :class:`~wiresum.host_agent.backend.link.Link`."""
+        """See :class:`~wiresum.host_agent.backend.agent_face.AgentFace`."""
         if self._peers is not None:
             self._peers.watch(group)
 

@@ -1,4 +1,4 @@
-"""Every collective that torch may call on a group or a backend, each sent to the core.
+"""Every collective that torch may call on a group or a backend, each sent to the router.
 
 A method that C++ can call and that Python does not override runs while C++ holds the GIL, and
 ends in a deadlock against gloo. So this overrides all of them, under the new names and the old.
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from wiresum.host_agent.backend.core import Core
+from wiresum.host_agent.backend.collective_router import CollectiveRouter
 from wiresum.host_agent.backend.dynamo import not_traced
 from wiresum.host_agent.backend.routing import reduce_op
 
@@ -20,7 +20,7 @@ def _delegate(name: str) -> Callable[..., Any]:
     """A method that does what the fallback group's method of that name does."""
 
     def method(self: "Collectives", *args: Any, **kwargs: Any) -> Any:
-        return self.core.fall_back(name, None, *args, **kwargs)
+        return self.router.fall_back(name, None, *args, **kwargs)
 
     method.__name__ = name
     method.__doc__ = f"``ProcessGroup.{name}`` over the fallback group."
@@ -42,7 +42,7 @@ def _options(kind: type, opts: Any, op: Any, timeout: timedelta | None) -> Any:
 class Collectives:
     """Mixin over ``dist.ProcessGroup`` (up to torch 2.14) and ``dist.Backend`` (from 2.15)."""
 
-    core: Core
+    router: CollectiveRouter
 
     def allreduce(
         self, tensors: Any, opts: Any = None, timeout: timedelta | None = None, op: Any = None
@@ -51,12 +51,12 @@ class Collectives:
         if isinstance(tensors, torch.Tensor):
             tensors = [tensors]
         options = _options(dist.AllreduceOptions, opts, op, timeout)
-        return self.core.allreduce(tensors, options, "allreduce")
+        return self.router.allreduce(tensors, options, "allreduce")
 
     def allreduce_coalesced(self, tensors: Any, opts: Any = None) -> dist.Work:
         """All-reduce in place a list of tensors."""
         options = _options(dist.AllreduceCoalescedOptions, opts, None, None)
-        return self.core.allreduce(tensors, options, "allreduce_coalesced")
+        return self.router.allreduce(tensors, options, "allreduce_coalesced")
 
     allgather = _delegate("allgather")
     allgather_coalesced = _delegate("allgather_coalesced")
@@ -83,27 +83,27 @@ class Collectives:
     monitored_barrier = _delegate("monitored_barrier")
 
     def _start_coalescing(self, device: torch.device) -> None:
-        self.core.inner._start_coalescing(device)
+        self.router.inner._start_coalescing(device)
 
     def _end_coalescing(self, device: torch.device) -> dist.Work:
-        return self.core.inner._end_coalescing(device)
+        return self.router.inner._end_coalescing(device)
 
     def _set_sequence_number_for_group(self) -> None:
         # The fallback's sequence numbers were set when it was made.
         return
 
     def _get_sequence_number_for_group(self) -> int:
-        return int(self.core.inner._get_sequence_number_for_group())  # type: ignore[attr-defined]
+        return int(self.router.inner._get_sequence_number_for_group())  # type: ignore[attr-defined]
 
     def set_timeout(self, timeout: timedelta) -> None:
         """The limit of collectives that bring none of their own."""
-        self.core.set_timeout(timeout)
+        self.router.set_timeout(timeout)
 
     _set_default_timeout = set_timeout
 
     def shutdown(self) -> None:
         """Leave the job; called by ``destroy_process_group``."""
-        self.core.shutdown()
+        self.router.shutdown()
 
     abort = shutdown
 
@@ -115,11 +115,11 @@ class Collectives:
 
     def rank(self) -> int:
         """This process's rank in the group."""
-        return self.core.rank
+        return self.router.rank
 
     def size(self) -> int:
         """How many ranks the group has."""
-        return self.core.size
+        return self.router.size
 
     getRank = rank
     getSize = size

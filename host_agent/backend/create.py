@@ -11,9 +11,9 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store
 
 from wiresum.common.errors import derive_errors_from
-from wiresum.host_agent.backend.core import Core, cores
+from wiresum.host_agent.backend.agent_face import AgentFace
+from wiresum.host_agent.backend.collective_router import CollectiveRouter, GroupOptions, routers
 from wiresum.host_agent.backend.fallback import let_gloo_finish, make_fallback
-from wiresum.host_agent.backend.link import Link
 from wiresum.host_agent.backend.monitored import install_monitored_barrier
 from wiresum.host_agent.backend.process_group import adapt
 from wiresum.host_agent.backend.reducer import install_reducer
@@ -47,7 +47,7 @@ def create(options: Any) -> Any:
     # torchrun keeps the store when it restarts the workers, and a world may be destroyed and made
     # again in one process: keys of the world before are still there.
     generation = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}.{len(_worlds)}"
-    link: Link | None = None
+    agent: AgentFace | None = None
     why: str | None = None
     where = environment(os.environ)
     if where is None and FALLBACK in os.environ:
@@ -71,14 +71,14 @@ def create(options: Any) -> Any:
 
         try:
             worker = Worker(where, store, rank, size, timeout, generation, _endpoint(store))
-            link = Agent.join(worker)
+            agent = Agent.join(worker)
         except (NoRoom, JobTaken) as full:
             why = str(full)
             if rank == 0:
                 log.warning("wiresum: everything goes over gloo, no switch is used: %s", why)
 
-    if link is not None:
-        generation += f".{link.describe().get('attempt', 0)}"
+    if agent is not None:
+        generation += f".{agent.describe().get('attempt', 0)}"
 
     def make_group(prefix: str) -> dist.ProcessGroup:
         return make_fallback(store, rank, size, timeout, f"{generation}/{prefix}")
@@ -87,7 +87,8 @@ def create(options: Any) -> Any:
     install_reducer()
     name = options.group_id if members else "world"
     own = PrefixStore(f"wiresum/{generation}/agreed", store)
-    return adapt(Core(name, rank, size, timeout, own, make_group, link, why), store)
+    given = GroupOptions(name, rank, size, timeout, own)
+    return adapt(CollectiveRouter(given, make_group, agent, why), store)
 
 
 def _endpoint(store: Any) -> str:
@@ -104,8 +105,8 @@ def _leave() -> None:
         return  # a fork: it has no threads of ours, and the job is its parent's
     # A process that ends with work in flight would be aborted by torch (SIGABRT).
     write_at_exit()
-    for core in list(cores):
-        core.shutdown()
+    for router in list(routers):
+        router.shutdown()
     let_gloo_finish()
 
 
@@ -114,9 +115,9 @@ def _forked() -> None:
 
     A channel or a socket that a destructor closes in the child would take its peer along.
     """
-    for core in list(cores):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(core))
-    cores.clear()
+    for router in list(routers):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(router))
+    routers.clear()
 
 
 os.register_at_fork(after_in_child=_forked)

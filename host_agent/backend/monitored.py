@@ -22,7 +22,7 @@ def install_monitored_barrier() -> None:
     ) -> Any:
         target = group or dist.group.WORLD
         if isinstance(target, Collectives):
-            limit = timeout or target.core.timeout
+            limit = timeout or target.router.timeout
             return target.monitored_barrier(limit, wait_all_ranks=wait_all_ranks)
         return original(group, timeout, wait_all_ranks)
 

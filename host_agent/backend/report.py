@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from wiresum.host_agent.agent.counters import COUNTERS
 
 if TYPE_CHECKING:
-    from wiresum.host_agent.backend.core import Core
+    from wiresum.host_agent.backend.collective_router import CollectiveRouter
 
 
 _rank: int | None = None
@@ -25,15 +25,15 @@ def stats() -> dict[str, Any]:
     """The counts of collectives by path, and the engine's counters."""
     counts = COUNTERS.snapshot()
     engine = counts["engine"]
-    for core in _cores():
-        for name, value in core.engine_stats().items():
+    for router in _routers():
+        for name, value in router.engine_stats().items():
             engine[name] = engine.get(name, 0) + value
     return counts
 
 
 def dump() -> dict[str, Any]:
     """``stats()`` and the state of every group of this process."""
-    return {**stats(), "pid": os.getpid(), "groups": [core.describe() for core in _cores()]}
+    return {**stats(), "pid": os.getpid(), "groups": [router.describe() for router in _routers()]}
 
 
 def write_at_exit() -> None:
@@ -48,7 +48,7 @@ def write_at_exit() -> None:
             print(f"wiresum: WIRESUM_DUMP: {error}", file=sys.stderr)
 
 
-def _cores() -> "list[Core]":
+def _routers() -> "list[CollectiveRouter]":
     # Without a group there is nothing to ask, and no reason to import torch.
-    module = sys.modules.get("wiresum.host_agent.backend.core")
-    return sorted(module.cores, key=lambda core: core.number) if module is not None else []
+    module = sys.modules.get("wiresum.host_agent.backend.collective_router")
+    return sorted(module.routers, key=lambda router: router.number) if module is not None else []

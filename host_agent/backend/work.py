@@ -41,7 +41,7 @@ class SwitchWork(dist.Work):
         complete_later: Callable[[Callable[[], None]], None],
         repair: Repair,
     ) -> None:
-        """Made by the core before the engine starts.
+        """Made by the router before the engine starts.
 
         ``name`` is the same on all ranks. ``outputs``: the caller's tensors. ``buffers``: the
         memory that the engine works on, a ticket each. ``copies``: what to copy in the end.

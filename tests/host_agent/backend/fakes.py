@@ -1,4 +1,4 @@
-"""An engine and a link that the test drives by hand; a world of one rank."""
+"""An engine and an agent that the test drives by hand; a world of one rank."""
 
 import queue
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import torch.distributed as dist
 
 from wiresum.host_agent.agent.issued import Group
-from wiresum.host_agent.backend.core import Core
+from wiresum.host_agent.backend.collective_router import CollectiveRouter, GroupOptions
 from wiresum.host_agent.backend.fallback import make_fallback
 from wiresum.host_agent.backend.process_group import WiresumProcessGroup, adapt
 
@@ -62,7 +62,7 @@ class FakeEngine:
 
 
 @dataclass
-class FakeLink:
+class FakeAgent:
     engine: FakeEngine = field(default_factory=FakeEngine)
     gone: Exception | None = None
     watched: Group | None = None
@@ -86,7 +86,7 @@ class FakeLink:
 
 
 def group_of_one(
-    link: FakeLink | None, why: str | None = None, timeout_s: float = 60.0
+    agent: FakeAgent | None, why: str | None = None, timeout_s: float = 60.0
 ) -> WiresumProcessGroup:
     store = dist.HashStore()
     timeout = timedelta(seconds=timeout_s)
@@ -94,6 +94,7 @@ def group_of_one(
     def make(prefix: str) -> dist.ProcessGroup:
         return make_fallback(store, 0, 1, timeout, prefix)
 
-    group = adapt(Core("world", 0, 1, timeout, store, make, link, why), store)
+    options = GroupOptions("world", 0, 1, timeout, store)
+    group = adapt(CollectiveRouter(options, make, agent, why), store)
     assert isinstance(group, WiresumProcessGroup)
     return group

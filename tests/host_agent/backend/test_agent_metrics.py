@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 import torch
-from fakes import Ended, FakeEngine, FakeLink, group_of_one
+from fakes import Ended, FakeAgent, FakeEngine, group_of_one
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.engines import open_engine
@@ -40,7 +40,7 @@ class Engine(FakeEngine):
         return dict(ENGINE)
 
 
-class Link(FakeLink):
+class MetricsAgent(FakeAgent):
     def watch(self, group: Group) -> None:
         pass
 
@@ -51,7 +51,7 @@ class Link(FakeLink):
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     fresh = counters.Counters()
-    for module in ("core", "completion", "report", "work", "exposed"):
+    for module in ("collective_router", "completion", "report", "work", "exposed"):
         monkeypatch.setattr(f"wiresum.host_agent.backend.{module}.COUNTERS", fresh)
     monkeypatch.setattr(metrics, "_server", None)
     yield
@@ -74,11 +74,11 @@ def get(address: Endpoint) -> Values:
 
 
 def test_what_a_worker_has_done() -> None:
-    group = group_of_one(Link(Engine(at_once=False)))
+    group = group_of_one(MetricsAgent(Engine(at_once=False)))
     address = metrics.serve({"WIRESUM_METRICS": "127.0.0.1:0"})
     assert address is not None
     assert metrics.serve({"WIRESUM_METRICS": "127.0.0.1:0"}) == address, "one for each process"
-    engine = group.core.link.engine  # type: ignore[union-attr]
+    engine = group.router.agent.engine  # type: ignore[union-attr]
     work = group.allreduce([torch.ones(256)])
     engine.ended.put(Ended(0))  # type: ignore[attr-defined]
     work.wait(timedelta(seconds=LIMIT_S))

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 import torch
-from fakes import Ended, FakeEngine, FakeLink, group_of_one
+from fakes import Ended, FakeAgent, FakeEngine, group_of_one
 
 from wiresum.host_agent import stats
 from wiresum.host_agent.agent import counters
@@ -21,7 +21,7 @@ WAIT_S = 0.2
 @pytest.fixture(autouse=True)
 def _fresh_counters(monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = counters.Counters()
-    for module in ("core", "completion", "report", "work", "exposed"):
+    for module in ("collective_router", "completion", "report", "work", "exposed"):
         monkeypatch.setattr(f"wiresum.host_agent.backend.{module}.COUNTERS", fresh)
 
 
@@ -32,7 +32,7 @@ def engine() -> FakeEngine:
 
 @pytest.fixture
 def group(engine: FakeEngine) -> Iterator[WiresumProcessGroup]:
-    group = group_of_one(FakeLink(engine))
+    group = group_of_one(FakeAgent(engine))
     yield group
     group.shutdown()
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 import torch
-from fakes import Ended, FakeEngine, FakeLink, group_of_one
+from fakes import Ended, FakeAgent, FakeEngine, group_of_one
 
 from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.backend.process_group import WiresumProcessGroup
@@ -23,9 +23,9 @@ def engine() -> FakeEngine:
 
 @pytest.fixture
 def group(engine: FakeEngine) -> Iterator[WiresumProcessGroup]:
-    link = FakeLink(engine)
-    link.engine = Relay(engine)  # type: ignore[assignment]
-    group = group_of_one(link)
+    agent = FakeAgent(engine)
+    agent.engine = Relay(engine)  # type: ignore[assignment]
+    group = group_of_one(agent)
     yield group
     group.shutdown()
 

@@ -1,4 +1,4 @@
-"""The backend's core over an engine that the test drives by hand."""
+"""The collective router over an engine that the test drives by hand."""
 
 import ctypes
 import logging
@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 import torch
 import torch.distributed as dist
-from fakes import Ended, FakeEngine, FakeLink, group_of_one
+from fakes import Ended, FakeAgent, FakeEngine, group_of_one
 
 from wiresum.host_agent import errors, stats
 from wiresum.host_agent.agent import counters
@@ -24,27 +24,27 @@ OPS = dist.ReduceOp
 @pytest.fixture(autouse=True)
 def _fresh_counters(monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = counters.Counters()
-    for module in ("core", "completion", "report"):
+    for module in ("collective_router", "completion", "report"):
         monkeypatch.setattr(f"wiresum.host_agent.backend.{module}.COUNTERS", fresh)
 
 
 @pytest.fixture
-def link() -> FakeLink:
-    return FakeLink()
+def agent() -> FakeAgent:
+    return FakeAgent()
 
 
 @pytest.fixture
-def group(link: FakeLink) -> Iterator[WiresumProcessGroup]:
-    group = group_of_one(link)
+def group(agent: FakeAgent) -> Iterator[WiresumProcessGroup]:
+    group = group_of_one(agent)
     yield group
     group.shutdown()
 
 
 @pytest.fixture
-def manual(link: FakeLink) -> FakeEngine:
+def manual(agent: FakeAgent) -> FakeEngine:
     """The engine of ``group``, which ends no ticket by itself."""
-    link.engine.at_once = False
-    return link.engine
+    agent.engine.at_once = False
+    return agent.engine
 
 
 def options(op: object = OPS.SUM) -> dist.AllreduceOptions:
@@ -56,11 +56,11 @@ def options(op: object = OPS.SUM) -> dist.AllreduceOptions:
 @pytest.mark.parametrize("average", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_the_switch_sums_and_averages_three_dtypes(
-    group: WiresumProcessGroup, link: FakeLink, dtype: str, average: bool
+    group: WiresumProcessGroup, agent: FakeAgent, dtype: str, average: bool
 ) -> None:
     tensor = torch.ones(7, dtype=getattr(torch, dtype))
     assert group.allreduce([tensor], options(OPS.AVG if average else OPS.SUM)).wait()
-    assert link.engine.calls == [(7, dtype, average)]
+    assert agent.engine.calls == [(7, dtype, average)]
     assert stats()["switch"] == {"all_reduce": 1}
     assert stats()["fallback"] == {}
 
@@ -79,7 +79,7 @@ def test_the_switch_sums_and_averages_three_dtypes(
 )
 def test_what_the_switch_cannot_do_goes_to_gloo_and_says_why(
     group: WiresumProcessGroup,
-    link: FakeLink,
+    agent: FakeAgent,
     caplog: pytest.LogCaptureFixture,
     tensor: torch.Tensor,
     op: object,
@@ -88,26 +88,26 @@ def test_what_the_switch_cannot_do_goes_to_gloo_and_says_why(
     with caplog.at_level(logging.INFO, "wiresum"):
         for _ in range(3):
             group.allreduce([tensor.clone()], options(op)).wait()
-    assert link.engine.calls == []
+    assert agent.engine.calls == []
     (why,) = stats()["fallback"]["all_reduce"]
     assert reason in why
     assert stats()["fallback"]["all_reduce"][why] == 3
     assert len([r for r in caplog.records if reason in r.getMessage()]) == 1
 
 
-def test_the_forms_of_a_call(group: WiresumProcessGroup, link: FakeLink) -> None:
+def test_the_forms_of_a_call(group: WiresumProcessGroup, agent: FakeAgent) -> None:
     tensor = torch.ones(2)
     group.allreduce(tensor).wait()
     group.allreduce([tensor], OPS.SUM).wait()
     group.allreduce([tensor], op=OPS.AVG, timeout=timedelta(seconds=5)).wait()
     group.allreduce_coalesced([tensor, tensor.clone()]).wait()
-    assert [average for _, _, average in link.engine.calls] == [False, False, True] + 2 * [False]
+    assert [average for _, _, average in agent.engine.calls] == [False, False, True] + 2 * [False]
     assert stats()["switch"] == {"all_reduce": 3, "all_reduce_coalesced": 1}
     assert stats()["switch_tensors"] == 5
 
 
 def test_an_all_reduce_of_a_list_sums_over_the_list_as_gloo_does(
-    group: WiresumProcessGroup, link: FakeLink
+    group: WiresumProcessGroup, agent: FakeAgent
 ) -> None:
     for dtype in (torch.float32, torch.float64):
         tensors = [torch.tensor([1.0], dtype=dtype), torch.tensor([2.0], dtype=dtype)]
@@ -116,7 +116,7 @@ def test_an_all_reduce_of_a_list_sums_over_the_list_as_gloo_does(
     for wrong in ([], [torch.ones(1), torch.ones(2)]):
         with pytest.raises(RuntimeError):
             group.allreduce(wrong, options()).wait()
-    assert link.engine.calls == []
+    assert agent.engine.calls == []
 
 
 def test_a_non_contiguous_tensor_gets_the_result_back(
@@ -213,22 +213,22 @@ def test_a_collective_issued_in_a_callback_does_not_use_the_switch(
     assert "callback" in next(iter(stats()["fallback"]["all_reduce"]))
 
 
-def test_shutdown_ends_what_is_in_flight(link: FakeLink, manual: FakeEngine) -> None:
-    group = group_of_one(link)
+def test_shutdown_ends_what_is_in_flight(agent: FakeAgent, manual: FakeEngine) -> None:
+    group = group_of_one(agent)
     work = group.allreduce([torch.ones(1)])
     group.shutdown()
     group.shutdown()
-    assert link.engine.closed
+    assert agent.engine.closed
     with pytest.raises(errors.EngineClosed):
         work.wait(timedelta(seconds=LIMIT_S))
     assert stats()["engine"] == {"collectives": 1}
 
 
 def test_a_lost_lease_explains_what_fails(
-    group: WiresumProcessGroup, link: FakeLink, manual: FakeEngine
+    group: WiresumProcessGroup, agent: FakeAgent, manual: FakeEngine
 ) -> None:
     work = group.allreduce([torch.ones(1)])
-    link.gone = errors.EngineError("job x is expired")
+    agent.gone = errors.EngineError("job x is expired")
     manual.ended.put(Ended(0, "closed", "EngineClosed"))
     with pytest.raises(errors.EngineError, match="job x is expired"):
         work.wait(timedelta(seconds=LIMIT_S))
@@ -236,16 +236,16 @@ def test_a_lost_lease_explains_what_fails(
         group.allreduce([torch.ones(1)])
 
 
-def test_a_ticket_may_end_before_it_is_known(group: WiresumProcessGroup, link: FakeLink) -> None:
+def test_a_ticket_may_end_before_it_is_known(group: WiresumProcessGroup, agent: FakeAgent) -> None:
     polled = threading.Event()
-    original = link.engine.all_reduce
+    original = agent.engine.all_reduce
 
     def all_reduce(data: int, count: int, dtype: str, average: bool) -> int:
         ticket = original(data, count, dtype, average)
         polled.wait(0.2)  # gives the poller the time to see it; correct either way
         return ticket
 
-    link.engine.all_reduce = all_reduce  # type: ignore[method-assign]
+    agent.engine.all_reduce = all_reduce  # type: ignore[method-assign]
     assert group.allreduce([torch.ones(1), torch.ones(1)]).wait(timedelta(seconds=LIMIT_S))
 
 

@@ -1,6 +1,6 @@
-"""The part of a joined job that the backend uses: its engine, and whether the job still lives.
+"""The agent as the backend sees it: the engine of a joined worker, and whether its job still lives.
 
-The agent provides it (``wiresum.host_agent.agent.agent``); tests provide their own.
+``wiresum.host_agent.agent.agent`` implements it; tests have their own.
 """
 
 from typing import Any, Protocol
@@ -10,8 +10,8 @@ from wiresum.host_agent.agent.issued import Group
 from wiresum.host_agent.agent.sums import Sums
 
 
-class Link(Protocol):
-    """A joined job."""
+class AgentFace(Protocol):
+    """A joined worker."""
 
     @property
     def engine(self) -> EngineFace:
@@ -38,7 +38,7 @@ class Link(Protocol):
     def watch(self, group: Group) -> None:
         """Compare what ``group`` issues with the other ranks, and end it when one of them is lost.
 
-        Called once, by the group whose collectives use this link.
+        Called once, by the group whose collectives use this agent.
         """
 
     def describe(self) -> dict[str, Any]:

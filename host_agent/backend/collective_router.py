@@ -1,4 +1,4 @@
-"""The work of a ``wiresum`` process group, behind either of torch's classes."""
+"""Sends each collective of a process group to the engine or to the fallback group."""
 
 import itertools
 import logging
@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +21,7 @@ from wiresum.host_agent.agent.counters import COUNTERS
 from wiresum.host_agent.agent.face import Finished
 from wiresum.host_agent.agent.issued import FALLBACK, SWITCH, Issued, Ledger
 from wiresum.host_agent.backend import exposed
+from wiresum.host_agent.backend.agent_face import AgentFace
 from wiresum.host_agent.backend.agreement import AgreedWork, Agreement
 from wiresum.host_agent.backend.callbacks import current_scope, note_issued, watch_callbacks
 from wiresum.host_agent.backend.completion import CompletionPool, Poller
@@ -27,7 +29,6 @@ from wiresum.host_agent.backend.connections import Connections
 from wiresum.host_agent.backend.detail import Detail
 from wiresum.host_agent.backend.dispatch import dispatched, profiled
 from wiresum.host_agent.backend.gloo_sums import GlooSums
-from wiresum.host_agent.backend.link import Link
 from wiresum.host_agent.backend.routing import SWITCH_DTYPES, op_name, why_not_tensors
 from wiresum.host_agent.backend.tensors import buffers_of, plain
 from wiresum.host_agent.backend.work import SwitchWork
@@ -63,8 +64,8 @@ _POINT_TO_POINT = frozenset({"send", "recv", "recv_anysource"})
 
 _numbers = itertools.count()
 
-cores: "weakref.WeakSet[Core]" = weakref.WeakSet()
-"""Every core of this process that is still referenced, for the debug dump and the exit."""
+routers: "weakref.WeakSet[CollectiveRouter]" = weakref.WeakSet()
+"""Every router of this process that is still referenced, for the debug dump and the exit."""
 
 
 def method_of(group: dist.ProcessGroup, name: str) -> Callable[..., Any]:
@@ -72,33 +73,42 @@ def method_of(group: dist.ProcessGroup, name: str) -> Callable[..., Any]:
     return getattr(group, name, None) or getattr(group, _OLD_NAMES[name])  # type: ignore[no-any-return]
 
 
-class Core:
+@dataclass(frozen=True)
+class GroupOptions:
+    """What torch gives a new process group."""
+
+    name: str
+    """Of the group among those of this process, on all ranks alike."""
+    rank: int
+    size: int
+    timeout: timedelta
+    """The limit of collectives that bring none of their own."""
+    store: Store
+    """For this group alone."""
+
+
+class CollectiveRouter:
     """Sends each collective to the engine or to the fallback group, and counts both."""
 
     def __init__(
         self,
-        name: str,
-        rank: int,
-        size: int,
-        timeout: timedelta,
-        store: Store,
+        options: GroupOptions,
         make_group: Callable[[str], dist.ProcessGroup],
-        link: Link | None,
-        why_no_link: str | None,
+        agent: AgentFace | None,
+        why_no_agent: str | None = None,
     ) -> None:
-        """``link`` is None where this group does not use the switch; ``why_no_link`` says why.
+        """``agent`` is None where this group does not use the switch; ``why_no_agent`` says why.
 
-        ``name`` names the group among those of this process, on all ranks alike. ``store`` is for
-        this group alone. ``make_group(prefix)`` makes a fallback group; all ranks call it with the
-        same prefixes.
+        ``make_group(prefix)`` makes a fallback group; all ranks call it with the same prefixes.
         """
+        rank, size, store = options.rank, options.size, options.store
         self.number = next(_numbers)  # in the order in which this process has made them
-        self.name = name
+        self.name = options.name
         self.rank = rank
         self.size = size
-        self.timeout = timeout
-        self.link = link
-        self.why_no_link = why_no_link
+        self.timeout = options.timeout
+        self.agent = agent
+        self.why_no_agent = why_no_agent
         self._process = os.getpid()
         self._lock = threading.Lock()
         self.closed = False
@@ -107,9 +117,9 @@ class Core:
         self._pool = CompletionPool()
         self._agreement = Agreement(store, size, lambda: make_group("callbacks"), self._pool.submit)
         self._detail = Detail(rank, lambda: make_group("detail"))
-        self._poller = Poller(link.engine, self._error_of) if link is not None else None
+        self._poller = Poller(agent.engine, self._error_of) if agent is not None else None
         self._connections = Connections()
-        if link is not None:
+        if agent is not None:
             watch_callbacks()
         try:
             with self._connections:
@@ -117,15 +127,15 @@ class Core:
         except BaseException:
             self.shutdown()
             raise
-        if link is not None and link.leaves_switch:
+        if agent is not None and agent.leaves_switch:
             try:
-                link.use_ranks(GlooSums(lambda: make_group("ranks"), size, link.collective_s))
+                agent.use_ranks(GlooSums(lambda: make_group("ranks"), size, agent.collective_s))
             except BaseException:
                 self.shutdown()
                 raise
-        cores.add(self)
-        if link is not None:
-            link.watch(self)
+        routers.add(self)
+        if agent is not None:
+            agent.watch(self)
 
     # -- the switch ---------------------------------------------------------------------------
 
@@ -160,7 +170,7 @@ class Core:
             with profiled(LABELS[method]):
                 self._hand_over(work, buffers, op == "AVG")
             size = sum(b.numel() * b.element_size() for b in buffers)
-            carrier = self.link.carrier if self.link is not None else ""
+            carrier = self.agent.carrier if self.agent is not None else ""
             COUNTERS.count_carried(LABELS[method], len(buffers), size, ranks=carrier == RANKS)
             return work
 
@@ -169,8 +179,8 @@ class Core:
     def _why_not(self, tensors: Sequence[torch.Tensor], op: str, method: str) -> str | None:
         if self.closed:
             raise errors.EngineClosed(lines.SHUT_DOWN.of())
-        if self.link is None:
-            return self.why_no_link
+        if self.agent is None:
+            return self.why_no_agent
         if current_scope() is not None:
             return IN_CALLBACK
         if method == "allreduce" and len(tensors) != 1:
@@ -193,10 +203,10 @@ class Core:
         # One lock over all tickets of a collective: the engine matches tensors between ranks by
         # the order in which they come, and two threads must not interleave theirs.
         with self._lock:
-            if self.link is None or self._poller is None:
+            if self.agent is None or self._poller is None:
                 raise errors.EngineClosed(lines.SHUT_DOWN.of())
-            self.link.check()
-            engine = self.link.engine
+            self.agent.check()
+            engine = self.agent.engine
             tickets = self._poller.expect(work, len(buffers))
             for taken, (ticket, buffer) in enumerate(zip(tickets, buffers, strict=True)):
                 try:
@@ -248,18 +258,18 @@ class Core:
     def _error_of(self, finished: Finished) -> Exception:
         """The typed exception for a ticket that failed; a lost lease explains all that follow."""
         try:
-            if self.link is not None:
-                self.link.check()
+            if self.agent is not None:
+                self.agent.check()
         except WiresumError as gone:
             return gone
         return errors.engine_error(finished.kind, finished.error or "the all-reduce failed")
 
     def _late(self, seconds: float) -> WiresumError:
         name = "the switch"
-        if self.link is not None and self.link.carrier == RANKS:
+        if self.agent is not None and self.agent.carrier == RANKS:
             name = "the ranks"
-        elif self.link is not None:
-            name = self.link.describe().get("switch", name)
+        elif self.agent is not None:
+            name = self.agent.describe().get("switch", name)
         return errors.CollectiveTimeout(lines.LATE.of(name=name, seconds=seconds, rank=self.rank))
 
     def _limit_s(self, timeout: timedelta | None) -> float:
@@ -278,9 +288,9 @@ class Core:
         label = LABELS.get(method, method)
         scope = current_scope()
         level = logging.DEBUG
-        if self.link is not None and self.rank == 0:
+        if self.agent is not None and self.rank == 0:
             level = logging.INFO if reason is None else logging.WARNING
-        reason = self.why_no_link or reason or NOT_AN_ALL_REDUCE
+        reason = self.why_no_agent or reason or NOT_AN_ALL_REDUCE
         COUNTERS.count_fallback(label, reason, level=level)
         if scope is None or method in _POINT_TO_POINT:
             if method not in _POINT_TO_POINT:
@@ -331,30 +341,30 @@ class Core:
             if self.closed:
                 return
             self.closed = True
-        link, poller = self.link, self._poller
-        if link is not None:
-            self._last = link.describe()
-            link.close()
-            COUNTERS.count_engine(link.engine.stats())
+        agent, poller = self.agent, self._poller
+        if agent is not None:
+            self._last = agent.describe()
+            agent.close()
+            COUNTERS.count_engine(agent.engine.stats())
         if poller is not None:
             poller.close()
         self._agreement.fail(errors.EngineClosed(lines.SHUT_DOWN.of()))
         self._agreement.join(LEAVE_S)
         self._pool.close()
         # A group that something still refers to at the interpreter's end must not keep the engine.
-        self.link = self._poller = None
+        self.agent = self._poller = None
 
     def engine_stats(self) -> dict[str, Any]:
-        """The engine's counters; empty without a link, and after :meth:`shutdown`."""
-        if self.link is None or self.closed:
+        """The engine's counters; empty without an agent, and after :meth:`shutdown`."""
+        if self.agent is None or self.closed:
             return {}
-        return dict(self.link.engine.stats())
+        return dict(self.agent.engine.stats())
 
     def describe(self) -> dict[str, Any]:
         """State for the debug dump."""
-        state: dict[str, Any] = {"rank": self.rank, "size": self.size, "why": self.why_no_link}
-        if self.link is not None and self._poller is not None:
-            state["lease"] = self.link.describe()
+        state: dict[str, Any] = {"rank": self.rank, "size": self.size, "why": self.why_no_agent}
+        if self.agent is not None and self._poller is not None:
+            state["lease"] = self.agent.describe()
             state["engine"] = self.engine_stats()
             state["pending_tickets"] = self._poller.pending()
         elif self._last:

@@ -45,8 +45,8 @@ demo: setup
 	$(BIN)/wiresum demo --workers 4 --json out/demo.json --plot out/demo.png
 
 # How many test files run at a time: most tests wait for processes most of the time.
-TEST_FILES ?= 3
-PYTEST := $(BIN)/python -m pytest -n $(TEST_FILES) --dist loadfile
+TEST_FILES ?= 4
+PYTEST := $(BIN)/python -m pytest -n $(TEST_FILES) --dist loadfile --no-loadscope-reorder
 
 test: setup
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)

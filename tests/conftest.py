@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,6 +24,22 @@ for _number, _usual in (
 ):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _usual)
+
+LONG = ("e2e", "testbed", "measure", "host_agent/launcher", "host_agent/backend", "controller/api")
+"""The folders whose files take longest. Files run side by side: a long one that starts last would
+run alone in the end."""
+
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the longest files."""
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(_HERE).as_posix() if item.path.is_relative_to(_HERE) else ""
+        return next((i for i, long in enumerate(LONG) if folder.startswith(f"{long}/")), len(LONG))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -19,9 +19,8 @@ def undisturbed(recipe: Recipe, size: Size, folder: Path, log: Path) -> tuple[st
     """The digests of the steps of a lap. Raises :class:`SoakFailed` if the ranks differ."""
     folder.mkdir()
     command = [
-        *process.module("torch.distributed.run"),
-        *["--standalone", "--nproc-per-node", str(recipe.workers), "--max-restarts", "0"],
-        *["-m", "wiresum.measure.soak.train", "--laps", "1"],
+        *process.module("wiresum.measure.soak.train"),
+        *["--forks", str(recipe.workers), "--laps", "1"],
         *size.at_once().arguments(folder),
     ]
     with log.open("ab") as output:

@@ -13,7 +13,10 @@ import hashlib
 import json
 import os
 import signal
+import socket
+import sys
 import time
+import traceback
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -148,7 +151,38 @@ def main() -> None:
     parser.add_argument("--width", type=int, required=True)
     parser.add_argument("--laps", type=int, default=0)
     parser.add_argument("--pause", type=float, default=0.0)
-    train(parser.parse_args())
+    parser.add_argument("--forks", type=int, default=0)
+    options = parser.parse_args()
+    if options.forks:
+        sys.exit(forked(options))
+    train(options)
+
+
+def forked(options: argparse.Namespace) -> int:
+    """Train with ``--forks`` ranks on the loopback, without torchrun: torch is loaded once.
+
+    Returns 0, or 1 if a rank has failed.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ranks = [_fork(options, rank, port) for rank in range(options.forks)]
+    return int(any(os.waitpid(pid, 0)[1] for pid in ranks))
+
+
+def _fork(options: argparse.Namespace, rank: int, port: int) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(options.forks)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        train(options)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
 
 
 if __name__ == "__main__":

@@ -224,6 +224,7 @@ def test_wrong_credentials_are_one_line(site: Site, token: Path, wrong: str) -> 
     assert expected[wrong] in line
 
 
+@pytest.mark.slow
 def test_workers_show_the_certificate_that_the_controller_asks_for(
     cli: Commands, tmp_path: Path
 ) -> None:

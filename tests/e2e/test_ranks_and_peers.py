@@ -176,6 +176,7 @@ def test_a_rank_that_leaves_early_is_named_by_all_others(
     assert any(each["line"].startswith("rank 1 on ") for each in (first, third))
 
 
+@pytest.mark.slow
 def test_ranks_that_end_at_about_the_same_time_cause_no_error(place: Place, tmp_path: Path) -> None:
     outcomes = place.run(tmp_path / "out", "ends_together", 3)
     assert [each["kind"] for each in outcomes] == ["", "", ""], outcomes
@@ -243,6 +244,7 @@ def trains(folder: Path, scenario: str) -> str:
     return f"{sys.executable} {SPAWN} 2 {SCRIPT} {scenario} {folder}"
 
 
+@pytest.mark.slow
 def test_a_helpers_group_leaves_the_job_alone(cli: Commands, tmp_path: Path) -> None:
     done = wiresum_run(cli, "sh", "-c", trains(tmp_path / "out", "helper"))
     assert done.returncode == 0, done.stderr
@@ -251,7 +253,10 @@ def test_a_helpers_group_leaves_the_job_alone(cli: Commands, tmp_path: Path) -> 
         assert json.loads((tmp_path / "out" / f"{rank}.json").read_text())["kind"] == ""
 
 
-@pytest.mark.parametrize("first", ["again", "killed", pytest.param("sums", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "first",
+    ["again", *(pytest.param(each, marks=pytest.mark.slow) for each in ("killed", "sums"))],
+)
 def test_the_next_group_of_a_run_gets_the_job(cli: Commands, tmp_path: Path, first: str) -> None:
     """After a group that ended well, one that was made anew, and one that was killed."""
     one, two = trains(tmp_path / "one", first), trains(tmp_path / "two", "sums")

@@ -56,6 +56,7 @@ def test_a_worker_that_never_joins_is_named(train):
     one_line(done.stderr, "rank 1", "did not join within 8 s")
 
 
+@pytest.mark.slow
 def test_a_straggler_is_not_an_error(train):
     done, reports = train(script=("--late", "1"))
     assert done.returncode == 0, done.stderr
@@ -83,6 +84,7 @@ def test_a_switch_that_dies_ends_a_run_that_insists_on_it(cli, running):
     assert "Segmentation" not in err
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_ends_the_run(cli, running):
     process = running("--timeout", "8")
     victim = next(
@@ -94,7 +96,9 @@ def test_a_worker_that_dies_ends_the_run(cli, running):
     assert process.returncode not in (0, None)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_signals_end_everything(cli, running, number):
     process = running()
     process.send_signal(number)

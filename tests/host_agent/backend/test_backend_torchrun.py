@@ -86,6 +86,7 @@ def test_a_restart_by_torchrun_gets_an_epoch_of_its_own(session: Session) -> Non
     assert ended.output.count("restarted well") == 2
 
 
+@pytest.mark.slow
 def test_the_switchs_counters_agree_with_the_workers(session: Session, tmp_path: Path) -> None:
     before = dict(session.describe().events)
     env = session.variables() | {"WIRESUM_DUMP": str(tmp_path / "{rank}.json")}
@@ -108,6 +109,7 @@ def test_without_a_controller_everything_works_over_gloo_and_says_so_once() -> N
     assert "wiresum run" in ended.output
 
 
+@pytest.mark.slow
 def test_an_unreachable_controller_is_named_by_every_rank() -> None:
     env = clean_environment() | {
         "WIRESUM_CONTROLLER": "127.0.0.1:1",
@@ -135,6 +137,7 @@ def test_nonsense_in_the_environment_is_refused() -> None:
     assert "WIRESUM_FIELD is '7'; it must be 32, 16 or 8" in ended.output
 
 
+@pytest.mark.slow
 def test_a_job_may_be_made_by_rank_0(session: Session) -> None:
     env = session.variables()
     for name in ("WIRESUM_JOB", "WIRESUM_JOB_TOKEN"):
@@ -151,6 +154,7 @@ def test_forked_children_leave_the_job_alone(session: Session, tmp_path: Path) -
     passed(spawn(SCENARIOS, "forked_children", workers=2, env=env), "forked_children", 2)
 
 
+@pytest.mark.slow
 def test_the_debug_level_detail_compares_collectives_on_both_paths(session: Session) -> None:
     env = session.variables() | {"TORCH_DISTRIBUTED_DEBUG": "DETAIL"}
     ended = spawn(SCENARIOS, "mismatches_in_detail", workers=2, env=env)
@@ -170,6 +174,7 @@ def test_as_default_replaces_gloo_and_the_default(session: Session, backend: str
     assert ended.output.count("--as-default") == 1
 
 
+@pytest.mark.slow
 def test_autoload_can_be_switched_off() -> None:
     env = clean_environment() | {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
     ended = spawn(SCENARIOS, "fallback", workers=1, env=env)

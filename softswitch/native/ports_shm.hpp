@@ -82,6 +82,7 @@ class ShmPort final : public Port {
     bool broken() const { return in.broken() || out.broken(); }
   };
 
+  // Connections: ports_shm_connections.cpp.
   void open_socket();
   void accept_workers();
   void expire_silent();
@@ -97,11 +98,14 @@ class ShmPort final : public Port {
               std::uint64_t ticket = 0);
   bool share(Connection& connection, std::uint32_t payload_bytes, std::uint32_t records,
              Fd* memory);
-  bool anything();
-  void deliver(FrameSink& sink, Connection& connection, const shm::View& view);
   void doom(Connection& connection);
   void sweep();
+
+  // Frames: ports_shm.cpp.
+  bool anything();
+  void deliver(FrameSink& sink, Connection& connection, const shm::View& view);
   void wake(Connection& connection);
+  static std::uint64_t key_of(Peer peer) { return std::uint64_t{peer.ip} << 16 | peer.port; }
   Connection* connection_to(Peer to) const;
   void put(const Waiting& frame);
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from echo_program import CPU_PORT, ECHO
@@ -22,6 +23,12 @@ def serve() -> Iterator[Callable[..., SwitchProcess]]:
             return stack.enter_context(SwitchProcess(*common, *options, prefix=prefix))
 
         yield start
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the socket of a shm port shall be."""
+    return tmp_path / "shm.sock"
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ class AgentFace(Protocol):
 
     @property
     def carrier(self) -> str:
-        """``switch`` or ``ranks``: what sums now."""
+        """The carrier in use: ``switch`` or ``ranks``."""
 
     def check(self) -> None:
         """Raise the reason why no collective may start any more (job released, superseded)."""

@@ -1,7 +1,7 @@
 """Collectives that ranks issue in different orders: all carry them out in one agreed order.
 
-Each such collective has a name that is the same on all ranks. A rank that gets to it says so
-through the group's store; the rank that says so last appends the name to a list in the store. All
+Each such collective has a name that is the same on all ranks. A rank that gets to it counts
+itself in the group's store; the last rank to do so appends the name to a list in the store. All
 ranks carry out that list, in its order, over a gloo group that nothing else uses. A collective is
 in the list only once all ranks have issued it, so no rank ever waits for one that another rank
 cannot get to yet. (Horovod's coordinator does the same: Sergeev and Del Balso 2018, section 4.)
@@ -52,7 +52,7 @@ class AgreedWork(dist.Work):
         self.missing: Callable[[], str] = lambda: ""
 
     def end(self, outcome: list[torch.Tensor] | BaseException) -> None:
-        """It has ended, with these tensors or this error. Runs the callbacks of its future."""
+        """End it with these tensors or this error; run the callbacks of its future."""
         if isinstance(outcome, BaseException):
             self._error = outcome
         else:
@@ -95,7 +95,7 @@ class AgreedWork(dist.Work):
         return self._ended.is_set() and self._error is None
 
     def exception(self) -> BaseException | None:
-        """What it ended with, if it ended badly."""
+        """The error with which it ended, or None."""
         return self._error
 
     def result(self) -> list[torch.Tensor]:
@@ -247,7 +247,7 @@ class Agreement:
 
 
 def _outcome(future: Future[list[torch.Tensor]]) -> list[torch.Tensor] | BaseException:
-    """What a collective has ended with, whose future is complete."""
+    """The result of a collective whose future is complete."""
     try:
         return list(future.value() or [])
     except Exception as error:

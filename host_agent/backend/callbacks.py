@@ -1,4 +1,4 @@
-"""Which callback of which future runs in this thread: the name of what a callback issues.
+"""Names the collectives that callbacks of futures issue, alike on all ranks.
 
 torch runs a callback on the thread that completes the future, or at once in the thread that adds
 the callback if the future is complete already. So ranks run the same callbacks on other threads and
@@ -29,7 +29,7 @@ _add_done_callback = torch._C.Future.add_done_callback
 
 
 class Scope:
-    """A name that is the same on all ranks, and the counters of what is named after it."""
+    """A name that is the same on all ranks, and counters for the names that derive from it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -38,7 +38,7 @@ class Scope:
         self.collectives = itertools.count()
 
     def next_callback(self) -> str:
-        """The name of the next callback that is added to what this scope names."""
+        """The name of the next callback that is added to the future of this scope."""
         return f"{self.name}.{next(self.callbacks)}"
 
     def next_future(self) -> str:
@@ -66,7 +66,7 @@ def name_future(future: Any, name: str) -> None:
 
 
 def note_issued(name: str) -> None:
-    """The calling thread has issued the collective ``name``, outside of any callback."""
+    """Note that the calling thread has issued the collective ``name``, outside of any callback."""
     _here.root = Scope(f"{_role()}/{name}")
 
 
@@ -130,7 +130,7 @@ def _entered(scope: Scope) -> Iterator[None]:
 
 
 def _role() -> str:
-    """What this thread is, in words that all ranks share."""
+    """A name of this thread that is the same on all ranks."""
     thread = threading.current_thread()
     # The threads of autograd's engine are known to Python by number only.
     if thread is threading.main_thread() or isinstance(thread, threading._DummyThread):

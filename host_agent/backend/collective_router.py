@@ -50,7 +50,7 @@ LABELS = {
     "alltoall": "all_to_all",
     "recv_anysource": "recv",
 }
-"""What users call a method of ``ProcessGroup``, where that is another name."""
+"""The users' name of a method of ``ProcessGroup``, where it differs."""
 
 # New name → the name that older releases of torch know.
 _OLD_NAMES = {
@@ -78,7 +78,7 @@ class GroupOptions:
     """What torch gives a new process group."""
 
     name: str
-    """Of the group among those of this process, on all ranks alike."""
+    """The group's name among those of this process; the same on all ranks."""
     rank: int
     size: int
     timeout: timedelta

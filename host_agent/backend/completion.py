@@ -65,7 +65,7 @@ class CompletionPool:
             try:
                 job()
             except Exception:
-                # torch turns what a callback raises into the future's exception: this is ours.
+                # An exception of a callback becomes the future's, in torch: this one is our own.
                 log.exception("wiresum: completing a future failed")
             finally:
                 with self._lock:
@@ -104,8 +104,8 @@ class Poller:
         """Tickets for ``count`` tensors of ``work``; the caller hands these to the engine next.
 
         From now on the work, and so the memory that the engine gets to see, is kept until all
-        tickets have ended: an interrupt may come between the engine's taking a tensor and the
-        caller's knowing of it. Raises ``EngineClosed`` once the poller has ended.
+        tickets have ended: an interrupt may come after the engine has taken a tensor and before the
+        caller knows it. Raises ``EngineClosed`` once the poller has ended.
         """
         with self._lock:
             if self._stop:
@@ -118,7 +118,7 @@ class Poller:
         return tickets
 
     def forget(self, tickets: Sequence[int]) -> None:
-        """The engine has not taken these."""
+        """Drop tickets that the engine has not taken."""
         with self._lock:
             for ticket in tickets:
                 self._works.pop(ticket, None)

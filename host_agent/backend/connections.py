@@ -1,7 +1,7 @@
 """The fallback's TCP connections: how a collective that waits in gloo is ended before its limit.
 
-gloo's own ``abort()`` leaves alone whoever waits. Its threads do see that a connection is over, and
-end what waits for it, on this rank and on the others.
+gloo's own ``abort()`` does not end a collective that waits. But gloo's threads notice a closed
+connection, and then end the collectives that wait for it, on this rank and on the others.
 """
 
 import os
@@ -32,7 +32,7 @@ class Connections:
         self._opened = {fd: name for fd, name in now.items() if self._before.get(fd) != name}
 
     def sever(self, expected: int) -> bool:
-        """Shut them down, if they are as many as ``expected``, and say whether.
+        """Shut them down if there are exactly ``expected`` of them; returns whether.
 
         Another number means that another thread has opened some meanwhile: they are not ours.
         """

@@ -44,8 +44,8 @@ def create(options: Any) -> Any:
 
     if not members:
         _worlds.append(options.group_id)
-    # torchrun keeps the store when it restarts the workers, and a world may be destroyed and made
-    # again in one process: keys of the world before are still there.
+    # torchrun keeps the store when it restarts the workers, and a process may destroy its world and
+    # make another: the store still has the keys of the earlier world.
     generation = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}.{len(_worlds)}"
     agent: AgentFace | None = None
     why: str | None = None
@@ -111,9 +111,9 @@ def _leave() -> None:
 
 
 def _forked() -> None:
-    """Keep what a child has of its parent's groups for ever: nobody may close it there.
+    """In a forked child, keep the parent's groups alive for ever.
 
-    A channel or a socket that a destructor closes in the child would take its peer along.
+    A destructor that closed a channel or a socket in the child would end the parent's connection.
     """
     for router in list(routers):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(router))

@@ -1,4 +1,4 @@
-"""``TORCH_DISTRIBUTED_DEBUG=DETAIL``: all ranks say what they are about to do before they do it.
+"""``TORCH_DISTRIBUTED_DEBUG=DETAIL``: all ranks compare each collective before they start it.
 
 torch wraps its own backends for that (``ProcessGroupWrapper``), and only those. The wrapper cannot
 see that one rank's collective goes over the switch and another's over the fallback, so this does
@@ -64,7 +64,7 @@ class Detail:
     def check(
         self, number: int, method: str, tensors: Sequence[torch.Tensor], options: str
     ) -> None:
-        """Raise :class:`CollectiveMismatch` if another rank's collective ``number`` is another."""
+        """Raise :class:`CollectiveMismatch` if the ranks' collectives ``number`` differ."""
         if get_debug_level() != DebugLevel.DETAIL:
             return
         if self._group is None:

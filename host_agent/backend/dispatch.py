@@ -60,7 +60,7 @@ def profiled(label: str) -> contextlib.AbstractContextManager[object]:
 
 
 class _Holder(dist.ProcessGroup):
-    """Makes a work of C++ that keeps one of Python alive: torch wraps what an override returns."""
+    """Makes a C++ work that keeps a Python work alive: torch wraps the result of an override."""
 
     def __init__(self) -> None:
         dist.ProcessGroup.__init__(self, 0, 1)  # type: ignore[call-arg]
@@ -75,8 +75,10 @@ _holder: _Holder | None = None
 
 
 def held(work: dist.Work) -> dist.Work:
-    """A work for C++ to keep: one that is written in Python lives no longer than its last
-    reference in Python, whoever in C++ still points to it."""
+    """Wrap a work that is written in Python, so that C++ can keep it.
+
+    Without this it would end with its last reference in Python, although C++ still points to it.
+    """
     global _holder
     if _holder is None:
         _holder = _Holder()

@@ -1,4 +1,4 @@
-"""How long training stood still for collectives: what was not hidden behind computation.
+"""How long the training waited for collectives that computation did not hide.
 
 Two places are measured: ``Work.wait()``, and the end of ``backward()``, where DDP waits in C++ for
 the futures of its buckets (it never calls ``Work.wait()``). Waiting for a future by other means is
@@ -43,13 +43,13 @@ _here = threading.local()
 
 
 def add_wait(seconds: float) -> None:
-    """This thread was blocked in ``Work.wait()`` for so long."""
+    """Count time that this thread was blocked in ``Work.wait()``."""
     _here.waited = _waited() + seconds
     COUNTERS.count_exposed(seconds)
 
 
 def issued(work: Timed) -> None:
-    """A collective has been handed over; if by a backward pass, its end will be looked at."""
+    """Note a collective that was handed over; the end of one of a backward pass is measured."""
     task = torch._C._current_graph_task_id()
     if task == _NO_BACKWARD:
         return
@@ -77,7 +77,7 @@ def _graph_done(task: int) -> None:
 def _all_done(backward: _Backward) -> None:
     now = time.monotonic()
     last = max(work.ended_at or now for work in backward.works)
-    # Where somebody has called wait() in between, that has been counted.
+    # Time in a wait() in between has been counted already.
     exposed = min(last, now) - backward.began - (_waited() - backward.waited_before)
     if exposed > 0:
         COUNTERS.count_exposed(exposed)

@@ -39,7 +39,7 @@ def let_gloo_finish(limit_s: float = 2.0) -> None:
 
     A gloo thread lets go of a collective's tensors shortly *after* ``wait()`` has returned, and
     takes the GIL for it. One that does so while the interpreter ends brings down the process with
-    SIGABRT: a known fault of torch (pytorch#190489), for scripts that have done nothing wrong.
+    SIGABRT: a known fault of torch (pytorch#190489).
     This sleeps with the GIL free until no such thread has run in between, or ``limit_s`` is over.
     """
     deadline = time.monotonic() + limit_s
@@ -56,7 +56,7 @@ def _gloo_threads() -> dict[str, tuple[str, str]]:
     """State and number of voluntary context switches of each gloo thread, as Linux tells them."""
     threads = {}
     for path in Path("/proc/self/task").glob("*/status"):
-        # It may have ended since; and no kernel's way to write this may spoil the end of a script.
+        # The thread may have ended since; an unknown format of the file must not fail the script.
         with contextlib.suppress(OSError, ValueError, KeyError):
             fields = dict(line.split(":\t", 1) for line in path.read_text().splitlines())
             if fields["Name"] == "pt_gloo_runloop":

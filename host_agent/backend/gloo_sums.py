@@ -17,11 +17,11 @@ from wiresum.host_agent.agent.sums import Pending
 from wiresum.host_agent.backend.connections import Connections
 
 DIRECT: Final = 16
-"""Up to so many ranks send few words to each other directly."""
+"""The most ranks that send few words to each other directly."""
 
 FEW_BYTES: Final = 1 << 16
-"""Of a sum: so many bytes more than the ring may a rank send. At 1 Gbit/s they take half a
-millisecond, about as long as a message that the ring has to wait for."""
+"""The most bytes by which one rank may send more in a sum than over the ring. At 1 Gbit/s they take
+half a millisecond, about as long as a message that the ring has to wait for."""
 
 
 class TensorWords:
@@ -34,7 +34,7 @@ class TensorWords:
 
     @property
     def address(self) -> int:
-        """Where they lie."""
+        """Their address."""
         return self._address
 
     def __len__(self) -> int:

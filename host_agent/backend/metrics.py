@@ -195,7 +195,7 @@ _lock = threading.Lock()
 
 
 def where(env: Mapping[str, str], rank: int | None = None) -> Endpoint | None:
-    """Where this process, of rank ``rank``, shall serve; None if it shall not.
+    """The address at which this process, of rank ``rank``, serves its metrics; None: it does not.
 
     That is WIRESUM_METRICS plus LOCAL_RANK. Without that, or where it is of other workers than
     these (RANK is not ``rank``: processes that a worker has started), it is plus ``rank``.
@@ -219,8 +219,8 @@ def where(env: Mapping[str, str], rank: int | None = None) -> Endpoint | None:
 def serve(env: Mapping[str, str] = os.environ, rank: int | None = None) -> Endpoint | None:
     """Serve this process's metrics if the environment says so; may be called again.
 
-    ``rank`` is the process's. A port that is taken costs the metrics and not the training: it is
-    logged. Raises what :func:`where` raises.
+    ``rank`` is the process's. If the port is taken, the training goes on without metrics, with a
+    warning. Raises what :func:`where` raises.
     """
     global _server
     wanted = where(env, rank)

@@ -1,4 +1,4 @@
-"""``dist.monitored_barrier`` for wiresum groups: torch itself refuses all but gloo by name."""
+"""``dist.monitored_barrier`` for wiresum groups: torch itself accepts gloo only."""
 
 import functools
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What torch's C++ code takes from Python and keeps, and what it asks of it there.
+"""Lets torch's C++ code keep works and futures that are written in Python.
 
 A work that is written in Python must live as long as C++ points to it, and the built-in hooks of
 DDP's reducer want futures that only C++ can make.
@@ -37,8 +37,8 @@ def install_reducer() -> None:
     def register_builtin_comm_hook(self: Any, comm_hook_type: Any) -> Any:
         if not isinstance(self.process_group, Collectives):
             return builtin(self, comm_hook_type)  # type: ignore[no-untyped-call]
-        # The built-in hook takes the future's value for a list of C++; one that Python completes
-        # holds a list of Python. The hook of the same name in Python takes that.
+        # The built-in hook expects a C++ list in the future; a future that Python completes holds a
+        # Python list. The hook of the same name in Python accepts that.
         from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
         hooks = {

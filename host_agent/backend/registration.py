@@ -16,7 +16,7 @@ def register_backend() -> None:
 
 
 def _devices() -> list[str]:
-    """The kinds of device of this machine whose tensors a group takes."""
+    """The device types whose tensors a group on this machine accepts."""
     import torch
 
     # torch prefers cuda wherever a backend has it, for the tensors of object collectives for one.
@@ -34,7 +34,7 @@ def _create(options: Any, _backend_options: Any) -> Any:
     from wiresum.host_agent.backend.create import create
 
     logs.configure_library()
-    # Not every launcher sets RANK; the group knows.
+    # Not every launcher sets RANK; the group knows its rank.
     members = list(options.global_ranks_in_group)
     rank = members[options.group_rank] if members else options.group_rank
     logs.bind(rank=rank)

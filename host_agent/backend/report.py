@@ -16,7 +16,7 @@ _rank: int | None = None
 
 
 def set_rank(rank: int) -> None:
-    """Say which rank this process has, for the name of its dump."""
+    """Set the rank of this process, for the name of its dump."""
     global _rank
     _rank = rank
 
@@ -37,7 +37,7 @@ def dump() -> dict[str, Any]:
 
 
 def write_at_exit() -> None:
-    """Write the dump to the file that WIRESUM_DUMP names (``{rank}`` is replaced), if it does."""
+    """Write the dump to the file of WIRESUM_DUMP, if that is set; ``{rank}`` is replaced."""
     path = os.environ.get("WIRESUM_DUMP")
     if path:
         rank = os.environ.get("RANK", "0") if _rank is None else str(_rank)

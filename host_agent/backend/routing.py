@@ -41,5 +41,5 @@ def why_not_tensors(tensors: Sequence[torch.Tensor], op: str) -> str | None:
 
 
 def reduce_op(op: object) -> dist.ReduceOp:
-    """``op`` as options want it."""
+    """``op`` as the type that torch's options take."""
     return op if isinstance(op, dist.ReduceOp) else dist.ReduceOp(op)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Memory that the engine can work on, for all the ways in which torch can hold the same values."""
+"""Finds or makes memory that the engine can work on, for every layout of a tensor."""
 
 import contextlib
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ Copies = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def plain(tensor: torch.Tensor) -> torch.Tensor:
-    """The same values without a negative or conjugate view; ``tensor`` itself if it is none."""
+    """The same values without a negative or conjugate view; ``tensor`` itself if it has none."""
     if tensor.is_neg() or tensor.is_conj():
         return tensor.resolve_conj().resolve_neg()
     return tensor

@@ -71,7 +71,7 @@ class SwitchWork(dist.Work):
         self._future: Future[Tensors] | None = None
 
     def expect(self, tickets: Sequence[int]) -> None:
-        """These tickets, one a buffer, end this work. Called before any of them is reported."""
+        """Set the tickets that end this work, one a buffer, before any of them is reported."""
         self._tickets_left = len(tickets)
         if tickets:
             self._first_ticket = tickets[0]
@@ -79,7 +79,7 @@ class SwitchWork(dist.Work):
             self._finish(None)
 
     def ticket_ended(self, ticket: int, error: BaseException | None, nonfinite: Ranges) -> None:
-        """One ticket ended, with this error or well but for these ranges of its elements."""
+        """Note the end of one ticket: with this error, or well except for these elements."""
         with self._lock:
             if error is not None and self._error is None:
                 self._error = error
@@ -156,7 +156,7 @@ class SwitchWork(dist.Work):
             callbacks.name_future(self._future, self.name)
             self._raw = raw
             if self._done.is_set():
-                raw.set_result(self._outputs)  # nobody has put a callback on it yet
+                raw.set_result(self._outputs)  # it has no callback yet
             return self._future
 
     def _value(self, raw: "Future[Tensors]") -> Tensors:
@@ -173,7 +173,7 @@ class SwitchWork(dist.Work):
         return self._done.is_set() and self._error is None
 
     def exception(self) -> BaseException | None:
-        """What it ended with, if it ended badly."""
+        """The error with which it ended, or None."""
         return self._error
 
     def result(self) -> Tensors:

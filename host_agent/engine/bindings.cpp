@@ -30,8 +30,8 @@ namespace wiresum {
 namespace {
 
 // Engines that are alive, to be closed before the interpreter goes: their threads write into
-// tensors that it is about to free. Whoever closes an engine owns it meanwhile, so it does not
-// matter which thread drops it.
+// tensors that it is about to free. A thread that closes an engine owns it meanwhile, so any thread
+// may drop it.
 class Registry {
  public:
   void add(const std::shared_ptr<Engine>& engine) {
@@ -53,7 +53,7 @@ class Registry {
   std::vector<std::weak_ptr<Engine>> engines_;
 };
 
-// Never destroyed: threads may outlive what C++ takes down at the end.
+// Never destroyed: threads may outlive the static objects of C++.
 Registry& registry() {
   static auto& registry = *new Registry;
   return registry;

@@ -40,7 +40,7 @@ struct Collective {
   std::vector<Range> nonfinite;  // of the blocks that are left as they are, neighbours merged
   bool finished = false;
 
-  // Of few elements, which have an exponent each.
+  // A tensor of few elements, each with its own exponent.
   bool small() const { return block_elements == 1; }
   bool all_agreed() const { return exponents_agreed == blocks; }
   bool all_packed() const { return all_agreed() && elements_packed == elements_to_send; }

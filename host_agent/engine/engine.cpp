@@ -253,7 +253,7 @@ void Engine::run() {
   }
 }
 
-// Somebody may take over; the thread ends. Unless somebody has given everything up.
+// Ends the thread, so that another carrier can take over; unless the engine was told to fail.
 void Engine::park() {
   reducer_.publish();
   {

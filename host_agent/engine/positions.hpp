@@ -35,7 +35,7 @@ struct StreamMarks {
   std::uint64_t wait_bitmap = 0;
 };
 
-// A sequence lock: odd while the words change, and a reader that has met a change reads again.
+// A sequence lock: odd while the words change; a reader that meets a change reads again.
 class Published {
  public:
   struct Marks {
@@ -48,7 +48,7 @@ class Published {
     const std::uint64_t before = version_.load(std::memory_order_relaxed);
     version_.store(before + 1, std::memory_order_relaxed);
     std::size_t at = 0;
-    // Released one by one, so that whoever sees one of them sees the odd version too.
+    // Released one by one, so that a reader that sees one of them sees the odd version too.
     each(marks, [&](std::uint64_t word) { words_[at++].store(word, std::memory_order_release); });
     version_.store(before + 2, std::memory_order_release);
   }

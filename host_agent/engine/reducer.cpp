@@ -295,8 +295,8 @@ void Reducer::handle_datagram(const std::uint8_t* data, std::size_t bytes, Nanos
   }
 }
 
-// Exponents are agreed in the order of their chunks (they number the data): keep them until then in
-// the send buffer, which a chunk with a result needs no more.
+// Exponents are agreed in the order of their chunks, because they number the data. Until then they
+// are kept in the send buffer, which a chunk with a result does not need any more.
 void Reducer::apply_exponents(const Chunk& chunk, const std::uint8_t* lanes) {
   std::memcpy(exponents_.lanes(chunk), lanes, 4 * std::size_t{chunk.cargo.count});
 }
@@ -373,7 +373,7 @@ void Reducer::finish_if_complete(Collective& collective) {
 
 // -- time
 
-// Time for which this process was stopped (or starved) is no silence of the switch or the ranks.
+// Time for which this process was stopped or starved is not silence of the switch or the ranks.
 void Reducer::excuse_absence(Nanoseconds now) {
   const Nanoseconds away = now - last_turn_ - kLongestSleep;
   if (last_turn_ != 0 && away > kLongestSleep) {
@@ -394,7 +394,7 @@ void Reducer::check_limits(Nanoseconds now) {
   }
 }
 
-// The stream that holds everything up: data wait for exponents, so exponents first.
+// The stream that all others wait for: data wait for exponents, so exponents come first.
 const Stream& Reducer::slowest() const {
   const bool exponents = !exponents_.idle() && exponents_.oldest()->send_serial != 0 &&
                          (data_.idle() || exponents_.oldest()->cargo.collective->sequence <=
@@ -436,7 +436,7 @@ void Reducer::publish() {
 
 Positions Reducer::positions() const {
   const Published::Marks marks = positions_.read();
-  // A process that was away counts no time until the engine's thread has had its turn.
+  // After the process was stopped, no time counts until the engine's thread has had a turn.
   const std::uint64_t now = std::min(static_cast<std::uint64_t>(monotonic_now()),
                                      marks.turn + 2 * std::uint64_t{kLongestSleep});
   const auto since = [now](std::uint64_t then) -> std::optional<double> {

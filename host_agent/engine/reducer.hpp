@@ -1,5 +1,5 @@
-// What the engine's thread does: it takes collectives through the two streams of a lease, and says
-// of each how it ended. One thread calls it; positions() and prepare() are for any thread.
+// The work of the engine's thread: it sends collectives through the two streams of a lease, and
+// reports how each one ended. One thread calls it; positions() and prepare() are for any thread.
 #pragma once
 
 #include <deque>
@@ -58,7 +58,7 @@ class Reducer {
   const Lease& lease() const { return lease_; }
 
   // -- the engine's thread
-  // Before each turn: time for which this thread did not run counts as nobody's silence.
+  // Before each turn: time for which this thread did not run does not count as silence.
   void excuse_absence(Nanoseconds now);
   void take(std::deque<std::unique_ptr<Collective>> submitted, Nanoseconds now);
   // Receives, sends, and looks at the limits; whether there was anything to do.
@@ -79,7 +79,8 @@ class Reducer {
   // with the top bit flipped. Returns a hash of their fingerprints.
   std::uint32_t contributions(packet::Op op, std::uint64_t first, std::uint64_t count,
                               std::uint32_t* words) const;
-  // Takes the sums (or maxima) of these chunks, like the switch's results; again is no harm.
+  // Takes the sums (or maxima) of these chunks, like the switch's results. A second
+  // call changes nothing.
   void take_sums(packet::Op op, std::uint64_t first, std::uint64_t count,
                  const std::uint32_t* words);
   // Closes the chunks that other ranks have not opened, and hands out what is left of all

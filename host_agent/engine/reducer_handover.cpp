@@ -1,7 +1,6 @@
-// Handing over to another carrier. A chunk's sum is the same integers whoever adds them: for every
-// chunk that some rank has no result of, all ranks contribute again what they have kept, to each
-// other. Chunks that no rank can have a result of, since not all have opened them, are closed
-// again.
+// Handing over to another carrier. A chunk's sum is the same integers whatever adds them: for every
+// chunk of which some rank has no result, all ranks send their kept contributions again, to each
+// other. Chunks that not all ranks have opened cannot have a result: they are closed again.
 #include <algorithm>
 #include <cstring>
 #include <string>

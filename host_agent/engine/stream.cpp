@@ -7,12 +7,12 @@ namespace {
 
 // Datagrams may overtake each other by this many before the overtaken one counts as lost.
 constexpr std::uint64_t kReordering = 3;
-// Chunks that ask after a timeout: a few, in case some of the questions are lost too. Once the
-// answer was WAIT there is a straggler, who holds up all of them: one asks for all.
+// Chunks that ask after a timeout: a few, in case some of the questions are lost too. After a
+// WAIT there is a straggler, which delays all of them: then one chunk asks for all.
 constexpr std::uint32_t kProbes = 4;
 constexpr std::uint32_t kPolls = 1;
-// Where later chunks are complete, all ranks are at work and somebody's datagram was lost: timeouts
-// double only every so many attempts.
+// If later chunks are complete, all ranks are at work and a datagram was lost: then timeouts double
+// only every so many attempts.
 constexpr unsigned kHurry = 4;
 
 // Send buffers of one stream stay below this, whatever the lease.
@@ -207,7 +207,7 @@ void Stream::resend_overtaken() {
       if (!chunk.queued) stats_.fast_retransmissions.add();
       queue_again(chunk, false);
     } else if (chunk.resends == 0) {
-      break;  // everything behind it was sent later still, or was looked at already
+      break;  // all chunks behind it were sent later, or were checked already
     }
   }
 }

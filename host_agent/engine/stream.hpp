@@ -127,7 +127,7 @@ class Stream {
   std::uint32_t window() const { return window_; }
   const RttEstimator& rtt() const { return rtt_; }
   StreamMarks marks() const;
-  // The process was away for so long: that time counts as no silence.
+  // The process was stopped for this time, which does not count as silence.
   void excuse(Nanoseconds away);
 
  private:

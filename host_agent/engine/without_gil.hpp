@@ -6,9 +6,9 @@
 
 namespace wiresum {
 
-// While one lives, other threads may have the GIL. Where the interpreter has ended meanwhile, this
-// thread stays where it is: Python before 3.14 would unwind its stack, through functions that let
-// nothing pass, which ends the process with an abort.
+// While an object of this class exists, other threads may have the GIL. If the interpreter has
+// ended meanwhile, this thread stays here for ever: Python before 3.14 would unwind its stack
+// through noexcept functions, which would abort the process.
 class WithoutGil {
  public:
   WithoutGil() : state_(PyEval_SaveThread()) {}

@@ -9,10 +9,10 @@ from wiresum.host_agent.environment import without_secrets
 
 
 class Embedded(LocalSite):
-    """The pair of one run. Use as a context manager.
+    """The switch and the controller of one run. Use as a context manager.
 
     ``shm`` is the socket of the switch's port in shared memory, or empty if it has none. ``folder``
-    holds the sockets and logs of this run: it is this user's alone, and goes with the pair.
+    holds the sockets and logs of this run: only this user can open it; it is removed at the end.
     """
 
     def __init__(self, limit_s: float = START_S, *, shm: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""What a run asks for: one value, from the command line down to the session."""
+"""The options of a run, as one value from the command line down to the session."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -26,6 +26,6 @@ class JobOptions:
     transport: Transport = Transport.AUTO
     """How the workers reach the switch."""
     carrier: Carrier = Carrier.AUTO
-    """What sums; with ``RANKS``, there is no job."""
+    """The carrier; with ``RANKS``, there is no job."""
     switch_timeout_s: float | None = None
     """How long the switch may say nothing while workers wait; None: as the environment says."""

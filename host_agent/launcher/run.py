@@ -148,7 +148,7 @@ def run(command: Sequence[str], options: JobOptions, *, as_default: bool) -> int
 
 
 def inherited() -> list[int]:
-    """The descriptors beside the first three that whoever started this process has left open.
+    """The descriptors beside the first three that this process has inherited.
 
     A shell's ``<(…)``, for one, is such a descriptor; Python makes its own ones not inheritable.
     """

@@ -63,7 +63,7 @@ def asked(
 def for_workers(where: Environment, *, as_default: bool) -> dict[str, str]:
     """The environment for the workers: this process's own, with the job's instead of secrets.
 
-    Whoever runs in it can join this job, and make no other.
+    Processes in it can join this job, and can make no other.
     """
     env = without_secrets(os.environ)
     env.pop(SHM, None)
@@ -145,7 +145,7 @@ class Session:
             raise LeaseLost(self._lost)
 
     def _mend(self, embedded: Embedded) -> None:
-        """Start an embedded switch that has ended again, the sooner the less often it has."""
+        """Restart an embedded switch that has ended, at intervals that grow."""
         now = time.monotonic()
         if now < self._next_mend:
             return
@@ -157,7 +157,7 @@ class Session:
             if embedded.switch.process.poll() is not None:
                 say(log, f"{error}; it is started again")
                 embedded.renew_switch()
-            else:  # the controller, which alone knew the job: there is no use in another one
+            else:  # the controller, and only it knew the job: another one would be of no use
                 say(log, f"{error}; training goes on without it")
                 self._next_mend = math.inf
 

@@ -1,4 +1,4 @@
-"""Signals of a launcher: to its command while it has one, else an end in order.
+"""Signals of a launcher: passed on to its command while it has one, else they end the launcher.
 
 What each signal does is in :mod:`wiresum.common.signals`.
 """
@@ -21,7 +21,7 @@ _GRACE_S = 30.0
 
 
 class Interrupted(WiresumError):
-    """A signal came while there was no child to pass it on to."""
+    """Raised for a signal that came while there was no child."""
 
     def __init__(self, number: int) -> None:
         super().__init__(lines.INTERRUPTED.of(signal=name_of(number)))
@@ -38,7 +38,7 @@ class Signals:
     def __init__(self) -> None:
         self.child: Supervised | None = None
         self.over = False
-        """Set: what comes from now on is too late to matter."""
+        """Set once further signals are too late to matter."""
         self._held: list[int] | None = None
         self._raised_at = -_AGAIN_S
         self._asked_at = -_GRACE_S
@@ -47,7 +47,7 @@ class Signals:
 
     def __enter__(self) -> Self:
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-            # Whoever started this has no interest in its children; we need our child's status.
+            # The parent may have set SIGCHLD to be ignored; we need our child's status.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in launcher_takes():
             self._before[number] = signal.signal(number, self._handle)
@@ -72,7 +72,7 @@ class Signals:
 
     @property
     def ending(self) -> bool:
-        """Whether the command was asked to end not long ago.
+        """Whether the command was asked to end a short time ago.
 
         A scheduler asks every process of a job at the same time: what is embedded may be gone
         before the command has saved its work.
@@ -89,16 +89,16 @@ class Signals:
             if rule.kind is Kind.END:
                 self._asked_at = time.monotonic()
         elif rule.ends_launcher and not self.over and self._raised_at + _AGAIN_S < time.monotonic():
-            # The end must not be disturbed; but what is raised may meet deaf ears (in a __del__).
+            # Nothing may disturb the end. But Python drops exceptions of a __del__.
             self._raised_at = time.monotonic()
             raise Interrupted(number)
         if rule.kind is Kind.STOP:
             self._stop(number)
 
     def _stop(self, number: int) -> None:
-        """Stop as if there were no handler: the kernel decides whether there is somebody to go on.
+        """Stop as if there were no handler: the kernel decides whether anything can continue us.
 
-        The command has stopped before: who sees this process stopped may continue both.
+        The command has stopped already: a shell that sees this process stopped can continue both.
         """
         if self.child is not None:
             self.child.stops()

@@ -73,7 +73,7 @@ void check_codes(const Words& codes, std::size_t count, std::size_t block) {
   }
 }
 
-// Neighbouring blocks that are all sent, or of which none is: what a codec takes at once.
+// Neighbouring blocks of which all are sent, or none; a codec takes them in one call.
 struct Run {
   std::size_t first;  // element
   std::size_t count;  // elements, at most kMaxRun

@@ -1,4 +1,4 @@
-// The codecs' part of the Python face: for tests, and for whoever wants to see what travels.
+// The codecs' part of the Python face: for tests, and to look at the lanes of a tensor.
 #pragma once
 
 #include <nanobind/nanobind.h>

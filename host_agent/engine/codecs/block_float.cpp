@@ -102,7 +102,7 @@ void BlockFloat::decode(Dtype dtype, const std::uint8_t* lanes, std::size_t n,
     params.high = params.in_float ? static_cast<float>(params.scale) : 0.0f;
   } else {
     params.scale = static_cast<double>(std::bit_cast<float>(code)) / (level_ * share);
-    params.in_float = params.scale >= 0x1p-80;  // nor are any of the small parts
+    params.in_float = params.scale >= 0x1p-80;  // and no small part is, either
     // Towards zero, so that the product with `high` never overflows where the sum does not.
     params.high = std::bit_cast<float>(
         std::bit_cast<std::uint32_t>(static_cast<float>(params.scale)) & 0xffff0000u);

@@ -1,8 +1,9 @@
-// What every codec is: a way from the elements of a tensor to exponent codes and lanes, and from
-// sums of lanes back. A field of F bits carries u = q + L with |q| <= L, and n fields sum without a
-// carry, so that a switch can add lanes of 32 bits. Knows neither packets nor streams.
+// The interface of every codec: it converts the elements of a tensor to exponent codes and lanes,
+// and sums of lanes back to elements. A field of F bits carries u = q + L with |q| <= L, and n
+// fields sum without a carry, so that a switch can add lanes of 32 bits. Knows neither packets nor
+// streams.
 //
-// A collective has one codec, which is chosen by what all ranks know of it (see codecs.hpp). The
+// A collective has one codec; all ranks choose the same one (see codecs.hpp). The
 // virtual functions are called once for each run of elements, never for one element.
 #pragma once
 
@@ -20,9 +21,10 @@ namespace wiresum {
 inline constexpr std::uint32_t kNonFinite = 0xffffffffu;
 
 inline bool is_finite_code(std::uint32_t code) { return code < 0x7f800000u; }
-// Blocks that are zero or not finite on any rank are known to all after MAX and never sent.
+// After MAX, all ranks know the blocks that are zero on all ranks or not finite on any: they are
+// never sent.
 inline bool is_sent(std::uint32_t code) { return code != 0 && is_finite_code(code); }
-// What every rank writes for elements that were not sent: +0.0, or NaN.
+// Writes +0.0 or NaN for elements that were not sent.
 void fill_unsent(Dtype dtype, std::uint32_t code, void* out, std::size_t n);
 
 inline constexpr std::size_t size_of(Dtype dtype) { return dtype == Dtype::Float32 ? 4 : 2; }

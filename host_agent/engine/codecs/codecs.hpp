@@ -1,4 +1,4 @@
-// The codecs of one lease, and which of them a collective has.
+// The codecs of one lease, and the choice of one for a collective.
 #pragma once
 
 #include "codecs/block_float.hpp"
@@ -6,9 +6,9 @@
 
 namespace wiresum {
 
-// Tensors of so few elements are metrics, norms and flags, whose values have nothing to do with
-// each other: each element has an exponent of its own, and a 32-bit field whatever the lease's
-// width.
+// The most elements of a small tensor. Such tensors are metrics, norms and flags, whose values are
+// unrelated: each element has an exponent of its own, and a 32-bit field whatever the lease's field
+// is.
 inline constexpr std::uint64_t kSmall = 1024;
 
 class Codecs {
@@ -16,11 +16,11 @@ class Codecs {
   // Throws EngineError (kind Codec) if the field has no budget for so many workers.
   Codecs(std::uint64_t workers, Field field) : large_(workers, field), small_(workers) {}
 
-  // By what all ranks know of a collective, so that all choose alike.
+  // Chosen by the element count alone, so that all ranks choose alike.
   const Codec& of(std::uint64_t count) const {
     return count <= kSmall ? static_cast<const Codec&>(small_) : large_;
   }
-  // The one of tensors that are not small: most of the work.
+  // The codec of tensors that are not small.
   const Codec& large() const { return large_; }
 
  private:

@@ -29,8 +29,8 @@ struct DequantizeParams {
   // Products in single precision, twice as many at a time. 32-bit fields: where the scale is a
   // power of two, `high`, so that the product is as exact as in double. Narrow fields: `high` is
   // the scale's first 8 bits, whose product with a sum of at most 16 bits is exact, and `low` the
-  // rest, whose product is off by 2^-32 of the whole: what can be said in a float comes out
-  // exactly, all else as the nearest float but for the closest calls, as one of two neighbours.
+  // rest, whose product is off by 2^-32 of the whole: a value that a float can hold comes out
+  // exactly; any other value as the nearest float, or, very near the middle, as either neighbour.
   bool in_float;
   float high;
   float low;
@@ -46,7 +46,7 @@ struct EachParams {
 };
 
 // By element type; n is at most kMaxRun, lanes are big-endian. The last lane is whole: the rest of
-// it encodes zero, and is left aside on the way back.
+// it encodes zero, and is ignored on the way back.
 struct QuantizeKernels {
   void (*of[kDtypes])(const void* in, std::size_t n, const QuantizeParams& params,
                       std::uint8_t* lanes);

@@ -73,7 +73,7 @@ std::int32_t max_bits_16(const void* in, std::size_t n) {
   return best;
 }
 
-// F16C's conversions differ from half.inl's in the payload of NaNs alone, and no NaN gets to them.
+// F16C's conversions differ from half.inl's only in the payload of NaNs, and no NaN reaches them.
 
 // Both conversions are monotone, so the largest half has the largest float.
 std::uint32_t max_bits_float16(const void* in, std::size_t n) {
@@ -147,7 +147,7 @@ inline void quantize_run(const float* in, std::size_t count, const QuantizeParam
   alignas(64) Field fields[kMaxRun];
   for (std::size_t i = 0; i < n; ++i) {
     float y = (in[i] * a) * b;
-    // A tensor written to while it is being reduced must not wrap either: NaN becomes `high`.
+    // If the tensor is written to while it is reduced, nothing may wrap: NaN becomes `high`.
     y = y < high ? y : high;
     y = y > low ? y : low;
     if constexpr (kBits == 32) {

@@ -24,7 +24,7 @@ constexpr std::size_t kShuffleBytes = 64;
 constexpr std::size_t kShuffleBytes = 32;
 #endif
 
-// Turns the bytes of each 32-bit word round; n words. Spelled as a byte shuffle, because compilers
+// Reverses the bytes of each 32-bit word; n words. Written as a byte shuffle, because compilers
 // turn a loop of bswap into one scalar bswap per word.
 inline void swap_words(const std::uint8_t* in, std::size_t n, std::uint8_t* out) {
   std::size_t whole = 0;
@@ -48,7 +48,7 @@ inline void swap_words(const std::uint8_t* in, std::size_t n, std::uint8_t* out)
   }
 }
 
-// Where memory is big-endian, lanes need no turning, but the fields in each of them do.
+// Where memory is big-endian, lanes are in order, but the fields in each lane must be reversed.
 template <typename Field>
 inline void reverse_fields(const Field* in, std::size_t n, Field* out) {
   constexpr std::size_t kPerLane = 4 / sizeof(Field);

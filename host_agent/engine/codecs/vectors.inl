@@ -12,8 +12,8 @@ using Ints = __m256i;
 #endif
 
 constexpr std::size_t kWide = sizeof(Floats) / sizeof(float);
-// Registers of 32-bit values in a step: those whose fields fill a register, but two at least, since
-// bfloat16 is packed from two.
+// Registers of 32-bit values in a step: as many as fill one register with fields, and at least two,
+// since bfloat16 is packed from two.
 template <int kBits>
 constexpr std::size_t kParts = kBits == 8 ? 4 : 2;
 
@@ -21,7 +21,7 @@ struct alignas(64) Order {
   std::uint8_t at[64];
 };
 
-// The bytes of each 32-bit word turned round.
+// Reverses the bytes of each 32-bit word.
 constexpr Order turned_words() {
   Order order{};
   for (std::size_t i = 0; i < 64; ++i) order.at[i] = static_cast<std::uint8_t>((i & 15) ^ 3);
@@ -38,8 +38,8 @@ constexpr Order widened_bytes() {
   return order;
 }
 
-// Fields of 16 bits that were widened in the order of memory: those of a lane change places, and so
-// do their bytes.
+// For fields of 16 bits that were widened in the order of memory: swaps the two fields of each
+// lane, and the bytes of each field.
 constexpr Order turned_halves() {
   Order order{};
   for (std::size_t i = 0; i < 64; ++i) {
@@ -231,7 +231,7 @@ inline std::int16_t max_vectors_16(const unsigned char* in, std::size_t n, std::
   const __m256i all_sixteen = fold_16(highest_16(even, odd));
   const __m128i best =
       _mm_max_epi16(_mm256_castsi256_si128(all_sixteen), _mm256_extracti128_si256(all_sixteen, 1));
-  // The only reduction over 16-bit lanes finds a minimum: that of the complements.
+  // The only reduction over 16-bit lanes finds a minimum, so it gets the complements.
   const __m128i least = _mm_minpos_epu16(_mm_xor_si128(best, _mm_set1_epi16(-1)));
   return static_cast<std::int16_t>(~_mm_cvtsi128_si32(least) & 0x7fff);
 }
@@ -299,7 +299,7 @@ inline Ints load_lanes(const std::uint8_t* lanes, std::size_t part) {
   }
 }
 
-// bits_to_bfloat16() for what is no NaN, in the upper halves.
+// bits_to_bfloat16() for values that are no NaN; the results are in the upper halves.
 inline Ints rounded_to_bfloat16(Floats value) {
   const Ints bits = ints(value);
   const Ints odd = both(shift_right<16>(bits), all(1u));
@@ -321,7 +321,7 @@ inline void store_two(Floats first, Floats second, unsigned char* out) {
   }
 }
 
-// Element `kElement` of each lane, of those whose bytes were turned round.
+// Element `kElement` of each lane, after the bytes of the lanes were reversed.
 template <int kBits, int kElement>
 inline Ints field_of(Ints words) {
   const Ints shifted = shift_right<kElement * kBits>(words);

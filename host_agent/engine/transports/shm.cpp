@@ -85,12 +85,12 @@ int shm_connect(const std::string& path, std::uint32_t payload_bytes, std::uint3
     refuse(lines::kNotReached.of(who, reason(errno)));
   }
   const shm::Hello hello{.payload_bytes = payload_bytes, .records = records};
-  // To one that has hung up already: said below.
+  // The switch may have hung up already: that is reported below.
   const auto hung_up = [] { return errno == EPIPE || errno == ECONNRESET; };
   if (::send(socket.fd, &hello, sizeof(hello), MSG_NOSIGNAL) < 0 && !hung_up()) {
     refuse(lines::kNotReached.of(who, reason(errno)));
   }
-  // Looked at only: the descriptors that come with it are ShmTransport's to take.
+  // Only peeked at: ShmTransport takes the descriptors that come with it.
   shm::Welcome welcome;
   ssize_t got;
   do {
@@ -114,7 +114,7 @@ ShmTransport::ShmTransport(int fd, std::string path, std::size_t datagram_bytes,
   }
 }
 
-// With what Welcome brings. False: it is not there yet. Throws EngineError.
+// Takes Welcome and the memory that comes with it. False: it is not there yet. Throws EngineError.
 bool ShmTransport::attach() {
   const std::string who = "the switch";
   shm::Welcome welcome;
@@ -141,7 +141,7 @@ bool ShmTransport::attach() {
   if (welcome.payload_bytes < datagram_bytes_) {
     refuse(lines::kRingsTooShort.of(who, welcome.payload_bytes, datagram_bytes_));
   }
-  // Its size must be what the rings need, and stay so: reading beyond would end this process.
+  // Its size must fit the rings, and must not change: reading beyond it would end this process.
   const std::size_t bytes = shm::memory_bytes(welcome.payload_bytes, welcome.records);
   constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW;
   struct stat about{};
@@ -172,7 +172,7 @@ bool ShmTransport::attach() {
 ShmTransport::~ShmTransport() { close_all(); }
 
 void ShmTransport::close_all() {
-  // Descriptors may live on in a fork of this process: what ends the connection is this.
+  // A fork of this process may still hold the descriptor: only shutdown() ends the connection.
   if (fd_ >= 0 && getpid() == process_) shutdown(fd_, SHUT_RDWR);
   if (memory_ != nullptr) munmap(std::exchange(memory_, nullptr), memory_bytes_);
   if (wake_ >= 0) ::close(std::exchange(wake_, -1));
@@ -198,7 +198,7 @@ void ShmTransport::give_up(std::string refusal) {
   refusal_ = std::move(refusal);
 }
 
-// Tries to get a connection again. What was on its way is lost, as datagrams may be.
+// Tries to connect again. Datagrams that were on their way are lost, as on any network.
 void ShmTransport::call() {
   if (state_ == State::kAlone) {
     const auto now = std::chrono::steady_clock::now();

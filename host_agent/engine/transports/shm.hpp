@@ -65,11 +65,11 @@ class ShmTransport final : public Transport {
   void listen();
   void close_all();
 
-  const pid_t process_;  // a fork must not hang up for its parent
+  const pid_t process_;  // a fork must not end its parent's connection
   const std::string path_;
   State state_ = State::kCalling;
   std::string refusal_;
-  shm::Hello again_;  // what will be said when the switch is called again
+  shm::Hello again_;  // for the next call of the switch
   std::chrono::steady_clock::time_point next_call_{};
   int fd_ = -1;
   int wake_ = -1;  // an eventfd; the switch holds it as well
@@ -77,7 +77,7 @@ class ShmTransport final : public Transport {
   std::size_t memory_bytes_ = 0;
   shm::Control* control_ = nullptr;
   shm::Reader in_;
-  mutable shm::Writer out_;  // looking for room keeps what it finds
+  mutable shm::Writer out_;  // has_room() stores the index that it reads
   std::uint32_t received_ = 0;
   bool full_ = false;
 };

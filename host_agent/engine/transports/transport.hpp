@@ -1,4 +1,4 @@
-// Datagrams to and from the switch, whatever carries them. Knows nothing of what is in a datagram.
+// The interface of every transport: datagrams to and from the switch. It does not look into them.
 #pragma once
 
 #include <poll.h>
@@ -50,9 +50,9 @@ class Transport {
     return taken;
   }
 
-  // What to poll while asleep. False: do not sleep, there is something to do.
+  // Sets the descriptor to poll while asleep. False: do not sleep, there is work to do.
   virtual bool about_to_sleep(pollfd& source) = 0;
-  // After the sleep, with what poll has said.
+  // After the sleep; `source` has the result of poll().
   virtual void awake(const pollfd& source) = 0;
 
   int last_error() const { return last_error_; }  // errno of the last failure on the path, 0: none

@@ -147,8 +147,8 @@ std::size_t UdpTransport::send(std::span<std::uint8_t* const> datagrams) {
         stats_.gso.set(0);
         break;
       }
-      // Anything else is a fact about the path, often about an earlier datagram (ECONNREFUSED): try
-      // once more, then take these as lost; retransmission and the timeouts deal with it.
+      // Any other error is about the path, often about an earlier datagram (ECONNREFUSED): try once
+      // more, then count these as lost; retransmission and the timeouts handle it.
       path_failed(error);
       if (!retried) {
         retried = true;

@@ -1,5 +1,5 @@
 // Datagrams to and from the switch over one UDP socket: batches, trains (UDP_SEGMENT, UDP_GRO),
-// and what the kernel says about the path.
+// and the kernel's errors about the path.
 #pragma once
 
 #include <netinet/in.h>

@@ -167,7 +167,7 @@ OPERATIONS = [*b"+-*&|^", *range(1, 10)]
 
 
 def question(op: int, a: int, b: int) -> bytes:
-    """A frame that asks."""
+    """A frame with a question."""
     body = b"P4\x01" + bytes([op]) + a.to_bytes(4) + b.to_bytes(4) + bytes(4)
     return ethernet(0x0A, 0x0B, CALCULATOR, body)
 
@@ -301,7 +301,7 @@ def _rule(draw: Draw) -> Write:
     key["port"] = (low, draw.choice([0xFFFF, low, low + 100]))
     if draw.random() < 0.5:
         key["protocol"] = draw.choice([TCP, UDP, 47])
-    # No two rules of one priority: which of them wins would be the switch's to choose.
+    # No two rules have the same priority: each switch may choose another one of them.
     priority = draw.randint(2, 1 << 20)
     kind = draw.randrange(4)
     if kind == 0:

@@ -84,7 +84,7 @@ def test_the_calculator_is_right(start: Start) -> None:
         question(ord("+"), 1, 1)[:3],
     ],
 )
-def test_a_frame_that_is_no_question_gets_no_answer(start: Start, frame: bytes) -> None:
+def test_the_calculator_answers_only_questions(start: Start, frame: bytes) -> None:
     assert inject(start("calculator"), 1, frame) == []
 
 

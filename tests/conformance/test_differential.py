@@ -1,4 +1,4 @@
-"""The differential fuzzer: over the suite's programs and ours, and whether it would notice."""
+"""The differential fuzzer over the suite's programs and ours; it must notice faults."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ def test_the_softswitch_does_the_same_twice(scenario: Scenario, start_soft: Star
     )
     assert told(result.finding) == ""
     tally = result.tally
-    # Random frames that all go nowhere would compare nothing.
+    # If every random frame were dropped, nothing would be compared.
     assert tally.frames_out > tally.frames_in / 6
 
 

@@ -60,7 +60,7 @@ def test_layers_write_packets_that_the_tests_read(chunk: Chunk) -> None:
     assert Wiresum in IP(bytes(datagram))
 
 
-def test_an_answer_belongs_to_its_question() -> None:
+def test_scapy_matches_an_answer_with_its_question() -> None:
     asked = Wiresum(job=4, slot=3, key=9) / Lanes(lanes=[1])
     # Its key is another one.
     assert (Wiresum(kind=Kind.RESULT, job=4, slot=3, key=8, chunk=77) / Lanes(lanes=[2])).answers(

@@ -10,7 +10,7 @@ PROGRAMS = Path(__file__).resolve().parent / "programs"
 
 @pytest.fixture(scope="session")
 def program_cache(pytestconfig: pytest.Config) -> str:
-    """Where the test programs are compiled to; kept from run to run, in pytest's own cache."""
+    """The folder of the compiled test programs; kept from run to run, in pytest's own cache."""
     assert pytestconfig.cache is not None
     return str(pytestconfig.cache.mkdir("softswitch"))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 MARK = "EVIL"
-"""Is in every hostile string, and may be in no C++ outside of comments and string literals."""
+"""Every hostile string has it; C++ may have it only in comments and string literals."""
 
 STRINGS = [
     f"x\n#include <{MARK}>\n//",

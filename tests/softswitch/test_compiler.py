@@ -145,7 +145,7 @@ def test_library_of_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     one_line(caught.value)
 
 
-# --- whose the cache is ---
+# --- the owner of the cache ---
 
 
 @pytest.fixture(scope="session")

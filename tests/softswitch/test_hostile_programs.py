@@ -1,4 +1,4 @@
-"""A program is data: whatever its strings and numbers are, none of them becomes code.
+"""A program is data: none of its strings and numbers becomes code.
 
 Accepted programs compile; a refusal is one line that names the place. ``WIRESUM_FUZZ`` multiplies
 the number of programs.
@@ -125,7 +125,7 @@ FREE = [s for s in STRINGS if len(s) < 1000]
 
 
 def renamed(whole: Json) -> tuple[Json, dict[str, str]]:
-    """A program in which everything is called something hostile, consistently."""
+    """A program in which every name is hostile, the same in all places."""
     kept = {"standard_metadata", "scalars", "ingress", "egress", "start", "$valid$", ""}
     declared: list[str] = []
     for key in ("header_types", "headers", "header_stacks", "register_arrays", "counter_arrays",

@@ -46,7 +46,7 @@ def assign(to: Json, value: Json) -> Json:
 
 
 def log(name: str, value: Json) -> Json:
-    """Says a value on stderr."""
+    """Writes a value to stderr."""
     values = {"type": "parameters_vector", "value": [value]}
     return primitive("log_msg", {"type": "string", "value": f"{name} {{}}"}, values)
 
@@ -236,7 +236,7 @@ def test_a_packet_reads_its_own_writes_to_an_invalid_header(
 
 @pytest.fixture(scope="module")
 def summed(program_cache: str) -> Switch:
-    """A program that writes a checksum into a header that is not valid, and uses no stack well."""
+    """A program that writes a checksum into an invalid header, and misuses its stacks."""
     program = with_ghosts("state", "order_t", 1)
     program["checksums"].append(
         {"name": "ghostly", "id": 90, "type": "generic", "target": ["ghost0", "sum"],
@@ -269,7 +269,7 @@ def test_a_run_time_index_beyond_the_stack_changes_no_length(summed: Switch) -> 
 
 
 def orders(chance: random.Random) -> Iterator[bytes]:
-    """Packets for state.p4 that mean the same whatever registers, chance and the clock say."""
+    """Packets for state.p4 that do not depend on registers, chance or the clock."""
     alone = [n for n in range(33) if n not in (1, 2, 3, 23, 31)]
     while True:
         what = chance.choice([*alone, 7, 8, 7, 8])

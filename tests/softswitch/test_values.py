@@ -81,7 +81,7 @@ def ask(switch: Switch, op: int, width: int, a: int, b: int, s: int, t: int) -> 
 
 
 def edges(width: int) -> st.SearchStrategy[int]:
-    """Numbers of ``width`` bits, the ones at which things go wrong more often."""
+    """Numbers of ``width`` bits, with more of those near the limits."""
     top = (1 << width) - 1
     special = {0, 1, 2, 7, width - 1, width, width + 1, 255, top, top - 1, top >> 1, (top >> 1) + 1}
     powers = st.integers(0, width - 1).map(lambda n: 1 << n)

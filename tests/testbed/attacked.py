@@ -16,7 +16,7 @@ LARGEST = 1 << 20
 
 
 def part(rank: int, step: int) -> torch.Tensor:
-    """What ``rank`` contributes to a step."""
+    """The contribution of ``rank`` to a step."""
     generator = torch.Generator().manual_seed(1000 * step + rank)
     return torch.randint(1, LARGEST, (ELEMENTS,), generator=generator)
 
@@ -35,7 +35,7 @@ def main(stop: Path, straggle_s: float) -> None:
         if not torch.equal(tensor.long(), want):
             print(f"error: wrong sum in step {step}", flush=True)
             sys.exit(4)
-        # All stop after the same step: the last rank has seen the file, the others hear of it.
+        # All stop after the same step: the last rank sees the file and tells the others.
         ends = torch.tensor([int(stop.exists())], dtype=torch.int64)
         dist.all_reduce(ends, op=dist.ReduceOp.MAX)
         print(f"step {step}", flush=True)

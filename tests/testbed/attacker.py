@@ -1,4 +1,4 @@
-"""Attacks a job on a rack from a port of its own, as one that knows every secret.
+"""Attacks a job on a rack from a port of its own, and knows every secret of it.
 
 An accomplice reads the workers' links, so the forged frames carry the job's real number, epoch,
 keys, addresses and the chunks that are in flight right now. Needs root: it opens sockets in the
@@ -65,7 +65,7 @@ def chunk_of(data: bytes) -> Chunk | None:
 
 
 class Spy:
-    """Learns a job's secrets, and where it is, from its workers' links."""
+    """Learns a job's secrets and addresses from its workers' links."""
 
     def __init__(self, links: list[socket.socket]) -> None:
         self.links = links
@@ -75,7 +75,7 @@ class Spy:
         self.reply_key = 0
 
     def look(self) -> None:
-        """Take in what has crossed since the last look."""
+        """Read the frames since the last call."""
         for port, link in enumerate(self.links, 1):
             for data in received(link, both=True):
                 chunk = chunk_of(data)
@@ -103,7 +103,7 @@ class Spy:
             self.look()
 
     def lease(self, slots: int = 512) -> Lease:
-        """What is known of the lease."""
+        """The known part of the lease."""
         assert self.latest is not None
         chunk = self.latest
         hosts = tuple(self.hosts[key] for key in sorted(self.hosts))

@@ -115,7 +115,7 @@ def neighbours(rack: Up, host: str) -> dict[str, str]:
     return {line[0]: line[line.index("lladdr") + 1] for line in lines if "lladdr" in line}
 
 
-# What an outsider sends, a tenant sends too.
+# A tenant sends the same frames as an outsider, and more.
 @pytest.mark.parametrize(
     ("kind", "tenants"),
     [

@@ -31,19 +31,19 @@ def test_losses(text: str, loss: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["100", "mbit", "-1mbit", "1 mbit", "fast"])
-def test_rates_that_are_none(text: str) -> None:
+def test_invalid_rates_are_refused(text: str) -> None:
     with pytest.raises(RackUsageError, match="--rate"):
         parse_rate(text)
 
 
 @pytest.mark.parametrize("text", ["100%", "1", "-1%", "x", "1%%"])
-def test_losses_that_are_none(text: str) -> None:
+def test_invalid_losses_are_refused(text: str) -> None:
     with pytest.raises(RackUsageError, match="--loss"):
         parse_loss(text)
 
 
 @pytest.mark.parametrize("name", ["", "-", "a/b", "..", "Rack", "x" * 25, "a-"])
-def test_names_that_name_no_namespace(name: str) -> None:
+def test_invalid_names_of_racks_are_refused(name: str) -> None:
     with pytest.raises(RackUsageError, match="--name"):
         check_name(name)
 
@@ -59,12 +59,12 @@ def test_names_that_name_no_namespace(name: str) -> None:
         ({"loss": 0.1, "offloads": True}, "lose them whole"),
     ],
 )
-def test_options_that_make_no_sense(options: dict, words: str) -> None:
+def test_unusable_options_are_refused(options: dict, words: str) -> None:
     with pytest.raises(RackUsageError, match=words):
         RackOptions(**options).check()
 
 
-def test_lanes_that_no_program_has() -> None:
+def test_a_number_of_lanes_without_a_program_is_refused() -> None:
     with pytest.raises(UnknownProgram, match="64 or 256"):
         RackOptions(lanes=63).check()
 
@@ -105,7 +105,7 @@ def test_a_process_with_a_recycled_pid_is_left_alone() -> None:
     with sleeper() as process:
         now = mark(process.pid)
         assert now is not None
-        before = Mark(now.pid, now.started - 1)  # who had the pid before
+        before = Mark(now.pid, now.started - 1)  # of the process that had the pid before
         assert not before.alive()
         before.send(signal.SIGKILL)
         assert end([before]) == 0

@@ -1,4 +1,4 @@
-"""A rack that is up: its network, its frames, and that nothing of it stays."""
+"""A rack that is up: its network and its frames; nothing is left of it afterwards."""
 
 import json
 import os
@@ -158,7 +158,7 @@ def check_one_rack_of_a_name(rack: Up) -> None:
 
 @pytest.fixture
 def bystanders() -> Any:
-    """A namespace and a process that look like a rack's, but are on nobody's record."""
+    """A namespace and a process that look like a rack's, but are in no record."""
     name = f"wiresum-other-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     process = subprocess.Popen(["ip", "netns", "exec", name, "sleep", "600"])

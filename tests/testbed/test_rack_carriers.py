@@ -68,7 +68,7 @@ class Training:
         wait_for(lambda: {how for _, how in self.steps()} == {carrier}, carrier, LIMIT_S)
 
     def end(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """The ranks' reports, and what each has said."""
+        """The ranks' reports and their output."""
         (self.out / "slow").unlink()
         said = []
         for each in self.ranks:
@@ -81,7 +81,7 @@ class Training:
         return reports, said
 
     def pid(self, rank: int) -> int:
-        """Of the process of a rank."""
+        """The process id of a rank."""
         found = [
             pid
             for pid, line in marked(self.rack.cli.mark).items()
@@ -129,7 +129,7 @@ def test_links_workers_and_switches_fail_and_the_bits_stay(rack: Up, tmp_path: P
     reports, _ = training.end()
     assert reports[0]["digest"] == bits
 
-    # What is shorter than the limit needs no other carrier: a partition, a worker that stands.
+    # Faults shorter than the limit need no other carrier: a partition, a stopped worker.
     training = Training(rack, tmp_path / "short", WIRESUM_SWITCH_TIMEOUT="30")
     training.reach(3)
     training.until("switch")

@@ -1,4 +1,4 @@
-"""A switch that restarts is reprogrammed without a word from anyone; what becomes of its jobs."""
+"""A switch that restarts is programmed again without a command; its jobs go on or end in a line."""
 
 import contextlib
 import json
@@ -35,7 +35,7 @@ class Place(ABC):
     shm = ""  # the socket of a shm port through which the workers reach the switch
 
     def enter(self, _rank: int) -> list[str]:
-        """The prefix that runs a command where a worker is."""
+        """The prefix that runs a command on the host of a worker."""
         return []
 
     @abstractmethod
@@ -162,7 +162,7 @@ class Lines:
         self._new.put("")
 
     def forget(self) -> None:
-        """Skip what has come so far, but the end."""
+        """Skip the lines that have come so far, except the end."""
         while not self._new.empty() and self._new.queue[0] == "summed":
             self._new.get()
 
@@ -200,7 +200,7 @@ def workers(place: Place, folder: Path) -> Iterator[list[Lines]]:
 
 
 def programmed(place: Place) -> bool:
-    """Whether the controller is content with the switch."""
+    """Whether the controller reports that the switch is up."""
     return str(place.switch()["state"]) == "up"
 
 

@@ -157,7 +157,7 @@ def processes_of(name: str) -> dict[str, Any]:
         (("--lanes", "63"), "lanes"),
     ],
 )
-def test_options_that_make_no_sense(options: tuple[str, str], words: str, cli: Commands) -> None:
+def test_unusable_options_are_refused(options: tuple[str, str], words: str, cli: Commands) -> None:
     done = cli.run("bench", "allreduce", *options)
     assert done.returncode != 0
     assert words in done.stderr

@@ -79,7 +79,7 @@ def test_options_as_users_write_them() -> None:
         (cases.parse_tcp, "nosuch"),
     ],
 )
-def test_options_that_make_no_sense(parse, text: str) -> None:
+def test_unusable_options_are_refused(parse, text: str) -> None:
     with pytest.raises(RackUsageError) as caught:
         parse(text)
     assert len(str(caught.value).splitlines()) == 1

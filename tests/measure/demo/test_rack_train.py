@@ -42,7 +42,7 @@ def test_training_across_a_lossy_rack(kind: str, name: str, cli: Commands, tmp_p
         (("--lanes", "63"), "64 or 256"),
     ],
 )
-def test_options_that_make_no_sense(options: tuple[str, str], words: str, cli: Commands) -> None:
+def test_unusable_options_are_refused(options: tuple[str, str], words: str, cli: Commands) -> None:
     done = cli.run("testbed", "train", *options)
     assert done.returncode == 2
     assert words in done.stderr

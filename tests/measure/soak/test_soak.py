@@ -28,7 +28,7 @@ from wiresum.measure.soak import leaks
         (("--name", "No Name"), "--name"),
     ],
 )
-def test_options_that_make_no_sense(options: tuple[str, str], words: str, cli: Commands) -> None:
+def test_unusable_options_are_refused(options: tuple[str, str], words: str, cli: Commands) -> None:
     done = cli.run("testbed", "soak", *options)
     assert done.returncode == 2
     assert words in done.stderr

@@ -60,7 +60,7 @@ def target(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def address(target: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where its P4Runtime server listens."""
+    """The address of its P4Runtime server."""
     yield from _bmv2(tmp_path_factory.mktemp("bmv2")) if target == "bmv2" else _embedded()
 
 

@@ -1,4 +1,4 @@
-"""A controller's host that dies without a word leaves its connection open, and not its role."""
+"""A controller whose host dies silently loses its role, although its connection stays open."""
 
 import threading
 import time

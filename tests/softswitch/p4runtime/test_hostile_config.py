@@ -1,4 +1,4 @@
-"""A controller's words are data: hostile P4Infos, programs and names end in one short line."""
+"""A controller sends hostile P4Infos, programs and names: each ends in one short line."""
 
 import json
 from collections.abc import Iterator

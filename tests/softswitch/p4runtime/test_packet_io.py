@@ -61,7 +61,7 @@ def test_only_the_primary_sends_packets(
     if target != "bmv2":
         assert backup.receive().error.canonical_code == rpc_code.PERMISSION_DENIED
     primary.send(packet_out(b"\0\x01" + FRAME))
-    # Had the backup's gone through, it would have come first.
+    # A packet of the backup would have come first.
     assert primary.receive().packet.metadata[1].value == b"\1"
 
 

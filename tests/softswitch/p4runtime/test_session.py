@@ -36,7 +36,7 @@ def test_the_highest_election_id_is_primary(connect: Connect) -> None:
     assert backup.standing() == (rpc_code.ALREADY_EXISTS, BASE + 10)
     high = connect(BASE + 20)
     assert high.standing() == (rpc_code.OK, BASE + 20)
-    # Everyone hears of the change, the one that lost it too.
+    # All clients are told of the change, and so is the former primary.
     assert low.standing() == (rpc_code.ALREADY_EXISTS, BASE + 20)
     assert backup.standing() == (rpc_code.ALREADY_EXISTS, BASE + 20)
     # The primary leaves: the next one takes over.
@@ -59,7 +59,7 @@ def test_an_election_id_cannot_be_used_twice(connect: Connect, target: str) -> N
     second = connect(BASE + 10)
     error = second.end()
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "election id already exists" in error.details().lower()  # what finsy looks for
+    assert "election id already exists" in error.details().lower()  # finsy checks for it
     if target == "bmv2":
         pytest.skip("BMv2 forgets to remove a controller that changes to an id in use, and hangs")
     third = connect(BASE + 9)

@@ -30,7 +30,7 @@ class Refused(Exception):
 
 
 class ShmPeer:
-    """One connection; ``write_*`` put whatever into the shared memory."""
+    """One connection; ``write_*`` put any value into the shared memory."""
 
     def __init__(
         self,
@@ -125,10 +125,10 @@ class ShmPeer:
         self.write_word(at, len(payload) if length is None else length)
 
     def wake(self) -> None:
-        """As after every publication; whether the switch sleeps is not looked at."""
+        """Wake the switch, without a look at whether it sleeps."""
         os.write(self.wake_fd, struct.pack("=Q", 1))
 
-    # -- good manners
+    # -- as an honest worker
 
     def send(self, *payloads: bytes, length: int | None = None) -> None:
         """Send datagrams; they must fit the ring."""

@@ -95,7 +95,7 @@ def switch(lab: Lab) -> Iterator[Remote]:
         yield remote
 
 
-# The first rank: its contributions come damaged, and then as they were. It puts frames on the
+# The first rank sends each contribution damaged first, and then undamaged. It puts frames on the
 # link as a cable would carry them: their checksums are not verified yet.
 DAMAGED_RANK = """
 out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)

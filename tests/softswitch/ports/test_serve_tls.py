@@ -13,7 +13,7 @@ from support.switch_process import LIMIT_S, SwitchProcess
 
 
 def refused(*options: str) -> str:
-    """Why it does not start: one line."""
+    """The line with which it refuses to start."""
     run = subprocess.run(
         [sys.executable, "-m", "wiresum.softswitch", "--p4runtime", "127.0.0.1:0", *options],
         capture_output=True, text=True, timeout=LIMIT_S, check=False,

@@ -95,7 +95,7 @@ def test_the_switch_assigns_addresses(switch: SwitchProcess, peers: Callable[...
     assert len({ip for ip, _ in addresses}) == 5
     assert all(ip.startswith("127.77.") for ip, _ in addresses)
     for number, peer in enumerate(all_peers):
-        # Looks like a frame of another's, headers and all; it is only payload here.
+        # It looks like a whole frame of another worker, but it is only payload here.
         peer.send(bytes([BACK, number]) + b"\x45" * 42)
     for number, peer in enumerate(all_peers):
         assert peer.receive()[1] == number
@@ -154,7 +154,9 @@ def test_a_head_that_was_never_written(
     assert other.receive() == bytes([BACK])
 
 
-def test_garbage_everywhere(switch: SwitchProcess, peers: Callable[..., ShmPeer]) -> None:
+def test_garbage_in_the_shared_memory_does_not_stop_the_switch(
+    switch: SwitchProcess, peers: Callable[..., ShmPeer]
+) -> None:
     """Random bytes over the whole memory, again and again: the switch serves the others."""
     honest = peers()
     for _ in range(20):
@@ -180,7 +182,7 @@ def test_a_worker_cannot_make_the_switch_wait(
         for at in range(16):
             peer.write_record(peer.sent + at, bytes([BACK]))
         peer.sent += 16
-        peer.write_word(320, 1)  # "I sleep": the switch tries to wake it each time
+        peer.write_word(320, 1)  # it claims to sleep, so the switch tries to wake it each time
         peer.write_word(TO_SWITCH_TAIL, peer.sent)
         honest.send(bytes([BACK, number]))
         assert honest.receive() == bytes([BACK, number])

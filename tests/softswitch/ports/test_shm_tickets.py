@@ -24,7 +24,7 @@ def claim(peer: ShmPeer) -> Claim:
 
 
 def refused(path: Path, shown: Claim) -> bool:
-    """Whether the switch says that this address is not to be had."""
+    """Whether the switch refuses to give this address back."""
     try:
         ShmPeer(path, claim=shown).close()
     except Refused as refusal:

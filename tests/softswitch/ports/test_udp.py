@@ -47,7 +47,7 @@ class Peer:
         return payload
 
     def train(self, payload: bytes, segment: int) -> None:
-        """Send one train of datagrams of ``segment`` bytes, the last one maybe shorter."""
+        """Send one train of datagrams of ``segment`` bytes; the last one may be shorter."""
         control = [(SOL_UDP, UDP_SEGMENT, struct.pack("H", segment))]
         self.socket.sendmsg([payload], control, 0, self.to)
 
@@ -107,7 +107,9 @@ def test_datagrams_go_in_and_come_back(serve: Serve, peers: Callable[..., Peer])
     until(lambda: switch.stats()["1"]["drop_in_too_long"] == 1)
 
 
-def test_many_peers_at_once_get_their_own(serve: Serve, peers: Callable[..., Peer]) -> None:
+def test_many_peers_at_once_get_their_own_datagrams(
+    serve: Serve, peers: Callable[..., Peer]
+) -> None:
     switch = serve("--port", "1=udp:127.0.0.1:0")
     all_peers = [peers(switch.udp(1)) for _ in range(20)]
     for round_ in range(30):
@@ -289,7 +291,7 @@ def test_frames_without_a_program_are_counted(peers: Callable[..., Peer]) -> Non
 def lost(
     serve: Serve, peers: Callable[..., Peer], options: str, count: int
 ) -> tuple[list[int], dict[str, int]]:
-    """Send numbered datagrams through a port that loses some: those that came, and its counters."""
+    """Send numbered datagrams through a lossy port; returns those that came, and its counters."""
     switch = serve("--port", f"1=udp:127.0.0.1:0{options}")
     peer = peers(switch.udp(1))
     for first in range(0, count, 50):
@@ -350,7 +352,7 @@ def test_many_peers_beyond_one_batch(serve: Serve, peers: Callable[..., Peer]) -
 
 
 def test_garbage_does_no_harm(peers: Callable[..., Peer]) -> None:
-    """wiresum's own program, which expects whole contributions and gets anything but."""
+    """Garbage for wiresum's own program, which expects whole contributions."""
     options = ("--p4runtime", "127.0.0.1:0", "--port", "1=udp:127.0.0.1:0", "--lanes", "64")
     chance = random.Random(20)
     with SwitchProcess(*options) as switch:

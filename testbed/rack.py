@@ -68,6 +68,7 @@ class Rack:
         self._started = 0.0
         self._short_lives = 0
         self._listen = "127.0.0.1:0"  # on a loopback of its own, as every worker's is
+        self._relay: Relay | None = None
         self._killed: set[str] = set()  # what kill_switch and kill_controller have ended
 
     def __enter__(self) -> Self:
@@ -193,17 +194,25 @@ class Rack:
     def _start_controller(self) -> None:
         ready = self._run_controller()
         self.controller, self._listen = str(ready["address"]), str(ready["listen"])
-        relay = Relay(
-            parse_endpoint(self._listen, what="the controller"),
-            [node.namespace for name, node in self.record.nodes.items() if name != "cable"],
-        )
-        self._exits.callback(relay.close)
+        self._start_relay()
+        self._exits.callback(self._end_relay)
         for node in self.record.nodes.values():
             node.variables["WIRESUM_CONTROLLER"] = self.controller
             node.variables["WIRESUM_TOKEN"] = self.token
         self.record.save()
         self._client = ControllerClient(self.controller, token=self.token)
         self._exits.callback(self._client.close)
+
+    def _start_relay(self) -> None:
+        self._relay = Relay(
+            parse_endpoint(self._listen, what="the controller"),
+            [node.namespace for name, node in self.record.nodes.items() if name != "cable"],
+        )
+
+    def _end_relay(self) -> None:
+        if self._relay is not None:
+            self._relay.close()
+            self._relay = None
 
     def _register(self) -> None:
         """Tell the controller of the switch, and wait until it drives it."""
@@ -262,12 +271,14 @@ class Rack:
         assert self._durable, "the controller would forget all jobs"
         self._killed.add("controller")
         self.record.processes["controller"].send(signal.SIGKILL)
+        self._end_relay()  # connections are refused now, as by a host without a controller
 
     def restart_controller(self) -> None:
         """Start the controller again, at the same address and with the same store."""
         assert self._control is not None, "the rack is not up"
         self._control.end()
         self._run_controller()
+        self._start_relay()
         self._killed.discard("controller")
 
     def _evict(self) -> None:

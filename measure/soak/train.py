@@ -40,7 +40,7 @@ def _generator(rank: int, step: int) -> torch.Generator:
 
 def _carrier() -> str:
     groups = host_agent.dump()["groups"]
-    return str(groups[0]["lease"]["carrier"]) if groups else "none"
+    return str(groups[-1]["lease"]["carrier"]) if groups else "none"  # the newest
 
 
 class Lap:

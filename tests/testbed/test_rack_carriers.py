@@ -16,12 +16,12 @@ from support.processes import marked
 from support.rack_process import Up, wait_for
 from wiresum.testbed.processes import Mark
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(1800)]
 
 STEADY = Path(__file__).parents[1] / "e2e" / "steady.py"
 WORKERS = 3
 STEPS = 150
-LIMIT_S = 150.0
+LIMIT_S = 400.0
 SWITCH_PORT = 22355
 
 CUT = "add table ip cut; add chain ip cut out {{ type filter hook output priority 0; }}; {rules}"

@@ -33,6 +33,13 @@ def soak(
     minutes: Annotated[float, Option(help="How long the jobs train while things fail.")] = 5.0,
     seed: Annotated[int, Option(min=0, help="What fails, when and where follows from it.")] = 1,
     jobs: Annotated[int, Option(min=1, max=16, help="Trainings at a time.")] = 3,
+    limit: Annotated[
+        float,
+        Option(
+            min=10,
+            help="Limit in seconds of one step; twice as much for a start. More on a busy machine.",
+        ),
+    ] = 90.0,
     out: Annotated[Path, Option(help="Folder for the workers' logs.")] = Path("out"),
     json_file: Annotated[
         Path | None, Option("--json", metavar="FILE", help="Write what happened as JSON.")
@@ -46,4 +53,4 @@ def soak(
         raise RackUsageError(lines.TOO_FEW_WORKERS.of())
     if not 0.1 <= minutes <= 10_000:
         raise RackUsageError(lines.NOT_MINUTES.of(minutes=minutes))
-    run(rack.options(), SoakOptions(minutes, seed, jobs, out, json_file))
+    run(rack.options(), SoakOptions(minutes, seed, jobs, limit, out, json_file))

@@ -44,22 +44,25 @@ class Size:
 SIZES = {"soft": Size(100, 64, 0.1), "bmv2": Size(60, 24, 0.1)}
 """By kind of switch: BMv2 takes a few thousand packets a second."""
 
-TIMEOUT_S = 60.0
 SWITCH_TIMEOUT_S = 2.0
 
 
 class Job:
     """A running job. Close it, whatever happens."""
 
-    def __init__(self, rack: Rack, spec: JobSpec, size: Size, folder: Path, log: Path) -> None:
+    def __init__(
+        self, rack: Rack, spec: JobSpec, size: Size, limit_s: float, folder: Path, log: Path
+    ) -> None:
         """Make the job and start its workers. Raises ``WiresumError``.
 
-        ``folder`` gets what the workers report, ``log`` what they print.
+        ``limit_s``: of joining and of a collective. ``folder`` gets what the
+        workers report, ``log`` what they print.
         """
         self.spec = spec
         self.log = log
         self._rack = rack
         self._folder = folder
+        self._limit_s = limit_s
         self._files: list[IO[str]] = []
         self._partial = [""] * spec.recipe.workers
         self._last_pid = [0] * spec.recipe.workers
@@ -73,7 +76,7 @@ class Job:
                     token=rack.token,
                     field=spec.recipe.field,
                     name=spec.name,
-                    timeout_s=TIMEOUT_S,
+                    timeout_s=limit_s,
                     switch_timeout_s=SWITCH_TIMEOUT_S,
                 )
             )
@@ -102,7 +105,7 @@ class Job:
             *["--rdzv-backend", "c10d", "--rdzv-endpoint", meets, "--rdzv-id", spec.name],
             *["--rdzv-conf", settings, "--local-addr", worker_ip(spec.hosts[node])],
             *["--max-restarts", str(_RESTARTS), "-m", "wiresum.measure.soak.train"],
-            *size.arguments(self._folder),
+            *[*size.arguments(self._folder), "--limit", str(self._limit_s)],
         ]
         env = {
             **rack.variables(host),

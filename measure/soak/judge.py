@@ -9,11 +9,8 @@ from dataclasses import dataclass, field
 from wiresum.common.errors import WiresumError
 from wiresum.measure import lines
 
-STEP_LIMIT_S = 90.0
-"""From one step of a rank to its next, whatever fails meanwhile."""
-
-START_LIMIT_S = 180.0
-"""From the start of a rank, or its restart, to its first step."""
+START_FACTOR = 2.0
+"""A rank may take so many times as long for its first step, or the first one after a restart."""
 
 
 class SoakFailed(WiresumError):
@@ -39,7 +36,7 @@ class Step:
 @dataclass
 class _Rank:
     since: float
-    limit_s: float = START_LIMIT_S
+    limit_s: float
     last: Step | None = None
     starts: int = 0
 
@@ -77,13 +74,12 @@ class Totals:
 class Judge:
     """Compares each step of each rank with the undisturbed training of its job."""
 
-    def __init__(
-        self, step_limit_s: float = STEP_LIMIT_S, start_limit_s: float = START_LIMIT_S
-    ) -> None:
+    def __init__(self, limit_s: float) -> None:
+        """``limit_s``: from one step of a rank to its next, whatever fails meanwhile."""
         self.totals = Totals()
         self._jobs: dict[str, _Job] = {}
-        self._limit_s = step_limit_s
-        self._start_limit_s = start_limit_s
+        self._limit_s = limit_s
+        self._start_limit_s = START_FACTOR * limit_s
 
     def begins(self, job: str, expected: Sequence[str], workers: int, now: float) -> None:
         """A job is started. ``expected``: the digests of the steps of a lap."""

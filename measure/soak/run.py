@@ -38,11 +38,15 @@ _DUMPED_S = 2.0
 
 @dataclass(frozen=True)
 class SoakOptions:
-    """One soak: how long its jobs train, and how many of them at a time."""
+    """One soak: how long its jobs train, how many of them at a time.
+
+    ``limit_s``: of one step; see ``Judge``.
+    """
 
     minutes: float
     seed: int
     jobs: int
+    limit_s: float
     out: Path = Path("out")
     json_file: Path | None = None
 
@@ -109,7 +113,7 @@ class Soak:
         self._folder = folder
         self._expected = expected
         self._diary = diary
-        self._judge = Judge()
+        self._judge = Judge(options.limit_s)
         diary.totals = self._judge.totals
         self._jobs: dict[str, Job] = {}
         self._faults = Faults(rack, self._jobs)
@@ -161,7 +165,8 @@ class Soak:
         size = SIZES[self._rack.options.switch]
         expected = self._expected[spec.recipe]
         self._judge.begins(spec.name, expected, spec.recipe.workers, time.monotonic())
-        self._jobs[spec.name] = Job(self._rack, spec, size, self._folder / spec.name, log)
+        limit_s = self._options.limit_s
+        self._jobs[spec.name] = Job(self._rack, spec, size, limit_s, self._folder / spec.name, log)
         self._diary.jobs += 1
 
     def _leave(self, name: str) -> None:

@@ -30,7 +30,6 @@ from wiresum import host_agent
 CHECKPOINT_STEPS = 10
 INPUTS, CLASSES, BATCH = 32, 10, 8
 BUCKET_MB = 0.02  # several buckets, so that several all-reduces are in flight
-LIMIT = timedelta(seconds=60)
 
 
 def _generator(rank: int, step: int) -> torch.Generator:
@@ -107,7 +106,7 @@ def train(options: argparse.Namespace) -> None:
     number = 0
     fresh = True
     while True:
-        dist.init_process_group("wiresum", timeout=LIMIT)
+        dist.init_process_group("wiresum", timeout=timedelta(seconds=options.limit))
         rank = dist.get_rank()
         lap, first = Lap(options.width), 0
         if fresh and checkpoint.exists():  # all ranks have joined: nobody writes it any more
@@ -151,6 +150,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, required=True)
     parser.add_argument("--laps", type=int, default=0)
     parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--limit", type=float, default=600.0)
     parser.add_argument("--forks", type=int, default=0)
     options = parser.parse_args()
     if options.forks:

@@ -60,7 +60,7 @@ def test_a_process_that_a_soak_leaves_is_found_by_its_mark() -> None:
 def test_a_short_soak_is_clean(kind: str, name: str, cli: Commands, tmp_path: Path) -> None:
     done = cli.run(
         "testbed", "soak", "--name", name, "--switch", kind, "--workers", "3", "--jobs", "2",
-        "--minutes", "0.6", "--seed", "1", "--json", "soak.json", limit_s=800,
+        "--minutes", "0.6", "--seed", "1", "--limit", "300", "--json", "soak.json", limit_s=800,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "soak.json").read_text())

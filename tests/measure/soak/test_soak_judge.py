@@ -19,7 +19,7 @@ def step(number: int, *, pid: int = 10, carrier: str = "switch", took_s: float =
 @pytest.fixture
 def judge() -> Judge:
     """Of one job with two ranks, which begins at 0 s."""
-    made = Judge(step_limit_s=10.0, start_limit_s=30.0)
+    made = Judge(limit_s=10.0)
     made.begins("j", EXPECTED, 2, 0.0)
     return made
 
@@ -56,17 +56,17 @@ def test_a_rank_that_does_nothing_for_too_long_is_found(judge: Judge) -> None:
 
 
 def test_a_job_that_never_does_a_step_is_found(judge: Judge) -> None:
-    judge.look(29.0)
+    judge.look(19.0)
     with pytest.raises(SoakFailed, match="none yet"):
-        judge.look(31.0)
+        judge.look(21.0)
 
 
 def test_a_killed_worker_may_take_as_long_as_a_start(judge: Judge) -> None:
     train(judge, 2)
     judge.kills("j", 5.0)
-    judge.look(30.0)
-    with pytest.raises(SoakFailed, match="no step for 30 s"):
-        judge.look(36.0)
+    judge.look(24.0)
+    with pytest.raises(SoakFailed, match="no step for 20 s"):
+        judge.look(26.0)
 
 
 def test_steps_after_a_kill_are_compared_again(judge: Judge) -> None:

@@ -44,6 +44,11 @@ ANOTHER_VERSION = Line(
     "rank {rank} runs wiresum {ours}, the controller {controller} {theirs}: install the same "
     "version on both",
 )
+RANK_0_SILENT = Line(
+    "A048",
+    "rank 0 has not been heard of within {seconds:g} s: has it called init_process_group, and do "
+    "all ranks use the same store?",
+)
 NO_JOB_YET = Line("A047", "the launcher has no job for this run yet")
 SHM_OF_ANOTHER_SWITCH = Line("A019", "the switch at {path} is {there}, the job's is {wanted}")
 

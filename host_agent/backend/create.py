@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store
 
 from wiresum.common.errors import derive_errors_from
+from wiresum.host_agent.agent.generation import generation
 from wiresum.host_agent.backend.agent_face import AgentFace
 from wiresum.host_agent.backend.collective_router import CollectiveRouter, GroupOptions, routers
 from wiresum.host_agent.backend.fallback import let_gloo_finish, make_fallback
@@ -26,6 +27,7 @@ derive_errors_from(dist.DistBackendError)
 
 _process = os.getpid()
 _worlds: list[str] = []  # every world group that this process has made
+_start = ""  # the name of the last of them; groups within it share that
 
 NO_CONTROLLER = "this run has no switch: WIRESUM_CONTROLLER is not set"
 
@@ -44,9 +46,7 @@ def create(options: Any) -> Any:
 
     if not members:
         _worlds.append(options.group_id)
-    # torchrun keeps the store when it restarts the workers, and a process may destroy its world and
-    # make another: the store still has the keys of the earlier world.
-    generation = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}.{len(_worlds)}"
+    started = _generation(store, rank, size, timeout, members)
     agent: AgentFace | None = None
     why: str | None = None
     where = environment(os.environ)
@@ -70,7 +70,7 @@ def create(options: Any) -> Any:
         from wiresum.host_agent.agent.worker import Worker
 
         try:
-            worker = Worker(where, store, rank, size, timeout, generation, _endpoint(store))
+            worker = Worker(where, store, rank, size, timeout, started, _endpoint(store))
             agent = Agent.join(worker)
         except (NoRoom, JobTaken) as full:
             why = str(full)
@@ -78,17 +78,25 @@ def create(options: Any) -> Any:
                 log.warning("wiresum: everything goes over gloo, no switch is used: %s", why)
 
     if agent is not None:
-        generation += f".{agent.describe().get('attempt', 0)}"
+        started += f".{agent.describe().get('attempt', 0)}"
 
     def make_group(prefix: str) -> dist.ProcessGroup:
-        return make_fallback(store, rank, size, timeout, f"{generation}/{prefix}")
+        return make_fallback(store, rank, size, timeout, f"{started}/{prefix}")
 
     install_monitored_barrier()
     install_reducer()
     name = options.group_id if members else "world"
-    own = PrefixStore(f"wiresum/{generation}/agreed", store)
+    own = PrefixStore(f"wiresum/{started}/agreed", store)
     given = GroupOptions(name, rank, size, timeout, own)
     return adapt(CollectiveRouter(given, make_group, agent, why), store)
+
+
+def _generation(store: Store, rank: int, size: int, timeout: timedelta, members: list[int]) -> str:
+    """Keys of the world before may be in the store: see ``agent.generation``."""
+    global _start
+    if not members:
+        _start = generation(store, rank, size, len(_worlds), timeout.total_seconds())
+    return _start or f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}.0"
 
 
 def _endpoint(store: Any) -> str:

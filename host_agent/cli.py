@@ -85,8 +85,9 @@ def run(
     if_full: Annotated[
         OnFull,
         Option(
-            help="When no switch has room: fail, wait in the queue, take a smaller window, or "
-            "let the ranks sum (fallback).",
+            help="When no switch has room: fail, wait in the queue before the start, take a "
+            "smaller window, or start over the ranks and go to a switch when there is room "
+            "(fallback).",
             envvar="WIRESUM_IF_FULL",
         ),
     ] = OnFull.FAIL,

@@ -81,6 +81,7 @@ def test_a_run_that_has_no_room_begins_over_its_ranks_and_goes_to_the_switch_whe
         assert ended.state == pb.JOB_STATE_RELEASED
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_while_it_waits_for_room_leaves_the_queue(
     cli: Commands, start: Callable[..., Training]
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_run_that_ends_while_it_waits_for_room_leaves_the_queue(
         assert not [job for job in client.list_jobs() if job.state == pb.JOB_STATE_QUEUED]
 
 
+@pytest.mark.slow
 def test_workers_without_a_launcher_may_do_the_same(
     cli: Commands, digest: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -112,7 +114,7 @@ def test_workers_without_a_launcher_may_do_the_same(
         assert not live, "rank 0 has released the job that it had made"
 
 
-@pytest.mark.parametrize("launched", [True, False])
+@pytest.mark.parametrize("launched", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_run_begins_without_its_controller_and_goes_to_the_switch_when_it_is_there(
     cli: Commands,
     start: Callable[..., Training],

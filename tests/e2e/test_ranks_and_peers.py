@@ -113,7 +113,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("lacking", [0, 1])
+@pytest.mark.parametrize("lacking", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_result_that_one_rank_lacks_is_made_again_though_the_others_are_at_their_end(
     cli: Commands, tmp_path: Path, lacking: int
 ) -> None:

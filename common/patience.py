@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 
 LATE_S = 1.0
-"""How much longer than expected a step may take and still count; seconds."""
+"""How much longer than expected a step may take and still count; seconds. A step that takes longer
+means that the process stood still."""
 
 
 class Patience:

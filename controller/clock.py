@@ -3,6 +3,8 @@
 import time
 from typing import Protocol
 
+from wiresum.common.patience import LATE_S
+
 
 class Clock(Protocol):
     """A source of time."""
@@ -10,10 +12,6 @@ class Clock(Protocol):
     def now(self) -> float:
         """Seconds since 1970; never runs backwards while the process lives."""
         ...
-
-
-LATE_S = 1.0
-"""A timer that fires so many seconds late means that the controller stood still; less is noise."""
 
 
 class SystemClock:

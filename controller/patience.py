@@ -12,7 +12,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
-from wiresum.controller.clock import LATE_S, Clock, SystemClock
+from wiresum.common.patience import LATE_S
+from wiresum.controller.clock import Clock, SystemClock
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,9 @@ FIELDS = (32, 16, 8)
 MAX_WORKERS = 64
 """Of one job on one switch: a bit each in the bitmap of a slot (``packet.CONTRIBUTORS_BYTES``)."""
 
+MAX_PORT = 510
+"""Of a switch: a port number has 9 bits in v1model, and 511 means "drop"."""
+
 
 class UnknownProgram(WiresumError):
     """No program is built for the lane count that was asked for."""

@@ -8,11 +8,9 @@ from urllib.parse import parse_qsl
 
 from wiresum.common.address import SHM_NETWORK, AddressError, parse_endpoint
 from wiresum.common.errors import LineText, WiresumError
+from wiresum.p4 import MAX_PORT
 from wiresum.p4.packet import UDP_PORT
 from wiresum.softswitch import _softswitch, lines
-
-MAX_PORT = 510
-"""v1model's port numbers have 9 bits, and 511 means "drop"."""
 
 IFNAMSIZ = 16
 

@@ -13,7 +13,7 @@ from wiresum.testbed import lines
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.namespaces import enter, run
 
-_SCALE = 1_000_000
+SCALE = 1_000_000
 _RULE = (
     "add table bridge loss; "
     "add chain bridge loss cross {{ type filter hook forward priority 0; }}; "
@@ -31,7 +31,7 @@ class Cable:
         """``node`` is a Mininet node without interfaces whose namespace has that name."""
         self.node = node
         self._namespace = namespace
-        self._rule = _RULE.format(scale=_SCALE, drop=round(loss * _SCALE))
+        self._rule = _RULE.format(scale=SCALE, drop=round(loss * SCALE))
         self.by = self._choose()
         self.netem_percent = 100 * loss if self.by == "netem" else None
         """What Mininet's own ``loss=`` is to be on the cable's interfaces; None: nothing."""

@@ -20,10 +20,10 @@ from wiresum.testbed import lines, state
 from wiresum.testbed.children import Child
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.find_mininet import bring_mininet
+from wiresum.testbed.forwarder import Forwarder
 from wiresum.testbed.namespaces import attach, evict, inode, inode_of
 from wiresum.testbed.options import RackOptions
 from wiresum.testbed.processes import Mark
-from wiresum.testbed.relay import Relay
 from wiresum.testbed.state import Node
 
 SWITCH = "s1"
@@ -45,7 +45,7 @@ def _worker_mac(number: int) -> str:
 class Rack:
     """A running rack; use as a context manager.
 
-    ``controller`` (``http://127.0.0.1:PORT``) is valid here and, through a relay, on every worker;
+    ``controller`` (``http://127.0.0.1:PORT``) is valid here and, by a forwarder, on each worker;
     ``token`` is its admin's (that of WIRESUM_ADMIN_TOKEN, or a new one).
     """
 
@@ -68,7 +68,7 @@ class Rack:
         self._started = 0.0
         self._short_lives = 0
         self._listen = "127.0.0.1:0"  # on a loopback of its own, as every worker's is
-        self._relay: Relay | None = None
+        self._forwarder: Forwarder | None = None
         self._killed: set[str] = set()  # what kill_switch and kill_controller have ended
 
     def __enter__(self) -> Self:
@@ -194,8 +194,8 @@ class Rack:
     def _start_controller(self) -> None:
         ready = self._run_controller()
         self.controller, self._listen = str(ready["address"]), str(ready["listen"])
-        self._start_relay()
-        self._exits.callback(self._end_relay)
+        self._start_forwarder()
+        self._exits.callback(self._end_forwarder)
         for node in self.record.nodes.values():
             node.variables["WIRESUM_CONTROLLER"] = self.controller
             node.variables["WIRESUM_TOKEN"] = self.token
@@ -203,16 +203,16 @@ class Rack:
         self._client = ControllerClient(self.controller, token=self.token)
         self._exits.callback(self._client.close)
 
-    def _start_relay(self) -> None:
-        self._relay = Relay(
+    def _start_forwarder(self) -> None:
+        self._forwarder = Forwarder(
             parse_endpoint(self._listen, what="the controller"),
             [node.namespace for name, node in self.record.nodes.items() if name != "cable"],
         )
 
-    def _end_relay(self) -> None:
-        if self._relay is not None:
-            self._relay.close()
-            self._relay = None
+    def _end_forwarder(self) -> None:
+        if self._forwarder is not None:
+            self._forwarder.close()
+            self._forwarder = None
 
     def _register(self) -> None:
         """Tell the controller of the switch, and wait until it drives it."""
@@ -271,14 +271,14 @@ class Rack:
         assert self._durable, "the controller would forget all jobs"
         self._killed.add("controller")
         self.record.processes["controller"].send(signal.SIGKILL)
-        self._end_relay()  # connections are refused now, as by a host without a controller
+        self._end_forwarder()  # connections are refused now, as by a host without a controller
 
     def restart_controller(self) -> None:
         """Start the controller again, at the same address and with the same store."""
         assert self._control is not None, "the rack is not up"
         self._control.end()
         self._run_controller()
-        self._start_relay()
+        self._start_forwarder()
         self._killed.discard("controller")
 
     def _evict(self) -> None:

@@ -15,9 +15,6 @@ MAX_PRIORITY = 1000
 MAX_LIMIT = (1 << 31) - 1
 """Of a tenant's slots and jobs."""
 
-# BMv2 drops packets that are sent to port 511; 0 is not a port anywhere.
-MAX_PORT = 510
-
 MAX_P4RUNTIME = 256
 MAX_HOSTS = 4096
 """Host ranges of a switch."""

@@ -9,7 +9,6 @@ from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.rules.checks import (
     MAX_HOSTS,
-    MAX_PORT,
     check_name,
     check_p4runtime,
     check_udp_port,
@@ -22,7 +21,7 @@ from wiresum.controller.state.model import HostRange, Job, JobState, Switch
 from wiresum.controller.state.plan import EndJob, Plan, PutSwitch, RemoveSwitch, SetDraining, Write
 from wiresum.controller.state.store import Snapshot
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.p4 import packet
+from wiresum.p4 import MAX_PORT, packet
 
 DEFAULT_LANES = 256
 

@@ -1,19 +1,16 @@
 """A worker's socket towards its switch, and the addresses behind it."""
 
-import fcntl
 import ipaddress
 import socket
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from wiresum.host_agent import lines
 from wiresum.host_agent._engine import shm_connect
+from wiresum.host_agent.agent.peers.address import address_of
 from wiresum.host_agent.engine import ShmSocket, UdpSocket
 from wiresum.host_agent.errors import EngineError
 from wiresum.p4.packet import HEADER_BYTES
-
-_SIOCGIFADDR = 0x8915
 
 # linux/in.h; Python's socket module does not have them.
 _IP_MTU_DISCOVER = 10
@@ -86,13 +83,11 @@ def mac_of(ip: str) -> str:
     """Hardware address of the interface that holds ``ip``; empty for loopback or if unknown."""
     if ipaddress.ip_address(ip).is_loopback:
         return ""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _index, name in socket.if_nameindex():
-            request = struct.pack("256s", name.encode()[:15])
-            try:
-                answer = fcntl.ioctl(probe, _SIOCGIFADDR, request)
-            except OSError:
-                continue  # an interface without an IPv4 address
-            if socket.inet_ntoa(answer[20:24]) == ip:
-                return Path("/sys/class/net", name, "address").read_text().strip()
+    for _index, name in socket.if_nameindex():
+        try:
+            found = address_of(name)
+        except OSError:
+            continue  # an interface without an IPv4 address
+        if found == ip:
+            return Path("/sys/class/net", name, "address").read_text().strip()
     return ""

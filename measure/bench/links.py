@@ -15,10 +15,9 @@ from wiresum.testbed import lines as rack_lines
 from wiresum.testbed import state
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.namespaces import enter, inode, run
+from wiresum.testbed.rack import SWITCH, SWITCH_IP
 from wiresum.testbed.state import Node, Record
 
-SWITCH = "s1"
-SWITCH_IP = "10.0.0.254"
 INTERFACE = "eth0"
 """Of every worker."""
 _BURST = "32768"  # bytes

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from wiresum.measure.soak.jobs import Job
 from wiresum.measure.soak.schedule import Fault, Kind
 from wiresum.p4.packet import UDP_PORT
+from wiresum.testbed.loss import SCALE
 from wiresum.testbed.namespaces import enter, run
 from wiresum.testbed.processes import Mark, mark
 from wiresum.testbed.rack import SWITCH, Rack
 
-_SCALE = 1_000_000
 _CHAINS = (
     "add table netdev soak{number}; add chain netdev soak{number} out {{ type filter hook egress "
     'device "{interface}" priority 0; }}; add chain netdev soak{number} in {{ type filter hook '
@@ -46,7 +46,7 @@ class Faults:
             case Kind.PARTITION:
                 self._filter(fault, f"{_OUT}drop; {_IN}drop")
             case Kind.LOSS:
-                lose = f"numgen random mod {_SCALE} < {round(fault.share * _SCALE)} drop"
+                lose = f"numgen random mod {SCALE} < {round(fault.share * SCALE)} drop"
                 self._filter(fault, f"{_OUT}{lose}; {_IN}{lose}")
             case Kind.WORKER_STOPPED:
                 self._stop(fault, self._worker(fault))

@@ -16,7 +16,7 @@ from wiresum.softswitch.p4runtime.status import (
 FIRST_RESERVED_GROUP = 1 << 15
 """BMv2 keeps the groups from here on for clone sessions; so does this server."""
 
-MAX_PORT = 511
+MAX_REPLICA_PORT = 511
 MAX_INSTANCE = 0xFFFF
 
 
@@ -84,8 +84,8 @@ def _port(replica: p4r.Replica) -> int:
         port = int.from_bytes(replica.port, "big")
     else:
         port = replica.egress_port
-    if port > MAX_PORT:
-        raise invalid(f"a replica's port {port} is above {MAX_PORT}")
+    if port > MAX_REPLICA_PORT:
+        raise invalid(f"a replica's port {port} is above {MAX_REPLICA_PORT}")
     return port
 
 

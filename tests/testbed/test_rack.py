@@ -102,7 +102,7 @@ def check_facts(rack: Up, kind: str) -> None:
     assert rack.facts["switch"] == kind
     assert rack.facts["workers"] == {"w0": "10.0.0.1", "w1": "10.0.0.2"}
     assert len(namespaces(rack.name)) == 3
-    switch = rack.switch()  # asked from a worker, so through the relay
+    switch = rack.switch()  # asked from a worker, so through the forwarder
     assert (switch["state"], switch["lanes"]) == ("up", 64)
     env = rack.on("w1", "env").splitlines()
     assert "GLOO_SOCKET_IFNAME=w1-eth0" in env

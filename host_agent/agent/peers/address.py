@@ -19,7 +19,7 @@ def listen(towards_switch: str, env: Mapping[str, str] = os.environ) -> list[soc
     """
     interface = env.get("GLOO_SOCKET_IFNAME", "").partition(",")[0].strip()
     if interface:
-        return [_listener(socket.AF_INET, _address_of(interface))]
+        return [_listener(socket.AF_INET, address_of(interface))]
     found: list[socket.socket] = []
     for family, address in _candidates(towards_switch):
         try:
@@ -56,7 +56,8 @@ def _listener(family: int, address: str) -> socket.socket:
     return sock
 
 
-def _address_of(interface: str) -> str:
+def address_of(interface: str) -> str:
+    """The IPv4 address of a network interface. Raises OSError if it has none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         request = struct.pack("256s", interface.encode()[:15])
         return socket.inet_ntoa(fcntl.ioctl(probe, _SIOCGIFADDR, request)[20:24])

@@ -13,9 +13,10 @@ from controller_process import LIMIT_S, Serving, join, serving, switch_spec, unt
 from controller_rig import Clock, StillOffice, with_switches
 from fake_switch import FakeSwitch
 
+from wiresum.common.patience import LATE_S
 from wiresum.controller import clock as clock_module
 from wiresum.controller.client import ControllerClient
-from wiresum.controller.clock import LATE_S, SystemClock
+from wiresum.controller.clock import SystemClock
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.state.model import SlotRange
 from wiresum.controller.state.plan import AnnounceChange, Plan

@@ -16,8 +16,8 @@ from wiresum.testbed.namespaces import socket_in
 _CHUNK = 65536
 
 
-class Relay:
-    """Accepts at ``endpoint`` in every one of ``namespaces`` and connects to it here."""
+class Forwarder:
+    """Accepts at ``endpoint`` in each of ``namespaces`` and forwards to ``endpoint`` here."""
 
     def __init__(self, endpoint: Endpoint, namespaces: Iterable[str]) -> None:
         """Start; raises ``RackError``."""
@@ -31,7 +31,7 @@ class Relay:
             raise
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="wiresum-relay", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="wiresum-forwarder", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -53,7 +53,7 @@ class Relay:
 
     async def _serve(self) -> None:
         for each in self._sockets:
-            await asyncio.start_server(self._relay, sock=each)
+            await asyncio.start_server(self._forward, sock=each)
         await self._stop.wait()
         ours = asyncio.current_task()
         connections = [task for task in asyncio.all_tasks() if task is not ours]
@@ -61,7 +61,7 @@ class Relay:
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
 
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             there = await asyncio.open_connection(self._endpoint.host, self._endpoint.port)
         except OSError:

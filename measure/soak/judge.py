@@ -192,9 +192,14 @@ class Judge:
         )
 
     def fresh(self, job: str, since: float) -> bool:
-        """Whether each rank of the job has done a step after ``since``, or the job is over."""
+        """Whether each rank of the job has done a step after ``since``, or the job is over.
+
+        After a kill: a step since its restart.
+        """
         found = self._jobs.get(job)
-        return found is None or all(r.last is not None and r.since > since for r in found.ranks)
+        return found is None or all(
+            rank.starts == 1 + found.kills and rank.since > since for rank in found.ranks
+        )
 
     @property
     def running(self) -> list[str]:

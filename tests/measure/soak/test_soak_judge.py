@@ -144,6 +144,19 @@ def test_a_job_is_fresh_once_each_rank_has_done_a_step_since(judge: Judge) -> No
     assert judge.fresh("gone", 1.0)
 
 
+def test_a_job_with_a_killed_worker_is_fresh_once_all_its_ranks_have_started_again(
+    judge: Judge,
+) -> None:
+    train(judge, 2)
+    judge.kills("j", 2.0)
+    judge.steps("j", 0, step(2), 2.5)  # done before the kill, read after it
+    judge.steps("j", 1, step(2), 2.5)
+    judge.steps("j", 0, step(0, pid=20), 5.0)
+    assert not judge.fresh("j", 2.1)
+    judge.steps("j", 1, step(0, pid=20), 6.0)
+    assert judge.fresh("j", 2.1)
+
+
 def test_what_is_left_behind_is_told() -> None:
     with pytest.raises(SoakFailed, match=r"left behind after 0\.5 s: job a, 512 slots"):
         leaks.none_left(lambda: ["job a", "512 slots"], limit_s=0.5)

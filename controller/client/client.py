@@ -135,7 +135,8 @@ class ControllerClient:
 
         try:
             while True:
-                job = self._again(ask, unreachable_s)
+                # The first poll is short: a controller that is slow just then is asked again.
+                job = self._again(ask, unreachable_s, codes=("UNAVAILABLE", "DEADLINE_EXCEEDED"))
                 if job.state != pb.JOB_STATE_QUEUED:
                     return job
                 if on_queue is not None:

@@ -11,6 +11,11 @@ RUN = Command(
     "Run a training command whose all-reduces are summed by a switch: run -- torchrun ...",
 )
 
+MEASURE = Command(
+    "wiresum.measure.traces.cli:measure",
+    "How much a job communicates, and how long it waits for that: from traces of its ranks.",
+)
+
 DEMO = Command(
     "wiresum.measure.demo.cli:demo",
     "Train a small transformer over gloo and over the switch, and compare.",
@@ -94,6 +99,7 @@ ROOT = Group(
     {
         "run": RUN,
         "demo": DEMO,
+        "measure": MEASURE,
         "slots": controller.SLOTS,
         "top": controller.TOP,
         "pcap": PCAP,

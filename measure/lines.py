@@ -1,4 +1,4 @@
-"""The error lines of benchmarks and the demo. Codes M…; docs/operations.md has the cures."""
+"""The error lines of benchmarks, traces, the demo. Codes M…; docs/operations.md has the cures."""
 
 from wiresum.common.errors import Line
 
@@ -146,4 +146,56 @@ SOAK_REFERENCE_DIFFERS = Line(
     "M076",
     "the ranks of the undisturbed training of {workers} workers with {field}-bit fields differ; "
     "its output is in {log}",
+)
+
+# ---- traces
+
+GIVE_TRACES = Line(
+    "M080", "measure reads traces: give --trace DIR, a folder with a trace of each rank"
+)
+NO_TRACES = Line(
+    "M081",
+    "{folder} has no *.json or *.json.gz: put the file of each rank there that torch.profiler's "
+    "export_chrome_trace writes",
+)
+NOT_A_TRACE = Line("M082", "{path} is no Chrome trace of torch.profiler: {why}")
+RANK_TWICE = Line("M083", "{first} and {second} are both of rank {rank}: leave one of them there")
+NO_RANK = Line(
+    "M084", "{path} does not say its rank: name the files rank0.json, rank1.json and so on"
+)
+OTHER_JOB = Line(
+    "M085", "{first} is of a job of {size} ranks, {second} of one of {other}: keep one job's traces"
+)
+NO_COLLECTIVES = Line(
+    "M086",
+    "the traces in {folder} have no collective of nccl, gloo or wiresum: the job is not "
+    "distributed, or the profiler ran while it did not communicate",
+)
+RANKS_MISSING = Line(
+    "M087", "{count} of {world} ranks have a trace; missing: {ranks}: all figures are of the others"
+)
+NO_STEPS = Line(
+    "M088",
+    "{count} traces ({first}) have no ProfilerStep#N: all of a trace counts as one step; call the "
+    "profiler's step() after each step, with a schedule",
+)
+NO_SIZES = Line(
+    "M089",
+    "{count} of {all} collectives have no size in the trace: profile with record_shapes=True, and "
+    "NCCL with torch 2.4 or later",
+)
+NOTHING_MATCHES = Line(
+    "M090",
+    "no collective is alike on all ranks: who is late cannot be told; profile the same steps",
+)
+SOME_DIFFER = Line(
+    "M091", "{count} collectives are missing or different on some rank: they are not compared"
+)
+CLOCK_UNKNOWN = Line(
+    "M092", "no collective sets the clock of rank {ranks}: whether it is late is unknown"
+)
+NO_COMPUTATION = Line(
+    "M093",
+    "some traces show no computation: all communication looks exposed; profile with "
+    "ProfilerActivity.CPU, and on GPUs with ProfilerActivity.CUDA",
 )

@@ -30,7 +30,7 @@ COMMANDS = [
     ("tenant", "set"), ("tenant", "rotate"), ("tenant", "remove"), ("job", "evict"),
     ("job", "list"), ("job", "show"), ("testbed", "up"), ("testbed", "down"), ("testbed", "exec"),
     ("testbed", "train"), ("testbed", "conformance"), ("bench", "allreduce"), ("bench", "flood"),
-    ("bench", "switch"), ("bench", "engine"), ("bench", "report"), ("pcap",),
+    ("bench", "switch"), ("bench", "engine"), ("bench", "report"), ("pcap",), ("measure",),
 ]  # fmt: skip
 
 
@@ -177,6 +177,9 @@ def test_help_and_version_load_no_more_than_they_need(arguments):
         (("controller", "serve", "--log-format", "xml"), "xml"),
         (("run", "--field", "7", "--", "true"), "--field"),
         (("run",), "no command"),
+        (("measure",), "--trace"),
+        (("measure", "--", "torchrun", "train.py"), "--trace"),
+        (("measure", "--trace", "/no/folder"), "/no/folder"),
         (("bench", "switch", "--against", "abacus"), "abacus"),
         (("switch", "serve", "--port", "1=carrier-pigeon:x"), "carrier-pigeon"),
         (("switch", "serve", "--port", UDP, "--program", "/no/file.json"), "/no/file.json"),

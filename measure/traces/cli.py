@@ -1,0 +1,46 @@
+"""The command ``wiresum measure``."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from wiresum.common.command_line import Option, Rest
+from wiresum.measure import lines
+from wiresum.measure.traces.errors import TraceError, TraceUsageError
+
+
+def measure(
+    command: Annotated[list[str], Rest(metavar="")],
+    trace: Annotated[
+        Path | None,
+        Option(metavar="DIR", help="Chrome traces of torch.profiler, one file of each rank."),
+    ] = None,
+    json_file: Annotated[
+        Path | None, Option("--json", metavar="FILE", help="Write the figures as JSON.")
+    ] = None,
+) -> None:
+    """How much a job communicates, and how long it waits for that: from traces of its ranks."""
+    if trace is None or command:
+        raise TraceUsageError(lines.GIVE_TRACES.of())
+
+    from rich.console import Console
+
+    from wiresum.measure.traces import show
+    from wiresum.measure.traces.load import load
+    from wiresum.measure.traces.summary import summarize
+
+    report = summarize(load(trace))
+    if json_file is not None:
+        _write(json_file, json.dumps(show.as_json(report), indent=1, allow_nan=False) + "\n")
+    console = Console(soft_wrap=False)
+    if not console.is_terminal:
+        console = Console(width=180)
+    console.print(show.page(report))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise TraceError(lines.CANNOT_WRITE.of(path=path, why=error.strerror)) from None

@@ -1,0 +1,60 @@
+"""Reads the host's part of a trace: operators that compute, and collectives of gloo and wiresum."""
+
+from wiresum.measure.traces.events import Event, Events, Groups, shapes, step_at
+from wiresum.measure.traces.intervals import Intervals, subtract, union
+from wiresum.measure.traces.names import dtype_of, kind_of, message_bytes
+from wiresum.measure.traces.records import GLOO, WIRESUM, Collective
+
+_CARRIERS = (GLOO, WIRESUM)
+_COLLECTIVES = (
+    "c10d::",
+    "c10d_functional::",
+    "_c10d_functional::",
+    "_c10d_functional_autograd::",
+    "record_param_comms",
+)
+"""Operators that issue collectives or wait for them."""
+
+
+def computation(events: Events) -> Intervals:
+    """When an operator runs on some thread that is none of a collective.
+
+    Operators nest: the time of a collective's operator is taken out of those around it.
+    """
+    threads: dict[object, tuple[list[Event], list[Event]]] = {}
+    for each in events.operators:
+        computing, waiting = threads.setdefault(each.thread, ([], []))
+        (waiting if each.name.startswith(_COLLECTIVES) else computing).append(each)
+    return union(
+        span
+        for computing, waiting in threads.values()
+        for span in subtract(union(e.span for e in computing), union(e.span for e in waiting))
+    )
+
+
+def collectives(events: Events, groups: Groups) -> list[Collective]:
+    """The collectives of gloo and wiresum, in the order of their starts."""
+    return [
+        _collective(each, events, groups)
+        for each in events.annotations
+        if each.name.partition(":")[0] in _CARRIERS
+    ]
+
+
+def _collective(event: Event, events: Events, groups: Groups) -> Collective:
+    carrier, _, name = event.name.partition(":")
+    group = groups.of(event.args)
+    kind = kind_of(name)
+    dtype, taken = dtype_of(event.args.get("dtype")), event.args.get("In msg nelems")
+    if taken is None:
+        dtype, taken = shapes(event.args)
+    return Collective(
+        kind,
+        carrier,
+        group,
+        dtype,
+        message_bytes(kind, dtype, taken, event.args.get("Out msg nelems"), group.size),
+        event.start,
+        event.end,
+        step_at(events.steps, event.start),
+    )

@@ -1,0 +1,214 @@
+"""The events of one Chrome trace of torch.profiler, sorted by what readers look for.
+
+The format is that of ``export_chrome_trace`` since torch 2.0: an object with ``traceEvents``, times
+``ts`` and ``dur`` in microseconds, and ``distributedInfo`` where the job had a process group.
+"""
+
+import re
+from bisect import bisect_right
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from wiresum.measure.traces.intervals import Interval
+from wiresum.measure.traces.records import Group, Step
+
+Args = dict[str, Any]
+
+_STEP = re.compile(r"ProfilerStep#(\d+)")
+_COPIES = frozenset({"gpu_memcpy", "gpu_memset"})
+_LAUNCHES = frozenset({"cuda_runtime", "cuda_driver", "hip_runtime", "xpu_runtime"})
+
+
+@dataclass(frozen=True)
+class Event:
+    """One complete event; times in nanoseconds since the first event of the trace."""
+
+    name: str
+    thread: object
+    start: int
+    end: int
+    args: Args
+
+    @property
+    def span(self) -> Interval:
+        """From start to end."""
+        return self.start, self.end
+
+
+@dataclass
+class Events:
+    """The events of a trace by kind, each list in the order of their starts."""
+
+    kernels: list[Event] = field(default_factory=list)
+    copies: list[Event] = field(default_factory=list)
+    operators: list[Event] = field(default_factory=list)
+    annotations: list[Event] = field(default_factory=list)
+    """Ranges that the script and torch name, on the host."""
+    launches: dict[object, Event] = field(default_factory=dict)
+    """Calls of the GPU's runtime by correlation number."""
+    steps: list[Step] = field(default_factory=list)
+    """As the host sees them."""
+
+    def add(self, category: object, event: Event) -> None:
+        """Put one event where it belongs; most categories are nobody's."""
+        if category == "kernel":
+            self.kernels.append(event)
+        elif category == "cpu_op":
+            self.operators.append(event)
+        elif category in _LAUNCHES:
+            if "correlation" in event.args:
+                self.launches[event.args["correlation"]] = event
+        elif category in _COPIES:
+            self.copies.append(event)
+        elif category == "user_annotation":
+            found = _STEP.fullmatch(event.name)
+            if found:
+                self.steps.append(Step(int(found[1]), event.start, event.end))
+            else:
+                self.annotations.append(event)
+
+    @property
+    def span(self) -> Interval:
+        """From the first start to the last end of what computes, copies or is annotated."""
+        every = [*self.kernels, *self.copies, *self.operators, *self.annotations]
+        if not every:
+            return 0, 0
+        return min(each.start for each in every), max(each.end for each in every)
+
+    def launch_of(self, event: Event) -> Event | None:
+        """The call that started a kernel or copy."""
+        return self.launches.get(event.args.get("correlation"))
+
+
+class Enclosing:
+    """Finds the event of some that encloses a moment on a thread."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self._threads: dict[object, list[Event]] = defaultdict(list)
+        for event in events:
+            self._threads[event.thread].append(event)
+
+    def find(self, thread: object, moment: int) -> Event | None:
+        """The last one that began; None if it has ended."""
+        events = self._threads.get(thread, [])
+        at = bisect_right(events, moment, key=lambda event: event.start)
+        return events[at - 1] if at and events[at - 1].end >= moment else None
+
+
+def events_of(document: dict[str, Any]) -> Events:
+    """Sort the events of a parsed trace. Raises TypeError or ValueError for what is no trace."""
+    complete = [
+        each
+        for each in document["traceEvents"]
+        if isinstance(each, dict) and each.get("ph") == "X" and each.get("cat") != "Trace"
+    ]
+    origin = min((each["ts"] for each in complete), default=0)
+    found = Events()
+    made = []
+    for each in complete:
+        # Old traces count microseconds since 1970: the difference is exact, the product is not.
+        start = round((each["ts"] - origin) * 1000)
+        end = start + max(0, round(each.get("dur", 0) * 1000))
+        args = each.get("args")
+        event = Event(
+            str(each.get("name", "")),
+            (each.get("pid"), each.get("tid")),
+            start,
+            end,
+            args if isinstance(args, dict) else {},
+        )
+        made.append((each.get("cat"), event))
+    made.sort(key=lambda pair: pair[1].start)
+    for category, event in made:
+        found.add(category, event)
+    return found
+
+
+def step_at(steps: list[Step], moment: int) -> int | None:
+    """The number of the step that a moment of the host is in.
+
+    What lies between two steps belongs to the earlier one.
+    """
+    at = bisect_right(steps, moment, key=lambda step: step.start)
+    if not at or (at == len(steps) and moment > steps[-1].end):
+        return None
+    return steps[at - 1].number
+
+
+def shapes(args: Args) -> tuple[str | None, int | None]:
+    """The dtype and the number of elements of an event's tensors (``record_shapes=True``)."""
+    from wiresum.measure.traces.names import dtype_of
+
+    dims, types = args.get("Input Dims"), args.get("Input type")
+    if not isinstance(dims, list) or not isinstance(types, list):
+        return None, None
+    dtypes, elements = set(), 0
+    for dim, kind in zip(dims, types, strict=False):
+        dtype = dtype_of(kind)
+        if dtype is not None and isinstance(dim, list):
+            dtypes.add(dtype)
+            elements += _elements(dim)
+    return (dtypes.pop(), elements) if len(dtypes) == 1 else (None, None)
+
+
+def _elements(dim: list[Any]) -> int:
+    count = 1
+    for each in dim:
+        count *= int(each)
+    return count
+
+
+class Groups:
+    """Names the group of a collective by what the trace says of the job's groups."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        info = document.get("distributedInfo")
+        known = info.get("pg_config") if isinstance(info, dict) else None
+        self._known: dict[str, Group] = {}
+        for each in known if isinstance(known, list) else []:
+            if isinstance(each, dict):
+                name = str(each.get("pg_name", ""))
+                self._known[name] = Group(
+                    str(each.get("pg_desc") or name),
+                    _ranks(each.get("ranks")),
+                    _number(each.get("pg_size")),
+                )
+
+    def only(self) -> Group:
+        """The group of a collective that names none: known where the job has one."""
+        return next(iter(self._known.values())) if len(self._known) == 1 else Group()
+
+    def of(self, args: Args) -> Group:
+        """The group that an event's arguments name."""
+        name = args.get("Process Group Name", args.get("Process Group ID"))
+        size = _number(args.get("Group size"))
+        if name is None and size is None:
+            return self.only()
+        known = self._known.get(str(name), Group())
+        ranks = _ranks(args.get("Process Group Ranks")) or known.ranks or _strided(args, size)
+        label = args.get("Process Group Description") or known.name or name
+        return Group("" if label is None else str(label), ranks, size or known.size)
+
+
+def _ranks(value: object) -> tuple[int, ...] | None:
+    """A list of ranks, or its text; None for a text that torch has cut short."""
+    if isinstance(value, str):
+        parts = value.strip("[] ").split(",")
+        if not all(part.strip().isdigit() for part in parts):
+            return None
+        value = [int(part) for part in parts]
+    if isinstance(value, list) and value and all(type(each) is int for each in value):
+        return tuple(sorted(value))
+    return None
+
+
+def _strided(args: Args, size: int | None) -> tuple[int, ...] | None:
+    start, stride = _number(args.get("Global rank start")), _number(args.get("Global rank stride"))
+    if size is None or start is None or stride is None or stride <= 0 or start < 0:
+        return None
+    return tuple(range(start, start + size * stride, stride))
+
+
+def _number(value: object) -> int | None:
+    return value if type(value) is int else None

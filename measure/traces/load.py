@@ -1,0 +1,127 @@
+"""Finds the traces of a job in a folder, and reads each into plain records."""
+
+import gzip
+import json
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+from wiresum.measure import lines
+from wiresum.measure.traces import cpu, gpu
+from wiresum.measure.traces.errors import TraceError
+from wiresum.measure.traces.events import Groups, events_of
+from wiresum.measure.traces.intervals import union
+from wiresum.measure.traces.records import CPU, GPU, RankTrace, Step
+
+KIND = "wiresum measure"
+"""The ``kind`` of a report as JSON, which may lie beside the traces."""
+
+_SUFFIXES = (".json", ".json.gz")
+_RANK = re.compile(r"rank[-_. ]?(\d+)", re.IGNORECASE)
+
+
+def load(folder: Path) -> list[RankTrace]:
+    """The traces in a folder, or in one file, by rank. Raises :class:`TraceError` in one line."""
+    traces: dict[int, RankTrace] = {}
+    for path in _files(folder):
+        document = _document(path)
+        if document.get("kind") == KIND:
+            continue
+        trace = read(document, path)
+        other = traces.setdefault(trace.rank, trace)
+        if other is not trace:
+            raise TraceError(
+                lines.RANK_TWICE.of(first=other.path.name, second=path.name, rank=trace.rank)
+            )
+    if not traces:
+        raise TraceError(lines.NO_TRACES.of(folder=folder))
+    found = [traces[rank] for rank in sorted(traces)]
+    _check(found, folder)
+    return found
+
+
+def _check(traces: list[RankTrace], folder: Path) -> None:
+    first = traces[0]
+    for other in traces[1:]:
+        sizes = first.world_size, other.world_size
+        if None not in sizes and sizes[0] != sizes[1]:
+            raise TraceError(
+                lines.OTHER_JOB.of(
+                    first=first.path.name, size=sizes[0], second=other.path.name, other=sizes[1]
+                )
+            )
+    if not any(trace.collectives for trace in traces):
+        raise TraceError(lines.NO_COLLECTIVES.of(folder=folder))
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        if not folder.is_dir():
+            folder.stat()
+            return [folder]
+        return sorted(each for each in folder.iterdir() if each.name.endswith(_SUFFIXES))
+    except OSError as error:
+        raise TraceError(lines.CANNOT_READ.of(path=folder, why=error.strerror)) from None
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        raw = path.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            raw = gzip.decompress(raw)
+        found = json.loads(raw.decode(errors="replace"), strict=False)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise TraceError(lines.NOT_A_TRACE.of(path=path, why="its gzip data is damaged")) from None
+    except OSError as error:
+        raise TraceError(lines.CANNOT_READ.of(path=path, why=error.strerror)) from None
+    except RecursionError:
+        raise TraceError(lines.NOT_A_TRACE.of(path=path, why="it nests too deeply")) from None
+    except ValueError as error:
+        raise TraceError(lines.NOT_A_TRACE.of(path=path, why=f"it is not JSON: {error}")) from None
+    if isinstance(found, dict) and found.get("kind") == KIND:
+        return found
+    if not isinstance(found, dict) or not isinstance(found.get("traceEvents"), list):
+        raise TraceError(lines.NOT_A_TRACE.of(path=path, why="it has no list traceEvents"))
+    return found
+
+
+def read(document: dict[str, Any], path: Path) -> RankTrace:
+    """One parsed trace as plain records. Raises :class:`TraceError` for what is no trace."""
+    info = document.get("distributedInfo")
+    info = info if isinstance(info, dict) else {}
+    try:
+        events = events_of(document)
+        groups = Groups(document)
+        events.steps.sort(key=lambda step: step.start)
+        on_gpu = bool(events.kernels)
+        collectives = cpu.collectives(events, groups)
+        steps = events.steps
+        if on_gpu:
+            collectives += gpu.collectives(events, groups)
+            collectives.sort(key=lambda each: each.start)
+            steps = gpu.steps(events) if steps else []
+        computation = gpu.computation(events) if on_gpu else cpu.computation(events)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        why = f"an event has {error!r}"
+        raise TraceError(lines.NOT_A_TRACE.of(path=path, why=why)) from None
+    return RankTrace(
+        rank=_rank(info, path),
+        world_size=info["world_size"] if type(info.get("world_size")) is int else None,
+        path=path,
+        device=GPU if on_gpu else CPU,
+        steps=tuple(steps) or (Step(None, *events.span),),
+        computation=computation,
+        copies=union(each.span for each in events.copies),
+        collectives=tuple(collectives),
+    )
+
+
+def _rank(info: dict[str, Any], path: Path) -> int:
+    rank = info.get("rank")
+    if type(rank) is int and rank >= 0:
+        return rank
+    found = _RANK.search(path.name)
+    if found is None:
+        raise TraceError(lines.NO_RANK.of(path=path))
+    return int(found[1])

@@ -1,0 +1,88 @@
+"""What a trace says, in plain records that know no file format.
+
+Times are integers of nanoseconds on the clock of the rank; zero is the first event of its trace.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wiresum.measure.traces.intervals import Intervals, union
+
+NCCL, GLOO, WIRESUM = "nccl", "gloo", "wiresum"
+GPU, CPU = "gpu", "cpu"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The ranks of a collective, as far as the trace names them."""
+
+    name: str = ""
+    ranks: tuple[int, ...] | None = None
+    size: int | None = None
+
+    @property
+    def key(self) -> object:
+        """The same on all ranks of the group."""
+        return self.ranks if self.ranks is not None else (self.name, self.size)
+
+    @property
+    def label(self) -> str:
+        """A short name for tables."""
+        size = "" if self.size is None else f"{self.size} ranks"
+        return " of ".join(filter(None, [self.name, size])) or "unknown"
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One collective on one rank.
+
+    ``size``: bytes of the message as nccl-tests define them; None where the trace does not say.
+    ``step``: the number of the step that issued it; None outside all steps.
+    """
+
+    kind: str
+    carrier: str
+    group: Group
+    dtype: str | None
+    size: int | None
+    start: int
+    end: int
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step on one rank; ``number`` is the profiler's, None for a whole trace."""
+
+    number: int | None
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class RankTrace:
+    """The trace of one rank.
+
+    ``device``: what computes, ``gpu`` or ``cpu``. ``computation`` and ``copies`` (GPU memcpy and
+    memset) are disjoint and sorted.
+    """
+
+    rank: int
+    world_size: int | None
+    path: Path
+    device: str
+    steps: tuple[Step, ...]
+    computation: Intervals
+    copies: Intervals
+    collectives: tuple[Collective, ...]
+    communication: Intervals = field(init=False)
+    """When any collective runs."""
+
+    def __post_init__(self) -> None:
+        spans = union((each.start, each.end) for each in self.collectives)
+        object.__setattr__(self, "communication", spans)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the trace has no steps, so that all of it is one."""
+        return self.steps[0].number is None

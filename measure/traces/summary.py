@@ -1,0 +1,309 @@
+"""What the traces of a job add up to: shares of the step, bytes, times, and who is late.
+
+The words are the field's: exposed communication as in TraceLens (the difference of intervals
+COMM − COMPUTATION), algbw and busbw as in nccl-tests.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from statistics import median
+
+from wiresum.measure import lines
+from wiresum.measure.traces.intervals import clip, length, subtract
+from wiresum.measure.traces.matching import Match, Matches, arrival, clocks, match
+from wiresum.measure.traces.names import bus_factor
+from wiresum.measure.traces.records import CPU, Collective, RankTrace
+
+THRESHOLD = 0.05
+"""The exposed share of a step from which communication is worth attention, as in TraceLens."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Where the time of one rank goes: milliseconds per step, under TraceLens' names.
+
+    The first four add up to ``total_time``.
+    """
+
+    computation_time: float
+    exposed_comm_time: float
+    exposed_memcpy_time: float
+    idle_time: float
+    total_time: float
+    total_comm_time: float
+
+    @property
+    def overlapped(self) -> float:
+        """Communication behind computation, in milliseconds per step."""
+        return self.total_comm_time - self.exposed_comm_time
+
+    @property
+    def exposed_share(self) -> float:
+        """Of the step."""
+        return self.exposed_comm_time / self.total_time if self.total_time else 0.0
+
+    @property
+    def comm_share(self) -> float:
+        """Of the step."""
+        return self.total_comm_time / self.total_time if self.total_time else 0.0
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One rank. ``size``: bytes of its messages per step, None if no message's size is known.
+
+    ``late``: the share of the matched collectives to which it came last; ``behind_ms``: the median
+    of how far it was behind the first then. ``waiting_ms``: per step, in collectives, for others.
+    """
+
+    rank: int
+    file: str
+    steps: int
+    shares: Shares
+    size: float | None
+    late: float | None
+    behind_ms: float | None
+    waiting_ms: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """The collectives of one kind, dtype, size and group.
+
+    ``per_step`` and ``bytes_per_step``: of a rank that takes part. ``latency_ms``: the median over
+    the collectives of the least time on any rank. Bandwidths are in GB/s. ``skew_ms``: the median
+    over the collectives of the time between the first rank's start and the last one's.
+    """
+
+    kind: str
+    carrier: str
+    dtype: str | None
+    size: int | None
+    group: str
+    ranks: int
+    per_step: float
+    bytes_per_step: float | None
+    latency_ms: float
+    algbw: float | None
+    busbw: float | None
+    skew_ms: float | None
+    most_late: int | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of it."""
+
+    ranks: list[Rank]
+    rows: list[Row]
+    steps: int
+    exposed_share: float
+    comm_share: float
+    bytes_per_step: float | None
+    waiting_share: float | None
+    """Of the communication, what is waiting for a rank that comes later; None for one rank."""
+    typical: Shares
+    """Medians over the ranks, each figure by itself."""
+    verdict: str
+    notes: list[str]
+
+
+def summarize(traces: list[RankTrace]) -> Report:
+    """Sum up the traces of a job, one of each rank, in the order of ranks."""
+    matches = match(traces)
+    ahead = clocks(matches.found, [trace.rank for trace in traces])
+    late = _Late(matches, ahead)
+    ranks = [_rank(trace, late) for trace in traces]
+    sizes = [each.size for each in ranks if each.size is not None]
+    exposed = median(each.shares.exposed_share for each in ranks)
+    waits = [
+        each.waiting_ms / each.shares.total_comm_time
+        for each in ranks
+        if each.waiting_ms is not None and each.shares.total_comm_time
+    ]
+    waiting = min(1.0, median(waits)) if waits else None
+    return Report(
+        ranks=ranks,
+        rows=_rows(traces, matches, late),
+        steps=max(each.steps for each in ranks),
+        exposed_share=exposed,
+        comm_share=median(each.shares.comm_share for each in ranks),
+        bytes_per_step=sum(sizes) / len(sizes) if sizes else None,
+        waiting_share=waiting,
+        typical=_typical([each.shares for each in ranks]),
+        verdict=_verdict(exposed, waiting),
+        notes=_notes(traces, matches, ahead),
+    )
+
+
+def shares(trace: RankTrace) -> Shares:
+    """The time of one rank, averaged over its steps."""
+    comp = exposed = copies = total = comm = 0
+    for step in trace.steps:
+        bounds = step.start, step.end
+        computing = clip(trace.computation, *bounds)
+        talking = clip(trace.communication, *bounds)
+        alone = subtract(talking, computing)
+        copying = subtract(clip(trace.copies, *bounds), computing)
+        comp += length(computing)
+        comm += length(talking)
+        exposed += length(alone)
+        copies += length(subtract(copying, talking))
+        total += step.end - step.start
+    unit = 1e6 * len(trace.steps)
+    idle = total - comp - exposed - copies
+    return Shares(
+        comp / unit, exposed / unit, copies / unit, idle / unit, total / unit, comm / unit
+    )
+
+
+class _Late:
+    """Who came last to each matched collective, and how long the others waited."""
+
+    def __init__(self, matches: Matches, ahead: dict[int, int]) -> None:
+        self.arrivals = {id(each): arrival(each, ahead) for each in matches.found}
+        self.taken: dict[int, int] = defaultdict(int)
+        self.behind: dict[int, list[int]] = defaultdict(list)
+        self.waited: dict[int, int] = defaultdict(int)
+        for each in matches.found:
+            latency = each.latency
+            for rank, record in each.on.items():
+                self.waited[rank] += record.end - record.start - latency
+            came = self.arrivals[id(each)]
+            if came is not None:
+                for rank in came.behind:
+                    self.taken[rank] += 1
+                if came.last is not None:
+                    self.behind[came.last].append(came.skew)
+
+
+def _rank(trace: RankTrace, late: _Late) -> Rank:
+    counted = _counted(trace)
+    sizes = [each.size for each in counted if each.size is not None]
+    behind = late.behind.get(trace.rank, [])
+    taken = late.taken.get(trace.rank, 0)
+    return Rank(
+        rank=trace.rank,
+        file=trace.path.name,
+        steps=len(trace.steps),
+        shares=shares(trace),
+        size=sum(sizes) / len(trace.steps) if sizes else None,
+        late=len(behind) / taken if taken else None,
+        behind_ms=median(behind) / 1e6 if behind else None,
+        waiting_ms=late.waited[trace.rank] / 1e6 / len(trace.steps) if taken else None,
+    )
+
+
+def _counted(trace: RankTrace) -> list[Collective]:
+    """The collectives of the steps that the figures are of."""
+    numbers = {step.number for step in trace.steps}
+    return [each for each in trace.collectives if each.step in numbers]
+
+
+def _like(each: Collective) -> tuple[object, ...]:
+    return each.kind, each.carrier, each.dtype, each.size, each.group.label
+
+
+def _rows(traces: list[RankTrace], matches: Matches, late: _Late) -> list[Row]:
+    records: dict[tuple[object, ...], list[tuple[int, Collective]]] = defaultdict(list)
+    for trace in traces:
+        for each in _counted(trace):
+            records[_like(each)].append((trace.rank, each))
+    same: dict[tuple[object, ...], list[Match]] = defaultdict(list)
+    for found in matches.found:
+        same[_like(found.sample)].append(found)
+    steps = {trace.rank: len(trace.steps) for trace in traces}
+    rows = [_row(found, same[like], late, steps) for like, found in records.items()]
+    return sorted(rows, key=lambda row: (-(row.bytes_per_step or 0), -row.per_step, row.kind))
+
+
+def _row(
+    records: list[tuple[int, Collective]], same: list[Match], late: _Late, steps: dict[int, int]
+) -> Row:
+    each = records[0][1]
+    ranks = {rank for rank, _ in records}
+    per_step = len(records) / sum(steps[rank] for rank in ranks)
+    times = [found.latency for found in same] or [one.end - one.start for _, one in records]
+    latency = median(times)
+    came = [found for found in (late.arrivals[id(one)] for one in same) if found is not None]
+    lasts = [one.last for one in came if one.last is not None]
+    algbw = each.size / latency if each.size and latency else None  # bytes per ns are GB/s
+    factor = bus_factor(each.kind, each.group.size)
+    return Row(
+        kind=each.kind,
+        carrier=each.carrier,
+        dtype=each.dtype,
+        size=each.size,
+        group=each.group.label,
+        ranks=len(ranks),
+        per_step=per_step,
+        bytes_per_step=None if each.size is None else per_step * each.size,
+        latency_ms=latency / 1e6,
+        algbw=algbw,
+        busbw=None if algbw is None or factor is None else algbw * factor,
+        skew_ms=median(one.skew for one in came) / 1e6 if came else None,
+        most_late=max(sorted(set(lasts)), key=lasts.count) if lasts else None,
+    )
+
+
+def _typical(all_shares: list[Shares]) -> Shares:
+    return Shares(
+        *(
+            median(getattr(each, name) for each in all_shares)
+            for name in Shares.__dataclass_fields__
+        )
+    )
+
+
+def _verdict(exposed: float, waiting: float | None) -> str:
+    share = f"{100 * exposed:.1f} % of a step is exposed communication"
+    if exposed <= THRESHOLD:
+        return (
+            f"Not worth it: {share}, and no change of the network can save more than that "
+            f"(below {100 * THRESHOLD:.0f} %)."
+        )
+    text = f"Worth a closer look: {share}, the most that faster communication can save"
+    if waiting is None:
+        return f"{text}; one rank does not show how much of it is waiting for other ranks."
+    if waiting > 0.5:
+        return (
+            f"{text}; but {100 * waiting:.0f} % of the communication is waiting for a rank that "
+            "comes later, which no faster network shortens."
+        )
+    return f"{text}; {100 * waiting:.0f} % of the communication is waiting for a later rank."
+
+
+def _notes(traces: list[RankTrace], matches: Matches, ahead: dict[int, int]) -> list[str]:
+    notes: list[str] = []
+    world = traces[0].world_size
+    present = {trace.rank for trace in traces}
+    missing = sorted(set(range(world or 0)) - present)
+    if missing:
+        notes.append(lines.RANKS_MISSING.of(count=len(traces), world=world, ranks=_listed(missing)))
+    whole = [trace.path.name for trace in traces if trace.whole]
+    if whole:
+        notes.append(lines.NO_STEPS.of(count=len(whole), first=whole[0]))
+    every = [each for trace in traces for each in trace.collectives]
+    sizeless = sum(each.size is None for each in every)
+    if sizeless:
+        notes.append(lines.NO_SIZES.of(count=sizeless, all=len(every)))
+    if len(traces) > 1 and not matches.found:
+        notes.append(lines.NOTHING_MATCHES.of())
+    elif matches.odd:
+        notes.append(lines.SOME_DIFFER.of(count=matches.odd))
+    if matches.found and present - ahead.keys():
+        notes.append(lines.CLOCK_UNKNOWN.of(ranks=_listed(sorted(present - ahead.keys()))))
+    if any(trace.device == CPU and not trace.computation for trace in traces):
+        notes.append(lines.NO_COMPUTATION.of())
+    return notes
+
+
+def _listed(ranks: list[int]) -> str:
+    """Ranks as text; runs of them as ``3-7``."""
+    runs: list[list[int]] = []
+    for rank in ranks:
+        if runs and rank == runs[-1][1] + 1:
+            runs[-1][1] = rank
+        else:
+            runs.append([rank, rank])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)

@@ -29,7 +29,8 @@ COMMANDS = [
     ("switch", "undrain"), ("controller", "certificate"), ("tenant", "add"), ("tenant", "list"),
     ("tenant", "set"), ("tenant", "rotate"), ("tenant", "remove"), ("job", "evict"),
     ("job", "list"), ("job", "show"), ("testbed", "up"), ("testbed", "down"), ("testbed", "exec"),
-    ("testbed", "train"), ("testbed", "conformance"), ("bench", "allreduce"), ("bench", "flood"),
+    ("testbed", "train"), ("testbed", "soak"), ("testbed", "conformance"), ("bench", "allreduce"),
+    ("bench", "flood"),
     ("bench", "switch"), ("bench", "engine"), ("bench", "report"), ("pcap",), ("measure",),
 ]  # fmt: skip
 

@@ -18,6 +18,9 @@ def measure(
     json_file: Annotated[
         Path | None, Option("--json", metavar="FILE", help="Write the figures as JSON.")
     ] = None,
+    html_file: Annotated[
+        Path | None, Option("--html", metavar="FILE", help="Write a page that needs no network.")
+    ] = None,
 ) -> None:
     """How much a job communicates, and how long it waits for that: from traces of its ranks."""
     if trace is None or command:
@@ -29,9 +32,15 @@ def measure(
     from wiresum.measure.traces.load import load
     from wiresum.measure.traces.summary import summarize
 
-    report = summarize(load(trace))
+    traces = load(trace)
+    report = summarize(traces)
     if json_file is not None:
         _write(json_file, json.dumps(show.as_json(report), indent=1, allow_nan=False) + "\n")
+    if html_file is not None:
+        from wiresum.measure.traces import html
+        from wiresum.measure.traces.timeline import timeline
+
+        _write(html_file, html.page(report, timeline(traces)))
     console = Console(soft_wrap=False)
     if not console.is_terminal:
         console = Console(width=180)

@@ -51,6 +51,13 @@ def test_the_table_and_the_json_have_the_same_figures(measure, traces, tmp_path)
         assert words in out
 
 
+def test_the_page_is_written_beside_the_table(measure, traces, tmp_path):
+    status, out, err = measure("--trace", traces, "--html", tmp_path / "page.html")
+    assert (status, err) == (0, "")
+    assert "30.0 %" in out
+    assert "<strong>30.0 %</strong>" in (tmp_path / "page.html").read_text()
+
+
 def test_its_own_report_may_lie_beside_the_traces(measure, traces):
     for _ in range(2):
         assert measure("--trace", traces, "--json", traces / "report.json")[0] == 0

@@ -29,6 +29,11 @@ from wiresum.host_agent.backend.connections import Connections
 from wiresum.host_agent.backend.detail import Detail
 from wiresum.host_agent.backend.dispatch import dispatched, profiled
 from wiresum.host_agent.backend.gloo_sums import GlooSums
+from wiresum.host_agent.backend.integer_average import (
+    AveragedWork,
+    is_integer_average,
+    sum_instead,
+)
 from wiresum.host_agent.backend.routing import SWITCH_DTYPES, op_name, why_not_tensors
 from wiresum.host_agent.backend.tensors import buffers_of, plain
 from wiresum.host_agent.backend.work import SwitchWork
@@ -149,8 +154,10 @@ class CollectiveRouter:
         op = op_name(opts.reduceOp)
         reason = self._why_not(tensors, op, method)
         if reason is not None:
-            fallen: dist.Work = self.fall_back(method, reason, tensors, opts)
-            return fallen
+            averages = is_integer_average(tensors, op)
+            options = sum_instead(opts) if averages else opts
+            fallen: dist.Work = self.fall_back(method, reason, tensors, options)
+            return AveragedWork(fallen, tensors, self.size) if averages else fallen
         name = self._next_name(method, SWITCH, op, tensors)
         values = [plain(tensor) for tensor in tensors]
         viewed = [(v, t) for v, t in zip(values, tensors, strict=True) if v is not t]

@@ -27,6 +27,23 @@ def reference(count: int, seed: int) -> torch.Tensor:
     return total
 
 
+def integer_averages() -> None:
+    """gloo has no AVG of integers: the sum, divided towards zero."""
+    values = (torch.arange(-5, 6) * 7 + rank()).to(torch.int64)
+    total = sum((torch.arange(-5, 6) * 7 + each) for each in range(size()))
+    expected = torch.tensor([int(each / size()) for each in total.tolist()])
+    for dtype in (torch.int64, torch.int32, torch.int8):
+        plain, waited, future = (values.to(dtype) for _ in range(3))
+        dist.all_reduce(plain, dist.ReduceOp.AVG)
+        work = dist.all_reduce(waited, dist.ReduceOp.AVG, async_op=True)
+        work.wait()
+        work.wait()
+        assert work.get_future().wait()[0] is not None
+        dist.all_reduce(future, dist.ReduceOp.AVG, async_op=True).get_future().wait()
+        for found in (plain, waited, future):
+            assert torch.equal(found, expected.to(dtype)), (dtype, found, expected)
+
+
 def sums() -> None:
     before = over_switch()
     for dtype in (torch.float32, torch.float16, torch.bfloat16):

@@ -34,7 +34,7 @@ def passed(ended: Ended, scenario: str, workers: int) -> None:
     ("scenarios", "workers"),
     [
         # Importing torch takes longer than most of them: some share a run.
-        (("sums", "mixed", "delegates"), 3),
+        (("sums", "mixed", "delegates", "integer_averages"), 3),
         (("ddp", "overlap", "hooks", "fsdp", "compiled"), 2),
         (
             (

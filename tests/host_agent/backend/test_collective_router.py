@@ -95,6 +95,20 @@ def test_what_the_switch_cannot_do_goes_to_gloo_and_says_why(
     assert len([r for r in caplog.records if reason in r.getMessage()]) == 1
 
 
+def test_an_average_of_integers_is_their_sum_divided_towards_zero(
+    group: WiresumProcessGroup, agent: FakeAgent
+) -> None:
+    tensor = torch.tensor([-7, 7, 8])
+    work = group.allreduce([tensor], options(OPS.AVG))
+    # Once, whoever waits how often. With one rank the sum is the average: make it look like three.
+    work._ranks = 3  # type: ignore[attr-defined]
+    work.wait()
+    work.get_future().wait()
+    work.wait()
+    assert tensor.tolist() == [-2, 2, 2]
+    assert agent.engine.calls == []
+
+
 def test_the_forms_of_a_call(group: WiresumProcessGroup, agent: FakeAgent) -> None:
     tensor = torch.ones(2)
     group.allreduce(tensor).wait()

@@ -68,9 +68,11 @@ class Forwarder:
             writer.close()  # as refused as it can look from here
             return
         try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(_copy(reader, there[1]))
-                both.create_task(_copy(there[0], writer))
+            # Python's streams (3.11) would print the cancellation by close() as an error.
+            with contextlib.suppress(asyncio.CancelledError):
+                async with asyncio.TaskGroup() as both:
+                    both.create_task(_copy(reader, there[1]))
+                    both.create_task(_copy(there[0], writer))
         finally:
             for end in (writer, there[1]):
                 end.close()

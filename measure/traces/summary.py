@@ -12,7 +12,7 @@ from wiresum.measure import lines
 from wiresum.measure.traces.intervals import clip, length, subtract
 from wiresum.measure.traces.matching import Match, Matches, arrival, clocks, match
 from wiresum.measure.traces.names import bus_factor
-from wiresum.measure.traces.records import CPU, Collective, RankTrace
+from wiresum.measure.traces.records import CPU, WIRESUM, Collective, RankTrace
 
 THRESHOLD = 0.05
 """The exposed share of a step from which communication is worth attention, as in TraceLens."""
@@ -295,6 +295,9 @@ def _notes(traces: list[RankTrace], matches: Matches, ahead: dict[int, int]) -> 
         notes.append(lines.CLOCK_UNKNOWN.of(ranks=_listed(sorted(present - ahead.keys()))))
     if any(trace.device == CPU and not trace.computation for trace in traces):
         notes.append(lines.NO_COMPUTATION.of())
+    starts = sum(each.carrier == WIRESUM for each in every)
+    if starts:
+        notes.append(lines.STARTS_ONLY.of(count=starts))
     return notes
 
 

@@ -26,7 +26,7 @@ COMMANDS = {
     "switch list": "cannot be reached",
     "tenant list": "cannot be reached",
     "top --once": "cannot be reached",
-    "run --controller 127.0.0.1:1 -- true": "cannot be reached",
+    "run --carrier switch --controller 127.0.0.1:1 -- true": "cannot be reached",
     "run --controller 127.0.0.1:1 --ca ~/ca.pem -- true": "",
     "run --controller 127.0.0.1:1 --token-file ~/token -- true": "",
     "controller serve --listen 127.0.0.1:0": "",
@@ -142,8 +142,9 @@ def test_every_module_that_is_started_is_started_safely() -> None:
         for line in path.read_text().splitlines()
         if '"-m"' in line and "PYTHONSAFEPATH" not in line
     ]
-    # process.module adds -P; the two others are arguments of torchrun, in whose environment
+    # process.module adds -P; the others are arguments of torchrun, in whose environment
     # PYTHONSAFEPATH is.
     assert sorted(line.partition(":")[0] for line in started) == [
         "common/children/process.py", "measure/demo/main.py", "measure/demo/rack_train.py",
+        "measure/soak/jobs.py",
     ]  # fmt: skip

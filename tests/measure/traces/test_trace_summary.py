@@ -145,3 +145,12 @@ def test_collectives_without_sizes_say_what_to_switch_on():
     assert report.bytes_per_step is None
     assert "record_shapes=True" in report.notes[0]
     assert report.rows[0].algbw is None
+
+
+def test_collectives_of_wiresum_whose_end_no_event_shows_are_noted():
+    traces = [Trace(rank, 2).step(0, 0, LENGTH).op(0, 300) for rank in (0, 1)]
+    for trace in traces:
+        trace.event("user_annotation", "wiresum:all_reduce", 400, 410)
+    assert any(
+        "2 collectives of wiresum have events of their start" in n for n in job(*traces).notes
+    )

@@ -45,7 +45,7 @@ demo: setup
 	$(BIN)/wiresum demo --workers 4 --json out/demo.json --plot out/demo.png
 
 # How many test files run at a time: most tests wait for processes most of the time.
-TEST_FILES ?= 4
+TEST_FILES ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(TEST_FILES) --dist loadfile --no-loadscope-reorder
 
 test: setup

@@ -13,7 +13,7 @@ from support.training import rack
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.v1 import controller_pb2 as pb
 
-STEPS = ("--steps", "300", "--pause", "0")
+STEPS = ("--steps", "60", "--pause", "0")
 ALL = 4096
 
 

@@ -53,7 +53,7 @@ def test_a_worker_that_never_joins_is_named(train):
     # torchrun has its own store; another store would first wait for the rank that never comes.
     done, _ = train("--timeout", "8", script=("--absent", "1"), limit_s=90, started_by=torchrun)
     assert done.returncode != 0
-    one_line(done.stderr, "rank 1", "did not join within 8 s")
+    one_line(done.stderr, "rank 1", "did not join within")
 
 
 @pytest.mark.slow

@@ -127,8 +127,11 @@ def test_links_workers_and_switches_fail_and_the_bits_stay(rack: Up, tmp_path: P
     training.until("switch")
     reports, said = training.end()
     assert reports[0]["digest"] == bits
-    assert [report["carriers"] for report in reports] == [["switch", "ranks", "switch"]] * WORKERS
-    assert said[0].count("the ranks sum without the switch: rank 1 on ") == 1
+    # On a busy machine the ranks may try to go back before the rule is deleted.
+    for report in reports:
+        first, *others = report["carriers"]
+        assert (first, others[-1], "ranks" in others) == ("switch", "switch", True)
+    assert "the ranks sum without the switch: rank 1 on " in said[0]
 
     # A switch that is killed; the rack starts it again. The ranks' own links go through it, too.
     training = Training(rack, tmp_path / "killed", **quick)

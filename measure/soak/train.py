@@ -114,7 +114,12 @@ def train(options: argparse.Namespace) -> None:
             number, first = int(state["lap"]), int(state["step"])
             lap.load(state)
         fresh = False
-        parallel = DistributedDataParallel(lap.model, bucket_cap_mb=BUCKET_MB)
+        # DDP rebuilds its buckets after the first step of a group, but not with this option. Blocks
+        # do not end with parameters, so another layout of buckets rounds in another way: a lap that
+        # goes on from a checkpoint would differ from one that was never stopped.
+        parallel = DistributedDataParallel(
+            lap.model, bucket_cap_mb=BUCKET_MB, find_unused_parameters=True
+        )
         with (out / f"steps.{rank}").open("a") as report:
             for step in range(first, options.steps):
                 if rank == 0 and step % CHECKPOINT_STEPS == 0:

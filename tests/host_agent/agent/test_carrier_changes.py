@@ -175,6 +175,7 @@ def test_ranks_that_could_not_sum_together_all_hear_of_it() -> None:
         rank.close()
 
 
+@pytest.mark.slow  # its engine, which sums nothing, may get a collective on a busy machine
 def test_a_word_to_leave_a_lease_is_kept_until_that_lease_is_in_use(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -114,7 +114,11 @@ def test_a_switch_of_its_own_and_the_transport(
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--controller", "127.0.0.1:1", "--", "true"], 1, "127.0.0.1:1 cannot be reached"),
+        (
+            ["--carrier", "switch", "--controller", "127.0.0.1:1", "--", "true"],
+            1,
+            "127.0.0.1:1 cannot be reached",
+        ),
         (["--controller", "nonsense", "--", "true"], 2, "'nonsense' is not HOST:PORT"),
         (["--", "no-such-command"], 127, "command 'no-such-command' not found"),
         ([], 127, "no command"),

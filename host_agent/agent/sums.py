@@ -11,7 +11,7 @@ class Pending(Protocol):
     """A sum on its way."""
 
     def wait(self) -> object:
-        """Wait for its end, without the GIL. Raises if it has failed."""
+        """Wait for its end, without the GIL. Called once. Raises if it has failed."""
 
 
 class Words(Protocol):

@@ -29,11 +29,7 @@ from wiresum.host_agent.backend.connections import Connections
 from wiresum.host_agent.backend.detail import Detail
 from wiresum.host_agent.backend.dispatch import dispatched, profiled
 from wiresum.host_agent.backend.gloo_sums import GlooSums
-from wiresum.host_agent.backend.integer_average import (
-    AveragedWork,
-    is_integer_average,
-    sum_instead,
-)
+from wiresum.host_agent.backend.integer_average import average, is_integer_average
 from wiresum.host_agent.backend.routing import SWITCH_DTYPES, op_name, why_not_tensors
 from wiresum.host_agent.backend.tensors import buffers_of, plain
 from wiresum.host_agent.backend.work import SwitchWork
@@ -154,10 +150,8 @@ class CollectiveRouter:
         op = op_name(opts.reduceOp)
         reason = self._why_not(tensors, op, method)
         if reason is not None:
-            averages = is_integer_average(tensors, op)
-            options = sum_instead(opts) if averages else opts
-            fallen: dist.Work = self.fall_back(method, reason, tensors, options)
-            return AveragedWork(fallen, tensors, self.size) if averages else fallen
+            fallen: dist.Work = self.fall_back(method, reason, tensors, opts)
+            return fallen
         name = self._next_name(method, SWITCH, op, tensors)
         values = [plain(tensor) for tensor in tensors]
         viewed = [(v, t) for v, t in zip(values, tensors, strict=True) if v is not t]
@@ -303,7 +297,7 @@ class CollectiveRouter:
             if method not in _POINT_TO_POINT:
                 op, tensors = Detail.options_of(args), Detail.tensors_of(method, args)
                 self._next_name(method, FALLBACK, op, tensors)
-            return method_of(self.inner, method)(*args, **kwargs)
+            return _run(self.inner, method, args, kwargs)
         return self._agreed(scope.next_collective(), label, method, args, kwargs)
 
     def _agreed(
@@ -313,7 +307,7 @@ class CollectiveRouter:
         return self._agreement.submit(
             name,
             label,
-            lambda group: method_of(group, method)(*args, **kwargs),
+            lambda group: _run(group, method, args, kwargs),
             self._limit_s(None),
         )
 
@@ -377,6 +371,18 @@ class CollectiveRouter:
         elif self._last:
             state["lease"] = self._last
         return state
+
+
+def _run(
+    group: dist.ProcessGroup, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Do it on a fallback group."""
+    start = method_of(group, method)
+    if method in ("allreduce", "allreduce_coalesced"):
+        tensors, options = args
+        if is_integer_average(tensors, op_name(options.reduceOp)):
+            return average(start, tensors, options, group.size())
+    return start(*args, **kwargs)
 
 
 def _what(tensors: Sequence[torch.Tensor]) -> tuple[str, int | None]:

@@ -4,7 +4,7 @@ It is the sum, divided by the number of ranks towards zero, as in nccl.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -18,8 +18,8 @@ Tensors = list[torch.Tensor]
 
 
 def is_integer_average(tensors: Sequence[torch.Tensor], op: str) -> bool:
-    """Whether gloo needs this help with an all-reduce of CPU tensors."""
-    return op == "AVG" and any(
+    """Whether it is an average of integers on CPUs."""
+    return op == "AVG" and all(
         tensor.device.type == "cpu"
         and tensor.dtype is not torch.bool
         and not (tensor.is_floating_point() or tensor.is_complex())
@@ -27,21 +27,26 @@ def is_integer_average(tensors: Sequence[torch.Tensor], op: str) -> bool:
     )
 
 
-def sum_instead(options: Any) -> Any:
-    """The same options, with SUM."""
+def average(
+    start: Callable[[Sequence[torch.Tensor], Any], dist.Work],
+    tensors: Sequence[torch.Tensor],
+    options: Any,
+    ranks: int,
+) -> dist.Work:
+    """Average in place; ``start(tensors, options)`` starts an all-reduce over so many ranks."""
     summed = type(options)()
     summed.reduceOp = dist.ReduceOp(dist.ReduceOp.SUM)
     summed.timeout = options.timeout
-    return summed
+    return _AveragedWork(start(tensors, summed), tensors, ranks)
 
 
-class AveragedWork(dist.Work):
+class _AveragedWork(dist.Work):
     """Divides the sums of ``work`` once it has ended well, before anybody is told."""
 
-    def __init__(self, work: dist.Work, tensors: Tensors, ranks: int) -> None:
+    def __init__(self, work: dist.Work, tensors: Sequence[torch.Tensor], ranks: int) -> None:
         super().__init__()
         self._work = work
-        self._tensors = tensors
+        self._tensors = list(tensors)
         self._ranks = ranks
         self._divided = False
         self._lock = threading.Lock()

@@ -14,6 +14,7 @@ from fakes import Ended, FakeAgent, FakeEngine, group_of_one
 from wiresum.host_agent import errors, stats
 from wiresum.host_agent.agent import counters
 from wiresum.host_agent.backend.collectives import Collectives
+from wiresum.host_agent.backend.integer_average import average
 from wiresum.host_agent.backend.process_group import WiresumProcessGroup
 from wiresum.host_agent.backend.routing import op_name, reduce_op
 
@@ -99,14 +100,17 @@ def test_an_average_of_integers_is_their_sum_divided_towards_zero(
     group: WiresumProcessGroup, agent: FakeAgent
 ) -> None:
     tensor = torch.tensor([-7, 7, 8])
-    work = group.allreduce([tensor], options(OPS.AVG))
-    # Once, whoever waits how often. With one rank the sum is the average: make it look like three.
-    work._ranks = 3  # type: ignore[attr-defined]
+    group.allreduce([tensor], options(OPS.AVG)).wait()  # of one rank
+    assert tensor.tolist() == [-7, 7, 8]
+    assert agent.engine.calls == []
+
+    # The sum over this one rank, as if it were that of three; whoever waits how often.
+    start = group.router.inner.allreduce
+    work = average(start, [tensor], options(OPS.AVG), 3)
     work.wait()
-    work.get_future().wait()
+    assert work.get_future().wait()[0] is tensor
     work.wait()
     assert tensor.tolist() == [-2, 2, 2]
-    assert agent.engine.calls == []
 
 
 def test_the_forms_of_a_call(group: WiresumProcessGroup, agent: FakeAgent) -> None:

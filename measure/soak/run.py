@@ -14,7 +14,7 @@ from wiresum.measure.demo.show import write_json
 from wiresum.measure.soak import leaks
 from wiresum.measure.soak.faults import Faults
 from wiresum.measure.soak.jobs import SIZES, Job
-from wiresum.measure.soak.judge import Judge, SoakFailed
+from wiresum.measure.soak.judge import Judge, SoakFailed, Step
 from wiresum.measure.soak.reference import undisturbed
 from wiresum.measure.soak.schedule import (
     GAP_S,
@@ -233,7 +233,11 @@ class Soak:
         for name, job in list(self._jobs.items()):
             status = job.status()  # before the last steps are read
             for rank, step in job.steps():
-                self._judge.steps(name, rank, step, time.monotonic())
+                try:
+                    self._judge.steps(name, rank, step, time.monotonic())
+                except SoakFailed:
+                    self._tell_others(job, step)
+                    raise
             if status is None:
                 job.check()
                 continue
@@ -242,6 +246,14 @@ class Soak:
             self._diary.seen(self._elapsed(), f"{name} has ended")
         self._look()
         time.sleep(_LOOK_S)
+
+    def _tell_others(self, job: Job, wrong: Step) -> None:
+        """What the other ranks have after the step of one that is wrong."""
+        time.sleep(_DUMPED_S)
+        for rank, step in job.steps():
+            if (step.lap, step.step) == (wrong.lap, wrong.step):
+                text = f"rank {rank} of {job.spec.name} has {step.digest} there"
+                self._diary.seen(self._elapsed(), text)
 
     def _look(self) -> None:
         try:

@@ -42,6 +42,13 @@ def _carrier() -> str:
     return str(groups[-1]["lease"]["carrier"]) if groups else "none"  # the newest
 
 
+def _hash(*tensors: torch.Tensor) -> str:
+    seen = hashlib.sha256()
+    for each in tensors:
+        seen.update(each.numpy().tobytes())
+    return seen.hexdigest()[:12]
+
+
 class Lap:
     """The state of one lap: what a checkpoint holds."""
 
@@ -58,7 +65,7 @@ class Lap:
         self.width = width
 
     def step(self, parallel: torch.nn.Module, rank: int, number: int) -> str:
-        """Train one step; a hash of all parameters and of all-reduces beside the gradients'."""
+        """Train one step; hashes of all-reduces beside the gradients', and of all parameters."""
         draw = _generator(rank, number)
         inputs = torch.randn(BATCH, INPUTS, generator=draw)
         targets = torch.randint(CLASSES, (BATCH,), generator=draw)
@@ -72,14 +79,13 @@ class Lap:
             torch.randn(4 * self.width, generator=draw).half(),
         ]
         works = [dist.all_reduce(each, async_op=True) for each in others]
-        seen = hashlib.sha256()
+        parts = []
         for work, each in zip(works, others, strict=True):
             assert work is not None
             work.wait()
-            seen.update(each.numpy().tobytes())
-        for parameter in self.model.parameters():
-            seen.update(parameter.detach().numpy().tobytes())
-        return seen.hexdigest()[:16]
+            parts.append(_hash(each))
+        parts.append(_hash(*(parameter.detach() for parameter in self.model.parameters())))
+        return "-".join(parts)
 
     def save(self, path: Path, lap: int, step: int) -> None:
         """Write a checkpoint; a reader sees all of it or the one before."""

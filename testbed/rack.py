@@ -24,6 +24,7 @@ from wiresum.testbed.forwarder import Forwarder
 from wiresum.testbed.namespaces import attach, evict, inode, inode_of
 from wiresum.testbed.options import RackOptions
 from wiresum.testbed.processes import Mark
+from wiresum.testbed.reaper import Reaper
 from wiresum.testbed.state import Node
 
 SWITCH = "s1"
@@ -62,6 +63,7 @@ class Rack:
         self.cable: Any = None
         self._exits = contextlib.ExitStack()
         self._record: state.Record | None = None
+        self._reaper: Reaper | None = None
         self._net: Any = None
         self._control: Child | None = None
         self._client: ControllerClient | None = None
@@ -82,6 +84,7 @@ class Rack:
         kind = switch_class(self.options.switch)
         self._record = state.create(self.options.name)
         try:
+            self._reaper = Reaper(self._record)
             self._build(kind)
             self._start_controller()
             self._register()
@@ -107,6 +110,9 @@ class Rack:
             if self._record is not None:
                 state.remove(self._record)
                 self._record = None
+            if self._reaper is not None:
+                self._reaper.end()
+                self._reaper = None
             for number, handler in before.items():
                 signal.signal(number, handler)
 

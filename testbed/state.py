@@ -139,6 +139,15 @@ def remove(record: Record) -> Removed:
         return _remove(record.name, record)
 
 
+def remove_left(name: str, owner: Mark) -> None:
+    """Remove what a rack's process has left that was killed; nothing if the name is another's."""
+    owner.wait(_OWNER_LIMIT_S)
+    with _lock():
+        record = load(name)
+        if record is not None and record.owner == owner and not owner.alive():
+            _remove(name, record)
+
+
 def _remove(name: str, record: Record | None) -> Removed:
     processes = removed = 0
     if record is not None:

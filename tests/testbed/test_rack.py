@@ -170,12 +170,51 @@ def bystanders() -> Any:
         subprocess.run(["ip", "netns", "del", name], check=True)
 
 
+def kill_reaper(name: str) -> None:
+    """Kill the process that would remove the rack after the end of its own."""
+    found = [
+        entry.name
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit()
+        and f"wiresum.testbed.reaper\0{name}\0".encode() in command_line(entry)
+    ]
+    (pid,) = found
+    os.kill(int(pid), signal.SIGKILL)
+
+
+def command_line(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_rack_whose_process_is_killed_is_removed(
+    up: Callable[..., Up], cli: Commands, name: str, bystanders: Any
+) -> None:
+    rack = up("--workers", "2")
+    user = rack.start("w0", "sh", "-c", "trap '' TERM HUP; echo ready; sleep 600 & wait; wait")
+    begun(user)
+    rack.process.kill()
+    rack.process.wait()
+    wait_for(lambda: not Path(rack.facts["logs"]).exists(), "the end of the rack")
+    assert namespaces(name) == []
+    assert user.wait(LIMIT_S) == -signal.SIGKILL
+    assert not cli.left_behind()
+    other, process = bystanders
+    assert process.poll() is None
+    assert len(namespaces("other")) == 1, other
+    again = cli.run("testbed", "down", "--name", name)
+    assert (again.returncode, again.stdout) == (0, f"there is no rack {name}\n")
+
+
 def test_down_after_a_crash(
     up: Callable[..., Up], cli: Commands, name: str, bystanders: Any
 ) -> None:
     rack = up("--workers", "2")
     user = rack.start("w0", "sh", "-c", "trap '' TERM HUP; echo ready; sleep 600 & wait; wait")
     begun(user)
+    kill_reaper(name)
     rack.process.kill()
     rack.process.wait()
     assert len(namespaces(name)) == 3  # what a crash leaves

@@ -120,8 +120,8 @@ WEIGHTS_DIFFER = Line("M064", "the workers' weights differ after the training ov
 NOT_MINUTES = Line("M067", "--minutes {minutes:g}: it must be 0.1 to 10000")
 SOAK_DIFFERS = Line(
     "M068",
-    "{job}, rank {rank}, lap {lap}, step {step}, over the {carrier}: the weights are {digest}, "
-    "those of the undisturbed training {wanted}",
+    "{job}, rank {rank}, lap {lap}, step {step}, over the {carrier}: the sums and the weights are "
+    "{digest}, those of the undisturbed training {wanted}",
 )
 SOAK_RESTARTS = Line(
     "M069",
@@ -133,6 +133,10 @@ SOAK_SKIPS = Line(
 )
 SOAK_HANGS = Line(
     "M071", "rank {rank} of {job} has done no step for {limit_s:g} s; its last one: {last}"
+)
+SOAK_NO_RESTART = Line(
+    "M097",
+    "rank {rank} of {job} was not started again within {limit_s:g} s after a worker was killed",
 )
 SOAK_JOB_ENDS = Line("M072", "{job} has ended with status {status}{reason}; its output is in {log}")
 SOAK_UNEVEN = Line("M073", "the ranks of {job} have ended after different steps: {ends}")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from wiresum.testbed.rack import Rack, worker_ip
 
 _FIRST_PORT, _PORTS = 29500, 400
 _RESTARTS = 1000
+_RANKS = re.compile(r"^(\[rank\d+\]: )+")  # torch puts it before each line, once more each restart
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Job:
         self._files: list[IO[str]] = []
         self._partial = [""] * spec.recipe.workers
         self._last_pid = [0] * spec.recipe.workers
+        self._attempt_at = 0  # where the log of the latest attempt begins; bytes
         self._running: list[subprocess.Popen[bytes]] = []
         self._exits = contextlib.ExitStack()
         folder.mkdir()
@@ -133,6 +136,8 @@ class Job:
             *whole, self._partial[rank] = text.split("\n")
             for line in whole:
                 step = Step(**json.loads(line))
+                if self._last_pid[rank] not in (0, step.pid):
+                    self._attempt_at = self.log.stat().st_size
                 self._last_pid[rank] = step.pid
                 yield rank, step
 
@@ -164,18 +169,22 @@ class Job:
         self._session.check()
 
     def why(self) -> str:
-        """The first line of the workers' output that names an error."""
-        for line in self.log.read_text(errors="replace").splitlines():
-            text = line.split("]: ", 1)[-1].strip()
+        """The first line of the workers' output that names an error, since their last start."""
+        for line in self.log.read_bytes()[self._attempt_at :].decode(errors="replace").splitlines():
+            text = _RANKS.sub("", line).strip()
             if "Error: " in text or text.startswith("wiresum."):
                 return f": {text}"
         return ""
 
-    def _end(self) -> None:
+    def let_go(self) -> None:
+        """Let the workers end, and do not wait for it: :meth:`close` does."""
         for child in self._running:
             if child.poll() is None:
                 assert isinstance(child, process.Supervised)
                 child.let_go()
+
+    def _end(self) -> None:
+        self.let_go()
         for child in self._running:
             if child.poll() is None:
                 process.end_supervised(child)

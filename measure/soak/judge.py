@@ -21,8 +21,9 @@ class SoakFailed(WiresumError):
 class Step:
     """One step of one rank, as it says it.
 
-    ``pid``: its process. ``lap`` and ``step`` count from 0. ``digest``: of its weights after it.
-    ``carrier``: what sums its collectives. ``took_s``: how long the step took.
+    ``pid``: its process. ``lap`` and ``step`` count from 0. ``digest``: hashes of the sums of its
+    own all-reduces and of its weights after it, with ``-`` between. ``carrier``: what sums its
+    collectives. ``took_s``: how long the step took.
     """
 
     pid: int
@@ -55,6 +56,7 @@ class _Job:
     expected: Sequence[str]
     ranks: list[_Rank]
     kills: int = 0
+    killed_s: float = 0.0
     leaves: bool = False
     seen: _Seen = field(default_factory=_Seen)
 
@@ -90,6 +92,7 @@ class Judge:
         """A worker of the job is killed: all its ranks may start again, once."""
         found = self._jobs[job]
         found.kills += 1
+        found.killed_s = now
         for rank in found.ranks:
             rank.since, rank.limit_s = now, self._start_limit_s
 
@@ -163,13 +166,19 @@ class Judge:
                 totals.to_switch += 1
 
     def look(self, now: float) -> None:
-        """Raise :class:`SoakFailed` if a rank has done nothing for too long."""
+        """Raise :class:`SoakFailed` if a rank has done nothing for too long, or was not started
+        again after a kill."""
         for name, job in self._jobs.items():
             for number, rank in enumerate(job.ranks):
                 if now - rank.since > rank.limit_s:
                     last = "none yet" if rank.last is None else f"{rank.last.lap}:{rank.last.step}"
                     raise SoakFailed(
                         lines.SOAK_HANGS.of(job=name, rank=number, limit_s=rank.limit_s, last=last)
+                    )
+                late = now - job.killed_s > self._start_limit_s
+                if job.kills and late and rank.starts <= job.kills:
+                    raise SoakFailed(
+                        lines.SOAK_NO_RESTART.of(job=name, rank=number, limit_s=self._start_limit_s)
                     )
 
     def ends(self, job: str, status: int, why: str, log: object) -> None:
@@ -192,13 +201,18 @@ class Judge:
         )
 
     def fresh(self, job: str, since: float) -> bool:
-        """Whether each rank of the job has done a step after ``since``, or the job is over.
+        """Whether each rank of the job has done a step that began after ``since``.
+
+        A job that is over counts as fresh.
 
         After a kill: a step since its restart.
         """
         found = self._jobs.get(job)
         return found is None or all(
-            rank.starts == 1 + found.kills and rank.since > since for rank in found.ranks
+            rank.last is not None
+            and rank.starts == 1 + found.kills
+            and rank.since - rank.last.took_s > since
+            for rank in found.ranks
         )
 
     @property

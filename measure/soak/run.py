@@ -120,7 +120,8 @@ class Soak:
         self._began = time.monotonic()
         self._lag_s = 0.0  # how much later than planned the last fault came
         self._lasting: list[Fault] = []
-        self._mended = 0.0  # when the last fault ended
+        self._mended = self._began  # when the last fault ended
+        self._fresh: float | None = None  # when all jobs went on after it; None: not yet
 
     def __enter__(self) -> "Soak":
         return self
@@ -130,13 +131,16 @@ class Soak:
         with contextlib.ExitStack() as exits:
             for job in self._jobs.values():
                 exits.callback(job.close)
+            for job in self._jobs.values():
+                job.let_go()  # all end at the same time, not one after the other
 
     def run(self) -> None:
         """Run the schedule for as long as there is time, then let all jobs end."""
         for spec in self._schedule.jobs:
             self._start(spec)
-        self._recover()
+        starts_s = self._until_fresh()
         self._began = time.monotonic()
+        self._diary.seen(0.0, self._judge.news(), starts_s)
         end = self._began + self._options.minutes * 60
         for fault in self._schedule.faults:
             if self._elapsed() + fault.lasts_s > self._options.minutes * 60:
@@ -195,6 +199,7 @@ class Soak:
         if fault.kind == Kind.WORKER_KILLED:
             assert fault.job is not None
             self._judge.kills(fault.job.name, time.monotonic())
+        self._fresh = None
         self._faults.begin(fault)
         self._lasting.append(fault)
         if fault.kind == Kind.JOB_JOINS:
@@ -212,15 +217,20 @@ class Soak:
                 self._lasting.remove(fault)
                 self._mended = time.monotonic()
 
-    def _recover(self) -> None:
-        """Until each rank of each job has done a step that began after the last fault."""
-        if self._diary.recovered:
-            return
-        since = self._mended
-        waited = time.monotonic()
-        while not all(self._judge.fresh(name, since) for name in self._judge.running):
+    def _until_fresh(self) -> float:
+        """Until each rank of each job has done a step after the last fault; how long that took.
+
+        Bounded by the judge's limits.
+        """
+        while self._fresh is None:
             self._turn()
-        self._diary.seen(self._elapsed(), self._judge.news(), time.monotonic() - waited)
+        return self._fresh - self._mended
+
+    def _recover(self) -> None:
+        """Wait until all jobs go on after the last fault, and tell it once."""
+        if not self._diary.recovered:
+            waited_s = self._until_fresh()
+            self._diary.seen(self._elapsed(), self._judge.news(), waited_s)
 
     # ---- looking
 
@@ -245,10 +255,17 @@ class Soak:
             self._jobs.pop(name).close()
             self._diary.seen(self._elapsed(), f"{name} has ended")
         self._look()
+        if self._fresh is None and not self._lasting:
+            running = self._judge.running
+            if all(self._judge.fresh(name, self._mended) for name in running):
+                self._fresh = time.monotonic()
         time.sleep(_LOOK_S)
 
     def _tell_others(self, job: Job, wrong: Step) -> None:
-        """What the other ranks have after the step of one that is wrong."""
+        """What the other ranks have after the step of one that is wrong.
+
+        Those that are not told had done the step before, as it must be.
+        """
         time.sleep(_DUMPED_S)
         for rank, step in job.steps():
             if (step.lap, step.step) == (wrong.lap, wrong.step):

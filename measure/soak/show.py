@@ -48,12 +48,17 @@ class Diary:
         self._entries.append(entry)
 
     def seen(self, at_s: float, text: str, waited_s: float | None = None) -> None:
-        """Something has been seen; with ``waited_s``: all jobs go on, after so long."""
+        """Something has been seen; with ``waited_s``: all jobs go on, so long after a fault's end.
+
+        That of a job that joins, and of the first jobs, is what their start took.
+        """
         self._line(at_s, f"   {text}")
-        self._entries.append({"at_s": round(at_s, 2), "seen": text, "waited_s": waited_s})
+        entry: dict[str, Any] = {"at_s": round(at_s, 2), "seen": text}
         if waited_s is not None:
+            entry["waited_s"] = round(waited_s, 2)
             self.recovered = True
             self._recoveries.append(waited_s)
+        self._entries.append(entry)
 
     def _verdict(self) -> str:
         return "clean" if self.clean else "NOT clean"
@@ -72,7 +77,8 @@ class Diary:
             f"{self.jobs} jobs, {totals.steps} steps compared with the undisturbed ones "
             f"({carriers or 'none'}); {totals.to_ranks} times to the ranks, {totals.to_switch} "
             f"times to the switch; {totals.restarts} ranks started again; longest step "
-            f"{totals.longest_s:.1f} s, longest recovery {max(self._recoveries, default=0):.1f} s",
+            f"{totals.longest_s:.1f} s, longest recovery or start "
+            f"{max(self._recoveries, default=0):.1f} s",
             markup=False,
         )
 

@@ -157,6 +157,32 @@ def test_a_job_with_a_killed_worker_is_fresh_once_all_its_ranks_have_started_aga
     assert judge.fresh("j", 2.1)
 
 
+def test_a_step_that_began_before_the_fault_ended_is_not_fresh(judge: Judge) -> None:
+    train(judge, 2)
+    judge.steps("j", 0, step(2, took_s=1.5), 3.0)
+    judge.steps("j", 1, step(2, took_s=0.5), 3.0)
+    assert not judge.fresh("j", 2.0)
+    assert judge.fresh("j", 1.4)
+
+
+def test_a_kill_without_a_restart_is_found_though_the_ranks_do_steps(judge: Judge) -> None:
+    train(judge, 2)
+    judge.kills("j", 2.0)
+    for rank in range(2):
+        judge.steps("j", rank, step(0, pid=20), 3.0)
+    for now in (12.0, 22.0):  # nothing is late within 20 s after a kill
+        judge.look(now)
+        for rank in range(2):
+            judge.steps("j", rank, step(int(now) // 10, pid=20), now)
+    judge.kills("j", 22.0)
+    for number, now in enumerate((31.0, 40.0), start=3):
+        judge.look(now)
+        for rank in range(2):
+            judge.steps("j", rank, step(number, pid=20), now)
+    with pytest.raises(SoakFailed, match=r"rank 0 of j was not started again within 20 s after"):
+        judge.look(42.5)
+
+
 def test_what_is_left_behind_is_told() -> None:
     with pytest.raises(SoakFailed, match=r"left behind after 0\.5 s: job a, 512 slots"):
         leaks.none_left(lambda: ["job a", "512 slots"], limit_s=0.5)

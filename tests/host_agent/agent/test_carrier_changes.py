@@ -12,24 +12,39 @@ import pytest
 from support.thread_sums import ThreadSums, thread_sums
 from wiresum.host_agent.agent import carriers as module
 from wiresum.host_agent.agent.carriers import RANKS, SWITCH, Carriers
+from wiresum.host_agent.agent.face import Call
 from wiresum.host_agent.agent.relay import Relay
+from wiresum.host_agent.engine import Packed
 from wiresum.host_agent.environment import AgentError
 
 LIMIT_S = 30.0
+WORKERS, WIDTH = 2, 32
 
 
 @dataclass
-class IdleEngine:
-    """An engine over a switch that has nothing to do, or is silent about it."""
+class Rest:
+    """What :class:`SilentEngine` leaves of a collective: all of it."""
+
+    ticket: int
+    packed: Packed
+
+
+@dataclass
+class SilentEngine:
+    """An engine over a switch that never answers: it takes collectives, and sums none."""
 
     epoch: int
     lanes: int = 64
-    started: int = 0
+    calls: list[Call] = field(default_factory=list)
     suspended: str | None = None
     closed: bool = False
 
-    def all_reduce(self, *_call: object) -> None:
-        self.started += 1
+    @property
+    def started(self) -> int:
+        return len(self.calls)
+
+    def all_reduce(self, *call: Any) -> None:
+        self.calls.append(call)
 
     def poll(self, timeout_s: float) -> Sequence[Any]:
         time.sleep(min(timeout_s, 0.005))
@@ -57,16 +72,15 @@ class IdleEngine:
     def contributions(self, *_asked: object) -> int:
         return 0
 
-    def rests(self, _exponent_end: int, _data_end: int) -> list[Any]:
-        assert self.started == 0
-        return []
+    def rests(self, _exponent_end: int, _data_end: int) -> list[Rest]:
+        return [Rest(call[-1], Packed(*call[:-1], WORKERS, WIDTH)) for call in self.calls]
 
 
 @dataclass
 class Lease:
     """``returning.Joined``."""
 
-    engine: IdleEngine
+    engine: SilentEngine
     dropped: bool = False
 
     @property
@@ -83,9 +97,11 @@ class Rank:
 
     number: int
     sums: ThreadSums
-    workers: int = 2
-    width: int = 32
+    workers: int = WORKERS
+    width: int = WIDTH
     rejoined: list[int] = field(default_factory=list)
+    engines: list[SilentEngine] = field(default_factory=list)
+    """Of the leases that it has got so."""
     on_return: Callable[[int], None] = lambda _epoch: None
 
     def __post_init__(self) -> None:
@@ -98,7 +114,8 @@ class Rank:
     def _rejoin(self, _round: int) -> Lease:
         if not self.rejoined:
             raise AgentError("no lease")
-        return Lease(IdleEngine(self.rejoined.pop(0)))
+        self.engines.append(SilentEngine(self.rejoined.pop(0)))
+        return Lease(self.engines[-1])
 
     def begin(self, lease: Lease | None) -> None:
         self.carriers.begin(self.sums, lease, "the switch is away", loud=False)
@@ -154,7 +171,7 @@ def test_a_run_begins_with_the_switch_if_all_ranks_have_one_lease(
     epochs: tuple[int, int], carrier: str
 ) -> None:
     ranks = [Rank(at, sums) for at, sums in enumerate(thread_sums(2))]
-    leases = [Lease(IdleEngine(epoch)) if epoch else None for epoch in epochs]
+    leases = [Lease(SilentEngine(epoch)) if epoch else None for epoch in epochs]
     begins = [lambda r=r, le=le: r.begin(le) for r, le in zip(ranks, leases, strict=True)]
     assert together(*begins) == [None, None]
     assert [rank.carriers.carrier for rank in ranks] == [carrier] * 2
@@ -175,16 +192,26 @@ def test_ranks_that_could_not_sum_together_all_hear_of_it() -> None:
         rank.close()
 
 
-@pytest.mark.slow  # its engine, which sums nothing, may get a collective on a busy machine
 def test_a_word_to_leave_a_lease_is_kept_until_that_lease_is_in_use(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Rank 1 has gone over to the new lease and lost the switch before rank 0 gets there."""
+    """The other rank has gone over to the new lease, and lost the switch, before this one does.
+
+    A collective that comes meanwhile begins under that lease, and ends over the ranks.
+    """
     monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.001)
-    ranks = [Rank(at, sums, rejoined=[6]) for at, sums in enumerate(thread_sums(2))]
+    ranks = [Rank(at, sums, rejoined=[6]) for at, sums in enumerate(thread_sums(WORKERS))]
+
+    def on_return(rank: Rank, epoch: int) -> None:
+        rank.carriers.leave_switch(epoch, "silent")
+        deadline = time.monotonic() + LIMIT_S
+        while rank.relay.asked == rank.relay.stats()["ranks_collectives"]:
+            assert time.monotonic() < deadline, "no other collective has come"
+            time.sleep(0.001)
+
     for rank in ranks:
-        rank.on_return = lambda epoch, rank=rank: rank.carriers.leave_switch(epoch, "silent")
-    together(*(lambda rank=rank: rank.begin(Lease(IdleEngine(5))) for rank in ranks))
+        rank.on_return = lambda epoch, rank=rank: on_return(rank, epoch)
+    together(*(lambda rank=rank: rank.begin(Lease(SilentEngine(5))) for rank in ranks))
     for rank in ranks:
         rank.carriers.leave_switch(5, "silent")
         rank.carriers.leave_switch(5, "silent here, too")
@@ -194,10 +221,10 @@ def test_a_word_to_leave_a_lease_is_kept_until_that_lease_is_in_use(
         assert time.monotonic() < deadline
         ticket += 1
         sums_work(ranks, ticket)
-    until(ranks, RANKS)
     for _ in range(5):
         ticket += 1
         sums_work(ranks, ticket)
-    assert [rank.carriers.carrier for rank in ranks] == [RANKS] * 2
+    until(ranks, RANKS)
+    assert [engine.started for rank in ranks for engine in rank.engines] == [1, 1]
     for rank in ranks:
         rank.close()

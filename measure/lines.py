@@ -172,8 +172,8 @@ OTHER_JOB = Line(
 )
 NO_COLLECTIVES = Line(
     "M086",
-    "the traces in {folder} have no collective of nccl, gloo or wiresum: the job is not "
-    "distributed, or the profiler ran while it did not communicate",
+    "the traces in {folder} have no collective of nccl, gloo or wiresum in their steps: the job is "
+    "not distributed, or the profiler ran while it did not communicate",
 )
 RANKS_MISSING = Line(
     "M087", "{count} of {world} ranks have a trace; missing: {ranks}: all figures are of the others"
@@ -207,4 +207,12 @@ STARTS_ONLY = Line(
     "M094",
     "{count} collectives of wiresum have events of their start only: the communication that they "
     "stand for is missing in all figures; trace the job over gloo to know it",
+)
+NO_KERNELS = Line(
+    "M095",
+    "{count} collectives of NCCL have no kernel in the traces: the communication that they stand "
+    "for is missing in all figures; profile with ProfilerActivity.CUDA",
+)
+TOO_LARGE = Line(
+    "M096", "{path} needs more memory than this machine has: trace fewer steps, for example 10"
 )

@@ -1,12 +1,15 @@
 """The command ``wiresum measure``."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 from wiresum.common.command_line import Option, Rest
 from wiresum.measure import lines
 from wiresum.measure.traces.errors import TraceError, TraceUsageError
+
+_PIPE_WIDTH = 180
 
 
 def measure(
@@ -41,9 +44,9 @@ def measure(
         from wiresum.measure.traces.timeline import timeline
 
         _write(html_file, html.page(report, timeline(traces)))
-    console = Console(soft_wrap=False)
-    if not console.is_terminal:
-        console = Console(width=180)
+    # Names in a trace are a stranger's: no markup in them is meant.
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    console = Console(width=width, markup=False, emoji=False, highlight=False)
     console.print(show.page(report))
 
 

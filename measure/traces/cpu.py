@@ -1,8 +1,8 @@
 """Reads the host's part of a trace: operators that compute, and collectives of gloo and wiresum."""
 
-from wiresum.measure.traces.events import Event, Events, Groups, shapes, step_at
+from wiresum.measure.traces.events import Event, Events, Groups, message_of, step_at
 from wiresum.measure.traces.intervals import Intervals, subtract, union
-from wiresum.measure.traces.names import dtype_of, kind_of, message_bytes
+from wiresum.measure.traces.names import kind_of
 from wiresum.measure.traces.records import GLOO, WIRESUM, Collective
 
 _CARRIERS = (GLOO, WIRESUM)
@@ -45,15 +45,13 @@ def _collective(event: Event, events: Events, groups: Groups) -> Collective:
     carrier, _, name = event.name.partition(":")
     group = groups.of(event.args)
     kind = kind_of(name)
-    dtype, taken = dtype_of(event.args.get("dtype")), event.args.get("In msg nelems")
-    if taken is None:
-        dtype, taken = shapes(event.args)
+    dtype, size = message_of(kind, event.args, group.size)
     return Collective(
         kind,
         carrier,
         group,
         dtype,
-        message_bytes(kind, dtype, taken, event.args.get("Out msg nelems"), group.size),
+        size,
         event.start,
         event.end,
         step_at(events.steps, event.start),

@@ -4,19 +4,28 @@ The format is that of ``export_chrome_trace`` since torch 2.0: an object with ``
 ``ts`` and ``dur`` in microseconds, and ``distributedInfo`` where the job had a process group.
 """
 
+import math
 import re
 from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
+from wiresum.common.logs import one_line
 from wiresum.measure.traces.intervals import Interval
+from wiresum.measure.traces.names import dtype_of, message_bytes
 from wiresum.measure.traces.records import Group, Step
 
 Args = dict[str, Any]
 
 _STEP = re.compile(r"ProfilerStep#(\d+)")
-_COPIES = frozenset({"gpu_memcpy", "gpu_memset"})
+_LONGEST_TIME = 1 << 63
+"""Nanoseconds. No trace is longer; what is derived from greater numbers would be no float."""
+_MOST = 1 << 53
+"""Of elements, ranks and the like: JSON's numbers are exact up to it."""
+_MOST_RANKS = 1 << 20
+_MOST_DIMS = 64  # torch's own limit
+_LONGEST_NAME = 200
 _LAUNCHES = frozenset({"cuda_runtime", "cuda_driver", "hip_runtime", "xpu_runtime"})
 
 
@@ -41,6 +50,7 @@ class Events:
     """The events of a trace by kind, each list in the order of their starts."""
 
     kernels: list[Event] = field(default_factory=list)
+    """What keeps a GPU's cores busy: kernels and memsets."""
     copies: list[Event] = field(default_factory=list)
     operators: list[Event] = field(default_factory=list)
     annotations: list[Event] = field(default_factory=list)
@@ -52,14 +62,14 @@ class Events:
 
     def add(self, category: object, event: Event) -> None:
         """Put one event where it belongs; most categories are nobody's."""
-        if category == "kernel":
+        if category in ("kernel", "gpu_memset"):  # TraceLens takes filling memory for computation
             self.kernels.append(event)
         elif category == "cpu_op":
             self.operators.append(event)
         elif category in _LAUNCHES:
             if "correlation" in event.args:
                 self.launches[event.args["correlation"]] = event
-        elif category in _COPIES:
+        elif category == "gpu_memcpy":
             self.copies.append(event)
         elif category == "user_annotation":
             found = _STEP.fullmatch(event.name)
@@ -110,9 +120,11 @@ def events_of(document: dict[str, Any]) -> Events:
         # Old traces count microseconds since 1970: the difference is exact, the product is not.
         start = round((each["ts"] - origin) * 1000)
         end = start + max(0, round(each.get("dur", 0) * 1000))
+        if end > _LONGEST_TIME:
+            raise ValueError("a time out of range")
         args = each.get("args")
         event = Event(
-            str(each.get("name", "")),
+            text_of(each.get("name")),
             (each.get("pid"), each.get("tid")),
             start,
             end,
@@ -136,10 +148,35 @@ def step_at(steps: list[Step], moment: int) -> int | None:
     return steps[at - 1].number
 
 
-def shapes(args: Args) -> tuple[str | None, int | None]:
-    """The dtype and the number of elements of an event's tensors (``record_shapes=True``)."""
-    from wiresum.measure.traces.names import dtype_of
+def text_of(value: object) -> str:
+    """A name in a trace, as one line that can be printed; empty for what is no name."""
+    if type(value) is int:
+        return str(value)
+    if not isinstance(value, str):
+        return ""
+    text = value[:_LONGEST_NAME]
+    return text if text.isprintable() else one_line(text)
 
+
+def count_of(value: object) -> int | None:
+    """A number of ranks, elements and the like in a trace; None for what is no such number."""
+    return value if type(value) is int and 0 <= value <= _MOST else None
+
+
+def message_of(kind: str, args: Args, ranks: int | None) -> tuple[str | None, int | None]:
+    """The dtype and the size in bytes of a collective's message; None for what is not known.
+
+    ``ranks``: of its group.
+    """
+    dtype, taken = dtype_of(args.get("dtype")), count_of(args.get("In msg nelems"))
+    if taken is None:
+        dtype, taken = _shapes(args)
+    given = count_of(args.get("Out msg nelems"))
+    return dtype, message_bytes(kind, dtype, taken, given, ranks)
+
+
+def _shapes(args: Args) -> tuple[str | None, int | None]:
+    """The dtype and the number of elements of an event's tensors (``record_shapes=True``)."""
     dims, types = args.get("Input Dims"), args.get("Input type")
     if not isinstance(dims, list) or not isinstance(types, list):
         return None, None
@@ -147,16 +184,12 @@ def shapes(args: Args) -> tuple[str | None, int | None]:
     for dim, kind in zip(dims, types, strict=False):
         dtype = dtype_of(kind)
         if dtype is not None and isinstance(dim, list):
+            if len(dim) > _MOST_DIMS or any(count_of(each) is None for each in dim):
+                return None, None
             dtypes.add(dtype)
-            elements += _elements(dim)
-    return (dtypes.pop(), elements) if len(dtypes) == 1 else (None, None)
-
-
-def _elements(dim: list[Any]) -> int:
-    count = 1
-    for each in dim:
-        count *= int(each)
-    return count
+            elements += math.prod(dim)
+    known = count_of(elements)
+    return (dtypes.pop(), known) if len(dtypes) == 1 and known is not None else (None, None)
 
 
 class Groups:
@@ -168,11 +201,11 @@ class Groups:
         self._known: dict[str, Group] = {}
         for each in known if isinstance(known, list) else []:
             if isinstance(each, dict):
-                name = str(each.get("pg_name", ""))
+                name = text_of(each.get("pg_name"))
                 self._known[name] = Group(
-                    str(each.get("pg_desc") or name),
+                    text_of(each.get("pg_desc")) or name,
                     _ranks(each.get("ranks")),
-                    _number(each.get("pg_size")),
+                    count_of(each.get("pg_size")),
                 )
 
     def only(self) -> Group:
@@ -182,13 +215,13 @@ class Groups:
     def of(self, args: Args) -> Group:
         """The group that an event's arguments name."""
         name = args.get("Process Group Name", args.get("Process Group ID"))
-        size = _number(args.get("Group size"))
+        size = count_of(args.get("Group size"))
         if name is None and size is None:
             return self.only()
-        known = self._known.get(str(name), Group())
+        known = self._known.get(text_of(name), Group())
         ranks = _ranks(args.get("Process Group Ranks")) or known.ranks or _strided(args, size)
-        label = args.get("Process Group Description") or known.name or name
-        return Group("" if label is None else str(label), ranks, size or known.size)
+        label = text_of(args.get("Process Group Description")) or known.name or text_of(name)
+        return Group(label, ranks, size or known.size)
 
 
 def _ranks(value: object) -> tuple[int, ...] | None:
@@ -204,11 +237,8 @@ def _ranks(value: object) -> tuple[int, ...] | None:
 
 
 def _strided(args: Args, size: int | None) -> tuple[int, ...] | None:
-    start, stride = _number(args.get("Global rank start")), _number(args.get("Global rank stride"))
-    if size is None or start is None or stride is None or stride <= 0 or start < 0:
+    start = count_of(args.get("Global rank start"))
+    stride = count_of(args.get("Global rank stride"))
+    if size is None or size > _MOST_RANKS or start is None or not stride:
         return None
     return tuple(range(start, start + size * stride, stride))
-
-
-def _number(value: object) -> int | None:
-    return value if type(value) is int else None

@@ -3,23 +3,39 @@
 import re
 from itertools import pairwise
 
-from wiresum.measure.traces.events import Args, Enclosing, Event, Events, Groups, shapes, step_at
+from wiresum.measure.traces.events import (
+    Args,
+    Enclosing,
+    Event,
+    Events,
+    Groups,
+    message_of,
+    step_at,
+    text_of,
+)
 from wiresum.measure.traces.intervals import Intervals, union
-from wiresum.measure.traces.names import dtype_of, kernel_kind, kind_of, message_bytes
+from wiresum.measure.traces.names import kernel_kind, kind_of
 from wiresum.measure.traces.records import NCCL, Collective, Step
 
-_NCCL = re.compile(r"(void )?nccl")
+_NCCL = re.compile(r"nccl|rccl", re.IGNORECASE)
+"""Anywhere in a kernel's name, as in TraceLens."""
 _ISSUER = "record_param_comms"
+_CALL = "nccl:"
 
 
 def is_nccl(kernel: Event) -> bool:
     """Whether a kernel communicates."""
-    return _NCCL.match(kernel.name) is not None
+    return _NCCL.search(kernel.name) is not None
 
 
 def computation(events: Events) -> Intervals:
-    """When kernels run that do not communicate."""
+    """When kernels run that do not communicate, and memsets."""
     return union(each.span for each in events.kernels if not is_nccl(each))
+
+
+def calls(events: Events) -> list[Event]:
+    """The host's events of calls of NCCL."""
+    return [each for each in events.annotations if each.name.startswith(_CALL)]
 
 
 def steps(events: Events) -> list[Step]:
@@ -56,9 +72,7 @@ class Issuers:
         self._events = events
         self._by_id = {each.args["External id"]: each for each in issuers if _described(each)}
         self._operators = Enclosing([each for each in issuers if _described(each)])
-        self._annotations = Enclosing(
-            [each for each in events.annotations if each.name.startswith("nccl:")]
-        )
+        self._annotations = Enclosing(calls(events))
 
     def args(self, kernel: Event) -> Args:
         """The arguments of a collective, from its kernel or, in older traces, from its call."""
@@ -73,7 +87,7 @@ class Issuers:
         named = None if launch is None else self._annotations.find(launch.thread, launch.start)
         if named is None:
             return {}
-        return named.args | {"Collective name": named.name.removeprefix("nccl:")}
+        return named.args | {"Collective name": named.name.removeprefix(_CALL)}
 
 
 def _described(issuer: Event) -> bool:
@@ -92,18 +106,15 @@ def collectives(events: Events, groups: Groups) -> list[Collective]:
 
 def _collective(kernel: Event, args: Args, events: Events, groups: Groups) -> Collective:
     group = groups.of(args)
-    kind = kind_of(str(args.get("Collective name") or kernel_kind(kernel.name)))
-    dtype, taken = dtype_of(args.get("dtype")), args.get("In msg nelems")
-    given = args.get("Out msg nelems")
-    if taken is None:
-        dtype, taken = shapes(args)
+    kind = kind_of(text_of(args.get("Collective name")) or kernel_kind(kernel.name))
+    dtype, size = message_of(kind, args, group.size)
     launch = events.launch_of(kernel)
     return Collective(
         kind,
         NCCL,
         group,
         dtype,
-        message_bytes(kind, dtype, taken, given, group.size),
+        size,
         kernel.start,
         kernel.end,
         step_at(events.steps, kernel.start if launch is None else launch.start),

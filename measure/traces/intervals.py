@@ -4,7 +4,7 @@ All functions but :func:`union` take and give lists that are sorted and disjoint
 intervals. The unit is the caller's; wiresum uses nanoseconds.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 
 Interval = tuple[int, int]
@@ -33,14 +33,9 @@ def length(intervals: Intervals) -> int:
 def clip(intervals: Intervals, start: int, end: int) -> Intervals:
     """What lies between ``start`` and ``end``."""
     first = max(0, bisect_right(intervals, (start, start)) - 1)
-    found: Intervals = []
-    for low, high in intervals[first:]:
-        if low >= end:
-            break
-        low, high = max(low, start), min(high, end)
-        if low < high:
-            found.append((low, high))
-    return found
+    until = bisect_left(intervals, (end, end))
+    pieces = ((max(low, start), min(high, end)) for low, high in intervals[first:until])
+    return [(low, high) for low, high in pieces if low < high]
 
 
 def subtract(intervals: Intervals, others: Intervals) -> Intervals:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import zlib
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 from wiresum.measure import lines
 from wiresum.measure.traces import cpu, gpu
 from wiresum.measure.traces.errors import TraceError
-from wiresum.measure.traces.events import Groups, events_of
+from wiresum.measure.traces.events import Groups, count_of, events_of
 from wiresum.measure.traces.intervals import union
 from wiresum.measure.traces.records import CPU, GPU, RankTrace, Step
 
 KIND = "wiresum measure"
 """The ``kind`` of a report as JSON, which may lie beside the traces."""
 
+_MAGIC = b"\x1f\x8b"
+_PIECE = 1 << 20
 _SUFFIXES = (".json", ".json.gz")
 _RANK = re.compile(r"rank[-_. ]?(\d+)", re.IGNORECASE)
 
@@ -25,10 +28,13 @@ def load(folder: Path) -> list[RankTrace]:
     """The traces in a folder, or in one file, by rank. Raises :class:`TraceError` in one line."""
     traces: dict[int, RankTrace] = {}
     for path in _files(folder):
-        document = _document(path)
-        if document.get("kind") == KIND:
-            continue
-        trace = read(document, path)
+        try:
+            document = _document(path)
+            if document.get("kind") == KIND:
+                continue
+            trace = read(document, path)
+        except MemoryError:
+            raise TraceError(lines.TOO_LARGE.of(path=path)) from None
         other = traces.setdefault(trace.rank, trace)
         if other is not trace:
             raise TraceError(
@@ -51,7 +57,7 @@ def _check(traces: list[RankTrace], folder: Path) -> None:
                     first=first.path.name, size=sizes[0], second=other.path.name, other=sizes[1]
                 )
             )
-    if not any(trace.collectives for trace in traces):
+    if not any(trace.counted for trace in traces):
         raise TraceError(lines.NO_COLLECTIVES.of(folder=folder))
 
 
@@ -67,10 +73,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-        found = json.loads(raw.decode(errors="replace"), strict=False)
+        found = json.loads(_content(path).decode(errors="replace"), strict=False)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise TraceError(lines.NOT_A_TRACE.of(path=path, why="its gzip data is damaged")) from None
     except OSError as error:
@@ -84,6 +87,22 @@ def _document(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("traceEvents"), list):
         raise TraceError(lines.NOT_A_TRACE.of(path=path, why="it has no list traceEvents"))
     return found
+
+
+def _content(path: Path) -> bytearray:
+    """The content of a file, unpacked.
+
+    Parsing needs a multiple of it: raises MemoryError if it is above a quarter of this machine's.
+    """
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    content = bytearray()
+    with path.open("rb") as file:
+        stream = gzip.GzipFile(fileobj=file) if file.peek(len(_MAGIC)).startswith(_MAGIC) else file
+        while piece := stream.read(_PIECE):
+            content += piece
+            if len(content) > most:
+                raise MemoryError
+    return content
 
 
 def read(document: dict[str, Any], path: Path) -> RankTrace:
@@ -102,24 +121,28 @@ def read(document: dict[str, Any], path: Path) -> RankTrace:
             collectives.sort(key=lambda each: each.start)
             steps = gpu.steps(events) if steps else []
         computation = gpu.computation(events) if on_gpu else cpu.computation(events)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        why = f"an event has {error!r}"
+    except KeyError as error:
+        why = f"an event has no {error}"
+        raise TraceError(lines.NOT_A_TRACE.of(path=path, why=why)) from None
+    except (TypeError, ValueError, OverflowError) as error:
+        why = f"an event has a value that makes no sense ({error})"
         raise TraceError(lines.NOT_A_TRACE.of(path=path, why=why)) from None
     return RankTrace(
         rank=_rank(info, path),
-        world_size=info["world_size"] if type(info.get("world_size")) is int else None,
+        world_size=count_of(info.get("world_size")),
         path=path,
         device=GPU if on_gpu else CPU,
         steps=tuple(steps) or (Step(None, *events.span),),
         computation=computation,
         copies=union(each.span for each in events.copies),
         collectives=tuple(collectives),
+        without_kernel=0 if on_gpu else len(gpu.calls(events)),
     )
 
 
 def _rank(info: dict[str, Any], path: Path) -> int:
-    rank = info.get("rank")
-    if type(rank) is int and rank >= 0:
+    rank = count_of(info.get("rank"))
+    if rank is not None:
         return rank
     found = _RANK.search(path.name)
     if found is None:

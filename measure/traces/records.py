@@ -6,6 +6,7 @@ Times are integers of nanoseconds on the clock of the rank; zero is the first ev
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wiresum.common.logs import one_line
 from wiresum.measure.traces.intervals import Intervals, union
 
 NCCL, GLOO, WIRESUM = "nccl", "gloo", "wiresum"
@@ -63,8 +64,8 @@ class Step:
 class RankTrace:
     """The trace of one rank.
 
-    ``device``: what computes, ``gpu`` or ``cpu``. ``computation`` and ``copies`` (GPU memcpy and
-    memset) are disjoint and sorted.
+    ``device``: what computes, ``gpu`` or ``cpu``. ``computation`` and ``copies`` (memcpy of a GPU)
+    are disjoint and sorted. ``without_kernel``: calls of NCCL in a trace that has no kernels.
     """
 
     rank: int
@@ -75,12 +76,24 @@ class RankTrace:
     computation: Intervals
     copies: Intervals
     collectives: tuple[Collective, ...]
+    without_kernel: int = 0
     communication: Intervals = field(init=False)
     """When any collective runs."""
 
     def __post_init__(self) -> None:
         spans = union((each.start, each.end) for each in self.collectives)
         object.__setattr__(self, "communication", spans)
+
+    @property
+    def file(self) -> str:
+        """The name of its file, as one line that can be printed."""
+        return one_line(self.path.name)
+
+    @property
+    def counted(self) -> list[Collective]:
+        """The collectives of the steps: the figures are of these."""
+        numbers = {step.number for step in self.steps}
+        return [each for each in self.collectives if each.step in numbers]
 
     @property
     def whole(self) -> bool:

@@ -4,8 +4,10 @@ The words are the field's: exposed communication as in TraceLens (the difference
 COMM − COMPUTATION), algbw and busbw as in nccl-tests.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 from wiresum.measure import lines
@@ -15,7 +17,7 @@ from wiresum.measure.traces.names import bus_factor
 from wiresum.measure.traces.records import CPU, WIRESUM, Collective, RankTrace
 
 THRESHOLD = 0.05
-"""The exposed share of a step from which communication is worth attention, as in TraceLens."""
+"""The exposed share of a step above which communication is worth attention, as in TraceLens."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def summarize(traces: list[RankTrace]) -> Report:
         if each.waiting_ms is not None and each.shares.total_comm_time
     ]
     waiting = min(1.0, median(waits)) if waits else None
+    whole = not any(_started_only(trace) or trace.without_kernel for trace in traces)
     return Report(
         ranks=ranks,
         rows=_rows(traces, matches, late),
@@ -131,7 +134,7 @@ def summarize(traces: list[RankTrace]) -> Report:
         bytes_per_step=sum(sizes) / len(sizes) if sizes else None,
         waiting_share=waiting,
         typical=_typical([each.shares for each in ranks]),
-        verdict=_verdict(exposed, waiting),
+        verdict=_verdict(exposed, waiting, whole),
         notes=_notes(traces, matches, ahead),
     )
 
@@ -178,13 +181,12 @@ class _Late:
 
 
 def _rank(trace: RankTrace, late: _Late) -> Rank:
-    counted = _counted(trace)
-    sizes = [each.size for each in counted if each.size is not None]
+    sizes = [each.size for each in trace.counted if each.size is not None]
     behind = late.behind.get(trace.rank, [])
     taken = late.taken.get(trace.rank, 0)
     return Rank(
         rank=trace.rank,
-        file=trace.path.name,
+        file=trace.file,
         steps=len(trace.steps),
         shares=shares(trace),
         size=sum(sizes) / len(trace.steps) if sizes else None,
@@ -194,12 +196,6 @@ def _rank(trace: RankTrace, late: _Late) -> Rank:
     )
 
 
-def _counted(trace: RankTrace) -> list[Collective]:
-    """The collectives of the steps that the figures are of."""
-    numbers = {step.number for step in trace.steps}
-    return [each for each in trace.collectives if each.step in numbers]
-
-
 def _like(each: Collective) -> tuple[object, ...]:
     return each.kind, each.carrier, each.dtype, each.size, each.group.label
 
@@ -207,7 +203,7 @@ def _like(each: Collective) -> tuple[object, ...]:
 def _rows(traces: list[RankTrace], matches: Matches, late: _Late) -> list[Row]:
     records: dict[tuple[object, ...], list[tuple[int, Collective]]] = defaultdict(list)
     for trace in traces:
-        for each in _counted(trace):
+        for each in trace.counted:
             records[_like(each)].append((trace.rank, each))
     same: dict[tuple[object, ...], list[Match]] = defaultdict(list)
     for found in matches.found:
@@ -242,7 +238,7 @@ def _row(
         algbw=algbw,
         busbw=None if algbw is None or factor is None else algbw * factor,
         skew_ms=median(one.skew for one in came) / 1e6 if came else None,
-        most_late=max(sorted(set(lasts)), key=lasts.count) if lasts else None,
+        most_late=Counter(sorted(lasts)).most_common(1)[0][0] if lasts else None,
     )
 
 
@@ -255,16 +251,24 @@ def _typical(all_shares: list[Shares]) -> Shares:
     )
 
 
-def _verdict(exposed: float, waiting: float | None) -> str:
-    share = f"{100 * exposed:.1f} % of a step is exposed communication"
-    if exposed <= THRESHOLD:
+def _verdict(exposed: float, waiting: float | None, whole: bool) -> str:
+    """``whole``: whether the traces show all communication."""
+    percent, threshold = 100 * exposed, 100 * THRESHOLD
+    above = percent > threshold
+    # The fewest digits that show on which side of the threshold it is.
+    digits = next(d for d in range(1, 20) if (round(percent, d) > threshold) == above)
+    share = f"{percent:.{digits}f} % of a step is exposed communication"
+    if not whole:
+        known = f"Worth a closer look: at least {share}" if above else f"Not known: {share}"
+        return f"{known} in these traces, and some communication is missing in them."
+    if not above:
         return (
             f"Not worth it: {share}, and no change of the network can save more than that "
-            f"(below {100 * THRESHOLD:.0f} %)."
+            f"(the threshold is {threshold:.0f} %)."
         )
     text = f"Worth a closer look: {share}, the most that faster communication can save"
     if waiting is None:
-        return f"{text}; one rank does not show how much of it is waiting for other ranks."
+        return f"{text}; the traces do not show how much of it is waiting for other ranks."
     if waiting > 0.5:
         return (
             f"{text}; but {100 * waiting:.0f} % of the communication is waiting for a rank that "
@@ -275,12 +279,13 @@ def _verdict(exposed: float, waiting: float | None) -> str:
 
 def _notes(traces: list[RankTrace], matches: Matches, ahead: dict[int, int]) -> list[str]:
     notes: list[str] = []
-    world = traces[0].world_size
+    world = traces[0].world_size or 0
     present = {trace.rank for trace in traces}
-    missing = sorted(set(range(world or 0)) - present)
+    gaps = pairwise([-1, *(trace.rank for trace in traces if trace.rank < world), world])
+    missing = [(low + 1, high - 1) for low, high in gaps if high - low > 1]
     if missing:
         notes.append(lines.RANKS_MISSING.of(count=len(traces), world=world, ranks=_listed(missing)))
-    whole = [trace.path.name for trace in traces if trace.whole]
+    whole = [trace.file for trace in traces if trace.whole]
     if whole:
         notes.append(lines.NO_STEPS.of(count=len(whole), first=whole[0]))
     every = [each for trace in traces for each in trace.collectives]
@@ -292,21 +297,34 @@ def _notes(traces: list[RankTrace], matches: Matches, ahead: dict[int, int]) -> 
     elif matches.odd:
         notes.append(lines.SOME_DIFFER.of(count=matches.odd))
     if matches.found and present - ahead.keys():
-        notes.append(lines.CLOCK_UNKNOWN.of(ranks=_listed(sorted(present - ahead.keys()))))
+        notes.append(lines.CLOCK_UNKNOWN.of(ranks=_listed(_runs(present - ahead.keys()))))
     if any(trace.device == CPU and not trace.computation for trace in traces):
         notes.append(lines.NO_COMPUTATION.of())
-    starts = sum(each.carrier == WIRESUM for each in every)
+    starts = sum(_started_only(trace) for trace in traces)
     if starts:
         notes.append(lines.STARTS_ONLY.of(count=starts))
+    calls = sum(trace.without_kernel for trace in traces)
+    if calls:
+        notes.append(lines.NO_KERNELS.of(count=calls))
     return notes
 
 
-def _listed(ranks: list[int]) -> str:
-    """Ranks as text; runs of them as ``3-7``."""
-    runs: list[list[int]] = []
-    for rank in ranks:
+def _started_only(trace: RankTrace) -> int:
+    """How many collectives of wiresum have events of their start alone."""
+    return sum(each.carrier == WIRESUM for each in trace.collectives)
+
+
+def _runs(ranks: Iterable[int]) -> list[tuple[int, int]]:
+    """The first and the last of each run of ranks without a gap."""
+    runs: list[tuple[int, int]] = []
+    for rank in sorted(ranks):
         if runs and rank == runs[-1][1] + 1:
-            runs[-1][1] = rank
+            runs[-1] = runs[-1][0], rank
         else:
-            runs.append([rank, rank])
+            runs.append((rank, rank))
+    return runs
+
+
+def _listed(runs: list[tuple[int, int]]) -> str:
+    """Runs of ranks as text: ``0, 3-7``."""
     return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)

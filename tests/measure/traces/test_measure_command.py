@@ -10,6 +10,7 @@ import pytest
 from support.traces import Trace
 from wiresum.cli.main import ROOT
 from wiresum.common import command_line
+from wiresum.measure.traces import load
 
 
 @pytest.fixture
@@ -78,6 +79,10 @@ def broken(folder, name: str, content: bytes):
     (folder / name).write_bytes(content)
 
 
+def damaged(packed: bytes) -> bytes:
+    return packed[:12] + bytes(255 - each for each in packed[12:-8]) + packed[-8:]
+
+
 BAD = {
     "no trace": (lambda f: [p.unlink() for p in f.iterdir()], "has no *.json or *.json.gz"),
     "text": (lambda f: broken(f, "rank2.json", b"hello"), "it is not JSON"),
@@ -85,6 +90,25 @@ BAD = {
     "a cut gzip": (
         lambda f: broken(f, "rank2.json.gz", gzip.compress(b"[" * 99)[:-12]),
         "its gzip data is damaged",
+    ),
+    "damaged gzip data": (
+        lambda f: broken(f, "rank2.json.gz", damaged(gzip.compress(b'{"traceEvents": []}'))),
+        "its gzip data is damaged",
+    ),
+    "a time out of range": (
+        lambda f: Trace(2, 2).gloo(0, 1e300).write(f / "rank2.json"),
+        "a value that makes no sense (a time out of range)",
+    ),
+    "an event without a time": (
+        lambda f: broken(f, "rank2.json", b'{"traceEvents": [{"ph": "X"}]}'),
+        "an event has no 'ts'",
+    ),
+    "no collective within a step": (
+        lambda f: [
+            Trace(rank, 2).step(1, 10, 20).gloo(0, 5).write(f / f"rank{rank}.json")
+            for rank in (0, 1)
+        ],
+        "no collective of nccl, gloo or wiresum in their steps",
     ),
     "a nested bomb": (lambda f: broken(f, "rank2.json", b"[" * 200_000), "rank2.json"),
     "an odd event": (
@@ -112,6 +136,29 @@ def test_bad_traces_are_one_line(measure, traces, fault):
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert err.startswith("wiresum: ")
     assert words in err
+
+
+def test_a_file_that_unpacks_to_more_than_memory_holds_is_one_line(measure, tmp_path, monkeypatch):
+    (tmp_path / "rank0.json.gz").write_bytes(gzip.compress(b" " * (8 << 20)))
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 4096}  # 16 MiB; a quarter is the most
+    monkeypatch.setattr(load.os, "sysconf", pages.__getitem__)
+    status, out, err = measure("--trace", tmp_path)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert "needs more memory than this machine has" in err
+
+
+def test_names_in_a_trace_are_shown_as_they_are_and_control_nothing(measure, tmp_path):
+    name = "[bold red]:smiley: \x1b[2J\u202e\n</table>"
+    trace = Trace(0, 1).step(1, 0, 1000).op(0, 600).gloo(100, 900, kind=name)
+    trace.extra["distributedInfo"]["pg_config"][0]["pg_desc"] = name
+    trace.write(tmp_path / "rank0.json")
+    status, out, _ = measure("--trace", tmp_path, "--html", tmp_path / "page.html")
+    assert status == 0
+    page = (tmp_path / "page.html").read_text()
+    for text in (out, page):
+        assert "[bold red]:smiley:" in text
+        assert not {"\x1b", "\u202e"} & set(text)
+    assert "&lt;/table&gt;" in page
 
 
 def test_a_report_that_cannot_be_written_is_one_line(measure, traces, tmp_path):

@@ -75,19 +75,41 @@ def test_a_gpus_steps_go_from_first_kernel_to_first_kernel():
     assert found.total_time == pytest.approx(0.090)
 
 
-def test_copies_count_where_nothing_else_runs():
+def test_copies_count_where_nothing_else_runs_and_a_memset_is_computation():
     trace = Trace(0, 2).step(1, 0, 100).kernel(0, 50, 0).nccl(40, 100, 30)
     trace.event("gpu_memcpy", "Memcpy HtoD", 30, 45, 20)
-    trace.kernel(150, 160, 90).event("gpu_memset", "Memset", 110, 120, 20)
+    trace.event("gpu_memcpy", "Memcpy DtoH", 110, 120, 20)
+    trace.kernel(150, 160, 90).event("gpu_memset", "Memset", 125, 130, 20)
     found = shares(reading(trace))
     assert found.exposed_memcpy_time == pytest.approx(0.010)
-    assert found.idle_time == pytest.approx(0.040)
+    assert found.computation_time == pytest.approx(0.065)
+    assert found.idle_time == pytest.approx(0.035)
 
 
 def test_a_trace_without_steps_is_one_span():
     read_back = reading(Trace(0, 2).op(10, 40).gloo(20, 110))
     assert read_back.whole
     assert shares(read_back).total_time == pytest.approx(0.100)
+
+
+@pytest.mark.parametrize("value", [-1, 1 << 60, 1.5, True, "many", None, [1]])
+def test_sizes_that_make_no_sense_are_not_known(value):
+    trace = Trace(0, 2).nccl(0, 9, 3)
+    trace.events[-1]["args"] |= {"In msg nelems": value, "Group size": value}
+    (each,) = reading(trace.gloo(10, 20)).collectives[:1]
+    assert each.size is None
+    odd = Trace(0, 2).gloo(0, 9)
+    odd.events[-1]["args"]["Input Dims"] = [[value]]
+    assert reading(odd).collectives[0].size is None
+
+
+def test_a_stride_of_more_ranks_than_any_job_has_is_not_followed():
+    trace = Trace(0, 2, groups=0).nccl(0, 9, 3)
+    trace.events[-1]["args"] |= {
+        "Process Group Ranks": "[0, 2, ...]", "Global rank start": 0,
+        "Global rank stride": 2, "Group size": 1 << 50,
+    }  # fmt: skip
+    assert reading(trace).collectives[0].group.ranks is None
 
 
 def test_times_since_1970_keep_their_microseconds():

@@ -99,7 +99,7 @@ def test_one_rank_of_many_gives_its_shares_and_says_who_is_missing():
     report = job(Trace(2, 4).step(1, 0, 1000).op(0, 300).gloo(200, 900, 500))
     assert report.exposed_share == pytest.approx(0.6)
     assert (report.rows[0].skew_ms, report.ranks[0].late, report.waiting_share) == (None,) * 3
-    assert "one rank does not show" in report.verdict
+    assert "the traces do not show how much of it is waiting" in report.verdict
     assert report.notes == [
         "1 of 4 ranks have a trace; missing: 0-1, 3: all figures are of the others"
     ]
@@ -147,10 +147,33 @@ def test_collectives_without_sizes_say_what_to_switch_on():
     assert report.rows[0].algbw is None
 
 
-def test_collectives_of_wiresum_whose_end_no_event_shows_are_noted():
-    traces = [Trace(rank, 2).step(0, 0, LENGTH).op(0, 300) for rank in (0, 1)]
+def incomplete(carrier: str, exposed: float) -> Report:
+    """Half of the communication is over gloo; of the other half the traces have the calls."""
+    traces = [Trace(rank, 2).step(0, 0, LENGTH).op(0, LENGTH - exposed) for rank in (0, 1)]
     for trace in traces:
-        trace.event("user_annotation", "wiresum:all_reduce", 400, 410)
-    assert any(
-        "2 collectives of wiresum have events of their start" in n for n in job(*traces).notes
-    )
+        trace.gloo(LENGTH - exposed, LENGTH)
+        trace.event("user_annotation", f"{carrier}:all_reduce", 0, 10)
+    return job(*traces)
+
+
+@pytest.mark.parametrize(
+    ("carrier", "note"),
+    [
+        ("wiresum", "2 collectives of wiresum have events of their start"),
+        ("nccl", "2 collectives of NCCL have no kernel"),
+    ],
+)
+def test_incomplete_traces_are_noted_and_never_called_not_worth_it(carrier, note):
+    for exposed, verdict in (
+        (10, "Not known: 1.0 % of a step"),
+        (500, "Worth a closer look: at least 50.0 % of a step"),
+    ):
+        report = incomplete(carrier, exposed)
+        assert report.verdict.startswith(verdict)
+        assert "some communication is missing" in report.verdict
+        assert any(note in each for each in report.notes)
+
+
+def test_the_verdict_shows_on_which_side_of_the_threshold_it_is():
+    traces = [Trace(rank, 2).step(0, 0, 1e6).op(0, 949_990).gloo(0, 1e6) for rank in (0, 1)]
+    assert job(*traces).verdict.startswith("Worth a closer look: 5.001 %")

@@ -47,10 +47,12 @@ class Child:
             self.process = process.start(
                 command,
                 supervised=False,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if announces else output,
-                stderr=output,
+                options=process.ProcessOptions(
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE if announces else output,
+                    stderr=output,
+                ),
             )
 
     def ready(self, limit_s: float = START_S) -> dict[str, Any]:

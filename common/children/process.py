@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +18,26 @@ from wiresum.common.patience import Patience
 TERMINATE_S = 10.0  # from SIGTERM to SIGKILL
 _LOOK_S = 0.5
 _SETTLED_S = 2.0
+
+
+@dataclass(frozen=True)
+class ProcessOptions:
+    """How a command starts: its environment and streams, as :class:`subprocess.Popen` takes them.
+
+    The other fields are for supervised commands: ``limit_s`` is the time from SIGTERM to SIGKILL,
+    seconds; ``group`` is the process group of this process, if the command must belong to it, and
+    0 for a group of its own; the signals in ``mask`` are blocked when it starts; ``keep`` are
+    descriptors that it inherits beside the first three.
+    """
+
+    env: Mapping[str, str] | None = None
+    stdin: int | None = None
+    stdout: int | IO[bytes] | None = None
+    stderr: int | IO[bytes] | None = None
+    limit_s: float = TERMINATE_S
+    group: int = 0
+    mask: Iterable[int] = ()
+    keep: Sequence[int] = ()
 
 
 class Supervised(subprocess.Popen[bytes]):
@@ -53,40 +74,36 @@ def start(
     command: Sequence[str],
     *,
     supervised: bool,
-    env: Mapping[str, str] | None = None,
-    stdin: int | None = None,
-    stdout: int | IO[bytes] | None = None,
-    stderr: int | IO[bytes] | None = None,
-    limit_s: float = TERMINATE_S,
-    group: int = 0,
-    mask: Iterable[int] = (),
-    keep: Sequence[int] = (),
+    options: ProcessOptions = ProcessOptions(),
 ) -> "subprocess.Popen[bytes]":
     """Start a command under a guard, which ends it if this process dies.
 
-    ``supervised``: the command may start processes of its own, which are ended with it; what is
-    :func:`pass_on`-ed reaches its process group. That is one of its own, or ``group``, this
-    process's. It starts with the signals in ``mask`` blocked; ``keep`` are descriptors that it
-    inherits beside the first three.
+    ``supervised``: the command may start processes of its own, which are ended with it, and
+    signals that are :func:`pass_on`-ed reach its process group.
     A command that is not supervised must be started from the main thread: it is ended when the
     *thread* that started it ends.
     """
     wrapper = [sys.executable, "-I", "-S", str(Path(guard.__file__))]
-    where: dict[str, Any] = {"env": env, "stdin": stdin, "stdout": stdout, "stderr": stderr}
+    where: dict[str, Any] = {
+        "env": options.env,
+        "stdin": options.stdin,
+        "stdout": options.stdout,
+        "stderr": options.stderr,
+    }
     if not supervised:
         become = [*wrapper, "--exec", str(os.getpid()), *command]
         return subprocess.Popen(become, **where, process_group=0)
-    if not group:
+    if not options.group:
         where["process_group"] = 0
     ours, theirs = socket.socketpair()
     with theirs:
-        blocked = ",".join(str(int(number)) for number in mask)
-        facts = [str(theirs.fileno()), str(group), blocked, str(limit_s)]
+        blocked = ",".join(str(int(number)) for number in options.mask)
+        facts = [str(theirs.fileno()), str(options.group), blocked, str(options.limit_s)]
         # Until it has come so far as to block them itself: it may be in a terminal's foreground.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             made = Supervised(
-                [*wrapper, *facts, *command], **where, pass_fds=[theirs.fileno(), *keep]
+                [*wrapper, *facts, *command], **where, pass_fds=[theirs.fileno(), *options.keep]
             )
         except BaseException:
             ours.close()

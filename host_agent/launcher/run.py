@@ -5,10 +5,11 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from typing import IO
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from wiresum.common.children import process
+from wiresum.common.children.process import ProcessOptions
 from wiresum.common.errors import WiresumError
 from wiresum.common.logs import bind, say
 from wiresum.controller.client import away
@@ -57,33 +58,17 @@ def execute(
     session: Session | Later | None,
     signals: Signals,
     command: Sequence[str],
-    env: Mapping[str, str],
+    options: ProcessOptions,
     *,
-    stdout: int | IO[bytes] | None = None,
-    stderr: int | IO[bytes] | None = None,
     tick: Callable[[], None] | None = None,
-    foreground: bool = False,
-    keep: Sequence[int] = (),
 ) -> int:
     """Run ``command`` until it ends; returns its exit status as a shell would give it.
 
-    ``tick`` is called every 0.2 s. ``foreground``: the command is this process's job: it belongs to
-    its process group and inherits its stdin, so that it may use a terminal. ``keep`` are
-    descriptors that it inherits as well. Raises what ``session.check()`` raises, once the command
-    and its children have been ended.
+    ``tick`` is called every 0.2 s. Raises what ``session.check()`` raises, once the command and its
+    children have been ended.
     """
     with signals.starting() as mask:
-        child = process.start(
-            command,
-            supervised=True,
-            env=env,
-            stdin=None if foreground else subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            group=os.getpgrp() if foreground else 0,
-            mask=mask,
-            keep=keep,
-        )
+        child = process.start(command, supervised=True, options=replace(options, mask=mask))
         assert isinstance(child, process.Supervised)
         signals.child = child
     try:
@@ -115,11 +100,12 @@ def run(command: Sequence[str], options: JobOptions, *, as_default: bool) -> int
             "TORCH_DEVICE_BACKEND_AUTOLOAD keeps torch from finding the backend: "
             "call wiresum.host_agent.autoload.register() in the script",
         )
-    keep = inherited()
+    # In the process group of this process and with its stdin: the command may use a terminal.
+    foreground = ProcessOptions(group=os.getpgrp(), keep=inherited())
     with Signals() as signals:
         if options.carrier is Carrier.RANKS:
             env = _without_switch(as_default, options)
-            return execute(None, signals, resolved, env, foreground=True, keep=keep)
+            return execute(None, signals, resolved, replace(foreground, env=env))
         try:
             session = Session(options)
         except (NoRoom, ControllerError) as error:
@@ -129,7 +115,7 @@ def run(command: Sequence[str], options: JobOptions, *, as_default: bool) -> int
             say(log, f"training begins over the ranks, until there is a switch: {error}")
             with Later(options, str(error)) as later:
                 env = later.variables(as_default=as_default)
-                status = execute(later, signals, resolved, env, foreground=True, keep=keep)
+                status = execute(later, signals, resolved, replace(foreground, env=env))
                 signals.over = True
                 return status
         with session:
@@ -142,7 +128,7 @@ def run(command: Sequence[str], options: JobOptions, *, as_default: bool) -> int
                 job=job.id,
             )
             env = session.variables(as_default=as_default)
-            status = execute(session, signals, resolved, env, foreground=True, keep=keep)
+            status = execute(session, signals, resolved, replace(foreground, env=env))
             signals.over = True
             return status
 

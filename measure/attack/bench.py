@@ -55,9 +55,12 @@ class Talker:
         self._rest = b""
         with log.open("ab") as errors:
             self.process = process.start(
-                command, supervised=False, env=env,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-            )  # fmt: skip
+                command,
+                supervised=False,
+                options=process.ProcessOptions(
+                    env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+                ),
+            )
 
     def tell(self, order: dict[str, Any]) -> None:
         """Give an order."""

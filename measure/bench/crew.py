@@ -31,10 +31,12 @@ class Member:
             self._process = process.start(
                 command,
                 supervised=False,
-                env={k: v for k, v in os.environ.items() if not k.startswith("WIRESUM_")},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
+                options=process.ProcessOptions(
+                    env={k: v for k, v in os.environ.items() if not k.startswith("WIRESUM_")},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                ),
             )
 
     def tell(self, order: dict[str, Any]) -> None:

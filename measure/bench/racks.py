@@ -84,10 +84,12 @@ class Measured:
                     *["--attempt", str(self._attempt), "--limit", str(LIMIT_S)],
                 ],
                 supervised=False,
-                env={**self.rack.variables(worker), **self.session.environment.variables()},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                options=process.ProcessOptions(
+                    env={**self.rack.variables(worker), **self.session.environment.variables()},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                ),
             )
             for rank, worker in enumerate(self.rack.workers)
         ]

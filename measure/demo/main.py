@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,9 +86,12 @@ class _Runner:
                 session,
                 self._signals,
                 self._command(backend, folder),
-                _environment(session),
-                stdout=output,
-                stderr=output,
+                process.ProcessOptions(
+                    env=_environment(session),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                ),
                 tick=self._bars.follow(backend, folder / "progress0.jsonl"),
             )
             seconds = time.monotonic() - started

@@ -118,10 +118,12 @@ def _run(
                             *_command(rack, options, number, folder),
                         ],
                         supervised=True,
-                        env=_environment(rack, session, worker),
-                        stdin=subprocess.DEVNULL,
-                        stdout=output,
-                        stderr=output,
+                        options=process.ProcessOptions(
+                            env=_environment(rack, session, worker),
+                            stdin=subprocess.DEVNULL,
+                            stdout=output,
+                            stderr=output,
+                        ),
                     )
                 )
         _wait(rack, session, running, console, tick)

@@ -123,10 +123,9 @@ class Job:
         return process.start(
             [*enter(rack.record.nodes[host].namespace), *command],
             supervised=True,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
+            options=process.ProcessOptions(
+                env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            ),
         )
 
     def steps(self) -> Iterator[tuple[int, Step]]:

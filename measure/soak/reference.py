@@ -27,10 +27,12 @@ def undisturbed(recipe: Recipe, size: Size, folder: Path, log: Path) -> tuple[st
         child = process.start(
             command,
             supervised=True,
-            env=environment_of_reference(recipe.field),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
+            options=process.ProcessOptions(
+                env=environment_of_reference(recipe.field),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            ),
         )
         try:
             deadline = time.monotonic() + _LIMIT_S

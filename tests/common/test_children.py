@@ -11,6 +11,7 @@ import pytest
 from support.pids import LIMIT_S, wait_gone
 from wiresum.common.children import guard, process
 from wiresum.common.children.child import Child, ChildError
+from wiresum.common.children.process import ProcessOptions
 
 
 def python(code: str) -> list[str]:
@@ -51,7 +52,9 @@ def test_everything_dies_with_the_launcher() -> None:
 def test_what_a_command_leaves_behind_is_ended(how: str) -> None:
     script = TREE.replace("wait", "read line; exit 3") if how == "ends" else TREE
     child = process.start(
-        ["sh", "-c", script], supervised=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ["sh", "-c", script],
+        supervised=True,
+        options=ProcessOptions(stdin=subprocess.PIPE, stdout=subprocess.PIPE),
     )
     assert child.stdin is not None
     assert child.stdout is not None
@@ -73,8 +76,7 @@ def test_what_ignores_sigterm_is_killed(supervised: bool) -> None:
     child = process.start(
         ["sh", "-c", "trap '' TERM; echo $$; while :; do sleep 0.1; done"],
         supervised=supervised,
-        stdout=subprocess.PIPE,
-        limit_s=0.3,
+        options=ProcessOptions(stdout=subprocess.PIPE, limit_s=0.3),
     )
     assert child.stdout is not None
     with child.stdout:
@@ -86,14 +88,16 @@ def test_what_ignores_sigterm_is_killed(supervised: bool) -> None:
 
 @pytest.mark.parametrize("supervised", [False, True])
 def test_a_command_that_is_not_there(supervised: bool) -> None:
-    child = process.start(["/nowhere/at-all"], supervised=supervised, stderr=subprocess.PIPE)
+    child = process.start(
+        ["/nowhere/at-all"], supervised=supervised, options=ProcessOptions(stderr=subprocess.PIPE)
+    )
     _, said = child.communicate(timeout=LIMIT_S)
     assert child.returncode == 127
     assert said == b"wiresum: cannot run '/nowhere/at-all': No such file or directory\n"
 
 
 def test_a_ready_line_is_read(tmp_path: Path) -> None:
-    code = "print('{\"a\": 1}', flush=True); input()"
+    code = "import time; print('{\"a\": 1}', flush=True); time.sleep(1000)"
     child = Child("the part", python(code), tmp_path / "log", announces=True)
     assert child.ready(LIMIT_S) == {"a": 1}
     child.check()

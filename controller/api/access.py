@@ -34,7 +34,7 @@ class Access:
             return Caller(tenant=tenant)
         job = self.store.snapshot().job_of_token(digest)
         if job is not None:
-            return Caller(job=job)
+            return Caller(job=job, token=digest)
         raise ControllerError(
             "UNAUTHENTICATED",
             lines.UNKNOWN_TOKEN.of(),

@@ -83,8 +83,9 @@ class JobCalls(Calls):
         """Keeps a job alive."""
 
         async def answer() -> pb.HeartbeatResponse:
-            job = self._office.jobs.joinable(request.job_id, self._caller(context, request.token))
-            job = await self._office.heartbeat(job, request, context.time_remaining())
+            caller = self._caller(context, request.token)
+            job = self._office.jobs.joinable(request.job_id, caller)
+            job = await self._office.heartbeat(job, request, caller, context.time_remaining())
             return heartbeat_message(job)
 
         return await or_status(answer(), context)
@@ -106,7 +107,7 @@ class JobCalls(Calls):
     async def ReleaseJob(
         self, request: pb.ReleaseJobRequest, context: Context
     ) -> pb.ReleaseJobResponse:
-        """Ends a job."""
+        """Ends a job; for one of its launchers, if it was the last."""
 
         async def answer() -> pb.ReleaseJobResponse:
             caller = self._caller(context, request.token)
@@ -114,7 +115,7 @@ class JobCalls(Calls):
             if job.state is JobState.QUEUED:
                 self._office.dismiss(job, "released")
                 return pb.ReleaseJobResponse(state=pb.JOB_STATE_RELEASED)
-            job = await self._office.end(job, JobState.RELEASED, "released")
+            job = await self._office.leave(job, caller)
             return pb.ReleaseJobResponse(state=JOB_STATES[job.state])
 
         return await or_status(answer(), context)

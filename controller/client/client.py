@@ -153,8 +153,8 @@ class ControllerClient:
         with suppress(ControllerError):
             # Asking once more tells which job it is, and whether others wait for it too.
             job = self._call(lambda stub: stub.CreateJob, request, timeout_s=_LEAVE_S)
-            if not job.attached:
-                release = pb.ReleaseJobRequest(job_id=job.id)
+            if job.token or not job.attached:
+                release = pb.ReleaseJobRequest(job_id=job.id, token=job.token)
                 self._call(lambda stub: stub.ReleaseJob, release, timeout_s=_LEAVE_S)
 
     def claim_job(self, job_id: str, token: str, *, owner: str, where: str) -> pb.ClaimJobResponse:
@@ -292,7 +292,9 @@ class ControllerClient:
         self._call(lambda stub: stub.Heartbeat, request, timeout_s=timeout_s)
 
     def release_job(self, job_id: str, token: str) -> pb.ReleaseJobResponse:
-        """End a job and free its slots; harmless if it is over."""
+        """Leave a job with its ``token``, which ends with the last that leaves; harmless if it is
+        over. An empty ``token``: end it, as its tenant or the admin.
+        """
         return self._call(
             lambda stub: stub.ReleaseJob, pb.ReleaseJobRequest(job_id=job_id, token=token)
         )

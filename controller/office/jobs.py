@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from wiresum.controller.office.desk import Desk
+from wiresum.controller.office.launchers import Launchers
 from wiresum.controller.rules import jobs as rules
 from wiresum.controller.rules import joining
 from wiresum.controller.rules.callers import Caller
@@ -20,6 +21,7 @@ class Jobs:
 
     desk: Desk
     limits: Limits
+    launchers: Launchers
     _heard: dict[str, float] = field(default_factory=dict)
     """When each job last showed a sign of life. In memory: after a restart each has its whole time
     again, and a store that cannot be written must end no job."""
@@ -50,10 +52,14 @@ class Jobs:
         """The job of that id, for a caller that is one of its workers or launchers."""
         return rules.joinable(self.desk.state, job_id, caller)
 
-    def another_token(self, job: Job) -> str:
-        """A new token of the job: tokens are kept as hashes, so each caller gets its own."""
+    def another_token(self, job: Job, request: str) -> str:
+        """A new token of the job: tokens are kept as hashes, so each caller gets its own.
+
+        ``request`` is the id of the caller's request for the job, empty if it has none.
+        """
         token = new_token(JOB)
         self.desk.commit(rules.add_token(self.desk.state, job, hashed(token), self.desk.now()))
+        self.launchers.given(job.id, hashed(token), request)
         return token
 
     # ---- joining

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from wiresum.common import wall_clock
 from wiresum.controller import lines
@@ -17,6 +17,7 @@ from wiresum.controller.office.calls import CallsInProgress
 from wiresum.controller.office.changes import Changes
 from wiresum.controller.office.desk import Desk
 from wiresum.controller.office.jobs import Jobs
+from wiresum.controller.office.launchers import Launchers
 from wiresum.controller.office.owners import Owners
 from wiresum.controller.office.queue import Queue, Queued
 from wiresum.controller.office.queue_polls import QueuePolls
@@ -68,6 +69,7 @@ class Office:
         """Jobs that have ended since the controller began, by how."""
         self.reports = Reports(self.clock)
         self.owners = Owners(self.clock, self.limits.heartbeat_s, self.limits.expiry_s)
+        self.launchers = Launchers(self.clock, self.limits.heartbeat_s, self.limits.expiry_s)
         self.calls = CallsInProgress()
         self.patience = Patience(self.clock, self._stood_still)
         limit = self.patience.limit
@@ -79,7 +81,7 @@ class Office:
             loop_options or LoopOptions(),
             limit,
         )
-        self.jobs = Jobs(self.desk, self.limits)
+        self.jobs = Jobs(self.desk, self.limits, self.launchers)
         self.changes = Changes(self.desk, ChangeLimits(vote_s=self.limits.change_s))
         self.queue = Queue(self.desk, self.jobs, self.changes, usable or self.fleet.is_up)
         self.queue_polls = QueuePolls(self.queue, self.calls, self.fleet, limit)
@@ -220,13 +222,17 @@ class Office:
             return await self.rank_polls.join(job, request, time_left)
 
     async def heartbeat(
-        self, job: Job, request: pb.HeartbeatRequest, time_left: float | None
+        self, job: Job, request: pb.HeartbeatRequest, caller: Caller, time_left: float | None
     ) -> Job:
         """A sign of life; returns when there is news for the caller, or after ``wait_s``."""
         if request.leaving:
             self.owners.left(job.id, request.owner, request.rank)
             return job
-        with self.owners.call(job.id, request.owner, request.rank):
+        launcher = caller.token and not request.owner
+        with (
+            self.launchers.call(job.id, caller.token) if launcher else nullcontext(),
+            self.owners.call(job.id, request.owner, request.rank),
+        ):
             if request.HasField("report"):
                 self.reports.heard(job, request.report)
             return await self.rank_polls.heartbeat(job, request, time_left)
@@ -236,6 +242,14 @@ class Office:
     ) -> Agreed | Cancelled:
         """Agree with the other ranks on a change of the lease."""
         return await self.rank_polls.change(job, request, time_left)
+
+    async def leave(self, job: Job, caller: Caller) -> Job:
+        """A launcher leaves: the job is released with the last of them. Others release it."""
+        if caller.token and job.state.live:
+            tokens = self.state.token_count(job.id)
+            if not self.launchers.leave(job, caller.token, tokens):
+                return job
+        return await self.end(job, JobState.RELEASED, "released")
 
     async def end(self, job: Job, state: JobState, reason: str) -> Job:
         """Release or evict a job; its counters are remembered if the switch tells them."""
@@ -358,7 +372,9 @@ class Office:
         now = self.clock.now()
         if now >= self._forget_at:
             self.jobs.forget_old()
-            self.owners.keep(self.state.live_since())
+            live = self.state.live_since()
+            self.owners.keep(live)
+            self.launchers.keep(live)
             self._forget_at = now + _FORGET_S
 
     async def _last_events(self, job: Job) -> dict[str, int] | None:
@@ -378,6 +394,7 @@ class Office:
         if not job.state.live:
             self.reports.forget(job)
             self.owners.forget(job.id)
+            self.launchers.forget(job.id)
         self.fleet.wake(job.lease.switch)
         self.calls.notify(job.id)
 

@@ -10,31 +10,26 @@ calls with it at once; one whose call was answered is expected to call again.
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from wiresum.controller import lines
 from wiresum.controller.clock import Clock
 from wiresum.controller.errors import ControllerError
+from wiresum.controller.office.presence import Presence
 from wiresum.controller.rules.checks import check_rank
 from wiresum.p4 import MAX_WORKERS
-
-# A rank whose call broke off without an answer may have lost its connection only: it calls again
-# within a second or so.
-_GRACE_S = 2.0
 
 _LONGEST_NAME = 128
 
 
 @dataclass
 class _Ranks:
-    """The ranks of one job's owner, by what they were last seen to do."""
+    """The ranks of one job's owner."""
 
     owner: str
+    there: Presence
+    """By their numbers."""
     where: str = ""
-    calling: dict[int, set[object]] = field(default_factory=dict)
-    """The calls in progress of each rank that has any."""
-    until: dict[int, float] = field(default_factory=dict)
-    """When each rank that has no call in progress counts as gone."""
 
 
 @dataclass(frozen=True)
@@ -64,21 +59,19 @@ class Owners:
         _check(owner, where)
         if not owner:
             raise ControllerError("INVALID_ARGUMENT", lines.NO_OWNER.of())
-        now = self._clock.now()
         ranks = self._jobs.get(job_id)
-        if ranks is None and joined and now < self._known_from:
+        if ranks is None and joined and self._clock.now() < self._known_from:
             return Claim(False)
         if ranks is not None and ranks.owner != owner:
-            if ranks.calling:
+            if ranks.there.calling:
                 return Claim(False, lives=True, where=ranks.where)
-            if any(until > now for until in ranks.until.values()):
+            if ranks.there.expected:
                 return Claim(False, where=ranks.where)
             ranks = None
         if ranks is None:
-            ranks = self._jobs[job_id] = _Ranks(owner)
+            ranks = self._new(job_id, owner)
         ranks.where = where
-        # Rank 0 is about to join.
-        ranks.until.setdefault(0, now + self._expiry_s)
+        ranks.there.expect(0)  # is about to join
         return Claim(True)
 
     @contextmanager
@@ -94,34 +87,21 @@ class Owners:
         ranks = self._jobs.get(job_id)
         if ranks is None:
             # The controller was restarted, or the owner has been away for longer than it may.
-            ranks = self._jobs[job_id] = _Ranks(owner)
+            ranks = self._new(job_id, owner)
         if ranks.owner != owner:
             raise ControllerError(
                 "ABORTED",
                 lines.TAKEN_OVER.of(on=_on(ranks.where), job=job_id),
             )
         check_rank(rank, MAX_WORKERS)
-        this = object()
-        ranks.calling.setdefault(rank, set()).add(this)
-        ranks.until.pop(rank, None)
-        stays_s = _GRACE_S
-        try:
+        with ranks.there.call(rank):
             yield
-            stays_s = self._expiry_s
-        finally:
-            calls = ranks.calling.get(rank, set())
-            if this in calls:  # else the rank has left meanwhile
-                calls.remove(this)
-                if not calls:
-                    del ranks.calling[rank]
-                    ranks.until[rank] = self._clock.now() + stays_s
 
     def left(self, job_id: str, owner: str, rank: int) -> None:
         """A rank has left its group, and waits for nothing any more."""
         ranks = self._jobs.get(job_id)
         if ranks is not None and owner and ranks.owner == owner:
-            ranks.calling.pop(rank, None)
-            ranks.until.pop(rank, None)
+            ranks.there.left(rank)
 
     def forget(self, job_id: str) -> None:
         """The job is over."""
@@ -131,6 +111,10 @@ class Owners:
         """Forget all jobs but these: ranks may also call about jobs that are over."""
         live = set(job_ids)
         self._jobs = {job_id: ranks for job_id, ranks in self._jobs.items() if job_id in live}
+
+    def _new(self, job_id: str, owner: str) -> _Ranks:
+        made = self._jobs[job_id] = _Ranks(owner, Presence(self._clock, self._expiry_s))
+        return made
 
 
 def _on(where: str) -> str:

@@ -83,7 +83,8 @@ class Queue:
         if found.job.state is JobState.QUEUED:
             self._note(found.job.id, request)
             return Queued(found.job, found.attached)
-        return Created(found.job, self.jobs.another_token(found.job), found.attached)
+        token = self.jobs.another_token(found.job, request.request_id)
+        return Created(found.job, token, found.attached)
 
     def _note(self, job_id: str, request: pb.CreateJobRequest) -> None:
         if request.started:

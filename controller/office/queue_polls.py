@@ -144,7 +144,8 @@ class QueuePolls:
             if job is None:
                 raise self.queue.gone(queued.job)
             if job.state.live:
-                return Created(job, self.queue.jobs.another_token(job), attached=queued.attached)
+                token = self.queue.jobs.another_token(job, request.request_id)
+                return Created(job, token, attached=queued.attached)
             if job.state is not JobState.QUEUED:
                 raise ended_error(job)
             waited = self.queue.desk.now() - job.created

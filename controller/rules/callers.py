@@ -4,7 +4,7 @@ The admin may do everything. A tenant has its own jobs, a job has itself. To a c
 right to see a job, the controller answers as if the job did not exist.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
@@ -18,6 +18,8 @@ class Caller:
     admin: bool = False
     tenant: str = ""
     job: str = ""
+    token: str = field(default="", repr=False, compare=False)
+    """The hash of a job's token: each of its launchers has one."""
 
     def __str__(self) -> str:
         if self.admin:

@@ -100,8 +100,8 @@ class JobSearch:
         return error.code in _NO_ROOM and self._where.request.queue_timeout_s is None
 
     def _give_up(self, job: pb.Job) -> None:
-        if job.attached:
-            return
+        if job.attached and not job.token:
+            return  # others wait for it, too
         try:
             with connect(self._where, self._where.tenant_token) as client:
                 client.release_job(job.id, job.token)

@@ -178,10 +178,10 @@ class Session:
             say(log, f"training goes on over the ranks: {why}")
 
     def close(self) -> None:
-        """Release the job (unless another launcher made it) and stop what is embedded."""
+        """Leave the job, which ends with its last launcher, and stop what is embedded."""
         self._heartbeats.stop()
         try:
-            if not self.job.attached and self._lost is None:
+            if self._lost is None:
                 with contextlib.suppress(ControllerError):
                     self._client.release_job(self.job.id, self.job.token)
             self._client.close()

@@ -120,13 +120,13 @@ def bind(**fields: Any) -> None:
         del _bound[name]
 
 
-def say(log: logging.Logger, message: str, **fields: Any) -> None:
-    """Tell the user of this command something, at any level of the log.
+def say(log: logging.Logger, message: str, *, level: int = logging.INFO, **fields: Any) -> None:
+    """Tell the user of this command something, whatever the log leaves out.
 
-    In text it is ``wiresum: message`` on stderr.
+    In text it is ``wiresum: message`` on stderr; in JSON it has that ``level`` at least.
     """
     if _format == "json":
-        log.log(max(log.getEffectiveLevel(), logging.INFO), "%s", message, extra=fields)
+        log.log(max(log.getEffectiveLevel(), level), "%s", message, extra=fields)
     else:
         print(f"wiresum: {message}", file=sys.stderr, flush=True)
 

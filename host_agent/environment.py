@@ -30,6 +30,9 @@ SWITCH_TIMEOUT = "WIRESUM_SWITCH_TIMEOUT"
 JOB_FILE = "WIRESUM_JOB_FILE"
 """Where the launcher writes the job of a run that has begun without one; for its workers."""
 
+TALLY = "WIRESUM_TALLY"
+"""The folder in which the launcher reads what the workers' collectives did; for its workers."""
+
 CARRIER = "WIRESUM_CARRIER"
 """What sums: see :class:`Carrier`."""
 

@@ -23,6 +23,29 @@ NO_COMMAND = Line("A007", "no command: say `wiresum run -- torchrun ... train.py
 COMMAND_NOT_FOUND = Line("A008", "command {name!r} not found")
 NO_SHM_PORT = Line("A009", "--transport shm: {variable} must say where the switch's shm port is")
 INTERRUPTED = Line("A010", "interrupted by {signal}")
+NODES_WITHOUT_CONTROLLER = Line(
+    "A049",
+    "this run is one of {count} at {place}, and a switch of its own would serve this host alone: "
+    "start a switch and a controller and give all --controller HOST:PORT (docs/many-hosts.md), or "
+    "give all --carrier ranks",
+)
+SUMMED = Line(
+    "A050",
+    "{ranks}: {switch} over the switch, {by_ranks} over the ranks, {fallback} over the fallback",
+)
+SWITCH_NOT_USED = Line(
+    "A051",
+    "nothing used the switch; {ranks}: {by_ranks} over the ranks, {fallback} over the fallback",
+)
+NO_GROUP = Line(
+    "A052",
+    "nothing used the switch: no process of the command made a group with the backend 'wiresum'; "
+    "{cure}, and start more than one process",
+)
+ONE_RANK = Line(
+    "A053",
+    "nothing had to be summed: the group has one rank; start more, as torchrun --nproc-per-node 2",
+)
 
 # ---- joining a job
 
@@ -48,6 +71,11 @@ RANK_0_SILENT = Line(
     "A048",
     "rank 0 has not been heard of within {seconds:g} s: has it called init_process_group, and do "
     "all ranks use the same store?",
+)
+OTHER_CONTROLLER = Line(
+    "A054",
+    "controller {controller} does not know the job of rank 0 ({why}): give `wiresum run` the same "
+    "--controller on all hosts",
 )
 NO_JOB_YET = Line("A047", "the launcher has no job for this run yet")
 SHM_OF_ANOTHER_SWITCH = Line("A019", "the switch at {path} is {there}, the job's is {wanted}")

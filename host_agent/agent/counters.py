@@ -7,9 +7,11 @@ It knows nothing of torch.
 import logging
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from wiresum.host_agent.agent.tally import Totals
 
 log = logging.getLogger("wiresum")
 
@@ -22,33 +24,43 @@ class Counters:
     switch_bytes: int = 0
     ranks: Counter[str] = field(default_factory=Counter)
     ranks_bytes: int = 0
+    ranks_why: str = ""
+    """The first reason why the ranks summed."""
     fallback: Counter[tuple[str, str]] = field(default_factory=Counter)
+    fallback_bytes: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     engine: dict[str, int | float] = field(default_factory=dict)
     ended: int = 0
     in_flight_s: float = 0.0
     exposed_s: float = 0.0
+    _tell: Callable[[Totals], None] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def count_carried(self, collective: str, tensors: int, size: int, *, ranks: bool) -> None:
+    def count_carried(
+        self, collective: str, tensors: int, size: int, *, ranks: bool, why: str = ""
+    ) -> None:
         """One collective of ``tensors`` tensors and ``size`` bytes was handed to the carrier.
 
-        That is the switch, or the ``ranks``.
+        That is the switch, or the ``ranks``; then ``why`` says why, at least for the first.
         """
         with self._lock:
             if ranks:
                 self.ranks[collective] += 1
                 self.ranks_bytes += size
+                self.ranks_why = self.ranks_why or why
             else:
                 self.switch[collective] += 1
                 self.switch["tensors"] += tensors
                 self.switch_bytes += size
+            self._tell_totals()
 
-    def count_fallback(self, collective: str, reason: str, *, level: int) -> None:
-        """One collective fell back; the first one of each (collective, reason) is logged."""
+    def count_fallback(self, collective: str, reason: str, size: int, *, level: int) -> None:
+        """One of ``size`` bytes fell back; the first of each (collective, reason) is logged."""
         with self._lock:
             first = (collective, reason) not in self.fallback
             self.fallback[collective, reason] += 1
+            self.fallback_bytes += size
+            self._tell_totals()
         if first:
             log.log(level, "wiresum: %s goes over the fallback: %s", collective, reason)
 
@@ -74,15 +86,40 @@ class Counters:
             for name, value in stats.items():
                 self.engine[name] = self.engine.get(name, 0) + value
 
+    def tell(self, write: Callable[[Totals], None] | None) -> None:
+        """Give ``write`` the totals now and after each collective that is counted; None: stop."""
+        with self._lock:
+            self._tell = write
+            self._tell_totals()
+
+    def _tell_totals(self) -> None:
+        if self._tell is None:
+            return
+        reasons = [f"{collective}: {reason}" for collective, reason in self.fallback]
+        of_sums = [reason for reason in reasons if reason.startswith("all_reduce")]
+        self._tell(
+            Totals(
+                switch=self.switch.total() - self.switch["tensors"],
+                switch_bytes=self.switch_bytes,
+                ranks=self.ranks.total(),
+                ranks_bytes=self.ranks_bytes,
+                ranks_why=self.ranks_why,
+                fallback=self.fallback.total(),
+                fallback_bytes=self.fallback_bytes,
+                fallback_why=next(iter(of_sums or reasons), ""),
+            )
+        )
+
     def snapshot(self) -> dict[str, Any]:
         """The counts as plain dictionaries.
 
         ``switch``: collectives over the switch by name; ``switch_tensors``, ``switch_bytes``: the
         tensors in them and their size; ``ranks``, ``ranks_bytes``: those that the ranks summed
-        themselves, by the time they were issued; ``fallback``: ``{collective: {reason: count}}``;
-        ``failed``: ``{kind of error: count}``; ``engine``: counters of engines closed so far.
-        ``ended``: collectives over the switch that have ended, ``in_flight_s``: the seconds from
-        their start to their end, summed; ``exposed_s``: seconds that training stood still for them.
+        themselves, by the time they were issued; ``fallback``: ``{collective: {reason: count}}``,
+        ``fallback_bytes``: the size of what they gave or got; ``failed``:
+        ``{kind of error: count}``; ``engine``: counters of engines closed so far. ``ended``:
+        collectives over the switch that have ended, ``in_flight_s``: the seconds from their start
+        to their end, summed; ``exposed_s``: seconds that training stood still for them.
         """
         with self._lock:
             by_name = dict(self.switch)
@@ -97,6 +134,7 @@ class Counters:
                 "ranks": dict(self.ranks),
                 "ranks_bytes": self.ranks_bytes,
                 "fallback": fallback,
+                "fallback_bytes": self.fallback_bytes,
                 "failed": dict(self.failed),
                 "engine": dict(self.engine),
                 "ended": self.ended,

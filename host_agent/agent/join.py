@@ -13,7 +13,7 @@ from wiresum.common.version import compatible, package_version
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent import lines
-from wiresum.host_agent.agent.control import connect
+from wiresum.host_agent.agent.control import GONE, connect
 from wiresum.host_agent.agent.lease import open_engine
 from wiresum.host_agent.agent.network import (
     WorkerSocket,
@@ -122,7 +122,7 @@ class Membership:
 
     def open_socket(self) -> WorkerSocket:
         """A socket towards the switch: through shared memory if told so, else UDP."""
-        job = self.client.get_job(self.plan.job)
+        job = self._job_of_plan()
         self._check_version(job.controller_version)
         self._program_version = _program_version(job.lanes)
         path = self._worker.where.shm
@@ -145,6 +145,16 @@ class Membership:
                     why=error.strerror or error,
                 )
             ) from None
+
+    def _job_of_plan(self) -> pb.Job:
+        """The job that rank 0 has chosen, as this rank's controller knows it."""
+        try:
+            return self.client.get_job(self.plan.job)
+        except ControllerError as error:
+            if self._worker.rank == 0 or error.code not in GONE:
+                raise
+            where = self._worker.where.controller
+            raise AgentError(lines.OTHER_CONTROLLER.of(controller=where, why=error)) from None
 
     def _check_version(self, theirs: str) -> None:
         # The controller checks ours; one that is too old to know better is refused here.

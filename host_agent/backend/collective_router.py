@@ -31,7 +31,7 @@ from wiresum.host_agent.backend.dispatch import dispatched, profiled
 from wiresum.host_agent.backend.gloo_sums import GlooSums
 from wiresum.host_agent.backend.integer_average import average, is_integer_average
 from wiresum.host_agent.backend.routing import SWITCH_DTYPES, op_name, why_not_tensors
-from wiresum.host_agent.backend.tensors import buffers_of, plain
+from wiresum.host_agent.backend.tensors import buffers_of, plain, size_of
 from wiresum.host_agent.backend.work import SwitchWork
 
 log = logging.getLogger("wiresum")
@@ -97,9 +97,12 @@ class CollectiveRouter:
         make_group: Callable[[str], dist.ProcessGroup],
         agent: AgentFace | None,
         why_no_agent: str | None = None,
+        *,
+        said: bool = False,
     ) -> None:
         """``agent`` is None where this group does not use the switch; ``why_no_agent`` says why.
 
+        ``said``: whoever makes the group has logged that.
         ``make_group(prefix)`` makes a fallback group; all ranks call it with the same prefixes.
         """
         rank, size, store = options.rank, options.size, options.store
@@ -110,6 +113,7 @@ class CollectiveRouter:
         self.timeout = options.timeout
         self.agent = agent
         self.why_no_agent = why_no_agent
+        self._said = said
         self._process = os.getpid()
         self._lock = threading.Lock()
         self.closed = False
@@ -170,12 +174,17 @@ class CollectiveRouter:
             )
             with profiled(LABELS[method]):
                 self._hand_over(work, buffers, op == "AVG")
-            size = sum(b.numel() * b.element_size() for b in buffers)
-            carrier = self.agent.carrier if self.agent is not None else ""
-            COUNTERS.count_carried(LABELS[method], len(buffers), size, ranks=carrier == RANKS)
+            size = size_of(buffers)
+            ranks = self.agent is not None and self.agent.carrier == RANKS
+            why = "" if not ranks or COUNTERS.ranks_why else self._why_ranks()
+            COUNTERS.count_carried(LABELS[method], len(buffers), size, ranks=ranks, why=why)
             return work
 
         return dispatched(self.inner, method, values, opts, carry)
+
+    def _why_ranks(self) -> str:
+        state = {} if self.agent is None else self.agent.describe()
+        return str(state.get("why_ranks") or "")
 
     def _why_not(self, tensors: Sequence[torch.Tensor], op: str, method: str) -> str | None:
         if self.closed:
@@ -235,6 +244,7 @@ class CollectiveRouter:
         COUNTERS.count_fallback(
             "all_reduce of blocks with Inf or NaN",
             "integers carry neither",
+            size_of(values),
             level=logging.DEBUG,
         )
 
@@ -288,15 +298,16 @@ class CollectiveRouter:
         self._check_process()
         label = LABELS.get(method, method)
         scope = current_scope()
+        why = self.why_no_agent or reason
         level = logging.DEBUG
-        if self.agent is not None and self.rank == 0:
-            level = logging.INFO if reason is None else logging.WARNING
-        reason = self.why_no_agent or reason or NOT_AN_ALL_REDUCE
-        COUNTERS.count_fallback(label, reason, level=level)
+        if self.rank == 0 and not self._said:
+            level = logging.INFO if why is None else logging.WARNING
+        tensors = Detail.tensors_of(method, args)
+        size = size_of(tensors or args[:1])
+        COUNTERS.count_fallback(label, why or NOT_AN_ALL_REDUCE, size, level=level)
         if scope is None or method in _POINT_TO_POINT:
             if method not in _POINT_TO_POINT:
-                op, tensors = Detail.options_of(args), Detail.tensors_of(method, args)
-                self._next_name(method, FALLBACK, op, tensors)
+                self._next_name(method, FALLBACK, Detail.options_of(args), tensors)
             return _run(self.inner, method, args, kwargs)
         return self._agreed(scope.next_collective(), label, method, args, kwargs)
 

@@ -88,7 +88,9 @@ def create(options: Any) -> Any:
     name = options.group_id if members else "world"
     own = PrefixStore(f"wiresum/{started}/agreed", store)
     given = GroupOptions(name, rank, size, timeout, own)
-    return adapt(CollectiveRouter(given, make_group, agent, why), store)
+    # A group within the world says at its first collective why that goes around the switch.
+    said = agent is None and not (members and where is not None)
+    return adapt(CollectiveRouter(given, make_group, agent, why, said=said), store)
 
 
 def _generation(store: Store, rank: int, size: int, timeout: timedelta, members: list[int]) -> str:

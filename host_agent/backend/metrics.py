@@ -58,6 +58,9 @@ COLLECTIVES = METRICS.counter("collectives_total", "Collectives, by the way they
 FALLBACK = METRICS.counter(
     "fallback_total", "Collectives that did not use the switch, and why.", "collective", "reason"
 )
+FALLBACK_BYTES = METRICS.counter(
+    "fallback_bytes_total", "Bytes of the tensors of collectives that did not use the switch."
+)
 FAILED = METRICS.counter(
     "failed_total", "All-reduces over the switch or the ranks that failed.", "kind"
 )
@@ -146,6 +149,7 @@ def read(scrape: Scrape) -> None:
         scrape.set(COLLECTIVES, sum(reasons.values()), "fallback", collective)
         for reason, count in reasons.items():
             scrape.set(FALLBACK, count, collective, reason)
+    scrape.set(FALLBACK_BYTES, found["fallback_bytes"])
     for kind, count in found["failed"].items():
         scrape.set(FAILED, count, kind)
     scrape.set(ENDED, found["ended"])

@@ -38,6 +38,6 @@ def _create(options: Any, _backend_options: Any) -> Any:
     members = list(options.global_ranks_in_group)
     rank = members[options.group_rank] if members else options.group_rank
     logs.bind(rank=rank)
-    report.set_rank(rank)
+    report.set_group(rank, options.group_size)
     metrics.serve(rank=rank)
     return create(options)

@@ -1,24 +1,46 @@
 """Statistics of this process, for training scripts and for debugging."""
 
 import json
+import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wiresum.host_agent.agent.counters import COUNTERS
+from wiresum.host_agent.agent.tally import Tally
+from wiresum.host_agent.environment import TALLY
 
 if TYPE_CHECKING:
     from wiresum.host_agent.backend.collective_router import CollectiveRouter
 
+log = logging.getLogger("wiresum")
 
 _rank: int | None = None
+_size = 0  # of the largest group
+_tally: Tally | None = None
 
 
-def set_rank(rank: int) -> None:
-    """Set the rank of this process, for the name of its dump."""
-    global _rank
-    _rank = rank
+def set_group(rank: int, size: int) -> None:
+    """A group of ``size`` ranks begins in this process, which is ``rank`` in the default group.
+
+    The rank is for the name of the dump; from now on the launcher, if there is one, can read what
+    the collectives do in sum.
+    """
+    global _rank, _size, _tally
+    _rank, _size = rank, max(size, _size)
+    folder = os.environ.get(TALLY)
+    if not folder:
+        return
+    if _tally is None or not _tally.mine:
+        try:
+            _tally = Tally(folder)
+        except OSError as error:
+            log.debug("wiresum: the launcher is told nothing: %s", error)
+            return
+    tally, largest = _tally, _size
+    COUNTERS.tell(lambda totals: tally.write(replace(totals, rank=rank, size=largest)))
 
 
 def stats() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -14,6 +15,13 @@ def plain(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.is_neg() or tensor.is_conj():
         return tensor.resolve_conj().resolve_neg()
     return tensor
+
+
+def size_of(given: Any) -> int:
+    """The bytes of a tensor, or of all tensors in lists of lists; 0 for all else."""
+    if isinstance(given, torch.Tensor):
+        return given.numel() * given.element_size()
+    return sum(map(size_of, given)) if isinstance(given, list | tuple) else 0
 
 
 def buffers_of(tensors: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], Copies]:

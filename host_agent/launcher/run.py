@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from wiresum.common.children import process
@@ -25,8 +25,10 @@ from wiresum.host_agent.environment import (
 )
 from wiresum.host_agent.launcher.later import Later
 from wiresum.host_agent.launcher.options import JobOptions
+from wiresum.host_agent.launcher.rendezvous import rendezvous
 from wiresum.host_agent.launcher.session import Session
 from wiresum.host_agent.launcher.signals import Signals
+from wiresum.host_agent.launcher.summary import summary
 
 log = logging.getLogger("wiresum")
 
@@ -37,6 +39,12 @@ class LaunchError(WiresumError):
     """The command cannot be run."""
 
     exit_code = 127
+
+
+class SeveralNodesError(WiresumError):
+    """The command trains on several nodes, and each would have a switch of its own."""
+
+    exit_code = 2
 
 
 def resolve(command: Sequence[str]) -> list[str]:
@@ -100,12 +108,19 @@ def run(command: Sequence[str], options: JobOptions, *, as_default: bool) -> int
             "TORCH_DEVICE_BACKEND_AUTOLOAD keeps torch from finding the backend: "
             "call wiresum.host_agent.autoload.register() in the script",
         )
+    options = _shared(options, resolved)
     # In the process group of this process and with its stdin: the command may use a terminal.
     foreground = ProcessOptions(group=os.getpgrp(), keep=inherited())
+
+    def train(session: Session | Later | None, env: Mapping[str, str]) -> int:
+        with summary(as_default=as_default, carrier=options.carrier) as told:
+            status = execute(session, signals, resolved, replace(foreground, env={**env, **told}))
+        signals.over = True
+        return status
+
     with Signals() as signals:
         if options.carrier is Carrier.RANKS:
-            env = _without_switch(as_default, options)
-            return execute(None, signals, resolved, replace(foreground, env=env))
+            return train(None, _without_switch(as_default, options))
         try:
             session = Session(options)
         except (NoRoom, ControllerError) as error:
@@ -114,10 +129,7 @@ def run(command: Sequence[str], options: JobOptions, *, as_default: bool) -> int
                 raise
             say(log, f"training begins over the ranks, until there is a switch: {error}")
             with Later(options, str(error)) as later:
-                env = later.variables(as_default=as_default)
-                status = execute(later, signals, resolved, replace(foreground, env=env))
-                signals.over = True
-                return status
+                return train(later, later.variables(as_default=as_default))
         with session:
             job = session.job
             bind(job=job.id)
@@ -127,10 +139,22 @@ def run(command: Sequence[str], options: JobOptions, *, as_default: bool) -> int
                 f"{job.slots} slots{_asked(job, options.slots)}, {options.field}-bit fields",
                 job=job.id,
             )
-            env = session.variables(as_default=as_default)
-            status = execute(session, signals, resolved, replace(foreground, env=env))
-            signals.over = True
-            return status
+            return train(session, session.variables(as_default=as_default))
+
+
+def _shared(options: JobOptions, command: Sequence[str]) -> JobOptions:
+    """``options`` with a name for the job that the nodes of one rendezvous share.
+
+    Raises :class:`SeveralNodesError` where each node would start a switch for itself.
+    """
+    meeting = rendezvous(command, os.environ)
+    if meeting is None or options.carrier is Carrier.RANKS:
+        return options
+    if options.controller is None:
+        raise SeveralNodesError(
+            lines.NODES_WITHOUT_CONTROLLER.of(count=meeting.count, place=meeting.place)
+        )
+    return replace(options, name=options.name or meeting.name)
 
 
 def inherited() -> list[int]:

@@ -11,7 +11,7 @@ def test_a_report_says_what_was_counted(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(module, "COUNTERS", counters)
     counters.count_carried("all_reduce", 2, 100, ranks=False)
     counters.count_carried("all_reduce_coalesced", 3, 100, ranks=True)
-    counters.count_fallback("barrier", "because", level=0)
+    counters.count_fallback("barrier", "because", 8, level=0)
     counters.count_ended(0.25)
     counters.count_exposed(0.125)
     engine = {

@@ -86,7 +86,11 @@ class FakeAgent:
 
 
 def group_of_one(
-    agent: FakeAgent | None, why: str | None = None, timeout_s: float = 60.0
+    agent: FakeAgent | None,
+    why: str | None = None,
+    timeout_s: float = 60.0,
+    *,
+    said: bool = False,
 ) -> WiresumProcessGroup:
     store = dist.HashStore()
     timeout = timedelta(seconds=timeout_s)
@@ -95,6 +99,6 @@ def group_of_one(
         return make_fallback(store, 0, 1, timeout, prefix)
 
     options = GroupOptions("world", 0, 1, timeout, store)
-    group = adapt(CollectiveRouter(options, make, agent, why), store)
+    group = adapt(CollectiveRouter(options, make, agent, why, said=said), store)
     assert isinstance(group, WiresumProcessGroup)
     return group

@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import json
 import logging
+import re
 import socket
 import struct
 import threading
@@ -130,6 +132,18 @@ def test_the_others_hear_why_rank_0_could_not_join(session: Session) -> None:
     with pytest.raises(AgentError) as second:
         Agent.join(Worker(where, store, 1, 2, MINUTE, "1"))
     assert str(second.value) == f"rank 0 could not join: {first.value}"
+
+
+def test_a_rank_that_asks_another_controller_than_rank_0_says_so(session: Session) -> None:
+    """As on two hosts that have started a switch each."""
+    where = session.environment
+    store = dist.HashStore()
+    plan = {"job": "j-elsewhere", "token": "wsj_elsewhere", "attempt": 0, "owned": False}
+    worker = Worker(where, store, 1, 2, MINUTE, "1")
+    store.set(worker.key, json.dumps(plan))
+    line = f"controller {where.controller} does not know the job of rank 0 (the controller does not"
+    with pytest.raises(AgentError, match=re.escape(line)):
+        Agent.join(worker)
 
 
 def test_a_rank_0_that_never_comes_is_named() -> None:

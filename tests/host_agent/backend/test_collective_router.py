@@ -96,6 +96,22 @@ def test_what_the_switch_cannot_do_goes_to_gloo_and_says_why(
     assert len([r for r in caplog.records if reason in r.getMessage()]) == 1
 
 
+def test_a_group_without_a_lease_says_why_at_its_first_collective(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    group = group_of_one(None, "only the default group has a lease")
+    with caplog.at_level(logging.INFO, "wiresum"):
+        for _ in range(3):
+            group.allreduce([torch.ones(3)], options()).wait()
+    (said,) = caplog.records
+    assert said.levelname == "WARNING"
+    assert "all_reduce goes over the fallback: only the default group has a lease" in (
+        said.getMessage()
+    )
+    assert stats()["fallback_bytes"] == 36
+    group.shutdown()
+
+
 def test_an_average_of_integers_is_their_sum_divided_towards_zero(
     group: WiresumProcessGroup, agent: FakeAgent
 ) -> None:
@@ -270,7 +286,7 @@ def test_a_ticket_may_end_before_it_is_known(group: WiresumProcessGroup, agent: 
 def test_without_a_link_everything_is_done_by_the_fallback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    group = group_of_one(None, "no switch here")
+    group = group_of_one(None, "no switch here", said=True)
     with caplog.at_level(logging.INFO, "wiresum"):
         group.allreduce([torch.ones(1)]).wait()
         group.barrier().wait()

@@ -1,6 +1,7 @@
 """``wiresum run`` from the outside: what it starts, passes on and leaves behind."""
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -26,9 +27,10 @@ def wiresum_run(*options: str) -> list[str]:
 
 
 def errors(output: str) -> list[str]:
-    """The lines that say why it failed."""
+    """The lines that say why it failed: neither the first nor the last that a run always has."""
     assert "Traceback" not in output, output
-    return [line for line in output.splitlines() if not line.startswith("wiresum: job ")]
+    usual = ("wiresum: job ", "wiresum: nothing used the switch: ")
+    return [line for line in output.splitlines() if not line.startswith(usual)]
 
 
 @pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137)])
@@ -124,6 +126,12 @@ def test_a_switch_of_its_own_and_the_transport(
         ([], 127, "no command"),
         (["--field", "12", "--", "true"], 2, "--field 12: it must be 32, 16 or 8"),
         (["--timeout", "0", "--", "true"], 2, "--timeout 0"),
+        (
+            ["--", "true", "torchrun", "--nnodes", "2", "--master-addr", "10.0.0.1", "train.py"],
+            2,
+            "this run is one of 2 at 10.0.0.1:29500, and a switch of its own would serve this host "
+            "alone: start a switch and a controller and give all --controller HOST:PORT",
+        ),
         (["--queue-timeout", "0", "--", "true"], 2, "--queue-timeout 0"),
         (
             ["--transport", "shm", "--controller", "127.0.0.1:1", "--", "true"],
@@ -240,6 +248,8 @@ def test_a_training_under_the_launcher() -> None:
     ended = finish([*wiresum_run("--field", "32", "--"), *torchrun], clean_environment())
     assert ended.status == 0, ended.output
     assert "hooks passed on rank 0" in ended.output
+    (last,) = re.findall(r"^wiresum: each of 2 ranks here: (.*)$", ended.output, re.M)
+    assert re.match(r"\d+ collectives \(.* .?B\) over the switch, 0 over the ranks, ", last), last
 
 
 def test_a_failing_training_under_the_launcher(controller: str, env: dict[str, str]) -> None:
@@ -250,13 +260,29 @@ def test_a_failing_training_under_the_launcher(controller: str, env: dict[str, s
     assert "no_such_scenario passed" not in ended.output
 
 
-def test_launchers_with_the_same_name_share_a_job(controller: str, token: str) -> None:
-    with Session(JobOptions(controller=controller, name="shared", token=token)) as first:
-        with Session(JobOptions(controller=controller, name="shared", token=token)) as second:
-            assert second.job.id == first.job.id
-        assert first.describe().state == pb.JOB_STATE_WAITING  # the second did not release it
+def test_launchers_with_the_same_name_share_a_job_until_the_last_has_left(
+    controller: str, token: str
+) -> None:
+    options = JobOptions(controller=controller, name="shared", token=token)
+    three = [Session(options) for _ in range(3)]
+    assert len({session.job.id for session in three}) == 1
+    for left in (3, 2, 1):
+        for session in three[-left:]:
+            session.check()
+            assert session.describe().state == pb.JOB_STATE_WAITING
+        three[-left].close()
     with ControllerClient(controller, token=token) as client:
-        assert client.get_job(first.job.id).state == pb.JOB_STATE_RELEASED
+        assert client.get_job(three[0].job.id).state == pb.JOB_STATE_RELEASED
+
+
+def test_nodes_of_one_rendezvous_have_one_name(controller: str, env: dict[str, str]) -> None:
+    # The command need not be torchrun: `true` takes anything.
+    torchrun = ["true", "torchrun", "--nnodes=2", "--rdzv-endpoint=10.0.0.1:5", "train.py"]
+    ended = finish([*wiresum_run("--controller", controller), "--", *torchrun], env)
+    assert ended.status == 0
+    assert "wiresum: job 10.0.0.1-5 on switch" in ended.output
+    named = ["--controller", controller, "--name", "mine"]
+    assert "wiresum: job mine on" in finish([*wiresum_run(*named), "--", *torchrun], env).output
 
 
 def lost(session: Session) -> str:

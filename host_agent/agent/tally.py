@@ -1,0 +1,72 @@
+"""What this process's collectives did in sum, where its launcher can read it: one small file.
+
+A process writes it anew at each collective, so the launcher has the last state however the process
+ends. Without a launcher there is no file.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+_LONGEST_WHY = 160
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Collectives by path, with their bytes, of one process."""
+
+    rank: int = 0
+    """Its rank in the default group."""
+    size: int = 0
+    """How many ranks its largest group has."""
+    switch: int = 0
+    switch_bytes: int = 0
+    ranks: int = 0
+    ranks_bytes: int = 0
+    ranks_why: str = ""
+    """The first reason why the ranks summed."""
+    fallback: int = 0
+    fallback_bytes: int = 0
+    fallback_why: str = ""
+    """The first reason for the fallback; that of an all-reduce, if there is any."""
+
+
+class Tally:
+    """The file of this process."""
+
+    def __init__(self, folder: str) -> None:
+        """In ``folder``, which the launcher has made. Raises OSError."""
+        path = Path(folder) / secrets.token_hex(8)
+        self._process = os.getpid()
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+
+    @property
+    def mine(self) -> bool:
+        """Whether it is this process's, and not that of the one that has forked it."""
+        return os.getpid() == self._process
+
+    def write(self, totals: Totals) -> None:
+        """Replace what the file says; a write that fails is left out, the next one has it all."""
+        if not self.mine:
+            return
+        said = {
+            name: value[:_LONGEST_WHY] if isinstance(value, str) else value
+            for name, value in vars(totals).items()
+        }
+        # Numbers and reasons never get shorter: what follows the line break is left of nothing.
+        with contextlib.suppress(OSError):
+            os.pwrite(self._file, f"{json.dumps(said)}\n".encode(), 0)
+
+
+def read_all(folder: Path) -> list[Totals]:
+    """The totals of all processes that have written any; those with the lowest ranks first."""
+    names = {field.name for field in fields(Totals)}
+    found = []
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
+            said = json.loads(path.read_text().partition("\n")[0])
+            found.append(Totals(**{name: said[name] for name in names & said.keys()}))
+    return sorted(found, key=lambda totals: totals.rank)

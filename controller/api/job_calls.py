@@ -113,9 +113,11 @@ class JobCalls(Calls):
             caller = self._caller(context, request.token)
             job = self._office.jobs.shown(request.job_id, caller)
             if job.state is JobState.QUEUED:
+                if self._office.queue_polls.others_wait(job, request.request_id):
+                    return pb.ReleaseJobResponse(state=pb.JOB_STATE_QUEUED)
                 self._office.dismiss(job, "released")
                 return pb.ReleaseJobResponse(state=pb.JOB_STATE_RELEASED)
-            job = await self._office.leave(job, caller)
+            job = await self._office.leave(job, caller, request.request_id)
             return pb.ReleaseJobResponse(state=JOB_STATES[job.state])
 
         return await or_status(answer(), context)

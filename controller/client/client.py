@@ -104,6 +104,7 @@ class ControllerClient:
         wait_timeout_s: float = 0.0,
         on_queue: Callable[[pb.Job], None] | None = None,
         started: bool = False,
+        request_id: str = "",
         unreachable_s: float = 30.0,
     ) -> pb.Job:
         """Reserve ``slots`` (0: the default) for a job, or attach to the live one of that name.
@@ -113,7 +114,8 @@ class ControllerClient:
         at most a year); meanwhile ``on_queue`` gets the job as it stands in the queue, again and
         again. A controller that goes away meanwhile is asked again for ``unreachable_s``, and the
         place in the queue is kept; any other exception (a signal's, say) gives it up. ``started``:
-        the training goes on meanwhile, summed by its ranks.
+        the training goes on meanwhile, summed by its ranks. ``request_id`` is for
+        :meth:`release_job` by a caller that does not have the job yet.
         """
         request = pb.CreateJobRequest(
             name=name,
@@ -123,7 +125,7 @@ class ControllerClient:
             on_full=pb.OnFull.Value(f"ON_FULL_{OnFull(on_full).name}"),
             min_slots=min_slots,
             wait_timeout_s=min(wait_timeout_s, _LONGEST_QUEUE_S),
-            request_id=secrets.token_hex(16),
+            request_id=request_id or secrets.token_hex(16),
             started=started,
         )
         if on_full != OnFull.WAIT:
@@ -151,11 +153,9 @@ class ControllerClient:
     def _leave_queue(self, request: pb.CreateJobRequest) -> None:
         """Leave the queue: a job without a caller would hold its slots until it expires."""
         with suppress(ControllerError):
-            # Asking once more tells which job it is, and whether others wait for it too.
+            # Asking once more tells which job it is.
             job = self._call(lambda stub: stub.CreateJob, request, timeout_s=_LEAVE_S)
-            if job.token or not job.attached:
-                release = pb.ReleaseJobRequest(job_id=job.id, token=job.token)
-                self._call(lambda stub: stub.ReleaseJob, release, timeout_s=_LEAVE_S)
+            self.release_job(job.id, job.token, request_id=request.request_id, timeout_s=_LEAVE_S)
 
     def claim_job(self, job_id: str, token: str, *, owner: str, where: str) -> pb.ClaimJobResponse:
         """Ask for a job on behalf of the process group ``owner``, whose rank 0 is on ``where``."""
@@ -291,13 +291,16 @@ class ControllerClient:
         )
         self._call(lambda stub: stub.Heartbeat, request, timeout_s=timeout_s)
 
-    def release_job(self, job_id: str, token: str) -> pb.ReleaseJobResponse:
-        """Leave a job with its ``token``, which ends with the last that leaves; harmless if it is
-        over. An empty ``token``: end it, as its tenant or the admin.
+    def release_job(
+        self, job_id: str, token: str, *, request_id: str = "", timeout_s: float | None = None
+    ) -> pb.ReleaseJobResponse:
+        """Leave a job, which ends with the last that leaves; harmless if it is over.
+
+        Who leaves is known by the job's ``token``, or by the ``request_id`` of its request for the
+        job. With neither, the job ends for all: the caller is its tenant or the admin.
         """
-        return self._call(
-            lambda stub: stub.ReleaseJob, pb.ReleaseJobRequest(job_id=job_id, token=token)
-        )
+        request = pb.ReleaseJobRequest(job_id=job_id, token=token, request_id=request_id)
+        return self._call(lambda stub: stub.ReleaseJob, request, timeout_s=timeout_s)
 
     def get_job(self, job_id: str, *, counters: bool = False) -> pb.Job:
         """A job by id or name; with ``counters``, also the switch's events for it."""

@@ -45,6 +45,10 @@ class Launchers:
             shared.requests[request] = token
         shared.presence.expect(token)
 
+    def token_of(self, job_id: str, request: str) -> str:
+        """The token that was given for a ``request``; empty if none was, or it is not known."""
+        return self._shared(job_id).requests.get(request, "")
+
     @contextmanager
     def call(self, job_id: str, token: str) -> Iterator[None]:
         """A heartbeat of a launcher is in progress."""

@@ -243,11 +243,15 @@ class Office:
         """Agree with the other ranks on a change of the lease."""
         return await self.rank_polls.change(job, request, time_left)
 
-    async def leave(self, job: Job, caller: Caller) -> Job:
-        """A launcher leaves: the job is released with the last of them. Others release it."""
-        if caller.token and job.state.live:
+    async def leave(self, job: Job, caller: Caller, request: str) -> Job:
+        """A launcher leaves: the job is released with the last of them. Others release it.
+
+        A launcher is known by its token, or by the id of its ``request`` for the job.
+        """
+        if (caller.token or request) and job.state.live:
+            token = caller.token or self.launchers.token_of(job.id, request)
             tokens = self.state.token_count(job.id)
-            if not self.launchers.leave(job, caller.token, tokens):
+            if not self.launchers.leave(job, token, tokens):
                 return job
         return await self.end(job, JobState.RELEASED, "released")
 

@@ -43,6 +43,8 @@ class QueuePolls:
     fleet: Fleet
     limit: Limiting = asyncio.timeout
     _callers: Counter[str] = field(default_factory=Counter)
+    _requests: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """The same by the ids of their requests."""
     _told: dict[str, Standing | None] = field(default_factory=dict)
     _timer: asyncio.TimerHandle | None = None
     _rest_until: float = 0.0
@@ -56,9 +58,16 @@ class QueuePolls:
         found = self.queue.request(request, caller)
         if isinstance(found, Created):
             return found
-        with self._calling(found.job), self.calls.watch(found.job.id) as news:
+        with self._calling(found.job, request.request_id), self.calls.watch(found.job.id) as news:
             self.rebalance()
             return await self._turn(found, request, caller, until(_NEWS_S, time_left), news)
+
+    def others_wait(self, job: Job, request: str) -> bool:
+        """Whether others wait for a job in the queue than the caller with this request's id.
+
+        A caller without one speaks for all: nobody waits then.
+        """
+        return bool(request) and self._callers[job.id] > self._requests[job.id, request]
 
     def forget_absent(self) -> None:
         """Take the jobs out of the queue whose callers do not come back."""
@@ -170,11 +179,15 @@ class QueuePolls:
         return ControllerError(refusal.code, lines.WAITED.of(waited_s=waited, why=refusal))
 
     @contextmanager
-    def _calling(self, job: Job) -> Iterator[None]:
+    def _calling(self, job: Job, request: str) -> Iterator[None]:
         self._callers[job.id] += 1
+        self._requests[job.id, request] += 1
         try:
             yield
         finally:
+            self._requests[job.id, request] -= 1
+            if not self._requests[job.id, request]:
+                del self._requests[job.id, request]
             self._callers[job.id] -= 1
             last = not self._callers[job.id]
             if last:

@@ -1,6 +1,7 @@
 """Looks for a job while the training goes on over its ranks: waits in the queue, asks again."""
 
 import logging
+import secrets
 import threading
 
 from wiresum.controller.client import ControllerClient, OnFull, away
@@ -25,6 +26,7 @@ class JobSearch:
         """``where`` has the tenant's token, and says what to ask for; ``name`` is the job's."""
         self._where = where
         self._name = name
+        self._request = ""  # the id of the latest
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._client: ControllerClient | None = None
@@ -71,7 +73,7 @@ class JobSearch:
         where, request = self._where, self._where.request
         with connect(where, where.tenant_token) as client:
             with self._lock:
-                self._client = client
+                self._client, self._request = client, secrets.token_hex(16)
                 if self._stop.is_set():
                     client.close()
             try:
@@ -84,6 +86,7 @@ class JobSearch:
                     wait_timeout_s=request.queue_timeout_s or 0.0,
                     on_queue=self._queued,
                     started=True,
+                    request_id=self._request,
                 )
             finally:
                 with self._lock:
@@ -91,8 +94,7 @@ class JobSearch:
 
     def _queued(self, job: pb.Job) -> None:
         with self._lock:
-            if not job.attached:
-                self._place = job
+            self._place = job
 
     def _may_come(self, error: ControllerError) -> bool:
         if away(error):
@@ -100,10 +102,8 @@ class JobSearch:
         return error.code in _NO_ROOM and self._where.request.queue_timeout_s is None
 
     def _give_up(self, job: pb.Job) -> None:
-        if job.attached and not job.token:
-            return  # others wait for it, too
         try:
             with connect(self._where, self._where.tenant_token) as client:
-                client.release_job(job.id, job.token)
+                client.release_job(job.id, job.token, request_id=self._request)
         except ControllerError:
             log.debug("wiresum: the place in the queue is left to expire", exc_info=True)

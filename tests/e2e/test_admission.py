@@ -125,9 +125,11 @@ def test_fallback_lets_the_ranks_sum_and_says_why_once(
     command = train(site, tmp_path / "out")
     status, _, err = site.run(token, "--if-full", "fallback", command=command).end()
     assert status == 0, err
-    (line,) = [line for line in err.splitlines() if "wiresum" in line]
-    assert "the ranks" in line
-    assert "no room" in line
+    first, last = [line for line in err.splitlines() if "wiresum" in line]
+    assert "the ranks" in first
+    assert "no room" in first
+    assert last.startswith("wiresum: nothing used the switch; each of 2 ranks here: ")
+    assert "no room" in last.partition(" over the ranks")[0]
     over_the_ranks(tmp_path / "out")
 
 

@@ -4,8 +4,9 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from controller_rig import Rig
+from controller_rig import Rig, until
 
+from wiresum.controller.errors import ControllerError
 from wiresum.controller.office.launchers import Launchers
 from wiresum.controller.state.model import Job
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -61,6 +62,50 @@ async def test_the_tenant_and_the_admin_end_a_job_under_its_launchers(rig: Rig) 
     assert answer.state == pb.JOB_STATE_RELEASED
     beat = await rig.call(lambda client: client.heartbeat(second.id, second.token))
     assert beat.state == pb.JOB_STATE_RELEASED
+
+
+async def test_a_job_in_the_queue_waits_for_the_last_of_its_launchers(rig: Rig) -> None:
+    first = await rig.create("first", slots=4096)
+
+    def ask(request: str) -> "asyncio.Task[pb.Job]":
+        return asyncio.create_task(
+            rig.call(
+                lambda client: client.create_job(
+                    "shared", slots=4096, on_full="wait", request_id=request
+                )
+            )
+        )
+
+    async def leave(job: str, request: str) -> "pb.JobState.ValueType":
+        call = rig.call(lambda client: client.release_job(job, "", request_id=request))
+        return (await call).state
+
+    creator, other = ask("a"), ask("b")
+    waiting = rig.office.queue_polls._requests
+    await until(lambda: sorted(request for _, request in waiting) == ["a", "b"])
+    (queued,) = rig.office.store.queue()
+    assert await leave(queued.id, "a") == pb.JOB_STATE_QUEUED
+    await released(rig, first)
+    one, two = await asyncio.gather(creator, other)
+    assert one.id == two.id == queued.id
+    # It has got the job in the same moment: it is known by its request, too.
+    assert await leave(one.id, "a") == pb.JOB_STATE_WAITING
+    assert await leave(one.id, "never given") == pb.JOB_STATE_WAITING
+    assert await released(rig, two) == pb.JOB_STATE_RELEASED
+
+
+async def test_the_last_launcher_takes_its_job_out_of_the_queue(rig: Rig) -> None:
+    await rig.create("first", slots=4096)
+    call = rig.call(
+        lambda client: client.create_job("alone", slots=4096, on_full="wait", request_id="a")
+    )
+    waiting = asyncio.create_task(call)
+    await until(lambda: bool(rig.office.queue_polls._requests))
+    (queued,) = rig.office.store.queue()
+    answer = await rig.call(lambda client: client.release_job(queued.id, "", request_id="a"))
+    assert answer.state == pb.JOB_STATE_RELEASED
+    with pytest.raises(ControllerError, match="taken out of the queue"):
+        await waiting
 
 
 async def test_a_launcher_that_has_died_does_not_keep_the_job_from_its_end(rig: Rig) -> None:

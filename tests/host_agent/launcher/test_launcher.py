@@ -19,6 +19,9 @@ from wiresum.host_agent.environment import Carrier, Transport
 from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import LeaseLost, Session
 
+GRACE_S = 4.0
+"""Longer than the controller waits for a launcher whose call has broken off."""
+
 SCENARIOS = Path(__file__).parents[1] / "backend" / "scenarios.py"
 
 
@@ -273,6 +276,25 @@ def test_launchers_with_the_same_name_share_a_job_until_the_last_has_left(
         three[-left].close()
     with ControllerClient(controller, token=token) as client:
         assert client.get_job(three[0].job.id).state == pb.JOB_STATE_RELEASED
+
+
+def test_a_launcher_that_is_killed_takes_nobodys_job_away(
+    controller: str, env: dict[str, str], token: str
+) -> None:
+    with Session(JobOptions(controller=controller, name="shared", token=token)) as session:
+        command = wiresum_run("--controller", controller, "--name", "shared", "--")
+        with subprocess.Popen(
+            [*command, "sh", "-c", "echo $WIRESUM_JOB; sleep 1000"],
+            env=env, stdout=subprocess.PIPE, text=True,
+        ) as launcher:  # fmt: skip
+            assert launcher.stdout is not None
+            assert launcher.stdout.readline().strip() == session.job.id
+            launcher.kill()
+        time.sleep(GRACE_S)
+        session.check()
+        assert session.describe().state == pb.JOB_STATE_WAITING
+    with ControllerClient(controller, token=token) as client:
+        assert client.get_job(session.job.id).state == pb.JOB_STATE_RELEASED
 
 
 def test_nodes_of_one_rendezvous_have_one_name(controller: str, env: dict[str, str]) -> None:

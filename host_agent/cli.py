@@ -66,7 +66,11 @@ def run(
         ),
     ] = False,
     name: Annotated[
-        str, Option(help="Name of the job; launchers with the same name share it.")
+        str,
+        Option(
+            help="Name of the job; launchers with the same name share it until the last one ends  "
+            "[default: where the nodes of a torchrun meet, or the job's id]."
+        ),
     ] = "",
     slots: Annotated[
         int,

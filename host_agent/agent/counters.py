@@ -86,8 +86,8 @@ class Counters:
             for name, value in stats.items():
                 self.engine[name] = self.engine.get(name, 0) + value
 
-    def tell(self, write: Callable[[Totals], None] | None) -> None:
-        """Give ``write`` the totals now and after each collective that is counted; None: stop."""
+    def tell(self, write: Callable[[Totals], None]) -> None:
+        """Give ``write`` the totals now, and after each collective that is counted."""
         with self._lock:
             self._tell = write
             self._tell_totals()

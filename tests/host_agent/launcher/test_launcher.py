@@ -223,8 +223,8 @@ def test_a_run_that_is_killed_leaves_a_folder_that_the_next_one_removes(
         below = descendants(launcher.pid)
         launcher.kill()
         wait_gone(*below)
-    (left,) = temporary.iterdir()
-    assert stat.S_IMODE(left.stat().st_mode) == 0o700
+    modes = [stat.S_IMODE(left.stat().st_mode) for left in temporary.iterdir()]
+    assert set(modes) == {0o700}
     ended = finish(wiresum_run("--", "true"), clean_environment())
     assert ended.status == 0, ended.output
     assert list(temporary.iterdir()) == []
@@ -252,7 +252,7 @@ def test_a_training_under_the_launcher() -> None:
     assert ended.status == 0, ended.output
     assert "hooks passed on rank 0" in ended.output
     (last,) = re.findall(r"^wiresum: each of 2 ranks here: (.*)$", ended.output, re.M)
-    assert re.match(r"\d+ collectives \(.* .?B\) over the switch, 0 over the ranks, ", last), last
+    assert re.match(r"\d+ collectives? \(.* .?B\) over the switch, 0 over the ranks, ", last), last
 
 
 def test_a_failing_training_under_the_launcher(controller: str, env: dict[str, str]) -> None:

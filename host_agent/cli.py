@@ -10,8 +10,9 @@ from wiresum.common.command_line import Option, Rest
 from wiresum.common.errors import WiresumError
 from wiresum.common.places import expand
 from wiresum.controller.client import OnFull
+from wiresum.controller.client.requests import SlotRequest
 from wiresum.host_agent import lines
-from wiresum.host_agent.environment import LONGEST_S, Carrier, SlotRequest, Transport
+from wiresum.host_agent.environment import LONGEST_S, Carrier, Transport
 from wiresum.p4 import FIELDS
 
 

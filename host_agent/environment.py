@@ -9,6 +9,7 @@ from enum import StrEnum
 from wiresum.common.errors import WiresumError
 from wiresum.controller.client import OnFull
 from wiresum.controller.client.address import parse_addresses
+from wiresum.controller.client.requests import DEFAULT_SLOTS, SlotRequest
 from wiresum.host_agent import lines
 from wiresum.p4 import FIELDS
 
@@ -61,19 +62,6 @@ class AgentError(WiresumError):
 
 
 @dataclass(frozen=True)
-class SlotRequest:
-    """What to ask of the controller when a job is made."""
-
-    slots: int = 0
-    """Slots to ask for; 0: the controller's default."""
-    min_slots: int = 0
-    """The fewest that the job can do with; 0: the smallest lease."""
-    on_full: OnFull = OnFull.FAIL
-    queue_timeout_s: float | None = None
-    """How long to ``wait`` for room; None: for ever."""
-
-
-@dataclass(frozen=True)
 class Environment:
     """How to reach the controller, which job this is, and what it asks for.
 
@@ -92,7 +80,7 @@ class Environment:
     ca: str = ""
     cert: str = ""
     key: str = ""
-    request: SlotRequest = SlotRequest()
+    request: SlotRequest = DEFAULT_SLOTS
     shm: str = ""
     switch_timeout_s: float | None = None
     """How long the switch may say nothing at all while a collective waits; None: see Worker."""

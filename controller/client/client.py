@@ -15,6 +15,14 @@ from wiresum.common.version import package_version
 from wiresum.controller.client.address import DEFAULT_CONTROLLER, parse_addresses
 from wiresum.controller.client.channel import Method
 from wiresum.controller.client.connection import Connection
+from wiresum.controller.client.requests import (
+    DEFAULT_SLOTS,
+    NO_RANK,
+    Declaration,
+    GroupRank,
+    JoiningRank,
+    SlotRequest,
+)
 from wiresum.controller.client.trust import Credentials
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.on_full import OnFull
@@ -95,45 +103,40 @@ class ControllerClient:
     def create_job(
         self,
         name: str = "",
+        request: SlotRequest = DEFAULT_SLOTS,
         *,
-        slots: int = 0,
         switch: str = "",
         tenant: str = "",
-        on_full: OnFull | str = OnFull.FAIL,
-        min_slots: int = 0,
-        wait_timeout_s: float = 0.0,
         on_queue: Callable[[pb.Job], None] | None = None,
-        started: bool = False,
         request_id: str = "",
         unreachable_s: float = 30.0,
     ) -> pb.Job:
-        """Reserve ``slots`` (0: the default) for a job, or attach to the live one of that name.
+        """Reserve slots for a job, or attach to the live one of that name.
 
-        ``on_full``, also as its value, says what happens when there is no room: with WAIT, the
-        call returns when there is, or raises RESOURCE_EXHAUSTED after ``wait_timeout_s`` (0: never;
-        at most a year); meanwhile ``on_queue`` gets the job as it stands in the queue, again and
-        again. A controller that goes away meanwhile is asked again for ``unreachable_s``, and the
-        place in the queue is kept; any other exception (a signal's, say) gives it up. ``started``:
-        the training goes on meanwhile, summed by its ranks. ``request_id`` is for
-        :meth:`release_job` by a caller that does not have the job yet.
+        Where ``request`` says WAIT and there is no room, the call returns when there is, or raises
+        RESOURCE_EXHAUSTED after ``queue_timeout_s``; meanwhile ``on_queue`` gets the job as it
+        stands in the queue, again and again. A controller that goes away meanwhile is asked again
+        for ``unreachable_s``, and the place in the queue is kept; any other exception (a signal's,
+        say) gives it up. ``request_id`` is for :meth:`release_job` by a caller that does not have
+        the job yet.
         """
-        request = pb.CreateJobRequest(
+        call = pb.CreateJobRequest(
             name=name,
-            slots_wanted=slots,
+            slots_wanted=request.slots,
             switch=switch,
             tenant=tenant,
-            on_full=pb.OnFull.Value(f"ON_FULL_{OnFull(on_full).name}"),
-            min_slots=min_slots,
-            wait_timeout_s=min(wait_timeout_s, _LONGEST_QUEUE_S),
+            on_full=pb.OnFull.Value(f"ON_FULL_{request.on_full.name}"),
+            min_slots=request.min_slots,
+            wait_timeout_s=min(request.queue_timeout_s or 0.0, _LONGEST_QUEUE_S),
             request_id=request_id or secrets.token_hex(16),
-            started=started,
+            started=request.started,
         )
-        if on_full != OnFull.WAIT:
-            return self._call(lambda stub: stub.CreateJob, request)
+        if request.on_full is not OnFull.WAIT:
+            return self._call(lambda stub: stub.CreateJob, call)
         limit = _FIRST_POLL_S
 
         def ask() -> pb.Job:
-            return self._call(lambda stub: stub.CreateJob, request, timeout_s=limit)
+            return self._call(lambda stub: stub.CreateJob, call, timeout_s=limit)
 
         try:
             while True:
@@ -147,7 +150,7 @@ class ControllerClient:
         except ControllerError:
             raise
         except BaseException:
-            self._leave_queue(request)
+            self._leave_queue(call)
             raise
 
     def _leave_queue(self, request: pb.CreateJobRequest) -> None:
@@ -166,43 +169,23 @@ class ControllerClient:
         self,
         job_id: str,
         token: str,
+        joining: JoiningRank,
         *,
-        rank: int,
-        workers: int,
-        attempt: int,
-        ip: str,
-        udp_port: int,
-        field: int,
-        mac: str = "",
-        program_version: str = "",
-        owner: str = "",
-        change: int = 0,
         waited_s: float = 0.0,
         timeout_s: float = 60.0,
         unreachable_s: float = 10.0,
     ) -> pb.Lease:
-        """Join one attempt of a job; returns when all ``workers`` ranks have, with the lease.
+        """Join one attempt of a job; returns when all its ranks have, with the lease.
 
-        ``attempt`` grows with every restart; ``change`` is that which :meth:`change_lease` has
-        agreed upon; ``ip`` and ``udp_port`` are where this rank's socket is bound. Waits at most
-        ``timeout_s``, and no longer than a day; the error then names the missing ranks, and says
-        how long this rank has waited, the ``waited_s`` seconds before this call included.
-        A controller that goes away meanwhile is asked again for ``unreachable_s``.
+        Waits at most ``timeout_s``, and no longer than a day; the error then names the missing
+        ranks, and says how long this rank has waited, the ``waited_s`` seconds before this call
+        included. A controller that goes away meanwhile is asked again for ``unreachable_s``.
         """
         request = pb.JoinJobRequest(
             job_id=job_id,
             token=token,
-            rank=rank,
-            workers=workers,
-            attempt=attempt,
-            ip=ip,
-            udp_port=udp_port,
-            mac=mac,
-            field=field,
+            **vars(joining),
             agent_version=package_version(),
-            program_version=program_version,
-            owner=owner,
-            change=change,
             waited_s=waited_s,
         )
         deadline = time.monotonic() + min(timeout_s, _LONGEST_JOIN_S)
@@ -220,29 +203,23 @@ class ControllerClient:
         self,
         job_id: str,
         token: str,
+        declaration: Declaration,
         *,
-        rank: int,
-        epoch: int,
-        change: int,
-        started: int,
         timeout_s: float = 0.0,
         unreachable_s: float = 600.0,
     ) -> pb.ChangeLeaseResponse:
-        """Agree with the other ranks on the last collective under the lease of ``epoch``.
+        """Agree with the other ranks on the last collective under the lease in use.
 
-        ``started`` counts the collectives that this rank has started since the epoch began; it
-        must not start another until this returns. Waits for the others at most ``timeout_s``
-        (0: the controller's default). A controller that goes away, or does not answer, is asked
-        again for ``unreachable_s``: if this raises UNAVAILABLE or DEADLINE_EXCEEDED all the same,
-        the other ranks may have been told a boundary; this one must ask before it goes on.
+        This rank must not start another collective until this returns. Waits for the others at
+        most ``timeout_s`` (0: the controller's default). A controller that goes away, or does not
+        answer, is asked again for ``unreachable_s``: if this raises UNAVAILABLE or
+        DEADLINE_EXCEEDED all the same, the other ranks may have been told a boundary; this one must
+        ask before it goes on.
         """
         request = pb.ChangeLeaseRequest(
             job_id=job_id,
             token=token,
-            rank=rank,
-            epoch=epoch,
-            change=change,
-            started=started,
+            **vars(declaration),
             timeout_s=timeout_s,
         )
         limit = (timeout_s or self._timeout_s * 3) + _POLL_MARGIN_S
@@ -261,14 +238,13 @@ class ControllerClient:
         epoch: int = 0,
         change: int = 0,
         report: pb.RankReport | None = None,
-        owner: str = "",
-        rank: int = 0,
+        of: GroupRank = NO_RANK,
     ) -> pb.HeartbeatResponse:
         """Keep a job alive; returns its state and current epoch, also if it is over.
 
         With ``wait_s``, returns when the state, the epoch (if not 0) or the announced change is
         another than the caller knows, or after that time. ``report``: a worker's progress.
-        ``rank`` of ``owner`` calls, as in :meth:`claim_job`.
+        ``of``: the rank that calls, if one does.
         """
         request = pb.HeartbeatRequest(
             job_id=job_id,
@@ -277,17 +253,15 @@ class ControllerClient:
             epoch=epoch,
             change=change,
             report=report,
-            owner=owner,
-            rank=rank,
+            owner=of.owner,
+            rank=of.rank,
         )
         return self._call(lambda stub: stub.Heartbeat, request, timeout_s=self._timeout_s + wait_s)
 
-    def leave_job(
-        self, job_id: str, token: str, *, owner: str, rank: int, timeout_s: float = 2.0
-    ) -> None:
-        """Say that ``rank`` of ``owner`` has left: the job is free for another group."""
+    def leave_job(self, job_id: str, token: str, of: GroupRank, *, timeout_s: float = 2.0) -> None:
+        """Say that a rank has left: once all have, the job is free for another group."""
         request = pb.HeartbeatRequest(
-            job_id=job_id, token=token, owner=owner, rank=rank, leaving=True
+            job_id=job_id, token=token, owner=of.owner, rank=of.rank, leaving=True
         )
         self._call(lambda stub: stub.Heartbeat, request, timeout_s=timeout_s)
 

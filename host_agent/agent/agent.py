@@ -18,6 +18,7 @@ from wiresum.host_agent.agent.issued import Group
 from wiresum.host_agent.agent.join import Membership, SwitchAway
 from wiresum.host_agent.agent.network import local_address_towards
 from wiresum.host_agent.agent.peers.meeting import Meeting, arrange, find
+from wiresum.host_agent.agent.peers.member import Member
 from wiresum.host_agent.agent.peers.peers import Peers
 from wiresum.host_agent.agent.plan import Search
 from wiresum.host_agent.agent.progress import progress
@@ -112,12 +113,14 @@ class Agent:
         if meeting is not None:
             self._peers = Peers(
                 meeting,
-                worker.rank,
                 worker.workers,
-                self.engine,
-                epoch=lambda: self._carriers.epoch,
-                over=self._lost_peer,
-                leave_switch=self._carriers.leave_switch if leaves else None,
+                Member(
+                    worker.rank,
+                    self.engine,
+                    epoch=lambda: self._carriers.epoch,
+                    over=self._lost_peer,
+                    leave_switch=self._carriers.leave_switch if leaves else None,
+                ),
             )
 
     @classmethod

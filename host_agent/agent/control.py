@@ -55,14 +55,7 @@ def create_job(where: Environment, name: str, on_queue: Callable[[pb.Job], None]
     request = where.request
     with connect(where, where.tenant_token) as client:
         try:
-            return client.create_job(
-                name,
-                slots=request.slots,
-                min_slots=request.min_slots,
-                on_full=request.on_full,
-                wait_timeout_s=request.queue_timeout_s or 0.0,
-                on_queue=on_queue,
-            )
+            return client.create_job(name, request, on_queue=on_queue)
         except ControllerError as error:
             full = error.code == "RESOURCE_EXHAUSTED" and error.retry_after_s is None
             if full and request.on_full is OnFull.FALLBACK:

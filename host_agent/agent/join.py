@@ -10,6 +10,7 @@ from dataclasses import replace
 from wiresum import p4
 from wiresum.common.errors import WiresumError
 from wiresum.common.version import compatible, package_version
+from wiresum.controller.client.requests import Declaration, GroupRank, JoiningRank
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent import lines
@@ -203,16 +204,18 @@ class Membership:
         return self.client.join_job(
             self.plan.job,
             self.plan.token,
-            rank=worker.rank,
-            workers=worker.workers,
-            attempt=self.plan.attempt,
-            change=change,
-            ip=sock.ip,
-            udp_port=sock.udp_port,
-            mac=mac_of(sock.ip),
-            field=worker.where.field,
-            program_version=self._program_version,
-            owner=self.plan.owner,
+            JoiningRank(
+                rank=worker.rank,
+                workers=worker.workers,
+                attempt=self.plan.attempt,
+                change=change,
+                ip=sock.ip,
+                udp_port=sock.udp_port,
+                mac=mac_of(sock.ip),
+                field=worker.where.field,
+                program_version=self._program_version,
+                owner=self.plan.owner,
+            ),
             timeout_s=min(limit_s, NEWS_S),
             waited_s=waited_s,
         )
@@ -231,12 +234,11 @@ class Membership:
         return self.client.heartbeat(
             plan.job,
             plan.token,
+            of=GroupRank(plan.owner, self._worker.rank),
             wait_s=wait_s,
             epoch=epoch,
             change=change,
             report=self.report() if self.report is not None else None,
-            owner=plan.owner,
-            rank=self._worker.rank,
         )
 
     def declare(self, lease: pb.Lease, change: int, started: int) -> int | None:
@@ -247,10 +249,7 @@ class Membership:
         answer = self.client.change_lease(
             self.plan.job,
             self.plan.token,
-            rank=lease.rank,
-            epoch=lease.epoch,
-            change=change,
-            started=started,
+            Declaration(rank=lease.rank, epoch=lease.epoch, change=change, started=started),
             unreachable_s=0.0,  # the caller repeats the call, and knows when to stop
         )
         return None if answer.cancelled else answer.boundary
@@ -283,10 +282,7 @@ class Membership:
         if not self.plan.owned:
             with contextlib.suppress(ControllerError):
                 self.client.leave_job(
-                    self.plan.job,
-                    self.plan.token,
-                    owner=self.plan.owner,
-                    rank=self._worker.rank,
+                    self.plan.job, self.plan.token, GroupRank(self.plan.owner, self._worker.rank)
                 )
             return
         # A rank whose last result was lost gets it again from the switch, but only while the

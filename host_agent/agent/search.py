@@ -3,6 +3,7 @@
 import logging
 import secrets
 import threading
+from dataclasses import replace
 
 from wiresum.controller.client import ControllerClient, OnFull, away
 from wiresum.controller.errors import ControllerError
@@ -71,6 +72,9 @@ class JobSearch:
 
     def _ask(self) -> pb.Job:
         where, request = self._where, self._where.request
+        # A job that takes fewer slots does not wait for more.
+        on_full = OnFull.SMALLER if request.on_full is OnFull.SMALLER else OnFull.WAIT
+        request = replace(request, on_full=on_full, started=True)
         with connect(where, where.tenant_token) as client:
             with self._lock:
                 self._client, self._request = client, secrets.token_hex(16)
@@ -78,15 +82,7 @@ class JobSearch:
                     client.close()
             try:
                 return client.create_job(
-                    self._name,
-                    slots=request.slots,
-                    min_slots=request.min_slots,
-                    # Who takes fewer slots does not wait for more.
-                    on_full=OnFull.SMALLER if request.on_full is OnFull.SMALLER else OnFull.WAIT,
-                    wait_timeout_s=request.queue_timeout_s or 0.0,
-                    on_queue=self._queued,
-                    started=True,
-                    request_id=self._request,
+                    self._name, request, on_queue=self._queued, request_id=self._request
                 )
             finally:
                 with self._lock:

@@ -32,7 +32,7 @@ from wiresum.host_agent.backend.gloo_sums import GlooSums
 from wiresum.host_agent.backend.integer_average import average, is_integer_average
 from wiresum.host_agent.backend.routing import SWITCH_DTYPES, op_name, why_not_tensors
 from wiresum.host_agent.backend.tensors import buffers_of, plain, size_of
-from wiresum.host_agent.backend.work import SwitchWork
+from wiresum.host_agent.backend.work import Memory, SwitchWork
 
 log = logging.getLogger("wiresum")
 
@@ -164,9 +164,7 @@ class CollectiveRouter:
             buffers, copies = buffers_of(given)
             work = SwitchWork(
                 name,
-                tensors if viewed else given,
-                buffers,
-                copies + viewed,
+                Memory(tensors if viewed else given, buffers, copies + viewed),
                 self._limit_s(opts.timeout),
                 self._late,
                 self._pool.submit,

@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
@@ -23,6 +24,18 @@ Repair = Callable[[Tensors, Callable[[BaseException | None], None]], None]
 """Sums these pieces of memory in place over the ranks, then calls the function with the outcome."""
 
 
+@dataclass(frozen=True)
+class Memory:
+    """The memory of a collective."""
+
+    outputs: Tensors
+    """The caller's tensors."""
+    buffers: Tensors
+    """What the engine works on, a ticket each."""
+    copies: Copies
+    """What to copy in the end."""
+
+
 class SwitchWork(dist.Work):
     """A ``dist.Work`` over one or more tickets of the engine.
 
@@ -33,9 +46,7 @@ class SwitchWork(dist.Work):
     def __init__(
         self,
         name: str,
-        outputs: Tensors,
-        buffers: Tensors,
-        copies: Copies,
+        memory: Memory,
         limit_s: float,
         late: Callable[[float], WiresumError],
         complete_later: Callable[[Callable[[], None]], None],
@@ -43,17 +54,16 @@ class SwitchWork(dist.Work):
     ) -> None:
         """Made by the router before the engine starts.
 
-        ``name`` is the same on all ranks. ``outputs``: the caller's tensors. ``buffers``: the
-        memory that the engine works on, a ticket each. ``copies``: what to copy in the end.
-        ``limit_s``: how long ``wait()`` waits when it is given no timeout. ``late``: the error to
-        raise after so many seconds. ``complete_later``: runs a function on a thread on which user
-        callbacks may block. ``repair``: sums what the engine left because of Inf or NaN.
+        ``name`` is the same on all ranks. ``limit_s``: how long ``wait()`` waits when it is given
+        no timeout, seconds. ``late``: the error to raise after so many seconds.
+        ``complete_later``: runs a function on a thread on which user callbacks may block.
+        ``repair``: sums what the engine left because of Inf or NaN.
         """
         super().__init__()
         self.name = name
-        self._outputs = outputs
-        self._buffers = buffers
-        self._copies = copies
+        self._outputs = memory.outputs
+        self._buffers = memory.buffers
+        self._copies = memory.copies
         self._limit_s = limit_s
         self._late = late
         self._complete_later = complete_later

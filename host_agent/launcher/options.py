@@ -3,7 +3,8 @@
 import dataclasses
 from dataclasses import dataclass
 
-from wiresum.host_agent.environment import Carrier, SlotRequest, Transport
+from wiresum.controller.client.requests import SlotRequest
+from wiresum.host_agent.environment import Carrier, Transport
 
 
 @dataclass(frozen=True)

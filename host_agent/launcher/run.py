@@ -13,6 +13,7 @@ from wiresum.common.children.process import ProcessOptions
 from wiresum.common.errors import WiresumError
 from wiresum.common.logs import bind, say
 from wiresum.controller.client import away
+from wiresum.controller.client.requests import SlotRequest
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent import lines
@@ -20,7 +21,6 @@ from wiresum.host_agent.agent.control import NoRoom
 from wiresum.host_agent.environment import (
     Carrier,
     Environment,
-    SlotRequest,
     without_secrets,
 )
 from wiresum.host_agent.launcher.later import Later

@@ -21,7 +21,7 @@ from typing import Any
 
 from wiresum.common.children import process
 from wiresum.common.errors import LineText
-from wiresum.host_agent.environment import SlotRequest
+from wiresum.controller.client.requests import SlotRequest
 from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
 from wiresum.measure import lines

@@ -12,6 +12,7 @@ import sys
 
 from wiresum.common.errors import WiresumError
 from wiresum.controller.client import ControllerClient
+from wiresum.controller.client.requests import JoiningRank
 from wiresum.host_agent.agent.lease import open_engine
 from wiresum.host_agent.agent.network import mac_of, udp_socket
 from wiresum.host_agent.engine import EngineOptions
@@ -31,9 +32,19 @@ def serve(rank: int, workers: int, limit_s: float) -> None:
         with sock.socket:
             mac = mac_of(sock.ip)
             lease = client.join_job(
-                where.job, where.token, rank=rank, workers=workers, attempt=0, ip=sock.ip,
-                udp_port=sock.udp_port, mac=mac, field=where.field, timeout_s=limit_s,
-            )  # fmt: skip
+                where.job,
+                where.token,
+                JoiningRank(
+                    rank=rank,
+                    workers=workers,
+                    attempt=0,
+                    ip=sock.ip,
+                    udp_port=sock.udp_port,
+                    mac=mac,
+                    field=where.field,
+                ),
+                timeout_s=limit_s,
+            )
             engine = open_engine(sock, lease, where.field, EngineOptions(timeout_s=limit_s))
     try:
         print(

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wiresum.common.children import process
-from wiresum.host_agent.environment import SlotRequest
+from wiresum.controller.client.requests import SlotRequest
 from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
 from wiresum.measure import lines

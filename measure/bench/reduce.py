@@ -11,6 +11,7 @@ import sys
 
 from wiresum.common.errors import WiresumError
 from wiresum.controller.client import ControllerClient
+from wiresum.controller.client.requests import JoiningRank
 from wiresum.host_agent.agent.lease import open_engine
 from wiresum.host_agent.agent.network import mac_of, udp_socket
 from wiresum.host_agent.engine import EngineOptions
@@ -32,9 +33,19 @@ def reduce(rank: int, workers: int, count: int, attempt: int, limit_s: float) ->
         sock = udp_socket(job.switch_ip, job.switch_udp_port)
         with sock.socket:
             lease = client.join_job(
-                where.job, where.token, rank=rank, workers=workers, attempt=attempt, ip=sock.ip,
-                udp_port=sock.udp_port, mac=mac_of(sock.ip), field=where.field, timeout_s=limit_s,
-            )  # fmt: skip
+                where.job,
+                where.token,
+                JoiningRank(
+                    rank=rank,
+                    workers=workers,
+                    attempt=attempt,
+                    ip=sock.ip,
+                    udp_port=sock.udp_port,
+                    mac=mac_of(sock.ip),
+                    field=where.field,
+                ),
+                timeout_s=limit_s,
+            )
             engine = open_engine(sock, lease, where.field, EngineOptions(timeout_s=limit_s))
         try:
             seconds = 0.0

@@ -10,8 +10,8 @@ from typing import Any
 from wiresum.common.children.child import Child
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.client.local_site import LocalSite, SiteOptions
+from wiresum.controller.client.requests import JoiningRank, SlotRequest
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.host_agent.environment import SlotRequest
 from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
 from wiresum.measure.bench import cpu
@@ -67,9 +67,17 @@ class BenchSite(LocalSite):
 
         def join(rank: int) -> pb.Lease:
             return self._client.join_job(
-                job.id, job.token, rank=rank, workers=len(places),
-                attempt=self._attempts[job.id], field=field, timeout_s=JOIN_S, **places[rank],
-            )  # fmt: skip
+                job.id,
+                job.token,
+                JoiningRank(
+                    rank=rank,
+                    workers=len(places),
+                    attempt=self._attempts[job.id],
+                    field=field,
+                    **places[rank],
+                ),
+                timeout_s=JOIN_S,
+            )
 
         return list(self._pool.map(join, range(len(places))))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wiresum.controller.client import ControllerClient
+from wiresum.controller.client.requests import JoiningRank
 from wiresum.controller.v1 import controller_pb2 as pb
 
 LIMIT_S = 30.0
@@ -114,6 +115,10 @@ def join(address: str, job: pb.Job, rank: int, timeout_s: float) -> pb.Lease:
     """Join a job of two workers as ``rank``; returns when both have, or raises."""
     with ControllerClient(address, token=job.token) as client:
         return client.join_job(
-            job.id, job.token, rank=rank, workers=2, attempt=0, ip="127.0.0.1",
-            udp_port=4000 + rank, field=32, timeout_s=timeout_s,
-        )  # fmt: skip
+            job.id,
+            job.token,
+            JoiningRank(
+                rank=rank, workers=2, attempt=0, ip="127.0.0.1", udp_port=4000 + rank, field=32
+            ),
+            timeout_s=timeout_s,
+        )

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from fake_switch import FakeSwitch
 
 from wiresum.controller.client import ControllerClient, add_switch_request
+from wiresum.controller.client.requests import JoiningRank, SlotRequest
 from wiresum.controller.office.office import Office
 from wiresum.controller.rules.callers import Caller
 from wiresum.controller.rules.jobs import Created
@@ -151,25 +152,22 @@ class Rig:
         return add_switch_request(name, **(facts | changes))  # type: ignore[arg-type]
 
     async def create(self, name: str = "", slots: int = 0, switch: str = "") -> pb.Job:
-        return await self.call(lambda client: client.create_job(name, slots=slots, switch=switch))
+        return await self.call(
+            lambda client: client.create_job(name, SlotRequest(slots), switch=switch)
+        )
 
     async def get(self, job: pb.Job, *, counters: bool = False) -> pb.Job:
         return await self.call(lambda client: client.get_job(job.id, counters=counters))
 
     async def join(
-        self, job: pb.Job, rank: int, workers: int = 2, attempt: int = 0, **changes: object
+        self, job: pb.Job, rank: int, workers: int = 2, attempt: int = 0, **changes: Any
     ) -> pb.Lease:
         """Join as ``rank``, from 127.0.0.1 and a port of its own for each attempt."""
-        arguments: dict[str, object] = {
-            "token": job.token,
-            "ip": "127.0.0.1",
-            "udp_port": 4000 + 100 * attempt + rank,
-            "field": 32,
-            "timeout_s": 10.0,
-        }
-        arguments |= {"rank": rank, "workers": workers, "attempt": attempt} | changes
+        token, limit_s = changes.pop("token", job.token), changes.pop("timeout_s", 10.0)
+        port = 4000 + 100 * attempt + rank
+        joining = replace(JoiningRank(rank, workers, attempt, "127.0.0.1", port, 32), **changes)
         return await self.call(
-            lambda client: client.join_job(job.id, **arguments)  # type: ignore[arg-type]
+            lambda client: client.join_job(job.id, token, joining, timeout_s=limit_s)
         )
 
     async def join_all(self, job: pb.Job, workers: int = 2, attempt: int = 0) -> list[pb.Lease]:

@@ -11,6 +11,7 @@ from support.processes import Commands, commands
 from support.site import eventually
 from support.training import rack
 from wiresum.controller.client import ControllerClient
+from wiresum.controller.client.requests import SlotRequest
 from wiresum.controller.v1 import controller_pb2 as pb
 
 STEPS = ("--steps", "60", "--pause", "0")
@@ -61,7 +62,7 @@ def test_a_run_that_has_no_room_begins_over_its_ranks_and_goes_to_the_switch_whe
 ) -> None:
     controller = rack(cli, expiry_s=600)
     with ControllerClient(controller, token=cli.mark) as client:
-        holder = client.create_job("holder", slots=ALL)
+        holder = client.create_job("holder", SlotRequest(ALL))
         options = ("--controller", controller, "--field", "16", "--if-full", "fallback")
         training = start(*options, "--name", "later", script=STEPS)
         begun(training)
@@ -87,7 +88,7 @@ def test_a_run_that_ends_while_it_waits_for_room_leaves_the_queue(
 ) -> None:
     controller = rack(cli, expiry_s=600)
     with ControllerClient(controller, token=cli.mark) as client:
-        client.create_job("holder", slots=ALL)
+        client.create_job("holder", SlotRequest(ALL))
         options = ("--controller", controller, "--if-full", "fallback")
         training = start(*options, script=("--steps", "30", "--pause", "0.1"))
         queued(client)
@@ -101,7 +102,7 @@ def test_workers_without_a_launcher_may_do_the_same(
 ) -> None:
     controller = rack(cli, expiry_s=600)
     with ControllerClient(controller, token=cli.mark) as client:
-        holder = client.create_job("holder", slots=ALL)
+        holder = client.create_job("holder", SlotRequest(ALL))
         env = {"WIRESUM_CONTROLLER": controller, "WIRESUM_IF_FULL": "fallback"}
         folder = tmp_path_factory.mktemp("plain")
         training = train_plainly(cli, folder, *STEPS, **env, WIRESUM_FIELD="16")

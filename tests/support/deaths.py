@@ -22,6 +22,7 @@ import numpy as np
 
 from wiresum.common.errors import WiresumError
 from wiresum.controller.client import ControllerClient
+from wiresum.controller.client.requests import JoiningRank, SlotRequest
 from wiresum.host_agent.agent.lease import open_engine
 from wiresum.host_agent.agent.network import WorkerSocket, bound_socket
 from wiresum.host_agent.engine import Engine, EngineOptions, raise_for
@@ -97,7 +98,7 @@ def launcher(controller: str, slots: int = 16) -> Callable[[Callable[[str], None
 
     def run(say: Callable[[str], None]) -> None:
         with ControllerClient(controller, timeout_s=LIMIT_S) as client:
-            job = client.create_job(slots=slots)
+            job = client.create_job(request=SlotRequest(slots))
             say(json.dumps({"job": job.id, "token": job.token, "number": job.number}))
             while True:
                 time.sleep(BEAT_S)
@@ -119,9 +120,18 @@ def worker(
             sock = WorkerSocket(bound, *bound.getsockname())
             say("joining")
             lease = client.join_job(
-                job, token, rank=rank, workers=WORKERS, attempt=attempt, ip="127.0.0.1",
-                udp_port=sock.udp_port, field=32, timeout_s=LIMIT_S,
-            )  # fmt: skip
+                job,
+                token,
+                JoiningRank(
+                    rank=rank,
+                    workers=WORKERS,
+                    attempt=attempt,
+                    ip="127.0.0.1",
+                    udp_port=sock.udp_port,
+                    field=32,
+                ),
+                timeout_s=LIMIT_S,
+            )
             engine = open_engine(sock, lease, 32, EngineOptions(timeout_s=COLLECTIVE_S))
             try:
                 reduce(engine, rank, lease.epoch, say)

@@ -73,9 +73,11 @@ class Member:
         over: Callable[[EngineError], None],
         leave_switch: Callable[[int, str], None] | None = None,
     ) -> None:
-        """``epoch()`` is the lease's. ``over`` is told why no collective can begin any more.
+        """``epoch()`` is the epoch of the lease in use.
 
-        ``leave_switch`` is told that all ranks leave the switch; None if they never do.
+        ``over`` is told why no collective can begin any more; what is in flight ends through
+        ``engine.fail``. ``leave_switch(epoch, why)`` is told that all ranks leave the switch. None:
+        they do not, and a result that the switch has lost ends everything.
         """
         self.rank = rank
         self.group: Group = NoGroup()

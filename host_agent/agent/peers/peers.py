@@ -25,9 +25,8 @@ from typing import Any
 from wiresum.host_agent.agent.issued import Group
 from wiresum.host_agent.agent.peers.hub import Hub
 from wiresum.host_agent.agent.peers.meeting import Meeting
-from wiresum.host_agent.agent.peers.member import Engine, Member
+from wiresum.host_agent.agent.peers.member import Member
 from wiresum.host_agent.agent.peers.spoke import Spoke
-from wiresum.host_agent.errors import EngineError
 
 log = logging.getLogger("wiresum")
 
@@ -55,21 +54,14 @@ class Peers:
     def __init__(
         self,
         meeting: Meeting,
-        rank: int,
         workers: int,
-        engine: Engine,
+        member: Member,
         *,
-        epoch: Callable[[], int],
-        over: Callable[[EngineError], None],
-        leave_switch: Callable[[int, str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start the thread, and wait for the links for ``START_S`` at most.
 
-        ``epoch()`` is the epoch of the lease in use. ``over`` is told, from the thread, why no
-        collective can begin any more; what is in flight ends through ``engine.fail``.
-        ``leave_switch(epoch, why)`` is told, from the thread, that all ranks leave the switch.
-        None: they do not, and a result that the switch has lost ends everything.
+        ``member`` is this rank of ``workers``; the thread calls it, and its functions.
         """
         self._clock = clock
         self._process = os.getpid()
@@ -77,11 +69,11 @@ class Peers:
         self._bell, self._rope = socket.socketpair()
         self._bell.setblocking(False)
         self._selector.register(self._bell, selectors.EVENT_READ, self._rung)
-        self._member = Member(rank, engine, epoch, over, leave_switch)
+        self._member = member
         self._lost: deque[tuple[int, str]] = deque()  # to be said to the other ranks
         self._role: Hub | Spoke = (
             Hub(self._selector, meeting, workers, self._member, clock)
-            if rank == 0
+            if member.rank == 0
             else Spoke(self._selector, meeting, self._member, clock)
         )
         self._leaving = False

@@ -11,6 +11,7 @@ from controller_rig import ADMIN_TOKEN, Rig
 from google.protobuf.message import Message
 
 from wiresum.controller.client import ControllerClient
+from wiresum.controller.client.requests import SlotRequest
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.tokens import ADMIN, JOB, TENANT, hashed, new_token
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -81,8 +82,8 @@ async def test_each_kind_of_token_has_its_calls(rig: Rig) -> None:
 
 async def test_a_tenant_sees_and_touches_its_own_jobs_only(rig: Rig) -> None:
     ours, theirs = await tenant(rig, "ours"), await tenant(rig, "theirs")
-    job = await rig.call(lambda client: client.create_job("demo", slots=64), ours)
-    other = await rig.call(lambda client: client.create_job("demo", slots=32), theirs)
+    job = await rig.call(lambda client: client.create_job("demo", SlotRequest(64)), ours)
+    other = await rig.call(lambda client: client.create_job("demo", SlotRequest(32)), theirs)
     # The same name is another job, not an invitation.
     assert other.id != job.id
     assert not other.attached
@@ -103,7 +104,7 @@ async def test_a_tenant_sees_and_touches_its_own_jobs_only(rig: Rig) -> None:
     assert told == [(0, 64, True, ""), (64, 32, True, "demo")]
     assert job.id not in str(switch)
     assert "ours" not in str(switch)
-    call = rig.call(lambda client: client.create_job("big", slots=4096), theirs)
+    call = rig.call(lambda client: client.create_job("big", SlotRequest(4096)), theirs)
     with pytest.raises(ControllerError) as full:
         await call
     assert full.value.code == "RESOURCE_EXHAUSTED"
@@ -171,23 +172,23 @@ async def test_the_life_of_a_tenant(rig: Rig) -> None:
     token = await tenant(rig, "acme", slot_quota=128, max_jobs=2, priority=-5)
     again = rig.call(lambda client: client.add_tenant("acme"))
     await refused("ALREADY_EXISTS", "there is a tenant acme", again)
-    job = await rig.call(lambda client: client.create_job("one", slots=64), token)
+    job = await rig.call(lambda client: client.create_job("one", SlotRequest(64)), token)
     (own,) = await rig.call(lambda client: client.list_tenants(), token)
     assert (own.name, own.slots, own.jobs, own.slot_quota) == ("acme", 64, 1, 128)
     assert (own.max_jobs, own.priority) == (2, -5)
     assert (await rig.get(job)).priority == -5
 
-    call = rig.call(lambda client: client.create_job("two", slots=128), token)
+    call = rig.call(lambda client: client.create_job("two", SlotRequest(128)), token)
     await refused("RESOURCE_EXHAUSTED", "has 64 of its 128 slots in use", call)
-    await rig.call(lambda client: client.create_job("two", slots=64), token)
-    call = rig.call(lambda client: client.create_job("three", slots=16), token)
+    await rig.call(lambda client: client.create_job("two", SlotRequest(64)), token)
+    call = rig.call(lambda client: client.create_job("three", SlotRequest(16)), token)
     await refused("RESOURCE_EXHAUSTED", "has 2 live jobs, and may have 2", call)
     await rig.call(set_(max_jobs=0))
-    call = rig.call(lambda client: client.create_job("three", slots=16), token)
+    call = rig.call(lambda client: client.create_job("three", SlotRequest(16)), token)
     await refused("RESOURCE_EXHAUSTED", "quota|of its 128 slots", call)
     changed = await rig.call(set_(slot_quota=0, priority=7))
     assert (changed.slot_quota, changed.max_jobs, changed.priority) == (0, 0, 7)
-    await rig.call(lambda client: client.create_job("three", slots=16), token)
+    await rig.call(lambda client: client.create_job("three", SlotRequest(16)), token)
 
     for wrong in ({"priority": 1001}, {"priority": -1001}, {"slot_quota": 1 << 31}):
         await refused("INVALID_ARGUMENT", "tenant acme: a", rig.call(set_(**wrong)))

@@ -12,7 +12,9 @@ from controller_rig import ADMIN_TOKEN, Rig, until
 from google.protobuf.descriptor import FieldDescriptor as Field
 from google.protobuf.message import Message
 
+from wiresum.controller.client.requests import SlotRequest
 from wiresum.controller.errors import ControllerError
+from wiresum.controller.on_full import OnFull
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.controller.v1 import controller_pb2_grpc as pb_grpc
 
@@ -133,11 +135,13 @@ async def test_jobs_of_other_tenants_are_answered_as_unknown(rig: Rig) -> None:
         (await rig.call(lambda client, name=name: client.add_tenant(name))).token  # type: ignore[misc]
         for name in ("theirs", "ours")
     ]
-    own = await rig.call(lambda client: client.create_job("own", slots=16), ours)
-    victim = await rig.call(lambda client: client.create_job("victim", slots=2048), theirs)
+    own = await rig.call(lambda client: client.create_job("own", SlotRequest(16)), ours)
+    victim = await rig.call(lambda client: client.create_job("victim", SlotRequest(2048)), theirs)
     await rig.join_all(victim)
     asking = asyncio.create_task(
-        rig.call(lambda client: client.create_job("late", slots=4096, on_full="wait"), theirs)
+        rig.call(
+            lambda client: client.create_job("late", SlotRequest(4096, on_full=OnFull.WAIT)), theirs
+        )
     )
     await until(lambda: rig.office.store.queue() != [])
     (waiter,) = rig.office.store.queue()

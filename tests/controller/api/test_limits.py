@@ -17,8 +17,10 @@ from wiresum.controller.api import rates as rates_module
 from wiresum.controller.api.guard import MAX_REQUEST, MAX_SWITCH_REQUEST
 from wiresum.controller.api.rates import STRANGER_BURST, TENANT_BURST, TENANT_RATE, Rates
 from wiresum.controller.client import ControllerClient
+from wiresum.controller.client.requests import SlotRequest
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.office.calls import MAX_CALLS, CallsInProgress
+from wiresum.controller.on_full import OnFull
 from wiresum.controller.rules.callers import Caller
 from wiresum.controller.state.model import JobState
 from wiresum.controller.state.sqlite import SqliteStore
@@ -248,7 +250,7 @@ def test_only_the_caller_of_a_flood_is_told_to_wait() -> None:
     with serving("--store", ":memory:", "--switch", spec) as child, child.client() as admin:
         tokens = {name: admin.add_tenant(name).token for name in ("red", "blue")}
         with ControllerClient(child.address, token=tokens["red"]) as client:
-            job = client.create_job("demo", slots=16)
+            job = client.create_job("demo", SlotRequest(16))
         with grpc.insecure_channel(child.listen) as channel:
             call = channel.unary_unary("/wiresum.controller.v1.Controller/ListTenants")
 
@@ -298,7 +300,7 @@ async def test_a_list_comes_in_pages(rig: Rig) -> None:
         await rig.create(name, slots=16)
     big = [
         asyncio.create_task(
-            rig.call(lambda c, n=n: c.create_job(f"w{n}", slots=4096, on_full="wait"))  # type: ignore[misc]
+            rig.call(lambda c, n=n: c.create_job(f"w{n}", SlotRequest(4096, on_full=OnFull.WAIT)))  # type: ignore[misc]
         )
         for n in range(3)
     ]

@@ -17,8 +17,10 @@ from prometheus_client.registry import CollectorRegistry
 from wiresum.common.metrics import MetricsServer
 from wiresum.controller.api.metrics import METRICS, ControllerReader, Requests
 from wiresum.controller.api.server import serving
+from wiresum.controller.client.requests import SlotRequest
 from wiresum.controller.errors import ControllerError, NotLeading
 from wiresum.controller.office.office import Office
+from wiresum.controller.on_full import OnFull
 from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.tokens import hashed
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -130,11 +132,11 @@ async def test_the_queue_and_a_lease_that_is_to_shrink(watched: Watched) -> None
     rig, scrape = watched
     await rig.call(lambda client: client.add_tenant("urgent", priority=10))
     large = await rig.call(
-        lambda client: client.create_job("large", slots=packet.SLOTS, min_slots=packet.SLOTS)
+        lambda client: client.create_job("large", SlotRequest(packet.SLOTS, min_slots=packet.SLOTS))
     )
     await rig.join_all(large)
     asking = asyncio.create_task(
-        rig.call(lambda client: client.create_job("small", slots=64, on_full="wait"))
+        rig.call(lambda client: client.create_job("small", SlotRequest(64, on_full=OnFull.WAIT)))
     )
     await until(lambda: bool(rig.office.store.queue()))
     rig.clock.time += 7.0
@@ -152,12 +154,17 @@ async def test_the_queue_and_a_lease_that_is_to_shrink(watched: Watched) -> None
         (small.id, "small", str(small.number), "s1", "default")
     }
 
-    shrinking = await rig.call(lambda client: client.create_job("rest", slots=2048, min_slots=16))
+    shrinking = await rig.call(
+        lambda client: client.create_job("rest", SlotRequest(2048, min_slots=16))
+    )
     await rig.join_all(shrinking)
     pressing = asyncio.create_task(
-        rig.call(lambda client: client.create_job("now", slots=2048, tenant="urgent",
-                                                  on_full="wait"))
-    )  # fmt: skip
+        rig.call(
+            lambda client: client.create_job(
+                "now", SlotRequest(2048, on_full=OnFull.WAIT), tenant="urgent"
+            )
+        )
+    )
     await until(lambda: any(job.pending for job in rig.office.store.jobs(live_only=True)))
     found = await scrape()
     assert 1 in found["wiresum_controller_job_changing"].values()

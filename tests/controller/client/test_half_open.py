@@ -11,6 +11,7 @@ from fake_switch import FakeSwitch
 
 from support.half_open import Wire
 from wiresum.controller.client import ControllerClient
+from wiresum.controller.client.requests import JoiningRank, SlotRequest
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 
@@ -33,18 +34,13 @@ def test_a_rank_whose_host_is_gone_does_not_wait_any_more() -> None:
         Wire(child.listen) as wire,
         ThreadPoolExecutor(1) as threads,
     ):
-        job = client.create_job("demo", slots=16)
+        job = client.create_job("demo", SlotRequest(16))
         dead = ControllerClient(f"http://{wire.address}", token=job.token)
         waiting = threads.submit(
             lambda: dead.join_job(
                 job.id,
                 job.token,
-                rank=0,
-                workers=2,
-                attempt=0,
-                ip="127.0.0.1",
-                udp_port=4000,
-                field=32,
+                JoiningRank(rank=0, workers=2, attempt=0, ip="127.0.0.1", udp_port=4000, field=32),
                 timeout_s=3600.0,
             )
         )

@@ -8,6 +8,7 @@ import pytest
 from controller_rig import Rig, until
 
 from wiresum.controller.client import ControllerClient
+from wiresum.controller.client.requests import Declaration, SlotRequest
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.state.model import Job
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -26,7 +27,7 @@ async def shrunk(rig: Rig, workers: int = 2) -> tuple[pb.Job, list[pb.Lease], as
     job = await rig.create("low", slots=4096)
     leases = await rig.join_all(job, workers)
     asked = asyncio.create_task(
-        rig.call(lambda client: client.create_job("high", slots=2048), token=high)
+        rig.call(lambda client: client.create_job("high", SlotRequest(2048)), token=high)
     )
     await until(lambda: stored(rig, job).pending is not None)
     return job, leases, asked
@@ -43,10 +44,7 @@ async def say(
         lambda client: client.change_lease(
             job.id,
             job.token,
-            rank=lease.rank,
-            epoch=lease.epoch,
-            change=change,
-            started=started,
+            Declaration(rank=lease.rank, epoch=lease.epoch, change=change, started=started),
             **more,
         )
     )
@@ -145,7 +143,7 @@ async def test_a_rank_that_says_nothing_cancels_the_change(rig: Rig) -> None:
     rig.clock.time += 5
     token = (await rig.call(lambda client: client.rotate_tenant_token("high"))).token
     again = asyncio.create_task(
-        rig.call(lambda client: client.create_job("again", slots=2048), token=token)
+        rig.call(lambda client: client.create_job("again", SlotRequest(2048)), token=token)
     )
     await until(lambda: stored(rig, job).pending is not None)
     assert (await rig.call(lambda client: client.heartbeat(job.id, job.token))).change == 2
@@ -228,7 +226,7 @@ async def test_slots_of_a_job_without_ranks_change_at_once(rig: Rig) -> None:
     first = asyncio.create_task(rig.join(job, 0))
     await until(lambda: rig.member_count(job) == 1)
     epoch = stored(rig, job).epoch
-    taken = await rig.call(lambda client: client.create_job("high", slots=1024), token=high)
+    taken = await rig.call(lambda client: client.create_job("high", SlotRequest(1024)), token=high)
     assert taken.slots == 1024
     lease = await rig.join(job, 1)
     assert (lease.slots, lease.change) == (2048, 0)
@@ -264,5 +262,5 @@ def test_the_client_asks_again_until_it_knows(monkeypatch: pytest.MonkeyPatch) -
         return pb.ChangeLeaseResponse(boundary=3)
 
     monkeypatch.setattr(client, "_call", call)
-    answer = client.change_lease("j", "t", rank=0, epoch=1, change=1, started=2)
+    answer = client.change_lease("j", "t", Declaration(rank=0, epoch=1, change=1, started=2))
     assert (answer.boundary, codes) == (3, [])

@@ -13,7 +13,9 @@ from controller_process import ADMIN_TOKEN, LIMIT_S, Serving, serving, store_arg
 from fake_switch import FakeSwitch
 
 from wiresum.controller.client import ControllerClient
+from wiresum.controller.client.requests import Declaration, JoiningRank, SlotRequest
 from wiresum.controller.errors import ControllerError
+from wiresum.controller.on_full import OnFull
 from wiresum.controller.v1 import controller_pb2 as pb
 
 
@@ -115,9 +117,19 @@ def until(condition: Callable[[], Any], what: str) -> None:
 
 def join(job: pb.Job, rank: int, attempt: int = 0, change: int = 0) -> Callable[[Any], pb.Lease]:
     return lambda client: client.join_job(
-        job.id, job.token, rank=rank, workers=2, attempt=attempt, change=change, ip="127.0.0.1",
-        udp_port=4000 + 100 * change + rank, field=32, timeout_s=LIMIT_S,
-    )  # fmt: skip
+        job.id,
+        job.token,
+        JoiningRank(
+            rank=rank,
+            workers=2,
+            attempt=attempt,
+            change=change,
+            ip="127.0.0.1",
+            udp_port=4000 + 100 * change + rank,
+            field=32,
+        ),
+        timeout_s=LIMIT_S,
+    )
 
 
 def join_both(site: Site, job: pb.Job) -> list[pb.Lease]:
@@ -129,10 +141,7 @@ def say(job: pb.Job, lease: pb.Lease, change: int, started: int) -> Callable[[An
     return lambda client: client.change_lease(
         job.id,
         job.token,
-        rank=lease.rank,
-        epoch=lease.epoch,
-        change=change,
-        started=started,
+        Declaration(rank=lease.rank, epoch=lease.epoch, change=change, started=started),
         unreachable_s=LIMIT_S,
     )
 
@@ -140,9 +149,9 @@ def say(job: pb.Job, lease: pb.Lease, change: int, started: int) -> Callable[[An
 def change_through_kills(arguments: list[str]) -> None:
     with site(*arguments) as here:
         vip = here.client.add_tenant("vip", priority=3).token
-        low = here.client.create_job("low", slots=4096)
+        low = here.client.create_job("low", SlotRequest(4096))
         leases = join_both(here, low)
-        high = here.do(lambda c: c.create_job("high", slots=1024, on_full="wait"), vip)
+        high = here.do(lambda c: c.create_job("high", SlotRequest(1024, on_full=OnFull.WAIT)), vip)
         until(lambda: here.client.get_job("low").change_wanted == 1, "no change is announced")
 
         # Before all have said: who has said says it again.
@@ -208,11 +217,13 @@ async def test_a_change_of_a_lease_survives_kills(fake: FakeSwitch, store: list[
 
 def queue_through_a_kill(arguments: list[str]) -> None:
     with site(*arguments) as here:
-        running = here.client.create_job("running", slots=4096)
+        running = here.client.create_job("running", SlotRequest(4096))
         waiting = []
         for position, name in enumerate(("first", "second", "third")):
             waiting.append(
-                here.do(lambda c, name=name: c.create_job(name, slots=4096, on_full="wait"))
+                here.do(
+                    lambda c, name=name: c.create_job(name, SlotRequest(4096, on_full=OnFull.WAIT))
+                )
             )
             until(lambda: here.client.get_job(name).queue_position == position + 1, name)  # noqa: B023
         ids = [here.client.get_job(name).id for name in ("first", "second", "third")]
@@ -254,7 +265,7 @@ async def test_every_switch_is_reconciled(
     def run() -> tuple[list[pb.Job], list[pb.Lease]]:
         with site(*store, "--switch", specs[0], "--switch", specs[1]) as here:
             jobs = [
-                here.client.create_job(f"j{n}", slots=1024, switch=f"s{n % 2 + 1}")
+                here.client.create_job(f"j{n}", SlotRequest(1024), switch=f"s{n % 2 + 1}")
                 for n in range(4)
             ]
             leases = [join_both(here, job)[0] for job in jobs]
@@ -300,7 +311,7 @@ async def test_a_tenant_and_its_limits_survive(fake: FakeSwitch, tmp_path: Path)
     def run() -> None:
         with site(*arguments) as here:
             token = here.client.add_tenant("acme", slot_quota=64, max_jobs=3, priority=2).token
-            job = here.do(lambda c: c.create_job("x", slots=64), token).result(LIMIT_S)
+            job = here.do(lambda c: c.create_job("x", SlotRequest(64)), token).result(LIMIT_S)
             here.client.drain_switch("s1")
             here.kill()
             here.start()

@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 from controller_rig import Rig, until
 
+from wiresum.controller.client.requests import GroupRank, SlotRequest
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.office.launchers import Launchers
+from wiresum.controller.on_full import OnFull
 from wiresum.controller.state.model import Job
 from wiresum.controller.v1 import controller_pb2 as pb
 
@@ -71,7 +73,7 @@ async def test_a_job_in_the_queue_waits_for_the_last_of_its_launchers(rig: Rig) 
         return asyncio.create_task(
             rig.call(
                 lambda client: client.create_job(
-                    "shared", slots=4096, on_full="wait", request_id=request
+                    "shared", SlotRequest(4096, on_full=OnFull.WAIT), request_id=request
                 )
             )
         )
@@ -97,7 +99,9 @@ async def test_a_job_in_the_queue_waits_for_the_last_of_its_launchers(rig: Rig) 
 async def test_the_last_launcher_takes_its_job_out_of_the_queue(rig: Rig) -> None:
     await rig.create("first", slots=4096)
     call = rig.call(
-        lambda client: client.create_job("alone", slots=4096, on_full="wait", request_id="a")
+        lambda client: client.create_job(
+            "alone", SlotRequest(4096, on_full=OnFull.WAIT), request_id="a"
+        )
     )
     waiting = asyncio.create_task(call)
     await until(lambda: bool(rig.office.queue_polls._requests))
@@ -127,7 +131,7 @@ async def test_a_job_whose_last_launcher_has_died_expires(rig: Rig) -> None:
 async def test_ranks_do_not_keep_the_job_of_a_launcher_that_has_left(rig: Rig) -> None:
     job = await rig.create("shared")
     call = asyncio.create_task(
-        rig.call(lambda client: client.heartbeat(job.id, job.token, wait_s=5, owner="a", rank=1))
+        rig.call(lambda client: client.heartbeat(job.id, job.token, wait_s=5, of=GroupRank("a", 1)))
     )
     assert await released(rig, job) == pb.JOB_STATE_RELEASED
     assert (await call).state == pb.JOB_STATE_RELEASED

@@ -2,12 +2,15 @@
 
 import asyncio
 import re
+from dataclasses import fields
 from typing import Any
 
 import pytest
 from controller_rig import Rig, until
 
+from wiresum.controller.client.requests import SlotRequest
 from wiresum.controller.errors import ControllerError
+from wiresum.controller.on_full import OnFull
 from wiresum.controller.v1 import controller_pb2 as pb
 
 
@@ -19,22 +22,21 @@ async def refused(code: str, pattern: str, call: Any) -> str:
     return str(caught.value)
 
 
+SLOT_FIELDS = {field.name for field in fields(SlotRequest)}
+
+
 async def tenant(rig: Rig, name: str, **limits: int) -> str:
     return (await rig.call(lambda client: client.add_tenant(name, **limits))).token
 
 
 def asks(
-    rig: Rig,
-    name: str,
-    slots: int = 4096,
-    on_full: Any = "wait",
-    token: str | None = None,
-    **more: Any,
+    rig: Rig, name: str, slots: int = 4096, token: str | None = None, **more: Any
 ) -> "asyncio.Task[pb.Job]":
+    """Ask for a job; ``more`` are fields of the request for slots, and arguments of the call."""
+    of_slots = {key: more.pop(key) for key in SLOT_FIELDS & more.keys()}
+    request = SlotRequest(slots, **{"on_full": OnFull.WAIT} | of_slots)
     return asyncio.create_task(
-        rig.call(
-            lambda client: client.create_job(name, slots=slots, on_full=on_full, **more), token
-        )
+        rig.call(lambda client: client.create_job(name, request, **more), token)
     )
 
 
@@ -104,7 +106,7 @@ async def test_the_tenants_take_turns(rig: Rig) -> None:
 
 async def test_a_wait_in_the_queue_has_a_limit(rig: Rig) -> None:
     await rig.create("first", slots=4096)
-    second = asks(rig, "second", wait_timeout_s=30)
+    second = asks(rig, "second", queue_timeout_s=30)
     await queued(rig, "second")
     rig.clock.time += 10
     await rig.office.sweep()
@@ -118,40 +120,51 @@ async def test_a_wait_in_the_queue_has_a_limit(rig: Rig) -> None:
 
 async def test_smaller(rig: Rig) -> None:
     await rig.create("first", slots=2048)
-    second = await rig.call(lambda c: c.create_job("second", slots=4096, on_full="smaller"))
+    second = await rig.call(
+        lambda c: c.create_job("second", SlotRequest(4096, on_full=OnFull.SMALLER))
+    )
     assert (second.slots, second.slots_target, second.min_slots) == (2048, 2048, 16)
     await release(rig, second)
-    call = rig.call(lambda c: c.create_job("second", slots=4096, on_full="smaller", min_slots=4096))
+    call = rig.call(
+        lambda c: c.create_job("second", SlotRequest(4096, on_full=OnFull.SMALLER, min_slots=4096))
+    )
     await refused("RESOURCE_EXHAUSTED", "no room for 4096 slots in one range", call)
     # A quota makes it smaller, too.
     token = await tenant(rig, "acme", slot_quota=100)
-    small = await rig.call(lambda c: c.create_job(slots=512, on_full="smaller"), token)
+    small = await rig.call(
+        lambda c: c.create_job(request=SlotRequest(512, on_full=OnFull.SMALLER)), token
+    )
     assert small.slots == 64
-    call = rig.call(lambda c: c.create_job(slots=512, on_full="smaller", min_slots=64), token)
+    call = rig.call(
+        lambda c: c.create_job(request=SlotRequest(512, on_full=OnFull.SMALLER, min_slots=64)),
+        token,
+    )
     await refused("RESOURCE_EXHAUSTED", "has 64 of its 100 slots in use: no room for 64", call)
-    call = rig.call(lambda c: c.create_job(slots=512), token)
+    call = rig.call(lambda c: c.create_job(request=SlotRequest(512)), token)
     await refused("RESOURCE_EXHAUSTED", "512 slots are more than tenant acme may ever", call)
-    call = rig.call(lambda c: c.create_job(slots=512, on_full="wait"), token)
+    call = rig.call(lambda c: c.create_job(request=SlotRequest(512, on_full=OnFull.WAIT)), token)
     await refused("RESOURCE_EXHAUSTED", "512 slots are more than tenant acme may ever", call)
 
 
 async def test_fail_and_fallback_leave_at_once(rig: Rig) -> None:
     await rig.create("first", slots=4096)
-    for on_full in ("fail", "fallback"):
-        call = rig.call(lambda c, how=on_full: c.create_job("x", on_full=how))  # type: ignore[misc]
+    for on_full in (OnFull.FAIL, OnFull.FALLBACK):
+        call = rig.call(lambda c, how=on_full: c.create_job("x", SlotRequest(on_full=how)))  # type: ignore[misc]
         await refused("RESOURCE_EXHAUSTED", "no room for 512 slots in one range", call)
         assert rig.office.store.queue() == []
-    call = rig.call(lambda c: c.create_job("x", slots=16, min_slots=32))
+    call = rig.call(lambda c: c.create_job("x", SlotRequest(16, min_slots=32)))
     await refused("INVALID_ARGUMENT", "at least 32 slots, but 16 wanted", call)
-    call = rig.call(lambda c: c.create_job("x", switch="s9", on_full="wait"))
+    call = rig.call(lambda c: c.create_job("x", SlotRequest(on_full=OnFull.WAIT), switch="s9"))
     await refused("NOT_FOUND", "no switch 's9'", call)
-    call = rig.call(lambda c: c.create_job("x", on_full="wait", wait_timeout_s=-1))
+    call = rig.call(
+        lambda c: c.create_job("x", SlotRequest(on_full=OnFull.WAIT, queue_timeout_s=-1))
+    )
     await refused("INVALID_ARGUMENT", "wait of -1 s", call)
 
 
 async def test_limits_are_waited_for(rig: Rig) -> None:
     token = await tenant(rig, "acme", slot_quota=64, max_jobs=1)
-    first = await rig.call(lambda client: client.create_job("first", slots=64), token)
+    first = await rig.call(lambda client: client.create_job("first", SlotRequest(64)), token)
     second = asks(rig, "second", 64, token=token)
     await queued(rig, "second")
     await until(lambda: any(rig.office.queue.told(job.id) for job in rig.office.store.queue()))
@@ -160,7 +173,7 @@ async def test_limits_are_waited_for(rig: Rig) -> None:
     await rig.call(lambda client: client.set_tenant("acme", max_jobs=5))
     reason = (await rig.call(lambda client: client.get_job("second"), token)).reason
     assert "has 64 of its 64 slots in use" in reason
-    call = rig.call(lambda client: client.create_job("third", slots=16), token)
+    call = rig.call(lambda client: client.create_job("third", SlotRequest(16)), token)
     await refused("RESOURCE_EXHAUSTED", "an earlier job of tenant acme waits for its quota", call)
     # Others are not concerned.
     await rig.create("other")

@@ -12,7 +12,9 @@ from test_changes import join_next, say, stored
 from test_queue import asks, queued, refused, release, tenant
 
 from wiresum.controller.client import ControllerClient
+from wiresum.controller.client.requests import SlotRequest
 from wiresum.controller.errors import ControllerError
+from wiresum.controller.on_full import OnFull
 from wiresum.controller.v1 import controller_pb2 as pb
 
 
@@ -30,7 +32,7 @@ async def test_a_tenant_that_is_removed_is_given_nothing_more(
 ) -> None:
     token = await tenant(rig, "bad", **limit)
     slots = 16 if limit else 4096
-    await rig.call(lambda client: client.create_job("first", slots=slots), token)
+    await rig.call(lambda client: client.create_job("first", SlotRequest(slots)), token)
     names = ["w0", "w1", "w2"]
     waiting = []
     for name in names:
@@ -57,7 +59,7 @@ async def test_a_tenant_that_is_removed_is_given_nothing_more(
 async def test_requests_of_a_tenant_that_is_being_removed_go_with_it(rig: Rig) -> None:
     """Its jobs' last counters take the switch a while; its token is good until they are there."""
     token = await tenant(rig, "bad")
-    await rig.call(lambda client: client.create_job("first", slots=16), token)
+    await rig.call(lambda client: client.create_job("first", SlotRequest(16)), token)
     rig.switch.freeze.set()
     removal = asyncio.create_task(rig.call(lambda c: c.remove_tenant("bad", evict=True)))
     late = asks(rig, "late", slots=16, token=token)
@@ -84,12 +86,12 @@ def test_the_command_removes_a_tenant_with_a_queue_at_the_first_try() -> None:
         def wait(name: str) -> None:
             with ControllerClient(child.address, token=token) as client:
                 try:
-                    said.append(client.create_job(name, slots=16, on_full="wait").name)
+                    said.append(client.create_job(name, SlotRequest(16, on_full=OnFull.WAIT)).name)
                 except ControllerError as error:
                     said.append(f"{error.code}: {error}")
 
         with ControllerClient(child.address, token=token) as client:
-            client.create_job("first", slots=16)
+            client.create_job("first", SlotRequest(16))
         threads = [threading.Thread(target=wait, args=(f"w{i}",)) for i in range(3)]
         for thread in threads:
             thread.start()
@@ -127,7 +129,7 @@ async def test_a_job_that_waits_for_a_removed_switch_is_told(rig: Rig) -> None:
 
 async def test_jobs_that_wait_for_any_switch_are_told_when_the_last_one_goes(rig: Rig) -> None:
     await rig.call(lambda client: client.drain_switch("s1"))
-    waiting = [asks(rig, "one"), asks(rig, "two", on_full="wait", min_slots=64)]
+    waiting = [asks(rig, "one"), asks(rig, "two", on_full=OnFull.WAIT, min_slots=64)]
     await until(lambda: len(rig.office.store.queue()) == 2)
     await rig.call(lambda client: client.remove_switch("s1"))
     for task in waiting:
@@ -203,7 +205,7 @@ async def test_a_request_that_has_become_impossible_ends(rig: Rig) -> None:
     await rig.create("first", slots=4096)
     large = asks(rig, "large", token=token)
     small = asks(rig, "small", slots=64, token=token)
-    flexible = asks(rig, "flexible", slots=1024, on_full="smaller", min_slots=64, token=token)
+    flexible = asks(rig, "flexible", slots=1024, on_full=OnFull.SMALLER, min_slots=64, token=token)
     await until(lambda: len(rig.office.store.queue()) == 2 and flexible.done())
     with pytest.raises(ControllerError, match="no room for 64 slots"):
         await flexible

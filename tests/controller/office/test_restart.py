@@ -11,22 +11,20 @@ from controller_process import LIMIT_S, serving, store_argument, switch_spec
 from fake_switch import FakeSwitch
 
 from wiresum.controller.client import ControllerClient
+from wiresum.controller.client.requests import JoiningRank, SlotRequest
 from wiresum.controller.v1 import controller_pb2 as pb
 
 
 def join(
-    client: ControllerClient, job: pb.Job, attempt: int, rank: int, unreachable_s: float = 10.0
+    client: ControllerClient, job: pb.Job, attempt: int, rank: int, unreachable_s: float = LIMIT_S
 ) -> pb.Lease:
     return client.join_job(
         job.id,
         job.token,
-        rank=rank,
-        workers=2,
-        attempt=attempt,
-        ip="127.0.0.1",
-        udp_port=4000 + rank,
-        field=32,
-        timeout_s=20.0,
+        JoiningRank(
+            rank=rank, workers=2, attempt=attempt, ip="127.0.0.1", udp_port=4000 + rank, field=32
+        ),
+        timeout_s=LIMIT_S,
         unreachable_s=unreachable_s,
     )
 
@@ -49,7 +47,7 @@ def join_both(client: ControllerClient, job: pb.Job, attempt: int) -> pb.Lease:
 def life_and_death(store: list[str], spec: str) -> None:
     """Blocking, hence in a thread: the fake switch needs the event loop."""
     with serving(*store, "--switch", spec) as child, child.client() as client:
-        job = client.create_job("demo", slots=64)
+        job = client.create_job("demo", SlotRequest(64))
         lease = join_both(client, job, attempt=0)
         halfway = client.create_job("halfway")
         with ThreadPoolExecutor(1) as threads:

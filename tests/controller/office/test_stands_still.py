@@ -16,8 +16,10 @@ from fake_switch import FakeSwitch
 from wiresum.common.patience import LATE_S
 from wiresum.controller import clock as clock_module
 from wiresum.controller.client import ControllerClient
+from wiresum.controller.client.requests import SlotRequest
 from wiresum.controller.clock import SystemClock
 from wiresum.controller.errors import ControllerError
+from wiresum.controller.on_full import OnFull
 from wiresum.controller.state.model import SlotRange
 from wiresum.controller.state.plan import AnnounceChange, Plan
 from wiresum.controller.state.sqlite import SqliteStore
@@ -44,8 +46,8 @@ def test_no_job_expires_because_the_controller_stood_still() -> None:
         serving("--store", ":memory:", "--switch", spec, "--expiry", str(EXPIRY_S)) as child,
         child.client() as client,
     ):
-        jobs = [client.create_job(f"j{number}", slots=16) for number in range(4)]
-        silent = client.create_job("silent", slots=16)
+        jobs = [client.create_job(f"j{number}", SlotRequest(16)) for number in range(4)]
+        silent = client.create_job("silent", SlotRequest(16))
         stop = threading.Event()
 
         def beat(job: pb.Job) -> None:
@@ -76,7 +78,7 @@ async def test_ranks_that_came_meanwhile_have_come_in_time(fake: FakeSwitch) -> 
             child.client() as client,
             ThreadPoolExecutor(2) as threads,
         ):
-            job = client.create_job("demo", slots=16)
+            job = client.create_job("demo", SlotRequest(16))
             first = threads.submit(join, child.address, job, 0, 5.0)
             until(lambda: client.get_job(job.id).joined == [0])
             with standing_still(child, 6.0):
@@ -96,9 +98,11 @@ def test_a_queued_job_waits_its_whole_time() -> None:
         child.client() as third,
         ThreadPoolExecutor(2) as threads,
     ):
-        holder = client.create_job("holder", slots=4096)
+        holder = client.create_job("holder", SlotRequest(4096))
         waiting = threads.submit(
-            lambda: other.create_job("late", slots=4096, on_full="wait", wait_timeout_s=4.0)
+            lambda: other.create_job(
+                "late", SlotRequest(4096, on_full=OnFull.WAIT, queue_timeout_s=4.0)
+            )
         )
         until(lambda: client.list_tenants()[0].queued == 1)
         with standing_still(child, 6.0):

@@ -14,6 +14,7 @@ from fake_switch import FakeSwitch
 
 from support.postgres import Postgres, Proxy
 from wiresum.controller.client import ControllerClient
+from wiresum.controller.client.requests import SlotRequest
 from wiresum.controller.errors import ControllerError, NotLeading
 from wiresum.controller.v1 import controller_pb2 as pb
 
@@ -28,7 +29,7 @@ class Two:
 
     def start(self, name: str) -> tuple[pb.Job, list[pb.Lease]]:
         """A job of two workers, who have joined."""
-        job = self.client.create_job(name, slots=64)
+        job = self.client.create_job(name, SlotRequest(64))
         with contextlib.ExitStack() as stack:
             from concurrent.futures import ThreadPoolExecutor
 

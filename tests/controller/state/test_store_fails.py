@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from controller_process import LIMIT_S, Serving, join, serving, store_argument, switch_spec, until
 
+from wiresum.controller.client.requests import SlotRequest
 from wiresum.controller.errors import ControllerError, StoreFailed
+from wiresum.controller.on_full import OnFull
 from wiresum.controller.state.plan import AddJobToken, Plan, SetAdminToken
 from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -51,8 +53,8 @@ TROUBLES = [full_disk, locked]
 def test_a_store_that_cannot_be_written_keeps_running_jobs(trouble: Any, tmp_path: Path) -> None:
     arguments = [*store_argument(tmp_path), "--switch", NOWHERE, "--expiry", str(EXPIRY_S)]
     with serving(*arguments) as child, child.client() as client:
-        jobs = [client.create_job(f"j{number}", slots=16) for number in range(3)]
-        leaving = client.create_job("leaving", slots=16)
+        jobs = [client.create_job(f"j{number}", SlotRequest(16)) for number in range(3)]
+        leaving = client.create_job("leaving", SlotRequest(16))
         with trouble(child, tmp_path / "store.sqlite"):
             began = time.monotonic()
             while time.monotonic() < began + 1.5 * EXPIRY_S:
@@ -62,7 +64,7 @@ def test_a_store_that_cannot_be_written_keeps_running_jobs(trouble: Any, tmp_pat
                 time.sleep(0.2)
             # What has to be written is refused, in one line, and nothing has happened.
             for call in (
-                lambda: client.create_job("new", slots=16),
+                lambda: client.create_job("new", SlotRequest(16)),
                 lambda: client.release_job(leaving.id, leaving.token),
                 lambda: client.add_tenant("acme"),
                 lambda: client.evict_job(jobs[0].id),
@@ -80,7 +82,7 @@ def test_a_store_that_cannot_be_written_keeps_running_jobs(trouble: Any, tmp_pat
             for job in jobs:
                 client.heartbeat(job.id, job.token)
             time.sleep(0.1)
-        assert client.create_job("new", slots=16).state == pb.JOB_STATE_WAITING
+        assert client.create_job("new", SlotRequest(16)).state == pb.JOB_STATE_WAITING
         states = {job.name: job.state for job in client.list_jobs(live_only=True)}
         assert states == dict.fromkeys(("j0", "j1", "j2", "new"), pb.JOB_STATE_WAITING)
 
@@ -93,7 +95,7 @@ def test_a_rank_that_gave_up_has_not_joined(trouble: Any, tmp_path: Path) -> Non
         child.client() as client,
         ThreadPoolExecutor(1) as threads,
     ):
-        job = client.create_job("demo", slots=16)
+        job = client.create_job("demo", SlotRequest(16))
         call = threads.submit(join, child.address, job, 0, 3.0)
         until(lambda: client.get_job(job.id).joined == [0])
         with trouble(child, tmp_path / "store.sqlite"):
@@ -113,8 +115,10 @@ def test_queued_jobs_wait_on_while_the_store_fails(trouble: Any, tmp_path: Path)
         child.client() as other,
         ThreadPoolExecutor(1) as threads,
     ):
-        first = client.create_job("first", slots=4096)
-        waiting = threads.submit(lambda: other.create_job("second", slots=4096, on_full="wait"))
+        first = client.create_job("first", SlotRequest(4096))
+        waiting = threads.submit(
+            lambda: other.create_job("second", SlotRequest(4096, on_full=OnFull.WAIT))
+        )
         until(lambda: client.list_tenants()[0].queued == 1)
         with trouble(child, tmp_path / "store.sqlite"):
             with pytest.raises(ControllerError, match="store cannot be used"):

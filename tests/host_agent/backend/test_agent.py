@@ -23,7 +23,9 @@ from support.torchruns import fresh_session
 from wiresum import p4
 from wiresum.common.errors import WiresumError
 from wiresum.common.version import package_version
+from wiresum.controller.client.requests import SlotRequest
 from wiresum.controller.errors import ControllerError
+from wiresum.controller.on_full import OnFull
 from wiresum.host_agent.agent import join as joining
 from wiresum.host_agent.agent.agent import Agent, Held, JobGone
 from wiresum.host_agent.agent.control import connect
@@ -35,7 +37,6 @@ from wiresum.host_agent.environment import (
     AgentError,
     Carrier,
     Environment,
-    SlotRequest,
     environment,
 )
 from wiresum.host_agent.launcher.options import JobOptions
@@ -233,7 +234,8 @@ def test_a_lease_changes_for_a_job_of_higher_priority(through: str) -> None:
                 admin.add_tenant("urgent", priority=10)
                 sums(agent)
                 urgent = admin.create_job(
-                    slots=2048, tenant="urgent", on_full="wait", wait_timeout_s=LIMIT_S
+                    request=SlotRequest(2048, on_full=OnFull.WAIT, queue_timeout_s=LIMIT_S),
+                    tenant="urgent",
                 )
                 has_change(agent, 1)
                 assert agent.describe()["slots"] < 4096

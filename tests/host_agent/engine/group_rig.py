@@ -10,6 +10,7 @@ from engine_rig import LIMIT_S
 from numpy.typing import NDArray
 
 from wiresum.controller.client import ControllerClient
+from wiresum.controller.client.requests import JoiningRank, SlotRequest
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent.agent.lease import open_engine
 from wiresum.host_agent.agent.network import WorkerSocket, shm_socket, udp_socket
@@ -36,7 +37,9 @@ class Group:
         client = self.stack.enter_context(
             ControllerClient(embedded.controller, token=embedded.token)
         )
-        job = client.create_job(f"{kind}-{workers}-{field}-{time.monotonic_ns()}", slots=slots)
+        job = client.create_job(
+            f"{kind}-{workers}-{field}-{time.monotonic_ns()}", SlotRequest(slots)
+        )
         self.stack.callback(client.release_job, job.id, job.token)
         self.places: list[WorkerSocket] = []
         for _ in range(workers):
@@ -53,10 +56,20 @@ class Group:
 
         def join(rank: int) -> None:
             leases[rank] = client.join_job(
-                job.id, job.token, rank=rank, workers=workers, attempt=0, field=field,
-                ip=self.places[rank].ip, udp_port=self.places[rank].udp_port, mac="",
-                program_version=program(job.lanes).version, timeout_s=LIMIT_S,
-            )  # fmt: skip
+                job.id,
+                job.token,
+                JoiningRank(
+                    rank=rank,
+                    workers=workers,
+                    attempt=0,
+                    field=field,
+                    ip=self.places[rank].ip,
+                    udp_port=self.places[rank].udp_port,
+                    mac="",
+                    program_version=program(job.lanes).version,
+                ),
+                timeout_s=LIMIT_S,
+            )
 
         threads = [threading.Thread(target=join, args=(rank,)) for rank in range(workers)]
         for each in threads:

@@ -10,6 +10,7 @@ from wiresum.common.errors import WiresumError
 from wiresum.host_agent.agent.issued import Issued
 from wiresum.host_agent.agent.peers.address import listen
 from wiresum.host_agent.agent.peers.meeting import Meeting
+from wiresum.host_agent.agent.peers.member import Member
 from wiresum.host_agent.agent.peers.peers import Peers
 from wiresum.host_agent.agent.peers.wire import new_secret
 from wiresum.host_agent.errors import EngineError
@@ -96,9 +97,7 @@ def linked(
         left: list[tuple[int, str]] = []
         leave = (lambda epoch, why: left.append((epoch, why))) if leaves else None
         theirs = where if rank == 0 else Meeting(where.secret, where.host, where.addresses)
-        peers = Peers(
-            theirs, rank, workers, engine, epoch=lambda: 7, over=over.append, leave_switch=leave
-        )
+        peers = Peers(theirs, workers, Member(rank, engine, lambda: 7, over.append, leave))
         made[rank] = Rank(engine, peers, over, left)
         peers.watch(made[rank])
 

@@ -357,11 +357,12 @@ import os, sys, time
 from peers_rig import HandEngine
 from wiresum.host_agent.agent.peers.peers import Peers
 from wiresum.host_agent.agent.peers.meeting import Meeting
+from wiresum.host_agent.agent.peers.member import Member
 import json
 where = json.loads(sys.argv[1])
 engine = HandEngine()
-peers = Peers(Meeting(where["secret"], "h0", [tuple(a) for a in where["addresses"]]), 1, 2, engine,
-              epoch=lambda: 7, over=lambda error: None)
+peers = Peers(Meeting(where["secret"], "h0", [tuple(a) for a in where["addresses"]]), 2,
+              Member(1, engine, lambda: 7, lambda error: None))
 if sys.argv[2] == "fork":
     if os.fork() == 0:
         peers.leave()  # nothing of it acts in the child
@@ -385,12 +386,13 @@ def child(where: object, how: str) -> subprocess.Popen[str]:
 def test_a_killed_process_is_noticed_even_if_its_children_live_on(how: str) -> None:
     from peers_rig import HandEngine
 
+    from wiresum.host_agent.agent.peers.member import Member
     from wiresum.host_agent.agent.peers.peers import Peers
 
     where = meeting()
     process = child({"secret": where.secret, "addresses": where.addresses}, how)
     engine, over = HandEngine(), []
-    peers = Peers(where, 0, 2, engine, epoch=lambda: 7, over=over.append)
+    peers = Peers(where, 2, Member(0, engine, lambda: 7, over.append))
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "linked\n"
@@ -409,12 +411,13 @@ def test_a_killed_process_is_noticed_even_if_its_children_live_on(how: str) -> N
 def test_a_process_that_is_stopped_is_not_taken_for_dead() -> None:
     from peers_rig import HandEngine
 
+    from wiresum.host_agent.agent.peers.member import Member
     from wiresum.host_agent.agent.peers.peers import Peers
 
     where = meeting()
     process = child({"secret": where.secret, "addresses": where.addresses}, "plain")
     engine, over = HandEngine(), []
-    peers = Peers(where, 0, 2, engine, epoch=lambda: 7, over=over.append)
+    peers = Peers(where, 2, Member(0, engine, lambda: 7, over.append))
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "linked\n"

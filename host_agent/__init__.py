@@ -1,8 +1,17 @@
-"""The worker's side of wiresum: the engine, the torch backend, the launcher."""
+"""The worker's side of wiresum: the engine, the torch backend, the launcher.
 
-from typing import Any
+For scripts: :func:`stats`, :func:`dump`, :func:`variables`; :class:`Session` and
+:class:`JobOptions` start a job from Python, as ``wiresum run`` does from a shell.
+"""
 
-__all__ = ["dump", "stats"]
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wiresum.host_agent.launcher.options import JobOptions
+    from wiresum.host_agent.launcher.session import Session
+
+__all__ = ["JobOptions", "Session", "dump", "stats", "variables"]
 
 
 def stats() -> dict[str, Any]:
@@ -22,3 +31,29 @@ def dump() -> dict[str, Any]:
     from wiresum.host_agent.backend.report import dump
 
     return dump()
+
+
+def variables() -> dict[str, str]:
+    """This process's variables of wiresum, for workers that a framework starts elsewhere.
+
+    For example ``ray.init(runtime_env={"env_vars": wiresum.host_agent.variables()})``. With them
+    the workers join the job of this process's ``wiresum run``; then the user's own token is left
+    out.
+    """
+    found = {name: value for name, value in os.environ.items() if name.startswith("WIRESUM_")}
+    if "WIRESUM_JOB" in found:
+        found.pop("WIRESUM_TOKEN", None)
+    return found
+
+
+def __getattr__(name: str) -> Any:
+    # Imported late: workers need neither, and they bring gRPC.
+    if name == "JobOptions":
+        from wiresum.host_agent.launcher.options import JobOptions
+
+        return JobOptions
+    if name == "Session":
+        from wiresum.host_agent.launcher.session import Session
+
+        return Session
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

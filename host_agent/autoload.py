@@ -1,7 +1,11 @@
-"""What torch calls at the end of every ``import torch`` (entry point group ``torch.backends``).
+"""What torch calls, by two groups of entry points, to find the backend.
 
-An exception here would break ``import torch`` for everyone in this environment: it never raises.
-``TORCH_DEVICE_BACKEND_AUTOLOAD=0`` switches it off; then call :func:`register` yourself.
+``torch.backends``: :func:`register`, at the end of every ``import torch``. An exception there would
+break ``import torch`` for everyone in this environment: it never raises.
+``TORCH_DEVICE_BACKEND_AUTOLOAD=0`` switches it off.
+
+``torch.distributed.backends`` (torch 2.14 and later): :func:`register_by_name`, when a script names
+the backend and nobody has registered it.
 """
 
 import logging
@@ -22,3 +26,10 @@ def register() -> None:
         logging.getLogger("wiresum").warning(
             "wiresum: the torch.distributed backend could not be registered", exc_info=True
         )
+
+
+def register_by_name() -> None:
+    """Make the backend ``"wiresum"`` known. Raises what keeps it from being registered."""
+    from wiresum.host_agent.backend.registration import register_backend
+
+    register_backend()

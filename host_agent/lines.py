@@ -46,6 +46,13 @@ ONE_RANK = Line(
     "A053",
     "nothing had to be summed: the group has one rank; start more, as torchrun --nproc-per-node 2",
 )
+FORK_OF_CLIENT = Line(
+    "A055",
+    "this process is a fork of one that is connected to a controller, and gRPC does not survive "
+    "fork(): start the workers with torchrun or by 'spawn', or start their parent (a notebook's "
+    "server, for one) with `wiresum run`",
+)
+SLOW_START = Line("A056", "{why}; --timeout (from Python: timeout_s) allows it more")
 
 # ---- joining a job
 

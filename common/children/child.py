@@ -24,6 +24,10 @@ class ChildError(WiresumError):
     """A program that this process needs did not start, or has ended."""
 
 
+class SlowStart(ChildError):
+    """A program has not started within its limit."""
+
+
 class Child:
     """One running program. ``what`` names it in errors, such as "the controller"."""
 
@@ -56,14 +60,17 @@ class Child:
             )
 
     def ready(self, limit_s: float = START_S) -> dict[str, Any]:
-        """Wait for its first line of output, one JSON object. Raises :class:`ChildError`."""
+        """Wait for its first line of output, one JSON object.
+
+        Raises :class:`ChildError`; :class:`SlowStart` after ``limit_s`` seconds.
+        """
         assert self.process.stdout is not None
         descriptor = self.process.stdout.fileno()
         patience = Patience(limit_s)
         line = b""
         while not line.endswith(b"\n"):
             if patience.step(_LOOK_S) <= 0:
-                raise ChildError(
+                raise SlowStart(
                     lines.DID_NOT_START.of(what=self.what, limit_s=limit_s, said=self.said())
                 )
             if not select.select([descriptor], [], [], _LOOK_S)[0]:
@@ -83,7 +90,7 @@ class Child:
         return found
 
     def serves(self, path: Path, limit_s: float = START_S) -> None:
-        """Wait until it listens on a Unix socket. Raises :class:`ChildError`."""
+        """Wait until it listens on a Unix socket. Raises as :meth:`ready` does."""
         patience = Patience(limit_s)
         while True:
             with socket.socket(socket.AF_UNIX) as probe:
@@ -92,7 +99,7 @@ class Child:
             if self.process.poll() is not None:
                 raise ChildError(self.obituary("did not start"))
             if patience.step() <= 0:
-                raise ChildError(
+                raise SlowStart(
                     lines.DID_NOT_START.of(what=self.what, limit_s=limit_s, said=self.said())
                 )
             time.sleep(0.02)

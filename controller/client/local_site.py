@@ -10,7 +10,7 @@ from typing import Self
 from wiresum.common import logs
 from wiresum.common.address import SHM_NETWORK, parse_endpoint
 from wiresum.common.children import process
-from wiresum.common.children.child import START_S, Child, ChildError
+from wiresum.common.children.child import START_S, Child, SlowStart
 from wiresum.common.patience import Patience
 from wiresum.controller import lines
 from wiresum.controller.client.client import ControllerClient, add_switch_request
@@ -61,7 +61,7 @@ class LocalSite:
 
     ``controller`` is where the controller listens, on loopback and without TLS; ``token`` is what
     it asks of everybody. ``address`` is the switch's UDP port. Everything raises ``WiresumError``;
-    :class:`ChildError` if a process did not start, or has ended.
+    :class:`~wiresum.common.children.child.ChildError` if a process did not start, or has ended.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class LocalSite:
         )
 
     def check(self) -> None:
-        """Raise :class:`ChildError` if the switch or the controller has ended."""
+        """Raise ``ChildError`` if the switch or the controller has ended."""
         for child in self.children:
             child.check()
 
@@ -190,14 +190,14 @@ def take_over(
     """Tell a controller of its only switch and return when it drives it.
 
     ``check`` is called again and again: it raises if a process has ended. Raises
-    :class:`ChildError` after ``limit_s`` seconds, with ``who`` for the controller.
+    :class:`SlowStart` after ``limit_s`` seconds, with ``who`` for the controller.
     """
     state = client.add_switch(request)
     patience = Patience(limit_s)
     while state.state != pb.SWITCH_STATE_UP:
         check()
         if patience.step() <= 0:
-            raise ChildError(
+            raise SlowStart(
                 lines.NOT_TAKEN_OVER.of(
                     who=who, limit_s=limit_s, why=state.reason or "no reason given"
                 )

@@ -1,6 +1,7 @@
 """Calls to the controller from launchers and workers: clients, jobs, heartbeats."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -11,7 +12,7 @@ from wiresum.controller.client import ControllerClient, OnFull
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent import lines
-from wiresum.host_agent.environment import Environment
+from wiresum.host_agent.environment import AgentError, Environment
 
 log = logging.getLogger("wiresum")
 
@@ -35,8 +36,17 @@ class NoRoom(NoJob):
     """No switch has room, and the run shall go on without one; says why."""
 
 
+_connected = False  # this process, or the one that it is a fork of, has called a controller
+_forked = False  # the latter
+
+
 def connect(where: Environment, token: str) -> ControllerClient:
     """A client of the controller that ``where`` names. Raises ``WiresumError``."""
+    global _connected
+    if _forked:
+        # gRPC's threads are gone, and with one of them in a call its state is broken: a crash.
+        raise AgentError(lines.FORK_OF_CLIENT.of())
+    _connected = True
     return ControllerClient(
         where.controller,
         token=token,
@@ -44,6 +54,14 @@ def connect(where: Environment, token: str) -> ControllerClient:
         cert=where.cert or None,
         key=where.key or None,
     )
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = _connected
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def create_job(where: Environment, name: str, on_queue: Callable[[pb.Job], None]) -> pb.Job:

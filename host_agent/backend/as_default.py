@@ -12,7 +12,30 @@ from urllib.parse import parse_qs, urlsplit
 
 log = logging.getLogger("wiresum")
 
-REPLACED = ("undefined", "gloo", "cpu:gloo", "cpu:gloo,cuda:gloo", "cpu:gloo,cuda:nccl")
+_FALLBACKS = {"cpu": ("gloo",), "cuda": ("gloo", "nccl")}
+"""The backends that wiresum's own fallback is, by device."""
+
+
+def replaces(backend: Any) -> bool:
+    """Whether a script that asks ``init_process_group`` for ``backend`` gets wiresum.
+
+    It does for gloo and for no backend, and for devices with backends in torch's form
+    ``"cpu:gloo,cuda:nccl"``, in any order, as far as wiresum falls back to the same ones.
+    """
+    asked = _spelled(backend)
+    if asked in ("undefined", "gloo"):
+        return True
+    pairs = [pair.partition(":") for pair in asked.split(",")]
+    devices = [device for device, _, _ in pairs]
+    return (
+        "cpu" in devices
+        and len(set(devices)) == len(devices)
+        and all(named in _FALLBACKS.get(device, ()) for device, _, named in pairs)
+    )
+
+
+def _spelled(backend: Any) -> str:
+    return "undefined" if backend is None else str(backend).lower().replace(" ", "")
 
 
 def install() -> None:
@@ -25,9 +48,9 @@ def install() -> None:
 
     @functools.wraps(original)
     def init_process_group(backend: Any = None, *args: Any, **kwargs: Any) -> Any:
-        asked = "undefined" if backend is None else str(backend).lower().replace(" ", "")
+        asked = _spelled(backend)
         first = _rank(*args, **kwargs) == 0
-        if asked in REPLACED:
+        if replaces(backend):
             if first:
                 named = "no backend" if asked == "undefined" else f"backend {asked!r}"
                 log.warning(

@@ -42,6 +42,10 @@ IN_CALLBACK = (
 ENGINE_FIRST_S = 5.0
 LEAVE_S = 2.0
 NOT_AN_ALL_REDUCE = "only all-reduces use the switch"
+OTHER_THREAD = (
+    "a second group of all ranks uses the switch only from the thread that made it: the order of "
+    "several threads may differ between ranks"
+)
 
 LABELS = {
     "allreduce": "all_reduce",
@@ -99,11 +103,14 @@ class CollectiveRouter:
         why_no_agent: str | None = None,
         *,
         said: bool = False,
+        world: "CollectiveRouter | None" = None,
     ) -> None:
         """``agent`` is None where this group does not use the switch; ``why_no_agent`` says why.
 
         ``said``: whoever makes the group has logged that.
         ``make_group(prefix)`` makes a fallback group; all ranks call it with the same prefixes.
+        ``world``: the router of another group of the same ranks, which has the agent: what the
+        switch can do for this group is done as the next collective of that one.
         """
         rank, size, store = options.rank, options.size, options.store
         self.number = next(_numbers)  # in the order in which this process has made them
@@ -114,6 +121,8 @@ class CollectiveRouter:
         self.agent = agent
         self.why_no_agent = why_no_agent
         self._said = said
+        self._world = world
+        self._thread = threading.get_ident()
         self._process = os.getpid()
         self._lock = threading.Lock()
         self.closed = False
@@ -156,6 +165,8 @@ class CollectiveRouter:
         if reason is not None:
             fallen: dist.Work = self.fall_back(method, reason, tensors, opts)
             return fallen
+        if self._world is not None:
+            return self._world.allreduce(tensors, opts, method)
         name = self._next_name(method, SWITCH, op, tensors)
         values = [plain(tensor) for tensor in tensors]
         viewed = [(v, t) for v, t in zip(values, tensors, strict=True) if v is not t]
@@ -187,6 +198,11 @@ class CollectiveRouter:
     def _why_not(self, tensors: Sequence[torch.Tensor], op: str, method: str) -> str | None:
         if self.closed:
             raise errors.EngineClosed(lines.SHUT_DOWN.of())
+        if self._world is not None:
+            # The world's collectives and this group's have one order, which one thread keeps.
+            if threading.get_ident() != self._thread:
+                return OTHER_THREAD
+            return self._world._why_not(tensors, op, method)
         if self.agent is None:
             return self.why_no_agent
         if current_scope() is not None:
@@ -373,6 +389,8 @@ class CollectiveRouter:
     def describe(self) -> dict[str, Any]:
         """State for the debug dump."""
         state: dict[str, Any] = {"rank": self.rank, "size": self.size, "why": self.why_no_agent}
+        if self._world is not None:
+            state["lease_of"] = self._world.name
         if self.agent is not None and self._poller is not None:
             state["lease"] = self.agent.describe()
             state["engine"] = self.engine_stats()

@@ -4,6 +4,7 @@ import atexit
 import ctypes
 import logging
 import os
+import weakref
 from datetime import timedelta
 from typing import Any
 
@@ -28,6 +29,7 @@ derive_errors_from(dist.DistBackendError)
 _process = os.getpid()
 _worlds: list[str] = []  # every world group that this process has made
 _start = ""  # the name of the last of them; groups within it share that
+_world: "weakref.ref[CollectiveRouter] | None" = None  # the last world's
 
 NO_CONTROLLER = "this run has no switch: WIRESUM_CONTROLLER is not set"
 
@@ -38,6 +40,7 @@ def create(options: Any) -> Any:
     Raises what the agent raises when the controller or the switch cannot be reached or a rank
     is missing: a group never falls back silently where a switch was asked for.
     """
+    global _world
     store: Store = options.store
     rank: int = options.group_rank
     size: int = options.group_size
@@ -49,6 +52,7 @@ def create(options: Any) -> Any:
     started = _generation(store, rank, size, timeout, members)
     agent: AgentFace | None = None
     why: str | None = None
+    world = _same_ranks(members)
     where = environment(os.environ)
     if where is None and FALLBACK in os.environ:
         why = os.environ[FALLBACK]  # the launcher has said so
@@ -59,9 +63,11 @@ def create(options: Any) -> Any:
                 "wiresum: everything goes over gloo, no switch is used: start the training with "
                 "`wiresum run -- torchrun ...` (or set WIRESUM_CONTROLLER) to sum on the wire"
             )
+    elif world is not None:
+        why = world.why_no_agent
     elif members:
-        world = dist.get_world_size()
-        why = f"only the default group has a lease, not this one of {size} of {world} ranks"
+        everybody = dist.get_world_size()
+        why = f"only groups of all ranks use the lease, not this one of {size} of {everybody} ranks"
     else:
         # gRPC and the engine: only where needed.
         from wiresum.host_agent.agent.agent import Agent
@@ -88,9 +94,21 @@ def create(options: Any) -> Any:
     name = options.group_id if members else "world"
     own = PrefixStore(f"wiresum/{started}/agreed", store)
     given = GroupOptions(name, rank, size, timeout, own)
+    shared = world if why is None else None
     # A group within the world says at its first collective why that goes around the switch.
-    said = agent is None and not (members and where is not None)
-    return adapt(CollectiveRouter(given, make_group, agent, why, said=said), store)
+    said = agent is None and (where is None or not members or (world is not None and not shared))
+    router = CollectiveRouter(given, make_group, agent, why, said=said, world=shared)
+    if not members:
+        _world = weakref.ref(router)
+    return adapt(router, store)
+
+
+def _same_ranks(members: list[int]) -> CollectiveRouter | None:
+    """The router of the world, for a group that has all its ranks; None for any other group."""
+    world = _world() if _world is not None else None
+    if world is None or world.closed or sorted(members) != list(range(world.size)):
+        return None
+    return world
 
 
 def _generation(store: Store, rank: int, size: int, timeout: timedelta, members: list[int]) -> str:

@@ -2,9 +2,10 @@
 
 import os
 
-from wiresum.common.children.child import START_S
+from wiresum.common.children.child import START_S, SlowStart
 from wiresum.common.temporary import PrivateFolder
 from wiresum.controller.client.local_site import LocalSite, SiteOptions
+from wiresum.host_agent import lines
 from wiresum.host_agent.environment import without_secrets
 
 
@@ -20,7 +21,10 @@ class Embedded(LocalSite):
         socket = self.folder.path / "shm.sock" if shm else None
         self.shm = "" if socket is None else str(socket)
         options = SiteOptions(name="embedded", label="embedded ", shm=socket, limit_s=limit_s)
-        super().__init__(self.folder.path, options, without_secrets(os.environ))
+        try:
+            super().__init__(self.folder.path, options, without_secrets(os.environ))
+        except SlowStart as slow:
+            raise SlowStart(lines.SLOW_START.of(why=slow)) from None
 
     def close(self) -> None:
         """Stop both, and remove the folder."""

@@ -81,17 +81,20 @@ def _shm(transport: Transport) -> str:
 
 
 class Session:
-    """A job of ours on a controller, given or embedded. Use as a context manager.
+    """A job of ours on a controller, given or embedded. Use as a context manager, or ``close()``.
 
+    Public as ``wiresum.host_agent.Session``: a notebook or a script starts a switch with it.
     ``environment`` says how to reach the job; its ``tenant_token`` may make more of them.
     """
 
-    def __init__(self, options: JobOptions, job: pb.Job | None = None) -> None:
+    def __init__(self, options: JobOptions | None = None, job: pb.Job | None = None) -> None:
         """Register a job with the controller of ``options``, or start one and a switch.
 
+        Without ``options``, a switch and a controller are started for this job alone.
         ``job``: it has been registered there already. Raises ``ControllerError``, ``NoRoom``,
         ``ChildError`` or ``AddressError``.
         """
+        options = options or JobOptions()
         self._lost: str | None = None
         self._place = 0
         self._ended = False

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from support.torchruns import Ended, clean_environment, finish
+from support.torchruns import Ended, clean_environment, finish, fresh_session
 
 LIMIT_S = 240.0
 pytestmark = pytest.mark.timeout(LIMIT_S + 60)
 
 SCRIPT = Path(__file__).with_name("spawned.py")
+STARTED = Path(__file__).with_name("started.py")
 
 
 def free_ports(count: int) -> int:
@@ -72,3 +73,35 @@ def test_a_port_that_is_taken_costs_one_warning_and_one_workers_metrics(tmp_path
     lines = [json.loads(line) for line in ended.output.splitlines() if line.startswith("{")]
     warned = [line for line in lines if "no metrics of this worker" in line["message"]]
     assert [(line["rank"], line["level"]) for line in warned] == [(1, "warning")]
+
+
+def start(folder: Path, method: str, env: dict[str, str]) -> Ended:
+    return finish([sys.executable, str(STARTED), str(folder), method], env, LIMIT_S)
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_workers_without_torchrun_use_the_switch_over_stores_of_every_kind(
+    tmp_path: Path, method: str
+) -> None:
+    if method == "spawn":
+        ended = start(tmp_path, method, clean_environment())  # it makes a Session
+    else:
+        with fresh_session() as session:  # as wiresum run does
+            ended = start(tmp_path, method, session.variables())
+    assert ended.status == 0, ended.output
+    for rank in (0, 1):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        why = found.pop("why")
+        assert list(found) == ["file", "tcp", "env"]
+        for name, counts in found.items():
+            assert counts == {
+                "world": 1, "everybody": 1, "another thread": 0, "world again": 1, "neither": 0,
+            }, name  # fmt: skip
+        assert any("from the thread that made it" in each for each in why)
+        assert any("only groups of all ranks" in each for each in why)
+
+
+def test_a_fork_of_a_process_with_a_session_is_refused_and_does_not_crash(tmp_path: Path) -> None:
+    ended = start(tmp_path, "fork", clean_environment())
+    assert ended.status == 1
+    assert "gRPC does not survive fork()" in ended.output

@@ -1,4 +1,4 @@
-"""The switch of ``wiresum run``: nobody but its user can be in charge of it."""
+"""The switch of ``wiresum run``: nobody but its user can be in charge of it; it may be slow."""
 
 import contextlib
 import os
@@ -6,8 +6,10 @@ import stat
 from pathlib import Path
 
 import grpc
+import pytest
 from finsy.proto import p4r, p4r_grpc
 
+from wiresum.common.children.child import SlowStart
 from wiresum.host_agent.launcher.embedded import Embedded
 
 LISTEN = "0A"  # in /proc/net/tcp
@@ -42,3 +44,11 @@ def test_the_switch_of_a_run_listens_on_no_tcp_port() -> None:
             stub = p4r_grpc.P4RuntimeStub(channel)
             stub.Capabilities(p4r.CapabilitiesRequest(), timeout=LIMIT_S)
     assert not path.parent.exists()
+
+
+def test_a_switch_that_starts_slowly_is_one_line_that_names_the_option() -> None:
+    with pytest.raises(SlowStart) as caught:
+        Embedded(0.05)
+    assert str(caught.value).startswith("the embedded switch did not start within 0.05 s")
+    assert "--timeout" in str(caught.value)
+    assert "\n" not in str(caught.value)

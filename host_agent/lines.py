@@ -109,6 +109,7 @@ NO_MORE_WORK_SINCE = Line("A029", "the engine takes no more work: {why}")
 CLOSED_BY_OWNER = Line("A030", "the engine was closed by its owner")
 NO_LINK = Line("A031", "{why} (and there is no link to all other ranks)")
 NO_TAKE_OVER = Line("A032", "{why}; the ranks could not take over: {line}")
+NO_RETURN = Line("A059", "the ranks could not go back to the switch: {line}")
 RANKS_CANNOT_SUM = Line("A033", "the ranks cannot sum any more: {why}")
 
 RANKS_NOT_ALIKE = Line(

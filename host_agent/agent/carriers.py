@@ -160,11 +160,8 @@ class Carriers:
                 rests = hand_over(engine, self._sums)
                 ranks = self._carry(rests, why, delay_s=self._pause_s())
             except Exception as error:
-                kind = type(error) if isinstance(error, EngineError) else PeerLost
                 line = one_line(str(error)) or type(error).__name__
-                log.debug("wiresum: the ranks could not take over", exc_info=True)
-                relay.fail(kind.__name__, lines.NO_TAKE_OVER.of(why=why, line=line))
-                relay.go_on()
+                self._fail(error, lines.NO_TAKE_OVER.of(why=why, line=line))
                 return
             relay.take_over(ranks, moved=len(rests))
 
@@ -188,6 +185,13 @@ class Carriers:
         """How long the ranks carry at least: longer each time that they had to."""
         return min(FIRST_PAUSE_S * 2.0**self._falls, LONGEST_PAUSE_S)
 
+    def _fail(self, error: Exception, line: str) -> None:
+        """There is no way on from a relay that stands: end everything with that line."""
+        kind = type(error) if isinstance(error, EngineError) else PeerLost
+        log.debug("wiresum: %s", line, exc_info=error)
+        self._relay.fail(kind.__name__, line)
+        self._relay.go_on()
+
     # -- back to the switch -------------------------------------------------------------------
 
     def _arrived(self, joined: Joined) -> None:
@@ -196,8 +200,14 @@ class Carriers:
         with self._moving:
             ranks = relay.stand()
             assert isinstance(ranks, RanksEngine)
-            self._returned(joined)
-            again = ranks.give_back()
+            try:
+                self._returned(joined)
+                again = ranks.give_back()
+            except Exception as error:
+                joined.drop()
+                line = one_line(str(error)) or type(error).__name__
+                self._fail(error, lines.NO_RETURN.of(line=line))
+                return
             first = relay.started + 1
             relay.take_over(joined.engine, again=again)
             self._settle(joined.epoch)

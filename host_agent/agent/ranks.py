@@ -119,7 +119,7 @@ class RanksEngine:
         self._closed = False
         self._stopping = False
         self._stats = dict.fromkeys(("collectives", "elements", "ranks_collectives", *_BLOCKS), 0)
-        self._head = sums.words(HEAD + 2 + self._ballot.size)
+        self._head = sums.words(HEAD + 3 + self._ballot.size)
         self._buffers = [sums.words(STAGE), sums.words(STAGE)]
         self._free: list[Words] = []
         self._flights: deque[_Flight] = deque()
@@ -232,7 +232,9 @@ class RanksEngine:
                 self._end(carried.ticket, None, carried.packed.nonfinite)
             if last:
                 self._ballot.stopped()
-                return
+                with self._changed:  # until it is closed
+                    self._changed.wait_for(lambda: self._failure is not None)
+                break
         with self._changed:
             assert self._failure is not None
             for carried in self._queue:
@@ -299,14 +301,18 @@ class RanksEngine:
         mark = crc32(repr(packed.kind).encode()) >> 1
         count = min(packed.blocks, HEAD)
         packed.exponents(0, count, self._head.address)
-        self._head.put(HEAD, (mark, -mark, *self._ballot.words()))
+        with self._changed:
+            more_rests = len(self._queue) > 1 and self._queue[1].call is None
+        self._head.put(HEAD, (mark, -mark, int(more_rests), *self._ballot.words()))
         return self._head, self._head.maximum(len(self._head))
 
     def _said(self, head: Words) -> bool:
-        most, least, *said = head.get(HEAD, len(head) - HEAD)
+        most, least, more_rests, *said = head.get(HEAD, len(head) - HEAD)
         if most != -least:
             raise CollectiveMismatch(lines.NOT_TOGETHER.of())
-        return self._ballot.counted(said)
+        # What another carrier has begun cannot be given back. One rank may have more of it than
+        # another, which had not issued so many collectives then.
+        return self._ballot.counted(said) and not more_rests
 
     def _codes(self, packed: Packed, first: int, count: int, words: Words) -> tuple[Words, Pending]:
         packed.exponents(first, count, words.address)

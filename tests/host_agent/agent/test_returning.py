@@ -16,6 +16,7 @@ from wiresum.common.errors import WiresumError
 from wiresum.host_agent.agent import returning
 from wiresum.host_agent.agent.ranks import RanksEngine
 from wiresum.host_agent.agent.returning import Return
+from wiresum.host_agent.engine import Packed
 
 LIMIT_S = 30.0
 
@@ -57,6 +58,14 @@ class Rank:
             raise WiresumError("no lease")
         self.leases.append(Lease(epoch))
         return self.leases[-1]
+
+
+@dataclass
+class Begun:
+    """What another carrier leaves of a collective: all of it."""
+
+    ticket: int
+    packed: Packed
 
 
 @contextmanager
@@ -128,6 +137,50 @@ def test_what_has_not_begun_is_given_back() -> None:
         for engine in engines:
             assert [call[-1] for call in engine.give_back()] == [last + 1]
             assert engine.started == last
+
+
+@settings(max_examples=20)
+@given(begun=st.lists(st.integers(0, 4), min_size=2, max_size=3), others=st.integers(1, 2))
+def test_what_another_carrier_has_begun_is_carried_to_its_end(
+    begun: list[int], others: int
+) -> None:
+    """Not all ranks had issued as many collectives when they left the other carrier."""
+    last = max(1, *begun)
+    count = last + others
+    arrays = [[np.full(2000, 1.0, np.float32) for _ in range(count)] for _ in begun]
+    calls = [
+        [(each.ctypes.data, each.size, "float32", False, at) for at, each in enumerate(mine)]
+        for mine in arrays
+    ]
+    ranks = [Rank([]) for _ in begun]
+    ballots = [Return(rank.join, 1, 0.0, rank.arrived.append) for rank in ranks]
+    deadline = time.monotonic() + LIMIT_S
+    while any(ballot.words()[0] for ballot in ballots):  # until all have a lease
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    engines = [
+        RanksEngine(
+            sums,
+            len(ranks),
+            32,
+            rests=[Begun(call[-1], Packed(*call[:-1], len(ranks), 32)) for call in mine[:done]],
+            ballot=ballot,
+        )
+        for sums, ballot, mine, done in zip(
+            thread_sums(len(ranks)), ballots, calls, begun, strict=True
+        )
+    ]
+    for engine, mine, done in zip(engines, calls, begun, strict=True):
+        for call in mine[done:]:
+            engine.all_reduce(*call)
+    while not all(rank.arrived for rank in ranks):
+        assert time.monotonic() < deadline, "they have not arrived"
+        time.sleep(0.001)
+    for engine, mine in zip(engines, arrays, strict=True):
+        assert [call[-1] for call in engine.give_back()] == list(range(last, count))
+        assert all((each == len(ranks)).all() for each in mine[:last])
+        assert all((each == 1).all() for each in mine[last:])
+        engine.close()
 
 
 def test_closing_drops_a_lease_in_hand_and_one_that_comes_too_late() -> None:

@@ -4,14 +4,14 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from support.processes import Commands, commands
 from support.site import Run, Site, eventually, one_line
-from support.training import SCRIPT, torchrun
+from support.training import SCRIPT, spawned, torchrun
 from wiresum.controller.v1 import controller_pb2 as pb
 
 pytestmark = pytest.mark.timeout(300)
@@ -105,9 +105,9 @@ def test_smaller_takes_the_free_slots(site: Site, token: Path) -> None:
     one_line(err, "2048 slots (of 4096 asked for)")
 
 
-def train(site: Site, out: Path) -> list[str]:
+def train(out: Path, started_by: Callable[[int], list[str]] = spawned) -> list[str]:
     out.mkdir()
-    return [*torchrun(2), str(SCRIPT), "--out", str(out)]
+    return [*started_by(2), str(SCRIPT), "--out", str(out)]
 
 
 def over_the_ranks(out: Path) -> None:
@@ -122,7 +122,7 @@ def test_fallback_lets_the_ranks_sum_and_says_why_once(
     site: Site, token: Path, tmp_path: Path
 ) -> None:
     full(site, token)
-    command = train(site, tmp_path / "out")
+    command = train(tmp_path / "out")
     status, _, err = site.run(token, "--if-full", "fallback", command=command).end()
     assert status == 0, err
     first, last = [line for line in err.splitlines() if "wiresum" in line]
@@ -137,7 +137,7 @@ def test_fallback_lets_the_ranks_sum_and_says_why_once(
 def test_plain_torchrun_may_ask_for_the_same(site: Site, token: Path, tmp_path: Path) -> None:
     full(site, token)
     env = site.admin | {"WIRESUM_TOKEN": token.read_text().strip(), "WIRESUM_IF_FULL": "fallback"}
-    process = site.cli.popen(train(site, tmp_path / "out"), **env)
+    process = site.cli.popen(train(tmp_path / "out"), **env)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     (line,) = [line for line in err.splitlines() if "wiresum" in line]
@@ -149,7 +149,7 @@ def test_plain_torchrun_may_ask_for_the_same(site: Site, token: Path, tmp_path: 
 def test_plain_torchrun_may_wait_in_the_queue(site: Site, token: Path, tmp_path: Path) -> None:
     holder = full(site, token)
     env = site.admin | {"WIRESUM_TOKEN": token.read_text().strip(), "WIRESUM_IF_FULL": "wait"}
-    process = site.cli.popen(train(site, tmp_path / "out"), **env)
+    process = site.cli.popen(train(tmp_path / "out"), **env)
     eventually(site.queued, "it queues")
     release(holder)
     _, err = process.communicate(timeout=120)
@@ -244,7 +244,7 @@ def test_workers_show_the_certificate_that_the_controller_asks_for(
     assert status == 1
     (line,) = err.splitlines()
     assert "cannot be reached" in line
-    status, _, err = site.run(token, command=train(site, tmp_path / "out"), **shown).end()
+    status, _, err = site.run(token, command=train(tmp_path / "out"), **shown).end()
     assert status == 0, err
     report = json.loads((tmp_path / "out" / "report.0.json").read_text())
     assert report["stats"]["switch"]["all_reduce"] > 0
@@ -254,11 +254,10 @@ def test_a_run_killed_as_a_whole_leaves_nothing(cli: Commands) -> None:
     """SIGKILL to the launcher, torchrun and the workers: the lease expires, the slots come back."""
     site = Site(cli, "--expiry", "2")
     token = site.tenant("mine")
-    for name in ("one", "two"):
-        run = site.loop(token, name, "--slots", ALL, workers=2, started_by=torchrun)
-        run.steps(2)
-        run.kill_everything()
-        eventually(lambda: site.free() == int(ALL), "the slots come back", limit_s=20)
+    run = site.loop(token, "one", "--slots", ALL, workers=2, started_by=torchrun)
+    run.steps(2)
+    run.kill_everything()
+    eventually(lambda: site.free() == int(ALL), "the slots come back", limit_s=20)
     assert all(job.state == pb.JOB_STATE_EXPIRED for job in site.jobs())
 
 
@@ -278,7 +277,7 @@ def test_a_plain_torchrun_that_is_killed_leaves_nothing(cli: Commands, tmp_path:
     token = site.tenant("mine")
     env = site.admin | {"WIRESUM_TOKEN": token.read_text().strip(), "WIRESUM_SLOTS": ALL}
     out = tmp_path / "plain"
-    command = [*train(site, out), "--steps", "100000", "--pause", "0.01"]
+    command = [*train(out, torchrun), "--steps", "100000", "--pause", "0.01"]
     process = cli.popen(command, **env)
     eventually(lambda: (out / "step.1").exists(), "the training has begun")
     assert site.free() == 0

@@ -6,10 +6,9 @@ that it did not wait for that. A busy machine takes minutes to import torch in a
 
 import json
 import os
+import shlex
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,24 +17,13 @@ from typing import Any
 import pytest
 
 from support.processes import Commands, commands, marked
+from support.training import spawned
 
 pytestmark = pytest.mark.timeout(900)
 
 SCRIPT = Path(__file__).with_name("ranks.py")
 LIMIT_S = 400.0
 EXPIRY_S = 3.0
-
-
-def workers(cli: Commands, count: int, *script: str, **env: str) -> "list[subprocess.Popen[str]]":
-    """The ranks as separate processes: the failure of one does not end the others."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)} | env
-    return [
-        cli.popen([sys.executable, "-u", *script], RANK=str(n), LOCAL_RANK=str(n), **common)
-        for n in range(count)
-    ]
 
 
 class Place:
@@ -72,17 +60,16 @@ class Place:
     def run(self, folder: Path, scenario: str, count: int = 2, **env: str) -> list[dict[str, str]]:
         """Run all ranks of a scenario to their ends; return the notes of the survivors."""
         folder.mkdir(exist_ok=True)
-        started = self.start(folder, scenario, count, **env)
-        for process in started:
-            _, err = process.communicate(timeout=LIMIT_S)
-            (folder / f"stderr.{process.pid}").write_text(err)
+        _, err = self.start(folder, scenario, count, **env).communicate(timeout=LIMIT_S)
+        (folder / "stderr").write_text(err)
         return self.outcomes(folder, count)
 
     def start(
         self, folder: Path, scenario: str, count: int = 2, **env: str
-    ) -> "list[subprocess.Popen[str]]":
-        where = {"WIRESUM_CONTROLLER": self.where} | env
-        return workers(self.cli, count, str(SCRIPT), scenario, str(folder), **where)
+    ) -> "subprocess.Popen[str]":
+        """The failure of one rank does not end the others."""
+        command = [*spawned(count, until="last"), str(SCRIPT), scenario, str(folder)]
+        return self.cli.popen(command, **{"WIRESUM_CONTROLLER": self.where} | env)
 
     def outcomes(self, folder: Path, count: int) -> list[dict[str, str]]:
         paths = [folder / f"{rank}.json" for rank in range(count)]
@@ -103,7 +90,7 @@ def place(shared: Commands) -> Place:
 
 def said(folder: Path) -> str:
     """The stderr of all ranks."""
-    return "".join(path.read_text() for path in sorted(folder.glob("stderr.*")))
+    return (folder / "stderr").read_text()
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
@@ -126,9 +113,8 @@ def test_a_result_that_one_rank_lacks_is_made_again_though_the_others_are_at_the
     wait_for(lambda: all((out / f"{rank}.json").exists() for rank in others), "the others' end")
     assert not (out / f"{lacking}.json").exists()
     place.switch.kill()
-    for process in started:
-        _, err = process.communicate(timeout=LIMIT_S)
-        assert process.returncode == 0, err
+    _, err = started.communicate(timeout=LIMIT_S)
+    assert started.returncode == 0, err
     assert place.outcomes(out, 3) == [{"kind": "", "line": ""}] * 3
 
 
@@ -148,8 +134,7 @@ def test_ranks_that_sum_by_themselves_notice_the_same(
 ) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
-    for process in place.start(folder, scenario, 3, WIRESUM_CARRIER="ranks"):
-        process.communicate(timeout=LIMIT_S)
+    place.start(folder, scenario, 3, WIRESUM_CARRIER="ranks").communicate(timeout=LIMIT_S)
     first, gone, third = place.outcomes(folder, 3)
     assert gone["kind"] == ("dead" if scenario == "killed" else ""), gone
     for each in (first, third):
@@ -208,8 +193,7 @@ def test_a_result_that_a_restarted_switch_has_forgotten_ends_a_run_that_insists_
     wait_for((folder / "0.has_it").exists, "rank 0's result")
     place.restart_switch()
     (folder / "restarted").touch()
-    for process in started:
-        process.communicate(timeout=LIMIT_S)
+    started.communicate(timeout=LIMIT_S)
     for each in place.outcomes(folder, 2):
         assert each["kind"] == "ResultLost", each
         assert "has received and rank 1 on" in each["line"]
@@ -224,8 +208,7 @@ def test_ranks_that_can_leave_the_switch_make_a_forgotten_result_again(
     wait_for((folder / "0.has_it").exists, "rank 0's result")
     place.restart_switch()
     (folder / "restarted").touch()
-    for process in started:
-        process.communicate(timeout=LIMIT_S)
+    started.communicate(timeout=LIMIT_S)
     assert place.outcomes(folder, 2) == [{"kind": "", "line": ""}] * 2
 
 
@@ -236,12 +219,9 @@ def wiresum_run(cli: Commands, *command: str) -> "subprocess.CompletedProcess[st
     return cli.run("run", "--transport", "udp", "--", *command, limit_s=LIMIT_S)
 
 
-SPAWN = str(Path(__file__).parents[1] / "support" / "spawn.py")
-
-
 def trains(folder: Path, scenario: str) -> str:
     folder.mkdir(exist_ok=True)
-    return f"{sys.executable} {SPAWN} 2 {SCRIPT} {scenario} {folder}"
+    return shlex.join([*spawned(2), str(SCRIPT), scenario, str(folder)])
 
 
 @pytest.mark.slow
@@ -283,9 +263,8 @@ def test_a_run_that_is_suspended_goes_on(place: Place, tmp_path: Path) -> None:
     cli, folder = place.cli, tmp_path / "out"
     folder.mkdir()
     launcher = cli.start(
-        "run", "--controller", place.where, "--", sys.executable, SPAWN, "2", str(SCRIPT),
-        "steady", str(folder),
-    )  # fmt: skip
+        "run", "--controller", place.where, "--", *spawned(2), str(SCRIPT), "steady", str(folder)
+    )
     wait_for(lambda: len(list(folder.glob("*.steps"))) == 2, "the first steps")
     stopped = list(marked(cli.mark))
     for pid in stopped:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from support.processes import marked
-from support.training import SCRIPT, rack, serving, torchrun
+from support.training import SCRIPT, rack, serving, spawned, torchrun
 
 
 def wait_for(condition, what: str, limit_s: float = 60) -> None:
@@ -28,12 +28,12 @@ def one_line(text: str, *words: str) -> None:
 def running(cli, tmp_path):
     """A long training under ``wiresum run``, caught in the middle of its steps."""
 
-    def start(*options: str, script: tuple[str, ...] = ()):
+    def start(*options: str, started_by=spawned):
         out = tmp_path / "running"
         out.mkdir()
         process = cli.start(
-            "run", *options, "--", *torchrun(2), str(SCRIPT), "--out", str(out),
-            "--steps", "100000", "--pause", "0.01", *script,
+            "run", *options, "--", *started_by(2), str(SCRIPT), "--out", str(out),
+            "--steps", "100000", "--pause", "0.01",
         )  # fmt: skip
         steps = [out / f"step.{rank}" for rank in range(2)]
         wait_for(
@@ -86,7 +86,7 @@ def test_a_switch_that_dies_ends_a_run_that_insists_on_it(cli, running):
 
 @pytest.mark.slow
 def test_a_worker_that_dies_ends_the_run(cli, running):
-    process = running("--timeout", "8")
+    process = running("--timeout", "8", started_by=torchrun)
     victim = next(
         pid for pid, line in marked(cli.mark).items()
         if "train.py" in line and "torch.distributed.run" not in line and "wiresum.cli" not in line
@@ -100,7 +100,7 @@ def test_a_worker_that_dies_ends_the_run(cli, running):
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
 def test_signals_end_everything(cli, running, number):
-    process = running()
+    process = running(started_by=torchrun)
     process.send_signal(number)
     process.communicate(timeout=90)
     assert process.returncode != 0
@@ -108,7 +108,7 @@ def test_signals_end_everything(cli, running, number):
 
 
 def test_a_killed_launcher_leaves_nothing(cli, running):
-    process = running()
+    process = running(started_by=torchrun)
     process.kill()
     process.wait()
     assert not cli.left_behind(within_s=30)

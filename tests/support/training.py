@@ -1,8 +1,15 @@
 """The training script of the end-to-end tests, and how it is started."""
 
+import atexit
+import shutil
+import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
+from typing import IO, Literal
 
+from support import spawn
 from support.processes import Commands, marked
 
 SCRIPT = Path(__file__).resolve().parents[1] / "e2e" / "train.py"
@@ -16,9 +23,34 @@ def torchrun(workers: int) -> list[str]:
     ]  # fmt: skip
 
 
-def spawned(workers: int) -> list[str]:
-    """The same without torchrun, which takes a while to start: see ``support/spawn.py``."""
-    return [sys.executable, str(Path(__file__).with_name("spawn.py")), str(workers)]
+def spawned(workers: int, until: Literal["first", "last"] = "first") -> list[str]:
+    """The same without torchrun, and without importing torch again: see ``support/spawn.py``.
+
+    ``until``: whether the first worker that fails ends the others, or all end by themselves.
+    """
+    return [sys.executable, "-S", spawn.__file__, _spawner(), str(workers), until]
+
+
+@cache
+def _spawner() -> str:
+    """Start the process that forks workers; the socket at which it is asked to."""
+    folder = tempfile.mkdtemp(prefix="spawn")
+    path = f"{folder}/socket"
+    process = subprocess.Popen(
+        [sys.executable, "-u", spawn.__file__, "serve", path], env=spawn.environment(), cwd="/",
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n", "torch cannot be imported: see above"
+
+    def end(pipe: IO[bytes] = process.stdin) -> None:
+        pipe.close()
+        process.wait()
+        shutil.rmtree(folder)
+
+    atexit.register(end)
+    return path
 
 
 def rack(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from support.processes import Commands
+from support.spawn import SPAWNED_BY
 from support.training import spawned
 from wiresum.controller.client import ControllerClient, add_switch_request
 from wiresum.controller.client.local_site import take_over
@@ -206,18 +207,16 @@ class Run:
 
     def workers_pids(self) -> list[int]:
         """The pids of the workers, by rank."""
+        below = {self.process.pid, *descendants(self.process.pid)}
         found = {}
-        for pid in descendants(self.process.pid):
+        for entry in Path("/proc").glob("[0-9]*/environ"):
             try:
-                env = dict(
-                    entry.split("=", 1)
-                    for entry in Path(f"/proc/{pid}/environ").read_text().split("\0")
-                    if "=" in entry
-                )
-                line = Path(f"/proc/{pid}/cmdline").read_text()
+                pairs = (each.partition("=") for each in entry.read_text().split("\0"))
             except OSError:
                 continue
-            if "RANK" in env and LOOP.name in line:
+            env = {name: value for name, _, value in pairs}
+            pid = int(entry.parent.name)
+            if "RANK" in env and below & {pid, int(env.get(SPAWNED_BY, 0))}:
                 found[int(env["RANK"])] = pid
         return [found[rank] for rank in sorted(found)]
 

@@ -27,6 +27,8 @@ from pathlib import Path
 from types import ModuleType
 
 PATIENCE_S = 10.0
+SPAWNED_BY = "SPAWNED_BY"
+"""The variable of a worker that holds the pid of its job's command."""
 _PADDING = "SPAWN_PADDING"
 _ROOM = 1 << 15  # bytes for the environment of a worker in /proc
 _PR_SET_PDEATHSIG = 1
@@ -90,6 +92,7 @@ def run(job: socket.socket) -> None:
             job.close()
             die_with_parent()
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            show_environment()
             return work(Path(wanted["script"]), wanted["arguments"])
         pids.add(pid)
     with contextlib.suppress(OSError):
@@ -176,7 +179,7 @@ def ask(path: str, workers: str, until: str, script: str, *arguments: str) -> in
         "script": str(Path(script).resolve()),
         "arguments": arguments,
         "folder": str(Path.cwd()),
-        "environment": dict(os.environ),
+        "environment": os.environ | {SPAWNED_BY: str(os.getpid())},
     }
     with socket.socket(socket.AF_UNIX) as job:
         job.connect(path)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wiresum.host_agent.agent.tally import Totals
+from wiresum.host_agent.agent.tally import LONGEST_WHY, Totals
 
 log = logging.getLogger("wiresum")
 
@@ -28,12 +28,16 @@ class Counters:
     """The first reason why the ranks summed."""
     fallback: Counter[tuple[str, str]] = field(default_factory=Counter)
     fallback_bytes: int = 0
+    fallback_why: str = ""
+    """The first reason for the fallback; that of an all-reduce, if there is any."""
     failed: Counter[str] = field(default_factory=Counter)
     engine: dict[str, int | float] = field(default_factory=dict)
     ended: int = 0
     in_flight_s: float = 0.0
     exposed_s: float = 0.0
     _tell: Callable[[Totals], None] | None = None
+    _rank: int = 0
+    _size: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count_carried(
@@ -47,7 +51,7 @@ class Counters:
             if ranks:
                 self.ranks[collective] += 1
                 self.ranks_bytes += size
-                self.ranks_why = self.ranks_why or why
+                self.ranks_why = self.ranks_why or why[:LONGEST_WHY]
             else:
                 self.switch[collective] += 1
                 self.switch["tensors"] += tensors
@@ -60,6 +64,9 @@ class Counters:
             first = (collective, reason) not in self.fallback
             self.fallback[collective, reason] += 1
             self.fallback_bytes += size
+            sums = collective.startswith("all_reduce")
+            if not self.fallback_why or (sums and not self.fallback_why.startswith("all_reduce")):
+                self.fallback_why = f"{collective}: {reason}"[:LONGEST_WHY]
             self._tell_totals()
         if first:
             log.log(level, "wiresum: %s goes over the fallback: %s", collective, reason)
@@ -86,27 +93,24 @@ class Counters:
             for name, value in stats.items():
                 self.engine[name] = self.engine.get(name, 0) + value
 
-    def tell(self, write: Callable[[Totals], None]) -> None:
-        """Give ``write`` the totals now, and after each collective that is counted."""
+    def tell(self, write: Callable[[Totals], None], *, rank: int, size: int) -> None:
+        """Give ``write`` the totals of ``rank`` now, and after each collective that is counted.
+
+        ``size``: how many ranks the largest group of this process has.
+        """
         with self._lock:
-            self._tell = write
+            self._tell, self._rank, self._size = write, rank, size
             self._tell_totals()
 
     def _tell_totals(self) -> None:
         if self._tell is None:
             return
-        reasons = [f"{collective}: {reason}" for collective, reason in self.fallback]
-        of_sums = [reason for reason in reasons if reason.startswith("all_reduce")]
+        switch = self.switch.total() - self.switch["tensors"]
         self._tell(
             Totals(
-                switch=self.switch.total() - self.switch["tensors"],
-                switch_bytes=self.switch_bytes,
-                ranks=self.ranks.total(),
-                ranks_bytes=self.ranks_bytes,
-                ranks_why=self.ranks_why,
-                fallback=self.fallback.total(),
-                fallback_bytes=self.fallback_bytes,
-                fallback_why=next(iter(of_sums or reasons), ""),
+                *(self._rank, self._size, switch, self.switch_bytes),
+                *(self.ranks.total(), self.ranks_bytes, self.ranks_why),
+                *(self.fallback.total(), self.fallback_bytes, self.fallback_why),
             )
         )
 

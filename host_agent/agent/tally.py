@@ -8,18 +8,18 @@ import contextlib
 import json
 import os
 import secrets
-from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
-_LONGEST_WHY = 160
+LONGEST_WHY = 160
+"""Characters of a reason."""
 
 
-@dataclass(frozen=True)
-class Totals:
-    """Collectives by path, with their bytes, of one process."""
+class Totals(NamedTuple):
+    """Collectives by path, with their bytes, of one process. It is made at each of them."""
 
     rank: int = 0
-    """Its rank in the default group."""
+    """The rank of the process in the default group."""
     size: int = 0
     """How many ranks its largest group has."""
     switch: int = 0
@@ -52,21 +52,15 @@ class Tally:
         """Replace what the file says; a write that fails is left out, the next one has it all."""
         if not self.mine:
             return
-        said = {
-            name: value[:_LONGEST_WHY] if isinstance(value, str) else value
-            for name, value in vars(totals).items()
-        }
-        # Numbers and reasons never get shorter: what follows the line break is left of nothing.
+        # What a longer text before has left follows the line break.
         with contextlib.suppress(OSError):
-            os.pwrite(self._file, f"{json.dumps(said)}\n".encode(), 0)
+            os.pwrite(self._file, f"{json.dumps(totals)}\n".encode(), 0)
 
 
 def read_all(folder: Path) -> list[Totals]:
     """The totals of all processes that have written any; those with the lowest ranks first."""
-    names = {field.name for field in fields(Totals)}
     found = []
     for path in folder.iterdir():
-        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
-            said = json.loads(path.read_text().partition("\n")[0])
-            found.append(Totals(**{name: said[name] for name in names & said.keys()}))
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            found.append(Totals(*json.loads(path.read_text().partition("\n")[0])))
     return sorted(found, key=lambda totals: totals.rank)

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +38,7 @@ def set_group(rank: int, size: int) -> None:
         except OSError as error:
             log.debug("wiresum: the launcher is told nothing: %s", error)
             return
-    tally, largest = _tally, _size
-    COUNTERS.tell(lambda totals: tally.write(replace(totals, rank=rank, size=largest)))
+    COUNTERS.tell(_tally.write, rank=rank, size=_size)
 
 
 def stats() -> dict[str, Any]:

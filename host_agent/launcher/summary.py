@@ -7,7 +7,6 @@ The workers keep their totals in files of a folder that the launcher names to th
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from wiresum.common.errors import LineText
 from wiresum.common.logs import say
@@ -75,8 +74,7 @@ def _of_each_rank(processes: Sequence[Totals]) -> list[Totals]:
 
 
 def _together(one: Totals, other: Totals) -> Totals:
-    return replace(
-        one,
+    return one._replace(
         switch=one.switch + other.switch,
         switch_bytes=one.switch_bytes + other.switch_bytes,
         ranks=one.ranks + other.ranks,

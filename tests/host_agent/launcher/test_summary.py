@@ -73,7 +73,8 @@ def test_what_else_is_in_the_folder_is_no_tally(tmp_path: Path) -> None:
     Tally(str(tmp_path)).write(Totals(rank=2))
     Tally(str(tmp_path))  # and a process that was killed before it wrote
     (tmp_path / "other").write_bytes(b"\xff")
-    (tmp_path / "later").write_text(json.dumps({"rank": 1, "of a later version": 1}) + "\n")
+    (tmp_path / "earlier").write_text(json.dumps([1, 2]) + "\nof before")
+    (tmp_path / "later").write_text(json.dumps([1] * 99) + "\n")
     (tmp_path / "number").write_text("1\n")
     (tmp_path / "folder").mkdir()
     assert [totals.rank for totals in read_all(tmp_path)] == [1, 2]

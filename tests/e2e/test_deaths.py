@@ -1,10 +1,6 @@
-"""A thousand agents that vanish in the middle of their work leave nothing behind.
-
-``WIRESUM_DEATHS`` sets how many die.
-"""
+"""Hundreds of agents that vanish in the middle of their work leave nothing behind."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -15,13 +11,12 @@ from typing import Any
 import pytest
 from finsy.proto import p4r
 
-from support import deaths
+from support import deaths as dying
 from support.p4runtime import Client
 from support.processes import Commands
 from wiresum.controller.client import ControllerClient
 from wiresum.p4 import packet
 
-DEATHS = int(os.environ.get("WIRESUM_DEATHS", "1000"))
 EXPIRY_S = 3.0
 LIMIT_S = 60.0
 WARM = 0.3  # of the deaths, after which memory may not grow with every death any more
@@ -79,7 +74,7 @@ def groups_of(switch: Client) -> list[Any]:
 def place(cli: Commands, tmp_path: Path) -> dict[str, Any]:
     """A switch and a controller with a store in a file, and leases that expire soon."""
     switch, facts = cli.serve(
-        "switch", "serve", "--lanes", str(deaths.LANES), "--p4runtime", "127.0.0.1:0",
+        "switch", "serve", "--lanes", str(dying.LANES), "--p4runtime", "127.0.0.1:0",
         "--port", "1=udp:127.0.0.1:0",
     )  # fmt: skip
     store = tmp_path / "store.sqlite"
@@ -90,7 +85,7 @@ def place(cli: Commands, tmp_path: Path) -> dict[str, Any]:
     done = cli.run(
         "switch", "add", "s1", "--p4runtime", facts["p4runtime"],
         "--address", facts["ports"]["1"].removeprefix("udp:"), "--host", "127.0.0.0/8=1",
-        "--lanes", str(deaths.LANES), "--controller", ready["address"],
+        "--lanes", str(dying.LANES), "--controller", ready["address"],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return {
@@ -102,13 +97,16 @@ def place(cli: Commands, tmp_path: Path) -> dict[str, Any]:
 def forks(cli: Commands, place: dict[str, Any], *options: str) -> "subprocess.Popen[str]":
     """Start the fork server."""
     command = [sys.executable, "-m", "support.deaths", "--controller", place["controller"]]
-    tests = str(Path(deaths.__file__).parents[1])
+    tests = str(Path(dying.__file__).parents[1])
     return cli.popen([*command, *options], PYTHONPATH=tests, GRPC_ENABLE_FORK_SUPPORT="0")
 
 
-def test_a_thousand_deaths(cli: Commands, place: dict[str, Any]) -> None:
+@pytest.mark.parametrize("deaths", [300, pytest.param(1000, marks=pytest.mark.slow)])
+def test_agents_that_vanish_leave_nothing_behind(
+    cli: Commands, place: dict[str, Any], deaths: int
+) -> None:
     servers: dict[str, Server] = place["servers"]
-    server = forks(cli, place, "--deaths", str(DEATHS))
+    server = forks(cli, place, "--deaths", str(deaths))
     assert server.stdout is not None
     memory: list[dict[str, int]] = []
     died: dict[str, int] = {}
@@ -118,7 +116,7 @@ def test_a_thousand_deaths(cli: Commands, place: dict[str, Any]) -> None:
         memory.append({name: each.memory() for name, each in servers.items()})
     _, err = server.communicate(timeout=LIMIT_S)
     assert server.returncode == 0, err
-    assert sum(died.values()) >= DEATHS
+    assert sum(died.values()) >= deaths
     for how in ("worker", "worker of a live job", "survivor", "while joining", "launcher"):
         assert died[how] > 0
 

@@ -1,1 +1,2 @@
-"""The command ``wiresum``: mounts the commands of every package. Knows all, is known by none."""
+"""The command ``wiresum``: mounts the commands of every package. It imports all packages; none
+imports it."""

@@ -41,7 +41,7 @@ TESTBED = Group(
     {
         "up": Command(
             "wiresum.testbed.cli:up",
-            "Bring up a rack and hold it until Ctrl-C; prints what it is as one line of JSON.",
+            "Bring up a rack and hold it until Ctrl-C; prints its facts as one line of JSON.",
         ),
         "down": Command(
             "wiresum.testbed.cli:down",

@@ -6,7 +6,7 @@ from wiresum.common import lines
 from wiresum.common.errors import WiresumError
 
 SHM_NETWORK = "127.77.0.0/16"
-"""The addresses that a switch gives to workers who come through shared memory."""
+"""The addresses that a switch gives to workers that reach it through shared memory."""
 
 
 class AddressError(WiresumError):

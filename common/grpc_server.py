@@ -1,4 +1,4 @@
-"""Ending a gRPC server so that nothing of it is left."""
+"""Ends a gRPC server completely."""
 
 import asyncio
 from typing import Any, Protocol
@@ -16,8 +16,8 @@ class Server(Protocol):
 async def stop(server: Server, grace_s: float) -> None:
     """Stop a server, and wait until its calls have ended, for a moment more than ``grace_s``.
 
-    gRPC says that they have when its core is done with them, a moment before its tasks are. If the
-    event loop ends in between, it cancels these, and gRPC writes tracebacks to stderr.
+    gRPC reports the end of calls when its core has finished them, a moment before its tasks end. If
+    the event loop ends in between, it cancels these tasks, and gRPC writes tracebacks to stderr.
     """
     await server.stop(grace_s)
     calls = {task for task in asyncio.all_tasks() if _is_a_call(task)}

@@ -1,7 +1,7 @@
 """Logs as text for people or as JSON for machines: one object per line, on stderr.
 
 ``--log-format`` of the serving commands and of ``wiresum run`` chooses; ``WIRESUM_LOG_FORMAT`` is
-its default and what workers go by. Facts travel beside the message: ``log.info("…",
+its default, and chooses for workers. Facts travel beside the message: ``log.info("…",
 extra={"job": …})`` for one line, :func:`bind` for all lines of this process.
 """
 
@@ -21,11 +21,11 @@ FORMATS = ("text", "json")
 VARIABLE = "WIRESUM_LOG_FORMAT"
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
-# What every record has; all else on it came from `extra`.
+# The attributes of every record; all others came from `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _RESERVED = frozenset({"time", "level", "logger", "message", "line_code", "exception"})
 
-# Messages of the libraries inside workers say who speaks, for want of a formatter.
+# Messages of the libraries inside workers name wiresum: no formatter does it there.
 _PREFIX = "wiresum: "
 
 _bound: dict[str, Any] = {}
@@ -91,7 +91,7 @@ def configure(chosen: str, *, level: int, text: str = TEXT) -> None:
 
 
 def configure_library(env: Mapping[str, str] = os.environ) -> None:
-    """Inside somebody else's process: show wiresum's own log if the environment asks for it.
+    """In a process that is not wiresum's own: show wiresum's log if the environment asks for it.
 
     Without ``WIRESUM_LOG_FORMAT`` the process's own configuration holds. Raises
     :class:`LogFormatError`.
@@ -110,7 +110,7 @@ def configure_library(env: Mapping[str, str] = os.environ) -> None:
 
 
 class _Ours(logging.StreamHandler[Any]):
-    """Told apart from handlers that the process's owner has set."""
+    """A class of its own, so that it differs from handlers that the process has set."""
 
 
 def bind(**fields: Any) -> None:
@@ -121,7 +121,7 @@ def bind(**fields: Any) -> None:
 
 
 def say(log: logging.Logger, message: str, *, level: int = logging.INFO, **fields: Any) -> None:
-    """Tell the user of this command something, whatever the log leaves out.
+    """Show a message to the user of this command, whatever the log leaves out.
 
     In text it is ``wiresum: message`` on stderr; in JSON it has that ``level`` at least.
     """

@@ -1,7 +1,7 @@
-"""Prometheus endpoints: metrics are declared once, read when somebody asks, and served over HTTP.
+"""Prometheus endpoints: metrics are declared once, read for each scrape, and served over HTTP.
 
 Nothing is counted here and nothing runs between two scrapes: a part declares its metrics in a
-:class:`Catalogue` and gives a function that reads the counters that it has anyway.
+:class:`Catalogue` and gives a function that reads the counters that exist anyway.
 """
 
 import logging
@@ -98,9 +98,9 @@ class Scrape:
 class MetricsServer:
     """Serves ``GET /metrics`` (and ``HEAD``) from threads of its own until closed.
 
-    ``read`` fills in a scrape; it is called in one thread at a time, never when nobody asks, and
-    should have a limit on whatever it waits for. Where it raises, the client gets status 500 with
-    one line, and the log the traceback.
+    ``read`` fills in a scrape; it is called in one thread at a time, only for a scrape, and should
+    limit how long it waits. If it raises, the client gets status 500 with one line, and the log the
+    traceback.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class MetricsServer:
         self._thread.join(_IDLE_S)
 
     def close_in_child(self) -> None:
-        """In a fork: let go of the port without disturbing the parent, who serves on."""
+        """In a fork: close the port without disturbing the parent, which goes on serving."""
         self._server.socket.close()
 
     def __enter__(self) -> Self:
@@ -224,7 +224,7 @@ def _handler(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
         do_PUT = do_PATCH = do_DELETE = do_TRACE = do_CONNECT = do_POST
 
         def _refuse(self, status: HTTPStatus) -> None:
-            # A client that is still sending when we hang up may never see the answer.
+            # A client that still sends when the connection closes may never see the answer.
             length = self.headers.get("Content-Length") or ""
             left = min(int(length), _MAX_UNREAD) if length.isascii() and length.isdigit() else 0
             while left > 0 and (got := self.rfile.read(min(left, 1 << 16))):

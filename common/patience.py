@@ -1,7 +1,7 @@
 """Limits that hold only for time in which this process ran.
 
 A process may be stopped (Ctrl-Z, a suspended machine, a batch system that makes room). When it runs
-again, the clock says that all others were silent for as long. That time does not count here.
+again, the clock says that all other processes were silent for that time. It does not count here.
 """
 
 import threading

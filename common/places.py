@@ -1,4 +1,4 @@
-"""Where a user's own files are; there are users without a home, or with one that is not there."""
+"""Where a user's own files are. Some users have no home folder, or one that does not exist."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ class NoHome(WiresumError):
 
 
 def home() -> Path | None:
-    """This user's home folder, which may not be there; None if nobody says what it is."""
+    """This user's home folder, which may not exist; None if it is not known."""
     try:
         found = Path.home()
     except RuntimeError:
@@ -35,7 +35,7 @@ def expand(path: Path | str) -> Path:
 
 
 def state_folder() -> Path | None:
-    """Where what a program keeps between its runs belongs: ``$XDG_STATE_HOME``, or in the home."""
+    """The folder for the state of programs: ``$XDG_STATE_HOME``, or one in the home."""
     named = os.environ.get("XDG_STATE_HOME")
     if named:
         return Path(named)

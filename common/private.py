@@ -17,11 +17,11 @@ _OTHERS = 0o077
 
 
 class PrivateFileError(WiresumError):
-    """A secret that others may read, and that this user cannot close to them."""
+    """A secret that other users may read, and whose mode this user cannot change."""
 
 
 def write(path: Path, data: bytes, mode: int = MODE) -> None:
-    """Write a file at once: who reads it meanwhile sees the one before or the new one.
+    """Write a file at once: a reader sees the old file or the new one.
 
     It has ``mode`` from the beginning. Raises ``OSError``.
     """
@@ -40,7 +40,7 @@ def write(path: Path, data: bytes, mode: int = MODE) -> None:
 
 
 def touch(path: Path, what: str) -> None:
-    """Make a file that is empty unless it is there, and close it to others.
+    """Make an empty file if there is none, and let its owner alone read it.
 
     Raises ``OSError`` or :class:`PrivateFileError`.
     """
@@ -52,9 +52,9 @@ def touch(path: Path, what: str) -> None:
 
 
 def tighten(path: Path, what: str) -> None:
-    """Take a file that others may read or write away from them; nothing happens if there is none.
+    """Let its owner alone read and write a file; nothing happens if there is none.
 
-    The log says so in one line: what was in it may be known. ``what`` it is comes first in
+    The log says so in one line: others may know what was in it. ``what`` names the file in
     messages. Raises :class:`PrivateFileError` if it belongs to another user.
     """
     try:

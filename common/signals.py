@@ -4,8 +4,8 @@ Two kinds of process use it. A *launcher* (``wiresum run``, ``demo``) has a comm
 and passes signals on to it; while it has none, signals that ask for an end are its own. A *server*
 (``controller serve``, ``switch serve``, ``testbed up``, the benchmarks) has itself only.
 
-A signal that was ignored when the process began (``nohup``, ``&`` in a script) stays ignored: so it
-is without wiresum, too.
+A signal that was ignored when the process began (``nohup``, ``&`` in a script) stays ignored, as
+without wiresum.
 """
 
 import asyncio
@@ -19,18 +19,18 @@ class Kind(StrEnum):
     """The meaning of a signal."""
 
     END = "end"
-    """Somebody wants the end. Launcher: to the command; without one, end with 128 + n. Server: end
-    in order."""
+    """The process is asked to end. Launcher: to the command; without one, end with 128 + n. Server:
+    end in order."""
     NOTICE = "notice"
     """Something that the receiver may have agreed with its sender, such as a scheduler that says
     that time is nearly up. Launcher: as END. Server: nothing."""
     LIMIT = "limit"
-    """A timer or a limit of the kernel's, which ends whoever does not handle it. Launcher and
-    server: as END."""
+    """A timer or a limit of the kernel's, which ends a process that does not handle it. Launcher
+    and server: as END."""
     STOP = "stop"
     """Launcher: to the command, and then it stops itself. Server: the kernel's way."""
     NEWS = "news"
-    """It harms nobody. Launcher: to the command; without one, nothing. Server: nothing."""
+    """It ends no process. Launcher: to the command; without one, nothing. Server: nothing."""
     OWN = "own"
     """It tells a process of its own children, sockets, files, or faults: the kernel's (and
     Python's) way, in launcher and server."""
@@ -106,7 +106,7 @@ def launcher_takes() -> list[int]:
 
 
 def server_takes() -> list[int]:
-    """The signals that a server must handle: orders to end, and needless causes of death."""
+    """The signals that a server must handle: they ask for its end, or would end it needlessly."""
     return not_ignored(
         n for n, rule in TABLE.items() if rule.ends_server or rule.kind is Kind.NOTICE
     )
@@ -119,4 +119,4 @@ def serve_until(loop: asyncio.AbstractEventLoop, end: Callable[[], object]) -> N
 
 
 def _nothing() -> None:
-    """It has been decided to do nothing."""
+    """A handler that does nothing."""

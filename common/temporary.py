@@ -1,8 +1,8 @@
-"""Private folders among the temporary files that go away with their process, also after a crash.
+"""Private temporary folders that are removed when their process ends, also after a crash.
 
 A process holds a lock (``flock``) on each of its folders for as long as it lives; the kernel gives
-it up however the process ends. Whoever makes the next folder removes those of this user and this
-host whose lock is free. Pids say nothing about that: containers share temporary folders, but not
+it up however the process ends. The next process that makes a folder removes those of this user and
+this host whose lock is free. Pids cannot tell: containers may share temporary folders, but not
 pids.
 """
 
@@ -109,7 +109,7 @@ def _make(path: Path, what: str) -> tuple[Path, int]:
             path = path.with_name(f"{path.name[:-16]}{secrets.token_hex(8)}")
             continue
         try:
-            # For people; and a full disk is found out here, where another may be tried.
+            # For people; also, a full disk fails here, where another folder can be tried.
             (path / "owner").write_text(f"wiresum {what}, pid {os.getpid()}\n")
         except OSError:
             shutil.rmtree(path, ignore_errors=True)
@@ -131,7 +131,7 @@ def _locked(path: Path) -> int | None:
     except (BlockingIOError, FileNotFoundError):
         mine = False
     except OSError:
-        mine = True  # a file system without locks: nobody sweeps there either
+        mine = True  # a file system without locks: no process sweeps there either
     if mine:
         return folder
     os.close(folder)

@@ -1,8 +1,8 @@
 """Checks of certificate files before they are used, each fault named in one line.
 
-TLS libraries answer most faults of a file with one and the same sentence, and some only when a
-client comes. What is checked here is what goes wrong in practice: files in another form, keys
-that are protected or another's, certificates whose time has not come or is over.
+TLS libraries report most faults of a file with the same message, and some only when a client
+connects. This module checks what goes wrong in practice: files of another format, keys with a
+password or of another certificate, certificates that are not valid yet or have expired.
 """
 
 import datetime
@@ -171,7 +171,7 @@ def host_names(certificate: "x509.Certificate") -> list[str]:
 
 
 def looks_like_certificates(data: bytes) -> bool:
-    """Whether a TLS library may take ``data`` for PEM certificates; costs nothing to ask."""
+    """Whether ``data`` looks like PEM certificates; a quick check."""
     return not data.startswith((_UTF8_MARK, *_UTF16_MARKS)) and bool(_CERTIFICATE.search(data))
 
 

@@ -1,7 +1,7 @@
-"""Why a TLS server is not trusted, or does not trust us: asked again with a library that says so.
+"""Finds out why a TLS server is not trusted, or does not trust this client.
 
-gRPC tells that a certificate could not be verified, and not what is wrong with it. After such a
-failure, and only then, a second handshake finds the cause for the error message.
+gRPC reports that a certificate could not be verified, but not why. After such a failure only, a
+second handshake with another library finds the cause for the error message.
 """
 
 import socket
@@ -63,8 +63,9 @@ def fault_of_client(server: Endpoint, cert: Path | None, key: Path | None) -> Fa
         if cert is not None:
             context.load_cert_chain(cert, key)
         with _handshake(context, server) as connection:
-            # In TLS 1.3 the server judges after our side of the handshake has ended. One that
-            # speaks HTTP/2 then begins to; gRPC's hangs up without a word if it is not content.
+            # In TLS 1.3 the server judges after our side of the handshake has ended. A server that
+            # accepts the client then sends HTTP/2; gRPC's closes the connection silently if it does
+            # not.
             if connection.recv(1):
                 return None
     except ssl.SSLError as error:

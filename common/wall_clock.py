@@ -1,7 +1,7 @@
 """Whether this machine's wall clock can be believed.
 
-A machine without a battery starts in 1970, one whose battery is bad anywhere. What is written down
-with such a time is wrong for good, so whoever writes for good asks first.
+A machine without a battery starts in 1970, one with a bad battery at any time. A stored value with
+such a time stays wrong, so code that stores times asks this module first.
 """
 
 import datetime

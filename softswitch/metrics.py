@@ -1,4 +1,4 @@
-"""``wiresum switch serve --metrics``: what the embedded switch has counted, when a scraper asks.
+"""``wiresum switch serve --metrics``: the counters of the embedded switch, read for each scrape.
 
 The ports' and the program's counters are read where they are; nothing is counted for this. Of
 wiresum's own program the counters' cells have names (``own_program.py``); of any other, indices.

@@ -1,4 +1,4 @@
-"""What wiresum's own program has counted, by name. The data plane itself knows of no program.
+"""The counters of wiresum's own program, by name. The data plane itself knows of no program.
 
 Counters, registers and table fields are called as in P4Info and in the P4 source.
 """

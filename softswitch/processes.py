@@ -1,4 +1,4 @@
-"""Ending what this process has started."""
+"""Ends the processes that this process has started."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ def _children(pid: int) -> list[int]:
 
 
 def end_children() -> None:
-    """Kill what this process has started and what that has started."""
+    """Kill all processes below this one."""
     pending = _children(os.getpid())
     while pending:
         pid = pending.pop()

@@ -1,7 +1,7 @@
 """The folder of compiled programs: its owner, its rights, and which files in it are complete.
 
 The switch loads these files into its process: write access to them is the right to run code as
-its user. So nobody else may have it.
+its user. So no other user may have it.
 """
 
 import contextlib
@@ -52,9 +52,9 @@ class ProgramCache:
         return self.folder / f"{key}.so"
 
     def has(self, key: str) -> bool:
-        """Whether the library of that key is there, ours, and as whole as when it was put there.
+        """Whether the library of that key is there, is this user's, and is complete.
 
-        A machine that lost its power, or a disk that was full, may have left a part of one.
+        A power failure or a full disk may have left a part of one.
         """
         library = self.library(key)
         try:
@@ -86,7 +86,7 @@ class ProgramCache:
 
 
 def _check_folders(folder: Path) -> None:
-    """Refuses a folder into which others can put files, or which they can exchange for another."""
+    """Refuses a folder in which other users can create files, or which they can replace."""
     for part in (folder, folder.parent):
         found = part.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, os.geteuid()):
@@ -95,8 +95,8 @@ def _check_folders(folder: Path) -> None:
             raise CompileFailed(lines.CACHE_WRITABLE.of(folder=folder, part=part))
     for part in folder.parent.resolve().parents:
         found = part.stat()
-        # In a folder with the sticky bit, as /tmp has it, nobody can move what is not his. A group
-        # of the user's own, as many systems have them, is nobody else.
+        # In a folder with the sticky bit, as /tmp has it, a user can move its own files only. A
+        # user's own group, as many systems have them, admits no other user.
         moves = _OTHERS if found.st_gid != os.getegid() else stat.S_IWOTH
         sticky = found.st_mode & stat.S_ISVTX
         if found.st_uid not in (0, os.geteuid()) or (found.st_mode & moves and not sticky):

@@ -137,7 +137,7 @@ async def serve(options: ServeOptions, ready: Callable[[dict[str, Any]], None]) 
             load = asyncio.ensure_future(device.prepare(config))
             await asyncio.wait({load, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not load.done():
-                # The compiler is ended below; how it ends is of no interest.
+                # The compiler is ended below; its outcome does not matter.
                 load.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
                 return
             try:
@@ -171,7 +171,7 @@ async def serve(options: ServeOptions, ready: Callable[[dict[str, Any]], None]) 
         loop.remove_reader(ports.native.controller_fd())
         await server.stop()
         ports.native.stop()
-        # A compiler may be at work for a program that nobody will run any more.
+        # A compiler may still run for a program that is not needed any more.
         end_children()
 
 

@@ -55,7 +55,7 @@ class RackArguments:
 
 
 def up(arguments: RackArguments) -> None:
-    """Bring up a rack and hold it until Ctrl-C; prints what it is as one line of JSON."""
+    """Bring up a rack and hold it until Ctrl-C; prints its facts as one line of JSON."""
     from wiresum.testbed.interrupts import Interrupted, Interrupts
     from wiresum.testbed.rack import Rack
 
@@ -76,7 +76,7 @@ def up(arguments: RackArguments) -> None:
                 if news is not None:
                     print(f"wiresum: {news}", file=sys.stderr, flush=True)
     except Interrupted:
-        return  # that is how it is meant to end
+        return  # this is the normal end
 
 
 def down(

@@ -1,7 +1,7 @@
 """Finds Mininet, which Debian installs for its own Python only.
 
-Mininet is Python without dependencies: its package can be used by any interpreter. Only that one
-package is taken from the system, not what else lies beside it.
+Mininet is Python without dependencies: its package can be used by any interpreter. Only that
+package is taken from the system, not the others in its folder.
 """
 
 import importlib
@@ -44,7 +44,7 @@ def why_not() -> LineText | None:
 
 
 def bring_mininet() -> None:
-    """Make ``import mininet`` work, and keep it from changing what is not its own.
+    """Make ``import mininet`` work, and keep it from changing other loggers and limits.
 
     Raises :class:`RackError`, which says what to install.
     """

@@ -1,7 +1,7 @@
 """Puts one port of this machine's loopback at the same address into namespaces.
 
 Workers reach the controller at 127.0.0.1 as if it ran on their own host: no interface, address or
-route of the machine is needed, and nothing of it shows on the rack's links.
+route of the machine is needed, and none of its packets cross the rack's links.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class Forwarder:
         try:
             there = await asyncio.open_connection(self._endpoint.host, self._endpoint.port)
         except OSError:
-            writer.close()  # as refused as it can look from here
+            writer.close()  # as close to a refused connection as is possible here
             return
         try:
             # Python's streams (3.11) would print the cancellation by close() as an error.

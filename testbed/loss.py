@@ -34,7 +34,7 @@ class Cable:
         self._rule = _RULE.format(scale=SCALE, drop=round(loss * SCALE))
         self.by = self._choose()
         self.netem_percent = 100 * loss if self.by == "netem" else None
-        """What Mininet's own ``loss=`` is to be on the cable's interfaces; None: nothing."""
+        """The value for Mininet's own ``loss=`` on the cable's interfaces; None: no loss."""
 
     def _choose(self) -> str:
         reasons = []

@@ -68,7 +68,7 @@ def inhabitants(name: str) -> list[Mark]:
 def evict(names: Sequence[str], keep: Sequence[int] = (), rounds: int = 5) -> int:
     """End all processes in these namespaces but those in ``keep``; returns how many there were."""
     ended = 0
-    for _ in range(rounds):  # what ends may start something else on its way out
+    for _ in range(rounds):  # a process that ends may start another one
         found = [m for name in names for m in inhabitants(name) if m.pid not in keep]
         if not found:
             break
@@ -85,8 +85,8 @@ def remove(name: str) -> None:
 def within(name: str, work: Callable[[], T]) -> T:
     """What ``work`` returns, or raises, when it is called in a namespace.
 
-    A thread enters the namespace, which is then good for nothing else. Raises ``OSError`` where
-    the namespace cannot be entered.
+    A thread enters the namespace; the thread cannot be used for anything else then. Raises
+    ``OSError`` where the namespace cannot be entered.
     """
     result: list[T] = []
     failure: list[BaseException] = []

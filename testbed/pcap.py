@@ -1,4 +1,4 @@
-"""Reads captures and says what wiresum's packets in them are."""
+"""Reads captures and describes wiresum's packets in them."""
 
 import logging
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class Seen:
     ``number`` counts all packets of the capture from 1 on, as other tools do; ``time`` is in
     seconds since 1970. ``lanes``: how many there are; ``first_lanes``: some of them.
     ``contributors``: ranks. ``notes``: what is wrong with it. The lease's keys are left out:
-    output like this is shown around.
+    users pass such output on.
     """
 
     number: int
@@ -95,7 +95,7 @@ def read(path: Path, count: list[int] | None = None) -> Iterator[Seen]:
     Raises :class:`CaptureError` where it is no capture, or ends too early (after what could be
     read), and :class:`wiresum.testbed.scapy_layers.MissingScapy`.
     """
-    logging.getLogger("scapy").setLevel(logging.CRITICAL)  # it warns of its own surroundings
+    logging.getLogger("scapy").setLevel(logging.CRITICAL)  # scapy warns of missing programs
     import wiresum.testbed.scapy_layers  # noqa: F401, I001  (binds the layers; says what is missing)
     from scapy.error import Scapy_Exception
     from scapy.layers.inet import UDP

@@ -1,4 +1,4 @@
-"""Processes by pid and start time: a pid alone may belong to somebody else by now."""
+"""Processes by pid and start time: a pid alone may belong to another process by now."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ class Mark:
         return mark(self.pid) == self
 
     def send(self, number: int) -> None:
-        """Send a signal to it, and to nobody else."""
+        """Send a signal to it, and to no other process."""
         with contextlib.suppress(OSError):
             descriptor = os.pidfd_open(self.pid)
             try:

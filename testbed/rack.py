@@ -244,9 +244,9 @@ class Rack:
     def check(self) -> str | None:
         """See to the rack's processes: call it now and then.
 
-        A switch that has ended is started again, as a box in a rack would be, without a program
-        and without a word to the controller; what had happened comes back as one line. Raises
-        :class:`RackError` if the controller has ended, or a switch over and over.
+        A switch that has ended is started again, as a hardware switch would be, without a program
+        and without a message to the controller; the result is one line that says what happened.
+        Raises :class:`RackError` if the controller has ended, or a switch over and over.
         """
         if self._control is not None and "controller" not in self._killed:
             self._control.check()
@@ -262,7 +262,7 @@ class Rack:
         return f"{obituary}; started again"
 
     def restart_switch(self) -> None:
-        """Start the switch anew: it knows nothing any more."""
+        """Start the switch anew; its state is lost."""
         self.switch.start()
         self._killed.discard(SWITCH)
         self._switch_started()

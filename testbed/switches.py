@@ -46,7 +46,7 @@ class RackSwitch(Switch):  # type: ignore[misc]
         """Start it, or start it again; returns when its P4Runtime server answers."""
         self.end()
         with contextlib.suppress(FileNotFoundError):
-            self.socket.unlink()  # what an earlier one has left would look like a server
+            self.socket.unlink()  # the socket of an earlier one would look like a server
         what = f"switch {self.name} ({self.label})"
         command = [*enter(self.namespace), *self.command()]
         self.child = Child(what, command, self.log, announces=self.announces)

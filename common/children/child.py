@@ -42,8 +42,8 @@ class Child:
     ) -> None:
         """Start it, from the main thread (see :func:`process.start`).
 
-        Its output goes to the file ``log``, but for stdout if it ``announces`` there that it is
-        :meth:`ready`.
+        Its output goes to the file ``log``; stdout does not if the program ``announces`` there that
+        it is :meth:`ready`.
         """
         self.what = what
         self.log = log

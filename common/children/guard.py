@@ -6,9 +6,9 @@ has ended, or the launcher (however it ended), it ends everything below it: SIGT
 seconds SIGKILL. Its exit status is the command's, 128 + signal if a signal ended it.
 
 CONTROL is the descriptor of a socket. A byte n from the launcher says "signal n came to me"; the
-socket's end says "end the command". No signal speaks to the guard itself, which blocks them:
-schedulers may send what they like to every process of a job. MASK is the signals that the command
-shall have blocked at its start, as numbers with commas between.
+socket's end says "end the command". The guard itself blocks all signals: schedulers may send any
+signal to every process of a job. MASK is the signals that the command shall have blocked at its
+start, as numbers with commas between.
 
 GROUP 0 puts the command in a process group of its own. Else it becomes a member of that group, the
 launcher's: then a terminal treats both as one job, so that the command may read from it, and Ctrl-C
@@ -60,7 +60,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _undo_python() -> None:
-    """Take back what Python does about signals at its start, as far as ``exec`` does not."""
+    """Undo what Python changes about signals at its start, except what ``exec`` undoes."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -92,9 +92,9 @@ def _descriptors() -> set[int]:
 
 
 class Witness:
-    """A process in the launcher's group that does nothing but get the signals which all there get.
+    """A process in the launcher's group that only receives the signals that the whole group gets.
 
-    It blocks them, so that they lie there until somebody asks, however busy the machine is. A
+    It blocks them, so that they stay pending until the guard asks, however busy the machine is. A
     signal that came to the launcher and to the witness came to the command, too.
     """
 
@@ -275,7 +275,7 @@ def end_children(limit_s: float) -> dict[int, int]:
         if not living:
             return ended
         now = time.monotonic()
-        left -= min(now - last, _STEP_S)  # while this process stood still, so may its children have
+        left -= min(now - last, _STEP_S)  # the children may have stood still, too
         last = now
         kill = left < 0
         for pid in living:
@@ -283,7 +283,7 @@ def end_children(limit_s: float) -> dict[int, int]:
                 told.add(pid)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL if kill else signal.SIGTERM)
-                    os.kill(pid, signal.SIGCONT)  # one that is stopped would not hear it
+                    os.kill(pid, signal.SIGCONT)  # a stopped child would not get the signal
         time.sleep(_LOOK_S)
 
 

@@ -18,15 +18,15 @@ def _command(pid: int) -> str:
 
 
 def watch_parent(loop: asyncio.AbstractEventLoop, ended: Callable[[], None]) -> None:
-    """Call ``ended`` when the process that started this one is gone.
+    """Call ``ended`` when the process that started this one has ended.
 
-    PR_SET_PDEATHSIG would fire already when the *thread* that started us ends, and a launcher may
-    well start us from a thread pool; a pidfd stands for the whole process.
+    PR_SET_PDEATHSIG would signal when the *thread* that started this process ends, and a launcher
+    may start it from a thread pool; a pidfd stands for the whole process.
     """
     parent = os.getppid()
     try:
         descriptor = os.pidfd_open(parent)
-    except OSError:  # it ended right now, and someone else inherited us
+    except OSError:  # it ended just now, and this process has another parent
         loop.call_soon(ended)
         return
 

@@ -41,12 +41,12 @@ class ProcessOptions:
 
 
 class Supervised(subprocess.Popen[bytes]):
-    """A guard that runs a command; what is done to this process is done through ``control``."""
+    """A guard that runs a command; the launcher controls it through ``control``."""
 
     control: socket.socket
 
     def pass_on(self, number: int) -> None:
-        """Say that a signal came to this process: the command gets it, and gets it once."""
+        """Tell the guard that a signal came to this process: the command gets it exactly once."""
         with contextlib.suppress(OSError):
             self.control.send(bytes([number]))
 
@@ -99,7 +99,7 @@ def start(
     with theirs:
         blocked = ",".join(str(int(number)) for number in options.mask)
         facts = [str(theirs.fileno()), str(options.group), blocked, str(options.limit_s)]
-        # Until it has come so far as to block them itself: it may be in a terminal's foreground.
+        # Until the guard blocks them itself: it may be in a terminal's foreground.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             made = Supervised(
@@ -110,7 +110,7 @@ def start(
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    ours.setblocking(False)  # a guard that does not listen must not hold up a signal's handler
+    ours.setblocking(False)  # a guard that does not read must not block a signal's handler
     made.control = ours
     return made
 

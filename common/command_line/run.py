@@ -21,7 +21,7 @@ class UsageError(WiresumError):
 
 
 class SystemRefusal(WiresumError):
-    """The system did not do what the command needs."""
+    """An operation of the system that the command needs has failed."""
 
     def __init__(self, error: OSError) -> None:
         what = f"{error.filename}: " if error.filename is not None else ""
@@ -50,7 +50,7 @@ def main(
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     except BrokenPipeError:
-        # The reader went away (`wiresum job list | head`): not an error of ours. Python would
+        # The reader has closed the pipe (`wiresum job list | head`): this is no error. Python would
         # complain again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 128 + signal.SIGPIPE
@@ -100,7 +100,7 @@ def _run(
 
 
 def _complaint(error: "click.ClickException", name: str) -> tuple[str, str]:
-    """What click has to say, as part of a sentence, and the command that it says it of."""
+    """click's message as part of a sentence, and the command that it is about."""
     import click
 
     words = error.format_message()
@@ -118,7 +118,7 @@ def _complaint(error: "click.ClickException", name: str) -> tuple[str, str]:
 
 
 def _check_text(arguments: Sequence[str]) -> None:
-    """Refuse bytes that are no text; what follows ``--`` is another program's business."""
+    """Refuse bytes that are no text; what follows ``--`` is for another program."""
     for argument in arguments:
         if argument == "--":
             return

@@ -7,8 +7,8 @@
 namespace wiresum {
 
 // Keep forks quiet about objects that their parent's threads hold: in a fork these threads do not
-// run, so nobody ever lets go of what is in their frames, and that is no leak. The parent's own end
-// is judged as ever.
+// run, so objects in their frames are never released, and that is no leak. The parent's own end is
+// still checked.
 inline void no_leak_notes_in_forks() {
   nanobind::module_::import_("os").attr("register_at_fork")(
       nanobind::arg("after_in_child") =

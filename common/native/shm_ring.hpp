@@ -6,13 +6,14 @@
 // with Welcome and, if that says so, two descriptors: the memory (sealed: its size is fixed) and an
 // eventfd that wakes the switch. A byte through the socket wakes the worker: a descriptor's flags
 // belong to all who hold it, and through an eventfd of its own a worker could make the switch wait.
-// The switch never reads the eventfd, for the same reason. Who closes the socket is gone.
+// The switch never reads the eventfd, for the same reason. A side that closes the socket has left.
 //
 // The memory: Control, then the records of the ring towards the switch, then those towards the
 // worker. Each ring has one writer and one reader. Indices count up for ever and wrap at 2^32.
 //
-// No wake-up is lost: who is about to sleep says so, and looks once more; who has published looks
-// whether the other one sleeps. A full fence lies between the two steps on both sides.
+// No wake-up is lost: a side that is about to sleep says so, and looks once more; a side that has
+// published looks whether the other one sleeps. A full fence lies between the two steps on both
+// sides.
 #pragma once
 
 #include <algorithm>
@@ -54,7 +55,7 @@ enum class Answer : std::uint32_t {
   kOtherVersion = 1,
   kBadRequest = 2,
   kNoMemory = 3,
-  kOtherAddress = 4,  // the address that was asked for is not to be had
+  kOtherAddress = 4,  // the requested address is not available
 };
 
 struct Welcome {
@@ -202,15 +203,15 @@ class Writer : public Ring {
   bool has_room() {
     if (own_ - other_ == count_) {
       const std::uint32_t head = indices_->head.load(std::memory_order_acquire);
-      // Between what it was and what was written; else it is no honest reader's.
+      // Between the last index and what was written; no honest reader writes another one.
       if (head - other_ > count_) broken_ = true;
       if (broken_ || head == other_) return false;
       other_ = head;
     }
     return true;
   }
-  // Where the next record's payload goes, or nullptr: the ring is full. Nobody sees the record
-  // before publish().
+  // Where the next record's payload goes, or nullptr: the ring is full. The reader does not see the
+  // record before publish().
   std::uint8_t* room() { return has_room() ? record(own_) + kPayloadAt : nullptr; }
   bool broken() const { return broken_; }
   // Makes the record in room() the next one.
@@ -238,7 +239,7 @@ class Writer : public Ring {
 // Between what is said and what is looked at: see the top.
 inline void full_fence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 
-// After publish() (and a full fence): whether the other side must be woken. Nobody else will then.
+// After publish() (and a full fence): whether this side must wake the other one.
 inline bool wake_needed(Word& sleeps, std::uint32_t least) {
   const std::uint32_t seen = sleeps.load(std::memory_order_relaxed);
   return seen >= least && sleeps.exchange(kAwake, std::memory_order_acq_rel) != kAwake;

@@ -26,14 +26,14 @@ request_size: ContextVar[int] = ContextVar("request_size", default=0)
 
 _BEARER = "bearer "
 
-# A request of so many bytes is as much work as a call more.
+# Reading so many bytes of a request counts as one more call.
 _BYTES_PER_CALL = 256 * 1024
 
 _MAX_WORDS = 1000
 
 
 class Calls:
-    """The calls of one part of the service. What each does is documented in the .proto."""
+    """The calls of one part of the service; the .proto documents each call."""
 
     def __init__(self, office: Office, fixed_admin: str = "") -> None:
         """``fixed_admin``: the hash of an admin's token that counts instead of the store's."""
@@ -44,7 +44,8 @@ class Calls:
     def _caller(self, context: Context, token: str = "") -> Caller:
         """The caller: by ``token``, or else by the token in the call's metadata.
 
-        Every call asks this once, first: here it is counted, and refused where it is one too many.
+        Every call asks this once, first: here it is counted, and refused if the caller makes too
+        many calls.
         """
         rates = self._rates
         try:
@@ -57,7 +58,8 @@ class Calls:
             rates.call(caller, 1.0 + request_size.get() / _BYTES_PER_CALL)
         except ControllerError:
             if caller.job:
-                # It is alive all the same: a job must not expire for its calls.
+                # The refused call is still a sign of life: a job must not expire because it calls
+                # too often.
                 self._office.jobs.heard(caller.job)
             raise
         return caller
@@ -89,7 +91,7 @@ async def or_status(answer: Awaitable[_Reply], context: Context) -> _Reply:
 
 
 async def abort(context: Context, error: ControllerError) -> NoReturn:
-    """End a call with the status of ``error``; beside it its line's code, and when to try again."""
+    """End a call with the status of ``error``, the code of its line, and when to try again."""
     code = error.code
     beside = {LINE_CODE: error.line_code} if error.line_code else {}
     if error.retry_after_s is not None:
@@ -97,7 +99,7 @@ async def abort(context: Context, error: ControllerError) -> NoReturn:
         if isinstance(error, NotLeading):
             beside[NOT_LEADING] = "1"
     elif code == "UNAVAILABLE":
-        # UNAVAILABLE alone is what a client sees when there is no controller: not ours to say.
+        # A bare UNAVAILABLE tells a client that there is no controller: never send it.
         code = "FAILED_PRECONDITION"
     await context.abort(
         grpc.StatusCode[code], _words(error), trailing_metadata=tuple(beside.items())

@@ -1,8 +1,8 @@
-"""A certificate authority of the controller's own, for those who have none: development, one rack.
+"""The controller's own certificate authority, for sites without one: development, one rack.
 
-It is made once and lives for ten years, and is never replaced: what is missing of it must be put
-back, or all of it moved away. The server's certificate is made anew when it is about to expire or
-lacks a name. Keys are readable for their owner only. Nothing here is needed where
+It is made once and lives for ten years, and is never replaced: if a file of it is missing, put the
+file back, or move all of them away. The server's certificate is made anew when it is about to
+expire or lacks a name. Keys are readable for their owner only. Nothing here is needed where
 ``--tls-cert`` and ``--tls-key`` come from an authority that the site has already.
 """
 
@@ -162,7 +162,7 @@ def _authority(directory: Path) -> x509.Certificate:
 
 
 def _authority_key(directory: Path, ca: x509.Certificate, why: str) -> ec.EllipticCurvePrivateKey:
-    """The authority's key, which must be there because of ``why``.
+    """The authority's key, which is needed for the reason ``why``.
 
     Raises :class:`CertificateError`.
     """
@@ -199,7 +199,7 @@ def _check_replaceable(files: Files, ca: x509.Certificate, name: str) -> None:
 
 
 def _make_authority(directory: Path) -> None:
-    """A new authority; its key first, so that none is without."""
+    """A new authority; its key is written first, so that no certificate lacks its key."""
     private_key = ec.generate_private_key(ec.SECP256R1())
     name = _subject(CA_NAME)
     usage = x509.KeyUsage(

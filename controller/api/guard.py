@@ -1,7 +1,7 @@
 """Limits of requests, before anything is done with them.
 
-A request is read here and not by gRPC. What the service does not know (a field of a later version,
-or megabytes of junk) is dropped at once, also in messages inside others; what remains has a limit.
+A request is read here and not by gRPC. Unknown fields (of a later version, or megabytes of junk)
+are dropped at once, also in nested messages; the rest of the request has a size limit.
 """
 
 from collections.abc import Awaitable, Callable

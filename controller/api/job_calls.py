@@ -29,10 +29,10 @@ MAX_PAGE = 500
 # And bytes, unless one job has more.
 _PAGE_BYTES = 1 << 20
 
-# So many jobs are looked at before other calls get their turn.
+# How many jobs are read before other calls get their turn.
 _JOBS_AT_ONCE = 16
 
-# To list so many is as much work as one call more.
+# Listing so many jobs counts as one more call.
 _JOBS_PER_CALL = 25
 
 _PAGE = re.compile(r"w(\d{1,18})|j(?:(\d{1,18}(?:\.\d{1,18})?(?:e\+\d{1,2})?):(\d{1,18}))?")
@@ -93,7 +93,7 @@ class JobCalls(Calls):
     async def ChangeLease(
         self, request: pb.ChangeLeaseRequest, context: Context
     ) -> pb.ChangeLeaseResponse:
-        """Agrees on where to change over to another lease."""
+        """Agrees on the collective after which the ranks use another lease."""
 
         async def answer() -> pb.ChangeLeaseResponse:
             job = self._office.jobs.joinable(request.job_id, self._caller(context, request.token))
@@ -288,7 +288,7 @@ class JobCalls(Calls):
 
 
 def _parse_page(token: str) -> tuple[bool, tuple[float, int] | None]:
-    """Whether a page is of the queue, and after which place it begins; None: at the beginning."""
+    """Whether a page shows the queue, and after which place it begins; None: at the beginning."""
     found = _PAGE.fullmatch(token) if token else None
     if token and found is None:
         invalid(lines.NOT_A_PAGE.of(token=token[:80]))

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 # How often a follower tries to lead, and the leader confirms that it does.
 _PAUSE_S = 0.5
 
-# How long one that leads, but cannot write to the store, lets others try.
+# How long a leader that cannot write to the store lets other controllers try to lead.
 _REST_S = 2.0
 
 # How long the end of a leadership may take; the switches' connections may have to time out.
@@ -54,11 +54,11 @@ class Leading:
 
     @property
     def leader(self) -> str:
-        """The address of the controller that leads, as far as is known."""
+        """The address of the leader, if it is known."""
         return self._candidate.leader
 
     def refusal(self) -> NotLeading:
-        """Why this controller serves nobody."""
+        """Why this controller serves no calls."""
         leader = self.leader
         if self._trouble:
             line = lines.NO_STORE_TO_ASK.of(address=self._address, why=self._trouble)

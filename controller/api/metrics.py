@@ -1,8 +1,8 @@
 """``wiresum controller serve --metrics``: switches, jobs, tenants, the queue, when a scraper asks.
 
-The store and the loops are read in the controller's own event loop, in a moment; the switches'
-counters over P4Runtime, from all switches at once and each within the loop's own limit. A switch
-that does not tell them costs its counters, and not the scrape.
+The store and the loops are read in the controller's own event loop. The switches' counters are read
+over P4Runtime, from all switches at once, each within the loop's own limit. If a switch does not
+answer, the scrape lacks its counters only.
 """
 
 import asyncio
@@ -143,7 +143,7 @@ RANK_AGAIN = METRICS.counter(
 )
 
 FRESH_S = 1.0
-"""A reading of the switches' counters serves all scrapes for so long: scrapers are no burden."""
+"""How long one reading of the switches' counters serves all scrapes; seconds."""
 
 if TYPE_CHECKING:
     _Handler = grpc.RpcMethodHandler[Any, Any]  # at run time, grpc's classes have no parameters
@@ -197,7 +197,7 @@ class _Told:
 
 
 class ControllerReader:
-    """Reads a running controller; call it with a scrape, from any thread but the event loop's."""
+    """Reads a running controller. Call it for each scrape, from any thread but the event loop's."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
-"""Limits of calls for each caller: no tenant takes the controller's time from the others.
+"""Limits of calls for each caller, so that no tenant takes the controller's time from the others.
 
-Every caller has a bucket of calls that fills at a steady rate up to a limit. A call takes one, one
-whose answer is long takes more, afterwards. A caller with an empty bucket is told when to ask
-again.
+Every caller has a bucket of calls that fills at a steady rate up to a limit. A call takes one from
+it; a call with a long answer takes more when it ends. A caller with an empty bucket is told when to
+ask again.
 
 - A tenant's own calls share one bucket; those of its jobs, which are mostly heartbeats, share
   another that grows with its live workers.
@@ -22,9 +22,9 @@ from wiresum.controller.rules.callers import Caller
 from wiresum.controller.state.store import Store
 
 TENANT_RATE = 50.0
-"""Calls a second of a tenant's own, for long."""
+"""The rate of a tenant's own calls; calls per second."""
 TENANT_BURST = 1000.0
-"""And at once."""
+"""The most of them at once."""
 
 # Of a tenant's jobs: four times what their heartbeats need, and something for all else.
 _JOBS_RATE = 100.0

@@ -24,7 +24,7 @@ class Reception:
     """All calls of the service, for an office that may open and close. Closed at first."""
 
     def __init__(self, refusal: Callable[[], NotLeading]) -> None:
-        """``refusal`` tells callers why there is nobody."""
+        """``refusal`` tells callers why no office is open."""
         self.office: Office | None = None
         """The office that is open."""
         self._refusal = refusal
@@ -32,7 +32,7 @@ class Reception:
         self._calls: set[_Task] = set()
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Have the calls of a server that has not started come here."""
+        """Serve the calls of a server, which must not have started yet."""
         servicer = SimpleNamespace(**{name: self._answering(name) for name in _METHODS})
         pb_grpc.add_ControllerServicer_to_server(
             cast("pb_grpc.ControllerServicer", servicer), server

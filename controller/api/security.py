@@ -182,7 +182,7 @@ class _Reader:
             self._check()
             found = self._read()
         except (OSError, CertificateError) as error:
-            # Half-way through a renewal: the next connection looks again.
+            # A renewal is under way: the next connection looks again.
             log.warning("certificates are not read again: %s", error)
             return None
         self._seen = stamps
@@ -231,5 +231,5 @@ class _Reader:
 
 
 def scratch_folder() -> PrivateFolder:
-    """A folder that goes with the process. Raises ``TemporaryError``."""
+    """A folder that is removed when the process ends. Raises ``TemporaryError``."""
     return PrivateFolder("controller")

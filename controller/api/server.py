@@ -59,7 +59,7 @@ _SERVER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # Clients do the same, and must not be hung up on for it.
+    # Clients send such pings, too: do not close their connections for it.
     ("grpc.http2.min_ping_interval_without_data_ms", 1000),
     ("grpc.http2.max_ping_strikes", 0),
     # Larger requests are refused unread, see guard.py.
@@ -131,7 +131,7 @@ def _bind(
 
 
 def _check_bindable(wanted: Endpoint) -> None:
-    """Find out why an address cannot be had: gRPC would not tell, but write to stderr."""
+    """Find out why an address cannot be used: gRPC does not tell, but writes to stderr."""
     try:
         found = socket.getaddrinfo(wanted.host, wanted.port, type=socket.SOCK_STREAM)
         for family, kind, protocol, _, address in found:
@@ -158,7 +158,7 @@ def serve(options: ServeOptions) -> None:
     and for a store in PostgreSQL ``"leader"``: the address of the controller that leads.
     Raises :class:`ServeError`, ``StoreError`` or ``ControllerError``.
     """
-    # Nothing here is meant for a web proxy, and finsy's channels have no option to say so.
+    # No connection here may use a web proxy, and finsy's channels have no option for that.
     for name in ("grpc_proxy", "http_proxy", "https_proxy"):
         os.environ.pop(name, None)
     options.loop.tls.check()
@@ -198,7 +198,7 @@ async def _serve(
 
 
 def _serve_one_of_several(options: ServeOptions) -> None:
-    """Run a controller whose store has others, too; of these, one leads."""
+    """Run one of several controllers of a store; one of them leads."""
     try:
         from wiresum.controller.state.postgres.election import Candidate
     except ImportError as error:
@@ -229,7 +229,7 @@ async def _serve_and_lead(
         if not fixed:
             token_file = stored_admin(security, store, token_path)
             security = replace(security, new_admin_token=False)
-        # A switch must obey this leadership, and none before it.
+        # A switch must obey this term, and no earlier one.
         election_id = ELECTION_ID + ELECTION_STEP * store.term.number
         loop = replace(options.loop, election_id=election_id)
         return Office(store, limits=options.limits, loop_options=loop)
@@ -326,7 +326,7 @@ def _path(path: Path | None) -> str | None:
 
 
 def configure_logging(chosen: str, *, verbose: bool) -> None:
-    """Log to stderr in a format: warnings, or with ``verbose`` everything worth telling."""
+    """Log to stderr in a format: warnings, or with ``verbose`` also information."""
     logs.configure(chosen, level=logging.INFO if verbose else logging.WARNING)
 
 

@@ -45,7 +45,7 @@ def parse_addresses(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only processes of this machine can be at the other end."""
+    """Whether the address is a loopback address: only processes of this machine are there."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

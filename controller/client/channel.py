@@ -24,35 +24,37 @@ _OPTIONS: list[tuple[str, int]] = [
     # A list of all jobs that a controller of many tenants remembers takes more than the usual 4 MB.
     ("grpc.max_receive_message_length", 256 << 20),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    # Also the limit of one attempt to connect: a busy controller may take its time to greet.
+    # Also the limit of one attempt to connect: a busy controller may be slow to accept a
+    # connection.
     ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.http2.max_pings_without_data", 0),
 ]
 
-# A controller whose host has died without a word: after 20 s a call goes to its successor, before
-# the lease (30 s) has expired. gRPC's default is never.
+# If a controller's host dies silently, a call goes to the next leader after 20 s, before the lease
+# (30 s) has expired. By gRPC's default it never does.
 _ALONE: list[tuple[str, int]] = [
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),
 ]
 
-# Where there are others, one of them leads after as long as the silent one may be silent.
+# Where there are several controllers, another one leads once the silent one has been silent for
+# this long.
 _AMONG: list[tuple[str, int]] = [
     ("grpc.keepalive_time_ms", 3000),
     ("grpc.keepalive_timeout_ms", 3000),
     ("grpc.http2.ping_timeout_ms", 3000),
 ]
 
-# gRPC's words for a call that it has sent to nobody.
+# gRPC's message for a call that it has not sent.
 _UNSENT = "failed to connect to all addresses"
 
 # gRPC writes to stderr the errors that it also returns, and those become one line. To look for a
 # fault in gRPC itself, set the variable.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-# Found in gRPC's words for a connection that failed at TLS, whosever fault it was.
+# A part of gRPC's message for a connection that failed at TLS, on either side.
 _TLS_WORDS = (
     "certificate", "peer name", "hostname", "handshake", "alert", "ssl", "tls", "socket closed",
     "connection reset",
@@ -63,8 +65,8 @@ RETRY_AFTER_MS = "wiresum-retry-after-ms"
 so many milliseconds; see ``ControllerError.retry_after_s``."""
 
 NOT_LEADING = "wiresum-not-leading"
-"""Trailing metadata of a status: of the controllers of one store another one leads; nothing has
-happened, ask that one."""
+"""Trailing metadata of a status: another controller of the store leads; the call has changed
+nothing, ask that one."""
 
 LINE_CODE = "wiresum-line-code"
 """Trailing metadata of a status: the code of the error line that is its message."""
@@ -88,7 +90,7 @@ _CODE = re.compile(r"[A-Z][0-9]{3}")
 _R = TypeVar("_R")
 
 Method = Callable[[pb_grpc.ControllerStub], Callable[..., _R]]
-"""A call, chosen of any controller's: ``lambda stub: stub.GetJob``."""
+"""Chooses a call from a controller's stub: ``lambda stub: stub.GetJob``."""
 
 
 class NoAnswer(ControllerError):
@@ -104,7 +106,7 @@ class NotTrusted(Unreachable):
 
 
 def away(error: ControllerError) -> bool:
-    """Whether the controller could not be asked now, and may be asked later with the same words."""
+    """Whether the controller could not be asked now, and the same call may be made again later."""
     if error.retry_after_s is not None:
         return True
     silent = error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
@@ -117,7 +119,7 @@ class Channel:
     def __init__(
         self, address: ControllerAddress, credentials: Credentials, *, alone: bool = True
     ) -> None:
-        """``alone``: there is no other controller to turn to while this one is silent."""
+        """``alone``: there is no other controller to ask while this one is silent."""
         self.address = address
         self._credentials = credentials = _completed(address, credentials)
         self._metadata = None
@@ -190,9 +192,9 @@ class Channel:
 
 
 def _completed(address: ControllerAddress, credentials: Credentials) -> Credentials:
-    """With the CA that counts where none was given.
+    """With the default CA if none was given.
 
-    The controller on this host, started by this user, needs no further introduction.
+    For a controller on this host, that is the CA of this user's own controller.
     """
     local = is_loopback(address.endpoint.host) and not address.plaintext
     own = own_ca_file() if local and not credentials.ca else None
@@ -234,7 +236,7 @@ def _channel(
         )
     ca = _read(credentials.ca, "CA")
     if ca is not None and not tls.looks_like_certificates(ca):
-        # gRPC would say no more than that a file cannot be used.
+        # gRPC would only say that a file cannot be used.
         _check_files(credentials)
     channel = grpc.ssl_channel_credentials(
         root_certificates=ca,
@@ -300,7 +302,7 @@ def _tls_fault(
 
 
 def _unreachable(address: ControllerAddress, details: str) -> LineText:
-    """What stands between us and the controller, out of gRPC's longer story."""
+    """Why the controller cannot be reached: the part of gRPC's long message that says it."""
     low = details.lower()
     if "certificate_verify_failed" in low or "peer name" in low or "hostname" in low:
         return lines.NOT_TRUSTED.of(address=address)

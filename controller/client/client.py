@@ -35,7 +35,7 @@ _POLL_MARGIN_S = 5.0
 # How long one call in the queue may last; then the controller says that the job still waits.
 _QUEUE_POLL_S = 30.0
 
-# The first one is shorter: so the caller soon knows its place.
+# The first call is shorter, so that the caller soon knows its place.
 _FIRST_POLL_S = 1.0
 
 # How long an interrupted caller tries to give up its place in the queue.
@@ -355,7 +355,7 @@ class ControllerClient:
         return self._call(lambda stub: stub.SetTenant, request)
 
     def rotate_tenant_token(self, name: str) -> pb.Tenant:
-        """Give a tenant another token; the answer has it, and the one before is worth nothing."""
+        """Give a tenant another token, which the answer has; the old one is not valid any more."""
         request = pb.RotateTenantTokenRequest(name=name)
         return self._call(lambda stub: stub.RotateTenantToken, request, twice=False)
 
@@ -377,7 +377,7 @@ class ControllerClient:
         timeout_s: float | None = None,
         twice: bool = True,
     ) -> _R:
-        """``twice``: a call whose answer was lost may be made again, of another controller."""
+        """``twice``: if the answer is lost, the call may be made again, to another controller."""
         limit = self._timeout_s if timeout_s is None else timeout_s
         return self._connection.call(method, request, limit, twice=twice)
 

@@ -46,9 +46,9 @@ class Connection:
     def call(self, method: Method[_R], request: Any, timeout_s: float, *, twice: bool = True) -> _R:
         """Make a call, which may take ``timeout_s``. Raises :class:`ControllerError`.
 
-        Who makes too many calls is told when to come back, and does so. Where there are several
-        controllers, the one that leads is looked for as long as one of them can be reached; a call
-        whose answer was lost is made again, unless ``twice`` is false.
+        A caller that makes too many calls is told when to try again, and waits until then. Where
+        there are several controllers, the one that leads is looked for as long as one of them can
+        be reached; a call whose answer was lost is made again, unless ``twice`` is false.
         """
         deadline = time.monotonic() + timeout_s
         failed: dict[int, ControllerError] = {}
@@ -62,7 +62,7 @@ class Connection:
                 return channel.call(method, request, max(0.001, left), timeout_s)
             except ControllerError as error:
                 if error.code == "RESOURCE_EXHAUSTED" and error.retry_after_s is not None:
-                    # Not all at the same moment.
+                    # A random part, so that clients do not all call at the same moment.
                     pause = error.retry_after_s * random.uniform(1.0, 1.5)
                     explained = error
                 elif self._gone(error):

@@ -14,8 +14,8 @@ def chosen_token(controller: str, token_file: Path | None, ca: Path | None) -> s
     """The token that the options choose; None: as the environment says.
 
     On the controller's own host, its user need not name the admin's token. It goes only to a
-    server that this user's own CA vouches for: behind a port of localhost may be anybody, also
-    another machine, at the other end of a tunnel, that another CA vouches for.
+    server that this user's own CA vouches for: a port of localhost may belong to another user, or
+    to another machine at the end of a tunnel, with a certificate of another CA.
     """
     if token_file is not None:
         return read_token(token_file)

@@ -59,8 +59,8 @@ class SiteOptions:
 class LocalSite:
     """A switch, and a controller that drives it. Use as a context manager.
 
-    ``controller`` is where the controller listens, on loopback and without TLS; ``token`` is what
-    it asks of everybody. ``address`` is the switch's UDP port. Everything raises ``WiresumError``;
+    ``controller`` is where the controller listens, on loopback and without TLS; ``token`` is its
+    admin's token. ``address`` is the switch's UDP port. Everything raises ``WiresumError``;
     :class:`~wiresum.common.children.child.ChildError` if a process did not start, or has ended.
     """
 

@@ -1,4 +1,4 @@
-"""Who a client is, and whom it trusts; and the files of this user's own controller."""
+"""A client's credentials, the authority that it trusts, and this user's default files."""
 
 import os
 from dataclasses import dataclass, field
@@ -65,7 +65,7 @@ def default_ca_file() -> Path:
 
 
 def own_ca_file() -> Path | None:
-    """The same if it is there; None for a user who has none, or no home."""
+    """The same if it exists; None for a user without such a file, or without a home."""
     try:
         file = default_ca_file()
     except places.NoHome:

@@ -1,4 +1,4 @@
-"""The options that all commands share: which controller, who asks, and whom to trust."""
+"""The options that all commands share: the controller, the token and the authority to trust."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ Json = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
 
 @dataclass(frozen=True)
 class ControllerOptions:
-    """The options of all commands that ask a controller: which one, who asks, whom to trust."""
+    """The options of all commands that call a controller: its address, the token, the authority."""
 
     controller: Annotated[
         str,

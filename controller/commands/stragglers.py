@@ -21,7 +21,7 @@ LATE_SHARE = 0.05
 LATE_RATIO = 0.5
 """…and if its collectives take less than this share of the time that the others' take."""
 SILENT_HEARTBEATS = 3
-"""So many heartbeats without a report, and a rank counts as silent."""
+"""A rank counts as silent after so many heartbeats without a report."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def stragglers(job: pb.Job) -> list[Straggler]:
     """The ranks that the others wait for, by rank; empty if no rank waits."""
     if job.state not in (pb.JOB_STATE_WAITING, pb.JOB_STATE_READY):
         return []
-    # Ranks that sum by themselves join again in the background: nobody waits for that.
+    # Ranks that sum by themselves join again in the background: no rank waits for that.
     if job.missing and carrier_of(job).name != RANKS:
         return [Straggler(rank, "has not joined") for rank in job.missing]
     reports = sorted(job.reports, key=lambda report: report.rank)

@@ -15,7 +15,7 @@ from wiresum.controller.commands.switch_options import (
 
 
 def switch_add(
-    name: Annotated[str, Argument(help="What to call it.")],
+    name: Annotated[str, Argument(help="Name of the switch.")],
     described: SwitchOptions,
     asked: ControllerOptions = THIS_USERS,
     as_json: Json = False,
@@ -52,7 +52,7 @@ def switch_drain(
     asked: ControllerOptions = THIS_USERS,
     as_json: Json = False,
 ) -> None:
-    """Give a switch no new jobs; those that it has go on. Says how many those are."""
+    """Give a switch no new jobs; its jobs go on. Prints how many it has."""
     from wiresum.controller.commands import tables
 
     with asked.connect() as client:
@@ -101,16 +101,18 @@ def switch_deploy(
         Option(
             min=1,
             max=(1 << 128) - 1,
-            help="Whoever has the highest is in charge; controllers take 10.",
+            help="Election id; the client with the highest one controls the switch. "
+            "Controllers use 10.",
         ),
     ] = 1,
     tls: P4RuntimeTls = NO_FILES,
     force: Annotated[
-        bool, Option("--force", help="Push even what it runs already: empties its tables.")
+        bool,
+        Option("--force", help="Push the program even if the switch runs it; empties its tables."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Have any P4Runtime switch run the switch program; say what was found there."""
+    """Load the switch program into any P4Runtime switch; print what was found there."""
     import json
 
     from wiresum.controller.southbound.deploy import deploy

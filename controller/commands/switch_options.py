@@ -48,7 +48,7 @@ NO_FILES = P4RuntimeTls()
 
 @dataclass(frozen=True)
 class SwitchOptions:
-    """All that is said of a switch but its name."""
+    """All options of a switch but its name."""
 
     p4runtime: P4Runtime
     address: Annotated[str, Option(metavar="IP:UDPPORT", help="Where workers send their packets.")]

@@ -7,7 +7,8 @@ _HERE = "wiresum.controller.commands"
 SLOTS = Command(f"{_HERE}.job_cli:slots", "Show who holds which slots.")
 
 TOP = Command(
-    f"{_HERE}.top_cli:top", "Watch switches, jobs, ranks, and whom they wait for; until Ctrl-C."
+    f"{_HERE}.top_cli:top",
+    "Watch switches, jobs and ranks, and which ranks the others wait for; until Ctrl-C.",
 )
 
 CONTROLLER = Group(
@@ -33,14 +34,14 @@ SWITCH = Group(
         ),
         "deploy": Command(
             f"{_HERE}.switch_cli:switch_deploy",
-            "Have any P4Runtime switch run the switch program; say what was found there.",
+            "Load the switch program into any P4Runtime switch; print what was found there.",
         ),
         "list": Command(
             f"{_HERE}.switch_cli:switch_list", "List the switches, and whether they are up."
         ),
         "drain": Command(
             f"{_HERE}.switch_cli:switch_drain",
-            "Give a switch no new jobs; those that it has go on. Says how many those are.",
+            "Give a switch no new jobs; its jobs go on. Prints how many it has.",
         ),
         "undrain": Command(
             f"{_HERE}.switch_cli:switch_undrain", "Give a drained switch new jobs again."
@@ -79,15 +80,15 @@ TENANT = Group(
         ),
         "set": Command(
             f"{_HERE}.tenant_cli:tenant_set",
-            "Change a tenant's limits or priority. What runs is not touched.",
+            "Change a tenant's limits or priority. Running jobs stay as they are.",
         ),
         "rotate": Command(
             f"{_HERE}.tenant_cli:tenant_rotate",
-            "Give a tenant another token: the one before is worth nothing from then on.",
+            "Give a tenant another token; the old one is not valid any more.",
         ),
         "remove": Command(
             f"{_HERE}.tenant_cli:tenant_remove",
-            "Forget a tenant; its token is worth nothing from then on.",
+            "Forget a tenant; its token is not valid any more.",
         ),
     },
 )

@@ -1,4 +1,4 @@
-"""What the controller tells, for people (tables) and for programs (JSON)."""
+"""The controller's answers as tables for people, and as JSON for programs."""
 
 import json
 import sys

@@ -31,13 +31,13 @@ Priority = Annotated[
     Option(
         min=-MAX_PRIORITY,
         max=MAX_PRIORITY,
-        help="Higher goes first, and may shrink the jobs of lower ones.",
+        help="Jobs of a higher priority go first, and may shrink jobs of lower ones.",
     ),
 ]
 
 
 def tenant_add(
-    name: Annotated[str, Argument(help="What to call it.")],
+    name: Annotated[str, Argument(help="Name of the tenant.")],
     slots: Slots = 0,
     jobs: Jobs = 0,
     priority: Priority = 0,
@@ -76,7 +76,7 @@ def tenant_set(
     asked: ControllerOptions = THIS_USERS,
     as_json: Json = False,
 ) -> None:
-    """Change a tenant's limits or priority. What runs is not touched."""
+    """Change a tenant's limits or priority. Running jobs stay as they are."""
     from wiresum.controller.commands import tables
 
     if slots is None and jobs is None and priority is None:
@@ -98,7 +98,7 @@ def tenant_rotate(
     asked: ControllerOptions = THIS_USERS,
     as_json: Json = False,
 ) -> None:
-    """Give a tenant another token: the one before is worth nothing from then on."""
+    """Give a tenant another token; the old one is not valid any more."""
     with asked.connect() as client:
         tenant = client.rotate_tenant_token(name)
     _show_token(tenant, "has another token", save, as_json)
@@ -109,7 +109,7 @@ def tenant_remove(
     evict: Annotated[bool, Option("--evict", help="End its live jobs first.")] = False,
     asked: ControllerOptions = THIS_USERS,
 ) -> None:
-    """Forget a tenant; its token is worth nothing from then on."""
+    """Forget a tenant; its token is not valid any more."""
     with asked.connect() as client:
         client.remove_tenant(name, evict=evict)
     print(f"tenant {name} removed")
@@ -137,7 +137,7 @@ def _save(path: Path, tenant: "pb.Tenant") -> None:
     try:
         private.write(path, f"{tenant.token}\n".encode())
     except OSError as error:
-        # It must not be lost: the controller does not know it any more.
+        # Do not lose the token: the controller does not keep it.
         raise OptionError(
             lines.TOKEN_NOT_WRITTEN.of(
                 path=path, why=error.strerror, tenant=tenant.name, token=tenant.token

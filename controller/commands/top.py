@@ -1,4 +1,4 @@
-"""``wiresum top``: switches, jobs and ranks, live in a terminal, or one picture of them."""
+"""``wiresum top``: switches, jobs and ranks, live in a terminal, or as one picture."""
 
 import json
 import sys

@@ -14,14 +14,14 @@ def top(
         float,
         Option(
             metavar="S",
-            help="Seconds between pictures, and that rates are taken over; 0: no rates.",
+            help="Seconds between pictures; rates are means over this time. 0: no rates.",
             min=0,
             max=3600,
         ),
     ] = 2.0,
     asked: ControllerOptions = THIS_USERS,
 ) -> None:
-    """Watch switches, jobs, ranks, and whom they wait for; until Ctrl-C."""
+    """Watch switches, jobs and ranks, and which ranks the others wait for; until Ctrl-C."""
     from wiresum.controller.commands.top import show
 
     with asked.connect() as client:

@@ -51,7 +51,7 @@ class RankRow:
 
 @dataclass(frozen=True)
 class JobRow:
-    """One live or waiting job. Rates are per second; None if the switch did not tell twice."""
+    """One live or waiting job. Rates are per second; None without two readings of counters."""
 
     id: str
     name: str
@@ -82,7 +82,7 @@ class JobRow:
 
 @dataclass(frozen=True)
 class SwitchRow:
-    """One switch. Rates are per second; None if it did not tell twice."""
+    """One switch. Rates are per second; None without two readings of its counters."""
 
     name: str
     state: str

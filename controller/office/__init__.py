@@ -1,1 +1,1 @@
-"""A running controller without its network face: plans are committed, calls wait for news."""
+"""A running controller without its network face: commits plans, and lets calls wait for news."""

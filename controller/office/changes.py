@@ -24,7 +24,7 @@ class _Ballot:
 
 @dataclass
 class Changes:
-    """Keeps the votes, and asks the rules. Methods raise :class:`ControllerError`."""
+    """Keeps the votes, and applies the rules to them. Methods raise :class:`ControllerError`."""
 
     desk: Desk
     limits: ChangeLimits
@@ -32,7 +32,7 @@ class Changes:
     _ballots: dict[str, _Ballot] = field(default_factory=dict)
     _resting: dict[str, float] = field(default_factory=dict)
     _since: float = float("-inf")
-    """The time before which no vote is late."""
+    """No vote counts as late before this time."""
 
     def recover(self) -> None:
         """Take over what an earlier controller left."""
@@ -47,7 +47,7 @@ class Changes:
         return job.pending is None and self._resting.get(job.id, 0.0) <= self.desk.now()
 
     def resting(self) -> frozenset[str]:
-        """The jobs whose last change was cancelled so lately that no other is asked of them."""
+        """The jobs whose last change was cancelled recently: no other is asked of them yet."""
         now = self.desk.now()
         return frozenset(job_id for job_id, until in self._resting.items() if until > now)
 
@@ -87,7 +87,7 @@ class Changes:
         return [rank for rank in range(job.workers) if rank not in voted]
 
     def cancel_late(self) -> list[Job]:
-        """Cancel the changes that the ranks do not agree upon in time; returns whose they were."""
+        """Cancel the changes on which the ranks do not agree in time; returns the jobs."""
         now = self.desk.now()
         late = [
             job
@@ -104,7 +104,7 @@ class Changes:
         return late
 
     def unyielding(self) -> list[tuple[Job, str]]:
-        """The jobs that have had enough chances to make way, each with a reason to end it."""
+        """The jobs that have let too many changes pass, each with the reason to end it."""
         now, state = self.desk.now(), self.desk.state
         jobs: dict[str, Job] = {}
         for job_id, refusals in list(self._refusals.items()):

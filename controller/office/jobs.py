@@ -17,7 +17,7 @@ from wiresum.controller.v1 import controller_pb2 as pb
 
 @dataclass
 class Jobs:
-    """Asks the rules, and commits their plans. Methods raise :class:`ControllerError`."""
+    """Applies the rules, and commits their plans. Methods raise :class:`ControllerError`."""
 
     desk: Desk
     limits: Limits
@@ -26,7 +26,7 @@ class Jobs:
     """When each job last showed a sign of life. In memory: after a restart each has its whole time
     again, and a store that cannot be written must end no job."""
     _all_heard: float = float("-inf")
-    """The time before which no live job counts as silent."""
+    """No live job counts as silent before this time."""
 
     def recover(self) -> None:
         """Take over what an earlier controller left: live jobs get their whole expiry time.
@@ -35,7 +35,7 @@ class Jobs:
         """
         now = self.desk.now()
         self.desk.commit(Plan(now, (RemoveWaitingMembers(),)))
-        # Not what the store says: the clock may have been put back since.
+        # Not the time in the store: the clock may have been put back since.
         self._heard = dict.fromkeys(self.desk.state.live_since(), now)
 
     # ---- looking up

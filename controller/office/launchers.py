@@ -1,7 +1,7 @@
 """The launchers of jobs: those that share a name share a job, which ends with the last of them.
 
-Each caller that is given a job gets a token of its own, and is known by it: its heartbeats, which
-name no rank, keep it there. One that has died without a word is gone with its last heartbeat.
+Each caller that gets a job gets a token of its own, which identifies it. Its heartbeats, which name
+no rank, keep the job. A launcher that has died silently counts as gone after its last heartbeat.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ class _Shared:
 
 
 class Launchers:
-    """The launchers of all jobs. Everything is in memory: what counts is who calls."""
+    """The launchers of all jobs. Everything is in memory: launchers are known by their calls."""
 
     def __init__(self, clock: Clock, heartbeat_s: float, expiry_s: float) -> None:
         """``heartbeat_s``: how often a launcher calls; after ``expiry_s`` of silence it is gone."""

@@ -41,7 +41,7 @@ from wiresum.p4 import program as committed_program
 
 log = logging.getLogger(__name__)
 
-# How often ended jobs that are too old are looked for.
+# How often the controller looks for ended jobs that are too old.
 _FORGET_S = 60.0
 
 
@@ -66,7 +66,7 @@ class Office:
         self.limits = limits or Limits()
         self.desk = Desk(store, self.clock)
         self.ended: Counter[JobState] = Counter()
-        """Jobs that have ended since the controller began, by how."""
+        """Jobs that have ended since the controller began, by their last state."""
         self.reports = Reports(self.clock)
         self.owners = Owners(self.clock, self.limits.heartbeat_s, self.limits.expiry_s)
         self.launchers = Launchers(self.clock, self.limits.heartbeat_s, self.limits.expiry_s)
@@ -284,7 +284,7 @@ class Office:
         return tenants.get(self.state, request.name)
 
     def rotate_tenant(self, name: str) -> tuple[Tenant, str]:
-        """A tenant and its new token; the one before is worth nothing from now on."""
+        """A tenant and its new token; the old one is not valid any more."""
         token = new_token(TENANT)
         self.desk.commit(tenants.rotate(self.state, name, hashed(token), self.desk.now()))
         return tenants.get(self.state, name), token
@@ -314,7 +314,7 @@ class Office:
     async def sweep(self) -> list[Job]:
         """Expire the jobs that have gone silent; returns them.
 
-        What cannot be done because the store fails is done by a later sweep; the store says so.
+        If the store fails, a later sweep does the rest; the store logs the failure.
         """
         for job_id in self.calls.jobs():
             self.jobs.heard(job_id)
@@ -354,7 +354,7 @@ class Office:
         return self._programs(lanes).slots
 
     def _stood_still(self, seconds: float) -> None:
-        """Judge no job and no vote by the time in which the controller stood still."""
+        """Do not count the time in which the controller stood still against jobs and votes."""
         if 4 * seconds >= self.limits.expiry_s:
             self.jobs.give_time()
         if 4 * seconds >= self.limits.change_s:
@@ -366,7 +366,7 @@ class Office:
             self.calls.notify(job.id)
 
     async def _evict_unyielding(self) -> None:
-        """End the jobs that keep one of higher priority out and have had their chances."""
+        """End the jobs that keep out a higher priority and have let too many changes pass."""
         for job, reason in self.changes.unyielding():
             if self.queue.needs(job):
                 log.warning("job %s: %s", job.label, reason, extra={"job": job.id})
@@ -419,7 +419,7 @@ class Office:
                 await self.sweep()
                 told = ""
             except Exception as error:
-                # The next sweep may fare better; without sweeps, slots would leak for ever.
+                # The next sweep may succeed; without sweeps, slots would never become free.
                 if told != repr(error):
                     log.exception("looking for silent jobs failed")
                 told = repr(error)

@@ -1,11 +1,11 @@
 """The owners of jobs: of the process groups that hold a job's token, one has the job.
 
-Under one `wiresum run` more than one group may come into being: a helper's, a second training's.
-The first has the job until its ranks have left. Its ranks say so with an ``owner``, a name that the
-group gives itself, and that stays the same when it is made anew.
+One `wiresum run` may start more than one group: of a helper, of a second training. The first has
+the job until its ranks have left. Its ranks name it as ``owner``: a name that the group chooses,
+and keeps when it is made anew.
 
-Everything is in memory: what counts is whose calls are in progress. A rank that has died takes its
-calls with it at once; one whose call was answered is expected to call again.
+Everything is in memory: groups are known by their calls in progress. When a rank dies, its calls
+end at once; a rank whose call was answered must call again soon.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,7 @@
-"""Who is there: by the calls in progress, and by the calls that are expected again soon.
+"""Which callers are there: those with calls in progress, and those that must call again soon.
 
-A caller that has died takes its calls with it at once; one whose call was answered is expected to
-call again. Everything is in memory.
+When a caller dies, its calls end at once; a caller whose call was answered must call again soon.
+Everything is in memory.
 """
 
 from collections.abc import Hashable, Iterator
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from wiresum.controller.clock import Clock
 
-# A caller whose call broke off without an answer may have lost its connection only: it calls again
-# within a second or so.
+# A caller whose call ended without an answer may only have lost its connection: it then calls again
+# within about a second.
 _GRACE_S = 2.0
 
 

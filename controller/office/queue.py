@@ -19,7 +19,7 @@ from wiresum.controller.state.model import Job, JobState
 from wiresum.controller.state.plan import LeaveQueue, Plan
 from wiresum.controller.v1 import controller_pb2 as pb
 
-# The caller of a queued job comes back within moments, or it is gone for now.
+# The caller of a queued job calls again within this time, or counts as gone.
 _ABSENT_S = 5.0
 
 # Why jobs were taken out of the queue is remembered for so many of them.
@@ -57,7 +57,7 @@ class Queue:
     _started: set[str] = field(default_factory=set)
     """Jobs whose ranks sum meanwhile, as their callers say with every call."""
     _settled: tuple[object, ...] | None = None
-    """The situation in which the last round has changed nothing."""
+    """The input of the last round if it changed nothing."""
 
     def recover(self) -> None:
         """Take over the queue of an earlier controller: callers have to come back."""
@@ -96,14 +96,14 @@ class Queue:
 
     def leave(self, job_id: str) -> None:
         """No caller waits for the job any more."""
-        # First: should the store fail, no caller has been seen, and :meth:`forget_absent` does it.
+        # This comes first: if the store then fails, :meth:`forget_absent` removes the job later.
         self._forget(job_id)
         self.desk.commit(Plan(self.desk.now(), (LeaveQueue(job_id),)))
 
     def dismiss(self, job: Job, why: ControllerError) -> None:
         """Take a job out of the queue for good: its callers are told ``why``.
 
-        A caller that is between two calls is told when it asks again, and not put in line anew.
+        A caller that is between two calls is told when it asks again; it does not get a new place.
         """
         self.leave(job.id)
         self.remember(job, why)
@@ -152,11 +152,11 @@ class Queue:
         )
 
     def standing(self, job_id: str) -> Standing:
-        """How things stand with a job in the queue, as of the last round."""
+        """The standing of a job in the queue, as of the last round."""
         return self._standings.get(job_id, Standing.FULL)
 
     def told(self, job_id: str) -> Standing | None:
-        """How the last round has left a job that waited then; None: it did not, or is gone."""
+        """The standing that the last round gave a job; None: it did not wait then, or is gone."""
         return self._standings.get(job_id)
 
     def started(self, job_id: str) -> bool:
@@ -203,7 +203,7 @@ class Queue:
         for job, why in decided.dismissed:
             self.remember(job, why)
         if not decided.plan:
-            # The same question would have the same answer.
+            # The same input would have the same outcome.
             self._settled = situation
         return decided
 

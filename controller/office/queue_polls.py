@@ -1,4 +1,4 @@
-"""The long polls of callers whose jobs are in the queue, and when the rounds of decisions are."""
+"""The long polls of callers whose jobs are in the queue, and the times of the rounds."""
 
 import asyncio
 from collections import Counter
@@ -22,11 +22,11 @@ from wiresum.controller.southbound.fleet import Fleet
 from wiresum.controller.state.model import Job, JobState
 from wiresum.controller.v1 import controller_pb2 as pb
 
-# After so long in the queue a caller is told how things stand, and asks again.
+# After this time in the queue a caller is told its place, and asks again.
 _NEWS_S = 25.0
 
-# Rounds of decisions in a row: a job that nobody has joined yet changes its slots at once, which
-# may be all that another was waiting for.
+# How many rounds follow each other at once: a job without joined ranks changes its slots at once,
+# and these may be all that another job waits for.
 _ROUNDS = 64
 
 # A round that takes longer than this is followed by a rest of so many times what it has taken.
@@ -63,9 +63,9 @@ class QueuePolls:
             return await self._turn(found, request, caller, until(_NEWS_S, time_left), news)
 
     def others_wait(self, job: Job, request: str) -> bool:
-        """Whether others wait for a job in the queue than the caller with this request's id.
+        """Whether any caller waits for a job in the queue but the one with this request's id.
 
-        A caller without one speaks for all: nobody waits then.
+        A caller without an id gives up for all: then the answer is no.
         """
         return bool(request) and self._callers[job.id] > self._requests[job.id, request]
 
@@ -159,7 +159,7 @@ class QueuePolls:
                 raise ended_error(job)
             waited = self.queue.desk.now() - job.created
             over = patient and 0 < request.wait_timeout_s <= waited
-            # None: no round of decisions has considered it yet.
+            # None: no round has considered it yet.
             hopeless = self.queue.told(job.id) not in (None, Standing.COMING)
             if over or (hopeless and not patient):
                 raise self._give_up(job, caller, waited if over else 0.0)
@@ -196,7 +196,7 @@ class QueuePolls:
             if now is not None and now.state is JobState.QUEUED:
                 self.queue.present(job.id)
                 if last and job.on_full is not OnFull.WAIT:
-                    # The caller is gone, and would not have waited.
+                    # The caller is gone; it would not have waited.
                     self.queue.leave(job.id)
 
     def _see(self) -> None:

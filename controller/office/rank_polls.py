@@ -44,8 +44,8 @@ def check_timeout(seconds: float) -> None:
 class RankPolls:
     """The long polls of ranks. Methods raise :class:`ControllerError`.
 
-    ``changed`` is called with a job whose entries on its switch are others from now on;
-    ``limit`` watches over the time that callers wait.
+    ``changed`` is called with a job whose entries on its switch change; ``limit`` limits the time
+    that callers wait.
     """
 
     desk: Desk

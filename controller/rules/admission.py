@@ -19,7 +19,7 @@ from wiresum.p4 import packet
 MAX_WAIT_S = 365 * 24 * 3600.0
 """The longest that a job can wait in the queue."""
 
-# Of one tenant: more launchers than have any use for being in line.
+# Of one tenant: more launchers than can ever be useful in the queue.
 _QUEUE_PER_TENANT = 256
 
 _ON_FULL: dict[int, OnFull] = {pb.OnFull.Value(f"ON_FULL_{each.name}"): each for each in OnFull}
@@ -37,8 +37,8 @@ class Found:
 def recover(state: Snapshot, now: float) -> Plan:
     """Take over the queue of an earlier controller, whose callers have to come back.
 
-    Callers that would not have waited are gone. A job that has waited for longer than is possible,
-    or less than not at all, came or is looked at with a wrong clock: it waits from now on.
+    Callers that would not have waited are gone. If the wait of a job is negative, or longer than
+    any wait can be, a clock was or is wrong: the job waits from now on.
     """
     writes: list[Write] = []
     for job in state.queue():
@@ -141,7 +141,7 @@ def fitting_switches(wanted: str, switches: list[Switch]) -> list[Switch]:
 
 
 def impossible(job: Job, fitting: list[Switch], tenant: Tenant) -> ControllerError | None:
-    """Why a job can never get what it asks for, as things are; None: it can."""
+    """Why a job can never get the slots that it asks for from these switches; None: it can."""
     if not fitting and job.wanted_switch:
         return ControllerError(
             "FAILED_PRECONDITION",

@@ -1,4 +1,4 @@
-"""How a running job changes over to another lease: announced, agreed upon, joined, done.
+"""How a running job gets another lease: announced, agreed upon, joined, done.
 
 The ranks learn of an announced change from their heartbeats. Each stops starting collectives and
 says how many it has started under the lease in use; when all have said so, the largest number is
@@ -11,7 +11,7 @@ carried through, unless a later attempt begins or the job ends.
 
 A job may let a change pass; no other change is asked of it for a while. A job that does so again
 and again, or agrees and never changes over, must not keep a job of higher priority out for ever:
-:func:`unyielding` tells which have had their chances.
+:func:`unyielding` finds such jobs.
 """
 
 from collections.abc import Mapping
@@ -158,13 +158,13 @@ def refusals_after(job: Job, before: Refusals | None, now: float) -> Refusals | 
 
 
 def forgotten(job: Job | None, refusals: Refusals, limits: ChangeLimits, now: float) -> bool:
-    """Whether the refusals of a job count no more: it is over, has made way, or long ago."""
+    """Whether refusals count no more: the job is over, has made way, or refused long ago."""
     over = job is None or not job.state.live or job.lease.range != refusals.range
     return over or now - refusals.last > limits.patience_s
 
 
 def unyielding(job: Job, refusals: Refusals | None, limits: ChangeLimits, now: float) -> str | None:
-    """A reason to end a job that has had its chances to make way for a higher priority, or None.
+    """The reason to end a job that has not made way for a higher priority in time, or None.
 
     The caller must check whether any job still needs its slots.
     """

@@ -14,9 +14,10 @@ from wiresum.controller.state.store import Snapshot
 
 _HISTORY_S = 7 * 24 * 3600.0
 _HISTORY_JOBS = 1000
-"""Of each tenant, so that none drives out what others had."""
+"""Ended jobs that are kept of each tenant, so that no tenant displaces the history of others."""
 
-# A launcher on every host of the largest job, each of which has lost its answer a few times.
+# Enough for a launcher on every host of the largest job, even if each asks several times because
+# its answer was lost.
 _TOKENS_PER_JOB = 1024
 
 
@@ -129,7 +130,7 @@ def expire(
 def forget_old(now: float) -> Plan:
     """Forget the jobs that ended more than a week ago."""
     if not wall_clock.plausible(now):
-        return Plan(now)  # by such a clock, everything may seem to have happened long ago
+        return Plan(now)  # by a wrong clock, everything may seem to have happened long ago
     return Plan(now, (ForgetHistory(now - _HISTORY_S),))
 
 

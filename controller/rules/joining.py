@@ -108,8 +108,9 @@ def _agreed(job: Job, number: int) -> Change:
 def _check_room_for_members(state: Snapshot, job: Job, workers: int) -> None:
     """Refuse an attempt whose entries would not fit in the switch's tables.
 
-    A tenant may have as many as it leaves free: so none can fill the tables alone, and each
-    that comes still finds room. A job may always restart with the workers that it has.
+    A tenant may have at most as many entries as it leaves free: so no tenant fills the tables
+    alone, and each later one still finds room. A job may always restart with the workers that it
+    has.
     """
     if workers <= job.workers:
         return
@@ -131,7 +132,7 @@ def _check_room_for_members(state: Snapshot, job: Job, workers: int) -> None:
 
 
 def _has_joined(job: Job, there: Iterable[Member], new: Member, request: pb.JoinJobRequest) -> bool:
-    """Whether the same rank is ``there`` already; raises if it contradicts those that are."""
+    """Whether the same rank is ``there`` already; raises if it contradicts the ranks that are."""
     attempt = f"attempt {job.attempt} of job {job.label}"
     if request.workers != job.workers:
         invalid(

@@ -1,6 +1,7 @@
 """One round of decisions: which jobs get slots, and which leases change to make room.
 
-``scheduling/`` decides, as a pure function; here is what it is asked, and the plan that follows.
+``scheduling/`` decides, as a pure function; this module makes its input, and a plan of its
+decisions.
 """
 
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ class Circumstances:
     """The inputs of a round that are not in the store."""
 
     present: frozenset[str]
-    """The jobs in the queue whose callers are there, or have been a moment ago."""
+    """The jobs in the queue whose callers wait now, or did a moment ago."""
     up: frozenset[str]
     """The switches that can be reached now: others get jobs only while none can."""
     resting: frozenset[str]
@@ -56,13 +57,13 @@ class Round:
     dismissed: tuple[tuple[Job, ControllerError], ...] = ()
     """Jobs that leave the queue because they can never get slots, and why."""
     standings: Mapping[str, Standing] = field(default_factory=dict)
-    """How things stand with the jobs that stay in the queue, in their order."""
+    """The standings of the jobs that stay in the queue, in their order."""
     drained: Mapping[str, float] = field(default_factory=dict)
     """The new :attr:`Circumstances.drained`."""
 
 
 def decide_round(state: Snapshot, now: float, given: Circumstances) -> Round:
-    """Decide once. A round without a plan would be the same if it were repeated."""
+    """Decide once. A round without a plan would decide the same if it were repeated."""
     queue = {job.id: job for job in state.queue()}
     dismissed, drained = _hopeless(state, queue, now, given)
     for job, _ in dismissed:

@@ -41,7 +41,7 @@ def get(state: Snapshot, name: str) -> Switch:
 def recover(state: Snapshot, slots_of: SlotsOf, now: float) -> Plan:
     """Follow the programs: another version may have another number of slots.
 
-    Where there are fewer, jobs end that hold slots beyond the last.
+    If there are fewer, the jobs that hold slots beyond the last one end.
     """
     writes: list[Write] = []
     for switch in state.switches():

@@ -41,7 +41,7 @@ def add(state: Snapshot, request: pb.AddTenantRequest, token: str, now: float) -
             "ALREADY_EXISTS",
             lines.TENANT_EXISTS.of(name=request.name),
         )
-    # A new tenant takes its place in the round behind those that are there.
+    # A new tenant is served after all tenants that exist.
     served = max((tenant.served for tenant in state.tenants()), default=0)
     tenant = Tenant(
         name=request.name,
@@ -69,7 +69,7 @@ def change(state: Snapshot, request: pb.SetTenantRequest, now: float) -> Plan:
 
 
 def rotate(state: Snapshot, name: str, token: str, now: float) -> Plan:
-    """Replace a tenant's token by the one of that hash; the old token is worth nothing then."""
+    """Replace a tenant's token by the one of that hash; the old token is not valid any more."""
     return Plan(now, (SetTenantToken(get(state, name).name, token),))
 
 

@@ -3,11 +3,11 @@
 All sizes are powers of two and all ranges start at multiples of their size, as in slots.py. Then
 this holds: if ``n`` slots are free in sum, some of the jobs smaller than ``n`` can be moved, one
 after the other and each to slots that are free at that moment, so that ``n`` slots are free in
-one range. For take the aligned range of ``n`` slots in which the fewest are held, ``h``. Outside it
-at least ``h`` are free: enough in sum for each of its jobs, and each of them is smaller than
+one range. Proof: take the aligned range of ``n`` slots in which the fewest are held, ``h``. Outside
+it at least ``h`` are free: enough in sum for each of its jobs, and each of them is smaller than
 ``n``, so room for it can be made there in the same way. (In a range of the smallest size, free
-slots are free in one range.) Hence nothing that is free is ever stranded for good, as long as the
-jobs can be moved.
+slots are free in one range.) Hence no free slot is ever lost for good, as long as the jobs can be
+moved.
 """
 
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ class Holding:
     min_slots: int
     priority: int
     movable: bool
-    """Its lease may change: it is not changing already, and has not failed to of late."""
+    """Its lease may change: no change is under way, and none has failed recently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def _held_in(region: SlotRange, held: Iterable[SlotRange]) -> int:
 
 @dataclass
 class _Board:
-    """The slots of a switch, while a way to make room is being looked for."""
+    """The slots of a switch, while this module looks for a way to make room."""
 
     total: int
     holdings: list[Holding]
@@ -123,7 +123,7 @@ class _Board:
     def shrink(self, slots: int, priority: int) -> bool:
         """Halve jobs of lower priority until enough is free in sum; False if it never is.
 
-        The lowest priority goes first, and of two the job that has more.
+        The lowest priority goes first; of equal priorities, the job with more slots.
         """
         free = self.free([])
         smaller: dict[str, SlotRange] = {}

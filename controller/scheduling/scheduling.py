@@ -4,7 +4,7 @@ Jobs are served in one order: higher priority first; of one priority, jobs that 
 jobs in the queue; of these, one job of each tenant in turn, in their order of arrival. Each gets a
 free range, or other jobs make room for it where that is possible. The first job for which neither
 is possible reserves a range, the one in which the fewest slots are held: no job behind it gets
-slots there, so that it becomes free some day, however many small jobs come along.
+slots there, so that it becomes free at last, however many small jobs come.
 """
 
 import enum
@@ -17,9 +17,9 @@ from wiresum.controller.state.model import SlotRange
 from wiresum.p4 import packet
 
 FOR_HIGHER = "for a job of higher priority"
-"""Why a lease changes that stands in the way of a job of higher priority."""
+"""The reason of a change that makes room for a job of higher priority."""
 
-# Room is looked for on behalf of so many jobs in a round; the jobs behind them wait.
+# A round looks for room for so many jobs; the jobs behind them wait.
 _TRIES = 16
 
 
@@ -30,7 +30,7 @@ class SwitchView:
     name: str
     total: int
     held: tuple[tuple[str, SlotRange], ...]
-    """Now, with the job that holds it: both ranges of a job that changes over."""
+    """Held now, with the job that holds it: both ranges of a job whose lease changes."""
     holdings: tuple[Holding, ...]
     numbers: frozenset[int]
     up: bool = True
@@ -49,7 +49,7 @@ class Wish:
     switch: str = ""
     """Empty: any."""
     stays: bool = True
-    """It waits if there is no room; otherwise it goes away at once."""
+    """It waits if there is no room; otherwise it leaves at once."""
     present: bool = True
     """A caller is there to take the job. Without one, a job keeps its place, but gets no slots."""
 
@@ -96,7 +96,7 @@ class NewLease:
 
 
 class Standing(enum.Enum):
-    """How things stand with a job that has got nothing yet."""
+    """The standing of a job without slots."""
 
     COMING = "room is being made"
     FULL = "there is no room"
@@ -123,7 +123,7 @@ def decide(
 ) -> Decisions:
     """Decide which jobs get slots now, and which leases change to make room.
 
-    ``wishes`` of one tenant come first come first; every tenant has an account.
+    ``wishes`` of one tenant are in order of arrival; every tenant has an account.
     """
     run = _Run([_Board(view) for view in switches], dict(accounts))
     waiting, small = in_order(wishes, accounts), list(shrunk)
@@ -196,7 +196,7 @@ class _Board:
         )
 
     def change(self, job: str, range_: SlotRange) -> None:
-        """From now on the job is changing over."""
+        """From now on the lease of the job is changing."""
         self.hold(job, range_)
         self.holdings = [
             replace(holding, range=range_, movable=False) if holding.job == job else holding
@@ -293,8 +293,8 @@ class _Run:
             for board in self.boards
             if wish.switch in ("", board.view.name) and not board.view.draining
         ]
-        # One that is down may come back at once, as after a restart, or never: jobs go there only
-        # if there is no other that they could wait for.
+        # A switch that is down may come back at once, as after a restart, or never: jobs wait for
+        # it only if they could wait for no other.
         up = [board for board in fitting if board.view.up]
         return sorted(up or fitting, key=lambda board: (board.load, board.view.name))
 

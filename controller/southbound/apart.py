@@ -1,4 +1,4 @@
-"""Awaiting what may be cancelled from elsewhere."""
+"""Awaits coroutines that other code may cancel."""
 
 import asyncio
 from collections.abc import Coroutine

@@ -87,7 +87,7 @@ def deploy(
     unless ``force``. Raises :class:`DeployError`, ``AddressError``, ``CertificateError``, or
     ``UnknownProgram`` for a number of lanes that no program has.
     """
-    # Nothing here is meant for a web proxy, and finsy's channels have no option to say so.
+    # No connection here may use a web proxy, and finsy's channels have no option for that.
     for name in ("grpc_proxy", "http_proxy", "https_proxy"):
         os.environ.pop(name, None)
     if not p4runtime.startswith("unix:"):

@@ -82,8 +82,8 @@ def desired(switch: Switch, jobs: Iterable[Job]) -> Tables:
 def _place(ip: IPv4Address, port: int) -> Iterable[tuple[Key, Action]]:
     """The one port that frames of this address come from, and go to.
 
-    The port is the operator's word (``--host``). Nothing is forwarded by what a worker says of
-    itself: with a MAC address that is not its own it could have another host's frames.
+    The port is the operator's word (``--host``). Forwarding does not depend on a MAC address that a
+    worker reports: with another host's address it would get that host's frames.
     """
     yield Key("hosts", fields(ip=int(ip))), Action("behind", fields(port=port))
     yield Key("routes", fields(ip=int(ip))), Action("to_port", fields(port=port))

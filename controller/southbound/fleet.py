@@ -1,4 +1,4 @@
-"""All switches: one reconcile loop for each that the store knows."""
+"""The reconcile loops: one for each switch in the store."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -62,7 +62,7 @@ class Fleet:
                 self._running[name] = (loop, task)
 
     async def stop(self) -> None:
-        """End all loops; the switches keep what they have, and running jobs do not notice."""
+        """End all loops; the switches keep their tables, and running jobs go on."""
         tasks = [task for _, task in self._running.values()]
         self._running.clear()
         for task in tasks:

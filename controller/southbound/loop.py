@@ -47,7 +47,7 @@ class LoopOptions:
 
 
 class SwitchState(enum.Enum):
-    """How things stand with a switch."""
+    """The state of a switch."""
 
     CONNECTING = "connecting"
     UP = "up"
@@ -76,7 +76,7 @@ class SwitchLoop:
 
     ``confirmed_jobs`` is called with the ids of the jobs whose entries have just been confirmed,
     ``counters_reset`` with those whose counters have been set to zero, which must be stored;
-    ``limit`` watches over the time that the switch may take.
+    ``limit`` limits the time that the switch may take.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class SwitchLoop:
         while not leaving:
             await self._pause(connection)
             leaving = self._leaving
-            with suppress(StoreFailed):  # what it shall hold is not known: it keeps what it has
+            with suppress(StoreFailed):  # the desired tables are not known: it keeps its tables
                 await self._one_pass(connection)
 
     async def _one_pass(self, connection: SwitchConnection) -> None:

@@ -34,9 +34,8 @@ log = logging.getLogger(__name__)
 logging.getLogger("finsy").setLevel(logging.CRITICAL + 1)
 
 _KEEPALIVE: list[tuple[str, int | str]] = [
-    # A switch that has died without a word is noticed within 15 s. Not more pings in a row than
-    # gRPC sends by default: BMv2's server hangs up on who sends more, and each pass resets the
-    # count.
+    # A switch that has died silently is noticed within 15 s. No more pings in a row than gRPC sends
+    # by default: BMv2's server closes the connection after more, and each pass resets the count.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5000),
     ("grpc.http2.ping_timeout_ms", 5000),
@@ -310,7 +309,7 @@ def _fields(values: Mapping[str, object]) -> Fields:
 
 
 def _number(value: object) -> int:
-    # Something in our tables that is not an exact match: no entry of ours, so make it differ.
+    # A match that is not exact is never the controller's own: make it differ.
     return int(value) if hasattr(value, "__int__") else -1
 
 

@@ -1,8 +1,8 @@
 """The one loop that makes a switch agree with the store.
 
 Each pass reads what the switch holds, compares it with what it shall hold, and writes the
-difference. It runs when the store has changed, and from time to time without a reason. It
-keeps nothing between passes, so it does not matter who restarted or what was lost.
+difference. It runs when the store has changed, and at intervals. It keeps nothing between passes,
+so restarts and lost writes do not matter.
 """
 
 from collections.abc import Sequence
@@ -75,8 +75,8 @@ async def reconcile(switch: Programmable, wanted: Tables, fresh_jobs: Sequence[i
 def steps(actual: Tables, wanted: Tables) -> tuple[list[Batch], list[Batch]]:
     """The batches that lead from ``actual`` to ``wanted``: what leaves, then what enters.
 
-    Membership goes first and comes last, so that no packet is ever counted for a job while
-    the entries that its reply needs are another's, or half there.
+    Membership entries are removed first and added last, so that no packet counts for a job while
+    the entries that its reply needs are incomplete, or another job's.
     """
     gone = sorted(actual.entries.keys() - wanted.entries.keys())
     new = sorted(wanted.entries.keys() - actual.entries.keys())

@@ -2,8 +2,8 @@
 
 Epochs of a new store start at the seconds since 2025, so that they are also new to a switch that
 another store, since lost, had programmed before; and a store that comes back from a backup skips
-those that were handed out after it was made. That takes a clock that is right. One that is
-certainly wrong has no say: epochs never go back, so what it says would be written down for good.
+those that were handed out after it was made. This needs a right clock. The time of a clock that is
+certainly wrong is ignored: epochs never go back, so a wrong time would stay in them for good.
 """
 
 import secrets
@@ -15,7 +15,7 @@ _PLAUSIBLE = int(wall_clock.LATEST.timestamp()) - _ORIGIN
 _RANDOM = 1 << 28
 
 HIGHEST_START = _PLAUSIBLE + _RANDOM
-"""No store starts above this, whatever the clock says: a quarter of all epochs."""
+"""No clock makes a store start above this: a quarter of all epochs."""
 
 
 def epoch_floor(now: float) -> int:
@@ -38,9 +38,9 @@ def next_epoch(last: int, at_least: int) -> int:
 
 
 def _blind_start() -> int:
-    """Where a new store starts whose clock is no help.
+    """The first epoch of a new store whose clock is wrong.
 
-    Above all that a clock has ever led to, and anywhere there: two such stores, one after the
-    other, would otherwise hand out the same epochs.
+    A random one above all epochs that a clock can give: otherwise two such stores, one after the
+    other, would hand out the same epochs.
     """
     return _PLAUSIBLE + secrets.randbelow(_RANDOM)

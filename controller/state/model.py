@@ -40,7 +40,8 @@ class Tenant:
     priority: int
     created: float
     served: int
-    """When it last got slots for a job, as a count of such moments: the least goes next."""
+    """A counter of the moments at which tenants get slots, as of this tenant's last one: the tenant
+    with the least goes next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Switch:
         return max(matches, key=lambda host: host.network.prefixlen).port
 
     def data_plane(self) -> tuple[object, ...]:
-        """All that running jobs depend on: everything but the address of its P4Runtime."""
+        """The values that running jobs depend on: all but the address of its P4Runtime server."""
         hosts = frozenset(self.hosts)
         return (self.ip, self.udp_port, self.mac, self.lanes, hosts, self.shared_address)
 
@@ -166,7 +167,8 @@ class Job:
     key: int
     """The secret that its workers' contributions carry."""
     reply_key: int
-    """The secret that the switch's replies carry: to see one is not enough to contribute."""
+    """The secret that the switch's replies carry: whoever sees a reply cannot contribute with
+    it."""
     workers: int
     field: int
     lease: Lease
@@ -207,7 +209,7 @@ class Job:
 
     @property
     def ranges(self) -> list[SlotRange]:
-        """The slots that it holds: those of its lease, and those that it changes over to."""
+        """The slots that it holds: those of its lease, and those of the next one."""
         return [self.lease.range] + ([self.pending.range] if self.pending else [])
 
     @property

@@ -1,4 +1,4 @@
-"""Plans: what the rules want to have written, as values. A store commits all of a plan or nothing.
+"""Plans: the writes that the rules decide on, as values. A store commits all of a plan or nothing.
 
 Epochs and keys are not part of a plan: the store draws them when it commits, because only the store
 knows which epochs have been used.

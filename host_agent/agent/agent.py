@@ -32,7 +32,7 @@ from wiresum.host_agent.errors import EngineError, PeerLost
 log = logging.getLogger("wiresum")
 
 ENDED_ON_PURPOSE = (pb.JOB_STATE_RELEASED, pb.JOB_STATE_EVICTED)
-"""Somebody has ended the job; one that has expired goes on without a switch."""
+"""The job was ended on purpose; a run whose job has expired goes on without a switch."""
 
 
 STAY_S = 5.0
@@ -84,7 +84,7 @@ class Agent:
         self._held = held
         self._why_ranks = why
         self._lease = held.lease if held is not None else None
-        # A run that may not leave the switch needs nothing of the others to begin.
+        # A run that may not leave the switch can begin without the other ranks.
         leaves = worker.may_leave_switch
         self.engine = Relay(None if leaves or held is None else held.engine)
         self._gone: WiresumError | None = None
@@ -169,7 +169,7 @@ class Agent:
 
     def use_ranks(self, sums: Sums) -> None:
         """See :class:`~wiresum.host_agent.backend.agent_face.AgentFace`."""
-        # What the user has asked for, or the launcher has said, is no news.
+        # A reason that the user asked for, or that the launcher has printed, is not a warning.
         known = self._why_ranks == ASKED_FOR or bool(self._worker.where.fallback)
         self._carriers.begin(sums, self._held, self._why_ranks, loud=not known)
         self._held = None

@@ -102,13 +102,13 @@ class Carriers:
     # -- to the ranks -------------------------------------------------------------------------
 
     def _suspended(self, engine: EngineFace, why: str) -> None:
-        """The switch is silent here. Called by the thread that polls the engine."""
+        """The switch is silent to this rank. Called by the thread that polls the engine."""
         self._complain(_epoch_of(engine), why)
 
     def _complain(self, epoch: int, why: str) -> None:
         """Say that the switch is lost to this rank."""
         if epoch in self._left:
-            return  # it stands still because all ranks leave the switch
+            return  # the engine stands still because all ranks leave the switch
         if self._sums is None:
             self._relay.fail(SwitchUnreachable.__name__, why)
         elif self._workers == 1:

@@ -33,7 +33,7 @@ class NoJob(WiresumError):
 
 
 class NoRoom(NoJob):
-    """No switch has room, and the run shall go on without one; says why."""
+    """No switch has room, and the run goes on without one; says why."""
 
 
 _connected = False  # this process, or the one that it is a fork of, has called a controller
@@ -97,7 +97,7 @@ class Terms(Protocol):
 
 
 class Heartbeats:
-    """A thread that always has a call open at the controller: it shows life, and brings news."""
+    """A thread that always has a call open at the controller: a sign of life that brings news."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class Heartbeats:
                     return
                 silence.step(waits + CALL_S)
                 if error.retry_after_s is not None:
-                    silence.restart()  # it is there, and knows that we are
+                    silence.restart()  # the controller is there, and knows that this process is
                     asked = False
                 if (
                     error.code not in GONE

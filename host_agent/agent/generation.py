@@ -3,7 +3,7 @@
 torchrun keeps its store when it restarts the workers, so what the ranks of an earlier start have
 said is still there. How often torchrun has restarted them tells the starts apart on one node. On
 several nodes it does not: each counts for itself, and not when others have made it restart. Then
-rank 0 draws a name, and gives it to each rank that shows a number that it has drawn itself.
+rank 0 draws a random name, and gives it to each rank that asks with a random number of its own.
 """
 
 import os
@@ -44,7 +44,7 @@ def generation(
 def _name(store: Store, size: int, limit_s: float) -> str:
     """On rank 0: draw a name, and answer until all ranks have it.
 
-    A rank that does not come is missed, by its number, when the job is joined.
+    If a rank does not come, joining the job names it.
     """
     name = secrets.token_hex(8)
     others = range(1, size)

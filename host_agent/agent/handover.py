@@ -3,9 +3,9 @@
 A rank keeps its contribution to a chunk for two windows, so while any rank lacks the result of a
 chunk, every rank still has its own contribution to it. For all chunks from the oldest one without a
 result on some rank to the first one that some rank has not opened, the ranks contribute again, to
-each other. The sum is that of the same integers, so it does not matter who has the switch's result
-already. Chunks beyond cannot have a result on any rank: they are closed, and what they were for
-goes over the ranks like everything after them.
+each other. The sum is that of the same integers, so it does not matter which ranks have the
+switch's result already. No rank can have a result of a later chunk: these are closed, and their
+elements go over the ranks, as everything after them.
 """
 
 from collections.abc import Sequence

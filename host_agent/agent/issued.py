@@ -42,7 +42,7 @@ class Issued:
         return f"{self.name} {self.sequence} ({what + ', ' if what else ''}over {over})"
 
     def agrees_with(self, other: "Issued") -> bool:
-        """Whether two ranks that issue these in the same place can get through them."""
+        """Whether two ranks that issue these in the same place can complete them."""
         if (self.name, self.path) != (other.name, other.path):
             return False
         pairs = ((self.op, other.op), (self.dtype, other.dtype), (self.elements, other.elements))

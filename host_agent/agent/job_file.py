@@ -1,7 +1,7 @@
 """The file in which a launcher tells its workers of a job that it has got after they began.
 
-The launcher alone has the tenant's token, so workers cannot make the job; and what is in their
-environment cannot change any more. The file is in a folder of this user alone.
+The launcher alone has the tenant's token, so workers cannot make the job; and their environment
+cannot change any more. The file is in a folder of this user alone.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def write_job(path: Path, job: str, token: str) -> None:
-    """Tell of a job; whoever reads at the same time reads all of it or nothing."""
+    """Write the job; a reader at the same time sees all of it or nothing."""
     new = path.with_suffix(".new")
     new.touch(mode=0o600)
     new.write_text(json.dumps({"job": job, "token": token}))

@@ -64,7 +64,7 @@ class Membership:
         """
         self._worker = worker
         self.release_worker = worker
-        """Whose ranks count themselves out when they leave: the first worker's."""
+        """The worker whose ranks count themselves out when they leave: the first one."""
         self._planning = Planning(worker, search)
         self.plan = self._planning.agree()
         self.client = connect(worker.where, self.plan.token)
@@ -158,7 +158,8 @@ class Membership:
             raise AgentError(lines.OTHER_CONTROLLER.of(controller=where, why=error)) from None
 
     def _check_version(self, theirs: str) -> None:
-        # The controller checks ours; one that is too old to know better is refused here.
+        # The controller checks the version of this agent; a controller that is too old to do so is
+        # refused here.
         ours = package_version()
         if not compatible(ours, theirs):
             worker = self._worker

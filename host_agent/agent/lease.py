@@ -1,4 +1,4 @@
-"""From a lease of the controller to an engine: the one way, for all who join a job."""
+"""Makes an engine from a lease of the controller: all that join a job use this function."""
 
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent.agent.network import WorkerSocket

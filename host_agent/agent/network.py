@@ -58,7 +58,7 @@ def shm_socket(path: str, switch_ip: str, lanes: int, slots: int, timeout_s: flo
 def bound_socket(ip: str) -> socket.socket:
     """A UDP socket bound to ``ip`` for a worker's chunks. Raises OSError.
 
-    It ignores messages about the path's MTU. A switch does not put fragments together, and any host
+    It ignores messages about the path's MTU. A switch does not reassemble fragments, and any host
     on the network can forge an ICMP "fragmentation needed": one such message would make the kernel
     cut every chunk in pieces, and stop the job for ten minutes.
     """

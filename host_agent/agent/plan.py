@@ -35,7 +35,7 @@ NEWS_S = 60.0
 """How often a line names the missing ranks, while others wait for them to join; seconds."""
 
 MOST_SHOWN = 8
-"""At most so many of the present ranks are named in a line."""
+"""How many of the present ranks a line names at most."""
 
 CLAIM_S = 45.0
 """How long to wait for a sign of life from the ranks of another group; seconds."""
@@ -248,7 +248,7 @@ class Planning:
     def _who_is_there(self) -> str:
         try:
             present = self._present()
-        except Exception:  # any error of the store: then the line does not name them
+        except Exception:  # any error of the store: the line then names no ranks
             return ""
         shown = [named(rank, host) for rank, host in present.items()][:MOST_SHOWN]
         more = ", …" if len(present) > len(shown) else ""

@@ -24,8 +24,8 @@ from wiresum.host_agent.errors import CollectiveMismatch, EngineClosed, EngineEr
 log = logging.getLogger("wiresum")
 
 SEGMENT = 1 << 19
-"""Lanes that travel together: large enough that a round trip does not count, and small enough that
-one segment is quantized while another one travels."""
+"""Lanes that travel together: enough that the time of a round trip does not matter, and few enough
+that one segment is quantized while another one travels."""
 
 HEAD, STAGE = 1024, 4096
 """Blocks whose exponents travel together: the first ones, and the others. All tensors of up to
@@ -242,7 +242,7 @@ class RanksEngine:
             self._queue.clear()
 
     def _broken(self, error: Exception) -> None:
-        """A sum has failed: mostly because a rank is gone, which the ranks' link can name."""
+        """A sum has failed, mostly because a rank is gone: the ranks' link can name it."""
         with self._changed:
             if isinstance(error, EngineError):
                 self._failure = self._failure or (type(error).__name__, str(error))

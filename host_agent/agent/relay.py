@@ -1,4 +1,4 @@
-"""One engine to its user, and one engine after the other underneath.
+"""Looks like one engine to its user, and uses one engine after the other.
 
 A paused relay holds collectives, in order, for the next engine; collectives below its limit still
 go to the present engine. The sum of a collective does not depend on the engine that made it. The
@@ -37,7 +37,7 @@ class Relay:
         """Without an ``engine``, everything is held until :meth:`replace` brings one."""
         self._engine: EngineFace = engine or _NoEngine()
         self.on_suspended: Callable[[EngineFace, str], None] = lambda _engine, _why: None
-        """Told by the thread that polls, once, which engine stands still, and why."""
+        """Called once, by the thread that polls, with the engine that stands still, and why."""
         self._suspended: EngineFace | None = None
         self._before = 0  # collectives that earlier engines have taken, and not left to the next
         self._polled = 0  # collectives taken by any engine that have been handed back
@@ -62,7 +62,7 @@ class Relay:
 
         The caller counts its tickets up. Arguments and errors are the engine's. The error of one
         that was held is in its completion. An interrupt (``KeyboardInterrupt``) in here leaves
-        everything consistent: what has been started is what the engine says, whoever heard of it.
+        everything consistent: the engine knows what has been started.
         """
         call = (data, count, dtype, average, ticket)
         with self._lock:
@@ -83,7 +83,7 @@ class Relay:
         with self._lock:
             if not batch:
                 if engine.closed and engine is self._engine:
-                    # It answers at once, and would again and again.
+                    # It answers at once, each time.
                     self._changed.wait(timeout_s)
                 why = None if engine is self._suspended else engine.suspended
             else:

@@ -1,9 +1,10 @@
 """Back from the ranks to the switch: all ranks get a new lease, and go over after one collective.
 
-In rounds. In each, every rank joins the job again, in the background; the controller hands out
-leases once all ranks have joined and the switch holds the entries. With every collective the ranks
-compare where they are. When all have a lease of one epoch, that collective is the last that the
-ranks carry. When one of them has failed, all give the round up, and wait longer before the next.
+This takes rounds. In each, every rank joins the job again, in the background; the controller hands
+out leases once all ranks have joined and the switch holds the entries. With every collective the
+ranks compare where they are. When all have a lease of one epoch, that collective is the last that
+the ranks carry. When one of them has failed, all give the round up, and wait longer before the
+next.
 """
 
 import logging

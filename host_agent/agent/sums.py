@@ -15,7 +15,7 @@ class Pending(Protocol):
 
 
 class Words(Protocol):
-    """Memory for int32 words, and what all ranks do with theirs, in place.
+    """Memory for int32 words, and the operations of all ranks on it, in place.
 
     All ranks start the same operations in the same order, from one thread at a time; several may
     be on their way.

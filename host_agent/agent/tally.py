@@ -1,4 +1,4 @@
-"""What this process's collectives did in sum, where its launcher can read it: one small file.
+"""The totals of this process's collectives, in a small file that its launcher reads.
 
 A process writes it anew at each collective, so the launcher has the last state however the process
 ends. Without a launcher there is no file.

@@ -1,7 +1,8 @@
-"""``wiresum bench flood``: what a flood at the attacker's link rate costs a job.
+"""``wiresum bench flood``: how much a flood at the attacker's link rate slows a job.
 
-One rack: the job's workers, and a host more, which floods. The same all-reduce is timed without and
-with each kind of flood in turn, round after round, so that each ratio is of two neighbours in time.
+One rack has the job's workers, and one more host, which floods. The same all-reduce is timed
+without and with each kind of flood in turn, round after round, so that each ratio is of two
+neighbours in time.
 """
 
 import json
@@ -37,7 +38,7 @@ LIMIT_S = 60.0
 SLOTS = 512
 FIRST = 500  # chunks of the all-reduce by which the size is found
 NOWHERE = "nowhere0"
-_SETTLE_S = 0.3  # from the start of a flood to the start of what is timed
+_SETTLE_S = 0.3  # from the start of a flood to the start of the timed all-reduce
 _READ = 65536
 
 

@@ -1,4 +1,4 @@
-"""The frames of a flood, by kind. Builds on nothing but bytes: a sender needs no more."""
+"""The frames of a flood, by kind. Imports no packet library: the sender stays small."""
 
 import random
 import socket

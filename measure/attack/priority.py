@@ -1,4 +1,4 @@
-"""Lets what the switch itself says go before everything else on the way to the hosts.
+"""Gives the switch's own packets priority on the way to the hosts.
 
 Only the switch can send from its own address: its program drops other frames that claim it. So the
 address is a mark that nobody can forge, and results cannot be crowded out of a worker's link by
@@ -12,7 +12,7 @@ from wiresum.testbed.namespaces import enter, run
 from wiresum.testbed.rack import SWITCH, SWITCH_IP, Rack
 
 _LINK, _SWITCHS_OWN, _OTHERS = "5:9", "5:1", "5:2"
-_LEAST_MBIT = 1.0  # what others get however much the switch has to say
+_LEAST_MBIT = 1.0  # the rate of other packets, however much the switch sends
 
 
 def prefer_switch(rack: Rack) -> None:

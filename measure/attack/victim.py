@@ -1,7 +1,7 @@
 """One worker of the job that ``wiresum bench flood`` attacks.
 
-Started inside its namespace with the job in its environment. Joins, says where it is and what it
-leases in one line of JSON, and then takes orders as lines of JSON on stdin: all-reduce so many
+Started inside its namespace with the job in its environment. Joins, prints its address and its
+lease as one line of JSON, and then takes orders as lines of JSON on stdin: all-reduce so many
 elements. Each is answered with the seconds that it took; every sum is checked. Not run by hand.
 """
 

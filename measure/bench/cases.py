@@ -26,7 +26,7 @@ by which a sample can be ahead of its link."""
 
 _SAMPLE_TRAINS = 128  # in a sample, so that this is less than 1 %
 _SAMPLE_S = 0.06  # what a sample should take at least, if nothing limits the links
-_UNLIMITED_MBIT = 10_000.0  # a guess for that
+_UNLIMITED_MBIT = 10_000.0  # an estimate of that
 _MOST_OPS = 512
 _MOST_BYTES = 64 << 20  # of the operations in a sample together, unless it is one
 

@@ -8,7 +8,7 @@ from wiresum.host_agent.engine import Engine, raise_for
 from wiresum.host_agent.environment import AgentError
 from wiresum.measure import lines
 
-LARGEST = 1000  # of the integers that are summed: sums stay exact with 32-bit fields
+LARGEST = 1000  # of the summed integers: sums stay exact with 32-bit fields
 
 
 def contribution(

@@ -49,7 +49,7 @@ class Member:
             raise RackError(self._obituary()) from None
 
     def answer(self, deadline: float) -> dict[str, Any]:
-        """What it says to the oldest order that it has not answered yet.
+        """Its answer to the oldest order that it has not answered yet.
 
         Raises :class:`RackError` if it says that something went wrong, ends, or is silent.
         """

@@ -1,4 +1,4 @@
-"""``wiresum bench engine``: what the codec does on one core, beside ``memcpy`` of the same bytes.
+"""``wiresum bench engine``: the codec's speed on one core, beside ``memcpy`` of the same bytes.
 
 Bytes are those of the tensor. Quantized lanes go into a buffer that is used over and over, as
 packets are; so does the ``memcpy`` that the codec is compared with. The two take turns in every

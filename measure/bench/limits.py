@@ -2,7 +2,7 @@
 
 The bytes are those of Ethernet frames without preamble, check sequence and gap, which is what the
 kernel's shapers charge. Only payload and the headers that the MTU forces count: neither exponents,
-nor packets shorter than the MTU allows, nor acknowledgements. So no program of ours can reach it.
+nor packets shorter than the MTU allows, nor acknowledgements. So no program can reach it.
 """
 
 import math

@@ -92,7 +92,7 @@ class FrameLoss:
         return sum(int(found) for found in _DROPS.findall(said))
 
     def close(self) -> None:
-        """Lose nothing any more."""
+        """End the loss."""
         if self._link >= 0:
             os.close(self._link)
             self._link = -1

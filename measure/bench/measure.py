@@ -21,7 +21,7 @@ from wiresum.testbed.interrupts import Interrupts
 
 
 def machine() -> dict[str, Any]:
-    """On what it was measured."""
+    """The machine on which it was measured."""
     model = ""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -36,7 +36,7 @@ def machine() -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> Any:
-    """Six digits say more than any of this is worth."""
+    """Six digits are more than the precision of any number here."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
@@ -77,7 +77,7 @@ def measure(options: Options, json_file: Path | None, append: bool, quiet: bool)
     if any(importlib.util.find_spec(name) is None for name in needed):
         raise RackError(lines.NEEDS_MODULES.of(modules=" and ".join(needed)))
     head = {"kind": KIND, "version": package_version(), "machine": machine()}
-    # As the file says it: without tuples.
+    # As in the file: lists instead of tuples.
     head["options"] = json.loads(json.dumps(asdict(options)))
     earlier = _earlier(json_file, head) if append and json_file is not None else None
 

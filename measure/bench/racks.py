@@ -1,10 +1,10 @@
 """The embedded switch against BMv2, on the same program and links.
 
-Two racks stand side by side, alike but for the switch and what it can take: the embedded switch's
-links pass trains of frames whole, as hosts with offloads do; BMv2, which would take a train for one
-frame, gets the same frames one by one. Workers with the same engine reduce across one and the other
-in turn; a chunk counts when every worker has its sum, and every sum is checked. What the embedded
-switch reaches is a lower bound, since the workers share its cores.
+Two racks stand side by side, alike but for the switch and the frames that it takes: the embedded
+switch's links pass trains of frames whole, as hosts with offloads do; BMv2, which would take a
+train for one frame, gets the same frames one by one. Workers with the same engine reduce across one
+and the other in turn; a chunk counts when every worker has its sum, and every sum is checked. What
+the embedded switch reaches is a lower bound, since the workers share its cores.
 """
 
 import importlib.util

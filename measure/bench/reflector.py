@@ -1,7 +1,7 @@
 """A process that sends every train of datagrams back to where it came from.
 
-It measures what the kernel moves when no work is done: the comparison for the switch over sockets.
-Started by the benchmark; prints its UDP port as a line of JSON and serves until SIGTERM.
+It measures how much the kernel moves without any other work: the comparison for the switch over
+sockets. Started by the benchmark; prints its UDP port as a line of JSON and serves until SIGTERM.
 """
 
 import json

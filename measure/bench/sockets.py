@@ -1,4 +1,4 @@
-"""The embedded switch over sockets, beside a reflector: one that does no work on what it gets.
+"""The embedded switch over sockets, beside a reflector, which sends back what it gets.
 
 One thread plays all workers, with trains of datagrams over loopback. Switch and reflector get the
 same trains and send as many back; each has a process of its own.

@@ -140,7 +140,7 @@ class Gloo(Side):
         self._group: Any = None
 
     def group(self, order: dict[str, Any]) -> None:
-        """Connect groups of each size, with what TCP uses now."""
+        """Connect groups of each size, with the congestion control that TCP uses now."""
         for count in order["counts"]:
             group = self._dist.new_group(list(range(count)))
             self._groups[order["side"], count] = group
@@ -276,7 +276,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, required=True)
     asked = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # a library's output must not pass for an answer
+    os.dup2(2, 1)  # the output of a library must not look like an answer
     side: Side
     if asked.side == "wiresum":
         side = Wiresum(asked.limit)

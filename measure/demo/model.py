@@ -1,4 +1,4 @@
-"""A small causal character transformer: pre-norm blocks, learned positions, tied to nothing."""
+"""A small causal character transformer: pre-norm blocks, learned positions, no tied weights."""
 
 import torch
 from torch import nn

@@ -52,7 +52,7 @@ class Outcome:
 
 
 def table(outcome: Outcome) -> Table:
-    """For people: what the workers say beside what the switch's counters say."""
+    """For people: the workers' counts beside the switch's counters."""
     options, training = outcome.options, outcome.training
     label = {"bmv2": "BMv2", "soft": "softswitch"}[options.switch]
     rate = f"{options.rate_mbit:g} Mbit/s" if options.rate_mbit else "unlimited links"

@@ -78,7 +78,7 @@ def read(
 
 
 def verify(training: Training, workers: int, steps: int) -> None:
-    """Check that the switch did what the workers say it did. Raises :class:`DemoError`.
+    """Check the switch's counters against the workers' counts. Raises :class:`DemoError`.
 
     Each chunk must have been completed once, and each worker's part of it have claimed its slot
     or been added to it exactly once, in spite of losses and resends. No all-reduce may have

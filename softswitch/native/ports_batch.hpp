@@ -1,4 +1,4 @@
-// Messages of a socket, many per system call: what the kinds of ports that have one share.
+// Messages of a socket, many per system call: shared by the kinds of ports that have a socket.
 #pragma once
 
 #include <sys/socket.h>

@@ -134,7 +134,7 @@ void register_ports(nb::module_& m) {
       "add_udp",
       [](Ports& ports, std::uint16_t number, const std::string& host, std::uint16_t port,
          std::uint16_t service_port, double loss, std::uint64_t seed) {
-        // Two generators, so that what is lost inwards does not depend on what went outwards.
+        // Two generators, so that the frames lost inwards do not depend on the frames that leave.
         return or_oserror([&] {
           return ports.add(std::make_unique<UdpPort>(number, host, port, service_port,
                                                      Loss(loss, seed), Loss(loss, ~seed)));

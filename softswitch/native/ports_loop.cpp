@@ -72,7 +72,7 @@ class PortLoop::Exchange final : public FrameSink, public Emitter {
     const bool to_port = loop_.cpu_port_ != number;
     Port* port = to_port ? port_of(number) : nullptr;
     if (to_port && port == nullptr) return nullptr;
-    // Not worth it; or the frame before went to the controller, and its memory is not ours.
+    // Not worth it; or the frame before went to the controller, and its memory is not the loop's.
     if (!to_port || head < kLeastHead || tail < kLeastTail || !last_is_ours_) {
       // First out of the way: making room may move or reuse the memory that it lies in.
       scratch_.assign(shared, shared + tail);
@@ -152,7 +152,7 @@ class PortLoop::Exchange final : public FrameSink, public Emitter {
 
 namespace {
 
-// Takes a batch that there is no program for.
+// Takes a batch while there is no program.
 class Discard final : public FrameSink {
  public:
   explicit Discard(Count& count) : count_(count) {}
@@ -194,7 +194,7 @@ void PortLoop::start() {
     event.data.ptr = port.get();
     if (epoll_ctl(poll_.get(), EPOLL_CTL_ADD, port->fd(), &event) != 0) throw_errno("epoll_ctl");
   }
-  // The process's signals are Python's business.
+  // Python handles the process's signals.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);

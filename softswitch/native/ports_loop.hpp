@@ -21,7 +21,7 @@
 
 namespace wiresum::softswitch::ports {
 
-// Who owns the running program.
+// The owner of the running program.
 class ProgramHost {
  public:
   virtual ~ProgramHost() = default;

@@ -138,9 +138,9 @@ class Port {
   // Reads one batch from the kernel. False if there was nothing.
   virtual bool receive() = 0;
 
-  // A port whose frames come through memory that it must look at, without a system call: its
-  // receive() is called in every turn, attend() when fd() is readable, and rest() before the loop
-  // sleeps. rest() is false if there is something; else whoever brings some makes fd() readable.
+  // A port whose frames come through memory that it must read, without a system call: its receive()
+  // is called in every turn, attend() when fd() is readable, and rest() before the loop sleeps.
+  // rest() is false if there are frames; otherwise a sender makes fd() readable later.
   virtual bool in_memory() const { return false; }
   virtual bool rest() { return true; }
   virtual void attend() {}

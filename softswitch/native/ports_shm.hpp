@@ -1,11 +1,12 @@
 // The shm port: workers on the switch's own host, each with two rings in memory that it shares with
 // the switch (common/native/shm_ring.hpp). No system call while both sides are busy.
 //
-// A worker connects to a Unix socket, whose file mode says who may. The port gives every connection
-// a source address of its own (an IPv4 address out of `network`, a UDP port), so that the program
-// can tell workers apart by what they cannot choose; a datagram gets the same headers as in a udp
-// port. Nothing that a worker writes is believed: see Reader. A datagram is copied out of the
-// shared memory before the program sees it. A full ring loses the frame; nobody is waited for.
+// A worker connects to a Unix socket, whose file mode limits who may. The port gives every
+// connection a source address of its own (an IPv4 address out of `network`, a UDP port), so that
+// the program can tell workers apart by addresses that they cannot choose; a datagram gets the same
+// headers as in a udp port. Nothing that a worker writes is believed: see Reader. A datagram is
+// copied out of the shared memory before the program sees it. A full ring loses the frame; the port
+// does not wait.
 #pragma once
 
 #include <array>

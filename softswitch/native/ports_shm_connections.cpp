@@ -24,7 +24,8 @@ namespace {
 constexpr std::uint64_t kListener = ~std::uint64_t{0};
 constexpr std::uint64_t kClock = kListener - 1;
 constexpr std::uint32_t kFirstPort = 1024;
-// A worker says Hello right after it has connected. Who does not would hold its place for ever.
+// A worker says Hello right after it has connected. One that does not would hold its place for
+// ever.
 constexpr std::int64_t kHelloLimitNs = 3'000'000'000;
 constexpr int kBacklog = 128;
 
@@ -72,7 +73,7 @@ ShmPort::ShmPort(std::uint16_t number, ShmOptions options, Loss in, Loss out)
       tickets_(options_.path + ".key"),
       generations_(static_cast<std::uint32_t>(random_bits())) {
   if (poll_.get() < 0 || clock_.get() < 0) throw_errno("epoll_create1");
-  // The network's first two addresses, and its last one, are nobody's.
+  // The network's first two addresses, and its last one, are not given to workers.
   const std::size_t sources = options_.addresses > 3 ? options_.addresses - 3 : 0;
   slots_.resize(std::min(kMaxConnections, sources));
   base_ = static_cast<std::uint32_t>(random_bits() % (sources - slots_.size() + 1));
@@ -92,7 +93,7 @@ void ShmPort::open_socket() {
   const sockaddr_un address = unix_address(options_.path);
   listener_ = Fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (listener_.get() < 0) throw_errno("socket");
-  // Linux takes the file's mode from here, less the umask: nobody too many at any time.
+  // Linux takes the file's mode from here, less the umask: it is never too open.
   if (fchmod(listener_.get(), options_.mode) != 0) throw_errno("fchmod");
   const auto* name = reinterpret_cast<const sockaddr*>(&address);
   if (bind(listener_.get(), name, sizeof address) != 0) {
@@ -170,7 +171,7 @@ void ShmPort::accept_workers() {
   }
 }
 
-// The next slot in turn whose address is nobody's; as many as there are: none.
+// The next slot in turn whose address is free; the number of slots: none.
 std::size_t ShmPort::next_free(bool unexpected) const {
   for (std::size_t tried = 0; tried < slots_.size(); ++tried) {
     const std::size_t slot = (next_slot_ + tried) % slots_.size();
@@ -187,7 +188,7 @@ void ShmPort::set_clock(std::int64_t ns) {
   clock_runs_ = ns != 0;
 }
 
-// Hangs up on those who have connected and said nothing for too long.
+// Closes connections that have said nothing for too long.
 void ShmPort::expire_silent() {
   const std::int64_t now = now_ns();
   std::int64_t next = 0;
@@ -205,7 +206,7 @@ void ShmPort::expire_silent() {
 
 void ShmPort::watch(int fd, std::uint32_t events, const Connection& connection, bool is_socket) {
   epoll_event event{events, {.u64 = token(connection.generation, connection.slot, is_socket)}};
-  // Fails only for want of memory; the worker then waits in vain and gives up.
+  // Fails only without memory; the worker then waits in vain and gives up.
   epoll_ctl(poll_.get(), EPOLL_CTL_ADD, fd, &event);
 }
 
@@ -288,7 +289,7 @@ void ShmPort::change_places(Connection& connection, std::uint32_t slot) {
   }
 }
 
-// Makes the memory and what wakes us. False: there is none, or no descriptor for it.
+// Makes the memory and the eventfd that wakes the loop. False: no memory or no descriptor is left.
 bool ShmPort::share(Connection& connection, std::uint32_t payload_bytes, std::uint32_t records,
                     Fd* memory) {
   const std::size_t bytes = shm::memory_bytes(payload_bytes, records);
@@ -358,7 +359,7 @@ void ShmPort::sweep() {
     if (connection->control != nullptr && connection_to(connection->peer) == nullptr) {
       tickets_.ended(connection->peer);
     }
-    // The worker may hold the eventfd still: closing ours would leave it in the set.
+    // The worker may still hold the eventfd: closing this descriptor would leave it in the set.
     if (connection->wake.get() >= 0) {
       epoll_ctl(poll_.get(), EPOLL_CTL_DEL, connection->wake.get(), nullptr);
     }

@@ -94,8 +94,8 @@ const Tickets::Record* Tickets::find(Peer peer) const {
   return &records_[found->second];
 }
 
-// Where this address's ticket is kept: where its last one was, else in the place of the oldest of
-// an address that nobody has.
+// Where this address's ticket is kept: where its last one was, else in the place of the oldest
+// ticket whose address is free.
 std::size_t Tickets::place(std::uint32_t ip) {
   const auto found = by_ip_.find(ip);
   if (found != by_ip_.end()) return found->second;
@@ -109,12 +109,11 @@ std::size_t Tickets::place(std::uint32_t ip) {
   return oldest;
 }
 
-// Into the page cache: who reads it is a process on this very host, and no worker outlives the
-// host.
+// Into the page cache: only a process on this host reads it, and no worker outlives the host.
 void Tickets::keep(std::size_t index) {
   const auto at = static_cast<off_t>(kKind.size() + index * sizeof(Record));
   if (fd_.get() < 0 || write_all(fd_.get(), &records_[index], sizeof(Record), at)) return;
-  // What lies there now is wrong, and would let somebody in with an old ticket.
+  // The file is wrong now, and would accept an old ticket.
   struct stat ours{}, there{};
   if (fstat(fd_.get(), &ours) == 0 && lstat(file_.c_str(), &there) == 0 &&
       ours.st_dev == there.st_dev && ours.st_ino == there.st_ino) {

@@ -1,6 +1,6 @@
-// By what a worker proves that an address is its own: a random number that came with the address
-// and that nobody else has seen. Each connection gets a new one, and only the last one of an
-// address is good: what somebody kept of an earlier connection opens nothing. The numbers lie in a
+// The ticket by which a worker proves that an address is its own: a random number that came with
+// the address and that no other process has seen. Each connection gets a new one, and only the last
+// one of an address is good: a ticket of an earlier connection is refused. The numbers lie in a
 // file beside the socket as well, or the workers of a switch that was killed could not come back.
 #pragma once
 
@@ -17,7 +17,7 @@ namespace wiresum::softswitch::ports {
 class Tickets {
  public:
   // Addresses whose tickets are kept, those of connections that have ended included. More than any
-  // port has connections: only the ticket of an address that nobody has is ever forgotten.
+  // port has connections: only the ticket of a free address is ever forgotten.
   static constexpr std::size_t kKept = 512;
 
   // With what lies in `file`, which is made (mode 600) if there is none. A file that others can

@@ -20,14 +20,15 @@ MAX_MESSAGE_BYTES = 64 << 20
 """A program's JSON is several megabytes; gRPC's default is 4."""
 
 KEEPALIVE = (
-    # A controller whose host has died without a word must not stay primary: after 3 s of silence it
-    # is pinged, and hung up on when it does not answer within 4 s more. gRPC's default is 2 hours.
+    # A controller whose host has died silently must not stay primary: after 3 s of silence it is
+    # pinged, and its connection closed if it does not answer within 4 s more. gRPC's default is 2
+    # hours.
     ("grpc.keepalive_time_ms", 3000),
     ("grpc.keepalive_timeout_ms", 4000),
     ("grpc.http2.ping_timeout_ms", 4000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # And a controller may do the same: by default it would be hung up on for its pings.
+    # A controller may ping, too: by default gRPC would close its connection for that.
     ("grpc.http2.min_ping_interval_without_data_ms", 500),
     ("grpc.http2.max_ping_strikes", 0),
 )
@@ -89,7 +90,8 @@ class P4RuntimeServer:
         # gRPC removes any socket at that path: check first that nobody listens on it.
         if path.exists() and (not stat.S_ISSOCK(path.stat().st_mode) or _answers(path)):
             raise ServerError(lines.SOCKET_IN_USE.of(address=address))
-        # A process that can connect can load programs. The umask may let a group in, others never.
+        # A process that can connect can load programs. The umask may admit a group, never all
+        # users.
         mask = os.umask(0o077)
         os.umask(mask | 0o007)
         try:

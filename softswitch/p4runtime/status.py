@@ -21,8 +21,8 @@ class P4RuntimeError(Exception):
     def __init__(self, code: int, message: str) -> None:
         """``code`` is a ``google.rpc.Code``; ``message`` one line for a developer.
 
-        What a controller or a program calls something may be in it: what cannot be printed, or is
-        too long for a gRPC status, is left out.
+        It may contain names from a controller or a program: characters that cannot be printed, and
+        text that is too long for a gRPC status, are left out.
         """
         line = "".join(c if c.isprintable() else " " for c in message[:MAX_MESSAGE])
         message = line if len(message) <= MAX_MESSAGE else f"{line}…"

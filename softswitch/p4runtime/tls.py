@@ -1,4 +1,4 @@
-"""TLS for the P4Runtime server: its certificate, and whose clients it takes."""
+"""TLS for the P4Runtime server: its certificate, and the clients that it accepts."""
 
 import logging
 from collections.abc import Callable
@@ -18,8 +18,8 @@ log = logging.getLogger("wiresum.switch")
 class ServerTls:
     """PEM files: the server's certificate (chain), its key, and the authority of its clients.
 
-    Without ``client_ca`` every client is taken; with it, one that shows a certificate which this
-    authority has signed.
+    Without ``client_ca`` every client is accepted; with it, a client must show a certificate of
+    this authority.
     """
 
     cert: Path
@@ -72,7 +72,7 @@ class _Reader:
                 return None
             found = self._files.read()
         except (OSError, CertificateError) as error:
-            # Half-way through a renewal: the next connection looks again.
+            # A renewal is under way: the next connection looks again.
             log.warning("certificates are not read again: %s", error)
             return None
         self._seen = stamps

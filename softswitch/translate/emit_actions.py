@@ -12,7 +12,7 @@ from .writer import Writer, quoted
 
 TOUCHED_BITS = 64
 MAX_JUMPS = 1 << 20
-"""So many jumps back of one action for one packet are a loop without end."""
+"""After so many jumps back of one action for one packet, the loop counts as endless."""
 
 
 class StatementEmitter:
@@ -86,9 +86,9 @@ class StatementEmitter:
             w.line("[[maybe_unused]] std::uint32_t jumps = 0;")
 
     def mark_used(self, w: Writer, body: list[ir.Stmt]) -> None:
-        """Headers that a body writes to may hold something from now on, valid or not.
+        """Notes which headers a body writes to: they may hold data from now on, valid or not.
 
-        One bit each in one word: actions write to many headers, and this is all that it costs.
+        One bit for each header in one word, which is cheap for actions that write to many headers.
         The elements of stacks, which may move, have flags of their own.
         """
         self.mark(w, written_headers(self.program, body))
@@ -201,8 +201,8 @@ class StatementEmitter:
     def jump(self, w: Writer, target: int) -> None:
         """A jump of an action whose jumps have no structure.
 
-        Back is a loop. One without end drops the packet: it must not hold up the switch, and in
-        C++ it may do anything.
+        A jump back is a loop. An endless loop drops the packet: it must not stop the switch, and in
+        C++ it would be undefined.
         """
         if target in self.passed:
             where = self.values.source.where or self.program.name

@@ -9,7 +9,7 @@ from .reps import Rep
 from .writer import Writer
 
 MAX_STATES = 1 << 16
-"""A parser that visits so many states goes round without end: ParserTimeout."""
+"""A parser that visits so many states is in an endless loop: ParserTimeout."""
 
 
 def emit_parser(w: Writer, owner: StatementEmitter) -> None:

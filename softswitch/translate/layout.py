@@ -11,9 +11,9 @@ MIN_RUN = 8
 
 
 class Names:
-    """Hands out identifiers, each once: a prefix of ours and a number.
+    """Hands out identifiers, each once: a prefix of the translator's and a number.
 
-    Nothing that the program calls by a name has any part in them.
+    No name of the program is part of them.
     """
 
     def __init__(self) -> None:

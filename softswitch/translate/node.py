@@ -37,7 +37,7 @@ _KINDS = {
 def parse(text: bytes) -> Any:
     """Reads a P4 JSON. Raises :class:`ProgramInvalid`.
 
-    p4c wrote line ends into strings as they are until 2026: they are taken, too.
+    Until 2026 p4c wrote line ends into strings unescaped: they are accepted, too.
     """
     try:
         return json.loads(text, strict=False)

@@ -1,4 +1,4 @@
-"""BMv2 JSON → IR. Refuses, by name and source line, what is outside the subset."""
+"""BMv2 JSON → IR. Refuses constructs outside the subset, with their name and source line."""
 
 from __future__ import annotations
 

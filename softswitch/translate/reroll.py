@@ -1,9 +1,9 @@
 """Repeated statements → loops.
 
-P4 has no loop over the fields of a header, so a program that treats 256 lanes alike says so 256
-times. Groups of statements that differ only in field numbers (within a run of equal fields) and
-constants, each growing by a fixed step, become one :class:`ir.Loop`, whose rounds do exactly what
-the groups did, in the same order.
+P4 has no loop over the fields of a header, so a program that treats 256 lanes alike repeats the
+statements 256 times. Groups of statements that differ only in field numbers (within a run of equal
+fields) and constants, each growing by a fixed step, become one :class:`ir.Loop`, whose rounds do
+exactly what the groups did, in the same order.
 """
 
 from __future__ import annotations
@@ -113,10 +113,10 @@ def _last_round(
     rounds: int,
     steps: list[int],
 ) -> ir.Stmt | None:
-    """What undoes the end of one more round.
+    """The statement that undoes the growth in one more round.
 
-    p4c drops the last ``x = x + 1`` of a sequence if nothing reads x afterwards. If what follows
-    the rounds is one more but for that, the statement that takes the growth back is returned.
+    p4c drops the last ``x = x + 1`` of a sequence if nothing reads x afterwards. If one more round
+    without that statement follows, the returned statement takes the growth back.
     """
     end = body[at + period - 1]
     step = growth(end)

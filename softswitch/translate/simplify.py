@@ -93,7 +93,7 @@ def _fields_read_elsewhere(program: ir.Program) -> set[ir.FieldRef]:
 def _read_before_written(body: list[ir.Stmt]) -> set[ir.FieldRef]:
     """The fields that a body may read before it has written them itself."""
     found: set[ir.FieldRef] = set()
-    if any(isinstance(s, ir.Label) for s in body):  # jumps without structure: no telling
+    if any(isinstance(s, ir.Label) for s in body):  # jumps without structure: not known
         return {ref for s in statements(body) for e in read_exprs(s) for ref in field_refs(e)}
 
     def walk(block: list[ir.Stmt], written: set[ir.FieldRef]) -> set[ir.FieldRef]:

@@ -1,9 +1,9 @@
-"""What must be done so that no header shows what an earlier packet left in it.
+"""Makes sure that no header shows data of an earlier packet.
 
-The headers' storage is used for every packet, and only what may hold something is cleared: the
-flag ``used`` says so. Two kinds of code need more than extracting and ``setValid()`` do by
-themselves: whoever writes into a header that may not be valid sets the flag, and headers that the
-parser looks at before it has extracted them are cleared before it runs, not after it.
+All packets use the same storage for headers, and only headers that may hold data are cleared: those
+with the flag ``used``. Extracting and ``setValid()`` do that by themselves. Two other kinds of code
+need more: code that writes into a header that may not be valid sets the flag, and headers that the
+parser reads before it has extracted them are cleared before it runs, not after it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The translator's front door."""
+"""The translator's entry point."""
 
 from __future__ import annotations
 

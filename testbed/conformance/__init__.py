@@ -1,1 +1,1 @@
-"""The embedded switch held to BMv2: the same packets and table writes into both."""
+"""Compares the embedded switch with BMv2: both get the same packets and table writes."""

@@ -38,9 +38,9 @@ DEVICE = 3
 EGRESS_THREADS = 4
 """It chooses one by the egress port, modulo this."""
 QUEUE_FRAMES = 64
-"""It drops, without a word, what an egress port's queue cannot hold."""
+"""It silently drops frames that an egress port's queue cannot hold."""
 LIMIT_S = 20.0
-"""How long it may take for anything."""
+"""The limit of each of its answers; seconds."""
 
 _RETRY_S = 0.2
 _END_S = 1.0
@@ -229,7 +229,7 @@ class Bmv2Target:
         self._child.end()
 
     def capabilities(self) -> str:
-        """The P4Runtime version that it says it speaks."""
+        """The P4Runtime version that it reports."""
         answer = self._stub.Capabilities(p4r.CapabilitiesRequest(), timeout=LIMIT_S)
         return str(answer.p4runtime_api_version)
 
@@ -273,7 +273,7 @@ class Bmv2Target:
     def ready(self, probes: Sequence[Probe]) -> None:
         """Wait until frames get through; counters count from here on.
 
-        Frames that come before BMv2 has taken up the stream are lost without a word.
+        BMv2 silently loses frames that come before it reads the stream.
         """
         self._probes = probes
         deadline = time.monotonic() + LIMIT_S

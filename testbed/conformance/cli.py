@@ -103,7 +103,7 @@ def conformance(
 
 
 def version() -> str:
-    """What BMv2 says its version is."""
+    """The version that BMv2 reports."""
     from wiresum.testbed.conformance.bmv2 import BINARY
 
     try:

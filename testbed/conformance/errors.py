@@ -14,8 +14,8 @@ class ConformanceUsageError(ConformanceError):
 
 
 class SwitchGone(ConformanceError):
-    """A switch under test ended or stopped answering: it did not survive what it was fed."""
+    """A switch under test ended or stopped answering: it did not survive its input."""
 
 
 class SwitchesDiffer(ConformanceError):
-    """The two switches did not do the same; the command has said what."""
+    """The two switches did not do the same; the command has printed the difference."""

@@ -13,7 +13,7 @@ COUNTERS_EVERY = 100
 
 @dataclass(frozen=True)
 class Finding:
-    """A difference, and what leads to it on fresh switches.
+    """A difference, and the sequences that lead to it on fresh switches.
 
     ``sequence``: the last sequence needed, shown up to and with the step that shows the difference;
     ``first``: the first one needed (the same, where it shows the difference alone). ``difference``
@@ -108,7 +108,8 @@ def _after_others(
     with Pair(scenario, ours, theirs) as pair:
         for number in range(first, last + 1):
             steps = steps_of(scenario, seed, number)
-            # Closely costs too much for all: only where the difference was seen.
+            # A close comparison of all sequences takes too long: only the sequence with the
+            # difference gets one.
             found = pair.run(steps, closely=number == last)
             if found is not None:
                 return Finding(seed, first, number, steps[: found.step], seen, found)

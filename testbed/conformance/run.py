@@ -1,4 +1,4 @@
-"""Feeds two switches the same sequences and says where they part."""
+"""Feeds two switches the same sequences and reports where they differ."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ Make = Callable[[], Target]
 
 @dataclass(frozen=True)
 class Difference:
-    """Where two switches parted: after which step of the sequence, and how.
+    """Where two switches differed: after which step of the sequence, and how.
 
     ``step``: how many steps had been taken when it showed; in a quick run, at the latest.
     """
@@ -121,7 +121,7 @@ class Pair:
         self._theirs.close()
 
     def run(self, steps: Sequence[Step], *, closely: bool = False) -> Difference | None:
-        """One sequence, and whether they part in it.
+        """One sequence, and whether they differ in it.
 
         ``closely``: look at everything after each step; otherwise at frames when the switches'
         queues are full or tables change, and at entries' counters at the end.

@@ -1,4 +1,4 @@
-"""Random traffic for wiresum's own program: leases, workers, liars and everybody else."""
+"""Random traffic for wiresum's own program: leases, workers, forged packets and other hosts."""
 
 import random
 from dataclasses import dataclass, field
@@ -136,7 +136,8 @@ class _Traffic:
         draw = self.draw
         slots = draw.choice([1, 2, 2, 4, 8])
         # As the controller promises, most epochs are newer than all before (and wrap on the way).
-        # Those that are not have slots of their own: what they leave makes much else stale.
+        # Those that are not have slots of their own: the values that they leave make many later
+        # ones stale.
         if draw.random() < 0.8:
             epoch = self.next_epoch
             self.next_epoch = epoch % 0xFFFFFFFF + 1
@@ -306,7 +307,7 @@ class _Traffic:
     # --- the control plane
 
     def table_writes(self) -> None:
-        """What a controller does, and what it would not."""
+        """Writes that a controller makes, and writes that it never makes."""
         draw = self.draw
         lease = draw.choice(self.leases)
         rank = draw.randrange(len(lease.workers))

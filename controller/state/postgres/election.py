@@ -25,7 +25,7 @@ _LOCK = int.from_bytes(b"wiresum", "big")
 
 
 class Candidate:
-    """A controller that would lead. Methods block; call them in a thread of their own."""
+    """A controller that tries to lead. Methods block; call them in a thread of their own."""
 
     def __init__(self, url: str, address: str, silence_s: float = SILENCE_S) -> None:
         """``url`` is the store's; ``address`` tells users where this controller can be asked."""
@@ -48,7 +48,8 @@ class Candidate:
             except SessionLost:
                 if self._session is None:
                     raise
-                # One that was ended while this process stood still tells nothing about the server.
+                # If the session was ended while this process stood still, that says nothing about
+                # the server.
                 self.close()
                 store = self._run()
         except DEFECTS as error:
@@ -111,7 +112,7 @@ def _end_a_silent_leader(session: Session) -> None:
     """End the session that has the lock if its client is silent in the middle of a transaction.
 
     The server itself ends sessions that are idle; one that waits for the rest of a pipeline is not.
-    The leader takes its term for over by then: it says something much more often.
+    By then the leader counts its term as over: it calls the server much more often.
     """
     session.ask(
         """

@@ -18,7 +18,7 @@ from wiresum.controller import lines
 from wiresum.controller.errors import StoreError
 
 SILENCE_S = 5.0
-"""After so many seconds without a word from its client, the server ends a session."""
+"""After this many seconds without a message from its client, the server ends a session."""
 
 SCHEMA = "wiresum"
 """The schema that has all tables: the database may have others of other programs."""
@@ -55,7 +55,7 @@ class SessionLost(Exception):
 
 
 class _Connection(psycopg.Connection[DictRow]):
-    """Gives up an answer at a point in time; psycopg itself would wait for ever."""
+    """Stops waiting for an answer at a given time; psycopg itself would wait for ever."""
 
     give_up = float("inf")
     """In ``time.monotonic()``."""
@@ -82,7 +82,7 @@ class Session:
         try:
             conninfo_to_dict(url)
         except psycopg.Error:
-            # Its words may have a piece of the password in them.
+            # The message may contain a part of the password.
             raise StoreError(lines.NOT_A_STORE_URL.of()) from None
         try:
             self._db = _Connection.connect(

@@ -1,9 +1,9 @@
 """The store in PostgreSQL, as the controller that leads has it.
 
-It leads, so nobody else writes. It keeps a copy of all rows in memory, in SQLite: questions are
-asked of the copy and cost what they cost there, also while PostgreSQL does not answer. A plan is
-carried out on the copy first, which tells the writes; PostgreSQL carries the same writes out in one
-transaction, under the same constraints; then both are committed.
+It leads, so no other process writes. It keeps a copy of all rows in memory, in SQLite, and answers
+all questions from the copy, also while PostgreSQL does not answer. A plan is carried out on the
+copy first, which tells the writes; PostgreSQL carries the same writes out in one transaction, under
+the same constraints; then both are committed.
 """
 
 import logging

@@ -210,5 +210,5 @@ INDEXES: tuple[str, ...] = (
     "CREATE INDEX IF NOT EXISTS jobs_by_name ON jobs (name)",
     "CREATE INDEX IF NOT EXISTS held_leases ON leases (switch) WHERE held",
 )
-"""Made at every opening where they are missing: what a question costs one tenant must not grow with
-what others have. They hold nothing of their own, so no version of the schema is needed for them."""
+"""Made at every opening where they are missing: the time of one tenant's question must not grow
+with other tenants' rows. They hold no data, so they need no version of the schema."""

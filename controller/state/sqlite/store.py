@@ -178,7 +178,7 @@ class SqliteStore(Reading):
 
 
 class _Cursor(sqlite3.Cursor):
-    """Says of a file that fails that it is the file: :class:`StoreFailed`."""
+    """Turns errors of the file into :class:`StoreFailed`."""
 
     def execute(self, *arguments: Any) -> "_Cursor":
         try:
@@ -213,7 +213,7 @@ class _Cursor(sqlite3.Cursor):
             self._raise(error)
 
     def _raise(self, error: sqlite3.Error) -> NoReturn:
-        # The traceback has us: what we hold would keep the file from being closed.
+        # The traceback refers to this object: what it holds would keep the file from being closed.
         self.close()
         # The lowest byte is the primary code; errors of the module itself have none.
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_FILE:

@@ -1,1 +1,1 @@
-"""The link between the ranks of a job, beside the switch: who died, who left, who waits in vain."""
+"""The link between the ranks of a job, beside the switch: notices ranks that die, leave or wait."""

@@ -1,4 +1,4 @@
-"""Rank 0's end of :mod:`.peers`: all other ranks call here, and hear of each other from here."""
+"""Rank 0's end of :mod:`.peers`: all other ranks connect to it, and hear of each other from it."""
 
 import logging
 import selectors
@@ -98,7 +98,7 @@ class Hub:
         while True:
             try:
                 sock, _ = listener.accept()
-            except OSError:  # nobody more, or one who has left again
+            except OSError:  # no more connections, or one that has left again
                 return
             self._greet(sock)
 
@@ -164,7 +164,7 @@ class Hub:
         self._close(channel)
 
     def _closed(self, channel: Channel) -> None:
-        """A connection is over, and nothing was said before."""
+        """A connection ended without a goodbye."""
         if channel in self._strangers:
             self._drop(channel)
             return
@@ -239,7 +239,7 @@ class Hub:
             return
         self._lost_epochs.add(epoch)
         line = f"{named(rank, self._hosts.get(rank, ''))}: {why}"
-        if not self.complete.is_set():  # a rank that is not told would be waited for
+        if not self.complete.is_set():  # the others would wait for a rank that is not told
             self._proclaim(SwitchUnreachable(lines.NO_LINK.of(why=line)))
             return
         self._tell({"t": "leave", "epoch": epoch, "why": line})
@@ -250,7 +250,7 @@ class Hub:
         self._stalled = now
 
     def turn(self, now: float) -> None:
-        """Do what is due: ask, judge, drop slow strangers."""
+        """Do what is due: ask, judge, drop connections without a proof."""
         for channel, stranger in list(self._strangers.items()):
             if now > stranger.until:
                 self._drop(channel)
@@ -294,7 +294,7 @@ class Hub:
         return GREETING_S
 
     def late(self, now: float) -> None:
-        """This process did not run for a while: nobody is judged by what it missed."""
+        """This process did not run for a while: that time counts against no rank."""
         self._states = None
         self._judge.forget()
         for stranger in self._strangers.values():
@@ -318,7 +318,7 @@ class Hub:
         if self._lacks(0, count):
             self._member.wanted.add(count)
         for other, channel in list(self._ranks.items()):
-            # One that cannot be told is gone, and others may be with it.
+            # A rank that cannot be told is gone, and others may be gone, too.
             if self._lacks(other, count) and other in self._ranks:
                 self._say(channel, {"t": "want", "count": count})
         self.tell_ended()

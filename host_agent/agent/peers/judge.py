@@ -50,7 +50,7 @@ class Stream:
     oldest: int
     next: int
     there: int | None = None
-    """If the switch has just said that it waits for others at ``oldest``: whom it has, as bits."""
+    """If the switch has just said that it waits at ``oldest``: the ranks that it has, as bits."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Meeting:
 def arrange(store: Store, key: str, towards_switch: str) -> Meeting | None:
     """For rank 0, before it joins: listen, and publish where.
 
-    None, and a warning, if this host cannot be listened at: the ranks then do without.
+    None, and a warning, if this host cannot listen: the ranks then have no link.
     """
     try:
         listeners = listen(towards_switch)
@@ -63,7 +63,7 @@ def arrange(store: Store, key: str, towards_switch: str) -> Meeting | None:
 
 
 def find(store: Store, key: str) -> Meeting | None:
-    """For the others, once they have joined; None if rank 0 does without."""
+    """For the others, once they have joined; None if rank 0 does not listen."""
     try:
         store.wait([key], timedelta(seconds=FIND_S))
         return _meeting(json.loads(store.get(key)))

@@ -90,7 +90,7 @@ class Member:
         self._seen: tuple[object, ...] = ()
         self._seen_since = 0.0
         self.wanted: set[int] = set()
-        """How many all-reduces must have ended here before other ranks leave, that wait for it."""
+        """Other ranks leave once so many all-reduces have ended here: one number for each rank."""
 
     @property
     def ended(self) -> bool:
@@ -99,7 +99,7 @@ class Member:
 
     @property
     def urgent(self) -> bool:
-        """Whether somebody is gone, and this rank must look soon whether that concerns it."""
+        """Whether a rank is gone, and this rank must soon check whether that concerns it."""
         return bool(self._gone) and not self._ended
 
     def state(self) -> State:
@@ -115,7 +115,7 @@ class Member:
 
     @property
     def has_wanted(self) -> int | None:
-        """How many all-reduces have ended here, if somebody waits for no more; tells it once."""
+        """How many all-reduces have ended here, if another rank waits for that many; told once."""
         ended = self._engine.ended
         reached = {count for count in self.wanted if count <= ended}
         self.wanted -= reached
@@ -134,7 +134,7 @@ class Member:
         self._over(error)
         self._engine.fail(type(error).__name__, str(error))
         if fallback:
-            # What waits there ends with an error of torch's, which cannot say why.
+            # Collectives there end with an error of torch's, which does not say why.
             log.error("wiresum: %s", error)
             self.end_fallback(error)
 
@@ -190,7 +190,8 @@ class Member:
         if self._engine.asked == self._engine.ended:
             return False
         if gone.after is not None:
-            # What it has completed, all ranks have contributed to: the switch has the results.
+            # All ranks have contributed to the all-reduces that it completed: the switch has the
+            # results.
             return self._engine.asked > gone.after and self._engine.ended >= gone.after
         if still >= STUCK_S:
             return True

@@ -88,7 +88,7 @@ class Peers:
         self._member.group = group
 
     def lost_switch(self, epoch: int, why: str) -> bool:
-        """Say to all ranks that the switch is lost to this one, in ``epoch``.
+        """Tell all ranks that this one has lost the switch, in ``epoch``.
 
         All, this one too, are then told to leave it. False if they cannot be told.
         """
@@ -189,7 +189,7 @@ class Peers:
             return
 
     def forked(self) -> None:
-        """In a child: let go of the descriptors, which are the parent's.
+        """In a child: close the descriptors, which are the parent's.
 
         A child that kept them would hide the parent's death from the others.
         """

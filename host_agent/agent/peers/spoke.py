@@ -54,7 +54,7 @@ class Spoke:
         self.complete = threading.Event()
         """Set once rank 0 has answered."""
         self.dropped = 0
-        """Connections to somebody who was not rank 0."""
+        """Connections to a process that was not rank 0."""
         self._selector = selector
         self._meeting = meeting
         self._member = member
@@ -204,7 +204,7 @@ class Spoke:
             self._nobody_answers()
 
     def _nobody_answers(self) -> None:
-        """Rank 0 is gone: if it has not answered the complaint, nobody will."""
+        """Rank 0 is gone: if it has not answered the complaint, no rank will."""
         why, self._complaint = self._complaint, ""
         if why:
             self._member.told(SwitchUnreachable.__name__, lines.NO_LINK.of(why=why))
@@ -242,7 +242,7 @@ class Spoke:
         """Say goodbye."""
         self._say({"t": "bye", **farewell})
         if self._channel is not None:
-            self._rank_0_left = True  # whatever it does now, it has not died on us
+            self._rank_0_left = True  # whatever rank 0 does now, it does not count as dead
             self._channel.end()
 
     @property

@@ -1,8 +1,8 @@
 """Messages between the ranks' own links: bounded frames of JSON, and proof of belonging together.
 
 A frame is four bytes of length (big-endian) and so many bytes of a JSON object. Both ends prove
-that they know the group's secret, and neither shows it: a rank may try an address at which, on its
-own host, somebody else listens.
+that they know the group's secret, and neither shows it: a rank may try an address at which another
+program listens on its own host.
 """
 
 import contextlib
@@ -138,7 +138,7 @@ def new_nonce() -> str:
 
 
 def proof(secret: str, role: str, *facts: object) -> str:
-    """Shows that whoever says ``facts`` in ``role`` knows the secret."""
+    """A proof that the sender of ``facts`` in ``role`` knows the secret."""
     text = json.dumps([role, *facts])
     return hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
 
@@ -152,9 +152,10 @@ def proves(given: object, secret: str, role: str, *facts: object) -> bool:
 def tune(sock: socket.socket, silence_s: int = 15) -> None:
     """Let the kernel find out that the other host is gone, within about ``silence_s``.
 
-    The kernel answers for a process that is stopped or busy: no such one is taken for dead.
-    It tries at least once a second (from Linux 6.15 on): its pauses would double with each try, so
-    that a network that is away for 7 s would be back too late for the next one within the limit.
+    The kernel answers for a process that is stopped or busy, so such a process does not count as
+    dead. It tries at least once a second (from Linux 6.15 on): its pauses would double with each
+    try, so that a network that is away for 7 s would be back too late for the next one within the
+    limit.
     """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

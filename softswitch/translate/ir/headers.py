@@ -15,7 +15,7 @@ class Source:
 
     @property
     def where(self) -> str:
-        """``file:line``, or an empty string where the JSON does not tell."""
+        """``file:line``, or an empty string where the JSON does not say."""
         return f"{self.filename}:{self.line}" if self.filename else ""
 
     def __bool__(self) -> bool:

@@ -7,7 +7,6 @@ connection, and then end the collectives that wait for it, on this rank and on t
 import os
 import socket
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 
@@ -22,12 +21,7 @@ class Connections:
         self._before = _connected()
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         now = _connected()
         self._opened = {fd: name for fd, name in now.items() if self._before.get(fd) != name}
 

@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import threading
-from types import TracebackType
 from typing import Self
 
 from wiresum.common.errors import WiresumError
@@ -67,12 +66,7 @@ class Later:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # ----

@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import time
-from types import TracebackType
 
 from wiresum.common.children.child import START_S, ChildError
 from wiresum.common.errors import WiresumError
@@ -196,10 +195,5 @@ class Session:
     def __enter__(self) -> "Session":
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

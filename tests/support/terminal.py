@@ -7,7 +7,6 @@ import select
 import signal
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Self
 
 LIMIT_S = 120.0
@@ -70,12 +69,7 @@ class Terminal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # Jobs of this shell are in sessions' process groups of their own: a hang-up ends them all.
         with contextlib.suppress(OSError):
             os.kill(self._pid, signal.SIGHUP)

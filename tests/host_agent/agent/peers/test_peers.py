@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from peers_rig import LIMIT_S, eventually, linked, meeting, vanish
+from peers_rig import LIMIT_S, Rank, eventually, linked, meeting, vanish
 
 from wiresum.host_agent.agent.issued import FALLBACK, SWITCH, Issued
 from wiresum.host_agent.agent.peers.hub import STRANGERS
@@ -61,15 +61,20 @@ def test_what_needs_the_dead_rank_no_more_still_ends_well() -> None:
         assert "rank 1" in str(ranks[0].over[-1])
 
 
+def one_stays(ranks: list[Rank], first: int) -> tuple[threading.Thread, list[Rank]]:
+    """Rank ``first`` has all 5 sums and stays for the others, which lack one; and the others."""
+    for rank in ranks:
+        rank.engine.asked, rank.engine.ended = 5, 4
+    ranks[first].engine.ended = 5
+    staying = threading.Thread(target=ranks[first].peers.stay, args=(5, LIMIT_S))
+    staying.start()
+    return staying, [rank for rank in ranks if rank is not ranks[first]]
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_rank_that_has_all_its_sums_stays_until_all_have_them(first: int) -> None:
     with linked(3) as ranks:
-        for rank in ranks:
-            rank.engine.asked, rank.engine.ended = 5, 4
-        ranks[first].engine.ended = 5
-        staying = threading.Thread(target=ranks[first].peers.stay, args=(5, LIMIT_S))
-        staying.start()
-        others = [rank for rank in ranks if rank is not ranks[first]]
+        staying, others = one_stays(ranks, first)
         others[0].engine.ended = 5
         staying.join(0.3)
         assert staying.is_alive()
@@ -81,12 +86,7 @@ def test_a_rank_that_has_all_its_sums_stays_until_all_have_them(first: int) -> N
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_rank_that_stays_waits_for_no_rank_that_is_gone(first: int) -> None:
     with linked(3) as ranks:
-        for rank in ranks:
-            rank.engine.asked, rank.engine.ended = 5, 4
-        ranks[first].engine.ended = 5
-        staying = threading.Thread(target=ranks[first].peers.stay, args=(5, LIMIT_S))
-        staying.start()
-        others = [rank for rank in ranks if rank is not ranks[first]]
+        staying, others = one_stays(ranks, first)
         vanish(others[0])
         if first == 0:  # else rank 0 is gone, through which all is said
             staying.join(0.3)

@@ -1,6 +1,7 @@
 # make demo   set up and train over the embedded switch     make test   set up and run the tests
 # make lint   formatters, linters, types                     make p4     recompile the P4 program (needs p4c)
 # make model  search the models of the protocol (needs spin)
+# make test-frameworks   trainings with transformers, accelerate, Lightning, DeepSpeed and Ray
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,9 +13,9 @@ NATIVE := CMakeLists.txt pyproject.toml constraints.txt \
   $(shell find host_agent softswitch controller p4 common measure \( -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' \
     -o -name '*.proto' -o -name 'CMakeLists.txt' -o -name 'wiresum_*.json' -o -path '*/translate/*.py' \) -print)
 
-.PHONY: help setup demo test test-slow lint format types imports build/types p4 model clean FORCE
+.PHONY: help setup demo test test-slow test-frameworks lint format types imports build/types p4 model clean FORCE
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -49,10 +50,25 @@ TEST_FILES ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(TEST_FILES) --dist loadfile --no-loadscope-reorder
 
 test: setup
-	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not frameworks" $(PYTEST_ARGS)
 
 test-slow: setup
-	$(PYTEST) $(PYTEST_ARGS)
+	$(PYTEST) -m "not frameworks" $(PYTEST_ARGS)
+
+# The environment of the frameworks, on top of the first one, which stays as it is.
+FRAMEWORKS := build/frameworks
+LIBRARIES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+$(FRAMEWORKS)/.installed: $(wildcard tests/frameworks/*.txt) | $(VENV)/.installed
+	$(BIN)/python -m venv $(FRAMEWORKS)
+	echo "import site; site.addsitedir('$$($(BIN)/python $(LIBRARIES))')" > \
+	  "$$($(FRAMEWORKS)/bin/python $(LIBRARIES))/first.pth"
+	$(FRAMEWORKS)/bin/python -m pip install -q -c tests/frameworks/constraints.txt setuptools wheel
+	DS_BUILD_OPS=0 $(FRAMEWORKS)/bin/python -m pip install -q --no-build-isolation \
+	  -c constraints.txt -c tests/frameworks/constraints.txt -r tests/frameworks/requirements.txt
+	@touch $@
+
+test-frameworks: setup $(FRAMEWORKS)/.installed
+	$(FRAMEWORKS)/bin/python -m pytest -m frameworks tests/frameworks $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint types
 	$(BIN)/ruff check .

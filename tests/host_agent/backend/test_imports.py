@@ -80,7 +80,7 @@ def test_torch_works_where_wiresum_is_broken() -> None:
 
 def test_torch_2_14_finds_the_backend_by_its_name() -> None:
     if not hasattr(torch.distributed.Backend, "_ensure_backend_registered"):
-        pytest.skip("this torch is older than 2.14: `make test-newest-torch`")
+        pytest.skip("this torch is older than 2.14")
     run(_GROUP, TORCH_DEVICE_BACKEND_AUTOLOAD="0")
     run(_BROKEN.format(missing="wiresum.host_agent.backend.registration") + _BY_NAME)
 

@@ -25,6 +25,9 @@ COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-DWIRESUM_NATIVE", "-fPIC", "-shared",
          "-fvisibility=hidden")  # fmt: skip
 TIMEOUT_S = 600
+BUILT = Path(_softswitch.__file__).parent / "programs"
+"""What was compiled when wiresum was built: its own programs, and ``libruntime.a``, a part of every
+program."""
 
 
 def load_program(program: Path | str | bytes) -> Path:
@@ -42,7 +45,7 @@ def load_program(program: Path | str | bytes) -> Path:
             raise ProgramInvalid(
                 lines.CANNOT_READ_PROGRAM.of(program=program, why=e.strerror)
             ) from e
-    built_in = Path(_softswitch.__file__).parent / "programs" / f"{json_digest(text)}.so"
+    built_in = BUILT / f"{json_digest(text)}.so"
     if built_in.exists():
         return built_in
     return _compiled(text)
@@ -118,7 +121,7 @@ def _compile(compiler: list[str], cpp: str, cache: ProgramCache, key: str) -> No
         target = Path(made.name)
     command = [
         *compiler, f'-DWIRESUM_ABI="{abi_hash()}"', f"-I{RUNTIME}", str(source),
-        "-o", str(target),
+        str(BUILT / "libruntime.a"), "-o", str(target),
     ]  # fmt: skip
     try:
         try:

@@ -1,11 +1,9 @@
 // Operations on headers and header stacks, logging, random numbers.
 #pragma once
 
-#include <unistd.h>
-
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -68,19 +66,22 @@ void set_invalid(T& header, std::uint32_t bytes, std::uint32_t& length) {
   length -= bytes;
 }
 
+// As std::min, whose header is large.
+inline std::size_t smaller(std::size_t a, std::size_t b) { return a < b ? a : b; }
+
 template <typename T, std::size_t N>
 void push_front(T (&stack)[N], std::uint32_t& next, std::size_t count) {
-  count = std::min(count, N);
+  count = smaller(count, N);
   for (std::size_t i = N; i-- > count;) stack[i] = stack[i - count];
   for (std::size_t i = 0; i < count; ++i) stack[i] = T{};
-  next = static_cast<std::uint32_t>(std::min(N, next + count));
+  next = static_cast<std::uint32_t>(smaller(N, next + count));
 }
 template <typename T, std::size_t N>
 void pop_front(T (&stack)[N], std::uint32_t& next, std::size_t count) {
-  count = std::min(count, N);
+  count = smaller(count, N);
   for (std::size_t i = 0; i + count < N; ++i) stack[i] = stack[i + count];
   for (std::size_t i = N - count; i < N; ++i) stack[i] = T{};
-  next -= static_cast<std::uint32_t>(std::min<std::size_t>(next, count));
+  next -= static_cast<std::uint32_t>(smaller(next, count));
 }
 
 inline std::uint64_t at_least_one(std::uint64_t value) { return value == 0 ? 1 : value; }
@@ -104,8 +105,8 @@ class Random {
   std::uint64_t state_ = 0x9e3779b97f4a7c15ULL;
 };
 
-inline std::string to_text(std::uint64_t value) { return std::to_string(value); }
-inline std::string to_text(std::int64_t value) { return std::to_string(value); }
+std::string to_text(std::uint64_t value);
+std::string to_text(std::int64_t value);
 template <std::size_t N>
 std::string to_text(const Wide<N>& value) {
   std::string text;
@@ -117,27 +118,14 @@ std::string to_text(const Wide<N>& value) {
 }
 
 // One line on stderr, in one system call so that lines of several threads do not mix.
-inline void log_line(std::string text) {
-  text += '\n';
-  [[maybe_unused]] const auto written = ::write(2, text.data(), text.size());
-}
+void log_line(std::string text);
 
-// log_msg: each {} stands for the next value.
+// log_msg: a line on stderr in which each {} stands for the next value.
+void log_texts(std::string_view format, std::span<const std::string> values);
 template <typename... Values>
 void log_message(std::string_view format, const Values&... values) {
   const std::string texts[] = {values..., std::string()};
-  std::string out;
-  std::size_t next = 0;
-  for (std::size_t i = 0; i < format.size(); ++i) {
-    const bool here = format[i] == '{' && i + 1 < format.size() && format[i + 1] == '}';
-    if (here && next < sizeof...(values)) {
-      out += texts[next++];
-      ++i;
-    } else {
-      out += format[i];
-    }
-  }
-  log_line(std::move(out));
+  log_texts(format, {texts, sizeof...(values)});
 }
 
 }  // namespace wiresum::softswitch

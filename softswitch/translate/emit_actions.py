@@ -166,7 +166,7 @@ class StatementEmitter:
             case ir.MarkToDrop():
                 w.line("mark_to_drop();")
             case ir.Truncate(length):
-                w.line(f"truncate_ = std::min<std::size_t>(truncate_, {v.assigned(length, 32)});")
+                w.line(f"truncate_ = smaller(truncate_, {v.assigned(length, 32)});")
             case ir.Exit():
                 w.line("exit_ = true;")
                 w.line("return;")

@@ -189,7 +189,7 @@ def emit_deparser(w: Writer, owner: StatementEmitter, changing: Collection[str] 
         lengths("tail", tail)
         w.line("std::size_t length = tail;")
         lengths("length", head)
-        w.line("const std::size_t limit = std::min(length, truncate_);")
+        w.line("const std::size_t limit = smaller(length, truncate_);")
         if copied:
             w.line("const bool repeated = tail_given_ && limit == length;")
             w.line("std::uint8_t* const frame =")

@@ -8,7 +8,7 @@ from . import ir
 from .emit_actions import StatementEmitter
 from .emit_checksums import emit_calculations, emit_checksums, emit_deparser
 from .emit_parser import emit_parser
-from .emit_tables import emit_const_entries, emit_pipeline, emit_table_state
+from .emit_tables import emit_pipeline, emit_table_state
 from .emit_types import emit_types
 from .layout import Layout, Names, storage
 from .stale import cleared_before_parsing
@@ -70,10 +70,9 @@ def _emit_code(w: Writer, owner: StatementEmitter) -> None:
 def _emit_head(w: Writer, program: ir.Program, sha256: str) -> None:
     w.comment(f"Made by wiresum's translator from {program.name or 'a BMv2 JSON'}; do not edit.")
     w.comment(f"SHA-256 of the JSON: {sha256}")
-    w.line("#include <chrono>")
     w.line("#include <cstring>")
     w.line()
-    for name in ("bits", "hash", "packet", "program", "state", "table"):
+    for name in ("bits", "declared", "hash", "packet", "program", "state", "table"):
         w.line(f'#include "{name}.hpp"')
     w.line()
     w.line("namespace wiresum::softswitch {")
@@ -140,8 +139,6 @@ def _emit_interface(w: Writer, owner: StatementEmitter) -> None:
     arrays = _arrays(owner)
     with w.block("Switch()"):
         w.line("std::memset(static_cast<void*>(&h), 0, sizeof h);")
-        for t in _visible_tables(program):
-            emit_const_entries(w, owner, t)
     w.line("const ProgramInfo& info() const override { return info_; }")
     w.line("std::span<Table* const> tables() override { return tables_; }")
     w.line("std::span<Counter* const> counters() override { return counters_; }")
@@ -202,9 +199,7 @@ def _emit_process(w: Writer, owner: StatementEmitter) -> None:
     ):
         w.comment("Microseconds since the program was created, in 48 bits.")
         with w.block("std::uint64_t now() const"):
-            w.line("const auto passed = std::chrono::steady_clock::now() - created_;")
-            w.line("const auto us = std::chrono::duration_cast<std::chrono::microseconds>(passed);")
-            w.line("return static_cast<std::uint64_t>(us.count()) & 0xffffffffffff;")
+            w.line("return (microseconds() - created_) & 0xffffffffffff;")
         w.line()
     head = "void run(std::uint16_t ingress_port, std::span<const std::uint8_t> frame, Emitter& out)"
     with w.block(head):
@@ -356,17 +351,14 @@ def _emit_state(w: Writer, owner: StatementEmitter, sha256: str) -> None:
         "std::unique_ptr<std::uint8_t[]> scratch_ = "
         f"std::make_unique<std::uint8_t[]>(kMaxFrameBytes + {_scratch_bytes(program)});"
     )
-    w.line(
-        "[[maybe_unused]] const std::chrono::steady_clock::time_point created_ = "
-        "std::chrono::steady_clock::now();"
-    )
+    w.line("[[maybe_unused]] const std::uint64_t created_ = microseconds();")
     for r in program.registers.values():
         w.line(
             f"RegisterArray<{storage(r.bits)}> {owner.member('register', r.name)}"
-            f"{{RegisterInfo{{{quoted(r.name)}, {r.id}, {r.size}, {r.bits}}}}};"
+            f"{{{quoted(r.name)}, {r.id}, {r.size}, {r.bits}}};"
         )
     for c in program.counters.values():
-        info = f"CounterInfo{{{quoted(c.name)}, {c.id}, {c.size}}}"
+        info = f"{quoted(c.name)}, {c.id}, {c.size}"
         w.line(f"CounterArray {owner.member('counter', c.name)}{{{info}}};")
     tables = _visible_tables(program)
     for t in tables:
@@ -377,13 +369,18 @@ def _emit_state(w: Writer, owner: StatementEmitter, sha256: str) -> None:
         "Register": ("registers_", [owner.member("register", name) for name in program.registers]),
     }
     for kind, (name, items) in lists.items():
-        refs = ", ".join("&" + i for i in items)
-        w.line(f"std::vector<{kind}*> {name}{{{refs}}};")
-    errors = ", ".join(f"{{{quoted(n)}, {v}}}" for n, v in program.errors.items())
-    w.line(
-        f"ProgramInfo info_{{{quoted(program.name)}, {quoted(sha256)}, {quoted(program.compiler)}, "
-        f"{{{errors}}}}};"
-    )
+        if items:
+            refs = ", ".join("&" + i for i in items)
+            w.line(f"{kind}* const {name}[{len(items)}] = {{{refs}}};")
+        else:
+            w.line(f"const std::span<{kind}* const> {name};")
+    spec = f"{quoted(program.name)}, {quoted(sha256)}, {quoted(program.compiler)}"
+    if program.errors:
+        errors = ", ".join(f"{{{quoted(n)}, {v}}}" for n, v in program.errors.items())
+        w.line(f"static constexpr ErrorSpec error_specs[] = {{{errors}}};")
+        spec += ", error_specs"
+    w.line(f"static constexpr ProgramSpec program_spec{{{spec}}};")
+    w.line("const ProgramInfo info_ = info_of(program_spec);")
 
 
 def _scratch_bytes(program: ir.Program) -> int:

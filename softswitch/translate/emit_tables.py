@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from . import ir
 from .emit_actions import StatementEmitter
 from .walk import statements
@@ -52,63 +54,96 @@ def key_slots(table: ir.Table) -> tuple[list[tuple[int, int]], int]:
 
 
 def emit_table_state(w: Writer, owner: StatementEmitter, table: ir.Table) -> None:
-    """The table's member, with everything that the control plane wants to know."""
+    """The table's member, with everything that the control plane wants to know.
+
+    All of it is constant data: the runtime's compiled part makes the strings and lists of it.
+    """
     program = owner.program
     slots, words = key_slots(table)
-    key = ", ".join(
-        f"{{{quoted(k.name)}, MatchKind::{KINDS[k.match]}, {k.bits}}}" for k in table.key
-    )
+    member = owner.member("table", table.name)
     w.source(table.source)
-    with w.block(f"MatchTable {owner.member('table', table.name)}{{TableInfo", "},"):
+    arrays: dict[str, str] = {}
+
+    def array(field: str, kind: str, items: list[str]) -> None:
+        if items:
+            name = f"{member}{field}"
+            with w.block(f"static constexpr {kind} {name}[] =", "};"):
+                for item in items:
+                    w.line(f"{item},")
+            arrays[field] = name
+
+    actions = [program.actions[i] for i in table.actions]
+    default = program.actions[table.default_action]
+    array(
+        "key",
+        "KeySpec",
+        [
+            f"{{{quoted(k.name)}, MatchKind::{KINDS[k.match]}, {k.bits}, {{{word}, {shift}}}}}"
+            for k, (word, shift) in zip(table.key, slots, strict=True)
+        ],
+    )
+    array(
+        "actions",
+        "ActionSpec",
+        [f"{{{quoted(a.name)}, {a.id}, {len(a.params)}}}" for a in actions],
+    )
+    array(
+        "params",
+        "ParamSpec",
+        [f"{{{quoted(name)}, {bits}}}" for a in actions for name, bits in a.params],
+    )
+    array("default_data", "std::string_view", _data(default, table.default_data))
+    _const_entries(owner, table, array)
+    with w.block(f"static constexpr TableSpec {member}spec =", "};"):
         w.line(f".name = {quoted(table.name)},")
         w.line(f".id = {table.id},")
         w.line(f".max_size = {table.max_size},")
-        w.line(f".key = {{{key}}},")
-        with w.block(".actions =", "},"):
-            for i in table.actions:
-                action = program.actions[i]
-                params = ", ".join(f"{{{quoted(n)}, {b}}}" for n, b in action.params)
-                w.line(f"{{{quoted(action.name)}, {action.id}, {{{params}}}}},")
+        w.line(f".engine = Engine::{engine_of(table)},")
+        w.line(f".key_words = {words},")
+        for field in ("key", "actions", "params"):
+            if field in arrays:
+                w.line(f".{field} = {arrays[field]},")
         w.line(f".needs_priority = {_bool(needs_priority(table))},")
         w.line(f".direct_counter = {_bool(table.direct_counter is not None)},")
         w.line(f".direct_counter_name = {quoted(table.direct_counter or '')},")
         w.line(f".const_entries = {_bool(table.const_entries)},")
         w.line(f".const_default = {_bool(table.const_default)},")
-    slot_text = ", ".join(f"{{{word}, {shift}}}" for word, shift in slots)
-    default = _call(program.actions[table.default_action], table.default_data)
-    w.line(f"Engine::{engine_of(table)}, {{{slot_text}}}, {words}, {default}}};")
+        w.line(f".default_action = {quoted(default.name)},")
+        for field in ("default_data", "entries", "fields", "data"):
+            if field in arrays:
+                w.line(f".{field} = {arrays[field]},")
+    w.line(f"MatchTable {member}{{{member}spec}};")
 
 
-def emit_const_entries(w: Writer, owner: StatementEmitter, table: ir.Table) -> None:
-    """Statements that install the entries which the program declares."""
+def _const_entries(
+    owner: StatementEmitter, table: ir.Table, array: Callable[[str, str, list[str]], None]
+) -> None:
+    """The entries that the program declares."""
+    entries, fields, data = [], [], []
     top = max((e.priority for e in table.entries), default=0)
     for e in table.entries:
-        fields = []
         for k, given in zip(table.key, e.key, strict=True):
             value = bytes_literal(given["value"], k.bits)
             if k.match == "lpm":
-                fields.append(f"{value}, {{}}, {given['prefix']}")
+                fields.append(f"{{{value}, {{}}, {given['prefix']}}}")
             elif k.match in ("ternary", "range"):
-                fields.append(f"{value}, {bytes_literal(given['mask'], k.bits)}")
+                fields.append(f"{{{value}, {bytes_literal(given['mask'], k.bits)}}}")
             elif k.match == "optional":
-                fields.append(f"{value}, {{}}, 0, {_bool(given.get('mask', 1) == 0)}")
+                fields.append(f"{{{value}, {{}}, 0, {_bool(given.get('mask', 1) == 0)}}}")
             else:
-                fields.append(value)
-        key = ", ".join(f"KeyField{{{f}}}" for f in fields)
+                fields.append(f"{{{value}}}")
         # BMv2's small number wins; here, as in P4Runtime, the large one.
         priority = top + 1 - e.priority if needs_priority(table) else 0
-        call = _call(owner.program.actions[e.action], e.data)
-        w.line(
-            f"{owner.member('table', table.name)}.install("
-            f"Entry{{{{{key}}}, {priority}, {call}, {{}}}});"
-        )
+        action = owner.program.actions[e.action]
+        entries.append(f"{{{priority}, {quoted(action.name)}, {len(e.data)}}}")
+        data += _data(action, e.data)
+    array("entries", "EntrySpec", entries)
+    array("fields", "FieldSpec", fields)
+    array("data", "std::string_view", data)
 
 
-def _call(action: ir.Action, data: list[int]) -> str:
-    params = ", ".join(
-        bytes_literal(value, bits) for value, (_, bits) in zip(data, action.params, strict=True)
-    )
-    return f"ActionCall{{{quoted(action.name)}, {{{params}}}}}"
+def _data(action: ir.Action, data: list[int]) -> list[str]:
+    return [bytes_literal(v, bits) for v, (_, bits) in zip(data, action.params, strict=True)]
 
 
 def _bool(value: bool) -> str:
@@ -270,7 +305,7 @@ def _emit_key(w: Writer, owner: StatementEmitter, t: ir.Table) -> None:
             count = (k.bits + 63) // 64
             with w.block(guard.rstrip()):
                 w.line(f"const Wide<{count}> v = {values.assigned(expr, k.bits)};")
-                w.line(f"std::copy(v.w, v.w + {count}, key + {word});")
+                w.line(f"std::memcpy(key + {word}, v.w, sizeof v.w);")
             continue
         code = f"static_cast<std::uint64_t>({values.assigned(expr, k.bits)})"
         w.line(f"{guard}key[{word}] |= {code}{f' << {shift}' if shift else ''};", k.name)

@@ -16,6 +16,9 @@ else:
     except ImportError:  # inside the build, where wiresum is not installed yet
         from common.errors import WiresumError
 
+OLD_JSON = "JSONs of p4c-bm have it: translate the P4_14 program with p4c-bm2-ss --std p4-14"
+"""Why a construct of an old compiler is not in the subset."""
+
 
 class TranslateError(WiresumError):
     """A BMv2 JSON that cannot be translated."""

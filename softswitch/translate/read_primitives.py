@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from . import ir
-from .errors import UnsupportedConstruct
+from .errors import OLD_JSON, UnsupportedConstruct
 from .node import U31, Node
 from .read_expr import ExprReader, source_of, unwrap
 
@@ -22,6 +22,21 @@ REFUSED = {
     "assign_union": "header unions",
     "assign_union_stack": "header unions",
 }
+
+P4_14 = (
+    "add",
+    "add_header_fast",
+    "add_to_field",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "no_op",
+    "shift_left",
+    "shift_right",
+    "subtract",
+    "subtract_from_field",
+)
+"""BMv2's primitives that p4c-bm2-ss never writes."""
 
 
 class PrimitiveReader:
@@ -80,7 +95,8 @@ class PrimitiveReader:
             raise UnsupportedConstruct(f"{REFUSED[op]} (primitive {op})", source)
         handler = self.handlers.get(op)
         if handler is None:
-            raise UnsupportedConstruct(f"the primitive {op}", source)
+            old = OLD_JSON if op in P4_14 else ""
+            raise UnsupportedConstruct(f"the primitive {op}", source, old)
         return handler(data["parameters"], params, source)
 
     def _assign(self, args: Node, params: list[int], source: ir.Source) -> ir.Stmt:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import ir
-from .errors import UnsupportedConstruct
+from .errors import OLD_JSON, UnsupportedConstruct
 from .node import U31, Node, unique
 from .read_expr import ExprReader, source_of
 
@@ -65,7 +65,9 @@ class TableReader:
         by_hit = by_hit or "__HIT__" in nexts.value or "__MISS__" in nexts.value
         default = data.get("default_entry")
         if default is None:
-            raise data.fault(f"table {name} has no default_entry")
+            raise UnsupportedConstruct(
+                f"a table without a default action ({name})", source_of(data), OLD_JSON
+            )
         default_action = _action_of(default, ids)
         counted = data.get("with_counters")
         const = [default.get(k) for k in ("action_const", "action_entry_const")]

@@ -96,13 +96,12 @@ class _Reader:
     def header_type(self, data: Node) -> ir.HeaderType:
         fields: list[ir.Field] = []
         type_name, offset = data["name"].name(), 0
-        # A varbit makes the length of a header an expression; without one the key may be null.
-        varies = data.get("length_exp") is not None
         for f in data.each("fields"):
             name = f[0].name()
             if any(name == other.name for other in fields):
                 raise f.fault("two fields of one header have the same name")
-            if f[1].value == "*" or varies:
+            # Only this makes a varbit, as in BMv2: old JSONs have a length_exp without one.
+            if f[1].value == "*":
                 self.refuse_varbit(type_name, name)
             bits = f[1].whole(1, U31)
             if bits > MAX_FIELD_BITS:
@@ -110,7 +109,10 @@ class _Reader:
                     f"field {name} of header {type_name}: {bits} bits",
                     why=f"at most {MAX_FIELD_BITS}",
                 )
+            # Older JSONs have no third member, which says whether the field is signed.
             signed = len(f.value) > 2 and f.value[2] is not None and f[2].flag()
+            if len(f.value) > 3 and f.value[3] is not None and f[3].flag():
+                raise UnsupportedConstruct(f"saturating fields ({name} of header {type_name})")
             fields.append(ir.Field(name, bits, signed, offset))
             offset += bits
         return ir.HeaderType(type_name, tuple(fields))

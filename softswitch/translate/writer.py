@@ -75,7 +75,7 @@ class Writer:
 
 
 def quoted(text: str) -> str:
-    """A C++ string literal; text with NULs becomes a Bytes, which keeps what is behind them."""
+    """A C++ string literal; a string_view for text with NULs, which keeps what is behind them."""
     data = text.encode("utf-8", "replace")
     out = []
     for byte in data:
@@ -87,12 +87,12 @@ def quoted(text: str) -> str:
         else:
             out.append(f"\\{byte:03o}")
     literal = '"' + "".join(out) + '"'
-    return f"Bytes({literal}, {len(data)})" if 0 in data else literal
+    return f"std::string_view({literal}, {len(data)})" if 0 in data else literal
 
 
 def bytes_literal(value: int, bits: int) -> str:
-    """A Bytes value: ``value`` as big-endian bytes."""
+    """A constant std::string_view: ``value`` as big-endian bytes."""
     size = (bits + 7) // 8
     data = value.to_bytes(max(size, (value.bit_length() + 7) // 8), "big")
     body = "".join(f"\\{b:03o}" for b in data)
-    return f'Bytes("{body}", {len(data)})'
+    return f'{{"{body}", {len(data)}}}'

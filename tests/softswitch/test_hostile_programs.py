@@ -318,12 +318,14 @@ def test_a_raw_line_end_in_a_string_loads() -> None:
     assert "x = 1;" in translate(text).cpp
 
 
-def test_a_length_expression_that_is_null_is_no_varbit() -> None:
+def test_a_length_expression_alone_is_no_varbit() -> None:
     whole = program("state")
     for each in whole["header_types"]:
         each |= {"length_exp": None, "max_length": None}
     assert translate(json.dumps(whole).encode()).cpp
     whole["header_types"][-1]["length_exp"] = {"type": "expression", "value": None}
+    assert translate(json.dumps(whole).encode()).cpp
+    whole["header_types"][-1]["fields"][-1] = ["rest", "*"]
     assert "varbit" in refused(json.dumps(whole).encode())
 
 

@@ -70,6 +70,36 @@ def test_text_that_is_no_program_is_refused(text: bytes, complaint: str) -> None
         translate(text)
 
 
+def test_an_old_json_without_the_third_member_of_a_field_is_the_same_program() -> None:
+    program = minimal()
+    for header in program["header_types"]:
+        assert not any(field[2] for field in header["fields"])
+        header["fields"] = [field[:2] for field in header["fields"]]
+    old = translate(json.dumps(program).encode()).cpp.splitlines()
+    new = translate(json.dumps(minimal()).encode()).cpp.splitlines()
+    differ = [a for a, b in zip(old, new, strict=True) if a != b]
+    assert all("SHA-256" in line or "program_spec" in line for line in differ), differ
+
+
+def test_an_old_json_is_refused_with_what_made_it() -> None:
+    program = minimal()
+    del program["pipelines"][0]["tables"][0]["default_entry"]
+    with pytest.raises(UnsupportedConstruct, match=r"without a default action .*p4c-bm2-ss --std"):
+        translate(json.dumps(program).encode())
+    program = minimal()
+    action = next(a for a in program["actions"] if a["primitives"])
+    action["primitives"][0]["op"] = "add_to_field"
+    with pytest.raises(UnsupportedConstruct, match=r"primitive add_to_field .*p4c-bm2-ss --std"):
+        translate(json.dumps(program).encode())
+
+
+def test_a_saturating_field_is_refused() -> None:
+    program = minimal()
+    program["header_types"][0]["fields"][0] += [True]
+    with pytest.raises(UnsupportedConstruct, match="saturating fields"):
+        translate(json.dumps(program).encode())
+
+
 def test_unknown_primitive() -> None:
     program = minimal()
     action = next(a for a in program["actions"] if a["primitives"])

@@ -47,6 +47,10 @@ TESTBED = Group(
             "wiresum.testbed.cli:down",
             "Remove a rack, also one that has crashed: everything on record, and nothing else.",
         ),
+        "doctor": Command(
+            "wiresum.testbed.doctor:doctor",
+            "What racks and BMv2 need, what is missing here, and what that costs.",
+        ),
         "exec": Command(
             "wiresum.testbed.cli:exec_", "Run a command on a node of a rack: exec w0 -- COMMAND."
         ),

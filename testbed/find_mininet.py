@@ -28,11 +28,9 @@ def why_not() -> LineText | None:
     """Why no rack can be built here, in one line; None if nothing is missing."""
     if os.geteuid() != 0:
         return lines.NEEDS_ROOT.of()
-    missing = [name for name in COMMANDS if shutil.which(name) is None]
-    if missing:
-        return lines.NEEDS_COMMAND.of(command=missing[0], install=INSTALL)
-    if _find() is None:
-        return lines.NEEDS_MININET.of(folder=SYSTEM_PACKAGES, install=INSTALL)
+    reason = not_installed()
+    if reason is not None:
+        return reason
     # Root in a container may still not be allowed to, and Mininet would wait for its shell.
     probe = subprocess.run(
         ["mnexec", "-n", "true"], capture_output=True, text=True, timeout=_PROBE_S, check=False
@@ -40,6 +38,16 @@ def why_not() -> LineText | None:
     if probe.returncode != 0:
         said = " ".join(probe.stderr.split()) or f"status {probe.returncode}"
         return lines.NO_NAMESPACES.of(why=said)
+    return None
+
+
+def not_installed() -> LineText | None:
+    """Which part of Mininet is not here; None if all is."""
+    missing = [name for name in COMMANDS if shutil.which(name) is None]
+    if missing:
+        return lines.NEEDS_COMMAND.of(command=missing[0], install=INSTALL)
+    if _find() is None:
+        return lines.NEEDS_MININET.of(folder=SYSTEM_PACKAGES, install=INSTALL)
     return None
 
 

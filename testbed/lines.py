@@ -35,6 +35,7 @@ NEEDS_MININET = Line("T017", "a rack needs Mininet (looked in sys.path and {fold
 NO_NAMESPACES = Line("T018", "this machine does not let root make network namespaces: {why}")
 MININET_TOO_OLD = Line("T019", "this Mininet does not work with Python {major}.{minor}: {why}")
 NEEDS_BMV2 = Line("T020", "--switch bmv2 needs {command} on PATH (p4lang/behavioral-model)")
+NOT_ALL_HERE = Line("T048", "missing here: {names}; what each costs stands above")
 
 # ---- options of racks
 

@@ -5,26 +5,23 @@ on a Unix socket, which every namespace can reach. Import it after ``bring_minin
 """
 
 import contextlib
-import shutil
 from pathlib import Path
 from typing import Any
 
 from mininet.node import Switch  # type: ignore[import-not-found]
 
 from wiresum.common.children import process
-from wiresum.common.errors import LineText
-from wiresum.testbed import lines
+from wiresum.testbed import find_bmv2
 from wiresum.testbed.children import Child
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.namespaces import enter
-
-BMV2 = "simple_switch_grpc"
 
 
 class RackSwitch(Switch):  # type: ignore[misc]
     """A switch that a P4Runtime controller drives; Mininet's controllers mean nothing to it."""
 
     label = ""
+    process: type[Child] = Child
     announces = False
     """Whether its first line of output says that it serves."""
 
@@ -49,7 +46,7 @@ class RackSwitch(Switch):  # type: ignore[misc]
             self.socket.unlink()  # the socket of an earlier one would look like a server
         what = f"switch {self.name} ({self.label})"
         command = [*enter(self.namespace), *self.command()]
-        self.child = Child(what, command, self.log, announces=self.announces)
+        self.child = self.process(what, command, self.log, announces=self.announces)
         self.wait()
 
     def interfaces(self) -> dict[int, str]:
@@ -81,17 +78,18 @@ class Bmv2(RackSwitch):
     """BMv2's ``simple_switch_grpc``."""
 
     label = "BMv2"
+    process = find_bmv2.Bmv2Process
 
     @staticmethod
-    def missing() -> LineText | None:
+    def missing() -> str | None:
         """Why it cannot run here; None if it can."""
-        return None if shutil.which(BMV2) else lines.NEEDS_BMV2.of(command=BMV2)
+        return find_bmv2.why_not()
 
     def command(self) -> list[str]:
         """Its device id is 0, as everywhere here."""
         ports = [f"-i{number}@{interface}" for number, interface in self.interfaces().items()]
         target = ["--", "--grpc-server-addr", self.p4runtime]
-        return [BMV2, "--no-p4", "--device-id", "0", *ports, *target]
+        return [find_bmv2.BINARY, "--no-p4", "--device-id", "0", *ports, *target]
 
 
 class Soft(RackSwitch):
@@ -101,7 +99,7 @@ class Soft(RackSwitch):
     announces = True
 
     @staticmethod
-    def missing() -> LineText | None:
+    def missing() -> str | None:
         """Nothing: it comes with the package."""
         return None
 

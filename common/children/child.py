@@ -115,7 +115,7 @@ class Child:
         return lines.CHILD_ENDED.of(what=self.what, verb=verb, status=status, said=self.said())
 
     def said(self) -> str:
-        """The last line of its log, after a colon; empty if there is none."""
+        """The telling line of its log, after a colon; empty if there is none."""
         try:
             with self.log.open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL))
@@ -123,7 +123,11 @@ class Child:
         except OSError:
             return ""
         said = [line.strip() for line in tail if line.strip()]
-        return f": {said[-1]}" if said else ""
+        return f": {self.telling(said)}" if said else ""
+
+    def telling(self, said: list[str]) -> str:
+        """The line of its log that tells most of its end: the last."""
+        return said[-1]
 
     def end(self) -> None:
         """Stop it."""

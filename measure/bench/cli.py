@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from wiresum.common.command_line import Option
 from wiresum.measure import lines
-from wiresum.testbed.errors import RackUsageError
+from wiresum.testbed.errors import RackError, RackUsageError
 
 if TYPE_CHECKING:
     from wiresum.measure.bench import cases
@@ -133,6 +133,10 @@ def switch(
         raise RackUsageError(lines.COMPARE_WITH_SWITCH.of(against=against))
     program(lanes)
     other = None if against == "none" else against
+    if against in OTHERS:
+        reason = why_not(against)
+        if reason is not None:
+            raise RackError(reason)
     if against == "auto":
         reason = why_not("bmv2")
         other = "bmv2" if reason is None else None

@@ -11,7 +11,6 @@ import importlib.util
 import json
 import math
 import os
-import shutil
 import statistics
 import subprocess
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ from wiresum.controller.client.requests import SlotRequest
 from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
 from wiresum.measure import lines
-from wiresum.testbed import find_mininet
+from wiresum.testbed import find_bmv2, find_mininet
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.namespaces import enter
 from wiresum.testbed.options import RackOptions
@@ -167,8 +166,4 @@ def plain(rates: Mapping[str, Rates]) -> dict[str, Any]:
 
 def why_not(against: str) -> str | None:
     """Why the switches cannot be compared here; None if they can."""
-    if os.geteuid() != 0:
-        return "racks need root"
-    if against == "bmv2" and shutil.which("simple_switch_grpc") is None:
-        return "simple_switch_grpc is not on PATH"
-    return find_mininet.why_not()
+    return find_mininet.why_not() or (find_bmv2.why_not() if against == "bmv2" else None)

@@ -1,7 +1,7 @@
 """BMv2's simple_switch_grpc as a switch under test, over Unix sockets: no root, no interfaces.
 
-Frames travel through its gRPC dataplane service, whose two messages are declared here. It never
-opens a TCP port.
+Frames travel through its gRPC dataplane service, whose two messages are declared here. It opens no
+TCP port, unless it was built with Thrift: then it opens one for that.
 """
 
 import contextlib
@@ -19,7 +19,6 @@ from finsy.proto import p4r, p4r_grpc, rpc_code, rpc_status
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from wiresum.testbed import lines
-from wiresum.testbed.children import Child
 from wiresum.testbed.conformance.errors import ConformanceError, SwitchGone
 from wiresum.testbed.conformance.p4info import Schema
 from wiresum.testbed.conformance.target import (
@@ -32,9 +31,8 @@ from wiresum.testbed.conformance.target import (
     Write,
     probe_number,
 )
+from wiresum.testbed.find_bmv2 import BINARY, DEVICE, Bmv2Process, command
 
-BINARY = "simple_switch_grpc"
-DEVICE = 3
 EGRESS_THREADS = 4
 """It chooses one by the egress port, modulo this."""
 QUEUE_FRAMES = 64
@@ -118,14 +116,7 @@ class Bmv2Target:
         self._direct_baseline: dict[EntryKey, Count] = {}
         self._closing: list[Callable[[], object]] = []
         control, data = directory / "p4rt.sock", directory / "dp.sock"
-        self._child = Child(
-            BINARY,
-            [
-                BINARY, "--no-p4", "--device-id", str(DEVICE), "--",
-                "--grpc-server-addr", f"unix:{control}", "--dp-grpc-server-addr", f"unix:{data}",
-            ],
-            directory / "bmv2.log",
-        )  # fmt: skip
+        self._child = Bmv2Process(BINARY, command(control, data), directory / "bmv2.log")
         try:
             self._child.serves(control, LIMIT_S)
             self._child.serves(data, LIMIT_S)

@@ -2,7 +2,6 @@
 
 import json
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +34,7 @@ def conformance(
 ) -> None:
     """Compare the embedded switch with BMv2: each output byte, each counter. Needs no root."""
     from wiresum.common.temporary import PrivateFolder
+    from wiresum.testbed import find_bmv2
     from wiresum.testbed.conformance import bmv2, wiresum_traffic
     from wiresum.testbed.conformance.fuzz import fuzz as run
     from wiresum.testbed.conformance.run import Tally, show
@@ -45,9 +45,10 @@ def conformance(
         raise ConformanceUsageError(lines.NOTHING_TO_COMPARE.of())
     scenario = wiresum_traffic.scenario(lanes)
     if not bmv2.available():
-        raise ConformanceError(lines.BMV2_MISSING_TO_COMPARE.of(binary=bmv2.BINARY))
+        raise ConformanceError(lines.BMV2_MISSING_TO_COMPARE.of(binary=find_bmv2.BINARY))
     name = random.SystemRandom().randrange(1 << 32) if seed is None else seed
-    print(f"softswitch and BMv2 {version()}, {lanes} lanes, {sequences} sequences, seed {name}")
+    version = find_bmv2.version()
+    print(f"softswitch and BMv2 {version}, {lanes} lanes, {sequences} sequences, seed {name}")
     started = time.monotonic()
     said = started
 
@@ -100,19 +101,6 @@ def conformance(
             sequence=found.sequence, seed=found.seed, lanes=lanes, first=found.first, count=count
         )
     )
-
-
-def version() -> str:
-    """The version that BMv2 reports."""
-    from wiresum.testbed.conformance.bmv2 import BINARY
-
-    try:
-        done = subprocess.run(
-            [BINARY, "--version"], capture_output=True, text=True, timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ConformanceError(lines.VERSION_FAILED.of(binary=BINARY, why=error)) from error
-    return done.stdout.strip()
 
 
 def pcap(

@@ -29,6 +29,7 @@ COMMANDS = [
     ("switch", "undrain"), ("controller", "certificate"), ("tenant", "add"), ("tenant", "list"),
     ("tenant", "set"), ("tenant", "rotate"), ("tenant", "remove"), ("job", "evict"),
     ("job", "list"), ("job", "show"), ("testbed", "up"), ("testbed", "down"), ("testbed", "exec"),
+    ("testbed", "doctor"),
     ("testbed", "train"), ("testbed", "soak"), ("testbed", "conformance"), ("bench", "allreduce"),
     ("bench", "flood"),
     ("bench", "switch"), ("bench", "engine"), ("bench", "report"), ("pcap",), ("measure",),

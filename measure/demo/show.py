@@ -105,6 +105,10 @@ def table(gloo: Training, wiresum: Training, field: int) -> Table:
 
 
 NOTES = """\
+Both trainings ran on this one machine, where gloo has no link to wait for, and the switch takes
+a part of the workers' cores: here it is no faster, and may be slower. A switch saves bytes on
+links, and time where links are the limit: docs/performance.md has the ratios.
+The bytes are what each worker's link would have to carry, both directions together.
 ¹ sent + received, counted by the engine, Ethernet/IPv4/UDP headers included: what a link
   would carry; here the datagrams go through memory shared with the switch
 ² sent + received, from TCP_INFO of gloo's sockets, plus 66 bytes of headers

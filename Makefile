@@ -13,7 +13,7 @@ NATIVE := CMakeLists.txt pyproject.toml constraints.txt \
   $(shell find host_agent softswitch controller p4 common measure \( -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' \
     -o -name '*.proto' -o -name 'CMakeLists.txt' -o -name 'wiresum_*.json' -o -path '*/translate/*.py' \) -print)
 
-.PHONY: help setup demo test test-slow test-frameworks lint format types imports build/types p4 model clean FORCE
+.PHONY: help setup demo test test-slow test-frameworks test-deploy lint format types imports build/types p4 model clean FORCE
 help:
 	@sed -n '1,4s/^# //p' Makefile
 
@@ -69,6 +69,11 @@ $(FRAMEWORKS)/.installed: $(wildcard tests/frameworks/*.txt) | $(VENV)/.installe
 
 test-frameworks: setup $(FRAMEWORKS)/.installed
 	$(FRAMEWORKS)/bin/python -m pytest -m frameworks tests/frameworks $(PYTEST_ARGS)
+
+# Slurm (apt install slurm-wlm; as root) and the manifests for Kubernetes.
+test-deploy: setup
+	$(PIP) install -q -c constraints.txt kubernetes-validate kubeflow-trainer-api
+	$(PYTEST) tests/deploy $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint types
 	$(BIN)/ruff check .

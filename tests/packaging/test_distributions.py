@@ -122,8 +122,9 @@ def environment(folder: Path, wheel: Path):  # type: ignore[no-untyped-def]
     (site / "dependencies.pth").write_text(f"{dependencies}\n")
     subprocess.run(
         [
-            *(sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-q"),
-            *("--no-deps", "--no-index", "--prefix", str(folder), str(wheel)),
+            *(sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python")),
+            *("--disable-pip-version-check", "install", "-q", "--no-deps", "--no-index"),
+            str(wheel),
         ],
         check=True, timeout=300,
     )  # fmt: skip

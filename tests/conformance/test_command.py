@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from test_differential import OURS, Broken
 
+from wiresum.testbed import find_bmv2
 from wiresum.testbed.conformance import bmv2, cli
 from wiresum.testbed.conformance.errors import SwitchesDiffer
 from wiresum.testbed.conformance.scenario import Scenario
@@ -60,7 +61,7 @@ def test_a_difference_is_reported_and_can_be_repeated(
 ) -> None:
     monkeypatch.setattr(bmv2, "available", lambda: True)
     monkeypatch.setattr(bmv2, "Bmv2Target", lambda *_: Broken(start_soft(OURS), "bit"))
-    monkeypatch.setattr(cli, "version", lambda: "of no version")
+    monkeypatch.setattr(find_bmv2, "version", lambda: "of no version")
     with pytest.raises(SwitchesDiffer) as told:
         run(sequences=200)
     repeat = re.search(r"--seed 9 --first (\d+) --sequences 1$", str(told.value))

@@ -128,7 +128,13 @@ class Slurm:
         return self.cli.popen(["srun", "-n1", f"--account={account}", *command], **self.env, **env)
 
     def close(self) -> None:
-        """End both."""
+        """End what a failed test has left running, then both."""
+        subprocess.run(
+            ["scancel", "--state=RUNNING"], env=self.cli.env | self.env, timeout=60, check=False
+        )
+        deadline = time.monotonic() + 30
+        while "idle" not in self._sinfo() and time.monotonic() < deadline:
+            time.sleep(0.2)
         for daemon in reversed(self.daemons):
             daemon.terminate()
         for daemon in self.daemons:

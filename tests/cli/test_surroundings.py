@@ -144,7 +144,7 @@ def test_every_module_that_is_started_is_started_safely() -> None:
     ]
     # process.module adds -P; rendezvous.py reads a user's command; the others are arguments of
     # torchrun, in whose environment PYTHONSAFEPATH is.
-    assert sorted(line.partition(":")[0] for line in started) == [
+    assert sorted({line.partition(":")[0] for line in started}) == [
         "common/children/process.py", "host_agent/launcher/rendezvous.py", "measure/demo/main.py",
         "measure/demo/rack_train.py", "measure/soak/jobs.py",
     ]  # fmt: skip

@@ -69,7 +69,7 @@ class StillOffice(Office):
             refusal = self.queue.refusal(job, caller)
             self.queue.leave(job.id)
             raise refusal
-        return Created(job, self.jobs.another_token(job), attached=False)
+        return Created(job, self.jobs.another_token(job, request=""), attached=False)
 
     def join(self, job: Job, rank: int, workers: int, attempt: int = 0, change: int = 0) -> Job:
         """As 127.0.0.1, from a port of its own for each change."""

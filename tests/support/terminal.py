@@ -1,10 +1,10 @@
 """A shell with job control in a pseudo terminal, for tests of keyboard input."""
 
-import contextlib
 import os
 import pty
 import select
 import signal
+import subprocess
 import time
 from collections.abc import Mapping
 from typing import Self
@@ -13,17 +13,29 @@ LIMIT_S = 120.0
 PROMPT = "ready$ "
 CTRL_C, CTRL_Z, CTRL_BACKSLASH = "\x03", "\x1a", "\x1c"
 
+# The first terminal that the leader of a session opens becomes the session's own.
+SHELL = """
+exec <"$0" >"$0" 2>&1
+exec env PS1="$1" bash --norc --noprofile --noediting -i
+"""
+
 
 class Terminal:
     """An interactive bash. Use as a context manager."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._said = b""
-        self._pid, self._fd = pty.fork()
-        if self._pid == 0:
-            shell = {**env, "PS1": PROMPT, "TERM": "dumb", "HISTFILE": ""}
-            os.execvpe("bash", ["bash", "--norc", "--noprofile", "--noediting", "-i"], shell)
-        self.wait_for(PROMPT)
+        # Not pty.fork(): gRPC's threads in the test's process do not survive a fork of Python's.
+        self._fd, terminal = pty.openpty()
+        try:
+            self._process = subprocess.Popen(
+                ["sh", "-c", SHELL, os.ttyname(terminal), PROMPT],
+                env={**env, "TERM": "dumb", "HISTFILE": ""},
+                start_new_session=True,
+            )
+            self.wait_for(PROMPT)  # until then, nobody else may have opened it
+        finally:
+            os.close(terminal)
         self.line("stty -echo")
         self.wait_for(PROMPT)
 
@@ -35,9 +47,24 @@ class Terminal:
         """Type."""
         os.write(self._fd, text.encode())
 
-    def wait_for(self, text: str) -> str:
-        """Wait for ``text`` on the screen; remove and return the screen up to it."""
+    def interrupt(self, text: str) -> None:
+        """Type Ctrl-C until ``text`` is on the screen.
+
+        A Python that is about to read has seen no signal yet, and sees it after the next one.
+        """
         deadline = time.monotonic() + LIMIT_S
+        while True:
+            self.keys(CTRL_C)
+            try:
+                self.wait_for(text, 5.0)
+                return
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
+
+    def wait_for(self, text: str, limit_s: float = LIMIT_S) -> str:
+        """Wait for ``text`` on the screen; remove and return the screen up to it."""
+        deadline = time.monotonic() + limit_s
         while text.encode() not in self._said:
             left = deadline - time.monotonic()
             assert left > 0, f"no {text!r} on the screen: {self._said.decode(errors='replace')}"
@@ -59,7 +86,7 @@ class Terminal:
     @property
     def shell(self) -> int:
         """The shell's pid, which is its process group's, too."""
-        return self._pid
+        return self._process.pid
 
     def hang_up(self) -> None:
         """Take the line away, as a closed window does."""
@@ -71,13 +98,11 @@ class Terminal:
 
     def __exit__(self, *_: object) -> None:
         # Jobs of this shell are in sessions' process groups of their own: a hang-up ends them all.
-        with contextlib.suppress(OSError):
-            os.kill(self._pid, signal.SIGHUP)
+        self._process.send_signal(signal.SIGHUP)
         if self._fd >= 0:
             self.hang_up()
-        deadline = time.monotonic() + 20
-        while os.waitpid(self._pid, os.WNOHANG) == (0, 0):
-            if time.monotonic() > deadline:
-                os.kill(self._pid, signal.SIGKILL)
-                deadline += 1000
-            time.sleep(0.05)
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

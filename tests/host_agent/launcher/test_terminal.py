@@ -116,8 +116,7 @@ def test_ctrl_c_ends_a_command_that_does_not_handle_it(terminal: Terminal, ask: 
     terminal.line(ask)
     started(terminal)
     terminal.wait_for("name? ")
-    terminal.keys(CTRL_C)
-    terminal.wait_for("KeyboardInterrupt")
+    terminal.interrupt("KeyboardInterrupt")
     terminal.wait_for(PROMPT)
     terminal.line("echo status $?")
     terminal.wait_for("status 130")
@@ -238,5 +237,4 @@ def test_without_a_shell_the_first_process_of_a_terminal_can_read(
     terminal.keys(CTRL_Z)  # nobody could continue it: the kernel does not stop it
     terminal.line("bob")
     terminal.wait_for("hello bob")
-    terminal.keys(CTRL_C)
-    terminal.wait_for("KeyboardInterrupt")
+    terminal.interrupt("KeyboardInterrupt")

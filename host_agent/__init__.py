@@ -37,13 +37,15 @@ def variables() -> dict[str, str]:
     """This process's variables of wiresum, for workers that a framework starts elsewhere.
 
     For example ``ray.init(runtime_env={"env_vars": wiresum.host_agent.variables()})``. With them
-    the workers join the job of this process's ``wiresum run``; then the user's own token is left
-    out.
+    the workers join the job of this process's ``wiresum run``. Of the tokens they get one: the
+    job's, or the tenant's where there is no job.
     """
-    found = {name: value for name, value in os.environ.items() if name.startswith("WIRESUM_")}
-    if "WIRESUM_JOB" in found:
-        found.pop("WIRESUM_TOKEN", None)
-    return found
+    token = "WIRESUM_JOB_TOKEN" if "WIRESUM_JOB" in os.environ else "WIRESUM_TOKEN"
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("WIRESUM_") and ("TOKEN" not in name or name == token)
+    }
 
 
 def __getattr__(name: str) -> Any:

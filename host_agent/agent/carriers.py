@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from zlib import crc32
 
+from wiresum.common.errors import Line
 from wiresum.common.logs import one_line
 from wiresum.common.version import package_version, series
 from wiresum.host_agent import lines
@@ -160,8 +161,7 @@ class Carriers:
                 rests = hand_over(engine, self._sums)
                 ranks = self._carry(rests, why, delay_s=self._pause_s())
             except Exception as error:
-                line = one_line(str(error)) or type(error).__name__
-                self._fail(error, lines.NO_TAKE_OVER.of(why=why, line=line))
+                self._fail(error, lines.NO_TAKE_OVER, why=why)
                 return
             relay.take_over(ranks, moved=len(rests))
 
@@ -185,11 +185,12 @@ class Carriers:
         """How long the ranks carry at least: longer each time that they had to."""
         return min(FIRST_PAUSE_S * 2.0**self._falls, LONGEST_PAUSE_S)
 
-    def _fail(self, error: Exception, line: str) -> None:
-        """There is no way on from a relay that stands: end everything with that line."""
+    def _fail(self, error: Exception, line: Line, **parts: str) -> None:
+        """End all collectives with ``line`` while the relay stands: no carrier can go on."""
         kind = type(error) if isinstance(error, EngineError) else PeerLost
-        log.debug("wiresum: %s", line, exc_info=error)
-        self._relay.fail(kind.__name__, line)
+        said = line.of(line=one_line(str(error)) or type(error).__name__, **parts)
+        log.debug("wiresum: %s", said, exc_info=error)
+        self._relay.fail(kind.__name__, said)
         self._relay.go_on()
 
     # -- back to the switch -------------------------------------------------------------------
@@ -205,8 +206,7 @@ class Carriers:
                 again = ranks.give_back()
             except Exception as error:
                 joined.drop()
-                line = one_line(str(error)) or type(error).__name__
-                self._fail(error, lines.NO_RETURN.of(line=line))
+                self._fail(error, lines.NO_RETURN)
                 return
             first = relay.started + 1
             relay.take_over(joined.engine, again=again)

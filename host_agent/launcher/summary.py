@@ -33,8 +33,9 @@ def summary(*, as_default: bool, carrier: Carrier) -> Iterator[Mapping[str, str]
         try:
             yield {TALLY: str(folder.path)}
         finally:
-            line, used = last_line(read_all(folder.path), as_default, carrier)
-            with contextlib.suppress(OSError):  # nobody reads stderr any more
+            # The command may have removed the folder, and nobody may read stderr any more.
+            with contextlib.suppress(OSError):
+                line, used = last_line(read_all(folder.path), as_default, carrier)
                 say(log, line, level=logging.INFO if used else logging.WARNING)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support.processes import Commands, commands
+from support.processes import Commands
 from support.site import Site, eventually
 from support.training import SCRIPT, spawned
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -63,13 +63,6 @@ TOKENS={folder}/tenants
 STATE={folder}/leases
 LIMIT_S=60
 """
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Commands]:
-    with commands(tmp_path) as made:
-        yield made
-    assert not made.left_behind(), "processes were left behind"
 
 
 @pytest.fixture

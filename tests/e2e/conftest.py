@@ -1,20 +1,16 @@
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support import background
-from support.processes import Commands, commands
+from support.command_fixtures import cli
+from support.processes import Commands
 from support.training import SCRIPT, spawned
 
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Commands]:
-    with commands(tmp_path) as made:
-        yield made
-    assert not made.left_behind(), "processes were left behind"
+__all__ = ["cli", "start", "train"]
 
 
 @pytest.fixture

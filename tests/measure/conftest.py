@@ -1,5 +1,6 @@
 """Racks for tests of what measures on them."""
 
-from support.rack_fixtures import cli, kind, name, need_rack, up
+from support.command_fixtures import cli
+from support.rack_fixtures import kind, name, need_rack, up
 
 __all__ = ["cli", "kind", "name", "need_rack", "up"]

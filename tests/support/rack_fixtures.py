@@ -3,11 +3,10 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-from support.processes import Commands, commands
+from support.processes import Commands
 from support.rack_process import Up, namespaces
 from wiresum.testbed.find_mininet import why_not
 
@@ -17,13 +16,6 @@ def need_rack() -> None:
     reason = why_not()
     if reason is not None:
         pytest.skip(reason)
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Commands]:
-    with commands(tmp_path) as made:
-        yield made
-    assert not made.left_behind(), "processes were left behind"
 
 
 @pytest.fixture

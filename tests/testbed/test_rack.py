@@ -189,31 +189,53 @@ def command_line(process: Path) -> bytes:
         return b""
 
 
-def test_a_rack_whose_process_is_killed_is_removed(
-    up: Callable[..., Up], cli: Commands, name: str, bystanders: Any
-) -> None:
+@pytest.fixture
+def used(up: Callable[..., Up]) -> tuple[Up, "subprocess.Popen[str]"]:
+    """A rack, and a process of a user's in it that ends for SIGKILL only."""
     rack = up("--workers", "2")
     user = rack.start("w0", "sh", "-c", "trap '' TERM HUP; echo ready; sleep 600 & wait; wait")
     begun(user)
+    return rack, user
+
+
+@pytest.fixture
+def removed(
+    used: tuple[Up, "subprocess.Popen[str]"], cli: Commands, name: str, bystanders: Any
+) -> Callable[[], None]:
+    """Asserts that all of the rack is gone, and nothing else."""
+    rack, user = used
+
+    def check() -> None:
+        assert namespaces(name) == []
+        assert user.wait(LIMIT_S) == -signal.SIGKILL
+        assert not Path(rack.facts["logs"]).exists()
+        assert not cli.left_behind()
+        other, process = bystanders
+        assert process.poll() is None
+        assert len(namespaces("other")) == 1, other
+        again = cli.run("testbed", "down", "--name", name)
+        assert (again.returncode, again.stdout) == (0, f"there is no rack {name}\n")
+
+    return check
+
+
+def test_a_rack_whose_process_is_killed_is_removed(
+    used: tuple[Up, "subprocess.Popen[str]"], removed: Callable[[], None]
+) -> None:
+    rack, _ = used
     rack.process.kill()
     rack.process.wait()
     wait_for(lambda: not Path(rack.facts["logs"]).exists(), "the end of the rack")
-    assert namespaces(name) == []
-    assert user.wait(LIMIT_S) == -signal.SIGKILL
-    assert not cli.left_behind()
-    other, process = bystanders
-    assert process.poll() is None
-    assert len(namespaces("other")) == 1, other
-    again = cli.run("testbed", "down", "--name", name)
-    assert (again.returncode, again.stdout) == (0, f"there is no rack {name}\n")
+    removed()
 
 
 def test_down_after_a_crash(
-    up: Callable[..., Up], cli: Commands, name: str, bystanders: Any
+    used: tuple[Up, "subprocess.Popen[str]"],
+    removed: Callable[[], None],
+    cli: Commands,
+    name: str,
 ) -> None:
-    rack = up("--workers", "2")
-    user = rack.start("w0", "sh", "-c", "trap '' TERM HUP; echo ready; sleep 600 & wait; wait")
-    begun(user)
+    rack, _ = used
     kill_reaper(name)
     rack.process.kill()
     rack.process.wait()
@@ -221,15 +243,7 @@ def test_down_after_a_crash(
     done = cli.run("testbed", "down", "--name", name)
     assert done.returncode == 0, done.stderr
     assert "3 namespaces" in done.stdout
-    assert namespaces(name) == []
-    assert user.wait(LIMIT_S) == -signal.SIGKILL
-    assert not Path(rack.facts["logs"]).exists()
-    assert not cli.left_behind()
-    other, process = bystanders
-    assert process.poll() is None
-    assert len(namespaces("other")) == 1, other
-    again = cli.run("testbed", "down", "--name", name)
-    assert (again.returncode, again.stdout) == (0, f"there is no rack {name}\n")
+    removed()
 
 
 def test_up_after_a_crash_and_down_while_up(up: Callable[..., Up], cli: Commands) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from controller_rig import Rig, until
+from controller_rig import Clock, Rig, until
 
 from wiresum.controller.client.requests import GroupRank, SlotRequest
 from wiresum.controller.errors import ControllerError
@@ -16,30 +16,20 @@ from wiresum.controller.v1 import controller_pb2 as pb
 HEARTBEAT_S, EXPIRY_S = 5.0, 30.0
 
 
-class Hand:
-    """A clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.time = 1000.0
-
-    def now(self) -> float:
-        return self.time
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
-def clock() -> Hand:
-    return Hand()
-
-
-@pytest.fixture
-def launchers(clock: Hand) -> Launchers:
+def launchers(clock: Clock) -> Launchers:
     return Launchers(clock, HEARTBEAT_S, EXPIRY_S)
 
 
 @pytest.fixture
-async def job(rig: Rig) -> Job:
+async def job(rig: Rig, clock: Clock) -> Job:
     made = await rig.create("job")
-    return replace(rig.office.jobs.get(made.id), created=1000.0)
+    return replace(rig.office.jobs.get(made.id), created=clock.now())
 
 
 async def released(rig: Rig, job: pb.Job) -> "pb.JobState.ValueType":
@@ -138,7 +128,7 @@ async def test_ranks_do_not_keep_the_job_of_a_launcher_that_has_left(rig: Rig) -
 
 
 def test_a_heartbeat_in_progress_keeps_the_job_and_a_broken_one_does_not(
-    launchers: Launchers, clock: Hand, job: Job
+    launchers: Launchers, clock: Clock, job: Job
 ) -> None:
     launchers.given(job.id, "a", "")
     launchers.given(job.id, "b", "")
@@ -159,7 +149,7 @@ def test_a_lost_answer_makes_no_launcher(launchers: Launchers, job: Job) -> None
     assert launchers.leave(job, "a", 2)
 
 
-def test_after_a_restart_launchers_have_time_to_call_again(clock: Hand, job: Job) -> None:
+def test_after_a_restart_launchers_have_time_to_call_again(clock: Clock, job: Job) -> None:
     clock.time += 100
     restarted = Launchers(clock, HEARTBEAT_S, EXPIRY_S)
     assert restarted.leave(job, "a", 1), "nobody else ever had a token"

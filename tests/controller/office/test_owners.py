@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from controller_rig import Clock
 
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.office.owners import Owners
@@ -11,28 +12,18 @@ HEARTBEAT_S, EXPIRY_S = 5.0, 30.0
 JOB = "j-1"
 
 
-class Hand:
-    """A clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.time = 1000.0
-
-    def now(self) -> float:
-        return self.time
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
-def clock() -> Hand:
-    return Hand()
-
-
-@pytest.fixture
-def owners(clock: Hand) -> Owners:
+def owners(clock: Clock) -> Owners:
     return Owners(clock, HEARTBEAT_S, EXPIRY_S)
 
 
 def test_the_first_group_has_the_job_while_any_of_its_ranks_calls(
-    owners: Owners, clock: Hand
+    owners: Owners, clock: Clock
 ) -> None:
     assert owners.claim(JOB, "a", "host-a", joined=False).granted
     with owners.call(JOB, "a", 1):
@@ -59,7 +50,7 @@ def test_the_job_is_free_once_all_ranks_have_left(owners: Owners) -> None:
     assert owners.claim(JOB, "c", "", joined=True).granted is False
 
 
-def test_ranks_that_died_are_gone_after_a_moment(owners: Owners, clock: Hand) -> None:
+def test_ranks_that_died_are_gone_after_a_moment(owners: Owners, clock: Clock) -> None:
     owners.claim(JOB, "a", "", joined=False)
     for rank in (0, 1):
         with pytest.raises(asyncio.CancelledError), owners.call(JOB, "a", rank):
@@ -71,7 +62,7 @@ def test_ranks_that_died_are_gone_after_a_moment(owners: Owners, clock: Hand) ->
 
 
 def test_a_rank_between_two_calls_is_expected_back_for_as_long_as_a_lease_lasts(
-    owners: Owners, clock: Hand
+    owners: Owners, clock: Clock
 ) -> None:
     owners.claim(JOB, "a", "", joined=False)
     with owners.call(JOB, "a", 0):
@@ -82,7 +73,7 @@ def test_a_rank_between_two_calls_is_expected_back_for_as_long_as_a_lease_lasts(
     assert owners.claim(JOB, "b", "", joined=True).granted
 
 
-def test_a_rank_of_a_group_that_has_lost_the_job_is_told_so(owners: Owners, clock: Hand) -> None:
+def test_a_rank_of_a_group_that_has_lost_the_job_is_told_so(owners: Owners, clock: Clock) -> None:
     owners.claim(JOB, "a", "", joined=False)
     clock.time += 2 * EXPIRY_S
     assert owners.claim(JOB, "b", "host-b", joined=True).granted
@@ -93,7 +84,7 @@ def test_a_rank_of_a_group_that_has_lost_the_job_is_told_so(owners: Owners, cloc
 
 
 def test_a_restarted_controller_waits_for_the_group_that_had_the_job(
-    owners: Owners, clock: Hand
+    owners: Owners, clock: Clock
 ) -> None:
     claim = owners.claim(JOB, "b", "", joined=True)
     assert (claim.granted, claim.lives) == (False, False)
@@ -103,7 +94,7 @@ def test_a_restarted_controller_waits_for_the_group_that_had_the_job(
 
 
 def test_after_a_restart_a_job_without_calls_goes_to_the_next_group(
-    owners: Owners, clock: Hand
+    owners: Owners, clock: Clock
 ) -> None:
     clock.time += 3 * HEARTBEAT_S
     assert owners.claim(JOB, "b", "", joined=True).granted

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ def line(*processes: Totals, as_default: bool = False, carrier: Carrier = Carrie
     text, used = last_line(processes, as_default, carrier)
     assert used == (text.code == "A050")
     return text
+
+
+def test_a_command_that_removes_the_folder_ends_without_a_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with summary(as_default=False, carrier=Carrier.AUTO) as told:
+        shutil.rmtree(told[TALLY])
+    assert not caplog.records
 
 
 def test_the_numbers_are_those_of_one_rank_with_its_restarts() -> None:

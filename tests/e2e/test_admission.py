@@ -134,7 +134,9 @@ def test_fallback_lets_the_ranks_sum_and_says_why_once(
 
 
 @pytest.mark.slow
-def test_workers_without_a_launcher_may_ask_for_the_same(site: Site, token: Path, tmp_path: Path) -> None:
+def test_workers_without_a_launcher_may_ask_for_the_same(
+    site: Site, token: Path, tmp_path: Path
+) -> None:
     full(site, token)
     env = site.admin | {"WIRESUM_TOKEN": token.read_text().strip(), "WIRESUM_IF_FULL": "fallback"}
     process = site.cli.popen(train(tmp_path / "out"), **env)
@@ -146,7 +148,9 @@ def test_workers_without_a_launcher_may_ask_for_the_same(site: Site, token: Path
     over_the_ranks(tmp_path / "out")
 
 
-def test_workers_without_a_launcher_may_wait_in_the_queue(site: Site, token: Path, tmp_path: Path) -> None:
+def test_workers_without_a_launcher_may_wait_in_the_queue(
+    site: Site, token: Path, tmp_path: Path
+) -> None:
     holder = full(site, token)
     env = site.admin | {"WIRESUM_TOKEN": token.read_text().strip(), "WIRESUM_IF_FULL": "wait"}
     process = site.cli.popen(train(tmp_path / "out"), **env)

@@ -6,8 +6,9 @@ workers of all jobs. The command of a job, ``spawn.py SOCKET WORKERS first|last 
 asks that process for them and lasts as long as they do: if the command ends, or, with ``first``, if
 a worker fails, the others are ended.
 
-The workers have the command's environment (in ``/proc``, too), its folder and its output, but they
-are not its children. They load wiresum themselves. What Python and OpenMP read when they start is
+The workers have the command's environment (in ``/proc``, too), its folder, its network namespace
+and its output, but they are not its children. One rank of a job whose others are elsewhere has
+``RANK`` and ``WORLD_SIZE`` in its command's environment. They load wiresum themselves. What Python and OpenMP read when they start is
 :func:`serve`'s own: see :func:`environment`.
 
 This file imports nothing of the tests: it is a command.
@@ -32,6 +33,7 @@ SPAWNED_BY = "SPAWNED_BY"
 _PADDING = "SPAWN_PADDING"
 _ROOM = 1 << 15  # bytes for the environment of a worker in /proc
 _PR_SET_PDEATHSIG = 1
+_NAMESPACES = ("mnt", "net")  # a network's /sys is in a namespace of mounts
 
 
 def environment() -> dict[str, str]:
@@ -73,17 +75,22 @@ def run(job: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     die_with_parent()
     os.setsid()
-    request, files, _, _ = socket.recv_fds(job, 1 << 20, 3)
+    request, files, _, _ = socket.recv_fds(job, 1 << 20, 3 + len(_NAMESPACES))
     wanted = json.loads(request)
-    for number, file in enumerate(files):
+    for name, file in zip(_NAMESPACES, files[3:], strict=True):
+        enter(name, file)
+    for number, file in enumerate(files[:3]):
         os.dup2(file, number)
         os.close(file)
     os.chdir(wanted["folder"])
     os.environ.clear()
-    os.environ |= wanted["environment"] | {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
-        "WORLD_SIZE": str(wanted["workers"]),
-    }  # fmt: skip
+    os.environ |= wanted["environment"]
+    first = int(os.environ.get("RANK", "0"))
+    if "RANK" not in os.environ:
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
+            "WORLD_SIZE": str(wanted["workers"]),
+        }  # fmt: skip
     show_environment()
     pids = set()
     for rank in range(wanted["workers"]):
@@ -91,13 +98,22 @@ def run(job: socket.socket) -> None:
         if pid == 0:
             job.close()
             die_with_parent()
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            os.environ |= {"RANK": str(first + rank), "LOCAL_RANK": str(rank)}
             show_environment()
             return work(Path(wanted["script"]), wanted["arguments"])
         pids.add(pid)
     with contextlib.suppress(OSError):
         job.send(b"1" if watch(pids, job, wanted["until"]) else b"0")
     os._exit(0)
+
+
+def enter(kind: str, file: int) -> None:
+    """Go into a namespace, unless this process is in it."""
+    if os.fstat(file).st_ino != os.stat(f"/proc/self/ns/{kind}").st_ino:
+        c = ctypes.CDLL(None, use_errno=True)
+        if c.setns(file, 0) != 0:
+            raise OSError(ctypes.get_errno(), f"setns: {kind}")
+    os.close(file)
 
 
 def die_with_parent() -> None:
@@ -183,7 +199,8 @@ def ask(path: str, workers: str, until: str, script: str, *arguments: str) -> in
     }
     with socket.socket(socket.AF_UNIX) as job:
         job.connect(path)
-        socket.send_fds(job, [json.dumps(request).encode()], [0, 1, 2])
+        own = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY) for name in _NAMESPACES]
+        socket.send_fds(job, [json.dumps(request).encode()], [0, 1, 2, *own])
         return int(job.recv(1) != b"0")
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from support.processes import marked
 from support.rack_process import Up, wait_for
+from support.training import spawned
 from wiresum.testbed.processes import Mark
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(1800)]
@@ -55,7 +55,7 @@ class Training:
             }  # fmt: skip
             enter = [] if apart else rack.enter(f"w{rank}")
             command = [*enter, "env", *(f"{k}={v}" for k, v in facts.items())]
-            script = [sys.executable, str(STEADY), "--out", str(out), "--steps", str(steps)]
+            script = [*spawned(1), str(STEADY), "--out", str(out), "--steps", str(steps)]
             self.ranks.append(rack.cli.popen([*command, *script, "--pause", "0"]))
 
     def steps(self) -> list[list[str]]:
@@ -93,10 +93,9 @@ class Training:
         """The process id of a rank."""
         found = [
             pid
-            for pid, line in marked(self.rack.cli.mark).items()
-            if str(STEADY) in line
-            and "testbed exec" not in line
-            and f"\0RANK={rank}\0" in f"\0{Path(f'/proc/{pid}/environ').read_text()}"
+            for pid in marked(self.rack.cli.mark)
+            if {f"RANK={rank}", "LOCAL_RANK=0"}
+            <= set(Path(f"/proc/{pid}/environ").read_text().split("\0"))
         ]
         (pid,) = found
         return pid

@@ -1,5 +1,9 @@
-"""Workers by ``mp.spawn``: nobody sets RANK and LOCAL_RANK. ``spawned.py FOLDER METRICS-PORT``"""
+"""Workers of torch.multiprocessing: nobody sets RANK and LOCAL_RANK.
 
+``spawned.py FOLDER METRICS-PORT``
+"""
+
+import atexit
 import sys
 import urllib.request
 from pathlib import Path
@@ -26,7 +30,9 @@ def main(rank: int, folder: str, port: int) -> None:
     (Path(folder) / f"metrics{rank}").write_text(text)
     dist.barrier()
     dist.destroy_process_group()
+    atexit._run_exitfuncs()  # multiprocessing ends a fork without them
 
 
 if __name__ == "__main__":
-    mp.spawn(main, (sys.argv[1], int(sys.argv[2])), nprocs=WORKERS)
+    # Forks have torch already; started.py spawns.
+    mp.start_processes(main, (sys.argv[1], int(sys.argv[2])), WORKERS, start_method="fork")

@@ -102,7 +102,7 @@ def test_the_switchs_counters_agree_with_the_workers(session: Session, tmp_path:
 
 
 def test_without_a_controller_everything_works_over_gloo_and_says_so_once() -> None:
-    ended = torchrun(SCENARIOS, "fallback", workers=2, env=clean_environment())
+    ended = spawn(SCENARIOS, "fallback", workers=2, env=clean_environment())
     passed(ended, "fallback", 2)
     assert ended.output.count("wiresum:") == 1
     assert "wiresum run" in ended.output

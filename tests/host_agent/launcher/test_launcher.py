@@ -13,6 +13,7 @@ import pytest
 
 from support.pids import LIMIT_S, wait_gone
 from support.torchruns import clean_environment, finish, fresh_session, torchrun_command
+from support.training import spawned
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent.environment import Carrier, Transport
@@ -256,8 +257,8 @@ def test_a_training_under_the_launcher() -> None:
 
 
 def test_a_failing_training_under_the_launcher(controller: str, env: dict[str, str]) -> None:
-    torchrun = torchrun_command(SCENARIOS, "no_such_scenario", workers=2)
-    command = [*wiresum_run("--controller", controller, "--"), *torchrun]
+    training = [*spawned(2), str(SCENARIOS), "no_such_scenario"]
+    command = [*wiresum_run("--controller", controller, "--"), *training]
     ended = finish(command, env)
     assert ended.status == 1
     assert "no_such_scenario passed" not in ended.output

@@ -8,8 +8,8 @@ a worker fails, the others are ended.
 
 The workers have the command's environment (in ``/proc``, too), its folder, its network namespace
 and its output, but they are not its children. One rank of a job whose others are elsewhere has
-``RANK`` and ``WORLD_SIZE`` in its command's environment. They load wiresum themselves. What Python and OpenMP read when they start is
-:func:`serve`'s own: see :func:`environment`.
+``RANK`` and ``WORLD_SIZE`` in its command's environment. Workers load wiresum themselves. What
+Python and OpenMP read when they start is :func:`serve`'s own: see :func:`environment`.
 
 This file imports nothing of the tests: it is a command.
 """
@@ -109,7 +109,7 @@ def run(job: socket.socket) -> None:
 
 def enter(kind: str, file: int) -> None:
     """Go into a namespace, unless this process is in it."""
-    if os.fstat(file).st_ino != os.stat(f"/proc/self/ns/{kind}").st_ino:
+    if os.fstat(file).st_ino != Path(f"/proc/self/ns/{kind}").stat().st_ino:
         c = ctypes.CDLL(None, use_errno=True)
         if c.setns(file, 0) != 0:
             raise OSError(ctypes.get_errno(), f"setns: {kind}")

@@ -1,7 +1,4 @@
-# make demo   set up and train over the embedded switch     make test   set up and run the tests
-# make lint   formatters, linters, types                     make p4     recompile the P4 program (needs p4c)
-# make model  search the models of the protocol (needs spin)
-# make test-frameworks   trainings with transformers, accelerate, Lightning, DeepSpeed and Ray
+# `make help` lists the targets: each line with two hashes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +12,7 @@ NATIVE := CMakeLists.txt pyproject.toml constraints.txt \
 
 .PHONY: help setup demo test test-slow test-frameworks test-deploy lint format types imports build/types p4 model clean FORCE
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' Makefile | awk -F '|' '{ printf "make %-16s %s\n", $$1, $$2 }'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -40,19 +37,19 @@ $(VENV)/.lint: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install -q -c constraints.txt --no-build-isolation -e '.[lint]'
 	@touch $@ $(VENV)/.installed
 
-setup: $(VENV)/.installed
+setup: $(VENV)/.installed ## make the environment in .venv and install wiresum there
 
-demo: setup
+demo: setup ## train over gloo and over the embedded switch, and compare
 	$(BIN)/wiresum demo --workers 4 --json out/demo.json --plot out/demo.png
 
 # How many test files run at a time: most tests wait for processes most of the time.
 TEST_FILES ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(TEST_FILES) --dist loadfile --no-loadscope-reorder
 
-test: setup
+test: setup ## the tests, without the slow ones
 	$(PYTEST) -m "not slow and not frameworks" $(PYTEST_ARGS)
 
-test-slow: setup
+test-slow: setup ## the slow tests, too
 	$(PYTEST) -m "not frameworks" $(PYTEST_ARGS)
 
 # The environment of the frameworks, on top of the first one, which stays as it is.
@@ -67,15 +64,14 @@ $(FRAMEWORKS)/.installed: $(wildcard tests/frameworks/*.txt) | $(VENV)/.installe
 	  -c constraints.txt -c tests/frameworks/constraints.txt -r tests/frameworks/requirements.txt
 	@touch $@
 
-test-frameworks: setup $(FRAMEWORKS)/.installed
+test-frameworks: setup $(FRAMEWORKS)/.installed ## trainings with transformers, accelerate, Lightning, DeepSpeed and Ray
 	$(FRAMEWORKS)/bin/python -m pytest -m frameworks tests/frameworks $(PYTEST_ARGS)
 
-# Slurm (apt install slurm-wlm; as root) and the manifests for Kubernetes.
-test-deploy: setup
+test-deploy: setup ## Slurm (apt install slurm-wlm; as root) and the manifests for Kubernetes
 	$(PIP) install -q -c constraints.txt kubernetes-validate kubeflow-trainer-api
 	$(PYTEST) tests/deploy $(PYTEST_ARGS)
 
-lint: $(VENV)/.lint types
+lint: $(VENV)/.lint types ## formatters, linters, types, imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	git ls-files '*.cpp' '*.hpp' '*.inl' | xargs $(BIN)/clang-format --dry-run -Werror
@@ -88,26 +84,25 @@ build/types: $(VENV)/.lint
 	@cp $$($(BIN)/python -c 'import wiresum.controller.v1.controller_pb2 as m; print(m.__file__.removesuffix("_pb2.py"))')* \
 	  $@/wiresum/controller/v1/
 
-types: build/types
+types: build/types ## types alone
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --cache-dir ../mypy --config-file ../../pyproject.toml -p wiresum
 
 # -S: without the hook that finds the installed packages, which are the same ones by other names.
-imports: build/types
+imports: build/types ## who imports whom alone
 	cd build/types && PYTHONPATH=".:$$(../../$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 	  ../../$(BIN)/python -S ../../$(BIN)/lint-imports --no-logo --no-cache ../../pyproject.toml
 
-format: $(VENV)/.lint
+format: $(VENV)/.lint ## format Python and C++
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	git ls-files '*.cpp' '*.hpp' '*.inl' | xargs $(BIN)/clang-format -i
 
-p4: $(BIN)/python
+p4: $(BIN)/python ## compile the P4 program again (needs p4c)
 	$(BIN)/python p4/compile.py
 	$(BIN)/python p4/generate.py
 
-# Searches all states of the models of the protocol (needs spin).
-model:
+model: ## search all states of the models of the protocol (needs spin)
 	$(PYTHON) p4/model/check.py
 
-clean:
+clean: ## remove .venv, build and out
 	rm -rf $(VENV) build out

@@ -1,10 +1,14 @@
 """Pages and plots from the benchmarks' JSON."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from support.command_lines import ROOT, shell_lines
+from wiresum.cli.main import ROOT as wiresum
+from wiresum.common import command_line
 from wiresum.measure.report import markdown, plot
 from wiresum.measure.report.load import BEGIN, END, load, put
 from wiresum.testbed.errors import RackError
@@ -134,8 +138,34 @@ def test_a_plot(files: list[Path], tmp_path: Path) -> None:
         plot.plot(load(files[1:]), first)
 
 
-def test_the_page_in_docs_is_made_from_the_files_beside_it() -> None:
-    page = (DOCS / "performance.md").read_text()
-    paths = sorted((DOCS / "performance").glob("*.json"))
-    section = page.partition(BEGIN)[2].partition(END)[0]
-    assert section.strip() == markdown.page(load(paths)).strip()
+def commands(page: Path, name: str) -> list[list[str]]:
+    """The page's commands of ``bench NAME``, in words; a pattern is the files that it matches."""
+    found = []
+    for line in shell_lines():
+        if ROOT / line.page == page and line.words[:3] == ("wiresum", "bench", name):
+            words = []
+            for word in line.words[1:]:
+                words += sorted(map(str, Path().glob(word))) if "*" in word else [word]
+            found.append(words)
+    return found
+
+
+@pytest.mark.parametrize("name", ["performance.md", "performance-ranks.md"])
+def test_the_documented_commands_make_the_pages_again(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(DOCS, tmp_path / "docs")
+    monkeypatch.chdir(tmp_path)
+    page = tmp_path / "docs" / name
+    text = page.read_text()
+    page.write_text(text.partition(BEGIN)[0] + BEGIN + "\n" + END + text.partition(END)[2])
+    (words,) = commands(DOCS / name, "report")
+    with pytest.raises(SystemExit) as end:
+        command_line.main(wiresum, words)
+    assert end.value.code == 0
+    assert page.read_text() == text
+    for words in commands(DOCS / name, "engine"):
+        with pytest.raises(SystemExit) as end:
+            command_line.main(wiresum, [*words, "--size", "64KiB", "--repeat", "2"])
+        assert end.value.code == 0
+        assert load([tmp_path / words[-1]])

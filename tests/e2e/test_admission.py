@@ -11,7 +11,7 @@ import pytest
 
 from support.processes import Commands, commands
 from support.site import Run, Site, eventually, one_line
-from support.training import SCRIPT, spawned, torchrun
+from support.training import SCRIPT, spawned, torchrun_of_forks
 from wiresum.controller.v1 import controller_pb2 as pb
 
 pytestmark = pytest.mark.timeout(300)
@@ -258,7 +258,7 @@ def test_a_run_killed_as_a_whole_leaves_nothing(cli: Commands) -> None:
     """SIGKILL to the launcher, torchrun and the workers: the lease expires, the slots come back."""
     site = Site(cli, "--expiry", "2")
     token = site.tenant("mine")
-    run = site.loop(token, "one", "--slots", ALL, workers=2, started_by=torchrun)
+    run = site.loop(token, "one", "--slots", ALL, workers=2, started_by=torchrun_of_forks)
     run.steps(2)
     run.kill_everything()
     eventually(lambda: site.free() == int(ALL), "the slots come back", limit_s=20)
@@ -268,7 +268,7 @@ def test_a_run_killed_as_a_whole_leaves_nothing(cli: Commands) -> None:
 def test_a_killed_worker_ends_its_run_and_leaves_nothing(cli: Commands) -> None:
     site = Site(cli, "--expiry", "2")
     token = site.tenant("mine")
-    run = site.loop(token, "one", "--slots", ALL, workers=2, started_by=torchrun)
+    run = site.loop(token, "one", "--slots", ALL, workers=2, started_by=torchrun_of_forks)
     run.steps(2)
     os.kill(run.workers_pids()[1], signal.SIGKILL)
     assert run.end()[0] != 0
@@ -281,7 +281,7 @@ def test_a_plain_torchrun_that_is_killed_leaves_nothing(cli: Commands, tmp_path:
     token = site.tenant("mine")
     env = site.admin | {"WIRESUM_TOKEN": token.read_text().strip(), "WIRESUM_SLOTS": ALL}
     out = tmp_path / "plain"
-    command = [*train(out, torchrun), "--steps", "100000", "--pause", "0.01"]
+    command = [*train(out, torchrun_of_forks), "--steps", "100000", "--pause", "0.01"]
     process = cli.popen(command, **env)
     eventually(lambda: (out / "step.1").exists(), "the training has begun")
     assert site.free() == 0

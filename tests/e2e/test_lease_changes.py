@@ -8,7 +8,7 @@ import pytest
 
 from support.processes import Commands
 from support.site import LOOP, Site, eventually, one_line
-from support.training import spawned, torchrun
+from support.training import spawned, torchrun_of_forks
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -65,7 +65,7 @@ def test_a_job_shrinks_and_grows_and_its_results_stay_the_same(cli: Commands, si
 
 def test_a_rank_killed_in_the_middle_of_a_change_ends_its_job_and_no_other(site: Site) -> None:
     low, high = site.tenant("low"), site.tenant("high", priority=10)
-    first = site.loop(low, "first", "--slots", str(ALL), workers=3, started_by=torchrun)
+    first = site.loop(low, "first", "--slots", str(ALL), workers=3, started_by=torchrun_of_forks)
     first.steps(5)
     victim = first.workers_pids()[1]
     os.kill(victim, signal.SIGSTOP)  # so that it cannot say where it is
@@ -120,7 +120,7 @@ def test_a_change_waits_for_a_sleeping_rank(site: Site) -> None:
 
 def test_an_evicted_job_ends_with_the_reason(site: Site) -> None:
     tenant = site.tenant("low")
-    first = site.loop(tenant, "first", workers=2, started_by=torchrun)
+    first = site.loop(tenant, "first", workers=2, started_by=torchrun_of_forks)
     first.steps(3)
     site.operate("job", "evict", "first", "--reason", "the rack goes down at noon")
     status, _, err = first.end()

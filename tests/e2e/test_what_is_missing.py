@@ -8,7 +8,7 @@ import time
 import pytest
 
 from support.processes import marked
-from support.training import SCRIPT, rack, serving, spawned, torchrun
+from support.training import SCRIPT, rack, serving, spawned, torchrun, torchrun_of_forks
 
 
 def wait_for(condition, what: str, limit_s: float = 60) -> None:
@@ -51,7 +51,9 @@ def running(cli, tmp_path):
 
 def test_a_worker_that_never_joins_is_named(train):
     # torchrun has its own store; another store would first wait for the rank that never comes.
-    done, _ = train("--timeout", "8", script=("--absent", "1"), limit_s=90, started_by=torchrun)
+    done, _ = train(
+        "--timeout", "8", script=("--absent", "1"), limit_s=90, started_by=torchrun_of_forks
+    )
     assert done.returncode != 0
     one_line(done.stderr, "rank 1", "did not join within")
 
@@ -100,7 +102,7 @@ def test_a_worker_that_dies_ends_the_run(cli, running):
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
 def test_signals_end_everything(cli, running, number):
-    process = running(started_by=torchrun)
+    process = running(started_by=torchrun_of_forks)
     process.send_signal(number)
     process.communicate(timeout=90)
     assert process.returncode != 0
@@ -108,7 +110,7 @@ def test_signals_end_everything(cli, running, number):
 
 
 def test_a_killed_launcher_leaves_nothing(cli, running):
-    process = running(started_by=torchrun)
+    process = running(started_by=torchrun_of_forks)
     process.kill()
     process.wait()
     assert not cli.left_behind(within_s=30)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from support.processes import Commands
-from support.spawn import SPAWNED_BY
+from support.spawn import SPAWNED_BY, WORKER
 from support.training import spawned
 from wiresum.controller.client import ControllerClient, add_switch_request
 from wiresum.controller.client.local_site import take_over
@@ -206,7 +206,7 @@ class Run:
         return self.process.returncode, out, err
 
     def workers_pids(self) -> list[int]:
-        """The pids of the workers, by rank."""
+        """The pids of the workers, which are forked, by rank."""
         below = {self.process.pid, *descendants(self.process.pid)}
         found = {}
         for entry in Path("/proc").glob("[0-9]*/environ"):
@@ -215,9 +215,8 @@ class Run:
             except OSError:
                 continue
             env = {name: value for name, _, value in pairs}
-            pid = int(entry.parent.name)
-            if "RANK" in env and below & {pid, int(env.get(SPAWNED_BY, 0))}:
-                found[int(env["RANK"])] = pid
+            if WORKER in env and int(env[SPAWNED_BY]) in below:
+                found[int(env["RANK"])] = int(entry.parent.name)
         return [found[rank] for rank in sorted(found)]
 
     def kill_everything(self) -> None:

@@ -7,9 +7,9 @@ asks that process for them and lasts as long as they do: if the command ends, or
 a worker fails, the others are ended.
 
 The workers have the command's environment (in ``/proc``, too), its folder, its network namespace
-and its output, but they are not its children. One rank of a job whose others are elsewhere has
-``RANK`` and ``WORLD_SIZE`` in its command's environment. Workers load wiresum themselves. What
-Python and OpenMP read when they start is :func:`serve`'s own: see :func:`environment`.
+and its output, but they are not its children. A command of one rank of a job has what torchrun sets
+in its environment (``RANK``, ``WORLD_SIZE``, …). Workers load wiresum themselves. What Python and
+OpenMP read when they start is :func:`serve`'s own: see :func:`environment`.
 
 This file imports nothing of the tests: it is a command.
 """
@@ -30,6 +30,8 @@ from types import ModuleType
 PATIENCE_S = 10.0
 SPAWNED_BY = "SPAWNED_BY"
 """The variable of a worker that holds the pid of its job's command."""
+WORKER = "SPAWN_WORKER"
+"""The variable of a worker that none of the other processes of its job has."""
 _PADDING = "SPAWN_PADDING"
 _ROOM = 1 << 15  # bytes for the environment of a worker in /proc
 _PR_SET_PDEATHSIG = 1
@@ -85,8 +87,8 @@ def run(job: socket.socket) -> None:
     os.chdir(wanted["folder"])
     os.environ.clear()
     os.environ |= wanted["environment"]
-    first = int(os.environ.get("RANK", "0"))
-    if "RANK" not in os.environ:
+    alone = "RANK" in os.environ  # the other ranks are elsewhere
+    if not alone:
         os.environ |= {
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
             "WORLD_SIZE": str(wanted["workers"]),
@@ -98,7 +100,9 @@ def run(job: socket.socket) -> None:
         if pid == 0:
             job.close()
             die_with_parent()
-            os.environ |= {"RANK": str(first + rank), "LOCAL_RANK": str(rank)}
+            if not alone:
+                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            os.environ[WORKER] = "1"
             show_environment()
             return work(Path(wanted["script"]), wanted["arguments"])
         pids.add(pid)

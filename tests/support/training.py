@@ -31,6 +31,11 @@ def spawned(workers: int, until: Literal["first", "last"] = "first") -> list[str
     return [sys.executable, "-S", spawn.__file__, _spawner(), str(workers), until]
 
 
+def torchrun_of_forks(workers: int) -> list[str]:
+    """A torchrun whose workers do not import torch again: each is a command that has it forked."""
+    return [*torchrun(workers), "--no-python", *spawned(1)]
+
+
 @cache
 def _spawner() -> str:
     """Start the process that forks workers; the socket at which it is asked to."""

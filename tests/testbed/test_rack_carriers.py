@@ -14,6 +14,7 @@ import pytest
 
 from support.processes import marked
 from support.rack_process import Up, wait_for
+from support.spawn import WORKER
 from support.training import spawned
 from wiresum.testbed.processes import Mark
 
@@ -94,7 +95,7 @@ class Training:
         found = [
             pid
             for pid in marked(self.rack.cli.mark)
-            if {f"RANK={rank}", "LOCAL_RANK=0"}
+            if {f"RANK={rank}", f"{WORKER}=1"}
             <= set(Path(f"/proc/{pid}/environ").read_text().split("\0"))
         ]
         (pid,) = found

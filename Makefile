@@ -43,7 +43,7 @@ demo: setup ## train over gloo and over the embedded switch, and compare
 	$(BIN)/wiresum demo --workers 4 --json out/demo.json --plot out/demo.png
 
 # How many test files run at a time: most tests wait for processes most of the time.
-TEST_FILES ?= 3
+TEST_FILES ?= 4
 PYTEST := $(BIN)/python -m pytest -n $(TEST_FILES) --dist loadfile --no-loadscope-reorder
 
 test: setup ## the tests, without the slow ones

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.rack_process import Up
+from support.training import spawned
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
 
@@ -20,7 +21,6 @@ OWN = {
     "--controller controller.example.net:7500 --ca ca.pem --token-file vision.token": "",
     "--nproc-per-node 8": "--nproc-per-node 1",
     "node0.example.net": "10.0.0.1",
-    "train.py": str(SCRIPT),
 }
 """What is different on a rack: its nodes' environment says where the controller is."""
 
@@ -28,7 +28,8 @@ OWN = {
 def of_the_page(rank: int, *, named: bool) -> list[str]:
     """The command of the page for the host of that rank."""
     (text,) = re.findall(r"^wiresum run .*?\\\n.*?$", PAGE.read_text(), re.M)
-    for theirs, ours in OWN.items() | {("--node-rank 0", f"--node-rank {rank}")}:
+    script = shlex.join(["--no-python", *spawned(1), str(SCRIPT)])
+    for theirs, ours in {**OWN, "--node-rank 0": f"--node-rank {rank}", "train.py": script}.items():
         assert theirs in text, "the page has another command"
         text = text.replace(theirs, ours)
     if not named:

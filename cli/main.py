@@ -12,8 +12,8 @@ RUN = Command(
 )
 
 MEASURE = Command(
-    "wiresum.measure.traces.cli:measure",
-    "How much a job communicates, and how long it waits for that: from traces of its ranks.",
+    "wiresum.measure.live.cli:measure",
+    "How much a job communicates, and how long it waits for that: measure -- torchrun ...",
 )
 
 DEMO = Command(

@@ -26,6 +26,19 @@ def register() -> None:
         logging.getLogger("wiresum").warning(
             "wiresum: the torch.distributed backend could not be registered", exc_info=True
         )
+    if "WIRESUM_MEASURE" in os.environ:
+        _observe()
+
+
+def _observe() -> None:
+    try:
+        from wiresum.host_agent.observe.start import install
+
+        install()
+    except Exception:
+        logging.getLogger("wiresum").warning(
+            "wiresum: this process cannot be measured", exc_info=True
+        )
 
 
 def register_by_name() -> None:

@@ -34,6 +34,12 @@ JOB_FILE = "WIRESUM_JOB_FILE"
 TALLY = "WIRESUM_TALLY"
 """The folder in which the launcher reads what the workers' collectives did; for its workers."""
 
+MEASURE = "WIRESUM_MEASURE"
+"""The folder into which ``wiresum measure -- COMMAND`` has the ranks write; for the command."""
+
+MEASURE_STEPS = "WIRESUM_MEASURE_STEPS"
+"""How many steps each rank shall record; set together with it."""
+
 CARRIER = "WIRESUM_CARRIER"
 """What sums: see :class:`Carrier`."""
 

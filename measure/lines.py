@@ -154,8 +154,10 @@ SOAK_REFERENCE_DIFFERS = Line(
 
 # ---- traces
 
-GIVE_TRACES = Line(
-    "M080", "measure reads traces: give --trace DIR, a folder with a trace of each rank"
+GIVE_A_JOB = Line(
+    "M080",
+    "measure needs one job: `measure -- torchrun …` to run it, or --trace DIR, a folder with a "
+    "trace of each rank; --keep goes with the first",
 )
 NO_TRACES = Line(
     "M081",
@@ -215,4 +217,44 @@ NO_KERNELS = Line(
 )
 TOO_LARGE = Line(
     "M096", "{path} needs more memory than this machine has: trace fewer steps, for example 10"
+)
+
+# ---- jobs that are run to be measured
+
+COMMAND_ENDED = Line("M110", "the command ended with status {status}: {what}")
+NO_STEP = Line(
+    "M111",
+    "no process of the command took a step of an optimizer of torch: measure a training, in a "
+    "Python environment where wiresum is installed",
+)
+NO_PROCESS_GROUP = Line(
+    "M112",
+    "the script has no process group of torch.distributed when it takes its first step: it trains "
+    "in one process, so it does not communicate",
+)
+RANK_NOT_RECORDED = Line("M113", "rank {rank} could not record its steps: {why}")
+TOO_FEW_STEPS = Line(
+    "M114",
+    "the script took {seen} steps, too few to record any: {wanted} recorded steps need {needed} in "
+    "all; train longer, or give a smaller --steps",
+)
+RANKS_ELSEWHERE = Line(
+    "M115",
+    "{count} ranks have written nothing into {folder}: they run on other hosts, or were ended "
+    "early; put the files of all hosts' --keep folders into one, and read it with --trace",
+)
+STEPS_CUT = Line(
+    "M116",
+    "the script ended after {recorded} of {wanted} steps to record: the figures are of those",
+)
+OVERHEAD_HIGH = Line(
+    "M117",
+    "the profiler makes a step {percent:.1f} % longer, and this adds to computation: with more "
+    "work in a step, such as a larger batch, its share is smaller",
+)
+OVERHEAD_UNKNOWN = Line(
+    "M118", "the script ended before a step without the profiler: its overhead is not known"
+)
+FOLDER_USED = Line(
+    "M119", "--keep {folder} has {file} of an earlier run: give a new folder, or empty it"
 )

@@ -44,6 +44,7 @@ def page(report: Report, step: Timeline) -> str:
     ranks = [show.rank_cells(each) for each in report.ranks]
     rows = [show.row_cells(row) for row in report.rows]
     notes = "".join(f"<li>{escape(str(note))}</li>" for note in report.notes)
+    job = "" if report.job is None else f"<p>{escape(show.job_text(report.job))}</p>\n"
     data = json.dumps(show.as_json(report), allow_nan=False).replace("<", "\\u003c")
     key = "".join(
         f'<span style="background: var(--{lane})" aria-hidden="true"></span>{lane}'
@@ -64,7 +65,7 @@ def page(report: Report, step: Timeline) -> str:
 <h1>What communication costs this job</h1>
 <ul class="figures">{figures}</ul>
 <p class="verdict">{escape(report.verdict)}</p>
-<h2>{_step_title(step)}</h2>
+{job}<h2>{_step_title(step)}</h2>
 <p class="key">{key}</p>
 {_wide("Timeline", _picture(step))}
 <h2>Time per step, in ms</h2>

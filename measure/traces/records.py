@@ -99,3 +99,20 @@ class RankTrace:
     def whole(self) -> bool:
         """Whether the trace has no steps, so that all of it is one."""
         return self.steps[0].number is None
+
+
+@dataclass(frozen=True)
+class Job:
+    """The job that was run to be measured.
+
+    ``command``: None where its traces were read from a folder. ``hosts``: of the ranks that have
+    left a trace. ``overhead_share``: how much longer the profiler makes a step, as a share of a
+    step without it; None if that is not known.
+    """
+
+    command: str | None
+    world_size: int
+    hosts: tuple[str, ...]
+    device: str
+    backend: str
+    overhead_share: float | None

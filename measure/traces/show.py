@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wiresum.measure.traces.load import KIND
+from wiresum.measure.traces.records import Job
 from wiresum.measure.traces.summary import THRESHOLD, Rank, Report, Row, Shares
 
 MOST_ROWS = 12
@@ -16,7 +17,7 @@ NOTHING = "–"
 
 def as_json(report: Report) -> dict[str, Any]:
     """The report for programs: times in milliseconds, sizes in bytes, bandwidths in GB/s."""
-    return {
+    made: dict[str, Any] = {
         "kind": KIND,
         "version": 1,
         "units": {"time": "ms per step", "size": "bytes", "bandwidth": "GB/s"},
@@ -46,6 +47,11 @@ def as_json(report: Report) -> dict[str, Any]:
         "collectives": [asdict(row) for row in report.rows],
         "notes": [str(note) for note in report.notes],
     }
+    if report.job is not None:
+        facts = asdict(report.job)
+        made["overhead_share"] = facts.pop("overhead_share")
+        made["job"] = facts
+    return made
 
 
 def _shares(each: Shares) -> dict[str, float]:
@@ -69,8 +75,19 @@ def page(report: Report) -> RenderableType:
     left = len(report.rows) - MOST_ROWS
     if left > 0:
         parts.append(Text(f"and {left} more kinds of messages: --json has all"))
+    if report.job is not None:
+        parts.append(Text(job_text(report.job)))
     parts += [Text(f"note: {note}") for note in report.notes]
     return Group(*parts)
+
+
+def job_text(job: Job) -> str:
+    """What was measured, and what the measuring cost, in one line."""
+    hosts = "1 host" if len(job.hosts) == 1 else f"{len(job.hosts)} hosts"
+    cost = (
+        "" if job.overhead_share is None else f"; the profiler adds {percent(job.overhead_share)}"
+    )
+    return f"{job.world_size} ranks on {hosts}, {job.backend}, {job.device}{cost}"
 
 
 RANK_HEADINGS = (

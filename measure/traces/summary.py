@@ -5,7 +5,7 @@ COMM − COMPUTATION), algbw and busbw as in nccl-tests.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -14,7 +14,7 @@ from wiresum.measure import lines
 from wiresum.measure.traces.intervals import clip, length, subtract
 from wiresum.measure.traces.matching import Match, Matches, arrival, clocks, match
 from wiresum.measure.traces.names import bus_factor
-from wiresum.measure.traces.records import CPU, WIRESUM, Collective, RankTrace
+from wiresum.measure.traces.records import CPU, WIRESUM, Collective, Job, RankTrace
 
 THRESHOLD = 0.05
 """The exposed share of a step above which communication is worth attention, as in TraceLens."""
@@ -108,10 +108,15 @@ class Report:
     """Medians over the ranks, each figure by itself."""
     verdict: str
     notes: list[str]
+    job: Job | None = None
+    """The job, if `wiresum measure` has run it."""
 
 
-def summarize(traces: list[RankTrace]) -> Report:
-    """Sum up the traces of a job, one of each rank, in the order of ranks."""
+def summarize(traces: list[RankTrace], job: Job | None = None, notes: Sequence[str] = ()) -> Report:
+    """Sum up the traces of a job, one of each rank, in the order of ranks.
+
+    ``notes``: what is known of the job beside its traces.
+    """
     matches = match(traces)
     ahead = clocks(matches.found, [trace.rank for trace in traces])
     late = _Late(matches, ahead)
@@ -135,7 +140,8 @@ def summarize(traces: list[RankTrace]) -> Report:
         waiting_share=waiting,
         typical=_typical([each.shares for each in ranks]),
         verdict=_verdict(exposed, waiting, whole),
-        notes=_notes(traces, matches, ahead),
+        notes=[*notes, *_notes(traces, matches, ahead)],
+        job=job,
     )
 
 

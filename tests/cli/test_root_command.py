@@ -180,7 +180,7 @@ def test_help_and_version_load_no_more_than_they_need(arguments):
         (("run", "--field", "7", "--", "true"), "--field"),
         (("run",), "no command"),
         (("measure",), "--trace"),
-        (("measure", "--", "torchrun", "train.py"), "--trace"),
+        (("measure", "--", "true"), "no process of the command"),
         (("measure", "--trace", "/no/folder"), "/no/folder"),
         (("bench", "switch", "--against", "abacus"), "abacus"),
         (("switch", "serve", "--port", "1=carrier-pigeon:x"), "carrier-pigeon"),

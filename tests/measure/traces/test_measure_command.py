@@ -168,7 +168,10 @@ def test_a_report_that_cannot_be_written_is_one_line(measure, traces, tmp_path):
     assert "cannot write" in err
 
 
-def test_a_job_to_run_is_refused_with_what_works(measure):
-    status, out, err = measure("--", "torchrun", "train.py")
+@pytest.mark.parametrize(
+    "arguments", [(), ("--trace", "a", "--", "true"), ("--trace", "a", "--keep", "b")], ids=str
+)
+def test_neither_a_job_nor_traces_or_both_is_one_line(measure, arguments):
+    status, out, err = measure(*arguments)
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert "give --trace DIR" in err
+    assert "measure needs one job" in err

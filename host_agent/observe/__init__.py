@@ -1,0 +1,1 @@
+"""Inside the ranks of a job that ``wiresum measure -- COMMAND`` runs: records some of its steps."""

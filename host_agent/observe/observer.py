@@ -1,0 +1,142 @@
+"""Follows the steps of one rank: records some, times others, and writes what it has seen.
+
+A step ends where the first optimizer that takes a step in this process has taken it, or, once that
+one is gone, the next. What is written goes into one folder: the Chrome trace ``rankN.json`` and the
+facts ``rankN.observed``.
+"""
+
+import json
+import logging
+import os
+import socket
+import time
+import weakref
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from wiresum.host_agent.observe.recorder import Recorder
+from wiresum.host_agent.observe.schedule import Phase, Schedule
+
+log = logging.getLogger("wiresum")
+
+KIND = "wiresum observed"
+_TIMED = {"before": Phase.BEFORE, "recorded": Phase.RECORDED, "after": Phase.AFTER}
+
+
+class Observer:
+    """Of one process. Nothing here raises into the training: a failure ends the observation."""
+
+    def __init__(self, folder: Path, wanted: int) -> None:
+        """``folder`` exists; ``wanted``: steps to record."""
+        self._folder = folder
+        self._schedule = Schedule(wanted)
+        self._optimizer: weakref.ref[torch.optim.Optimizer] | None = None
+        self._began = 0.0
+        self._recorder: Recorder | None = None
+        self._recording = False
+        self._facts: dict[str, Any] = {}
+        self._process = os.getpid()
+        self._over = False
+
+    def optimizer_stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimizer has taken a step."""
+        followed = None if self._optimizer is None else self._optimizer()
+        if self._over or followed not in (None, optimizer):
+            return
+        try:
+            if self._optimizer is None:
+                self._first_step(optimizer)
+            if followed is None:
+                self._optimizer = weakref.ref(optimizer)
+            self._step_ended(time.perf_counter() - self._began)
+        except Exception as error:
+            self._fail(error)
+        self._began = time.perf_counter()
+
+    def finish(self) -> None:
+        """Write what has been seen so far, if anything; for the end of the process."""
+        if self._over or self._optimizer is None or os.getpid() != self._process:
+            return
+        try:
+            self._end()
+        except Exception as error:
+            self._fail(error)
+
+    def _first_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self._facts = facts(optimizer)
+
+    def _step_ended(self, seconds: float) -> None:
+        ended, following = self._schedule.step_ended(seconds)
+        if following is Phase.STARTING:
+            self._recorder = Recorder()
+            self._recorder.start()
+            self._recording = True
+        elif self._recording and self._recorder is not None:
+            if following is Phase.RECORDED:
+                self._recorder.mark(self._schedule.seen)
+            elif ended is Phase.RECORDED:
+                self._stop(self._recorder)
+        if following is Phase.OVER:
+            self._end()
+
+    def _stop(self, recorder: Recorder, *, cut: bool = False) -> None:
+        self._recording = False
+        recorder.stop(cut=cut)
+
+    def _end(self) -> None:
+        self._over = True
+        if self._recorder is not None and "rank" in self._facts:
+            if self._recording:
+                self._stop(self._recorder, cut=True)
+            if self._schedule.took(Phase.RECORDED):
+                self._recorder.write(self._folder / f"rank{self._facts['rank']}.json")
+        self._recorder = None
+        self._write()
+
+    def _fail(self, error: Exception) -> None:
+        log.debug("wiresum: the steps cannot be observed", exc_info=True)
+        self._over = True
+        self._recorder = None
+        self._facts["failed"] = f"{type(error).__name__}: {error}"
+        try:
+            self._write()
+        except Exception:
+            log.debug("wiresum: nor can that be written", exc_info=True)
+
+    def _write(self) -> None:
+        schedule = self._schedule
+        document = {
+            "kind": KIND,
+            "version": 1,
+            **self._facts,
+            "steps": {
+                "wanted": schedule.wanted,
+                "needed": schedule.needed,
+                "seen": schedule.seen,
+                "recorded": len(schedule.took(Phase.RECORDED)),
+            },
+            "step_s": {name: schedule.took(phase) for name, phase in _TIMED.items()},
+        }
+        who = self._facts.get("rank")
+        name = f"process{os.getpid()}" if who is None else f"rank{who}"
+        unfinished = self._folder / f"{name}.unfinished"
+        unfinished.write_text(json.dumps(document))
+        os.replace(unfinished, self._folder / f"{name}.observed")  # noqa: PTH105 (atomic)
+
+
+def facts(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What this process is in its job; without a rank if it has no process group."""
+    host = socket.gethostname()
+    if not (dist.is_available() and dist.is_initialized()):
+        return {"host": host}
+    devices = {p.device.type for group in optimizer.param_groups for p in group["params"]}
+    return {
+        "host": host,
+        "rank": dist.get_rank(),
+        "world_size": dist.get_world_size(),
+        "backend": dist.get_backend(),
+        "device": "cpu" if devices <= {"cpu"} else min(devices - {"cpu"}),
+    }

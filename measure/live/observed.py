@@ -1,0 +1,82 @@
+"""What each rank says of itself beside its trace, and what follows from it for the whole job."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from wiresum.common.logs import one_line
+
+KIND = "wiresum observed"
+PATTERN = "*.observed"
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One rank, or a process without a process group (``rank``: None).
+
+    ``recorded`` of ``wanted`` steps are in its trace; the script took ``seen`` steps until its end
+    or until nothing was left to see, which would have been ``needed``. Times are in seconds.
+    """
+
+    rank: int | None
+    world_size: int
+    host: str
+    backend: str
+    device: str
+    wanted: int
+    needed: int
+    seen: int
+    recorded: int
+    plain_s: tuple[float, ...]
+    """Of steps without the profiler."""
+    profiled_s: tuple[float, ...]
+    failed: str | None
+    """Why the rank could not be observed to the end."""
+
+
+def read_all(folder: Path) -> list[Observed]:
+    """What the ranks have left in a folder, in the order of ranks; damaged files are left out."""
+    found = []
+    for path in sorted(folder.glob(PATTERN)):
+        try:
+            document = json.loads(path.read_text())
+            if document["kind"] == KIND:
+                found.append(_observed(document))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return sorted(found, key=lambda each: (each.rank is None, each.rank or 0))
+
+
+def _observed(document: dict[str, Any]) -> Observed:
+    steps, times = document["steps"], document["step_s"]
+    rank, failed = document.get("rank"), document.get("failed")
+    return Observed(
+        rank=None if rank is None else int(rank),
+        world_size=int(document.get("world_size", 1)),
+        host=one_line(str(document.get("host", ""))),
+        backend=one_line(str(document.get("backend", ""))),
+        device=one_line(str(document.get("device", ""))),
+        wanted=int(steps["wanted"]),
+        needed=int(steps["needed"]),
+        seen=int(steps["seen"]),
+        recorded=int(steps["recorded"]),
+        plain_s=tuple(map(float, [*times["before"], *times["after"]])),
+        profiled_s=tuple(map(float, times["recorded"])),
+        failed=None if failed is None else one_line(str(failed)),
+    )
+
+
+def overhead(ranks: list[Observed]) -> float | None:
+    """How much longer the profiler made a step, as a share of a step without it.
+
+    Of the medians of each rank; the median over the ranks. Below zero where chance outweighs it,
+    None if no rank has steps of both kinds.
+    """
+    shares = [
+        median(each.profiled_s) / median(each.plain_s) - 1
+        for each in ranks
+        if each.profiled_s and each.plain_s and median(each.plain_s) > 0
+    ]
+    return median(shares) if shares else None

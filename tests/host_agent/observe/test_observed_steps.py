@@ -1,0 +1,70 @@
+"""Which steps of a training are recorded, and that an observer never disturbs the training."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch", reason="the extra `torch` is not installed")
+
+from wiresum.host_agent.observe.observer import Observer  # noqa: E402
+from wiresum.host_agent.observe.schedule import Phase, Schedule  # noqa: E402
+
+
+@given(wanted=st.integers(1, 50), steps=st.integers(0, 200))
+def test_the_wanted_steps_are_recorded_between_steps_that_are_only_timed(wanted, steps):
+    schedule = Schedule(wanted)
+    phases = []
+    for number in range(steps):
+        phases.append(schedule.phase)
+        schedule.step_ended(float(number))
+    assert schedule.seen == steps
+    assert schedule.took(Phase.RECORDED) == [
+        float(at) for at, phase in enumerate(phases) if phase is Phase.RECORDED
+    ]
+    if steps >= schedule.needed:
+        assert phases.count(Phase.RECORDED) == wanted
+        assert phases.count(Phase.BEFORE) == phases.count(Phase.AFTER) == schedule.around
+        assert schedule.phase is Phase.OVER
+    else:
+        assert schedule.phase is not Phase.OVER
+
+
+def optimizer():
+    return torch.optim.SGD([torch.nn.Parameter(torch.ones(3))], lr=0.1)
+
+
+def test_only_the_first_optimizers_steps_count_and_then_those_of_the_next_one(tmp_path):
+    observer = Observer(tmp_path, 1)
+    first, second = optimizer(), optimizer()
+    for each in (first, second, first, second):
+        observer.optimizer_stepped(each)
+    del first, each
+    observer.optimizer_stepped(second)
+    observer.finish()
+    [file] = tmp_path.iterdir()
+    assert json.loads(file.read_text())["steps"]["seen"] == 3
+
+
+def test_a_folder_that_is_gone_is_nothing_to_the_training(tmp_path):
+    observer = Observer(tmp_path / "gone", 1)
+    made = optimizer()
+    for _ in range(20):
+        observer.optimizer_stepped(made)
+    observer.finish()
+
+
+def test_a_profiler_that_fails_is_told_and_nothing_to_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.profiler, "profile", lambda **_: 1 / 0)
+    observer = Observer(tmp_path, 1)
+    made = optimizer()
+    for _ in range(20):
+        observer.optimizer_stepped(made)
+    [file] = tmp_path.iterdir()
+    assert json.loads(file.read_text())["failed"].startswith("ZeroDivisionError")
+
+
+def test_a_process_without_steps_writes_nothing(tmp_path):
+    Observer(tmp_path, 1).finish()
+    assert not list(tmp_path.iterdir())

@@ -37,6 +37,10 @@ class CodecError(EngineError):
     """The codec cannot carry this (no budget left for so many workers, or an unknown dtype)."""
 
 
+class SynchronizationError(WiresumError):
+    """A model, an optimizer or an option that local steps cannot work with."""
+
+
 _KINDS: Final[dict[str, type[EngineError]]] = {
     kind.__name__: kind
     for kind in (

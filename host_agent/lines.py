@@ -163,3 +163,24 @@ DETECTED_MISMATCH = Line(
 METRICS_PORT_TOO_HIGH = Line(
     "A045", "{variable} is {text!r}: with local rank {number} the port would be {port}"
 )
+
+# ---- fewer synchronizations
+
+WRAPPED_MODEL = Line(
+    "A090",
+    "the model is wrapped in DistributedDataParallel, which synchronizes at every step: give the "
+    "model itself",
+)
+NOTHING_TO_SYNCHRONIZE = Line("A091", "the model has no parameter that is trained")
+SHARDED_MODEL = Line(
+    "A092", "the model's parameters are sharded over the ranks, so that no rank can train by itself"
+)
+OTHER_PARAMETERS = Line("A093", "{what} lacks {count} of the model's parameters that are trained")
+NO_INTERVAL = Line("A094", "sync_every is {given!r}; it must be a number of steps, 1 or more")
+NO_DRIFT = Line("A095", "{given}: target must be above 0, and 1 <= least <= first <= most")
+ENTERED_TWICE = Line("A096", "this {name} is active: leave its `with` block before entering again")
+NO_FRAGMENTS = Line("A097", "fragments is {given!r}; it must be from 1 to {most}")
+DRIFT_OF_FRAGMENTS = Line("A098", "sync_every adapts to the drift with one fragment only")
+NO_DELAY = Line("A099", "delay is {given!r}; it must be from 0 to {most} steps")
+NO_MIX = Line("A100", "mix is {given!r}; it must be from 0 to 1")
+NOT_A_STATE = Line("A101", "this is not a state of {name} for this model")

@@ -1,0 +1,169 @@
+"""DiLoCo: ranks train alone for H steps; an outer optimizer steps along their mean change."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from wiresum.host_agent import lines
+from wiresum.host_agent.errors import SynchronizationError
+from wiresum.host_agent.optim import average
+from wiresum.host_agent.optim.periodic import Drift, Periodic, check_covers, shapes, squared_norm
+
+
+@dataclass
+class _OnItsWay:
+    """A fragment whose mean change is being summed, or has been and waits for its step."""
+
+    fragment: int
+    due: int  # the local step after which it is applied
+    pending: average.Pending | None
+    means: list[torch.Tensor] | None = None
+
+    def wait(self) -> list[torch.Tensor]:
+        if self.means is None:
+            assert self.pending is not None
+            self.means = self.pending.wait()
+        return self.means
+
+
+class DiLoCo(Periodic):
+    """Every ``sync_every`` steps of ``optimizer``, ``outer`` steps along the ranks' mean change.
+
+    The change of a rank, its parameters at the last synchronization minus those of now, is the
+    gradient of the outer optimizer (Douillard et al. 2023): usually
+    ``SGD(model.parameters(), lr=0.7, momentum=0.9, nesterov=True)``.
+
+    ``fragments`` > 1: the parameters are synchronized in so many parts, one after the other within
+    H steps, so that the links are never idle for long nor full at once. ``delay``: a part's sum may
+    take so many steps while training goes on; then the new parameters are
+    ``mix`` · local + (1 - ``mix``) · outer (Streaming DiLoCo, Douillard et al. 2025, has 0.5).
+
+    ::
+
+        outer = torch.optim.SGD(model.parameters(), lr=0.7, momentum=0.9, nesterov=True)
+        with DiLoCo(model, optimizer, outer, sync_every=50):
+            for batch in batches: ...  # the loop stays as it is
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        outer: torch.optim.Optimizer,
+        sync_every: int | Drift,
+        *,
+        fragments: int = 1,
+        delay: int = 0,
+        mix: float = 0.0,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        """Raises :class:`SynchronizationError` for what cannot be synchronized like this."""
+        super().__init__(model, optimizer, sync_every, group)
+        check_covers("the outer optimizer", outer, self._parameters)
+        if not 1 <= fragments <= min(self.sync_every, len(self._parameters)):
+            most = min(self.sync_every, len(self._parameters))
+            raise SynchronizationError(lines.NO_FRAGMENTS.of(given=fragments, most=most))
+        if fragments > 1 and self._drift is not None:
+            raise SynchronizationError(lines.DRIFT_OF_FRAGMENTS.of())
+        self._fragments = _split(self._parameters, fragments)
+        between = min(self._drift.least if self._drift else self.sync_every, self.sync_every)
+        between //= fragments
+        if not 0 <= delay < max(between, 1):
+            raise SynchronizationError(lines.NO_DELAY.of(given=delay, most=max(between, 1) - 1))
+        if not 0.0 <= mix <= 1.0:
+            raise SynchronizationError(lines.NO_MIX.of(given=mix))
+        self._outer = outer
+        self._delay = delay
+        self._mix = mix
+        self._on_its_way: _OnItsWay | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """As :meth:`Periodic.state_dict`; waits for a sum that is on its way."""
+        way = self._on_its_way
+        sums = None
+        if way is not None:
+            means = [each.clone() for each in way.wait()]
+            sums = {"fragment": way.fragment, "due": way.due, "means": means}
+        return super().state_dict() | {"outer": self._outer.state_dict(), "on_its_way": sums}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As :meth:`Periodic.load_state_dict`."""
+        if not {"outer", "on_its_way"} <= state.keys():
+            raise SynchronizationError(lines.NOT_A_STATE.of(name="DiLoCo"))
+        way = state["on_its_way"]
+        if way is not None:
+            places = self._fragments[way["fragment"] % len(self._fragments)]
+            if shapes(way["means"]) != shapes([self._parameters[place] for place in places]):
+                raise SynchronizationError(lines.NOT_A_STATE.of(name="DiLoCo"))
+        super().load_state_dict(state)
+        self._outer.load_state_dict(state["outer"])
+        self._on_its_way = None
+        if way is not None:
+            means = [each.detach().clone() for each in way["means"]]
+            self._on_its_way = _OnItsWay(way["fragment"], way["due"], None, means)
+
+    def _due(self) -> None:
+        way = self._on_its_way
+        if way is not None and self.local_step >= way.due:
+            self._on_its_way = None
+            self._apply(way.fragment, way.wait())
+        count = len(self._fragments)
+        for fragment in range(count):
+            if self._since == self.sync_every * (fragment + 1) // count:
+                self._start(fragment)
+        if self._since >= self.sync_every:
+            self._since = 0
+
+    def _start(self, fragment: int) -> None:
+        changes = [
+            self._anchors[place] - self._parameters[place].detach()
+            for place in self._fragments[fragment]
+        ]
+        pending = average.start(changes, self._group)
+        if self._delay:
+            due = self.local_step + self._delay
+            self._on_its_way = _OnItsWay(fragment, due, pending)
+            return
+        means = pending.wait()
+        if self._drift is not None:
+            self._adapt(changes, means, squared_norm(self._anchors))
+        self._apply(fragment, means)
+
+    def _apply(self, fragment: int, means: Sequence[torch.Tensor]) -> None:
+        """One step of the outer optimizer for this fragment, from where all ranks were alike."""
+        places = self._fragments[fragment]
+        gradients = [each.grad for each in self._parameters]
+        local = [self._parameters[place].detach().clone() for place in places] if self._mix else []
+        with torch.no_grad():
+            for parameter in self._parameters:
+                parameter.grad = None  # the outer optimizer leaves such parameters out
+            for place, mean in zip(places, means, strict=True):
+                self._parameters[place].copy_(self._anchors[place])
+                self._parameters[place].grad = mean
+        self._outer.step()
+        with torch.no_grad():
+            for place in places:
+                self._anchors[place].copy_(self._parameters[place])
+            for place, mine in zip(places, local, strict=False):
+                self._parameters[place].lerp_(mine, self._mix)
+            for parameter, gradient in zip(self._parameters, gradients, strict=True):
+                parameter.grad = gradient
+
+
+def _split(parameters: Sequence[torch.Tensor], parts: int) -> list[range]:
+    """Places of neighbours, in parts of about as many elements; none is empty."""
+    total = sum(each.numel() for each in parameters)
+    bounds, seen = [0], 0
+    for place, parameter in enumerate(parameters):
+        left = len(parameters) - place
+        wanted = total * len(bounds) / parts
+        must = left <= parts - len(bounds)
+        if len(bounds) < parts and place > bounds[-1] and (must or seen >= wanted):
+            bounds.append(place)
+        seen += parameter.numel()
+    return [
+        range(low, high) for low, high in zip(bounds, [*bounds[1:], len(parameters)], strict=True)
+    ]

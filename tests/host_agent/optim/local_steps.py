@@ -1,0 +1,174 @@
+"""Ranks with local steps beside one process that plays all ranks: ``local_steps.py FOLDER``."""
+
+import hashlib
+import io
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from wiresum import host_agent
+from wiresum.host_agent.optim import DiLoCo, Drift, LocalSGD
+
+STEPS = 12
+CLOSE = 1e-5
+
+
+def model(rank: int) -> nn.Module:
+    torch.manual_seed(7 + rank)  # the first rank's is what all begin with
+    return nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
+def batch(rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1000 * rank + step)
+    inputs = torch.randn(8, 6, generator=generator)
+    return inputs, inputs.sum(1, keepdim=True).sin() + rank
+
+
+def step(net: nn.Module, optimizer: torch.optim.Optimizer, rank: int, number: int) -> None:
+    inputs, wanted = batch(rank, number)
+    optimizer.zero_grad()
+    nn.functional.mse_loss(net(inputs), wanted).backward()
+    optimizer.step()
+
+
+def inner(net: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(net.parameters(), lr=0.02)
+
+
+def outer(net: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(net.parameters(), lr=0.7, momentum=0.9, nesterov=True)
+
+
+def flat(net: nn.Module) -> torch.Tensor:
+    return torch.cat([each.detach().reshape(-1) for each in net.parameters()])
+
+
+def played(due: Callable[[int], bool], with_outer: bool) -> torch.Tensor:
+    """The parameters after the same training, by the definition, in this process alone."""
+    count = dist.get_world_size()
+    nets = [model(0) for _ in range(count)]
+    optimizers = [inner(net) for net in nets]
+    center = model(0)
+    stepper = outer(center) if with_outer else torch.optim.SGD(center.parameters(), lr=1.0)
+    for number in range(1, STEPS + 1):
+        for rank, (net, optimizer) in enumerate(zip(nets, optimizers, strict=True)):
+            step(net, optimizer, rank, number)
+        if due(number):
+            for anchor, *locals_ in zip(*(n.parameters() for n in (center, *nets)), strict=True):
+                anchor.grad = torch.stack([anchor.detach() - p.detach() for p in locals_]).mean(0)
+            stepper.step()
+            for net in nets:
+                net.load_state_dict(center.state_dict())
+    return flat(center)
+
+
+def train(
+    make: Callable[[nn.Module, torch.optim.Optimizer], Any],
+    *,
+    cut_at: int | None = None,
+) -> tuple[torch.Tensor, Any]:
+    """This rank's parameters; ``cut_at``: everything is saved and made anew after that step."""
+    net = model(dist.get_rank())
+    optimizer = inner(net)
+    periodic = make(net, optimizer)
+    first = 1
+    if cut_at is not None:
+        with periodic:
+            for number in range(1, cut_at + 1):
+                step(net, optimizer, dist.get_rank(), number)
+        kept = io.BytesIO()
+        torch.save([each.state_dict() for each in (net, optimizer, periodic)], kept)
+        kept.seek(0)
+        net = model(dist.get_rank())
+        optimizer = inner(net)
+        periodic = make(net, optimizer)
+        for each, state in zip(
+            (net, optimizer, periodic), torch.load(kept, weights_only=True), strict=True
+        ):
+            each.load_state_dict(state)
+        first = cut_at + 1
+    with periodic:
+        for number in range(first, STEPS + 1):
+            step(net, optimizer, dist.get_rank(), number)
+    return flat(net), periodic
+
+
+def alike(values: torch.Tensor) -> bool:
+    """Whether all ranks have the same bits."""
+    digest = hashlib.sha256(values.numpy().tobytes()).hexdigest()
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, digest)
+    return len(set(found)) == 1
+
+
+def all_reduces() -> int:
+    stats = host_agent.stats()
+    return int(stats["switch"].get("all_reduce", 0)) + int(stats["ranks"].get("all_reduce", 0))
+
+
+def scenarios() -> Iterator[str]:
+    """Asserts; yields what has been shown."""
+    values, _ = train(lambda net, opt: LocalSGD(net, opt, 4))
+    assert alike(values)
+    torch.testing.assert_close(values, played(lambda n: n % 4 == 0, False), atol=CLOSE, rtol=CLOSE)
+    yield "local sgd is the mean every four steps"
+
+    values, _ = train(lambda net, opt: LocalSGD(net, opt, 3, warmup_steps=3))
+    assert alike(values)
+    wanted = played(lambda n: n <= 3 or n % 3 == 0, False)
+    torch.testing.assert_close(values, wanted, atol=CLOSE, rtol=CLOSE)
+    yield "warmup synchronizes at every step"
+
+    before = all_reduces()
+    values, _ = train(lambda net, opt: DiLoCo(net, opt, outer(net), 6))
+    assert all_reduces() - before == STEPS // 6
+    assert alike(values)
+    torch.testing.assert_close(values, played(lambda n: n % 6 == 0, True), atol=CLOSE, rtol=CLOSE)
+    yield "diloco steps along the mean change, with one all-reduce every six steps"
+
+    def streaming(net: nn.Module, opt: torch.optim.Optimizer) -> DiLoCo:
+        return DiLoCo(net, opt, outer(net), 6, fragments=3, delay=1, mix=0.5)
+
+    whole, periodic = train(streaming)
+    assert alike(torch.cat([each.reshape(-1) for each in periodic.state_dict()["anchors"]]))
+    for cut_at in (3, 4, 7):  # with a sum on its way, just applied, in the second round
+        parts, _ = train(streaming, cut_at=cut_at)
+        assert torch.equal(parts, whole), cut_at
+    yield "a restored streaming diloco has the bits of the one that was not stopped"
+
+    for make in (
+        lambda net, opt: LocalSGD(net, opt, Drift(0.05, first=2, most=8)),
+        lambda net, opt: DiLoCo(net, opt, outer(net), Drift(1e-6, first=4)),
+    ):
+        values, periodic = train(make)
+        chosen: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(chosen, periodic.sync_every)
+        assert len(set(chosen)) == 1
+    assert periodic.sync_every == 1  # nothing is as near as a millionth
+    yield "all ranks adapt alike to the drift"
+
+    net = model(dist.get_rank())
+    optimizer = inner(net)
+    with LocalSGD(net, optimizer, 2) as local:
+        step(net, optimizer, dist.get_rank(), 1)
+        if dist.get_rank() == 1:
+            local.skipped()
+        else:
+            step(net, optimizer, dist.get_rank(), 2)
+    assert alike(flat(net))
+    yield "a step that one rank has left out counts"
+
+
+def main() -> None:
+    dist.init_process_group("wiresum")
+    shown = list(scenarios())
+    Path(sys.argv[1], f"{dist.get_rank()}").write_text("\n".join(shown))
+    dist.destroy_process_group()
+
+
+main()

@@ -36,7 +36,7 @@ class Pending:
             if bucket.divide:
                 bucket.flat.div_(self._ranks)
             sizes = [self._shapes[place].numel() for place in bucket.places]
-            for place, part in zip(bucket.places, bucket.flat.split(sizes), strict=True):
+            for place, part in zip(bucket.places, torch.split(bucket.flat, sizes), strict=True):
                 found[place] = part.view(self._shapes[place])
         return [each for each in found if each is not None]
 
@@ -63,7 +63,7 @@ def copy_from_first(tensors: Sequence[torch.Tensor], group: dist.ProcessGroup | 
             flat = torch.cat([tensors[place].detach().reshape(-1) for place in places])
             dist.broadcast(flat, src=source, group=group)
             sizes = [tensors[place].numel() for place in places]
-            for place, part in zip(places, flat.split(sizes), strict=True):
+            for place, part in zip(places, torch.split(flat, sizes), strict=True):
                 tensors[place].copy_(part.view_as(tensors[place]))
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from support.processes import Commands
 from support.rack_process import LIMIT_S, Up, wait_for
+from support.training import spawned
 
 pytestmark = pytest.mark.root
 
@@ -46,7 +47,7 @@ class Job:
                 "WIRESUM_TIMEOUT": "40",
             }  # fmt: skip
             with log.open("wb") as output:
-                command = [sys.executable, str(HERE / "attacked.py"), str(self.stop)]
+                command = [*spawned(1), str(HERE / "attacked.py"), str(self.stop)]
                 self.processes.append(
                     subprocess.Popen(
                         [*rack.enter(where), *command, str(straggle_s)],

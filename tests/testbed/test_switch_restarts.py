@@ -7,7 +7,6 @@ import queue
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import pytest
 
 from support.processes import Commands
 from support.rack_process import LIMIT_S, Up, wait_for
+from support.training import spawned
 from wiresum.testbed.processes import Mark
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -187,7 +187,7 @@ def workers(place: Place, folder: Path) -> Iterator[list[Lines]]:
     }  # fmt: skip
     processes = [
         place.cli.popen(
-            [*place.enter(rank), sys.executable, str(WORKER), str(folder)], RANK=str(rank), **env
+            [*place.enter(rank), *spawned(1), str(WORKER), str(folder)], RANK=str(rank), **env
         )
         for rank in range(2)
     ]

@@ -16,6 +16,11 @@ MEASURE = Command(
     "How much a job communicates, and how long it waits for that: measure -- torchrun ...",
 )
 
+ADVISE = Command(
+    "wiresum.measure.advise.cli:advise",
+    "Stop here, change the software, or invest: what a job's report says, with the evidence.",
+)
+
 DEMO = Command(
     "wiresum.measure.demo.cli:demo",
     "Train a small transformer over gloo and over the switch, and compare.",
@@ -104,6 +109,7 @@ ROOT = Group(
         "run": RUN,
         "demo": DEMO,
         "measure": MEASURE,
+        "advise": ADVISE,
         "slots": controller.SLOTS,
         "top": controller.TOP,
         "pcap": PCAP,

@@ -258,3 +258,27 @@ OVERHEAD_UNKNOWN = Line(
 FOLDER_USED = Line(
     "M119", "--keep {folder} has {file} of an earlier run: give a new folder, or empty it"
 )
+
+# ---- advice
+
+DOCUMENT_WRONG = Line("M140", "{path} cannot be used: {why}")
+OTHER_DOCUMENT = Line("M141", "{path} is not from {made_by}")
+OTHER_VERSION = Line("M142", "{path} has version {found!r}; this wiresum reads version {known}")
+ONE_RANK_ONLY = Line(
+    "M143",
+    "{path} is of one rank only: how long ranks wait for each other is unknown; measure all ranks",
+)
+NO_MESSAGES = Line("M144", "{path} has no collective with a size: profile with record_shapes=True")
+TRIAL_WITHOUT_PLAIN = Line(
+    "M145", "{path} has no times of {plain}, with which the others are compared: try it too"
+)
+LINKS_UNKNOWN = Line(
+    "M146", "the report does not say how fast the links are: give --alpha-us and --beta-gbit"
+)
+NO_CURRENCY = Line("M147", "{option} is a price in no currency: give --currency, for example EUR")
+NOT_A_CURRENCY = Line("M148", "--currency {text!r}: it must be three letters, for example EUR")
+HOURS_OR_STEPS = Line("M149", "--hours-per-run and --steps-per-run say the same: give one of them")
+DAYS_WITHOUT_PRICE = Line(
+    "M150", "--engineering-days beside prices needs --engineering-day, the price of one"
+)
+HOURS_UNKNOWN = Line("M151", "--wanted-hours needs --hours-per-run or --steps-per-run")

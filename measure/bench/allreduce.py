@@ -11,12 +11,13 @@ from typing import Any
 
 from wiresum.controller.client.local_site import SiteOptions
 from wiresum.measure import lines
-from wiresum.measure.bench import cpu, data, limits
+from wiresum.measure.bench import cpu, data
 from wiresum.measure.bench.cases import GLOO, RANKS, SHM, TRAIN, Case, Options, Side
 from wiresum.measure.bench.crew import Crew
 from wiresum.measure.bench.links import Star
 from wiresum.measure.bench.site import BenchSite, plain
 from wiresum.measure.bench.worker import LEAD_IN
+from wiresum.measure.model import limits
 from wiresum.p4.packet import UDP_PORT
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.rack import SWITCH, SWITCH_IP

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wiresum.measure import lines
-from wiresum.measure.bench import limits
+from wiresum.measure.model import limits
 from wiresum.p4 import FIELDS, MAX_WORKERS, program
 from wiresum.testbed.errors import RackUsageError
 from wiresum.testbed.options import MAX_MBIT, check_name, parse_loss, parse_rate

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wiresum.measure.bench import limits
 from wiresum.measure.bench.cases import Case, Side
+from wiresum.measure.model import limits
 
 
 @dataclass(frozen=True)

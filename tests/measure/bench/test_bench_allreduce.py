@@ -14,7 +14,7 @@ import pytest
 
 from support.processes import Commands
 from support.rack_process import LIMIT_S, namespaces, wait_for
-from wiresum.measure.bench import limits
+from wiresum.measure.model import limits
 from wiresum.testbed import state
 
 pytestmark = pytest.mark.root

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from wiresum.host_agent import _engine
-from wiresum.measure.bench import _codec, allreduce, cases, data, limits, results
+from wiresum.measure.bench import _codec, allreduce, cases, data, results
 from wiresum.measure.bench.cases import Case, Options, Side
+from wiresum.measure.model import limits
 from wiresum.testbed.errors import RackError, RackUsageError
 
 MIB = 1 << 20

@@ -1,0 +1,1 @@
+"""``wiresum advise``: stop here, change the software, or invest; with the evidence."""

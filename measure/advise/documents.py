@@ -1,0 +1,265 @@
+"""Reads the reports of ``wiresum measure`` and ``wiresum trial``, and checks every figure."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wiresum.measure import lines
+from wiresum.measure.advise.errors import AdviceError
+from wiresum.measure.model.job import Job, Message
+from wiresum.measure.model.links import Link
+from wiresum.measure.remedies import PLAIN, REMEDIES
+from wiresum.measure.traces.load import KIND as REPORT_KIND
+
+TRIAL_KIND = "wiresum trial"
+VERSION = 1
+MOST = 1e15
+"""No figure of a report is above this: bytes, milliseconds, Gbit/s."""
+
+_GROUP = re.compile(r"(\d+) ranks")
+_MOST_FILE = 64 << 20
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report says of a job, its links and itself.
+
+    ``slowest``: the slowest pair of ranks and its link; None where the links were not probed.
+    """
+
+    job: Job
+    threshold: float
+    slowest: tuple[int, int, Link] | None
+    command: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One remedy of a trial. Milliseconds per step; ``accepted``: whether it met the target."""
+
+    name: str
+    low_ms: float
+    median_ms: float
+    high_ms: float
+    accepted: bool
+    why: str
+
+
+class _Fields:
+    """One object of a document; every access checks, and names what is wrong."""
+
+    def __init__(self, value: Any, where: str, path: Path) -> None:
+        self._where = where
+        self._path = path
+        if not isinstance(value, dict):
+            raise self.wrong("is no object")
+        self._value = value
+
+    def wrong(self, why: str) -> AdviceError:
+        """The error that says so."""
+        return AdviceError(
+            lines.DOCUMENT_WRONG.of(path=self._path, why=f"{self._where or 'it'} {why}")
+        )
+
+    def _name(self, key: str) -> str:
+        return f"{self._where}.{key}" if self._where else key
+
+    def number(self, key: str, default: float | None = None, most: float = MOST) -> float:
+        """A finite number from 0 to ``most``."""
+        value = self._value.get(key)
+        if value is None and default is not None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.wrong(f"has no number {key!r}")
+        if not (math.isfinite(value) and 0 <= value <= most):
+            raise self.wrong(f"has {key} = {value}: it must be 0 to {most:g}")
+        return float(value)
+
+    def text(self, key: str, default: str = "") -> str:
+        """A text."""
+        value = self._value.get(key)
+        return value if isinstance(value, str) else default
+
+    def list(self, key: str) -> "list[_Fields]":
+        """A list of objects."""
+        value = self._value.get(key)
+        if not isinstance(value, list):
+            raise self.wrong(f"has no list {key!r}")
+        return [
+            _Fields(each, f"{self._name(key)}[{at}]", self._path) for at, each in enumerate(value)
+        ]
+
+    def object(self, key: str) -> "_Fields | None":
+        """An object, if it is there."""
+        value = self._value.get(key)
+        return None if value is None else _Fields(value, self._name(key), self._path)
+
+    def raw(self, key: str) -> Any:
+        """Whatever is there."""
+        return self._value.get(key)
+
+
+def _document(path: Path, kind: str, made_by: str) -> _Fields:
+    try:
+        if path.stat().st_size > _MOST_FILE:
+            raise AdviceError(lines.DOCUMENT_WRONG.of(path=path, why="it is larger than 64 MiB"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AdviceError(lines.CANNOT_READ.of(path=path, why=error.strerror)) from None
+    except RecursionError:
+        raise AdviceError(lines.DOCUMENT_WRONG.of(path=path, why="it nests too deeply")) from None
+    except ValueError:
+        raise AdviceError(lines.OTHER_DOCUMENT.of(path=path, made_by=made_by)) from None
+    if not isinstance(content, dict) or content.get("kind") != kind:
+        raise AdviceError(lines.OTHER_DOCUMENT.of(path=path, made_by=made_by))
+    if content.get("version") != VERSION:
+        raise AdviceError(
+            lines.OTHER_VERSION.of(path=path, found=content.get("version"), known=VERSION)
+        )
+    return _Fields(content, "", path)
+
+
+# ---- the report
+
+
+def read_report(path: Path) -> Report:
+    """Read a report of ``wiresum measure --json``. Raises :class:`AdviceError` in one line."""
+    document = _document(path, REPORT_KIND, "`wiresum measure --json`")
+    ranks = document.list("ranks")
+    if len(ranks) < 2:
+        raise AdviceError(lines.ONE_RANK_ONLY.of(path=path))
+    typical = document.object("median")
+    if typical is None:
+        raise document.wrong("has no object 'median'")
+    step = typical.number("total_time")
+    comm, exposed = typical.number("total_comm_time"), typical.number("exposed_comm_time")
+    if step <= 0:
+        raise typical.wrong("has total_time = 0: a step takes time")
+    if exposed > 1.001 * comm or comm > 1.001 * step:
+        raise typical.wrong("has more exposed communication than communication, or than step")
+    messages = tuple(_messages(document, len(ranks)))
+    if not messages:
+        raise AdviceError(lines.NO_MESSAGES.of(path=path))
+    totals = [each.number("total_time") for each in ranks]
+    about = document.object("job")
+    world = _world(about, messages, len(ranks))
+    job = Job(
+        workers=world,
+        step_s=step / 1e3,
+        comm_s=comm / 1e3,
+        exposed_s=min(exposed, comm) / 1e3,
+        waiting_s=comm / 1e3 * document.number("waiting_share", default=0.0, most=1.0),
+        messages=messages,
+        device="cpu" if about is None else about.text("device", "cpu"),
+        lowest_s=min(totals) / 1e3,
+        highest_s=max(totals) / 1e3,
+    )
+    command = "" if about is None else _command(about.raw("command"))
+    raw_notes = document.raw("notes")
+    notes = tuple(map(str, raw_notes)) if isinstance(raw_notes, list) else ()
+    threshold = document.number("threshold", default=0.05, most=1.0)
+    return Report(job, threshold, _slowest(document, path), command, notes)
+
+
+def _command(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return value if isinstance(value, str) else ""
+
+
+def _world(about: _Fields | None, messages: tuple[Message, ...], ranks: int) -> int:
+    if about is not None and about.raw("world_size") is not None:
+        return max(ranks, int(about.number("world_size", most=1e6)))
+    return max(ranks, *(each.ranks for each in messages))
+
+
+def _messages(document: _Fields, ranks: int) -> list[Message]:
+    found = []
+    for row in document.list("collectives"):
+        if row.raw("size") is None:
+            continue
+        group = _GROUP.search(row.text("group"))
+        dtype = row.raw("dtype")
+        found.append(
+            Message(
+                kind=row.text("kind"),
+                carrier=row.text("carrier"),
+                dtype=dtype if isinstance(dtype, str) else None,
+                size=int(row.number("size")),
+                ranks=min(int(group[1]), 1_000_000) if group else ranks,
+                per_step=row.number("per_step", most=1e9),
+                latency_s=row.number("latency_ms") / 1e3,
+            )
+        )
+    return found
+
+
+def _slowest(document: _Fields, path: Path) -> tuple[int, int, Link] | None:
+    """The pair of ranks over which a message of the job's size takes longest."""
+    links = document.object("links")
+    pairs = links.list("pairs") if links is not None else []
+    found: tuple[int, int, Link] | None = None
+    for each in pairs:
+        link = Link.of(each.number("alpha_us"), each.number("beta_gbit"))
+        if link.beta <= 0:
+            raise each.wrong("has beta_gbit = 0: nothing crosses such a link")
+        if found is None or link.beta < found[2].beta:
+            found = (int(each.number("from")), int(each.number("to")), link)
+    return found
+
+
+# ---- the trial
+
+_MET = frozenset({"ok", "met", "meets", "meets the target", "accepted", "done", "finished"})
+
+
+def read_trial(path: Path) -> dict[str, Tried]:
+    """Read a report of ``wiresum trial --json``: what it measured, by the remedies' names.
+
+    Raises :class:`AdviceError` in one line.
+    """
+    document = _document(path, TRIAL_KIND, "`wiresum trial --json`")
+    least = document.text("least")
+    found: dict[str, Tried] = {}
+    for each in document.list("remedies"):
+        name = each.text("name")
+        if name not in REMEDIES or each.raw("step_ms") is None:
+            continue
+        times = each.object("step_ms")
+        assert times is not None
+        middle = times.number("median")
+        if middle <= 0:
+            raise times.wrong("has median = 0: a step takes time")
+        accepted = name in (PLAIN, least) or each.text("outcome").lower() in _MET
+        found[name] = Tried(
+            name,
+            times.number("low", middle),
+            middle,
+            times.number("high", middle),
+            accepted,
+            each.text("why") or each.text("outcome"),
+        )
+    if PLAIN not in found:
+        raise AdviceError(lines.TRIAL_WITHOUT_PLAIN.of(path=path, plain=PLAIN))
+    return found
+
+
+def measured_steps(job: Job, tried: Mapping[str, Tried]) -> dict[str, tuple[float, float, float]]:
+    """Seconds of a step by remedy, from a trial: its ratios to plain gloo, times the job's step.
+
+    The trial runs on a small scale; the ratio is what carries over.
+    """
+    plain = tried[PLAIN].median_ms
+    return {
+        name: (
+            job.step_s * each.low_ms / plain,
+            job.step_s * each.median_ms / plain,
+            job.step_s * each.high_ms / plain,
+        )
+        for name, each in tried.items()
+    }

@@ -205,11 +205,6 @@ NO_COMPUTATION = Line(
     "some traces show no computation: all communication looks exposed; profile with "
     "ProfilerActivity.CPU, and on GPUs with ProfilerActivity.CUDA",
 )
-STARTS_ONLY = Line(
-    "M094",
-    "{count} collectives of wiresum have events of their start only: the communication that they "
-    "stand for is missing in all figures; trace the job over gloo to know it",
-)
 NO_KERNELS = Line(
     "M095",
     "{count} collectives of NCCL have no kernel in the traces: the communication that they stand "

@@ -1,5 +1,6 @@
 """Sends each collective of a process group to the engine or to the fallback group."""
 
+import contextlib
 import itertools
 import logging
 import os
@@ -27,11 +28,12 @@ from wiresum.host_agent.backend.callbacks import current_scope, note_issued, wat
 from wiresum.host_agent.backend.completion import CompletionPool, Poller
 from wiresum.host_agent.backend.connections import Connections
 from wiresum.host_agent.backend.detail import Detail
-from wiresum.host_agent.backend.dispatch import dispatched, profiled
+from wiresum.host_agent.backend.dispatch import dispatched
 from wiresum.host_agent.backend.gloo_sums import GlooSums
 from wiresum.host_agent.backend.integer_average import average, is_integer_average
 from wiresum.host_agent.backend.routing import SWITCH_DTYPES, op_name, why_not_tensors
 from wiresum.host_agent.backend.tensors import buffers_of, plain, size_of
+from wiresum.host_agent.backend.trace import Traced, profiling
 from wiresum.host_agent.backend.work import Memory, SwitchWork
 
 log = logging.getLogger("wiresum")
@@ -90,6 +92,8 @@ class GroupOptions:
     """The limit of collectives that bring none of their own."""
     store: Store
     """For this group alone."""
+    torch_name: str = ""
+    """torch's own name of the group, by which traces know it."""
 
 
 class CollectiveRouter:
@@ -115,6 +119,7 @@ class CollectiveRouter:
         rank, size, store = options.rank, options.size, options.store
         self.number = next(_numbers)  # in the order in which this process has made them
         self.name = options.name
+        self._torch_name = options.torch_name
         self.rank = rank
         self.size = size
         self.timeout = options.timeout
@@ -181,7 +186,7 @@ class CollectiveRouter:
                 self._pool.submit,
                 lambda pieces, done: self._sum_over_ranks(name, pieces, op == "AVG", done),
             )
-            with profiled(LABELS[method]):
+            with self._traced(method, buffers, work):
                 self._hand_over(work, buffers, op == "AVG")
             size = size_of(buffers)
             ranks = self.agent is not None and self.agent.carrier == RANKS
@@ -190,6 +195,17 @@ class CollectiveRouter:
             return work
 
         return dispatched(self.inner, method, values, opts, carry)
+
+    def _traced(
+        self, method: str, buffers: Sequence[torch.Tensor], work: SwitchWork
+    ) -> contextlib.AbstractContextManager[object]:
+        """Around the handing over of a collective: it is in the trace until its work ends."""
+        if not profiling():
+            return contextlib.nullcontext()
+        # Only groups of all ranks use the switch.
+        traced = Traced(LABELS[method], buffers, self._torch_name, range(self.size))
+        work.when_ended = traced.end
+        return traced
 
     def _why_ranks(self) -> str:
         state = {} if self.agent is None else self.agent.describe()

@@ -93,7 +93,7 @@ def create(options: Any) -> Any:
     install_reducer()
     name = options.group_id if members else "world"
     own = PrefixStore(f"wiresum/{started}/agreed", store)
-    given = GroupOptions(name, rank, size, timeout, own)
+    given = GroupOptions(name, rank, size, timeout, own, options.group_id)
     shared = world if why is None else None
     # A group within the world says at its first collective why that goes around the switch.
     said = agent is None and (where is None or not members or (world is not None and not shared))

@@ -7,7 +7,6 @@ group, and a kernel below the subclasses' and the modes' key (``BackendSelect``)
 back to the caller. Groups of other backends pass through the kernel to torch's own.
 """
 
-import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,13 +49,6 @@ def dispatched(
     if call.work is not None and returned is call.held:
         return call.work
     return returned  # type: ignore[no-any-return]
-
-
-def profiled(label: str) -> contextlib.AbstractContextManager[object]:
-    """An event ``wiresum:label`` in the trace of torch's profiler, if one is running."""
-    if torch.autograd.profiler._is_profiler_enabled:
-        return torch.autograd.profiler.record_function(f"wiresum:{label}")
-    return contextlib.nullcontext()
 
 
 class _Holder(dist.ProcessGroup):

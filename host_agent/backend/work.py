@@ -76,6 +76,8 @@ class SwitchWork(dist.Work):
         self._began = time.monotonic()
         self.ended_at: float | None = None
         """``time.monotonic()`` of its end."""
+        self.when_ended: Callable[[], None] | None = None
+        """Called at its end, on the thread that ends it; set before the engine starts."""
         self._lock = threading.Lock()
         self._raw: Future[Tensors] | None = None
         self._future: Future[Tensors] | None = None
@@ -123,6 +125,8 @@ class SwitchWork(dist.Work):
         self._buffers = []
         self.ended_at = time.monotonic()
         COUNTERS.count_ended(self.ended_at - self._began)
+        if self.when_ended is not None:
+            self.when_ended()
         with self._lock:
             self._done.set()
             raw = self._raw

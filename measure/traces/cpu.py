@@ -1,6 +1,6 @@
 """Reads the host's part of a trace: operators that compute, and collectives of gloo and wiresum."""
 
-from wiresum.measure.traces.events import Event, Events, Groups, message_of, step_at
+from wiresum.measure.traces.events import Enclosing, Event, Events, Groups, message_of, step_at
 from wiresum.measure.traces.intervals import Intervals, subtract, union
 from wiresum.measure.traces.names import kind_of
 from wiresum.measure.traces.records import GLOO, WIRESUM, Collective
@@ -12,8 +12,11 @@ _COLLECTIVES = (
     "_c10d_functional::",
     "_c10d_functional_autograd::",
     "record_param_comms",
+    "wiresum::",
 )
 """Operators that issue collectives or wait for them."""
+_CALL = "wiresum::"
+"""The calls of wiresum: their arguments describe the event that begins within them."""
 
 
 def computation(events: Events) -> Intervals:
@@ -34,18 +37,21 @@ def computation(events: Events) -> Intervals:
 
 def collectives(events: Events, groups: Groups) -> list[Collective]:
     """The collectives of gloo and wiresum, in the order of their starts."""
+    calls = Enclosing([each for each in events.operators if each.name.startswith(_CALL)])
     return [
-        _collective(each, events, groups)
+        _collective(each, calls, events, groups)
         for each in events.annotations
         if each.name.partition(":")[0] in _CARRIERS
     ]
 
 
-def _collective(event: Event, events: Events, groups: Groups) -> Collective:
+def _collective(event: Event, calls: Enclosing, events: Events, groups: Groups) -> Collective:
     carrier, _, name = event.name.partition(":")
-    group = groups.of(event.args)
+    call = calls.find(event.thread, event.start) if carrier == WIRESUM else None
+    args = event.args if call is None else call.args
+    group = groups.of(args)
     kind = kind_of(name)
-    dtype, size = message_of(kind, event.args, group.size)
+    dtype, size = message_of(kind, args, group.size)
     return Collective(
         kind,
         carrier,

@@ -14,7 +14,7 @@ from wiresum.measure import lines
 from wiresum.measure.traces.intervals import clip, length, subtract
 from wiresum.measure.traces.matching import Match, Matches, arrival, clocks, match
 from wiresum.measure.traces.names import bus_factor
-from wiresum.measure.traces.records import CPU, WIRESUM, Collective, Job, RankTrace
+from wiresum.measure.traces.records import CPU, Collective, Job, RankTrace
 
 THRESHOLD = 0.05
 """The exposed share of a step above which communication is worth attention, as in TraceLens."""
@@ -129,7 +129,7 @@ def summarize(traces: list[RankTrace], job: Job | None = None, notes: Sequence[s
         if each.waiting_ms is not None and each.shares.total_comm_time
     ]
     waiting = min(1.0, median(waits)) if waits else None
-    whole = not any(_started_only(trace) or trace.without_kernel for trace in traces)
+    whole = not any(trace.without_kernel for trace in traces)
     return Report(
         ranks=ranks,
         rows=_rows(traces, matches, late),
@@ -306,18 +306,10 @@ def _notes(traces: list[RankTrace], matches: Matches, ahead: dict[int, int]) -> 
         notes.append(lines.CLOCK_UNKNOWN.of(ranks=_listed(_runs(present - ahead.keys()))))
     if any(trace.device == CPU and not trace.computation for trace in traces):
         notes.append(lines.NO_COMPUTATION.of())
-    starts = sum(_started_only(trace) for trace in traces)
-    if starts:
-        notes.append(lines.STARTS_ONLY.of(count=starts))
     calls = sum(trace.without_kernel for trace in traces)
     if calls:
         notes.append(lines.NO_KERNELS.of(count=calls))
     return notes
-
-
-def _started_only(trace: RankTrace) -> int:
-    """How many collectives of wiresum have events of their start alone."""
-    return sum(each.carrier == WIRESUM for each in trace.collectives)
 
 
 def _runs(ranks: Iterable[int]) -> list[tuple[int, int]]:

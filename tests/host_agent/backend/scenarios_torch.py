@@ -1,6 +1,10 @@
 """What torch itself does around a collective: subclasses, modes, profilers, hooks, joins."""
 
+import json
+import tempfile
+import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +36,9 @@ def unwaited_results() -> None:
     expect(over_switch() > before, "nothing went over the switch")
 
 
+LATE_S = 0.3
+
+
 class Seen(TorchDispatchMode):
     """Notes the names of operators."""
 
@@ -54,10 +61,23 @@ def seen_by_modes_and_profilers() -> None:
         work.wait()
     expect("c10d.allreduce_.default" in seen.names, seen.names)
     expect(work.is_completed() and work.is_success(), "no SwitchWork came back")
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
+        if rank() == 1:
+            time.sleep(LATE_S)
         dist.all_reduce(tensor)
-    names = {event.name for event in profiled.events()}
-    expect({"c10d::allreduce_", "wiresum:all_reduce"} <= names, names)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "trace.json")
+        profiled.export_chrome_trace(str(file))
+        events = {each["name"]: each for each in json.loads(file.read_text())["traceEvents"]}
+    expect("c10d::allreduce_" in events, list(events))
+    expect(rank() == 1 or events["wiresum:all_reduce"]["dur"] > 0.9e6 * LATE_S, "ended too soon")
+    described = {
+        "Collective name": "allreduce", "dtype": "Float", "In msg nelems": 9, "Out msg nelems": 9,
+        "Group size": size(), "Process Group Name": "0",
+        "Process Group Ranks": str(list(range(size()))),
+    }  # fmt: skip
+    found = events["wiresum::all_reduce"]["args"]
+    expect(described.items() <= found.items(), found)
     expect(bool((tensor == size() ** 3).all()), tensor)
 
 

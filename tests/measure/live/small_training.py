@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--kind", choices=("ddp", "fsdp", "alone", "silent"), default="ddp")
+parser.add_argument("--backend", default="gloo")
 parser.add_argument("--steps", type=int, default=13)
 parser.add_argument("--status", type=int, default=0, help="ends with it")
 parser.add_argument("--vanishes", type=int, help="this rank ends at once, and says nothing")
@@ -20,7 +21,7 @@ torch.manual_seed(7)
 rank = int(os.environ.get("RANK", "0"))
 model = torch.nn.Sequential(torch.nn.Linear(50, 200), torch.nn.Tanh(), torch.nn.Linear(200, 50))
 if arguments.kind != "alone":
-    dist.init_process_group("gloo")
+    dist.init_process_group(arguments.backend)
 trained: torch.nn.Module = model
 if arguments.kind == "ddp":
     trained = DistributedDataParallel(model)

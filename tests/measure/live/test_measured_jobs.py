@@ -116,6 +116,19 @@ def test_an_fsdp_script_is_reported_by_collective(measure, tmp_path):
     assert sizes == {("all_gather", GRADIENTS): 1, ("all_reduce", GRADIENTS): 1}
 
 
+def test_what_wiresum_sums_is_reported_like_the_rest(measure, tmp_path, monkeypatch):
+    monkeypatch.setenv("WIRESUM_CARRIER", "ranks")
+    job = command("--backend", "wiresum")
+    done = measure("--steps", 2, "--json", tmp_path / "report.json", job=job)
+    assert done.status == 0, done.output
+    report = json.loads((tmp_path / "report.json").read_text())
+    [row] = report["collectives"]
+    assert (row["carrier"], row["kind"], row["dtype"]) == ("wiresum", "all_reduce", "float32")
+    assert (row["size"], row["per_step"]) == (GRADIENTS, 1)
+    assert row["group"] == "default_pg of 2 ranks"
+    assert report["verdict"].startswith(("Worth a closer look: ", "Not worth it: "))
+
+
 def test_a_script_that_ends_early_is_reported_as_far_as_it_came(measure, tmp_path):
     done = measure("--steps", 4, "--json", tmp_path / "r.json", job=command("--steps", 9))
     assert done.status == 0, done.output

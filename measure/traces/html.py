@@ -25,7 +25,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-svg { width: 100%; min-width: 40rem; height: auto; } text { fill: var(--ink); font-size: 13px; }
+svg { width: 100%; min-width: 60rem; height: auto; } text { fill: var(--ink); font-size: 13px; }
 .computation { fill: var(--computation); } .communication { fill: var(--communication); }
 .exposed { fill: var(--exposed); }
 .bar { display: inline-block; height: .8rem; background: var(--communication); }

@@ -250,6 +250,7 @@ OVERHEAD_HIGH = Line(
 OVERHEAD_UNKNOWN = Line(
     "M118", "the script ended before a step without the profiler: its overhead is not known"
 )
+LINKS_NOT_MEASURED = Line("M120", "some links between the ranks are not measured: {why}")
 FOLDER_USED = Line(
     "M119", "--keep {folder} has {file} of an earlier run: give a new folder, or empty it"
 )

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from wiresum.host_agent.observe.probe import probe
 from wiresum.host_agent.observe.recorder import Recorder
 from wiresum.host_agent.observe.schedule import Phase, Schedule
 
@@ -67,6 +68,14 @@ class Observer:
 
     def _first_step(self, optimizer: torch.optim.Optimizer) -> None:
         self._facts = facts(optimizer)
+        if self._facts.get("world_size", 1) > 1:
+            from torch.distributed.distributed_c10d import _get_default_store
+
+            self._facts |= probe(
+                _get_default_store(),
+                self._facts["rank"],
+                self._facts["world_size"],
+            )
 
     def _step_ended(self, seconds: float) -> None:
         ended, following = self._schedule.step_ended(seconds)

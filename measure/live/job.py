@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from wiresum.measure import lines
-from wiresum.measure.live.observed import Observed, overhead, read_all
+from wiresum.measure.live.observed import Observed, links, overhead, read_all
 from wiresum.measure.traces.errors import TraceError
 from wiresum.measure.traces.records import Job
 
@@ -32,6 +32,7 @@ def job_in(folder: Path, command: list[str] | None) -> tuple[Job | None, list[st
         device=first.device,
         backend=first.backend,
         overhead_share=overhead(ranks),
+        links=links(ranks),
     )
     return job, _notes(job, ranks, folder)
 
@@ -64,4 +65,6 @@ def _notes(job: Job, ranks: list[Observed], folder: Path) -> list[str]:
         notes.append(lines.OVERHEAD_UNKNOWN.of())
     elif share > MOST_OVERHEAD:
         notes.append(lines.OVERHEAD_HIGH.of(percent=100 * share))
+    if job.links.note:
+        notes.append(lines.LINKS_NOT_MEASURED.of(why=job.links.note))
     return notes

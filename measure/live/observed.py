@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from wiresum.common.logs import one_line
+from wiresum.measure.probe.links import Links, fitted
 
 KIND = "wiresum observed"
 PATTERN = "*.observed"
@@ -32,6 +33,8 @@ class Observed:
     plain_s: tuple[float, ...]
     """Of steps without the profiler."""
     profiled_s: tuple[float, ...]
+    links: Links
+    """What it knows of the links between the hosts."""
     failed: str | None
     """Why the rank could not be observed to the end."""
 
@@ -64,6 +67,7 @@ def _observed(document: dict[str, Any]) -> Observed:
         recorded=int(steps["recorded"]),
         plain_s=tuple(map(float, [*times["before"], *times["after"]])),
         profiled_s=tuple(map(float, times["recorded"])),
+        links=fitted(document.get("links", []), one_line(str(document.get("links_note", "")))),
         failed=None if failed is None else one_line(str(failed)),
     )
 
@@ -80,3 +84,10 @@ def overhead(ranks: list[Observed]) -> float | None:
         if each.profiled_s and each.plain_s and median(each.plain_s) > 0
     ]
     return median(shares) if shares else None
+
+
+def links(ranks: list[Observed]) -> Links:
+    """What the ranks know together."""
+    pairs = {(p.sender, p.receiver): p for each in ranks for p in each.links.pairs}
+    note = next((each.links.note for each in ranks if each.links.note), "")
+    return Links(tuple(pairs[key] for key in sorted(pairs)), note)

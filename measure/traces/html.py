@@ -74,7 +74,7 @@ def page(report: Report, step: Timeline) -> str:
 {_wide("Sizes of messages", _sizes(report))}
 <h2>Collectives, of a rank that takes part</h2>
 {_wide("Collectives", _table(show.ROW_HEADINGS, rows))}
-{f"<h2>Notes</h2><ul>{notes}</ul>" if notes else ""}
+{_links(report)}{f"<h2>Notes</h2><ul>{notes}</ul>" if notes else ""}
 </main>
 <script type="application/json" id="report">{data}</script>
 </body>
@@ -95,6 +95,18 @@ def _table(headings: tuple[str, ...], rows: list[list[str]]) -> str:
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _links(report: Report) -> str:
+    """The links of a job that was run to be measured, the slowest ones first."""
+    if report.job is None or not report.job.links.pairs:
+        return ""
+    links = report.job.links
+    slow = sorted(links.pairs, key=lambda pair: pair.beta_gbit)
+    rows = [show.link_cells(pair) for pair in slow]
+    words = "".join(f"<p>{escape(line)}</p>" for line in show.links_text(links))
+    title = "Links between the ranks, over TCP"
+    return f"<h2>{title}</h2>\n{words}\n{_wide(title, _table(show.LINK_HEADINGS, rows))}\n"
 
 
 def _step_title(step: Timeline) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wiresum.common.logs import one_line
+from wiresum.measure.probe.links import Links
 from wiresum.measure.traces.intervals import Intervals, union
 
 NCCL, GLOO, WIRESUM = "nccl", "gloo", "wiresum"
@@ -107,7 +108,7 @@ class Job:
 
     ``command``: None where its traces were read from a folder. ``hosts``: of the ranks that have
     left a trace. ``overhead_share``: how much longer the profiler makes a step, as a share of a
-    step without it; None if that is not known.
+    step without it; None if that is not known. ``links``: between the hosts.
     """
 
     command: str | None
@@ -116,3 +117,4 @@ class Job:
     device: str
     backend: str
     overhead_share: float | None
+    links: Links

@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from wiresum.measure.probe.links import Links, Pair
 from wiresum.measure.traces.load import KIND
 from wiresum.measure.traces.records import Job
 from wiresum.measure.traces.summary import THRESHOLD, Rank, Report, Row, Shares
@@ -50,8 +51,28 @@ def as_json(report: Report) -> dict[str, Any]:
     if report.job is not None:
         facts = asdict(report.job)
         made["overhead_share"] = facts.pop("overhead_share")
+        made["links"] = _links_json(report.job.links)
+        del facts["links"]
         made["job"] = facts
     return made
+
+
+def _links_json(links: Links) -> dict[str, Any]:
+    slowest = links.slowest
+    return {
+        "pairs": [
+            {
+                "from": pair.sender,
+                "to": pair.receiver,
+                "alpha_us": pair.alpha_us,
+                "beta_gbit": pair.beta_gbit,
+            }
+            for pair in links.pairs
+        ],
+        "slowest": None if slowest is None else [slowest.sender, slowest.receiver],
+        "unequal": [[slow.sender, slow.receiver] for slow, _ in links.unequal()],
+        "note": links.note,
+    }
 
 
 def _shares(each: Shares) -> dict[str, float]:
@@ -76,6 +97,9 @@ def page(report: Report) -> RenderableType:
     if left > 0:
         parts.append(Text(f"and {left} more kinds of messages: --json has all"))
     if report.job is not None:
+        links = report.job.links
+        if links.pairs:
+            parts += [Text(), _links(links), *map(Text, links_text(links)), Text()]
         parts.append(Text(job_text(report.job)))
     parts += [Text(f"note: {note}") for note in report.notes]
     return Group(*parts)
@@ -100,6 +124,9 @@ ROW_HEADINGS = (
 )  # fmt: skip
 
 
+LINK_HEADINGS = ("from rank", "to rank", "latency µs", "bandwidth Gbit/s")
+
+
 def _times(report: Report) -> Table:
     made = _table(f"Time per step, in ms (mean of {report.steps} steps)", RANK_HEADINGS, 1)
     for each in report.ranks:
@@ -114,6 +141,14 @@ def _collectives(report: Report) -> Table:
     made = _table("Collectives, of a rank that takes part", ROW_HEADINGS, 4)
     for row in report.rows[:MOST_ROWS]:
         made.add_row(*row_cells(row))
+    return made
+
+
+def _links(links: Links) -> Table:
+    made = _table("Links between the ranks, over TCP", LINK_HEADINGS, 0)
+    slow = sorted(links.pairs, key=lambda pair: pair.beta_gbit)
+    for pair in slow[:MOST_ROWS]:
+        made.add_row(*link_cells(pair))
     return made
 
 
@@ -162,6 +197,29 @@ def row_cells(row: Row) -> list[str]:
         number(row.skew_ms),
         NOTHING if row.most_late is None else f"rank {row.most_late}",
     ]
+
+
+def link_cells(pair: Pair) -> list[str]:
+    """One direction of a link, as text."""
+    cells = (pair.sender, pair.receiver)
+    return [*map(str, cells), number(pair.alpha_us), number(pair.beta_gbit)]
+
+
+def links_text(links: Links) -> list[str]:
+    """Which link is the slowest, and which have a slow direction: a line each."""
+    found = []
+    slowest = links.slowest
+    if slowest is not None:
+        found.append(
+            f"The slowest of {len(links.pairs)}: from rank {slowest.sender} to rank "
+            f"{slowest.receiver}, {number(slowest.beta_gbit)} Gbit/s."
+        )
+    for slow, fast in links.unequal()[:MOST_ROWS]:
+        found.append(
+            f"Unequal: rank {slow.sender} to rank {slow.receiver} {number(slow.beta_gbit)} Gbit/s, "
+            f"back {number(fast.beta_gbit)} Gbit/s."
+        )
+    return found
 
 
 def percent(share: float | None) -> str:

@@ -75,6 +75,16 @@ def test_the_report_says_which_job_it_is_of_and_what_measuring_cost(ddp):
     assert "2 ranks on 1 host, gloo, cpu; the profiler adds" in output
 
 
+def test_the_links_between_the_ranks_are_measured_in_both_directions(ddp):
+    _, output, report = ddp
+    pairs = report["links"]["pairs"]
+    assert [(pair["from"], pair["to"]) for pair in pairs] == [(0, 1), (1, 0)]
+    assert all(pair["alpha_us"] > 0 and pair["beta_gbit"] > 0 for pair in pairs)
+    assert report["links"]["slowest"] in ([0, 1], [1, 0])
+    assert report["links"]["note"] == ""
+    assert "The slowest of 2: from rank" in output
+
+
 def test_measuring_leaves_the_weights_as_they_are(ddp):
     alone = finish(command("--steps", 13), clean_environment())
     assert len(digests(alone.output)) == 2

@@ -1,11 +1,12 @@
 """Ray Train: its workers are started by Ray's own processes, and get the job's environment."""
 
+import tempfile
 from pathlib import Path
 
 import ray
 import torch
 from outcome import BACKEND, OUT, batches, leave, model
-from ray.train import ScalingConfig, get_context
+from ray.train import RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, prepare_model
 
 import wiresum.host_agent
@@ -25,15 +26,34 @@ def train() -> None:
     leave(rank, mean.item() / get_context().get_world_size(), ray.__version__, OUT)
 
 
-here = str(Path(__file__).parent)
-ray.init(
-    num_cpus=2,
-    include_dashboard=False,
-    runtime_env={"env_vars": {**wiresum.host_agent.variables(), "PYTHONPATH": here}},
-)
-TorchTrainer(
-    train,
-    torch_config=TorchConfig(backend=BACKEND),
-    scaling_config=ScalingConfig(num_workers=2),
-).fit()
-ray.shutdown()
+HERE, TRIES = str(Path(__file__).parent), 4
+
+
+def start(place: str) -> None:
+    """Start Ray, which gives its raylet 30 s: too little where all cores are busy."""
+    settings = {
+        "num_cpus": 2,
+        "include_dashboard": False,
+        "object_store_memory": 100 << 20,
+        "_temp_dir": place,
+        "runtime_env": {"env_vars": {**wiresum.host_agent.variables(), "PYTHONPATH": HERE}},
+    }
+    for left in reversed(range(TRIES)):
+        try:
+            ray.init(**settings)
+            return
+        except Exception as error:
+            if left == 0 or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+
+
+with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as place:
+    start(place)
+    TorchTrainer(
+        train,
+        torch_config=TorchConfig(backend=BACKEND),
+        scaling_config=ScalingConfig(num_workers=2),
+        run_config=RunConfig(storage_path=place),
+    ).fit()
+    ray.shutdown()

@@ -21,6 +21,11 @@ ADVISE = Command(
     "Stop here, change the software, or invest: what a job's report says, with the evidence.",
 )
 
+PLAN = Command(
+    "wiresum.measure.plan.cli:plan",
+    "Racks, slots and uplinks for a set of jobs, and what collisions of their phases cost.",
+)
+
 DEMO = Command(
     "wiresum.measure.demo.cli:demo",
     "Train a small transformer over gloo and over the switch, and compare.",
@@ -110,6 +115,7 @@ ROOT = Group(
         "demo": DEMO,
         "measure": MEASURE,
         "advise": ADVISE,
+        "plan": PLAN,
         "slots": controller.SLOTS,
         "top": controller.TOP,
         "pcap": PCAP,

@@ -278,3 +278,20 @@ DAYS_WITHOUT_PRICE = Line(
     "M150", "--engineering-days beside prices needs --engineering-day, the price of one"
 )
 HOURS_UNKNOWN = Line("M151", "--wanted-hours needs --hours-per-run or --steps-per-run")
+
+# ---- plans
+
+NO_JOBS = Line("M155", "{path} has no list `jobs` with jobs in it: docs/planning.md has an example")
+JOBS_UNREADABLE = Line("M156", "{path} cannot be parsed: {why}")
+JOB_WRONG = Line("M157", "{path}, job {at} (from 0): {why}")
+JOB_TWICE = Line("M158", "{path} has two jobs called {name}")
+TOO_MANY_JOBS = Line("M159", "{path} has more than {most} jobs")
+NEEDS_YAML = Line(
+    "M160", "{path} needs PyYAML: pip install pyyaml, or write the jobs as JSON or TOML"
+)
+PLAN_RATE = Line("M161", "{option} {text!r}: it must be a rate, for example 10gbit")
+TOO_MANY_RACKS = Line(
+    "M162", "the jobs need {racks} racks, the most is {most}: give more --hosts-per-rack"
+)
+NO_CHAKRA = Line("M163", "{path} has no *.et: put the Chakra trace of each rank there")
+NOT_CHAKRA = Line("M164", "{path} is no Chakra trace that a plan can use: {why}")

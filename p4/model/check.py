@@ -195,7 +195,9 @@ def _build(what: Search, into: Path, *options: str) -> Path:
     _run(["spin", *macros, "-a", what.model], into)
     # -DSAFETY: no search for cycles. A search keeps whole states, not hashes of them.
     speed = "-O0" if what.quick else "-O2"
-    _run([_compiler(quick=what.quick), speed, "-w", "-DSAFETY", *options, "-o", "pan", "pan.c"], into)
+    _run(
+        [_compiler(quick=what.quick), speed, "-w", "-DSAFETY", *options, "-o", "pan", "pan.c"], into
+    )
     return into / "pan"
 
 

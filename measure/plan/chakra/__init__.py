@@ -1,0 +1,1 @@
+"""Chakra execution traces (mlcommons/chakra): read and written without its code."""

@@ -1,0 +1,1 @@
+"""Discrete-event simulations (simpy): jobs that share uplinks, and one job chunk by chunk."""

@@ -1,43 +1,17 @@
-"""The jobs of a plan, and the file that lists them: JSON, TOML, or YAML where PyYAML is there."""
+"""The file that lists the jobs of a plan: JSON, TOML, or YAML where PyYAML is there."""
 
 import json
 import math
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from wiresum.measure import lines
+from wiresum.measure.plan import sources
 from wiresum.measure.plan.errors import PlanError
+from wiresum.measure.plan.spec import MOST_JOBS, MOST_WORKERS, JobSpec
 from wiresum.measure.remedies import REMEDIES
-
-MOST_WORKERS = 10_000
-MOST_JOBS = 1_000
-MEGA = 1e6
-
-
-@dataclass(frozen=True)
-class JobSpec:
-    """A job as its owner describes it.
-
-    ``compute_ms``: of a step without communication; ``hidden_ms``: how much of its communication
-    can run behind that. ``gradient_mb``: float32 gradients of a step, in 10^6 bytes, in so many
-    ``buckets``. ``slots``: of its lease; 0: as many as fill its links.
-    """
-
-    name: str
-    workers: int
-    compute_ms: float
-    gradient_mb: float
-    buckets: int = 1
-    hidden_ms: float = 0.0
-    remedy: str = "switch-32"
-    slots: int = 0
-
-    @property
-    def gradient_bytes(self) -> float:
-        """Of a step."""
-        return self.gradient_mb * MEGA
 
 
 def read_jobs(path: Path) -> list[JobSpec]:
@@ -160,10 +134,5 @@ def _from_source(row: dict[str, Any], at: int, path: Path) -> dict[str, Any]:
         why = "it must have one path of a report or of a trace"
         raise PlanError(lines.JOB_WRONG.of(path=path, at=at, why=why))
     source = path.parent / row[given[0]]
-    if given[0] == "report":
-        from wiresum.measure.plan.sources import of_report
-
-        return of_report(source) | row
-    from wiresum.measure.plan.sources import of_chakra
-
-    return of_chakra(source) | row
+    found = sources.of_report(source) if given[0] == "report" else sources.of_chakra(source)
+    return found | row

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from wiresum.measure.plan import slots
 from wiresum.measure.plan.fabric import Fabric
-from wiresum.measure.plan.jobs import JobSpec
+from wiresum.measure.plan.spec import JobSpec
 from wiresum.measure.plan.timing import window_of
 from wiresum.measure.remedies import REMEDIES, Carrier
 from wiresum.p4 import MAX_WORKERS

@@ -5,10 +5,10 @@ from typing import Any
 
 from wiresum.measure.plan import slots
 from wiresum.measure.plan.fabric import Fabric
-from wiresum.measure.plan.jobs import JobSpec
 from wiresum.measure.plan.phases import Shifted, shift
 from wiresum.measure.plan.placing import Place, place
 from wiresum.measure.plan.simulation.jobs import Running
+from wiresum.measure.plan.spec import JobSpec
 from wiresum.measure.plan.timing import expected_compute_s, phase
 from wiresum.measure.remedies import REMEDIES
 

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from wiresum.measure.advise.documents import read_report
-from wiresum.measure.plan.jobs import MEGA
+from wiresum.measure.plan.chakra.step import steps_of
+from wiresum.measure.plan.spec import MEGA
 
 
 def of_report(path: Path) -> dict[str, Any]:
@@ -24,6 +25,4 @@ def of_chakra(path: Path) -> dict[str, Any]:
 
     Raises :class:`PlanError` in one line.
     """
-    from wiresum.measure.plan.chakra.step import steps_of
-
     return steps_of(path)

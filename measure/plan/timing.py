@@ -7,7 +7,7 @@ from wiresum.measure.model import collectives, limits
 from wiresum.measure.model.costs import Costs
 from wiresum.measure.plan import slots
 from wiresum.measure.plan.fabric import Fabric
-from wiresum.measure.plan.jobs import JobSpec
+from wiresum.measure.plan.spec import JobSpec
 from wiresum.measure.remedies import REMEDIES, Carrier, Remedy
 from wiresum.p4.packet import HEADER_BYTES
 

@@ -7,7 +7,7 @@ from typing import Any
 from wiresum.measure import lines
 from wiresum.measure.plan.chakra import messages
 from wiresum.measure.plan.errors import PlanError
-from wiresum.measure.plan.jobs import MEGA, JobSpec
+from wiresum.measure.plan.spec import MEGA, JobSpec
 
 _RANK = re.compile(r"\.(\d+)\.et$")
 _MOST_BYTES = 1 << 30

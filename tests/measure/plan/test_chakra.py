@@ -5,7 +5,7 @@ import pytest
 from wiresum.measure.plan.chakra import messages
 from wiresum.measure.plan.chakra.step import steps_of, write_job
 from wiresum.measure.plan.errors import PlanError
-from wiresum.measure.plan.jobs import JobSpec
+from wiresum.measure.plan.spec import JobSpec
 
 JOB = JobSpec("job", 4, compute_ms=100, gradient_mb=40, buckets=5, hidden_ms=80)
 

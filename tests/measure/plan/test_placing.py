@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wiresum.measure.plan.fabric import Fabric
-from wiresum.measure.plan.jobs import JobSpec
 from wiresum.measure.plan.placing import place, racks_needed
+from wiresum.measure.plan.spec import JobSpec
 
 
 def spec(name="a", workers=8, remedy="switch-16", slots=0, **more):

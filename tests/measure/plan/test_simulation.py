@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wiresum.measure.plan.fabric import Fabric
-from wiresum.measure.plan.jobs import JobSpec
 from wiresum.measure.plan.phases import shift
 from wiresum.measure.plan.simulation.chunks import Rack, allreduce
 from wiresum.measure.plan.simulation.jobs import Running, simulate
 from wiresum.measure.plan.simulation.sharing import shares
+from wiresum.measure.plan.spec import JobSpec
 from wiresum.measure.plan.timing import Phase, expected_compute_s, phase, resend_s
 
 REMEDIES = ("gloo", "fp16", "ranks-16", "switch-32", "switch-8")

@@ -64,7 +64,7 @@ $(FRAMEWORKS)/.installed: $(wildcard tests/frameworks/*.txt) | $(VENV)/.installe
 	  -c constraints.txt -c tests/frameworks/constraints.txt -r tests/frameworks/requirements.txt
 	@touch $@
 
-test-frameworks: setup $(FRAMEWORKS)/.installed ## trainings with transformers, accelerate, Lightning, DeepSpeed and Ray
+test-frameworks: setup $(FRAMEWORKS)/.installed ## trainings with transformers, accelerate, Lightning, DeepSpeed, torchft and Ray
 	$(FRAMEWORKS)/bin/python -m pytest -m frameworks tests/frameworks $(PYTEST_ARGS)
 
 test-deploy: setup ## Slurm (apt install slurm-wlm; as root) and the manifests for Kubernetes

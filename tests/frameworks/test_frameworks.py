@@ -49,6 +49,7 @@ def needs(module: str) -> None:
         ("accelerate", "with_accelerate.py", TORCHRUN),
         ("lightning", "with_lightning.py", TORCHRUN),
         ("deepspeed", "with_deepspeed.py", TORCHRUN),
+        ("torchft", "with_torchft.py", TORCHRUN),
         ("ray", "with_ray.py", [sys.executable]),
     ],
 )

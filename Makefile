@@ -23,7 +23,7 @@ $(BIN)/python:
 
 # The installation knows every module by its path: it is made again when one is added, moved or removed.
 build/modules: FORCE
-	@mkdir -p build && find $(PACKAGES) -name '*.py' | LC_ALL=C sort > $@.new
+	@mkdir -p build && find public $(PACKAGES) -name '*.py' | LC_ALL=C sort > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 FORCE:
 
@@ -79,7 +79,7 @@ lint: $(VENV)/.lint types ## formatters, linters, types, imports
 
 # The linters want the packages under their import names: folders here, wiresum.* when installed.
 build/types: $(VENV)/.lint
-	@rm -rf $@ && mkdir -p $@/wiresum && touch $@/wiresum/__init__.py
+	@rm -rf $@ && mkdir -p $@ && cp -r public/wiresum $@/wiresum
 	@for p in $(PACKAGES); do cp -r $$p $@/wiresum/$$p; done
 	@cp $$($(BIN)/python -c 'import wiresum.controller.v1.controller_pb2 as m; print(m.__file__.removesuffix("_pb2.py"))')* \
 	  $@/wiresum/controller/v1/

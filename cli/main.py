@@ -26,6 +26,11 @@ PLAN = Command(
     "Racks, slots and uplinks for a set of jobs, and what collisions of their phases cost.",
 )
 
+TRIAL = Command(
+    "wiresum.measure.trial.cli:trial",
+    "Try the remedies on your own script for some steps: trial -- torchrun ... train.py",
+)
+
 DEMO = Command(
     "wiresum.measure.demo.cli:demo",
     "Train a small transformer over gloo and over the switch, and compare.",
@@ -116,6 +121,7 @@ ROOT = Group(
         "measure": MEASURE,
         "advise": ADVISE,
         "plan": PLAN,
+        "trial": TRIAL,
         "slots": controller.SLOTS,
         "top": controller.TOP,
         "pcap": PCAP,

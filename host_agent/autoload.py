@@ -28,6 +28,10 @@ def register() -> None:
         )
     if "WIRESUM_MEASURE" in os.environ:
         _observe()
+    try:
+        _try_remedies()
+    except Exception:
+        logging.getLogger("wiresum").warning("wiresum: no remedy can be tried", exc_info=True)
 
 
 def _observe() -> None:
@@ -39,6 +43,17 @@ def _observe() -> None:
         logging.getLogger("wiresum").warning(
             "wiresum: this process cannot be measured", exc_info=True
         )
+
+
+def _try_remedies() -> None:
+    if os.environ.get("WIRESUM_REMEDY"):
+        from wiresum.host_agent.remedies import hooks
+
+        hooks.install()
+    if os.environ.get("WIRESUM_TRIAL"):
+        from wiresum.host_agent.trial import recorder
+
+        recorder.install()
 
 
 def register_by_name() -> None:

@@ -295,3 +295,38 @@ TOO_MANY_RACKS = Line(
 )
 NO_CHAKRA = Line("M163", "{path} has no *.et: put the Chakra trace of each rank there")
 NOT_CHAKRA = Line("M164", "{path} is no Chakra trace that a plan can use: {why}")
+
+# ---- trials
+
+TRIAL_OF_WHAT = Line("M170", "try what? wiresum trial -- torchrun --nproc-per-node 4 train.py")
+TWO_TARGETS = Line("M171", "give --within or --target-loss, not both")
+UNKNOWN_REMEDY = Line("M172", "--candidates {name}: it must be of {names}")
+REMEDY_NEEDS_SWITCH = Line(
+    "M173", "--candidates {name} needs a switch: give --controller HOST:PORT, or --embedded"
+)
+NOT_A_SHARE = Line("M174", "{text!r} is no share: say, for example, 1% or 0.01")
+NOT_A_PATTERN = Line(
+    "M175", "--loss-pattern {text}: it must be a regular expression with one group: {why}"
+)
+OTHER_TRIAL = Line(
+    "M176",
+    "{folder} holds another trial (changed: {what}): give another --out, or --fresh to forget it",
+)
+PLAIN_RUN_FAILED = Line("M177", "the plain run over gloo, with no remedy, has failed: {why}")
+NO_STEP_SEEN = Line(
+    "M178",
+    "no step of an optimizer was seen: the script must train with torch.optim, in an environment "
+    "that has wiresum, and without TORCH_DEVICE_BACKEND_AUTOLOAD=0",
+)
+SCRIPT_ENDED = Line(
+    "M179", "the script ends after {steps} steps, before the {wanted} of the trial: --steps {steps}"
+)
+NO_COLLECTIVE = Line(
+    "M180", "the script does no collective ({world} ranks): there is no communication to remedy"
+)
+NOT_PATIENCE = Line("M182", "--patience {value:g}: it must be seconds, above 0")
+NO_LOSS = Line(
+    "M181",
+    "the script reports no loss: call wiresum.report(loss=loss) after each step, or give "
+    "--loss-pattern",
+)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from wiresum.common.errors import WiresumError
+from wiresum.common.tcp import with_headers
 from wiresum.measure import lines
-from wiresum.measure.demo.tcp import with_headers
 
 
 class DemoError(WiresumError):

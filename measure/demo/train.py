@@ -16,9 +16,9 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from wiresum import host_agent
+from wiresum.common.tcp import tcp_bytes
 from wiresum.controller.client.address import parse_addresses
 from wiresum.measure.demo.model import CharacterTransformer
-from wiresum.measure.demo.tcp import tcp_bytes
 from wiresum.measure.demo.text import Corpus, load, windows
 
 LENGTH = 64  # characters of context
@@ -60,7 +60,7 @@ def _traffic() -> dict[str, float]:
         skip += [controller.endpoint.port for controller in controllers]
     engine = host_agent.stats()["engine"]
     switch = sum(engine.get(name, 0) for name in ENGINE_BYTES)
-    return {"switch": switch, "tcp": tcp_bytes(skip)}
+    return {"switch": switch, "tcp": sum(tcp_bytes(skip))}
 
 
 def _digest(model: torch.nn.Module) -> str:

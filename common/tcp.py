@@ -6,6 +6,7 @@ import socket
 import struct
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 MSS = 1448  # payload of a segment at MTU 1500 with timestamps
 SEGMENT_HEADERS = 14 + 20 + 32  # Ethernet, IPv4, TCP with timestamps
@@ -14,12 +15,20 @@ SEGMENT_HEADERS = 14 + 20 + 32  # Ethernet, IPv4, TCP with timestamps
 _BYTES_ACKED = struct.Struct("@120xQQ")
 
 
-def tcp_bytes(skip_ports: Collection[int]) -> int:
-    """Payload bytes sent (and acknowledged) plus received on all open TCP connections.
+class TcpBytes(NamedTuple):
+    """Payload bytes of connections."""
+
+    sent: int
+    """And acknowledged."""
+    received: int
+
+
+def tcp_bytes(skip_ports: Collection[int]) -> TcpBytes:
+    """Payload bytes on all open TCP connections.
 
     Connections with one of ``skip_ports`` at either end (the store, the controller) don't count.
     """
-    total = 0
+    sent = received = 0
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
             if not str(entry.readlink()).startswith("socket:"):
@@ -34,8 +43,9 @@ def tcp_bytes(skip_ports: Collection[int]) -> int:
                     continue
                 info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
                 if len(info) >= _BYTES_ACKED.size:
-                    total += sum(_BYTES_ACKED.unpack_from(info))
-    return total
+                    acked, got = _BYTES_ACKED.unpack_from(info)
+                    sent, received = sent + acked, received + got
+    return TcpBytes(sent, received)
 
 
 def with_headers(payload: float) -> float:

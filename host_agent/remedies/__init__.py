@@ -1,0 +1,1 @@
+"""Puts torch's DDP hooks on scripts that stay as they are."""

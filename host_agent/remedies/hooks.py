@@ -1,0 +1,67 @@
+"""Registers torch's communication hooks with every DDP model of a script.
+
+DDP takes one hook, and a script's own has precedence: the hook is registered at the first forward
+pass, if there is none by then.
+"""
+
+import functools
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+log = logging.getLogger("wiresum")
+
+VARIABLE = "WIRESUM_REMEDY"
+"""Which hook; empty or missing: none."""
+
+COMPRESS_FROM = 2
+"""Before this step PowerSGD sends gradients as they are; torch demands at least two such steps."""
+
+used: list[str] = []
+"""Of each DDP model that has made a forward pass: the hook it has got, or why it has none."""
+
+
+def install() -> None:
+    """Wrap DDP's forward pass. Raises ``ValueError`` for an unknown hook."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    name = os.environ[VARIABLE]
+    if name not in _REGISTER:
+        raise ValueError(f"{VARIABLE} must be of {', '.join(_REGISTER)}, not {name!r}")
+    original: Any = DistributedDataParallel.forward
+
+    @functools.wraps(original)
+    def forward(self: Any, *inputs: Any, **named: Any) -> Any:
+        if not hasattr(self, "_wiresum_hook"):
+            self._wiresum_hook = _register(self, name)
+            used.append(self._wiresum_hook)
+        return original(self, *inputs, **named)
+
+    DistributedDataParallel.forward = forward  # type: ignore[method-assign]
+
+
+def _register(model: Any, name: str) -> str:
+    if model._comm_hooks:
+        log.warning("wiresum: the script has a DDP hook of its own, %s is not used", name)
+        return "the script's own"
+    _REGISTER[name](model)
+    return name
+
+
+def _fp16(model: Any) -> None:
+    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+
+    model.register_comm_hook(None, default_hooks.fp16_compress_hook)
+
+
+def _powersgd(model: Any) -> None:
+    from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
+
+    state = powerSGD_hook.PowerSGDState(
+        process_group=None, matrix_approximation_rank=1, start_powerSGD_iter=COMPRESS_FROM
+    )
+    model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+
+
+_REGISTER: dict[str, Callable[[Any], None]] = {"fp16": _fp16, "powersgd": _powersgd}

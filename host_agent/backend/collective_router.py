@@ -45,8 +45,8 @@ ENGINE_FIRST_S = 5.0
 LEAVE_S = 2.0
 NOT_AN_ALL_REDUCE = "only all-reduces use the switch"
 OTHER_THREAD = (
-    "a second group of all ranks uses the switch only from the thread that made it: the order of "
-    "several threads may differ between ranks"
+    "a second group of all ranks uses the switch only while the thread that made the default group "
+    "issues the sums of both: the order of several threads may differ between ranks"
 )
 
 LABELS = {
@@ -128,6 +128,7 @@ class CollectiveRouter:
         self._said = said
         self._world = world
         self._thread = threading.get_ident()
+        self._several_threads = False  # whether another one has issued sums for the switch, too
         self._process = os.getpid()
         self._lock = threading.Lock()
         self.closed = False
@@ -172,6 +173,7 @@ class CollectiveRouter:
             return fallen
         if self._world is not None:
             return self._world.allreduce(tensors, opts, method)
+        self._several_threads |= threading.get_ident() != self._thread
         name = self._next_name(method, SWITCH, op, tensors)
         values = [plain(tensor) for tensor in tensors]
         viewed = [(v, t) for v, t in zip(values, tensors, strict=True) if v is not t]
@@ -215,10 +217,7 @@ class CollectiveRouter:
         if self.closed:
             raise errors.EngineClosed(lines.SHUT_DOWN.of())
         if self._world is not None:
-            # The world's collectives and this group's have one order, which one thread keeps.
-            if threading.get_ident() != self._thread:
-                return OTHER_THREAD
-            return self._world._why_not(tensors, op, method)
+            return self._world._why_not_for_another_group(tensors, op, method)
         if self.agent is None:
             return self.why_no_agent
         if current_scope() is not None:
@@ -226,6 +225,18 @@ class CollectiveRouter:
         if method == "allreduce" and len(tensors) != 1:
             return f"all-reduces take one tensor, not {len(tensors)}"
         return why_not_tensors(tensors, op)
+
+    def _why_not_for_another_group(
+        self, tensors: Sequence[torch.Tensor], op: str, method: str
+    ) -> str | None:
+        """For a group of the same ranks, whose sums and this group's get one order.
+
+        One thread keeps it. Which thread that is must not depend on chance, or the ranks would go
+        different ways: a pool's thread that has made the other group would do.
+        """
+        if self._several_threads or threading.get_ident() != self._thread:
+            return OTHER_THREAD
+        return self._why_not(tensors, op, method)
 
     def _next_name(self, method: str, path: str, op: str, tensors: Sequence[torch.Tensor]) -> str:
         """Number a collective of the script's own order; check it against the other ranks'.

@@ -10,8 +10,8 @@ import json
 import os
 import socket
 import sys
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,16 @@ def reduce(group: dist.ProcessGroup | None = None) -> int:
     return switched() - before
 
 
-def in_a_thread(group: dist.ProcessGroup) -> int:
-    found: list[int] = []
-    thread = threading.Thread(target=lambda: found.append(reduce(group)))
-    thread.start()
-    thread.join()
-    return found[0]
+def in_a_thread(group: dist.ProcessGroup | None) -> int:
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(reduce, group).result()
+
+
+def in_any_thread_of_a_pool(rank: int) -> int:
+    """On one rank the thread that has made the group issues its sum, on the other one another."""
+    with ThreadPoolExecutor(1) as maker, ThreadPoolExecutor(1) as other:
+        group = maker.submit(dist.new_group, [0, 1]).result()
+        return (maker if rank == 0 else other).submit(reduce, group).result()
 
 
 def main(rank: int, folder: str, ports: list[int]) -> None:
@@ -71,13 +75,16 @@ def main(rank: int, folder: str, ports: list[int]) -> None:
         )
         found[name] = {
             "world": reduce(), "everybody": reduce(everybody),
-            "another thread": in_a_thread(everybody), "world again": reduce(),
+            "another thread": in_a_thread(everybody), "any thread": in_any_thread_of_a_pool(rank),
+            "world again": reduce(),
         }  # fmt: skip
         before = switched()
         dist.all_reduce(torch.ones(1), group=alone)
         dist.all_reduce(torch.ones(1, dtype=torch.int32), group=everybody)
         dist.all_reduce(torch.ones(1), op=dist.ReduceOp.MAX, group=everybody)
         found[name]["neither"] = switched() - before
+        found[name]["world in a thread"] = in_a_thread(None)
+        found[name]["everybody after that"] = reduce(everybody)
         dist.destroy_process_group()
     found["why"] = sorted(stats()["fallback"]["all_reduce"])
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))

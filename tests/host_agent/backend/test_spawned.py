@@ -95,9 +95,10 @@ def test_workers_without_torchrun_use_the_switch_over_stores_of_every_kind(
         assert list(found) == ["file", "tcp", "env"]
         for name, counts in found.items():
             assert counts == {
-                "world": 1, "everybody": 1, "another thread": 0, "world again": 1, "neither": 0,
+                "world": 1, "everybody": 1, "another thread": 0, "any thread": 0,
+                "world again": 1, "neither": 0, "world in a thread": 1, "everybody after that": 0,
             }, name  # fmt: skip
-        assert any("from the thread that made it" in each for each in why)
+        assert any("while the thread that made the default group" in each for each in why)
         assert any("only groups of all ranks" in each for each in why)
 
 

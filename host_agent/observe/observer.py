@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from wiresum.host_agent.observe.probe import probe
 from wiresum.host_agent.observe.recorder import Recorder
-from wiresum.host_agent.observe.schedule import Phase, Schedule
+from wiresum.host_agent.observe.schedule import Phase, Schedule, Took
 
 log = logging.getLogger("wiresum")
 
@@ -35,7 +35,7 @@ class Observer:
         self._folder = folder
         self._schedule = Schedule(wanted)
         self._optimizer: weakref.ref[torch.optim.Optimizer] | None = None
-        self._began = 0.0
+        self._began = Took(0.0, 0.0)
         self._recorder: Recorder | None = None
         self._recording = False
         self._facts: dict[str, Any] = {}
@@ -52,10 +52,11 @@ class Observer:
                 self._first_step(optimizer)
             if followed is None:
                 self._optimizer = weakref.ref(optimizer)
-            self._step_ended(time.perf_counter() - self._began)
+            now = _now()
+            self._step_ended(Took(now.wall - self._began.wall, now.cpu - self._began.cpu))
         except Exception as error:
             self._fail(error)
-        self._began = time.perf_counter()
+        self._began = _now()
 
     def finish(self) -> None:
         """Write what has been seen so far, if anything; for the end of the process."""
@@ -77,8 +78,8 @@ class Observer:
                 self._facts["world_size"],
             )
 
-    def _step_ended(self, seconds: float) -> None:
-        ended, following = self._schedule.step_ended(seconds)
+    def _step_ended(self, took: Took) -> None:
+        ended, following = self._schedule.step_ended(took)
         if following is Phase.STARTING:
             self._recorder = Recorder()
             self._recorder.start()
@@ -127,13 +128,20 @@ class Observer:
                 "seen": schedule.seen,
                 "recorded": len(schedule.took(Phase.RECORDED)),
             },
-            "step_s": {name: schedule.took(phase) for name, phase in _TIMED.items()},
+            "step_s": {
+                name: [[took.wall, took.cpu] for took in schedule.took(phase)]
+                for name, phase in _TIMED.items()
+            },
         }
         who = self._facts.get("rank")
         name = f"process{os.getpid()}" if who is None else f"rank{who}"
         unfinished = self._folder / f"{name}.unfinished"
         unfinished.write_text(json.dumps(document))
         os.replace(unfinished, self._folder / f"{name}.observed")  # noqa: PTH105 (atomic)
+
+
+def _now() -> Took:
+    return Took(time.perf_counter(), time.thread_time())
 
 
 def facts(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -22,15 +22,23 @@ class Phase(Enum):
     OVER = auto()
 
 
+@dataclass(frozen=True)
+class Took:
+    """Seconds of one step, and seconds of CPU time of the thread that trains."""
+
+    wall: float
+    cpu: float
+
+
 @dataclass
 class Schedule:
     """The phases of a training's steps, in order, and the time that steps took by phase.
 
-    ``wanted``: steps to record. ``times``: seconds of each step, for the phases that are timed.
+    ``wanted``: steps to record.
     """
 
     wanted: int
-    times: dict[Phase, list[float]] = field(default_factory=dict)
+    times: dict[Phase, list[Took]] = field(default_factory=dict)
     seen: int = 0
     """Steps that have ended."""
 
@@ -60,13 +68,13 @@ class Schedule:
             + [Phase.AFTER] * self.around
         )
 
-    def step_ended(self, seconds: float) -> tuple[Phase, Phase]:
+    def step_ended(self, took: Took) -> tuple[Phase, Phase]:
         """Note that a step has ended after so long; its phase, and that of the next one."""
         ended = self.phase
-        self.times.setdefault(ended, []).append(seconds)
+        self.times.setdefault(ended, []).append(took)
         self.seen += 1
         return ended, self.phase
 
-    def took(self, phase: Phase) -> list[float]:
-        """Seconds of the steps of a phase, so far."""
+    def took(self, phase: Phase) -> list[Took]:
+        """How long the steps of a phase took, so far."""
         return self.times.get(phase, [])

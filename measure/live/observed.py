@@ -8,9 +8,18 @@ from typing import Any
 
 from wiresum.common.logs import one_line
 from wiresum.measure.probe.links import Links, fitted
+from wiresum.measure.traces.records import CPU
 
 KIND = "wiresum observed"
 PATTERN = "*.observed"
+
+
+@dataclass(frozen=True)
+class Took:
+    """Seconds of a step, and seconds of CPU time of the thread that trains."""
+
+    wall: float
+    cpu: float
 
 
 @dataclass(frozen=True)
@@ -18,7 +27,7 @@ class Observed:
     """One rank, or a process without a process group (``rank``: None).
 
     ``recorded`` of ``wanted`` steps are in its trace; the script took ``seen`` steps until its end
-    or until nothing was left to see, which would have been ``needed``. Times are in seconds.
+    or until nothing was left to see, which would have been ``needed``.
     """
 
     rank: int | None
@@ -30,9 +39,9 @@ class Observed:
     needed: int
     seen: int
     recorded: int
-    plain_s: tuple[float, ...]
-    """Of steps without the profiler."""
-    profiled_s: tuple[float, ...]
+    plain: tuple[Took, ...]
+    """Steps without the profiler."""
+    profiled: tuple[Took, ...]
     links: Links
     """What it knows of the links between the hosts."""
     failed: str | None
@@ -65,24 +74,35 @@ def _observed(document: dict[str, Any]) -> Observed:
         needed=int(steps["needed"]),
         seen=int(steps["seen"]),
         recorded=int(steps["recorded"]),
-        plain_s=tuple(map(float, [*times["before"], *times["after"]])),
-        profiled_s=tuple(map(float, times["recorded"])),
+        plain=_took([*times["before"], *times["after"]]),
+        profiled=_took(times["recorded"]),
         links=fitted(document.get("links", []), one_line(str(document.get("links_note", "")))),
         failed=None if failed is None else one_line(str(failed)),
     )
 
 
+def _took(times: list[tuple[float, float]]) -> tuple[Took, ...]:
+    return tuple(Took(float(wall), float(cpu)) for wall, cpu in times)
+
+
 def overhead(ranks: list[Observed]) -> float | None:
     """How much longer the profiler made a step, as a share of a step without it.
 
-    Of the medians of each rank; the median over the ranks. Below zero where chance outweighs it,
-    None if no rank has steps of both kinds.
+    By the medians of each rank; the median over the ranks. Where the CPU computes it is the CPU
+    time of the thread that trains, in which the profiler works: other programs of the host hardly
+    change that. Elsewhere it is the time of the step. Below zero where chance outweighs it, None if
+    no rank has steps of both kinds.
     """
-    shares = [
-        median(each.profiled_s) / median(each.plain_s) - 1
-        for each in ranks
-        if each.profiled_s and each.plain_s and median(each.plain_s) > 0
-    ]
+    shares = []
+    for each in ranks:
+        if each.plain and each.profiled:
+            step = median(took.wall for took in each.plain)
+            by_cpu = each.device == CPU
+            with_it, without = (
+                median(took.cpu if by_cpu else took.wall for took in times)
+                for times in (each.profiled, each.plain)
+            )
+            shares += [(with_it - without) / step] if step > 0 else []
     return median(shares) if shares else None
 
 

@@ -99,3 +99,20 @@ def bus_factor(kind: str, ranks: int | None) -> float | None:
     if kind in ("all_gather", "reduce_scatter", "all_to_all", "gather", "scatter"):
         return (ranks - 1) / ranks
     return None
+
+
+def sent_factor(kind: str, ranks: int | None) -> float | None:
+    """What a rank sends over its link, as a multiple of the message; the mean over the ranks.
+
+    Of gloo's algorithms and of NCCL's rings, without headers; None where it is not known. gloo's
+    reduce sends more than a ring, and its trace shows a reduce-scatter as the all-reduce it is.
+    """
+    if kind in ("send", "recv", "barrier"):
+        return float(kind == "send")
+    if ranks is None or ranks < 1:
+        return None
+    if kind == "all_reduce":
+        return 2 * (ranks - 1) / ranks
+    if kind in ("all_gather", "reduce_scatter", "all_to_all", "broadcast", "gather"):
+        return (ranks - 1) / ranks
+    return None

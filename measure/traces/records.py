@@ -9,6 +9,7 @@ from pathlib import Path
 from wiresum.common.logs import one_line
 from wiresum.measure.probe.links import Links
 from wiresum.measure.traces.intervals import Intervals, union
+from wiresum.measure.traces.names import sent_factor
 
 NCCL, GLOO, WIRESUM = "nccl", "gloo", "wiresum"
 GPU, CPU = "gpu", "cpu"
@@ -50,6 +51,17 @@ class Collective:
     start: int
     end: int
     step: int | None = None
+
+    @property
+    def sent(self) -> float | None:
+        """Bytes that a rank sends for it, the mean over its ranks; None where that is unknown.
+
+        wiresum's depend on its field and carrier, which a trace does not tell.
+        """
+        factor = sent_factor(self.kind, self.group.size)
+        if self.size is None or factor is None or self.carrier == WIRESUM:
+            return None
+        return factor * self.size
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "exposed_share": report.exposed_share,
         "comm_share": report.comm_share,
         "bytes_per_step": report.bytes_per_step,
+        "sent_bytes_per_step": report.sent_bytes_per_step,
         "waiting_share": report.waiting_share,
         "steps": report.steps,
         "median": _shares(report.typical),
@@ -39,6 +40,7 @@ def as_json(report: Report) -> dict[str, Any]:
                 "exposed_share": each.shares.exposed_share,
                 "comm_share": each.shares.comm_share,
                 "bytes_per_step": each.size,
+                "sent_bytes_per_step": each.sent,
                 "late_share": each.late,
                 "late_by": each.behind_ms,
                 "waiting_time": each.waiting_ms,
@@ -84,8 +86,14 @@ def headline(report: Report) -> list[tuple[str, str]]:
     return [
         (percent(report.exposed_share), "of a step is exposed communication"),
         (percent(report.comm_share), "of a step is communication"),
-        (size_text(report.bytes_per_step), "of messages per step and rank"),
+        (size_text(report.bytes_per_step), _messages_text(report)),
     ]
+
+
+def _messages_text(report: Report) -> str:
+    sent = report.sent_bytes_per_step
+    more = "" if sent is None else f", for which a rank sends {size_text(sent)}"
+    return f"of messages per step and rank{more}"
 
 
 def page(report: Report) -> RenderableType:

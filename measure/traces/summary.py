@@ -54,6 +54,7 @@ class Shares:
 class Rank:
     """One rank. ``size``: bytes of its messages per step, None if no message's size is known.
 
+    ``sent``: bytes that it sends per step, None if that is not known of some message.
     ``late``: the share of the matched collectives to which it came last; ``behind_ms``: the median
     of how far it was behind the first then. ``waiting_ms``: per step, in collectives, for others.
     """
@@ -63,6 +64,7 @@ class Rank:
     steps: int
     shares: Shares
     size: float | None
+    sent: float | None
     late: float | None
     behind_ms: float | None
     waiting_ms: float | None
@@ -102,6 +104,8 @@ class Report:
     exposed_share: float
     comm_share: float
     bytes_per_step: float | None
+    sent_bytes_per_step: float | None
+    """What a rank sends for these messages, without headers; None if not known of some."""
     waiting_share: float | None
     """Of the communication, what is waiting for a rank that comes later; None for one rank."""
     typical: Shares
@@ -122,6 +126,7 @@ def summarize(traces: list[RankTrace], job: Job | None = None, notes: Sequence[s
     late = _Late(matches, ahead)
     ranks = [_rank(trace, late) for trace in traces]
     sizes = [each.size for each in ranks if each.size is not None]
+    sent = [each.sent for each in ranks]
     exposed = median(each.shares.exposed_share for each in ranks)
     waits = [
         each.waiting_ms / each.shares.total_comm_time
@@ -137,6 +142,7 @@ def summarize(traces: list[RankTrace], job: Job | None = None, notes: Sequence[s
         exposed_share=exposed,
         comm_share=median(each.shares.comm_share for each in ranks),
         bytes_per_step=sum(sizes) / len(sizes) if sizes else None,
+        sent_bytes_per_step=None if None in sent else sum(filter(None, sent)) / len(sent),
         waiting_share=waiting,
         typical=_typical([each.shares for each in ranks]),
         verdict=_verdict(exposed, waiting, whole),
@@ -188,6 +194,7 @@ class _Late:
 
 def _rank(trace: RankTrace, late: _Late) -> Rank:
     sizes = [each.size for each in trace.counted if each.size is not None]
+    sent = [each.sent for each in trace.counted]
     behind = late.behind.get(trace.rank, [])
     taken = late.taken.get(trace.rank, 0)
     return Rank(
@@ -196,6 +203,7 @@ def _rank(trace: RankTrace, late: _Late) -> Rank:
         steps=len(trace.steps),
         shares=shares(trace),
         size=sum(sizes) / len(trace.steps) if sizes else None,
+        sent=None if None in sent else sum(filter(None, sent)) / len(trace.steps),
         late=len(behind) / taken if taken else None,
         behind_ms=median(behind) / 1e6 if behind else None,
         waiting_ms=late.waited[trace.rank] / 1e6 / len(trace.steps) if taken else None,

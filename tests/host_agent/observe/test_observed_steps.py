@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="the extra `torch` is not installed")
 
 from wiresum.host_agent.observe.observer import Observer  # noqa: E402
-from wiresum.host_agent.observe.schedule import Phase, Schedule  # noqa: E402
+from wiresum.host_agent.observe.schedule import Phase, Schedule, Took  # noqa: E402
 
 
 @given(wanted=st.integers(1, 50), steps=st.integers(0, 200))
@@ -18,10 +18,10 @@ def test_the_wanted_steps_are_recorded_between_steps_that_are_only_timed(wanted,
     phases = []
     for number in range(steps):
         phases.append(schedule.phase)
-        schedule.step_ended(float(number))
+        schedule.step_ended(Took(float(number), 0.0))
     assert schedule.seen == steps
     assert schedule.took(Phase.RECORDED) == [
-        float(at) for at, phase in enumerate(phases) if phase is Phase.RECORDED
+        Took(float(at), 0.0) for at, phase in enumerate(phases) if phase is Phase.RECORDED
     ]
     if steps >= schedule.needed:
         assert phases.count(Phase.RECORDED) == wanted

@@ -207,7 +207,8 @@ class Packed:
     ) -> None:
         """The ``count`` elements at address ``data``, as an engine over ``field`` would sum them.
 
-        Raises ``CodecError`` for a dtype or a field that cannot be summed.
+        Raises ``CodecError`` for a dtype or a field that cannot be summed. ``dtype`` as in
+        :meth:`Engine.all_reduce`.
         """
 
     @property
@@ -268,10 +269,11 @@ class Engine:
     ) -> int:
         """Queue an in-place sum (or mean) over all ranks of ``count`` elements at address ``data``.
 
-        ``dtype``: float32, float16 or bfloat16; contiguous. The caller keeps the memory alive, and
+        ``dtype``: float32, float16 or bfloat16; int32, which is summed mod 2^32; max_uint32, of
+        which the largest is the result. Contiguous. The caller keeps the memory alive, and
         leaves it alone, until the ticket completes. Returns the ticket. The caller may choose it,
         above those before, so that it knows the ticket even if an interrupt comes between this call
-        and its return. Raises ``CodecError`` for another dtype, ``EngineClosed`` with the first
+        and its return. Raises ``CodecError`` for another dtype or a mean of integers, ``EngineClosed`` with the first
         cause once the engine has failed or was closed.
         """
 

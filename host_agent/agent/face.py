@@ -48,7 +48,8 @@ class EngineFace(Protocol):
     def all_reduce(self, data: int, count: int, dtype: str, average: bool, ticket: int) -> object:
         """Start an in-place all-reduce of ``count`` elements at address ``data``.
 
-        ``dtype`` is float32, float16 or bfloat16; ``ticket`` counts up. The caller keeps the memory
+        ``dtype`` is float32, float16, bfloat16, int32 (summed mod 2^32) or max_uint32 (the largest
+        is the result); ``average`` is for floats. ``ticket`` counts up. The caller keeps the memory
         alive until the ticket has been reported by :meth:`poll`.
         """
 

@@ -31,7 +31,7 @@ from wiresum.host_agent.backend.detail import Detail
 from wiresum.host_agent.backend.dispatch import dispatched
 from wiresum.host_agent.backend.gloo_sums import GlooSums
 from wiresum.host_agent.backend.integer_average import average, is_integer_average
-from wiresum.host_agent.backend.routing import SWITCH_DTYPES, op_name, why_not_tensors
+from wiresum.host_agent.backend.routing import engine_dtype, op_name, why_not_tensors
 from wiresum.host_agent.backend.tensors import buffers_of, plain, size_of
 from wiresum.host_agent.backend.trace import Traced, profiling
 from wiresum.host_agent.backend.work import Memory, SwitchWork
@@ -179,18 +179,18 @@ class CollectiveRouter:
         viewed = [(v, t) for v, t in zip(values, tensors, strict=True) if v is not t]
 
         def carry(given: list[torch.Tensor]) -> dist.Work:
-            buffers, copies = buffers_of(given)
+            buffers, copies = buffers_of(given, op)
             work = SwitchWork(
                 name,
-                Memory(tensors if viewed else given, buffers, copies + viewed),
+                Memory(tensors if viewed else given, buffers, [*copies, *viewed]),
                 self._limit_s(opts.timeout),
                 self._late,
                 self._pool.submit,
                 lambda pieces, done: self._sum_over_ranks(name, pieces, op == "AVG", done),
             )
-            with self._traced(method, buffers, work):
-                self._hand_over(work, buffers, op == "AVG")
-            size = size_of(buffers)
+            with self._traced(method, given, work):
+                self._hand_over(work, buffers, op)
+            size = size_of(given)
             ranks = self.agent is not None and self.agent.carrier == RANKS
             why = "" if not ranks or COUNTERS.ranks_why else self._why_ranks()
             COUNTERS.count_carried(LABELS[method], len(buffers), size, ranks=ranks, why=why)
@@ -250,7 +250,7 @@ class CollectiveRouter:
         self._detail.check(number, method, tensors, op)
         return name
 
-    def _hand_over(self, work: SwitchWork, buffers: Sequence[torch.Tensor], average: bool) -> None:
+    def _hand_over(self, work: SwitchWork, buffers: Sequence[torch.Tensor], op: str) -> None:
         # One lock over all tickets of a collective: the engine matches tensors between ranks by
         # the order in which they come, and two threads must not interleave theirs.
         with self._lock:
@@ -264,8 +264,8 @@ class CollectiveRouter:
                     engine.all_reduce(
                         buffer.data_ptr(),
                         buffer.numel(),
-                        SWITCH_DTYPES[buffer.dtype],
-                        average,
+                        engine_dtype(buffer, op),
+                        op == "AVG",
                         ticket,
                     )
                 except WiresumError:

@@ -9,12 +9,20 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 
-SWITCH_DTYPES = {
+from wiresum.host_agent.backend.words import EXTREMA, INTEGERS
+
+_FLOATS = {
     torch.float32: "float32",
     torch.float16: "float16",
     torch.bfloat16: "bfloat16",
 }
-_SWITCH_OPS = ("SUM", "AVG")
+_DTYPES = {
+    "SUM": (*_FLOATS, *sorted(INTEGERS, key=str)),
+    "AVG": (*_FLOATS,),
+    "MAX": (*_FLOATS, *sorted(INTEGERS, key=str)),
+    "MIN": (*_FLOATS, *sorted(INTEGERS, key=str)),
+}
+"""What the switch reduces, by operation."""
 
 
 def op_name(op: object) -> str:
@@ -27,17 +35,29 @@ def op_name(op: object) -> str:
 
 def why_not_tensors(tensors: Sequence[torch.Tensor], op: str) -> str | None:
     """The reason why the switch cannot all-reduce these tensors, or None if it can."""
-    if op not in _SWITCH_OPS:
-        return f"the switch sums, it does not compute {op}"
+    dtypes = _DTYPES.get(op)
+    if dtypes is None:
+        return f"the switch sums and compares, it does not compute {op}"
     for tensor in tensors:
         if tensor.layout is not torch.strided:
             return f"the tensor's layout is {tensor.layout}"
         if tensor.device.type != "cpu":
             return f"the tensor is on {tensor.device.type}; only CPU tensors use the switch"
-        if tensor.dtype not in SWITCH_DTYPES:
-            name = str(tensor.dtype).removeprefix("torch.")
-            return f"dtype {name} is not one of float32, float16, bfloat16"
+        if tensor.dtype not in dtypes:
+            names = ", ".join(_name(each) for each in dtypes)
+            return f"{op} of {_name(tensor.dtype)} is not one of {names}"
     return None
+
+
+def engine_dtype(buffer: torch.Tensor, op: str) -> str:
+    """The engine's name of what it does with this buffer."""
+    if op in EXTREMA:
+        return "max_uint32"
+    return _FLOATS.get(buffer.dtype, "int32")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def reduce_op(op: object) -> dist.ReduceOp:

@@ -1,13 +1,19 @@
 """Finds or makes memory that the engine can work on, for every layout of a tensor."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
-Copies = list[tuple[torch.Tensor, torch.Tensor]]
-"""(Where the result will be, where it belongs)."""
+from wiresum.host_agent.backend.words import from_words, needs_words, to_words
+
+Result = torch.Tensor | Callable[[], torch.Tensor]
+"""Where the result will be, or what makes it of that."""
+
+Copies = list[tuple[Result, torch.Tensor]]
+"""(The result, where it belongs)."""
 
 
 def plain(tensor: torch.Tensor) -> torch.Tensor:
@@ -24,11 +30,17 @@ def size_of(given: Any) -> int:
     return sum(map(size_of, given)) if isinstance(given, list | tuple) else 0
 
 
-def buffers_of(tensors: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], Copies]:
-    """Contiguous memory for each tensor, in place where it is contiguous; what to copy back."""
-    buffers, copies = [], []
+def buffers_of(tensors: Sequence[torch.Tensor], op: str) -> tuple[list[torch.Tensor], Copies]:
+    """Contiguous memory for each tensor, in place where it can be; what to copy back."""
+    buffers: list[torch.Tensor] = []
+    copies: Copies = []
     taken = set()
     for tensor in tensors:
+        if needs_words(tensor.dtype, op):
+            words = to_words(tensor, op)
+            buffers.append(words)
+            copies.append((partial(from_words, words, op, tensor.dtype), tensor))
+            continue
         buffer = tensor.detach()
         if not buffer.is_contiguous():
             buffer = buffer.contiguous()
@@ -43,7 +55,8 @@ def buffers_of(tensors: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], Cop
 
 def copy_back(copies: Copies) -> None:
     """Write results to where they belong."""
-    for source, target in copies:
+    for result, target in copies:
+        source = result() if callable(result) else result
         # A tensor made under inference mode may be written under it alone.
         with torch.inference_mode() if target.is_inference() else contextlib.nullcontext():
             once = _without_repeats(target.detach())

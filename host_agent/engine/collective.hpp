@@ -40,8 +40,8 @@ struct Collective {
   std::vector<Range> nonfinite;  // of the blocks that are left as they are, neighbours merged
   bool finished = false;
 
-  // A tensor of few elements, each with its own exponent.
-  bool small() const { return block_elements == 1; }
+  // A tensor of few floats, each with its own exponent.
+  bool small() const { return codec->gathers(); }
   bool all_agreed() const { return exponents_agreed == blocks; }
   bool all_packed() const { return all_agreed() && elements_packed == elements_to_send; }
   bool complete() const { return all_packed() && chunks_open == 0; }

@@ -70,6 +70,7 @@ std::uint64_t Engine::all_reduce(void* data, std::uint64_t count, Dtype dtype, b
                                  std::optional<std::uint64_t> chosen) {
   if (data == nullptr && count != 0) refuse(lines::kNullAddress.of());
   if (count > std::uint64_t{1} << 48) refuse(lines::kTooManyElements.of());
+  check_average(dtype, average);
   auto collective = reducer_.prepare(data, count, dtype, average);
   refuse_fork();
   std::uint64_t ticket;

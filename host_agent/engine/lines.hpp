@@ -28,7 +28,9 @@ inline constexpr Line<"E016",
                       "wiresum.host_agent.errors">
     kBadKind;
 inline constexpr Line<"E017", "stream {stream}: it must be exponent or data"> kBadStream;
-inline constexpr Line<"E018", "dtype {dtype}: float32, float16 and bfloat16 can be summed">
+inline constexpr Line<"E018",
+                      "dtype {dtype}: float32, float16, bfloat16, int32 and max_uint32 can be "
+                      "reduced">
     kBadDtype;
 inline constexpr Line<"E019", "instruction set {name} is unknown or not in this machine">
     kNoInstructionSet;
@@ -39,6 +41,7 @@ inline constexpr Line<"E020", "field {bits} leaves no budget for {workers} worke
     kNoBudget;
 inline constexpr Line<"E021", "the array's items have {bytes} bytes, the dtype's {wanted}">
     kOtherItems;
+inline constexpr Line<"E051", "only floats can be averaged"> kNoAverage;
 inline constexpr Line<"E022", "blocks of {elements} elements: they have 1 or {others}"> kBadBlock;
 inline constexpr Line<"E023", "blocks of one element have fields of 32 bits, not {bits}">
     kBadFieldOfOne;

@@ -84,7 +84,7 @@ std::unique_ptr<Collective> Reducer::prepare(void* data, std::uint64_t count, Dt
   collective->count = count;
   collective->dtype = dtype;
   collective->average = average;
-  collective->codec = &codecs_->of(count);
+  collective->codec = &codecs_->of(count, dtype);
   collective->block_elements = collective->codec->block_elements();
   if (collective->small()) {
     collective->sent_codes.resize(count);
@@ -311,14 +311,18 @@ void Reducer::agree(const Chunk& chunk) {
     const auto code = load_big_endian<std::uint32_t>(lanes + 4 * i);
     const std::size_t elements = collective.elements_of(block);
     std::byte* address = collective.address_of(block);
-    if (is_sent(code)) {
+    if (collective.codec->sends(code)) {
       ring_.push({address, code, static_cast<std::uint32_t>(elements)});
       ++collective.blocks_to_send;
       collective.elements_to_send += elements;
       stats_.blocks_sent.add();
     } else {
       leave_unsent(collective, block, code);
-      (code == 0 ? stats_.blocks_zero : stats_.blocks_nonfinite).add();
+      const bool nonfinite = collective.codec->nonfinite(code);
+      (nonfinite   ? stats_.blocks_nonfinite
+       : code == 0 ? stats_.blocks_zero
+                   : stats_.blocks_sent)
+          .add();
     }
   }
   collective.exponents_agreed += chunk.cargo.count;
@@ -326,13 +330,13 @@ void Reducer::agree(const Chunk& chunk) {
   finish_if_complete(collective);
 }
 
-// A block that is zero on all ranks, or not finite on any.
+// A block whose result follows from its code, or one that the caller wants as it is.
 void Reducer::leave_unsent(Collective& collective, std::uint64_t block, std::uint32_t code) const {
-  if (code != 0 && options_.keep_nonfinite) {
+  if (collective.codec->nonfinite(code) && options_.keep_nonfinite) {
     collective.leave(block);
   } else {
-    fill_unsent(collective.dtype, code, collective.address_of(block),
-                collective.elements_of(block));
+    collective.codec->fill(collective.dtype, code, collective.address_of(block),
+                           collective.elements_of(block));
   }
 }
 

@@ -96,9 +96,16 @@ void each_run(const Words& codes, std::size_t elements, std::size_t block, const
   }
 }
 
+// One of the dtypes that the codecs of floats take.
+Dtype float_of(const std::string& name) {
+  const Dtype dtype = dtype_of(name);
+  if (!is_float(dtype)) throw EngineError(ErrorKind::Codec, lines::kBadDtype.of(name));
+  return dtype;
+}
+
 OwnedWords exponents(const ReadOnlyArray& data, const std::string& dtype_name, std::size_t block) {
   const auto codec = codec_of(1, 32, block);
-  const Dtype dtype = dtype_of(dtype_name);
+  const Dtype dtype = float_of(dtype_name);
   const std::size_t count = elements_of(data, dtype);
   std::vector<std::uint32_t> codes(blocks_of(count, block));
   std::vector<std::uint8_t> wire(4 * codes.size());
@@ -113,7 +120,7 @@ OwnedWords exponents(const ReadOnlyArray& data, const std::string& dtype_name, s
 OwnedWords encode(const ReadOnlyArray& data, const std::string& dtype_name, const Words& codes,
                   std::uint64_t workers, int field, std::size_t block) {
   const auto codec = codec_of(workers, field, block);
-  const Dtype dtype = dtype_of(dtype_name);
+  const Dtype dtype = float_of(dtype_name);
   const std::size_t count = elements_of(data, dtype);
   check_codes(codes, count, block);
   const auto* bytes = static_cast<const std::byte*>(data.data());
@@ -135,7 +142,7 @@ OwnedWords encode(const ReadOnlyArray& data, const std::string& dtype_name, cons
 void decode(const Words& lanes, const Array& data, const std::string& dtype_name,
             const Words& codes, std::uint64_t workers, int field, bool average, std::size_t block) {
   const auto codec = codec_of(workers, field, block);
-  const Dtype dtype = dtype_of(dtype_name);
+  const Dtype dtype = float_of(dtype_name);
   const std::size_t count = elements_of(data, dtype);
   check_codes(codes, count, block);
   auto* bytes = static_cast<std::byte*>(data.data());
@@ -192,8 +199,10 @@ void bind_codecs(nb::module_& m) {
           "__init__",
           [](Packed* self, std::uintptr_t data, std::uint64_t count, const std::string& dtype,
              bool average, std::uint64_t workers, int field) {
-            new (self) Packed(std::make_shared<Codecs>(workers, field_of(field)), dtype_of(dtype),
-                              average, reinterpret_cast<std::byte*>(data), count);
+            const Dtype parsed = dtype_of(dtype);
+            check_average(parsed, average);
+            new (self) Packed(std::make_shared<Codecs>(workers, field_of(field)), parsed, average,
+                              reinterpret_cast<std::byte*>(data), count);
           },
           "data"_a, "count"_a, "dtype"_a, "average"_a, "workers"_a, "field"_a)
       .def_prop_ro("blocks", &Packed::blocks)

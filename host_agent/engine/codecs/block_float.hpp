@@ -31,6 +31,7 @@ class ElementFloat final : public Codec {
  public:
   explicit ElementFloat(std::uint64_t workers);
 
+  bool gathers() const override { return true; }
   void exponents(Dtype dtype, const void* in, std::size_t n, std::uint8_t* codes) const override;
   std::size_t encode(Dtype dtype, const void* in, std::size_t n, const std::uint32_t* codes,
                      std::uint8_t* lanes) const override;

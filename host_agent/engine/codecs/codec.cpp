@@ -12,7 +12,13 @@ std::optional<Dtype> parse_dtype(std::string_view name) {
   if (name == "float32") return Dtype::Float32;
   if (name == "float16") return Dtype::Float16;
   if (name == "bfloat16") return Dtype::Bfloat16;
+  if (name == "int32") return Dtype::Int32;
+  if (name == "max_uint32") return Dtype::MaxUint32;
   return std::nullopt;
+}
+
+void check_average(Dtype dtype, bool average) {
+  if (average && !is_float(dtype)) throw EngineError(ErrorKind::Codec, lines::kNoAverage.of());
 }
 
 std::optional<Field> parse_field(int bits) {

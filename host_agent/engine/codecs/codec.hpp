@@ -27,8 +27,13 @@ inline bool is_sent(std::uint32_t code) { return code != 0 && is_finite_code(cod
 // Writes +0.0 or NaN for elements that were not sent.
 void fill_unsent(Dtype dtype, std::uint32_t code, void* out, std::size_t n);
 
-inline constexpr std::size_t size_of(Dtype dtype) { return dtype == Dtype::Float32 ? 4 : 2; }
+inline constexpr std::size_t size_of(Dtype dtype) {
+  return dtype == Dtype::Float16 || dtype == Dtype::Bfloat16 ? 2 : 4;
+}
+inline constexpr bool is_float(Dtype dtype) { return dtype <= Dtype::Bfloat16; }
 std::optional<Dtype> parse_dtype(std::string_view name);
+// Throws EngineError (kind Codec) for an average of what is no float.
+void check_average(Dtype dtype, bool average);
 std::optional<Field> parse_field(int bits);
 inline constexpr unsigned bits_of(Field field) { return 32u >> static_cast<unsigned>(field); }
 inline constexpr unsigned fields_per_lane(Field field) { return 32u / bits_of(field); }
@@ -47,12 +52,22 @@ class Codec {
   std::uint32_t level() const { return level_; }                  // L, the encoding of zero
   std::uint32_t zero_lane() const { return zero_lane_; }  // a lane whose fields are all zero
 
+  // Whether each element that is sent has a code of its own, and is gathered with the others.
+  virtual bool gathers() const { return false; }
+  // What becomes of a block with this agreed code: it is sent; or left as it is, if the caller
+  // wants that; or written by fill() on every rank, and never sent.
+  virtual bool sends(std::uint32_t code) const { return is_sent(code); }
+  virtual bool nonfinite(std::uint32_t code) const { return !is_finite_code(code); }
+  virtual void fill(Dtype dtype, std::uint32_t code, void* out, std::size_t n) const {
+    fill_unsent(dtype, code, out, n);
+  }
+
   // Exponent codes of the blocks of n elements, big-endian; the last block may be short.
   virtual void exponents(Dtype dtype, const void* in, std::size_t n, std::uint8_t* codes) const = 0;
 
   // Quantizes a run of n <= kMaxRun elements into ceil(n / fields_per_lane) big-endian lanes, and
   // returns how many; the rest of the last lane encodes zero. The run is of whole blocks, or of a
-  // part of one; `codes` are the agreed codes of these blocks, is_sent() all of them.
+  // part of one; `codes` are the agreed codes of these blocks, sends() all of them.
   virtual std::size_t encode(Dtype dtype, const void* in, std::size_t n, const std::uint32_t* codes,
                              std::uint8_t* lanes) const = 0;
 

@@ -3,6 +3,7 @@
 
 #include "codecs/block_float.hpp"
 #include "codecs/codec.hpp"
+#include "codecs/words.hpp"
 
 namespace wiresum {
 
@@ -14,18 +15,23 @@ inline constexpr std::uint64_t kSmall = 1024;
 class Codecs {
  public:
   // Throws EngineError (kind Codec) if the field has no budget for so many workers.
-  Codecs(std::uint64_t workers, Field field) : large_(workers, field), small_(workers) {}
+  Codecs(std::uint64_t workers, Field field)
+      : large_(workers, field), small_(workers), integers_(workers), largest_(workers) {}
 
-  // Chosen by the element count alone, so that all ranks choose alike.
-  const Codec& of(std::uint64_t count) const {
+  // Chosen by the element count and type alone, so that all ranks choose alike.
+  const Codec& of(std::uint64_t count, Dtype dtype) const {
+    if (dtype == Dtype::Int32) return integers_;
+    if (dtype == Dtype::MaxUint32) return largest_;
     return count <= kSmall ? static_cast<const Codec&>(small_) : large_;
   }
-  // The codec of tensors that are not small.
+  // The codec of floats in tensors that are not small.
   const Codec& large() const { return large_; }
 
  private:
   BlockFloat large_;
   ElementFloat small_;
+  IntegerSum integers_;
+  Largest largest_;
 };
 
 }  // namespace wiresum

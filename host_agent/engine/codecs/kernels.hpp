@@ -7,8 +7,15 @@
 
 namespace wiresum {
 
-enum class Dtype : std::uint8_t { Float32 = 0, Float16 = 1, Bfloat16 = 2 };
-inline constexpr int kDtypes = 3;
+// What is reduced: floats, integers mod 2^32, or words of which the largest one counts.
+enum class Dtype : std::uint8_t {
+  Float32 = 0,
+  Float16 = 1,
+  Bfloat16 = 2,
+  Int32 = 3,
+  MaxUint32 = 4
+};
+inline constexpr int kDtypes = 3;  // of floats: the others need no kernels
 
 // Index of a field width in the tables.
 enum class Field : std::uint8_t { F32 = 0, F16 = 1, F8 = 2 };

@@ -25,7 +25,7 @@ void append(std::vector<Range>& ranges, std::uint64_t first, std::uint64_t count
 Packed::Packed(std::shared_ptr<const Codecs> codecs, Dtype dtype, bool average, std::byte* data,
                std::uint64_t count, Done done)
     : codecs_(std::move(codecs)),
-      codec_(codecs_->of(count)),
+      codec_(codecs_->of(count, dtype)),
       dtype_(dtype),
       average_(average),
       data_(data),
@@ -60,15 +60,15 @@ void Packed::agree(std::uint64_t count, const std::int32_t* codes) {
     const std::uint64_t first = first_element_ + agreed_blocks_++ * block_elements;
     const std::uint64_t elements = std::min<std::uint64_t>(block_elements, count_ - first);
     std::byte* data = data_ + first * size_of(dtype_);
-    if (is_sent(code)) {
+    if (codec_.sends(code)) {
       sent_.push_back({data, code, static_cast<std::uint32_t>(elements)});
       ++std::get<0>(agreed_);
-    } else if (code == 0) {
-      fill_unsent(dtype_, code, data, elements);
-      ++std::get<1>(agreed_);
-    } else {
+    } else if (codec_.nonfinite(code)) {
       append(nonfinite_, first, elements);
       ++std::get<2>(agreed_);
+    } else {
+      codec_.fill(dtype_, code, data, elements);
+      ++(code == 0 ? std::get<1>(agreed_) : std::get<0>(agreed_));
     }
   }
 }

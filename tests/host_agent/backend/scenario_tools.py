@@ -23,8 +23,9 @@ def size() -> int:
 
 
 def over_switch() -> int:
-    """Collectives that went over the switch so far."""
-    return int(sum(host_agent.stats()["switch"].values()))
+    """Collectives that went over the switch so far, or over the ranks in its place."""
+    stats = host_agent.stats()
+    return int(sum(stats["switch"].values()) + sum(stats["ranks"].values()))
 
 
 def fell_back(collective: str) -> int:

@@ -68,7 +68,7 @@ def callbacks_of_other_futures() -> None:
     works = [dist.all_reduce(torch.ones(5000), async_op=True) for _ in range(3)]
     together = later(collect_all([work.get_future() for work in works]), 0)
     gathered = together.then(lambda _: reduced(2.0))
-    counts = torch.tensor([rank()], dtype=torch.int32)
+    counts = torch.tensor([rank()], dtype=torch.int64)
     fallback = later(dist.all_reduce(counts, async_op=True).get_future(), 1)
     after = fallback.then(lambda _: reduced(3.0))
     if rank() == 0:  # only here: it shifts no other callback's name

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed._functional_collectives as functional
-from scenario_tools import LIMIT, fell_back, over_switch, rank, same_everywhere, size
+from scenario_tools import LIMIT, expect, fell_back, over_switch, rank, same_everywhere, size
 from torch import nn
 
 from wiresum import host_agent
@@ -25,6 +25,15 @@ def reference(count: int, seed: int) -> torch.Tensor:
         made = torch.Generator().manual_seed(seed * 100 + r)
         total += torch.randint(-8, 9, (count,), generator=made)
     return total
+
+
+def anything(count: int, dtype: torch.dtype, of: int) -> torch.Tensor:
+    """Random numbers of a rank."""
+    made = torch.Generator().manual_seed(1000 * count + of)
+    if dtype.is_floating_point:
+        return torch.randn(count, generator=made).to(dtype)
+    limits = torch.iinfo(dtype)
+    return torch.randint(limits.min, limits.max + 1, (count,), generator=made).to(dtype)
 
 
 def integer_averages() -> None:
@@ -81,6 +90,39 @@ def sums() -> None:
     assert fell_back("all_reduce") == 0
 
 
+def words() -> None:
+    """Integers are summed exactly, MAX and MIN are found, of every dtype that 32 bits hold."""
+    before, fallen, count = over_switch(), fell_back("all_reduce"), 0
+    floats = (torch.float32, torch.float16, torch.bfloat16)
+    for dtype in (torch.int32, torch.int16, torch.int8, torch.uint8, *floats):
+        for elements in (1, 1000, 5000):
+            stacked = torch.stack([anything(elements, dtype, each) for each in range(size())])
+            mine = stacked[rank()]
+            wanted = {
+                dist.ReduceOp.MAX: stacked.amax(0), dist.ReduceOp.MIN: stacked.amin(0),
+                dist.ReduceOp.SUM: stacked.sum(0, dtype=dtype),
+            }  # fmt: skip
+            if dtype.is_floating_point:
+                del wanted[dist.ReduceOp.SUM]
+            for op, result in wanted.items():
+                found = mine.clone()
+                dist.all_reduce(found, op=op, async_op=True).wait()
+                expect(torch.equal(found, result), (dtype, op, found, result))
+                count += 1
+    several = [torch.full((2, 3), rank() + 1, dtype=torch.int8).t(), torch.ones(600).char()]
+    dist.all_reduce_coalesced(several)
+    expect(bool((several[0] == size() * (size() + 1) // 2).all()), several[0])
+    expect(bool((several[1] == size()).all()), several[1])
+    odd = torch.tensor([float("nan") if rank() else 1.0, float(rank()), -float("inf")])
+    for op in (dist.ReduceOp.MAX, dist.ReduceOp.MIN):
+        found = odd.clone()
+        dist.all_reduce(found, op=op)
+        expect(bool(found[0].isnan()) and found[2] == -float("inf"), found)
+        expect(same_everywhere([found]), found)
+    expect(over_switch() - before == count + 3, (over_switch() - before, count))
+    expect(fell_back("all_reduce") == fallen, fell_back("all_reduce"))
+
+
 def mixed() -> None:
     """More collectives of both kinds than it takes to meet a deadlock over the GIL."""
     total = 1600
@@ -92,11 +134,11 @@ def mixed() -> None:
             tensor = integers(100 + step % 7, step)
             works.append((step, tensor, dist.all_reduce(tensor, async_op=True)))
         elif kind == 2:
-            tensor = torch.full((3,), step, dtype=torch.int32)
+            tensor = torch.full((3,), step, dtype=torch.int64)
             dist.all_reduce(tensor)
             assert bool((tensor == step * size()).all())
         else:
-            tensor = torch.tensor([float(rank())])
+            tensor = torch.tensor([float(rank())], dtype=torch.float64)
             dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
             assert float(tensor) == size() - 1
         if step % 50 == 49:

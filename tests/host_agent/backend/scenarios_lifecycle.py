@@ -77,7 +77,7 @@ def leave_in_flight() -> None:
     if rank() == 0:
         for _ in range(20):
             dist.all_reduce(torch.ones(100_000), async_op=True).get_future()
-        dist.all_reduce(torch.ones(100, dtype=torch.int32), async_op=True)
+        dist.all_reduce(torch.ones(100, dtype=torch.int64), async_op=True)
     os.environ["KEEP_GROUP"] = "1"
 
 
@@ -137,7 +137,7 @@ def forked_children() -> None:
     child = os.fork()
     if child == 0:
         status = 1
-        for tensor in (torch.ones(3), torch.ones(3, dtype=torch.int32)):
+        for tensor in (torch.ones(3), torch.ones(3, dtype=torch.int64)):
             try:
                 dist.all_reduce(tensor)
             except RuntimeError as error:
@@ -148,7 +148,7 @@ def forked_children() -> None:
     expect(status == 0, f"a child that calls a collective: status {status}")
     expect(not Path(dump).exists(), "the child wrote the parent's dump")
     for _ in range(20):
-        tensor, counts = torch.ones(1000), torch.ones(3, dtype=torch.int32)
+        tensor, counts = torch.ones(1000), torch.ones(3, dtype=torch.int64)
         dist.all_reduce(tensor)
         dist.all_reduce(counts)
         time.sleep(0.1)  # heartbeats go on meanwhile

@@ -18,8 +18,8 @@ def ddp() -> None:
     gloo = trained(dist.new_group(backend="gloo"), steps)
     for a, b in zip(ours, gloo, strict=True):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
-    # find_unused_parameters all-reduces a bitmap of int32 in every step
-    assert fell_back("all_reduce") - fallen == steps
+    # find_unused_parameters all-reduces a bitmap of int32 in every step: that goes over it, too
+    assert fell_back("all_reduce") == fallen
 
 
 def overlap() -> None:

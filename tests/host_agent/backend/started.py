@@ -80,8 +80,8 @@ def main(rank: int, folder: str, ports: list[int]) -> None:
         }  # fmt: skip
         before = switched()
         dist.all_reduce(torch.ones(1), group=alone)
-        dist.all_reduce(torch.ones(1, dtype=torch.int32), group=everybody)
-        dist.all_reduce(torch.ones(1), op=dist.ReduceOp.MAX, group=everybody)
+        dist.all_reduce(torch.ones(1, dtype=torch.int64), group=everybody)
+        dist.all_reduce(torch.ones(1, dtype=torch.float64), op=dist.ReduceOp.MAX, group=everybody)
         found[name]["neither"] = switched() - before
         found[name]["world in a thread"] = in_a_thread(None)
         found[name]["everybody after that"] = reduce(everybody)

@@ -34,7 +34,7 @@ def passed(ended: Ended, scenario: str, workers: int) -> None:
     ("scenarios", "workers"),
     [
         # Scenarios that leave a sound group behind share a run.
-        (("sums", "mixed", "delegates", "integer_averages"), 3),
+        (("sums", "words", "mixed", "delegates", "integer_averages"), 3),
         (("ddp", "overlap", "hooks", "fsdp", "compiled"), 2),
         (
             (
@@ -71,6 +71,14 @@ def test_scenarios(session: Session, scenarios: tuple[str, ...], workers: int) -
     ended = spawn(SCENARIOS, "+".join(scenarios), workers=workers, env=session.variables())
     for scenario in scenarios:
         passed(ended, scenario, workers)
+
+
+def test_the_ranks_carry_what_the_switch_does() -> None:
+    env = clean_environment() | {"WIRESUM_CARRIER": "ranks"}
+    scenarios = ("sums", "words")
+    ended = spawn(SCENARIOS, "+".join(scenarios), workers=3, env=env)
+    for scenario in scenarios:
+        passed(ended, scenario, 3)
 
 
 def test_a_restart_by_torchrun_gets_an_epoch_of_its_own(session: Session) -> None:

@@ -66,13 +66,36 @@ def test_the_switch_sums_and_averages_three_dtypes(
     assert stats()["fallback"] == {}
 
 
+@pytest.mark.parametrize("dtype", ["int32", "int16", "int8", "uint8"])
+def test_integers_are_summed_in_words_of_32_bits(
+    group: WiresumProcessGroup, agent: FakeAgent, dtype: str
+) -> None:
+    tensor = torch.ones(7, dtype=getattr(torch, dtype))
+    assert group.allreduce([tensor], options(OPS.SUM)).wait()
+    assert agent.engine.calls == [(7, "int32", False)]
+    assert stats()["switch_bytes"] == 7 * tensor.element_size()
+
+
+@pytest.mark.parametrize("op", [OPS.MAX, OPS.MIN])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int32", "int8"])
+def test_the_largest_and_the_least_are_found_in_words(
+    group: WiresumProcessGroup, agent: FakeAgent, dtype: str, op: object
+) -> None:
+    tensor = torch.tensor([-3, 0, 5], dtype=getattr(torch, dtype))
+    before = tensor.clone()
+    assert group.allreduce([tensor], options(op)).wait()
+    assert agent.engine.calls == [(3, "max_uint32", False)]
+    assert torch.equal(tensor, before)  # the only rank's own
+
+
 @pytest.mark.parametrize(
     ("tensor", "op", "reason"),
     [
-        (torch.ones(3), OPS.MAX, "MAX"),
-        (torch.ones(3), OPS.MIN, "MIN"),
+        (torch.ones(3, dtype=torch.float64), OPS.MAX, "MAX of float64"),
+        (torch.ones(3, dtype=torch.int64), OPS.MIN, "MIN of int64"),
         (torch.ones(3), OPS.PRODUCT, "PRODUCT"),
-        (torch.ones(3, dtype=torch.int32), OPS.SUM, "int32"),
+        (torch.ones(3, dtype=torch.int64), OPS.SUM, "int64"),
+        (torch.ones(3, dtype=torch.int32), OPS.AVG, "AVG of int32"),
         (torch.ones(3, dtype=torch.int32), OPS.BAND, "BAND"),
         (torch.ones(3, dtype=torch.float64), OPS.SUM, "float64"),
         (torch.ones(3).to_sparse(), OPS.SUM, "sparse"),

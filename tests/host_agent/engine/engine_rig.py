@@ -104,7 +104,7 @@ class Rig:
         """Queue one all-reduce on all ranks, in place; returns the tickets."""
         self._kept.append(arrays)
         return [
-            engine.all_reduce(array.ctypes.data, array.size, dtype or array.dtype.name, average)
+            engine.all_reduce(array.ctypes.data, array.size, dtype or name_of(array), average)
             for engine, array in zip(self.engines, arrays, strict=True)
         ]
 
@@ -138,8 +138,30 @@ def normal(workers: int, count: int, seed: int = 0) -> list[NDArray[np.float32]]
     return arrays
 
 
+def name_of(array: NDArray[Any]) -> str:
+    """The engine's name of an array's dtype: of uint32 it finds the largest."""
+    return {"uint32": "max_uint32"}.get(array.dtype.name, array.dtype.name)
+
+
+def words(
+    random: np.random.Generator, workers: int, count: int, dtype: type[np.int32] | type[np.uint32]
+) -> list[NDArray[Any]]:
+    """One random tensor of words per rank, some blocks of it zero on all ranks."""
+    limits = np.iinfo(dtype)
+    made = [random.integers(limits.min, limits.max, count, dtype, True) for _ in range(workers)]
+    for block in range(0, count, 256):
+        if random.random() < 0.25:
+            for each in made:
+                each[block : block + 256] = 0
+    return made
+
+
 def codec_alone(ranks: list[NDArray[Any]], field: int, dtype: str, average: bool) -> bytes:
-    """What the collective must give: the codec and a plain sum of its lanes."""
+    """What the collective must give: the codec and a plain sum of its lanes; numpy's of words."""
+    if dtype == "int32":
+        return sum((each.view(np.uint32) for each in ranks), start=np.uint32(0)).tobytes()
+    if dtype == "max_uint32":
+        return np.maximum.reduce(ranks).tobytes()
     block, field = _engine.layout(ranks[0].size, field)
     codes = np.maximum.reduce([_engine.exponents(each, dtype, block=block) for each in ranks])
     total = sum(

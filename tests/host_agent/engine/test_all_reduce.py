@@ -17,12 +17,15 @@ from engine_rig import (
     codec_alone,
     engine_threads,
     eventually,
+    name_of,
     normal,
+    words,
 )
 from numpy.typing import NDArray
 
 from reference_switch import Faults
 from wiresum.host_agent.engine import raise_for
+from wiresum.host_agent.errors import CodecError
 from wiresum.p4.packet import Event
 
 Floats = NDArray[np.float32]
@@ -110,6 +113,39 @@ def test_half_dtypes(dtype: str, kind: torch.dtype) -> None:
             ranks = [torch.from_numpy(x).to(kind).view(torch.int16).numpy() for x in floats]
             check(rig, ranks, dtype)
             check(rig, ranks, dtype, average=True)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32])
+def test_integers_are_summed_exactly_and_the_largest_word_is_found(dtype: type[Any]) -> None:
+    """Whatever the lease's field: these words have 32 bits."""
+    random = np.random.default_rng(3)
+    for workers, field in ((1, 32), (3, 8), (5, 16)):
+        with Rig(workers, field=field) as rig:
+            for size in (0, 1, 255, 1024, 1025, 20_011):
+                ranks = words(random, workers, size, dtype)
+                check(rig, ranks, name_of(ranks[0]))
+            assert rig.total("blocks_nonfinite") == 0
+
+
+def test_nan_and_infinity_are_numbers_like_others_to_words() -> None:
+    pattern = np.array([0x7F800000, 0x7FC00000, 0xFFFFFFFF, 0, 1], np.uint32)
+    with Rig(2, keep_nonfinite=True) as rig:
+        check(rig, [pattern, pattern[::-1].copy()], "max_uint32")
+        check(rig, [pattern.view(np.int32), np.zeros(5, np.int32)], "int32")
+
+
+def test_words_have_no_mean_and_ranks_must_reduce_the_same_kind() -> None:
+    array = np.ones(9, np.int32)
+    with Rig(2) as rig:
+        for name in ("int32", "max_uint32"):
+            with pytest.raises(CodecError, match="only floats can be averaged"):
+                rig.engines[0].all_reduce(array.ctypes.data, array.size, name, True)
+        kinds = ("int32", "max_uint32")
+        for engine, name in zip(rig.engines, kinds, strict=True):
+            engine.all_reduce(array.ctypes.data, array.size, name, False)
+        for engine in rig.engines:
+            (ended,) = engine.poll(LIMIT_S)
+            assert ended.kind == "CollectiveMismatch"
 
 
 def test_special_blocks() -> None:

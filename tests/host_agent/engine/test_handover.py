@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_rig import LIMIT_S, InThread, Rig, codec_alone
+from engine_rig import LIMIT_S, InThread, Rig, codec_alone, name_of, words
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from wiresum.host_agent.engine import Engine
 from wiresum.host_agent.errors import CollectiveMismatch, EngineClosed, EngineError
 
 DTYPES = {"float32": np.float32, "float16": np.float16}
+WORDS = {"int32": np.int32, "uint32": np.uint32}
 SIZES = (1, 63, 1024, 1025, 4000, 20_011)
 
 
@@ -78,6 +79,8 @@ class Ranks:
 
 def tensors(rng: np.random.Generator, workers: int, count: int, dtype: str) -> list[NDArray[Any]]:
     """One per rank; whole blocks of zeros, and now and then a rank that is all zero."""
+    if dtype in WORDS:
+        return words(rng, workers, count, WORDS[dtype])
     made = []
     for _ in range(workers):
         each = (rng.standard_normal(count) * 10.0 ** rng.integers(-3, 3)).astype(DTYPES[dtype])
@@ -91,9 +94,13 @@ def tensors(rng: np.random.Generator, workers: int, count: int, dtype: str) -> l
 
 
 def all_reduces(engines: Sequence[Any], arrays: list[NDArray[Any]], ticket: int) -> None:
-    average = ticket % 3 == 0
     for engine, array in zip(engines, arrays, strict=True):
-        engine.all_reduce(array.ctypes.data, array.size, array.dtype.name, average, ticket)
+        average = averages(array, ticket)
+        engine.all_reduce(array.ctypes.data, array.size, name_of(array), average, ticket)
+
+
+def averages(array: NDArray[Any], ticket: int) -> bool:
+    return ticket % 3 == 0 and array.dtype.name not in WORDS
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -112,13 +119,13 @@ def test_whatever_was_in_flight_ends_with_the_bits_of_an_undisturbed_run(
     behind: int,
 ) -> None:  # fmt: skip
     rng = np.random.default_rng(seed)
-    kinds = list(DTYPES)
+    kinds = [*DTYPES, *WORDS]
     data = [
         tensors(rng, workers, int(rng.choice(SIZES)), kinds[int(rng.integers(len(kinds)))])
         for _ in range(6)
     ]
     expected = [
-        codec_alone(each, field, each[0].dtype.name, ticket % 3 == 0)
+        codec_alone(each, field, name_of(each[0]), averages(each[0], ticket))
         for ticket, each in enumerate(data)
     ]
     death = Death(packets, loss, seed)

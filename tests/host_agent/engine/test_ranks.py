@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_rig import LIMIT_S
+from engine_rig import LIMIT_S, codec_alone, words
 from group_rig import Group
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,15 +39,17 @@ class Both:
         sums = thread_sums(self._workers)
         self.ranks = [RanksEngine(each, self._workers, self._field) for each in sums]
 
-    def sums(self, tensors: list[torch.Tensor], average: bool) -> tuple[list[Any], list[Any]]:
+    def sums(
+        self, tensors: list[torch.Tensor], average: bool, name: str = ""
+    ) -> tuple[list[Any], list[Any]]:
         """What each carrier makes of them: bytes and ranges that are not finite, by rank."""
         self._ticket += 1
         found = []
         for engines in (self.group.engines, self.ranks):
             copies = [tensor.clone() for tensor in tensors]
             for engine, copy in zip(engines, copies, strict=True):
-                name = str(copy.dtype).removeprefix("torch.")
-                engine.all_reduce(copy.data_ptr(), copy.numel(), name, average, self._ticket)
+                kind = name or str(copy.dtype).removeprefix("torch.")
+                engine.all_reduce(copy.data_ptr(), copy.numel(), kind, average, self._ticket)
             ended = [engine.poll(LIMIT_S) for engine in engines]
             for (each,) in ended:
                 assert (each.ticket, each.error) == (self._ticket, None)
@@ -115,6 +117,24 @@ def test_the_ranks_give_the_bits_of_the_switch(
     assert switch == ranks
     if not ranks[0][1]:
         assert len({bits for bits, _ in ranks}) == 1
+
+
+@settings(max_examples=40)
+@given(
+    workers=st.sampled_from([1, 2, 3, 5]),
+    name=st.sampled_from(["int32", "max_uint32"]),
+    count=SIZES,
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_ranks_reduce_words_as_the_switch_does(
+    both: Callable[[int, int], Both], workers: int, name: str, count: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    given_ = words(random, workers, count, np.uint32)
+    tensors = [torch.from_numpy(each.view(np.int32)) for each in given_]
+    switch, ranks = both(workers, 8).sums(tensors, False, name)
+    arrays = [each.view(np.int32) if name == "int32" else each for each in given_]
+    assert switch == ranks == [(codec_alone(arrays, 32, name, False), [])] * workers
 
 
 def test_segments_and_stages_are_only_a_matter_of_speed(

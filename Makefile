@@ -10,9 +10,9 @@ NATIVE := CMakeLists.txt pyproject.toml constraints.txt \
   $(shell find host_agent softswitch controller p4 common measure \( -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' \
     -o -name '*.proto' -o -name 'CMakeLists.txt' -o -name 'wiresum_*.json' -o -path '*/translate/*.py' \) -print)
 
-.PHONY: help setup demo test test-slow test-frameworks test-deploy lint format types imports build/types p4 model clean FORCE
+.PHONY: help setup demo test test-slow test-frameworks test-newest-torch test-deploy lint format types imports build/types p4 model clean FORCE
 help:
-	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' Makefile | awk -F '|' '{ printf "make %-16s %s\n", $$1, $$2 }'
+	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' Makefile | awk -F '|' '{ printf "make %-18s %s\n", $$1, $$2 }'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -52,13 +52,16 @@ test: setup ## the tests, without the slow ones
 test-slow: setup ## the slow tests, too
 	$(PYTEST) -m "not frameworks" $(PYTEST_ARGS)
 
-# The environment of the frameworks, on top of the first one, which stays as it is.
-FRAMEWORKS := build/frameworks
+# Makes an environment on top of the first one, which stays as it is: what is installed there goes before.
 LIBRARIES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+define on-top
+	$(BIN)/python -m venv $(1)
+	echo "import site; site.addsitedir('$$($(BIN)/python $(LIBRARIES))')" > "$$($(1)/bin/python $(LIBRARIES))/first.pth"
+endef
+
+FRAMEWORKS := build/frameworks
 $(FRAMEWORKS)/.installed: $(wildcard tests/frameworks/*.txt) | $(VENV)/.installed
-	$(BIN)/python -m venv $(FRAMEWORKS)
-	echo "import site; site.addsitedir('$$($(BIN)/python $(LIBRARIES))')" > \
-	  "$$($(FRAMEWORKS)/bin/python $(LIBRARIES))/first.pth"
+	$(call on-top,$(FRAMEWORKS))
 	$(FRAMEWORKS)/bin/python -m pip install -q -c tests/frameworks/constraints.txt setuptools wheel
 	DS_BUILD_OPS=0 $(FRAMEWORKS)/bin/python -m pip install -q --no-build-isolation \
 	  -c constraints.txt -c tests/frameworks/constraints.txt -r tests/frameworks/requirements.txt
@@ -66,6 +69,16 @@ $(FRAMEWORKS)/.installed: $(wildcard tests/frameworks/*.txt) | $(VENV)/.installe
 
 test-frameworks: setup $(FRAMEWORKS)/.installed ## trainings with transformers, accelerate, Lightning, DeepSpeed, torchft and Ray
 	$(FRAMEWORKS)/bin/python -m pytest -m frameworks tests/frameworks $(PYTEST_ARGS)
+
+# TORCH: what to install, torch==2.14.1 for one. Away from an index of CPU builds a torch for Linux on x86-64 comes
+# with gigabytes of CUDA packages.
+TORCH ?= torch
+NEWEST := build/newest-torch
+test-newest-torch: setup ## the backend's tests on the newest torch that pip has, or on TORCH=torch==VERSION
+	$(call on-top,$(NEWEST))
+	$(NEWEST)/bin/python -m pip install -q --upgrade "$(TORCH)"
+	$(NEWEST)/bin/python -c "import torch; print('torch', torch.__version__, 'in', torch.__file__)"
+	$(NEWEST)/bin/python -m pytest -m "not slow" tests/host_agent/backend tests/e2e/test_training.py $(PYTEST_ARGS)
 
 test-deploy: setup ## Slurm (apt install slurm-wlm; as root) and the manifests for Kubernetes
 	$(PIP) install -q -c constraints.txt kubernetes-validate kubeflow-trainer-api

@@ -8,8 +8,10 @@ import pytest
 
 from support.chromium import Chromium, chromium, needs_chromium
 from support.traces import Trace
+from wiresum.measure.probe.links import Links, Pair
 from wiresum.measure.traces import html, show
 from wiresum.measure.traces.load import read
+from wiresum.measure.traces.records import Job
 from wiresum.measure.traces.summary import Report, summarize
 from wiresum.measure.traces.timeline import timeline
 
@@ -38,7 +40,11 @@ def report() -> tuple[Report, str]:
         trace = Trace(rank, 4, clock=5e6 * rank).step(1, 0, 1000).op(0, 600)
         traces.append(trace.gloo(500 + 100 * rank, 900, 1000).gloo(950, 990, 70_000, "broadcast"))
     records = [read(each.document(), Path(f"rank{i}.json")) for i, each in enumerate(traces)]
-    made = summarize(records)
+    links = Links(
+        tuple(Pair(a, b, 50.0, 1.0 + a) for a in range(4) for b in range(4) if a != b), ""
+    )
+    job = Job("torchrun train.py", 4, ("node0", "node1"), "cpu", "gloo", 0.01, links)
+    made = summarize(records, job)
     return made, html.page(made, timeline(records))
 
 
@@ -70,7 +76,7 @@ def test_the_keyboard_reaches_every_part_that_scrolls_or_speaks(
     page.write_text(report[1])
     browser.open(page, 1280)
     wanted = browser.value("[...document.querySelectorAll('[tabindex]')].map(e => e.ariaLabel)")
-    assert len(wanted) >= 4 + 3 * 4  # scrolling parts, and three lanes of four ranks
+    assert len(wanted) >= 5 + 3 * 4  # scrolling parts, and three lanes of four ranks
     reached = []
     for _ in wanted:
         browser.press("Tab", TAB)

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from wiresum import host_agent
-from wiresum.host_agent.optim import DiLoCo, Drift, LocalSGD
+from wiresum.optim import DiLoCo, Drift, LocalSGD
 
 STEPS = 12
 CLOSE = 1e-5

@@ -188,6 +188,7 @@ def _messages(document: _Fields, ranks: int) -> list[Message]:
         found.append(
             Message(
                 kind=row.text("kind"),
+                called=row.text("called") or row.text("kind"),
                 carrier=row.text("carrier"),
                 dtype=dtype if isinstance(dtype, str) else None,
                 size=int(row.number("size")),

@@ -8,7 +8,10 @@ COMPRESSIBLE = ("float32", "float16", "bfloat16")
 
 @dataclass(frozen=True)
 class Message:
-    """Collectives of one kind and size. ``size``: bytes, nccl-tests' S; ``latency_s``: of one."""
+    """Collectives of one kind and size. ``size``: bytes, nccl-tests' S; ``latency_s``: of one.
+
+    ``called``: what the script has called; gloo's reduce-scatter is an all-reduce.
+    """
 
     kind: str
     carrier: str
@@ -17,6 +20,7 @@ class Message:
     ranks: int
     per_step: float
     latency_s: float
+    called: str = "all_reduce"
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Job:
         return tuple(
             each
             for each in self.messages
-            if each.kind == "all_reduce"
+            if each.kind == each.called == "all_reduce"
             and each.dtype in COMPRESSIBLE
             and each.ranks == self.workers
             and each.size > 4096

@@ -1,6 +1,16 @@
 """Reads the host's part of a trace: operators that compute, and collectives of gloo and wiresum."""
 
-from wiresum.measure.traces.events import Enclosing, Event, Events, Groups, message_of, step_at
+from collections import defaultdict, deque
+
+from wiresum.measure.traces.events import (
+    Enclosing,
+    Event,
+    Events,
+    Groups,
+    message_of,
+    shapes,
+    step_at,
+)
 from wiresum.measure.traces.intervals import Intervals, subtract, union
 from wiresum.measure.traces.names import kind_of
 from wiresum.measure.traces.records import GLOO, WIRESUM, Collective
@@ -15,6 +25,7 @@ _COLLECTIVES = (
     "wiresum::",
 )
 """Operators that issue collectives or wait for them."""
+_SCATTER = "c10d::_reduce_scatter_base_"
 _CALL = "wiresum::"
 """The calls of wiresum: their arguments describe the event that begins within them."""
 
@@ -38,14 +49,37 @@ def computation(events: Events) -> Intervals:
 def collectives(events: Events, groups: Groups) -> list[Collective]:
     """The collectives of gloo and wiresum, in the order of their starts."""
     calls = Enclosing([each for each in events.operators if each.name.startswith(_CALL)])
+    scatters = _Scatters(events)
     return [
-        _collective(each, calls, events, groups)
+        _collective(each, calls, scatters, events, groups)
         for each in events.annotations
         if each.name.partition(":")[0] in _CARRIERS
     ]
 
 
-def _collective(event: Event, calls: Enclosing, events: Events, groups: Groups) -> Collective:
+class _Scatters:
+    """The script's reduce-scatters, which gloo carries as all-reduces of the whole input."""
+
+    def __init__(self, events: Events) -> None:
+        self._left: dict[int, deque[int]] = defaultdict(deque)
+        for each in events.operators:
+            if each.name == _SCATTER:
+                _, elements = shapes(each.args, first=1)
+                if elements is not None:
+                    self._left[elements].append(each.start)
+
+    def take(self, event: Event) -> bool:
+        """Whether this all-reduce is one; each call of the script is taken once."""
+        calls = self._left.get(shapes(event.args)[1] or 0)
+        if not calls or calls[0] > event.start:
+            return False
+        calls.popleft()
+        return True
+
+
+def _collective(
+    event: Event, calls: Enclosing, scatters: _Scatters, events: Events, groups: Groups
+) -> Collective:
     carrier, _, name = event.name.partition(":")
     call = calls.find(event.thread, event.start) if carrier == WIRESUM else None
     args = event.args if call is None else call.args
@@ -61,4 +95,5 @@ def _collective(event: Event, calls: Enclosing, events: Events, groups: Groups) 
         event.start,
         event.end,
         step_at(events.steps, event.start),
+        "reduce_scatter" if kind == "all_reduce" and scatters.take(event) else None,
     )

@@ -170,18 +170,21 @@ def message_of(kind: str, args: Args, ranks: int | None) -> tuple[str | None, in
     """
     dtype, taken = dtype_of(args.get("dtype")), count_of(args.get("In msg nelems"))
     if taken is None:
-        dtype, taken = _shapes(args)
+        dtype, taken = shapes(args)
     given = count_of(args.get("Out msg nelems"))
     return dtype, message_bytes(kind, dtype, taken, given, ranks)
 
 
-def _shapes(args: Args) -> tuple[str | None, int | None]:
-    """The dtype and the number of elements of an event's tensors (``record_shapes=True``)."""
+def shapes(args: Args, first: int = 0) -> tuple[str | None, int | None]:
+    """The dtype and the number of elements of an event's tensors (``record_shapes=True``).
+
+    Of the tensors from the argument ``first`` on; None for what is not known.
+    """
     dims, types = args.get("Input Dims"), args.get("Input type")
     if not isinstance(dims, list) or not isinstance(types, list):
         return None, None
     dtypes, elements = set(), 0
-    for dim, kind in zip(dims, types, strict=False):
+    for dim, kind in list(zip(dims, types, strict=False))[first:]:
         dtype = dtype_of(kind)
         if dtype is not None and isinstance(dim, list):
             if len(dim) > _MOST_DIMS or any(count_of(each) is None for each in dim):

@@ -40,7 +40,8 @@ class Collective:
     """One collective on one rank.
 
     ``size``: bytes of the message as nccl-tests define them; None where the trace does not say.
-    ``step``: the number of the step that issued it; None outside all steps.
+    ``step``: the number of the step that issued it; None outside all steps. ``called``: what the
+    script has called, where the trace tells that the backend does another collective for it.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class Collective:
     start: int
     end: int
     step: int | None = None
+    called: str | None = None
 
     @property
     def sent(self) -> float | None:

@@ -193,7 +193,7 @@ def rank_cells(each: Rank) -> list[str]:
 def row_cells(row: Row) -> list[str]:
     """One kind of collectives of the table, as text."""
     return [
-        row.kind,
+        row.kind if row.called is None else f"{row.called}, as {row.kind}",
         row.dtype or NOTHING,
         size_text(row.size),
         row.group,

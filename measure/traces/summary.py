@@ -72,7 +72,7 @@ class Rank:
 
 @dataclass(frozen=True)
 class Row:
-    """The collectives of one kind, dtype, size and group.
+    """The collectives of one kind, dtype, size and group; ``called`` as in :class:`Collective`.
 
     ``per_step`` and ``bytes_per_step``: of a rank that takes part. ``latency_ms``: the median over
     the collectives of the least time on any rank. Bandwidths are in GB/s. ``skew_ms``: the median
@@ -80,6 +80,7 @@ class Row:
     """
 
     kind: str
+    called: str | None
     carrier: str
     dtype: str | None
     size: int | None
@@ -211,7 +212,7 @@ def _rank(trace: RankTrace, late: _Late) -> Rank:
 
 
 def _like(each: Collective) -> tuple[object, ...]:
-    return each.kind, each.carrier, each.dtype, each.size, each.group.label
+    return each.kind, each.called, each.carrier, each.dtype, each.size, each.group.label
 
 
 def _rows(traces: list[RankTrace], matches: Matches, late: _Late) -> list[Row]:
@@ -241,6 +242,7 @@ def _row(
     factor = bus_factor(each.kind, each.group.size)
     return Row(
         kind=each.kind,
+        called=each.called,
         carrier=each.carrier,
         dtype=each.dtype,
         size=each.size,

@@ -150,6 +150,8 @@ def test_cuda_tensors_16_bit_gradients_and_too_many_workers_have_their_reasons()
     assert "64 workers" in why_not(many, REMEDIES["switch-8"])
     sharded = replace(job(), messages=(Message("all_gather", "gloo", "float32", MIB, 4, 1, 0.1),))
     assert "no gradients" in why_not(sharded, REMEDIES["fp16"])
+    scattered = replace(job(), messages=(replace(job().messages[0], called="reduce_scatter"),))
+    assert "no gradients" in why_not(scattered, REMEDIES["switch-8"])
 
 
 @given(jobs(), settings)

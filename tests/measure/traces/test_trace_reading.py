@@ -41,6 +41,22 @@ def test_shapes_give_gloos_messages_their_sizes_and_the_only_group_its_name():
     assert (each.group.size, each.group.ranks) == (4, (0, 1, 2, 3))
 
 
+def test_gloos_all_reduce_that_carries_a_reduce_scatter_is_told_from_the_others():
+    trace = Trace(0, 2).step(1, 0, 900)
+    for start in (10, 30):
+        trace.event(
+            "cpu_op", "c10d::_reduce_scatter_base_", start, start + 5,
+            **{"Input Dims": [[500], [1000], []], "Input type": ["float", "float", "Scalar"]},
+        )  # fmt: skip
+    trace.gloo(5, 9, 1000)  # before the first of them
+    for start, elements in ((20, 1000), (50, 700), (60, 1000), (80, 1000)):
+        trace.gloo(start, start + 5, elements)
+    found = reading(trace).collectives
+    assert [each.kind for each in found] == ["all_reduce"] * 5
+    called = [None, "reduce_scatter", None, "reduce_scatter", None]
+    assert [each.called for each in found] == called
+
+
 def test_without_shapes_or_with_several_groups_nothing_is_guessed():
     trace = Trace(0, 2, groups=2).step(1, 0, 9).gloo(0, 4, None).gloo(4, 9, kind="all_gather")
     sizeless, gathered = reading(trace).collectives

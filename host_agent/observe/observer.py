@@ -109,9 +109,11 @@ class Observer:
     def _fail(self, error: Exception) -> None:
         log.debug("wiresum: the steps cannot be observed", exc_info=True)
         self._over = True
-        self._recorder = None
+        recorder, self._recorder = self._recorder, None
         self._facts["failed"] = f"{type(error).__name__}: {error}"
         try:
+            if recorder is not None:
+                recorder.close()
             self._write()
         except Exception:
             log.debug("wiresum: nor can that be written", exc_info=True)

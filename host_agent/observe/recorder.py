@@ -5,14 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.autograd.profiler import record_function
+from torch.autograd.profiler import profile, record_function
+
+
+class ProfilerTaken(RuntimeError):
+    """The script uses the profiler itself, of which there is one in a process."""
 
 
 class Recorder:
     """One recording of torch.profiler: operators of the CPU, and kernels where there is a GPU.
 
     With the shapes of tensors, which are the only place where gloo's events have their sizes, and
-    without stacks, memory and module names, which cost time at every operator.
+    without stacks, memory and module names, which cost time at every operator. It gives way to a
+    profiler of the script: a second one would raise there.
     """
 
     def __init__(self) -> None:
@@ -23,23 +28,42 @@ class Recorder:
         self._step: Any = None
         self._number = 0
         self._cut = False
+        self._runs = False
+        self._taken = False
+        self._plain_prepare: Any = None
 
     def start(self) -> None:
-        """Record from now on."""
+        """Record from now on. Raises :class:`ProfilerTaken`."""
+        if torch.autograd.profiler._is_profiler_enabled:
+            raise ProfilerTaken("the script's own profiler runs")
         self._profile.start()
+        self._runs = True
+        self._watch()
 
     def mark(self, number: int) -> None:
-        """Begin the step of that number, as ``profile.step()`` marks it, after the one before."""
+        """Begin the step of that number, as ``profile.step()`` marks it, after the one before.
+
+        Raises :class:`ProfilerTaken`.
+        """
+        self._check()
         self._leave()
         self._number = number
         self._step = record_function(_name(number))
         self._step.__enter__()
 
     def stop(self, *, cut: bool = False) -> None:
-        """Record no more; ``cut``: in the middle of a step, which is then none of the trace's."""
+        """Record no more; ``cut``: in the middle of a step, which is then none of the trace's.
+
+        Raises :class:`ProfilerTaken`.
+        """
+        self._check()
         self._cut = cut
-        self._leave()
-        self._profile.stop()
+        self._stop()
+
+    def close(self) -> None:
+        """Let go of the profiler, if it runs."""
+        if self._runs:
+            self._stop()
 
     def write(self, path: Path) -> None:
         """Write the Chrome trace. The name appears when the file is complete."""
@@ -49,6 +73,28 @@ class Recorder:
             text = unfinished.read_text()
             unfinished.write_text(text.replace(f'"{_name(self._number)}"', '"unfinished step"'))
         os.replace(unfinished, path)  # noqa: PTH105 (atomic)
+
+    def _check(self) -> None:
+        if self._taken:
+            raise ProfilerTaken("the script has started a profiler of its own")
+
+    def _stop(self) -> None:
+        self._runs = False
+        profile._prepare_trace = self._plain_prepare  # type: ignore[method-assign]
+        self._leave()
+        self._profile.stop()
+
+    def _watch(self) -> None:
+        """Stop, if another profiler is about to start."""
+        plain = self._plain_prepare = profile._prepare_trace
+
+        def prepare(other: profile) -> None:
+            if self._runs:
+                self._taken = True
+                self._stop()
+            plain(other)  # type: ignore[no-untyped-call]
+
+        profile._prepare_trace = prepare  # type: ignore[method-assign]
 
     def _leave(self) -> None:
         if self._step is not None:

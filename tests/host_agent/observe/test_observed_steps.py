@@ -65,6 +65,32 @@ def test_a_profiler_that_fails_is_told_and_nothing_to_the_training(tmp_path, mon
     assert json.loads(file.read_text())["failed"].startswith("ZeroDivisionError")
 
 
+def own_profiler() -> torch.profiler.profile:
+    return torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
+
+
+@pytest.mark.parametrize("from_step", [3, 8])
+def test_the_scripts_own_profiler_works_and_the_rank_says_that_it_cannot_be_recorded(
+    tmp_path, from_step
+):
+    observer = Observer(tmp_path, 5)
+    made = optimizer()
+    for step in range(40):
+        if step == from_step:
+            profiler = own_profiler()
+            profiler.start()
+        torch.ones(3) + 1
+        observer.optimizer_stepped(made)
+        if step == from_step + 6:
+            profiler.stop()
+    assert "aten::add" in {event.name for event in profiler.events()}
+    [file] = tmp_path.iterdir()
+    assert json.loads(file.read_text())["failed"].startswith("ProfilerTaken: the script")
+    with own_profiler() as again:
+        torch.ones(3) + 1
+    assert again.events()
+
+
 def test_a_process_without_steps_writes_nothing(tmp_path):
     Observer(tmp_path, 1).finish()
     assert not list(tmp_path.iterdir())

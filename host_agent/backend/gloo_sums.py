@@ -21,7 +21,9 @@ DIRECT: Final = 16
 
 FEW_BYTES: Final = 1 << 16
 """The most bytes by which one rank may send more in a sum than over the ring. At 1 Gbit/s they take
-half a millisecond, about as long as a message that the ring has to wait for."""
+half a millisecond, about as long as a message that the ring has to wait for. It is also the most
+that two ranks exchange directly, who send no more so: gloo fills one direction of their link at a
+time then, and the ring both."""
 
 
 class TensorWords:
@@ -100,7 +102,7 @@ class GlooSums:
 
     def total(self, tensor: torch.Tensor) -> Pending:
         """Start a sum in place."""
-        if self._direct and tensor.nbytes * (self.ranks - 2) <= FEW_BYTES:
+        if self._direct and tensor.nbytes * max(1, self.ranks - 2) <= FEW_BYTES:
             return _Direct(self, tensor, torch.Tensor.add_)
         return self._all_reduce(tensor, self._sum)
 

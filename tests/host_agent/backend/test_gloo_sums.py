@@ -74,3 +74,21 @@ def test_large_numbers_keep_all_their_bits(ranks: Ranks) -> None:
     expected = [2**62 + ranks.count - 1, -(2**62)]
     found = ranks.all(lambda rank: ranks.sums[rank].largest([2**62 + rank, -(2**62) - rank]))
     assert found == [expected] * ranks.count
+
+
+@pytest.mark.parametrize("ranks", [(2, 16)], indirect=True, ids=str)
+def test_two_ranks_exchange_few_words_directly_and_many_over_the_ring(
+    ranks: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exchange of many fills one direction of the link at a time."""
+    exchanged: list[int] = []
+    original = GlooSums.exchange
+
+    def exchange(self: GlooSums, gives: Any, gets: Any) -> Any:
+        exchanged.append(gives.nbytes // 2)
+        return original(self, gives, gets)
+
+    monkeypatch.setattr(GlooSums, "exchange", exchange)
+    for count in (FEW_BYTES // 4, FEW_BYTES // 4 + 1):
+        ranks.all(lambda rank, count=count: ranks.sums[rank].words(count).total(count).wait())
+    assert exchanged == [FEW_BYTES, FEW_BYTES]

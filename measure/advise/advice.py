@@ -69,8 +69,12 @@ def advise(report: Report, question: Question, tried: Mapping[str, Tried] | None
         question.costs,
         faster=question.faster_gbit,
         measured=measured_steps(job, tried) if tried else None,
-        rejected={name: each.why or "rejected by the trial" for name, each in tried.items()
-                  if not each.accepted} if tried else None,
+        rejected={
+            name: each.why or "rejected by the trial"
+            for name, each in (tried or {}).items()
+            if not each.accepted
+        },
+        missed=[name for name, each in (tried or {}).items() if each.missed],
     )  # fmt: skip
     decision = decide(job, found, question.prices, threshold, question.wanted_hours)
     soft = [

@@ -1,7 +1,7 @@
 """What could be done: software, faster links, a switch, more racks; what each would bring."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
@@ -83,12 +83,14 @@ def choices(
     faster: float | None = None,
     measured: Mapping[str, tuple[float, float, float]] | None = None,
     rejected: Mapping[str, str] | None = None,
+    missed: Collection[str] = (),
 ) -> Choices:
     """All that could be done for a job.
 
     ``now``: its network; ``then``: the same with the protection that is to come. ``faster``: the
     bandwidth of better links, Gbit/s. ``measured``: seconds of a step by remedy from a trial;
-    ``rejected``: remedies that the trial rejects, with its reason.
+    ``rejected``: remedies that the trial rejects, with its reason; ``missed``: those of them whose
+    loss was the reason, which holds for another carrier of the same bits.
     """
     measured, rejected = measured or {}, rejected or {}
     base = predict(job, REMEDIES[PLAIN], now, then, costs)
@@ -101,7 +103,8 @@ def choices(
         remedy = REMEDIES[each.remedy]
         switched = remedy.carrier is Carrier.SWITCH
         # The ranks and a switch sum to the same bits: what one loses the other loses.
-        refused = next((rejected[name] for name in _same_bits(each.remedy) if name in rejected), "")
+        alike = (name for name in _same_bits(each.remedy) if name in missed and name in rejected)
+        refused = rejected.get(each.remedy) or next((rejected[name] for name in alike), "")
         if each.remedy not in measured and not switched and not refused:
             if measured:
                 refused = "not tried by the trial"

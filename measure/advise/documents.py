@@ -40,7 +40,10 @@ class Report:
 
 @dataclass(frozen=True)
 class Tried:
-    """One remedy of a trial. Milliseconds per step; ``accepted``: whether it met the target."""
+    """One remedy of a trial. Milliseconds per step.
+
+    ``accepted``: whether it met the target; ``missed``: whether its loss was the reason why not.
+    """
 
     name: str
     low_ms: float
@@ -48,6 +51,7 @@ class Tried:
     high_ms: float
     accepted: bool
     why: str
+    missed: bool = False
 
 
 class _Fields:
@@ -216,7 +220,8 @@ def _slowest(document: _Fields, path: Path) -> tuple[int, int, Link] | None:
 
 # ---- the trial
 
-_MET = frozenset({"ok", "met", "meets", "meets the target", "accepted", "done", "finished"})
+_MEETS, _MISSES = "meets", "misses"
+"""Outcomes of remedies in a trial's report; there are others, of runs that did not end."""
 
 
 def read_trial(path: Path) -> dict[str, Tried]:
@@ -225,7 +230,6 @@ def read_trial(path: Path) -> dict[str, Tried]:
     Raises :class:`AdviceError` in one line.
     """
     document = _document(path, TRIAL_KIND, "`wiresum trial --json`")
-    least = document.text("least")
     found: dict[str, Tried] = {}
     for each in document.list("remedies"):
         name = each.text("name")
@@ -236,14 +240,15 @@ def read_trial(path: Path) -> dict[str, Tried]:
         middle = times.number("median")
         if middle <= 0:
             raise times.wrong("has median = 0: a step takes time")
-        accepted = name in (PLAIN, least) or each.text("outcome").lower() in _MET
+        outcome = each.text("outcome")
         found[name] = Tried(
             name,
             times.number("low", middle),
             middle,
             times.number("high", middle),
-            accepted,
-            each.text("why") or each.text("outcome"),
+            outcome == _MEETS or name == PLAIN,
+            each.text("why") or outcome,
+            missed=outcome == _MISSES,
         )
     if PLAIN not in found:
         raise AdviceError(lines.TRIAL_WITHOUT_PLAIN.of(path=path, plain=PLAIN))

@@ -4,6 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from wiresum.measure.advise.text import ms
 from wiresum.measure.plan.planning import Plan, Timed
 from wiresum.measure.remedies import PLAIN, REMEDIES
 
@@ -57,8 +58,8 @@ def _jobs(made: Plan) -> Table:
         job = each.place.job
         table.add_row(
             job.name, job.remedy, str(job.workers), str(len(each.place.racks)),
-            str(each.place.slots) if each.place.slots else NOTHING, _ms(each.alone_s),
-            _ms(each.together_s), _ms(each.shifted_s), _ms(each.offset_s),
+            str(each.place.slots) if each.place.slots else NOTHING, ms(each.alone_s),
+            ms(each.together_s), ms(each.shifted_s), ms(each.offset_s),
         )  # fmt: skip
     return table
 
@@ -69,10 +70,5 @@ def _what_if(jobs: list[Timed]) -> Table:
     for name in REMEDIES:
         table.add_column("plain" if name == PLAIN else name, justify="right")
     for each in jobs:
-        table.add_row(each.place.job.name, *(_ms(each.what_if[name]) for name in REMEDIES))
+        table.add_row(each.place.job.name, *(ms(each.what_if[name]) for name in REMEDIES))
     return table
-
-
-def _ms(seconds: float) -> str:
-    value = seconds * 1e3
-    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"

@@ -188,8 +188,12 @@ def test_measured_times_beat_predicted_ones_and_rejected_remedies_are_not_propos
     answer, tmp_path
 ):
     content = trial(
-        gloo=(70.0, "ok", ""),
-        **{"ranks-16": (42.0, "ok", ""), "ranks-8": (25.0, "rejected", "its loss is 4 % above")},
+        gloo=(70.0, "meets", ""),
+        **{
+            "fp16": (50.0, "stopped", "slower than ranks-16"),
+            "ranks-16": (42.0, "meets", ""),
+            "ranks-8": (25.0, "misses", "its loss is 4 % above"),
+        },
     )
     content["least"] = "ranks-16"
     path = reports.write(tmp_path / "trial.json", content)
@@ -201,7 +205,8 @@ def test_measured_times_beat_predicted_ones_and_rejected_remedies_are_not_propos
     assert chosen["step_ms"]["predicted"] == pytest.approx(700 * 42 / 70)
     for name in ("ranks-8", "switch-8"):
         assert named(found, name)["refused"] == "its loss is 4 % above", "the same bits"
-    assert "not tried" in named(found, "fp16")["refused"]
+    assert "not tried" in named(found, "ranks-32")["refused"]
+    assert "slower" in named(found, "fp16")["refused"]
     assert named(found, "switch-16")["refused"] == ""
 
 
@@ -300,7 +305,7 @@ def test_a_file_that_is_not_there_is_one_line(advise, tmp_path):
 
 
 def test_a_trial_without_the_plain_run_is_one_line(advise, tmp_path):
-    path = reports.write(tmp_path / "trial.json", trial(fp16=(3.0, "ok", "")))
+    path = reports.write(tmp_path / "trial.json", trial(fp16=(3.0, "meets", "")))
     status, _, err = advise(report(), "--trial", path)
     assert (status, err.count("\n")) == (1, 1)
     assert "no times of gloo" in err

@@ -156,6 +156,7 @@ def facts(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         "host": host,
         "rank": dist.get_rank(),
         "world_size": dist.get_world_size(),
+        "local_size": int(os.environ.get("LOCAL_WORLD_SIZE") or dist.get_world_size()),
         "backend": dist.get_backend(),
         "device": "cpu" if devices <= {"cpu"} else min(devices - {"cpu"}),
     }

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -44,16 +44,33 @@ def measure(
         _report(trace, json_file, html_file)
         return 0
 
+    with _folder(keep) as folder:
+        return _run(command, steps, folder, lambda: _report(folder, json_file, html_file, command))
+
+
+def _run(command: list[str], steps: int, folder: Path, report: Callable[[], None]) -> int:
+    """Run the command; report as soon as its ranks have recorded their steps, or at its end."""
+    from wiresum.measure.live.ready import Ready
     from wiresum.measure.live.run import run
 
-    with _folder(keep) as folder:
-        status = run(command, folder, steps)
-        try:
-            _report(folder, json_file, html_file, command)
-        except TraceError as error:
-            if not status:
-                raise
-            raise _ended(status, str(error)) from None
+    ready = Ready(folder)
+    reported = False
+
+    def tick() -> None:
+        nonlocal reported
+        if ready.now():
+            with contextlib.suppress(TraceError):  # said at the end, if it is still true
+                report()
+                reported = True
+
+    status = run(command, folder, steps, tick)
+    try:
+        if not reported:
+            report()
+    except TraceError as error:
+        if not status:
+            raise
+        raise _ended(status, str(error)) from None
     if status:
         raise _ended(status, "the report is of the steps before that")
     return 0
@@ -108,6 +125,7 @@ def _report(
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
     console = Console(width=width, markup=False, emoji=False, highlight=False)
     console.print(show.page(report))
+    sys.stdout.flush()  # the job may go on for days
 
 
 def _write(path: Path, text: str) -> None:

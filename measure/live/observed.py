@@ -32,6 +32,8 @@ class Observed:
 
     rank: int | None
     world_size: int
+    local_size: int
+    """How many ranks its host has."""
     host: str
     backend: str
     device: str
@@ -67,6 +69,7 @@ def _observed(document: dict[str, Any]) -> Observed:
     return Observed(
         rank=None if rank is None else int(rank),
         world_size=int(document.get("world_size", 1)),
+        local_size=int(document.get("local_size", 1)),
         host=one_line(str(document.get("host", ""))),
         backend=one_line(str(document.get("backend", ""))),
         device=one_line(str(document.get("device", ""))),

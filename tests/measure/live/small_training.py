@@ -4,6 +4,8 @@ import argparse
 import hashlib
 import os
 import sys
+import time
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -15,6 +17,7 @@ parser.add_argument("--backend", default="gloo")
 parser.add_argument("--steps", type=int, default=13)
 parser.add_argument("--status", type=int, default=0, help="ends with it")
 parser.add_argument("--vanishes", type=int, help="this rank ends at once, and says nothing")
+parser.add_argument("--until", type=Path, help="goes on until there is this file, or ends with 5")
 arguments = parser.parse_args()
 
 torch.manual_seed(7)
@@ -36,6 +39,11 @@ for _ in range(arguments.steps):
     optimizer.zero_grad()
     (trained(x) - x).square().mean().backward()
     optimizer.step()
+if arguments.until is not None:
+    deadline = time.monotonic() + 60
+    while not arguments.until.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    arguments.status = 0 if arguments.until.exists() else 5
 if arguments.vanishes == rank:
     os._exit(0)
 if arguments.kind == "ddp":

@@ -43,7 +43,8 @@ def measure(capfd):
 def ddp(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
     files = ("--json", folder / "report.json", "--html", folder / "report.html")
-    job = command("--steps", 13)
+    # The training goes on until the report is there, and fails if it is not.
+    job = command("--steps", 13, "--until", folder / "report.html")
     done = measure_apart("--steps", 2, "--keep", folder / "kept", *files, "--", *job)
     assert done.status == 0, done.output
     return folder, done.output, json.loads((folder / "report.json").read_text())
@@ -63,6 +64,11 @@ def test_an_unchanged_ddp_script_is_reported_with_its_bytes_and_times(ddp):
     assert (row["size"], row["per_step"], row["ranks"]) == (GRADIENTS, 1, 2)
     assert 0 < report["exposed_share"] < report["comm_share"] + 1e-9 < 1
     assert report["verdict"] in output.replace("\n", " ").replace("  ", " ")
+
+
+def test_the_report_comes_once_while_the_training_goes_on(ddp):
+    # The job has ended well, so it has seen the report's page.
+    assert ddp[1].count("of a step is exposed communication\n") == 1
 
 
 def test_the_report_says_which_job_it_is_of_and_what_measuring_cost(ddp):
@@ -170,7 +176,10 @@ BAD = {
 @pytest.mark.parametrize("fault", BAD)
 def test_what_cannot_be_measured_ends_in_one_clear_line(measure, fault):
     job, status, words = BAD[fault]
-    ended = measure("--steps", 1, job=job if isinstance(job, list) else command(*job))
+    workers = 2 if "--status" in job else 1
+    ended = measure(
+        "--steps", 1, job=job if isinstance(job, list) else command(*job, workers=workers)
+    )
     lines = [line for line in ended.output.splitlines() if line.startswith("wiresum: ")]
     assert ended.status == status, ended.output
     assert len(lines) == 1, ended.output

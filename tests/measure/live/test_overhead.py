@@ -8,8 +8,9 @@ from wiresum.measure.probe.links import Links
 
 def rank(device: str, plain: list[Took], profiled: list[Took]) -> Observed:
     return Observed(
-        rank=0, world_size=1, host="h", backend="gloo", device=device, wanted=9, needed=9, seen=9,
-        recorded=9, plain=tuple(plain), profiled=tuple(profiled), links=Links((), ""), failed=None,
+        rank=0, world_size=1, local_size=1, host="h", backend="gloo", device=device, wanted=9,
+        needed=9, seen=9, recorded=9, plain=tuple(plain),
+        profiled=tuple(profiled), links=Links((), ""), failed=None,
     )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ class Observer:
     """Of one process. Nothing here raises into the training: a failure ends the observation."""
 
     def __init__(self, folder: Path, wanted: int) -> None:
-        """``folder`` exists; ``wanted``: steps to record."""
+        """``folder`` is made if it is missing; ``wanted``: steps to record."""
         self._folder = folder
         self._schedule = Schedule(wanted)
         self._optimizer: weakref.ref[torch.optim.Optimizer] | None = None
@@ -68,6 +68,7 @@ class Observer:
             self._fail(error)
 
     def _first_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._facts = facts(optimizer)
         if self._facts.get("world_size", 1) > 1:
             from torch.distributed.distributed_c10d import _get_default_store

@@ -12,6 +12,9 @@ from typing import Any
 
 from wiresum.host_agent.environment import MEASURE, MEASURE_STEPS
 
+STEPS = 10
+"""What is recorded where nobody says how much."""
+
 
 def install() -> None:
     """Follow the steps of this process's optimizer from now on."""
@@ -19,7 +22,8 @@ def install() -> None:
 
     from wiresum.host_agent.observe.observer import Observer
 
-    observer = Observer(Path(os.environ[MEASURE]), int(os.environ[MEASURE_STEPS]))
+    steps = int(os.environ.get(MEASURE_STEPS) or STEPS)
+    observer = Observer(Path(os.environ[MEASURE]), steps)
 
     def stepped(optimizer: Any, _args: Any, _kwargs: Any) -> None:
         observer.optimizer_stepped(optimizer)

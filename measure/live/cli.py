@@ -44,6 +44,8 @@ def measure(
         _report(trace, json_file, html_file)
         return 0
 
+    for file in filter(None, (json_file, html_file)):
+        _check_place(file)
     with _folder(keep) as folder:
         return _run(command, steps, folder, lambda: _report(folder, json_file, html_file, command))
 
@@ -59,7 +61,8 @@ def _run(command: list[str], steps: int, folder: Path, report: Callable[[], None
     def tick() -> None:
         nonlocal reported
         if ready.now():
-            with contextlib.suppress(TraceError):  # said at the end, if it is still true
+            # A fault of the report must not end the job; it comes again at the end.
+            with contextlib.suppress(Exception):
                 report()
                 reported = True
 
@@ -126,6 +129,19 @@ def _report(
     console = Console(width=width, markup=False, emoji=False, highlight=False)
     console.print(show.page(report))
     sys.stdout.flush()  # the job may go on for days
+
+
+def _check_place(path: Path) -> None:
+    """Whether a file can be written there, before a job runs for hours. Raises TraceError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        there = path.exists()
+        with path.open("a"):
+            pass
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise TraceError(lines.CANNOT_WRITE.of(path=path, why=error.strerror)) from None
 
 
 def _write(path: Path, text: str) -> None:

@@ -47,8 +47,9 @@ def test_only_the_first_optimizers_steps_count_and_then_those_of_the_next_one(tm
     assert json.loads(file.read_text())["steps"]["seen"] == 3
 
 
-def test_a_folder_that_is_gone_is_nothing_to_the_training(tmp_path):
-    observer = Observer(tmp_path / "gone", 1)
+def test_a_folder_that_cannot_be_made_is_nothing_to_the_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    observer = Observer(tmp_path / "file" / "folder", 1)
     made = optimizer()
     for _ in range(20):
         observer.optimizer_stepped(made)

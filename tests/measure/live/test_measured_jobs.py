@@ -122,6 +122,15 @@ def test_a_folder_with_traces_of_an_earlier_run_is_refused(measure, ddp):
     assert "has rank0.json of an earlier run" in done.output
 
 
+def test_a_report_that_cannot_be_written_is_told_before_the_job_runs(measure, tmp_path):
+    (tmp_path / "file").write_text("")
+    job = ["touch", str(tmp_path / "it ran")]
+    done = measure("--json", tmp_path / "file" / "report.json", job=job)
+    assert (done.status, done.output.count("\n")) == (1, 1)
+    assert "cannot write" in done.output
+    assert not (tmp_path / "it ran").exists()
+
+
 def test_an_fsdp_script_is_reported_by_collective(measure, tmp_path):
     job = command("--kind", "fsdp")
     done = measure("--steps", 2, "--json", tmp_path / "report.json", job=job)

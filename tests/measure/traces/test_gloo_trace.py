@@ -1,10 +1,8 @@
 """The reader against what this machine's torch writes: two processes over gloo."""
 
-import subprocess
-import sys
-
 import pytest
 
+from support.torchruns import clean_environment, spawn
 from wiresum.measure.traces.load import load
 from wiresum.measure.traces.summary import summarize
 
@@ -16,9 +14,8 @@ import torch
 import torch.distributed as dist
 from torch.profiler import ProfilerActivity, profile, schedule
 
-folder, rank = sys.argv[1], int(sys.argv[2])
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+dist.init_process_group("gloo")
+folder, rank = sys.argv[1], dist.get_rank()
 weights, bucket = torch.ones(256, 256), torch.ones(300_000)
 with profile(
     activities=[ProfilerActivity.CPU],
@@ -37,15 +34,10 @@ dist.destroy_process_group()
 
 
 def test_a_trace_of_two_processes_over_gloo(tmp_path):
-    ranks = [
-        subprocess.Popen([sys.executable, "-c", JOB, str(tmp_path), str(rank)]) for rank in (0, 1)
-    ]
-    try:
-        assert [rank.wait(150) for rank in ranks] == [0, 0]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
+    script = tmp_path / "job.py"
+    script.write_text(JOB)
+    ended = spawn(script, str(tmp_path), workers=2, env=clean_environment())
+    assert ended.status == 0, ended.output
     traces = load(tmp_path)
     assert [(trace.rank, trace.world_size, trace.device) for trace in traces] == [
         (0, 2, "cpu"), (1, 2, "cpu"),

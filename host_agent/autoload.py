@@ -31,7 +31,9 @@ def register() -> None:
     try:
         _try_remedies()
     except Exception:
-        logging.getLogger("wiresum").warning("wiresum: no remedy can be tried", exc_info=True)
+        logging.getLogger("wiresum").warning(
+            "wiresum: no remedy can be tried, or tuned", exc_info=True
+        )
 
 
 def _observe() -> None:
@@ -54,6 +56,10 @@ def _try_remedies() -> None:
         from wiresum.host_agent.trial import recorder
 
         recorder.install()
+    if os.environ.get("WIRESUM_TUNE"):
+        from wiresum.host_agent.tune import steps
+
+        steps.install()
 
 
 def register_by_name() -> None:

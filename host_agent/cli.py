@@ -35,6 +35,16 @@ def _checked_seconds(option: str, seconds: float | None) -> float | None:
     return min(seconds, LONGEST_S)
 
 
+def _tuned(tune: str, field: int, carrier: Carrier) -> Carrier:
+    """The carrier of a run that is tuned. Raises ``AgentError`` or :class:`UsageError`."""
+    from wiresum.host_agent.agent.tuning.wish import parse
+
+    parse(tune)
+    if carrier is Carrier.SWITCH or field != max(FIELDS):
+        raise UsageError(lines.TUNE_NEEDS_RANKS.of())
+    return Carrier.RANKS
+
+
 def _configure_log(option: str | None) -> None:
     """Without a wish of the user's, warnings come out as they are; the workers are left alone."""
     chosen = logs.log_format(option)
@@ -142,6 +152,15 @@ def run(
             envvar="WIRESUM_CARRIER",
         ),
     ] = Carrier.AUTO,
+    tune: Annotated[
+        str,
+        Option(
+            metavar="LIMITS",
+            help="Let the ranks choose the field while they train, within these limits: "
+            "within=1%,error=10%,steps=20 (docs/tuning.md). They sum without a switch.",
+            envvar="WIRESUM_TUNE",
+        ),
+    ] = "",
     transport: Annotated[
         Transport,
         Option(
@@ -165,6 +184,8 @@ def run(
 
     _configure_log(log_format)
     _check_field(field)
+    if tune:
+        carrier = _tuned(tune, field, carrier)
     options = JobOptions(
         controller=controller or None,
         field=field,
@@ -177,6 +198,7 @@ def run(
         ca=None if ca is None else str(expand(ca).absolute()),
         transport=transport,
         carrier=carrier,
+        tune=tune,
         switch_timeout_s=_checked_seconds("--switch-timeout", switch_timeout),
     )
     return launch(command, options, as_default=as_default)

@@ -40,6 +40,9 @@ MEASURE = "WIRESUM_MEASURE"
 MEASURE_STEPS = "WIRESUM_MEASURE_STEPS"
 """How many steps each rank shall record; set together with it."""
 
+TUNE = "WIRESUM_TUNE"
+"""Limits within which the ranks choose the field while they train: see ``agent.tuning.wish``."""
+
 CARRIER = "WIRESUM_CARRIER"
 """What sums: see :class:`Carrier`."""
 
@@ -95,6 +98,8 @@ class Environment:
     """Why the launcher has no switch for this run; empty if it has, or was not asked for one."""
     job_file: str = ""
     """Where the launcher writes the job once it has one; empty: there is no such launcher."""
+    tune: str = ""
+    """The limits of a run whose field the ranks choose; empty: the field stays as it is."""
 
     def variables(self) -> dict[str, str]:
         """As environment variables for workers; :func:`environment` reads them back.
@@ -115,6 +120,7 @@ class Environment:
             CARRIER: str(self.carrier),
             FALLBACK: self.fallback,
             JOB_FILE: self.job_file,
+            TUNE: self.tune,
         }
         return {name: value for name, value in values.items() if value}
 
@@ -139,7 +145,11 @@ def environment(env: Mapping[str, str]) -> Environment | None:
     field = env.get("WIRESUM_FIELD") or "32"
     if field not in map(str, FIELDS):
         raise AgentError(lines.NOT_A_FIELD.of(field=field))
-    carrier = _carrier(env)
+    carrier, tune = _carrier(env), env.get(TUNE, "")
+    if tune:
+        if carrier is Carrier.SWITCH or field != "32":
+            raise AgentError(lines.TUNE_NEEDS_RANKS.of())
+        carrier = Carrier.RANKS
     if carrier is Carrier.RANKS:
         controller = ""
     elif not controller:
@@ -170,6 +180,7 @@ def environment(env: Mapping[str, str]) -> Environment | None:
         carrier=carrier or Carrier.AUTO,
         fallback=env.get(FALLBACK, ""),
         job_file=env.get(JOB_FILE, ""),
+        tune=tune,
     )
 
 

@@ -164,6 +164,14 @@ METRICS_PORT_TOO_HIGH = Line(
     "A045", "{variable} is {text!r}: with local rank {number} the port would be {port}"
 )
 
+# ---- a field that is chosen while a job trains
+
+NOT_A_WISH = Line("A110", "tune {text!r}: it must be like within=1%,error=10%,steps=20")
+TUNE_TOO_LATE = Line("A111", "wiresum.tune must be called before init_process_group")
+TUNE_NEEDS_RANKS = Line(
+    "A112", "a run that is tuned starts with 32 bits over the ranks: give no other field or carrier"
+)
+
 # ---- fewer synchronizations
 
 WRAPPED_MODEL = Line(

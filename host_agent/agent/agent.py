@@ -24,6 +24,9 @@ from wiresum.host_agent.agent.plan import Search
 from wiresum.host_agent.agent.progress import progress
 from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.agent.sums import Sums
+from wiresum.host_agent.agent.tuning import ballot
+from wiresum.host_agent.agent.tuning.ballot import Tuning
+from wiresum.host_agent.agent.tuning.wish import parse
 from wiresum.host_agent.agent.worker import Worker
 from wiresum.host_agent.engine import Engine
 from wiresum.host_agent.environment import AgentError
@@ -97,6 +100,8 @@ class Agent:
         self._asked = self._lease
         self._state = 0  # of the job, as the controller has said last
         self._superseded = False
+        self.tuning = self._tuning()
+        """Chooses the field while the job trains; None where nobody has asked for that."""
         self._carriers = Carriers(
             self.engine,
             worker.rank,
@@ -105,6 +110,7 @@ class Agent:
             rejoin=self._rejoin if worker.where.controller else None,
             tell=self._tell_lost,
             returned=self._returned,
+            ballot=self.tuning,
         )
         self._heartbeats: Heartbeats | None = None
         if membership is not None:
@@ -202,6 +208,8 @@ class Agent:
             "gone": None if self._gone is None else str(self._gone),
             "peers": None if self._peers is None else self._peers.describe(),
         }
+        if self.tuning is not None:
+            state |= {"field": self.tuning.field, "tuning": self.tuning.describe()}
         if membership is not None:
             state |= {
                 "controller": worker.where.controller,
@@ -330,6 +338,14 @@ class Agent:
             # A later error may say more than the first one.
             if self._gone is None or isinstance(self._gone, PeerLost):
                 self._gone = error
+
+    def _tuning(self) -> Tuning | None:
+        where = self._worker.where
+        if not where.tune:
+            return None
+        tuning = Tuning(parse(where.tune), self._worker.rank, self._worker.workers)
+        ballot.begin(tuning)
+        return tuning
 
     # -- changes of the carrier ---------------------------------------------------------------
 

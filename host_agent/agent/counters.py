@@ -30,6 +30,8 @@ class Counters:
     fallback_bytes: int = 0
     fallback_why: str = ""
     """The first reason for the fallback; that of an all-reduce, if there is any."""
+    tuned: str = ""
+    """The fields that the ranks have chosen so far."""
     failed: Counter[str] = field(default_factory=Counter)
     engine: dict[str, int | float] = field(default_factory=dict)
     ended: int = 0
@@ -111,6 +113,7 @@ class Counters:
                 *(self._rank, self._size, switch, self.switch_bytes),
                 *(self.ranks.total(), self.ranks_bytes, self.ranks_why),
                 *(self.fallback.total(), self.fallback_bytes, self.fallback_why),
+                self.tuned,
             )
         )
 

@@ -51,6 +51,17 @@ class Ballot:
     size = 0
     """How many words; the same on all ranks."""
 
+    @property
+    def field(self) -> int | None:
+        """Bits of an element, for the collective that begins; the same on all ranks.
+
+        None: as the engine was told.
+        """
+        return None
+
+    def looks_at(self, call: Call) -> None:
+        """A collective begins, and its tensor is still this rank's own."""
+
     def words(self) -> Sequence[int]:
         """This rank's words, for the collective that begins."""
         return ()
@@ -219,6 +230,7 @@ class RanksEngine:
                     break
                 carried = self._queue[0]
             try:
+                self._choose_field(carried)
                 last = self._carry(carried.packed)
             except Exception as error:
                 self._broken(error)
@@ -240,6 +252,16 @@ class RanksEngine:
             for carried in self._queue:
                 self._end(carried.ticket, self._failure)
             self._queue.clear()
+
+    def _choose_field(self, carried: _Carried) -> None:
+        """Pack the tensor of ``carried`` in fields that the ranks have agreed on meanwhile."""
+        if carried.call is None:  # its codes may be agreed
+            return
+        self._ballot.looks_at(carried.call)
+        field = self._ballot.field
+        if field is not None and field != self._field:
+            data, count, dtype, average, _ = carried.call
+            carried.packed = Packed(data, count, dtype, average, self._workers, field)
 
     def _broken(self, error: Exception) -> None:
         """A sum has failed, mostly because a rank is gone: the ranks' link can name it."""

@@ -32,6 +32,8 @@ class Totals(NamedTuple):
     fallback_bytes: int = 0
     fallback_why: str = ""
     """The first reason for the fallback; that of an all-reduce, if there is any."""
+    tuned: str = ""
+    """The fields that the ranks have chosen; empty where nobody has asked for that."""
 
 
 class Tally:

@@ -8,6 +8,7 @@ host want the same port. It is there for as long as the process is, whatever gro
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,6 +53,12 @@ HELD = METRICS.gauge(
 
 CARRIER = METRICS.gauge(
     "carrier", "1 for what sums now: the switch, or the ranks.", "job_id", "carrier"
+)
+FIELD = METRICS.gauge(
+    "field", "Bits of an element on the wire now, in a run that is tuned.", "job_id"
+)
+FIELD_CHANGES = METRICS.counter(
+    "field_changes_total", "Changes of the field in a run that is tuned, by the reason.", "reason"
 )
 COLLECTIVES = METRICS.counter("collectives_total", "Collectives, by the way they went.",
                               "path", "collective")  # fmt: skip
@@ -187,6 +194,11 @@ def _read_lease(scrape: Scrape, lease: Mapping[str, Any], engine: Mapping[str, f
     for carrier in (SWITCH, RANKS):
         scrape.set(CARRIER, lease.get("carrier", SWITCH) == carrier, job, carrier)
     scrape.set(HELD, lease.get("held", 0), job)
+    if "tuning" in lease:
+        scrape.set(FIELD, lease["tuning"]["field"], job)
+        changes = Counter(each["reason"] for each in lease["tuning"]["choices"][1:])
+        for reason, count in changes.items():
+            scrape.set(FIELD_CHANGES, count, reason)
     for name, (metric, labels, factor) in _GAUGES.items():
         if name in engine:
             scrape.set(metric, engine[name] * factor, job, *labels)

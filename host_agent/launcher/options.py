@@ -28,5 +28,7 @@ class JobOptions:
     """How the workers reach the switch."""
     carrier: Carrier = Carrier.AUTO
     """The carrier; with ``RANKS``, there is no job."""
+    tune: str = ""
+    """Limits within which the ranks choose the field, see ``agent.tuning.wish``; empty: none."""
     switch_timeout_s: float | None = None
     """How long the switch may say nothing while workers wait; None: as the environment says."""

@@ -176,7 +176,11 @@ def _asked(job: pb.Job, slots: SlotRequest) -> str:
 
 def _without_switch(as_default: bool, options: JobOptions) -> dict[str, str]:
     """The environment of workers that sum by themselves."""
-    made = Environment("", None, "", options.field, options.timeout_s, carrier=Carrier.RANKS)
+    made = Environment(
+        *("", None, "", options.field, options.timeout_s),
+        carrier=Carrier.RANKS,
+        tune=options.tune,
+    )
     env = without_secrets(os.environ) | made.variables()
     env.pop("WIRESUM_CONTROLLER", None)
     if as_default:

@@ -35,7 +35,11 @@ def summary(*, as_default: bool, carrier: Carrier) -> Iterator[Mapping[str, str]
         finally:
             # The command may have removed the folder, and nobody may read stderr any more.
             with contextlib.suppress(OSError):
-                line, used = last_line(read_all(folder.path), as_default, carrier)
+                processes = read_all(folder.path)
+                tuned = [each.tuned for each in processes if each.tuned]
+                if tuned:
+                    say(log, f"fields of {tuned[-1]}")
+                line, used = last_line(processes, as_default, carrier)
                 say(log, line, level=logging.INFO if used else logging.WARNING)
 
 
@@ -84,6 +88,7 @@ def _together(one: Totals, other: Totals) -> Totals:
         fallback=one.fallback + other.fallback,
         fallback_bytes=one.fallback_bytes + other.fallback_bytes,
         fallback_why=one.fallback_why or other.fallback_why,
+        tuned=other.tuned,
     )
 
 

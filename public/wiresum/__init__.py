@@ -2,11 +2,11 @@
 
 from typing import Any
 
-__all__ = ["report"]
+__all__ = ["report", "tune"]
 
 
 def report(*, loss: Any) -> None:
-    """Tell a trial the loss of this step.
+    """Tell a trial, or a run that is tuned, the loss of this step.
 
     ``loss`` is a number, or a tensor of one element, of this rank or of all: the mean over the
     ranks that report is used. Does nothing, and does not read the tensor, where nobody listens.
@@ -15,3 +15,16 @@ def report(*, loss: Any) -> None:
     from wiresum.host_agent.reported import report
 
     report(loss)
+
+
+def tune(*, within: float = 0.01, error: float = 0.1, steps: int = 20) -> None:
+    """Let the ranks choose the field while they train, as ``wiresum run --tune`` does.
+
+    Call it on all ranks before ``init_process_group("wiresum")``; the ranks then sum without a
+    switch. ``within``: the largest relative rise of the reported loss; ``error``: the largest error
+    of a tensor, relative to its norm; ``steps``: optimizer steps between two decisions. Raises
+    ``WiresumError``.
+    """
+    from wiresum.host_agent.tune.steps import tune
+
+    tune(within, error, steps)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from support.command_fixtures import cli  # noqa: F401
 from support.processes import Commands
 from support.training import spawned
 
@@ -16,12 +15,12 @@ EXPONENTS = 4600  # bytes: of a small tensor's exponents, 1,024 words are sent i
 PARAMETERS = 64 * 128 + 128 + 128 * 8 + 8
 
 
-def trial(cli: Commands, way: str, *options: str, workers: int = 2):  # noqa: F811
+def trial(cli: Commands, way: str, *options: str, workers: int = 2):
     command = [*spawned(workers), str(SCRIPT), way]
     return cli.run("trial", "--steps", str(STEPS), *options, "--", *command)
 
 
-def test_a_trial_compares_the_remedies_and_goes_on_where_it_was(cli, tmp_path):  # noqa: F811
+def test_a_trial_compares_the_remedies_and_goes_on_where_it_was(cli, tmp_path):
     options = ("--candidates", "fp16,ranks-8", "--within", "5%", "--out", "kept")
     done = trial(cli, "reports", *options, "--json", "report.json")
     assert done.returncode == 0, done.stderr
@@ -60,7 +59,7 @@ def test_a_trial_compares_the_remedies_and_goes_on_where_it_was(cli, tmp_path): 
     assert "kept holds another trial (changed: steps)" in other.stderr
 
 
-def test_losses_come_from_the_output_too_and_each_seed_is_another_training(cli, tmp_path):  # noqa: F811
+def test_losses_come_from_the_output_too_and_each_seed_is_another_training(cli, tmp_path):
     options = ("--candidates", "switch-32", "--embedded", "--seeds", "2", "--json", "r.json")
     done = trial(cli, "prints", *options)
     assert done.returncode == 0, done.stderr
@@ -80,7 +79,7 @@ def test_losses_come_from_the_output_too_and_each_seed_is_another_training(cli, 
         ("fails", r"the plain run .* has failed: status 1: .*RuntimeError: no such tensor"),
     ],
 )
-def test_a_script_that_cannot_be_tried_ends_in_one_line(cli, way, line):  # noqa: F811
+def test_a_script_that_cannot_be_tried_ends_in_one_line(cli, way, line):
     done = trial(cli, way)
     assert done.returncode == 1
     assert re.fullmatch(rf"wiresum: {line}.*\n", done.stderr), done.stderr
@@ -99,7 +98,7 @@ def test_a_script_that_cannot_be_tried_ends_in_one_line(cli, way, line):  # noqa
         (("--", "true"), "no step of an optimizer was seen"),
     ],
 )
-def test_bad_input_ends_in_one_line(cli, arguments, line):  # noqa: F811
+def test_bad_input_ends_in_one_line(cli, arguments, line):
     done = cli.run("trial", *arguments)
     assert done.returncode != 0
     assert line in done.stderr

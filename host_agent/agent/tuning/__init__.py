@@ -1,0 +1,1 @@
+"""Chooses the field while a job trains; all ranks choose alike."""

@@ -1,0 +1,1 @@
+"""Tells the tuning of this process what the training does."""

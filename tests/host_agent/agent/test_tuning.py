@@ -1,0 +1,204 @@
+"""The field that is chosen while a job trains: all ranks choose alike, and why they choose."""
+
+import logging
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.thread_sums import thread_sums
+from wiresum.host_agent.agent.ranks import RanksEngine
+from wiresum.host_agent.agent.tuning.ballot import Tuning
+from wiresum.host_agent.agent.tuning.error import errors
+from wiresum.host_agent.agent.tuning.policy import FIRST_REST, Policy, Reason, Window
+from wiresum.host_agent.agent.tuning.wish import Wish, parse
+from wiresum.host_agent.environment import AgentError
+
+BUSY = Window(0.4, (2.0, 2.1, 1.9))
+SIZE = 2000
+
+
+def policy(errors_of: tuple[float, float] = (0.0001, 0.02), **wish: float) -> Policy:
+    made = Policy(Wish(**wish))  # type: ignore[arg-type]
+    made.errors = dict(zip((16, 8), errors_of, strict=True))
+    return made
+
+
+def goes(made: Policy, *windows: Window) -> list[int]:
+    """The fields of a job of one rank, after each of these windows."""
+    fields = []
+    for window in windows:
+        made.window(window)
+        if made.asks != made.field:
+            made.agreed(made.asks, made.reason)
+        fields.append(made.field)
+    return fields
+
+
+# ---- one rank's opinion
+
+
+def test_a_run_starts_exact_and_loosens_one_step_at_a_time():
+    made = policy()
+    assert made.asks == 32
+    assert goes(made, BUSY, BUSY, BUSY) == [16, 8, 8]
+    assert made.reason is Reason.EXPOSED
+
+
+def test_nothing_is_loosened_where_communication_hides_behind_computation():
+    assert goes(policy(), *[Window(0.04, (1.0,))] * 5) == [32] * 5
+
+
+def test_a_field_whose_error_is_above_the_limit_or_unknown_is_not_taken():
+    assert goes(policy((0.001, 0.2)), BUSY, BUSY, BUSY) == [16, 16, 16]
+    unknown = Policy(Wish())
+    assert goes(unknown, BUSY, BUSY) == [32, 32]
+
+
+def test_without_a_reported_loss_it_goes_no_narrower_than_16_bits():
+    assert goes(policy(), *[Window(0.4)] * 4) == [16] * 4
+
+
+def test_a_loss_that_rises_leads_back_and_the_field_rests_twice_as_long_each_time():
+    made = policy()
+    low, high = Window(0.4, (2.0, 2.0)), Window(0.4, (2.5, 2.5))
+    assert goes(made, low, low, high) == [16, 8, 16]
+    assert made.reason is Reason.LOSS
+    assert goes(made, *[low] * FIRST_REST) == [16] * (FIRST_REST - 1) + [8]
+    assert goes(made, low, high) == [8, 16]
+    assert goes(made, *[low] * (2 * FIRST_REST)) == [16] * (2 * FIRST_REST - 1) + [8]
+
+
+def test_a_rise_within_the_tolerance_or_within_the_noise_changes_nothing():
+    assert goes(policy(within=0.3), BUSY, BUSY, Window(0.4, (2.5, 2.5))) == [16, 8, 8]
+    noisy = Window(0.4, (0.1, 2.0, 4.5))
+    assert goes(policy(), BUSY, BUSY, noisy) == [16, 8, 8]
+
+
+def test_an_error_that_grows_leads_back():
+    made = policy()
+    assert goes(made, BUSY, BUSY) == [16, 8]
+    made.errors = {16: 0.001, 8: 0.5}
+    assert goes(made, BUSY) == [16]
+    assert made.reason is Reason.ERROR
+
+
+def test_a_loss_that_is_no_number_leads_to_exact_sums_at_once():
+    made = policy()
+    goes(made, BUSY, BUSY)
+    made.loss(math.nan)
+    assert (made.asks, made.reason) == (32, Reason.LOSS)
+
+
+# ---- all ranks alike
+
+
+class Job:
+    """Ranks that are threads: with a tuning each, or with one ``field`` for good."""
+
+    def __init__(self, ranks: int, field: int | None = None) -> None:
+        wish = Wish(steps=2)
+        self.tunings = [Tuning(wish, rank, ranks) for rank in range(ranks) if field is None]
+        self.engines = [
+            RanksEngine(sums, ranks, field or 32, ballot=self.tunings[rank] if not field else None)
+            for rank, sums in enumerate(thread_sums(ranks))
+        ]
+        self.ticket = 0
+
+    def sum(self, tensors: list[np.ndarray]) -> list[bytes]:
+        self.ticket += 1
+        copies = [tensor.copy() for tensor in tensors]
+        for engine, copy in zip(self.engines, copies, strict=True):
+            engine.all_reduce(copy.ctypes.data, copy.size, "float32", False, self.ticket)
+        for engine in self.engines:
+            (ended,) = engine.poll(60.0)
+            assert ended.error is None
+        return [copy.tobytes() for copy in copies]
+
+    def close(self) -> None:
+        for engine in self.engines:
+            engine.close()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(2, 4), st.integers(0, 2**32 - 1))
+def test_ranks_of_different_opinions_choose_the_same_fields_and_get_the_same_bits(ranks, seed):
+    draw, data = random.Random(seed), np.random.default_rng(seed)
+    job, fixed = Job(ranks), {field: Job(ranks, field) for field in (32, 16, 8)}
+    try:
+        for _ in range(24):
+            tensors = [data.standard_normal(SIZE).astype(np.float32) for _ in range(ranks)]
+            (field,) = {tuning.field for tuning in job.tunings}
+            sums = job.sum(tensors)
+            assert set(sums) == set(fixed[field].sum(tensors))
+            assert len(set(sums)) == 1
+            for tuning in job.tunings:  # each rank measures something else
+                tuning.loss(draw.uniform(1.0, 1.2))
+                tuning.step(1.0, draw.choice([0.01, 0.2, 0.9]))
+        assert len({tuple(tuning.choices) for tuning in job.tunings}) == 1
+    finally:
+        for each in (job, *fixed.values()):
+            each.close()
+
+
+def test_one_rank_that_does_not_wait_keeps_all_exact_and_one_that_sees_a_rise_leads_all_back(
+    caplog,
+):
+    job = Job(3)
+    tensors = [np.full(SIZE, 0.5, np.float32) for _ in range(3)]
+
+    def steps(*exposed: float, losses: tuple[float, ...] = (1.0, 1.0, 1.0)) -> int:
+        for _ in range(2):
+            job.sum(tensors)
+            for tuning, share, loss in zip(job.tunings, exposed, losses, strict=True):
+                tuning.loss(loss)
+                tuning.step(1.0, share)
+        job.sum(tensors)  # carries what they ask for
+        return job.tunings[0].field
+
+    try:
+        with caplog.at_level(logging.WARNING, logger="wiresum"):
+            assert steps(0.5, 0.5, 0.01) == 32
+            assert steps(0.5, 0.5, 0.5) == 16
+            assert steps(0.5, 0.5, 0.5) == 8
+            assert steps(0.5, 0.5, 0.5, losses=(1.0, 1.0, 1.5)) == 16
+        assert [each.describe()["field"] for each in job.tunings] == [16, 16, 16]
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == 3
+        assert "fields of 16 bits, 32 before" in said[0]
+        assert "communication is exposed" in said[0]
+        assert "fields of 16 bits, 8 before" in said[2]
+        assert "the loss has risen" in said[2]
+        assert job.tunings[0].summary().startswith("32 bits, 16 from all-reduce ")
+        assert Tuning(Wish(), 0, 3).field == 32  # a restart begins exact
+    finally:
+        job.close()
+
+
+# ---- the error, the wish
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_the_error_is_that_of_the_codec(workers):
+    values = np.random.default_rng(1).standard_normal(100_000).astype(np.float32)
+    found = errors(values.ctypes.data, values.size, workers)
+    for field, error in found.items():
+        level = (2**field - 1) // (2 * workers)
+        # Rounding to a step of a block's largest value, some three sigma, over the level.
+        assert 0.5 < error / (3 / level / math.sqrt(12)) < 1.5
+    values[7] = np.inf
+    assert errors(values.ctypes.data, values.size, workers) == {}
+    assert errors(np.zeros(9, np.float32).ctypes.data, 9, 2) == {16: 0.0, 8: 0.0}
+
+
+def test_a_wish_is_read_back_as_it_is_written():
+    assert parse("within=1%") == Wish()
+    wish = Wish(0.005, 0.2, 7)
+    assert parse(str(wish)) == wish
+    assert parse("steps=5, within=2 %") == Wish(within=0.02, steps=5)
+    for wrong in ("", "within", "within=2", "steps=1.5", "steps=0", "speed=1%"):
+        with pytest.raises(AgentError, match="it must be like within=1%"):
+            parse(wrong)

@@ -46,7 +46,7 @@ def test_a_link_that_is_slower_in_one_direction_is_told_by_direction(tmp_path):
     links = fitted(found["links"], found["links_note"])
     assert links.note == ""
     there, back = links.pairs
-    assert there == Pair(0, 1, there.alpha_us, pytest.approx(FAST, rel=0.15))
-    assert back == Pair(1, 0, back.alpha_us, pytest.approx(SLOW, rel=0.15))
+    assert there == Pair(0, 1, there.alpha_us, pytest.approx(FAST, rel=0.3))
+    assert back == Pair(1, 0, back.alpha_us, pytest.approx(SLOW, rel=0.3))
     assert links.slowest == back
     assert links.unequal() == [(back, there)]

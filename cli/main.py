@@ -106,6 +106,11 @@ BENCH = Group(
             "wiresum.measure.bench.cli:engine",
             "Speed of the codec on one core, beside memcpy of the same bytes.",
         ),
+        "advise": Command(
+            "wiresum.measure.validation.cli:validate",
+            "Predict steps with `advise`, then measure them on a rack: how far off it is "
+            "(needs root).",
+        ),
         "report": Command(
             "wiresum.measure.report.cli:report",
             "Tables and a plot from the benchmarks' JSON; without options, the tables on stdout.",

@@ -296,6 +296,8 @@ TOO_MANY_RACKS = Line(
 NO_CHAKRA = Line("M163", "{path} has no *.et: put the Chakra trace of each rank there")
 NOT_CHAKRA = Line("M164", "{path} is no Chakra trace that a plan can use: {why}")
 
+UNKNOWN_NAMES = Line("M165", "{option} {text!r}: it must be of {known}, each once")
+
 # ---- trials
 
 TRIAL_OF_WHAT = Line("M170", "try what? wiresum trial -- torchrun --nproc-per-node 4 train.py")

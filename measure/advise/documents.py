@@ -73,15 +73,17 @@ class _Fields:
     def _name(self, key: str) -> str:
         return f"{self._where}.{key}" if self._where else key
 
-    def number(self, key: str, default: float | None = None, most: float = MOST) -> float:
-        """A finite number from 0 to ``most``."""
+    def number(
+        self, key: str, default: float | None = None, most: float = MOST, least: float = 0.0
+    ) -> float:
+        """A finite number from ``least`` to ``most``."""
         value = self._value.get(key)
         if value is None and default is not None:
             return default
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.wrong(f"has no number {key!r}")
-        if not (math.isfinite(value) and 0 <= value <= most):
-            raise self.wrong(f"has {key} = {value}: it must be 0 to {most:g}")
+        if not (math.isfinite(value) and least <= value <= most):
+            raise self.wrong(f"has {key} = {value}: it must be {least:g} to {most:g}")
         return float(value)
 
     def text(self, key: str, default: str = "") -> str:
@@ -152,6 +154,10 @@ def read_report(path: Path) -> Report:
     totals = [each.number("total_time") for each in ranks]
     about = document.object("job")
     world = _world(about, messages, len(ranks))
+    # What the profiler adds is in the recorded steps, and is none of communication.
+    added = document.number("overhead_share", default=0.0, least=-1.0, most=10.0)
+    if added > 0:
+        step = max(step / (1 + added), exposed, comm)
     job = Job(
         workers=world,
         step_s=step / 1e3,
@@ -160,8 +166,8 @@ def read_report(path: Path) -> Report:
         waiting_s=comm / 1e3 * document.number("waiting_share", default=0.0, most=1.0),
         messages=messages,
         device="cpu" if about is None else about.text("device", "cpu"),
-        lowest_s=min(totals) / 1e3,
-        highest_s=max(totals) / 1e3,
+        lowest_s=min(*totals, step) / 1e3,
+        highest_s=max(*totals, step) / 1e3,
     )
     command = "" if about is None else _command(about.raw("command"))
     raw_notes = document.raw("notes")

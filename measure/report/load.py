@@ -78,19 +78,21 @@ def _add(measured: Measured, content: dict[str, Any], path: Path, seen: dict[Cas
         raise ValueError(f"kind {kind!r}")
 
 
-def put(path: Path, made: str, title: str) -> None:
+def put(path: Path, made: str, title: str, begin: str = BEGIN) -> None:
     """Write ``made`` between the marks of a page, which is begun if it is not there.
+
+    ``begin``: the first mark, which names the command.
 
     Raises :class:`RackError` for a page without the marks.
     """
-    section = f"{BEGIN}\n\n{made}\n{END}\n"
+    section = f"{begin}\n\n{made}\n{END}\n"
     try:
         if path.exists():
             page = path.read_text()
-            before, mark, rest = page.partition(BEGIN)
+            before, mark, rest = page.partition(begin)
             _, other_mark, after = rest.partition(END + "\n")
             if not mark or not other_mark:
-                raise RackError(lines.NO_MARKS.of(path=path, begin=BEGIN, end=END))
+                raise RackError(lines.NO_MARKS.of(path=path, begin=begin, end=END))
             path.write_text(before + section + after)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -241,6 +241,15 @@ def test_the_slowest_pair_of_unequal_links_counts(answer):
                for each in answer(content)["evidence"])  # fmt: skip
 
 
+def test_what_the_profiler_adds_is_taken_off_the_step(answer):
+    content = report(computation_ms=200, exposed_ms=200, comm_ms=200)
+    assert answer(content)["step_ms"]["predicted"] == pytest.approx(400)
+    content["overhead_share"] = 0.25
+    assert answer(content)["step_ms"]["predicted"] == pytest.approx(320)
+    content["overhead_share"] = -0.02
+    assert answer(content)["step_ms"]["predicted"] == pytest.approx(400)
+
+
 def test_calibration_measures_this_machine(answer):
     found = answer(BOUND, "--calibrate")
     assert found["verdict"] == "software"

@@ -1,0 +1,1 @@
+"""``wiresum bench advise``: what ``wiresum advise`` predicts, beside what is then measured."""

@@ -1,0 +1,100 @@
+"""The command ``wiresum bench advise``."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from wiresum.common.command_line import Option
+from wiresum.measure import lines
+from wiresum.testbed.errors import RackError
+
+if TYPE_CHECKING:
+    from wiresum.measure.validation.cases import Case, Options
+
+
+def validate(
+    rate: Annotated[str, Option(metavar="RATE,…", help="Rates of the links.")] = (
+        "100mbit,300mbit,1gbit"
+    ),
+    workers: Annotated[str, Option(metavar="N,…", help="Numbers of workers.")] = "2,4,8",
+    models: Annotated[str, Option(metavar="NAME,…", help="wide, even, deep.")] = "wide,even,deep",
+    remedies: Annotated[
+        str, Option(metavar="NAME,…", help="What is measured beside the plain run.")
+    ] = "fp16,ranks-32,ranks-16,ranks-8,switch-32,switch-16,switch-8",
+    steps: Annotated[int, Option(min=2, max=100, help="Steps of each training.")] = 6,
+    equal: Annotated[bool, Option("--equal", help="No case with unequal links.")] = False,
+    json_file: Annotated[
+        Path | None,
+        Option("--json", metavar="FILE", help="Write the numbers as JSON, after each case."),
+    ] = None,
+    append: Annotated[
+        bool, Option("--append", help="Leave out the cases that the JSON file has.")
+    ] = False,
+    markdown: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="A page: the table is put between two marks in it."),
+    ] = None,
+    name: Annotated[str, Option(help="Name of the rack.")] = "advise",
+) -> None:
+    """Predict steps with `advise`, then measure them on a rack: how far off it is (needs root)."""
+    from wiresum.measure.bench.cases import parse_rates, parse_workers
+    from wiresum.measure.bench.measure import machine
+    from wiresum.measure.report.load import put
+    from wiresum.measure.validation import cases, results
+
+    rates = tuple(each for each in parse_rates(rate) if each is not None)
+    if not rates:
+        raise RackError(lines.NO_RATE.of())
+    options = cases.Options(
+        rates=rates,
+        workers=parse_workers(workers),
+        models=cases.parse_models(models),
+        remedies=cases.parse_remedies(remedies),
+        steps=steps,
+        unequal=not equal,
+        name=name,
+    )
+    content = {"kind": results.KIND, "version": 1, "machine": machine(), "cases": []}
+    if append and json_file is not None and json_file.exists():
+        try:
+            content["cases"] = json.loads(json_file.read_text())["cases"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RackError(lines.NOT_A_RESULT.of(path=json_file, why=error)) from None
+    todo = [case for case in options.case_list() if not _has(content["cases"], case)]
+    if todo:
+        _measure(options, todo, content, json_file)
+    made = results.page(content)
+    if markdown is not None:
+        put(markdown, made, "Planning", results.BEGIN)
+    print(made)
+
+
+def _has(entries: "list[dict[str, Any]]", case: "Case") -> bool:
+    """Whether a case is among those that were measured earlier."""
+    key = (case.model.name, case.rate_mbit, case.workers, case.unequal)
+    names = ("model", "rate_mbit", "workers", "unequal")
+    return any(tuple(each[name] for name in names) == key for each in entries)
+
+
+def _measure(
+    options: "Options", todo: "list[Case]", content: dict[str, Any], json_file: Path | None
+) -> None:
+    if os.geteuid() != 0:
+        raise RackError(lines.NEEDS_ROOT.of())
+    if importlib.util.find_spec("torch") is None:
+        raise RackError(lines.NEEDS_TORCH.of())
+
+    from rich.console import Console
+
+    from wiresum.measure.bench.measure import write
+    from wiresum.measure.validation.run import Validation
+    from wiresum.testbed.interrupts import Interrupts
+
+    console = Console(stderr=True)
+    with Interrupts(), Validation(options, console.print) as validation:
+        for case in todo:
+            content["cases"].append(validation.case(case))
+            if json_file is not None:
+                write(json_file, content)

@@ -1,0 +1,96 @@
+"""One rank of a training whose computation is waiting. Runs in a process that ``crew.py`` forks."""
+
+import os
+import statistics
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
+from torch.nn.parallel import DistributedDataParallel
+
+_WARM_UP = 3
+
+_library = torch.library.Library("wiresum_bench", "DEF")
+_library.define("compute(Tensor x, float ms) -> Tensor")
+
+
+def _compute(x: torch.Tensor, ms: float) -> torch.Tensor:
+    """As an operator of its own, so that profilers see it as computation."""
+    time.sleep(ms / 1e3)
+    return x.clone()
+
+
+_library.impl("compute", _compute, "CPU")
+
+
+class _Work(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, weight: Any, gradient: Any, forth: float, back: float) -> Any:
+        ctx.gradient, ctx.back = gradient, back
+        return torch.ops.wiresum_bench.compute(x, forth)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:  # type: ignore[override]
+        return (
+            torch.ops.wiresum_bench.compute(grad, ctx.back),
+            ctx.gradient.clone(),
+            None,
+            None,
+            None,
+        )
+
+
+class Layer(nn.Module):
+    """Takes its time, and has a gradient that is never zero."""
+
+    def __init__(self, elements: int, forth_ms: float, back_ms: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(elements))
+        self.gradient = torch.randn(elements)
+        self.times = forth_ms, back_ms
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The input, later."""
+        return _Work.apply(x, self.weight, self.gradient, *self.times)  # type: ignore[no-any-return]
+
+
+def train(order: dict[str, Any]) -> dict[str, Any]:
+    """Train, and return the seconds of each step after the first ones.
+
+    ``WIRESUM_MEASURE`` in the environment makes wiresum record the steps of a plain run.
+    """
+    torch.set_num_threads(1)
+    torch.manual_seed(int(os.environ["RANK"]))
+    from wiresum.host_agent import autoload
+
+    autoload.register()
+    dist.init_process_group(order["backend"])
+    layers, compute = order["layers"], order["compute_ms"]
+    elements = order["size"] // 4 // layers
+    each = compute / layers
+    model = DistributedDataParallel(
+        nn.Sequential(*(Layer(elements, each / 3, each * 2 / 3) for _ in range(layers))),
+        bucket_cap_mb=order["size"] / (1 << 20) / 4,
+    )
+    if order["hook"] == "fp16":
+        model.register_comm_hook(None, default_hooks.fp16_compress_hook)
+    elif order["hook"] == "powersgd":
+        state = powerSGD_hook.PowerSGDState(None, 1, start_powerSGD_iter=2)
+        model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+    x = torch.ones(1, requires_grad=True)
+    took = []
+    for step in range(_WARM_UP + order["steps"]):
+        begun = time.perf_counter()
+        optimizer.zero_grad(set_to_none=False)
+        model(x).sum().backward()
+        optimizer.step()
+        if step >= _WARM_UP:
+            took.append(time.perf_counter() - begun)
+    if order["backend"] == "gloo":
+        dist.barrier()
+    dist.destroy_process_group()
+    return {"median": statistics.median(took), "steps": took}

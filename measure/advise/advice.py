@@ -189,6 +189,7 @@ def _choice(each: Choice) -> dict[str, Any]:
         "exposed_share": each.prediction.exposed_share,
         "sent_bytes": each.prediction.sent_bytes,
         "saved_share": each.saved_share,
+        "sure_share": each.sure_share,
         "lossy": each.lossy,
         "refused": each.refused,
         "hours_per_run": value.hours_after,

@@ -49,6 +49,8 @@ class Choice:
     saved_share: float
     """Of today's time per run; what several runs side by side save is the same."""
     worth: Worth
+    sure_share: float
+    """What is saved at the pessimistic ends of both intervals."""
     refused: str = ""
     """Why it is not proposed although it can be done; empty: it may be."""
 
@@ -163,7 +165,8 @@ def _choice(
         cost = 0.0
     saved = 1 - prediction.step_s / base.step_s
     value = worth(prices, base.step_s, prediction.step_s, cost)
-    return Choice(named[0], named[1], effort, remedy, prediction, saved, value, refused)
+    sure = 1 - prediction.high_s / base.high_s
+    return Choice(named[0], named[1], effort, remedy, prediction, saved, value, sure, refused)
 
 
 def _links(
@@ -211,5 +214,6 @@ def _racks(job: Job, now: Setting, prices: Prices, base: Prediction) -> Choice:
         prediction,
         1 - prediction.step_s / base.step_s,
         value,
+        1 - prediction.high_s / base.high_s,
         "it buys time, and no machine hours",
     )

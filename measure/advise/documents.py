@@ -135,7 +135,16 @@ def _document(path: Path, kind: str, made_by: str) -> _Fields:
 
 def read_report(path: Path) -> Report:
     """Read a report of ``wiresum measure --json``. Raises :class:`AdviceError` in one line."""
-    document = _document(path, REPORT_KIND, "`wiresum measure --json`")
+    return _report(_document(path, REPORT_KIND, "`wiresum measure --json`"), path)
+
+
+def report_of(content: Mapping[str, Any]) -> Report:
+    """A report that has been parsed already. Raises :class:`AdviceError` in one line."""
+    path = Path("the report")
+    return _report(_Fields(dict(content), "", path), path)
+
+
+def _report(document: _Fields, path: Path) -> Report:
     ranks = document.list("ranks")
     if len(ranks) < 2:
         raise AdviceError(lines.ONE_RANK_ONLY.of(path=path))
@@ -163,7 +172,7 @@ def read_report(path: Path) -> Report:
         step_s=step / 1e3,
         comm_s=comm / 1e3,
         exposed_s=min(exposed, comm) / 1e3,
-        waiting_s=comm / 1e3 * document.number("waiting_share", default=0.0, most=1.0),
+        waiting_s=comm / 1e3 * _late(ranks) * document.number("waiting_share", 0.0, 1.0),
         messages=messages,
         device="cpu" if about is None else about.text("device", "cpu"),
         lowest_s=min(*totals, step) / 1e3,
@@ -174,6 +183,19 @@ def read_report(path: Path) -> Report:
     notes = tuple(map(str, raw_notes)) if isinstance(raw_notes, list) else ()
     threshold = document.number("threshold", default=0.05, most=1.0)
     return Report(job, threshold, _slowest(document, path), command, notes)
+
+
+def _late(ranks: list[_Fields]) -> float:
+    """How much of the waiting is for late ranks: 1 if one rank is always last, 0 if each in turn.
+
+    Ranks that are last in turn wait for each other as part of the communication, which becomes
+    shorter with it. 1 where the report does not say who is last.
+    """
+    shares = [each.number("late_share", 0.0, 1.0) for each in ranks]
+    if not any(shares):
+        return 1.0
+    even = 1 / len(ranks)
+    return max(0.0, max(shares) - even) / (1 - even)
 
 
 def _command(value: Any) -> str:

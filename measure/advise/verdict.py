@@ -11,6 +11,9 @@
 More racks shorten a run and save no machine hours: they are proposed only where a run must end in
 time and nothing cheaper brings it there.
 
+A change counts only if it is likely enough: at the pessimistic ends of the intervals, software must
+still save something, and hardware more than the threshold.
+
 Of several software changes, the gentlest counts that saves at least four fifths of the most that
 any of them saves: bits that are kept cost little then. A switch counts with as many bits as the
 software that would be chosen, so that both lose the same.
@@ -77,8 +80,8 @@ def decide(
         return Decision(
             Verdict.STOP,
             None,
-            f"no change saves more than {100 * max(0.0, most):.1f} % of a step "
-            f"(the threshold is {limit})",
+            f"no change saves more than {limit} of a step for sure (the best is predicted to save "
+            f"{100 * max(0.0, most):.1f} %)",
         )
     if all(each.worth.payback_months is not None for each in able):
         return _by_money(able, prices)
@@ -99,13 +102,15 @@ def _saves(choice: Choice) -> str:
     return f"{choice.title}: saves {100 * choice.saved_share:.0f} % of a step ({how})"
 
 
+def _counts(choice: Choice, threshold: float) -> bool:
+    """Whether it saves more than the threshold: hardware surely, software at least something."""
+    least = 0.0 if choice.effort is Effort.SOFTWARE else threshold
+    return not choice.refused and choice.saved_share > threshold and choice.sure_share > least
+
+
 def _best(options: Choices, effort: Effort, threshold: float) -> Choice | None:
     """The gentlest change of one kind that saves nearly as much as the best of it."""
-    found = [
-        each
-        for each in options.found
-        if each.effort is effort and not each.refused and each.saved_share > threshold
-    ]
+    found = [each for each in options.found if each.effort is effort and _counts(each, threshold)]
     if not found:
         return None
     most = max(each.saved_share for each in found)
@@ -121,7 +126,7 @@ def _able(options: Choices, threshold: float) -> list[Choice]:
     bits = None if software is None else REMEDIES[software.remedy].field
     alike = f"switch-{bits}"
     for each in options.found:
-        if each.name == alike and not each.refused and each.saved_share > threshold:
+        if each.name == alike and _counts(each, threshold):
             found[Effort.SWITCH] = each
     return [each for each in found if each is not None]
 

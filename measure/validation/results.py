@@ -4,21 +4,24 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wiresum.measure.validation.judge import Judged, judge
+
 KIND = "advise validation"
 BEGIN = "<!-- made by `wiresum bench advise`: do not edit from here -->"
 
 
-def errors(entry: Mapping[str, Any]) -> dict[str, float]:
+def errors(entry: Mapping[str, Any], judged: Judged) -> dict[str, float]:
     """By remedy: the predicted step by the measured one, less 1."""
     return {
-        name: entry["predicted"][name] / seconds - 1 for name, seconds in entry["measured"].items()
+        name: judged.predicted[name].step_s / seconds - 1
+        for name, seconds in entry["measured"].items()
     }
 
 
-def inside(entry: Mapping[str, Any]) -> int:
+def inside(entry: Mapping[str, Any], judged: Judged) -> int:
     """How many measured steps lie in their predicted intervals."""
     return sum(
-        entry["low"][name] <= seconds <= entry["high"][name]
+        judged.predicted[name].low_s <= seconds <= judged.predicted[name].high_s
         for name, seconds in entry["measured"].items()
     )
 
@@ -26,26 +29,27 @@ def inside(entry: Mapping[str, Any]) -> int:
 def page(content: Mapping[str, Any]) -> str:
     """The table and its summary."""
     entries = content["cases"]
+    found = [judge(entry) for entry in entries]
     machine = content["machine"]
     names = list(dict.fromkeys(name for entry in entries for name in entry["measured"]))
     head = ["model", "links", "n", "exposed", *names, "predicted verdict", "right?"]
     rows = [head, ["---"] * len(head)]
-    for entry in entries:
-        off = errors(entry)
+    for entry, judged in zip(entries, found, strict=True):
+        off = errors(entry, judged)
         links = f"{entry['rate_mbit']:g} Mbit/s" + (", one half" if entry["unequal"] else "")
         rows.append(
             [
                 entry["model"], links, str(entry["workers"]),
-                f"{100 * entry['exposed_share']:.0f} %",
+                f"{100 * judged.exposed_share:.0f} %",
                 *(_cell(entry, name, off) for name in names),
-                _verdict(entry["verdict"]),
-                "yes" if _same(entry) else f"no: {_verdict(entry['right'])}",
+                _verdict(judged.verdict),
+                "yes" if _same(judged) else f"no: {_verdict(judged.right)}",
             ]
         )  # fmt: skip
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     return (
         f"Measured on {machine['cores']} cores of {machine['model'] or 'an unnamed processor'}, "
-        f"Linux {machine['kernel']}.\n\n{table}\n{summary(entries)}\n"
+        f"Linux {machine['kernel']}.\n\n{table}\n{summary(entries, found)}\n"
     )
 
 
@@ -56,24 +60,25 @@ def _cell(entry: Mapping[str, Any], name: str, off: Mapping[str, float]) -> str:
     return f"**{text}**" if abs(off[name]) > 0.1 else text
 
 
-def _verdict(answer: Mapping[str, str]) -> str:
-    return answer["verdict"] + (f", {answer['choice']}" if answer["choice"] else "")
+def _verdict(answer: tuple[str, str]) -> str:
+    return ", ".join(filter(None, answer))
 
 
-def _same(entry: Mapping[str, Any]) -> bool:
-    return bool(entry["verdict"]["verdict"] == entry["right"]["verdict"])
+def _same(judged: Judged) -> bool:
+    return judged.verdict[0] == judged.right[0]
 
 
-def summary(entries: Sequence[Mapping[str, Any]]) -> str:
+def summary(entries: Sequence[Mapping[str, Any]], found: Sequence[Judged]) -> str:
     """How far off, in one sentence each."""
-    off = [abs(each) for entry in entries for each in errors(entry).values()]
+    pairs = list(zip(entries, found, strict=True))
+    off = [abs(each) for entry, judged in pairs for each in errors(entry, judged).values()]
     if not off:
         return "Nothing was measured."
     within = sum(each <= 0.1 for each in off)
-    count = sum(inside(entry) for entry in entries)
-    right = sum(_same(entry) for entry in entries)
-    alike = sum(entry["verdict"] == entry["right"] for entry in entries)
-    stops = sum(_same(entry) and entry["right"]["verdict"] == "stop here" for entry in entries)
+    count = sum(inside(entry, judged) for entry, judged in pairs)
+    right = sum(_same(judged) for judged in found)
+    alike = sum(judged.verdict == judged.right for judged in found)
+    stops = sum(_same(judged) and judged.right[0] == "stop here" for judged in found)
     return (
         f"{len(off)} steps: the prediction is off by {100 * statistics.median(off):.1f} % in the "
         f"median and {100 * max(off):.0f} % at most; {within} are within 10 %, and {count} lie in "

@@ -20,9 +20,9 @@ from wiresum.host_agent.environment import MEASURE, MEASURE_STEPS, Carrier, Envi
 from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.session import Session
 from wiresum.measure import lines
-from wiresum.measure.advise import advice, documents
 from wiresum.measure.remedies import PLAIN, REMEDIES, Remedy
 from wiresum.measure.remedies import Carrier as Sums
+from wiresum.measure.validation import judge
 from wiresum.measure.validation.cases import Case, Options
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.namespaces import run as run_command
@@ -74,42 +74,22 @@ class Validation:
         """Measure and predict one case; an entry of the JSON."""
         self._shape(case)
         report = self._report(case)
-        found = documents.read_report(report)
-        assert found.slowest is not None
-        question = advice.Question(link=found.slowest[2])
-        predicted = advice.advise(found, question)
-        steps = {PLAIN: predicted.options.base} | {
-            each.name: each.prediction for each in predicted.options.found
-        }
+        found = judge.predicted(report)
         measured: dict[str, float] = {}
         for name in (PLAIN, *self.options.remedies):
             measured[name] = self._train(case, REMEDIES[name])
             self._say(
                 f"{case}: {name}: {1e3 * measured[name]:.0f} ms, predicted "
-                f"{1e3 * steps[name].step_s:.0f}"
+                f"{1e3 * found[name].step_s:.0f}"
             )
-        tried = {
-            name: documents.Tried(name, *[1e3 * seconds] * 3, name != "powersgd", "not judged here")
-            for name, seconds in measured.items()
-        }
-        right = advice.advise(found, question, tried)
         return {
             "model": case.model.name,
             "rate_mbit": case.rate_mbit,
             "workers": case.workers,
             "unequal": case.unequal,
-            "exposed_share": found.job.exposed_share,
-            "report": {"step": found.job.step_s, "communication": found.job.comm_s,
-                       "exposed": found.job.exposed_s, "waiting": found.job.waiting_s},
-            "link": {"alpha_us": found.slowest[2].alpha_s * 1e6,
-                     "beta_gbit": found.slowest[2].beta_gbit},
-            "predicted": {name: steps[name].step_s for name in measured},
-            "low": {name: steps[name].low_s for name in measured},
-            "high": {name: steps[name].high_s for name in measured},
             "measured": measured,
-            "verdict": _answer(predicted),
-            "right": _answer(right),
-        }  # fmt: skip
+            "report": report,
+        }
 
     # ---- the network
 
@@ -154,8 +134,8 @@ class Validation:
             raise RackError(lines.PART_FAILED.of(part="a training", why=answer["error"]))
         return answer
 
-    def _report(self, case: Case) -> Path:
-        """Measure the plain run as ``wiresum measure`` does; the file of its report."""
+    def _report(self, case: Case) -> dict[str, Any]:
+        """Measure the plain run as ``wiresum measure`` does; its report."""
         from wiresum.measure.live.job import job_in
         from wiresum.measure.traces import show
         from wiresum.measure.traces.load import load
@@ -168,10 +148,8 @@ class Validation:
         self._run(case, REMEDIES[PLAIN], more, 3 * self.options.steps + 8)
         job, notes = job_in(folder, None)
         report = summarize(load(folder), job, notes)
-        path = self._folder / "report.json"
-        path.write_text(json.dumps(show.as_json(report)))
         shutil.rmtree(folder)
-        return path
+        return show.as_json(report)
 
     def _train(self, case: Case, remedy: Remedy) -> float:
         """Seconds of a step: the median of the steps, of the median rank."""
@@ -246,11 +224,3 @@ def _limit_s(case: Case, steps: int) -> float:
     """How long a training may take: several times what its computing and its ring need."""
     ring = 2 * case.model.size * 8 / (min(case.rates) * 1e6)
     return START_S + 4 * (steps + 3) * (case.model.compute_ms / 1e3 + ring)
-
-
-def _answer(made: advice.Advice) -> dict[str, str]:
-    choice = made.decision.choice
-    return {
-        "verdict": str(made.decision.verdict),
-        "choice": "" if choice is None else choice.name,
-    }

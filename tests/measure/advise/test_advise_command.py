@@ -66,6 +66,17 @@ def test_stop_here_where_ranks_wait_for_a_late_one(answer):
     assert "waiting for ranks that come later" in found["because"]
 
 
+def test_ranks_that_are_late_in_turn_are_no_reason_to_stop(answer):
+    content = report(computation_ms=200, exposed_ms=400, comm_ms=400, waiting_share=0.9)
+    for rank, share in zip(content["ranks"], (0.3, 0.2, 0.25, 0.25), strict=True):
+        rank["late_share"] = share
+    assert answer(content)["verdict"] == "software"
+    for rank in content["ranks"]:
+        rank["late_share"] = 1.0 if rank["rank"] == 2 else 0.0
+    saved = named(answer(content), "switch-8")["saved_share"]
+    assert saved < 0.08
+
+
 def test_stop_here_where_the_rest_cannot_be_hidden(answer):
     """The threshold is passed, but no remedy gets under it by more than it."""
     content = report(

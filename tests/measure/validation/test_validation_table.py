@@ -2,51 +2,56 @@
 
 import pytest
 
+from support import reports
 from wiresum.cli.main import ROOT
 from wiresum.common import command_line
-from wiresum.measure.validation import cases, results
+from wiresum.measure.validation import cases, judge, results
 
 
-def entry(predicted: float, verdict: str = "software", right: str = "software", **more) -> dict:
+def entry(factor: float = 1.0, exposed_ms: float = 600.0, **more) -> dict:
+    """A case whose fp16 step was measured to be ``factor`` times the predicted one."""
+    content = reports.report(
+        computation_ms=700 - exposed_ms, exposed_ms=exposed_ms, comm_ms=690.0
+    ) | {"threshold": 0.05}
+    predicted = judge.predicted(content)
     return {
         "model": "wide",
-        "rate_mbit": 100.0,
+        "rate_mbit": 1000.0,
         "workers": 4,
         "unequal": False,
-        "exposed_share": 0.8,
-        "predicted": {"gloo": 0.4, "fp16": predicted},
-        "low": {"gloo": 0.39, "fp16": 0.9 * predicted},
-        "high": {"gloo": 0.41, "fp16": 1.1 * predicted},
-        "measured": {"gloo": 0.4, "fp16": 0.25},
-        "verdict": {"verdict": verdict, "choice": "fp16" if verdict == "software" else ""},
-        "right": {"verdict": right, "choice": "fp16" if right == "software" else ""},
+        "measured": {"gloo": 0.7, "fp16": factor * predicted["fp16"].step_s},
+        "report": content,
     } | more
 
 
 MACHINE = {"cores": 2, "model": "Chip", "kernel": "6.18", "python": "3.11"}
+BOUND, HIDDEN = entry(), entry(exposed_ms=30.0)
 
 
 def test_an_error_is_the_predicted_step_by_the_measured_one():
-    assert results.errors(entry(0.3)) == pytest.approx({"gloo": 0, "fp16": 0.2})
-    assert results.inside(entry(0.3)) == 1
-    assert results.inside(entry(0.26)) == 2
+    far = entry(0.5)
+    judged = judge.judge(far)
+    assert results.errors(far, judged) == pytest.approx({"gloo": 0, "fp16": 1.0})
+    assert results.inside(far, judged) == 1
+    assert results.inside(BOUND, judge.judge(BOUND)) == 2
+
+
+def test_a_verdict_is_right_if_it_follows_from_the_measured_steps():
+    assert judge.judge(HIDDEN).verdict == judge.judge(HIDDEN).right == ("stop here", "")
+    found = judge.judge(BOUND)
+    assert found.verdict == ("software", "fp16")
+    assert found.right == ("software", "fp16"), "the one remedy that was measured"
+    useless = judge.judge(entry(3.0))
+    assert useless.right[0] == "infrastructure"
 
 
 def test_the_page_shows_what_is_far_off_and_which_verdicts_were_wrong():
-    content = {
-        "machine": MACHINE,
-        "cases": [
-            entry(0.26),
-            entry(0.3, unequal=True),
-            entry(0.25, "stop here", "stop here"),
-            entry(0.25, "stop here", "software"),
-        ],
-    }
-    page = results.page(content)
-    assert "| wide | 100 Mbit/s, one half | 4 | 80 % | 400 (+0 %) | **250 (+20 %)** |" in page
-    assert "| 250 (+4 %) | software, fp16 | yes |" in page
-    assert "no: software, fp16" in page
-    assert "8 steps: the prediction is off by 0.0 % in the median and 20 % at most; 7 are" in page
+    cases = [BOUND, entry(0.5, unequal=True), HIDDEN, entry(3.0)]
+    page = results.page({"machine": MACHINE, "cases": cases})
+    assert "| wide | 1000 Mbit/s, one half | 4 | 86 % | 700 (+0 %) | **" in page
+    assert "(+100 %)** | software, fp16 | yes |" in page
+    assert "no: infrastructure, " in page
+    assert "8 steps: the prediction is off by 0.0 % in the median and 100 % at most; 6 are" in page
     assert "right in 3 of 4 cases (1 of them *stop here*), with the same remedy in 3" in page
 
 

@@ -1,0 +1,59 @@
+"""What ``advise`` says of a measured report, beside what was measured then: pure.
+
+The file of a validation holds reports and measured steps; predictions are made from them whenever
+the table is, so that a change of the model shows without another measurement.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wiresum.measure.advise import advice, documents
+from wiresum.measure.model.step import Prediction
+from wiresum.measure.remedies import PLAIN
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One case: predictions by remedy, the verdict from them, and the one that follows from the
+    measured steps."""
+
+    exposed_share: float
+    predicted: dict[str, Prediction]
+    verdict: tuple[str, str]
+    right: tuple[str, str]
+
+
+def predicted(report: Mapping[str, Any]) -> dict[str, Prediction]:
+    """The predicted steps, by remedy."""
+    return _steps(_advice(documents.report_of(report)))
+
+
+def judge(entry: Mapping[str, Any]) -> Judged:
+    """Judge a case of the JSON. Raises ``AdviceError`` for a report that says too little."""
+    report = documents.report_of(entry["report"])
+    said = _advice(report)
+    tried = {
+        name: documents.Tried(name, *[1e3 * seconds] * 3, name != "powersgd", "not judged here")
+        for name, seconds in entry["measured"].items()
+    }
+    return Judged(
+        report.job.exposed_share, _steps(said), _answer(said), _answer(_advice(report, tried))
+    )
+
+
+def _advice(
+    report: documents.Report, tried: Mapping[str, documents.Tried] | None = None
+) -> advice.Advice:
+    assert report.slowest is not None, "the report of a rack has links"
+    return advice.advise(report, advice.Question(link=report.slowest[2]), tried)
+
+
+def _steps(said: advice.Advice) -> dict[str, Prediction]:
+    found = {each.name: each.prediction for each in said.options.found}
+    return {PLAIN: said.options.base, **found}
+
+
+def _answer(said: advice.Advice) -> tuple[str, str]:
+    choice = said.decision.choice
+    return str(said.decision.verdict), "" if choice is None else choice.name

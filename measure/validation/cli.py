@@ -32,6 +32,9 @@ def validate(
     append: Annotated[
         bool, Option("--append", help="Leave out the cases that the JSON file has.")
     ] = False,
+    table_only: Annotated[
+        bool, Option("--table-only", help="Measure nothing: the table of what the JSON file has.")
+    ] = False,
     markdown: Annotated[
         Path | None,
         Option(metavar="FILE", help="A page: the table is put between two marks in it."),
@@ -57,13 +60,13 @@ def validate(
         name=name,
     )
     content = {"kind": results.KIND, "version": 1, "machine": machine(), "cases": []}
-    if append and json_file is not None and json_file.exists():
+    if (append or table_only) and json_file is not None and json_file.exists():
         try:
             content["cases"] = json.loads(json_file.read_text())["cases"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RackError(lines.NOT_A_RESULT.of(path=json_file, why=error)) from None
     todo = [case for case in options.case_list() if not _has(content["cases"], case)]
-    if todo:
+    if todo and not table_only:
         _measure(options, todo, content, json_file)
     made = results.page(content)
     if markdown is not None:

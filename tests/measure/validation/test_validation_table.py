@@ -1,5 +1,7 @@
 """The table of predictions beside measurements, and what its command refuses."""
 
+import json
+
 import pytest
 
 from support import reports
@@ -59,6 +61,22 @@ def test_a_case_with_unequal_links_has_one_slow_link():
     options = cases.Options((100.0,), (2, 4), ("wide", "deep"), ("fp16",))
     assert len(options.case_list()) == 5
     assert options.case_list()[-1].rates == [100, 100, 100, 50]
+
+
+def test_the_table_is_made_again_from_kept_reports(capsys, tmp_path):
+    kept, page = tmp_path / "advise.json", tmp_path / "page.md"
+    kept.write_text(json.dumps({"kind": results.KIND, "version": 1, "cases": [BOUND]}))
+    page.write_text(f"# Planning\n\n{results.BEGIN}\nold\n<!-- to here -->\nrest\n")
+    with pytest.raises(SystemExit) as end:
+        command_line.main(
+            ROOT, ["bench", "advise", "--json", str(kept), "--table-only", "--markdown", str(page)]
+        )
+    assert end.value.code in (0, None)
+    assert "right in 1 of 1 cases" in capsys.readouterr().out
+    text = page.read_text()
+    assert "| wide | 1000 Mbit/s | 4 | 86 % |" in text
+    assert "old" not in text
+    assert text.endswith("rest\n")
 
 
 @pytest.mark.parametrize(

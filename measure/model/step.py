@@ -223,7 +223,7 @@ def _ring_s(message: Message, remedy: Remedy, setting: Setting, costs: Costs, vi
         ahead = collectives.ring_s(collectives.exponents(full), *ring)
         codec = full / costs.encode[remedy.field].at(view)
         codec += full / costs.decode[remedy.field].at(view)
-        return wire + ahead + codec
+        return (wire + ahead) / costs.ranks.at(view) + codec
     if remedy.field is None:
         # The hook's three all-reduces: tensors of rank 1 as they are, P, then Q.
         more = 2 * 2 * (message.ranks - 1) * setting.link.alpha_s

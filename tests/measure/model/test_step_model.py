@@ -17,7 +17,7 @@ MIB = 1 << 20
 FREE = Range(1e15, 1e15, 1e15)
 FREE_COSTS = Costs(
     encode={32: FREE, 16: FREE, 8: FREE}, decode={32: FREE, 16: FREE, 8: FREE}, fp16=FREE,
-    powersgd=FREE, switch=Range(1, 1, 1),
+    powersgd=FREE, switch=Range(1, 1, 1), ranks=Range(1, 1, 1),
 )  # fmt: skip
 
 

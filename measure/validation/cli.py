@@ -59,7 +59,12 @@ def validate(
         unequal=not equal,
         name=name,
     )
-    content = {"kind": results.KIND, "version": 1, "machine": machine(), "cases": []}
+    content: dict[str, Any] = {
+        "kind": results.KIND,
+        "version": 1,
+        "machine": machine(),
+        "cases": [],
+    }
     if (append or table_only) and json_file is not None and json_file.exists():
         try:
             content["cases"] = json.loads(json_file.read_text())["cases"]

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 _WARM_UP = 3
 
-_library = torch.library.Library("wiresum_bench", "DEF")
+_library: Any = torch.library.Library("wiresum_bench", "DEF")  # type: ignore[no-untyped-call]
 _library.define("compute(Tensor x, float ms) -> Tensor")
 
 
@@ -33,7 +33,7 @@ class _Work(torch.autograd.Function):
         return torch.ops.wiresum_bench.compute(x, forth)
 
     @staticmethod
-    def backward(ctx: Any, grad: Any) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Any) -> Any:
         return (
             torch.ops.wiresum_bench.compute(grad, ctx.back),
             ctx.gradient.clone(),
@@ -54,7 +54,8 @@ class Layer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The input, later."""
-        return _Work.apply(x, self.weight, self.gradient, *self.times)  # type: ignore[no-any-return]
+        work: Any = _Work
+        return work.apply(x, self.weight, self.gradient, *self.times)  # type: ignore[no-any-return]
 
 
 def train(order: dict[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,16 @@ def _powersgd(model: Any) -> None:
     state = powerSGD_hook.PowerSGDState(
         process_group=None, matrix_approximation_rank=1, start_powerSGD_iter=COMPRESS_FROM
     )
-    model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+
+    @functools.wraps(powerSGD_hook.powerSGD_hook)  # DDP checks the hook's annotations
+    def in_order(state: Any, bucket: Any) -> Any:
+        # The hook's callbacks issue collectives. Of several buckets they run in another order on
+        # each rank, and gloo would match a sum of one bucket with one of another.
+        future = powerSGD_hook.powerSGD_hook(state, bucket)
+        future.wait()
+        return future
+
+    model.register_comm_hook(state, in_order)
 
 
 _REGISTER: dict[str, Callable[[Any], None]] = {"fp16": _fp16, "powersgd": _powersgd}

@@ -2,10 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from wiresum.host_agent.trial.order import Record
 from wiresum.measure.trial.losses import tail_mean
@@ -51,15 +51,14 @@ class Outcome:
         return kept
 
     @classmethod
-    def of_json(cls, kept: dict[str, object]) -> "Outcome":
+    def of_json(cls, kept: Mapping[str, Any]) -> "Outcome":
         """Read back what :meth:`as_json` has made."""
-        losses: list[float | None] = kept["losses"]  # type: ignore[assignment]
-        loss: float | str | None = kept["loss"]  # type: ignore[assignment]
-        back = kept | {
-            "losses": [math.nan if each is None else each for each in losses],
+        loss = kept["loss"]
+        back = {
+            "losses": [math.nan if each is None else each for each in kept["losses"]],
             "loss": None if loss is None else float(loss),
         }
-        return cls(**back)  # type: ignore[arg-type]
+        return cls(**{**kept, **back})
 
 
 def outcome_of(remedy: str, seed: int, records: Sequence[Record], said: Sequence[float]) -> Outcome:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from wiresum.common.children import process
 from wiresum.common.children.process import ProcessOptions
@@ -189,12 +190,12 @@ class _Watch:
             )
         return progress
 
-    def _take(self, told: Mapping[str, object]) -> None:
+    def _take(self, told: Mapping[str, Any]) -> None:
         self._heard = time.monotonic()
         progress = self._progress
-        progress.steps = int(told["step"])  # type: ignore[call-overload]
+        progress.steps = told["step"]
         if told["took_s"] is not None:
-            progress.step_ms.append(1000 * float(told["took_s"]))  # type: ignore[arg-type]
+            progress.step_ms.append(1000 * told["took_s"])
         if told["bytes_per_step"] is not None:
-            progress.bytes_per_step = float(told["bytes_per_step"])  # type: ignore[arg-type]
-        progress.losses.extend(told["losses"])  # type: ignore[arg-type]
+            progress.bytes_per_step = told["bytes_per_step"]
+        progress.losses.extend(told["losses"])

@@ -21,12 +21,12 @@ def trial(cli: Commands, way: str, *options: str, workers: int = 2):
 
 
 def test_a_trial_compares_the_remedies_and_goes_on_where_it_was(cli, tmp_path):
-    options = ("--candidates", "fp16,ranks-8", "--within", "5%", "--out", "kept")
+    options = ("--candidates", "fp16,powersgd,ranks-8", "--within", "5%", "--out", "kept")
     done = trial(cli, "reports", *options, "--json", "report.json")
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     rows = {row["name"]: row for row in report["remedies"]}
-    assert list(rows) == ["gloo", "ranks-8", "fp16"]
+    assert list(rows) == ["gloo", "powersgd", "ranks-8", "fp16"]
     assert (report["kind"], report["version"], report["world_size"]) == ("wiresum trial", 1, 2)
 
     # Each of two ranks sends the gradients once, in the bits of the remedy.
@@ -38,8 +38,11 @@ def test_a_trial_compares_the_remedies_and_goes_on_where_it_was(cli, tmp_path):
             assert row["steps"] == STEPS
             assert row["step_ms"]["low"] <= row["step_ms"]["median"] <= row["step_ms"]["high"]
     assert rows["gloo"]["outcome"] == "meets"
-    assert report["least"] == "ranks-8"
-    assert "--carrier ranks --field 8" in done.stdout
+    # PowerSGD may be ended early for its loss; several buckets must not make it fail.
+    assert rows["powersgd"]["outcome"] != "failed", rows["powersgd"]["why"]
+    assert report["least"] in ("ranks-8", "powersgd")
+    if report["least"] == "ranks-8":
+        assert "--carrier ranks --field 8" in done.stdout
     page = (tmp_path / "kept" / "report.html").read_text()
     found = re.search(r'<script type="application/json" id="report">(.*?)</script>', page)
     assert found is not None
@@ -53,7 +56,8 @@ def test_a_trial_compares_the_remedies_and_goes_on_where_it_was(cli, tmp_path):
     again = trial(cli, "reports", *options)
     assert again.returncode == 0, again.stderr
     before = re.findall(r"^([\w-]+), seed 0: \w+ \(before\)", again.stderr, re.M)
-    assert before == ["gloo", "ranks-8"]
+    assert set(before) >= {"gloo", "ranks-8"}
+    assert "fp16" not in before
     other = trial(cli, "reports", *options, "--steps", "30")
     assert other.returncode == 2
     assert "kept holds another trial (changed: steps)" in other.stderr

@@ -12,7 +12,7 @@ way = sys.argv[1]
 dist.init_process_group("gloo")
 torch.manual_seed(1)
 net = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 8))
-model = net if way == "alone" else DistributedDataParallel(net)
+model = net if way == "alone" else DistributedDataParallel(net, bucket_cap_mb=0.01)
 optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
 data = torch.Generator().manual_seed(dist.get_rank())
 wanted = torch.randn(64, 8, generator=torch.Generator().manual_seed(99))

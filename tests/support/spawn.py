@@ -106,8 +106,9 @@ def run(job: socket.socket) -> None:
             show_environment()
             return work(Path(wanted["script"]), wanted["arguments"])
         pids.add(pid)
+    status = watch(pids, job, wanted["until"])
     with contextlib.suppress(OSError):
-        job.send(b"1" if watch(pids, job, wanted["until"]) else b"0")
+        job.send(bytes([status if alone else min(status, 1)]))  # torchrun's is 1
     os._exit(0)
 
 
@@ -153,17 +154,17 @@ def work(script: Path, arguments: list[str]) -> None:
     exec(compile(script.read_bytes(), script, "exec"), main.__dict__)
 
 
-def watch(living: set[int], job: socket.socket, until: str) -> bool:
+def watch(living: set[int], job: socket.socket, until: str) -> int:
     """Until all workers have ended, the first has failed, or the job's command is gone.
 
-    Returns whether one has failed.
+    Returns the exit status of one that has failed, as a shell says it, or 0.
     """
-    failed = False
+    failed = 0
     try:
         while living and not (failed and until == "first"):
             if select.select([job], [], [], 0.02)[0]:
                 break
-            failed |= ended(living)
+            failed = failed or ended(living)
         return failed
     finally:
         for pid in living:
@@ -177,14 +178,15 @@ def watch(living: set[int], job: socket.socket, until: str) -> bool:
             os.waitpid(pid, 0)
 
 
-def ended(living: set[int]) -> bool:
-    """Take out those that have ended; whether one of them has failed."""
-    failed = False
+def ended(living: set[int]) -> int:
+    """Take out those that have ended; the exit status of one of them that has failed, or 0."""
+    failed = 0
     for pid in list(living):
         found, status = os.waitpid(pid, os.WNOHANG)
         if found:
             living.remove(pid)
-            failed |= status != 0
+            code = os.waitstatus_to_exitcode(status)
+            failed = failed or (code if code >= 0 else 128 - code)
     return failed
 
 
@@ -192,7 +194,7 @@ def ended(living: set[int]) -> bool:
 
 
 def ask(path: str, workers: str, until: str, script: str, *arguments: str) -> int:
-    """Have a job run; the exit status: 0, or 1 if a worker has failed."""
+    """Have a job run; the exit status: 0, or 1 if a worker has failed: a single one's own."""
     request = {
         "workers": int(workers),
         "until": until,
@@ -205,7 +207,7 @@ def ask(path: str, workers: str, until: str, script: str, *arguments: str) -> in
         job.connect(path)
         own = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY) for name in _NAMESPACES]
         socket.send_fds(job, [json.dumps(request).encode()], [0, 1, 2, *own])
-        return int(job.recv(1) != b"0")
+        return (job.recv(1) or b"\1")[0]
 
 
 def free_port() -> int:

@@ -164,7 +164,8 @@ def watch(living: set[int], job: socket.socket, until: str) -> int:
         while living and not (failed and until == "first"):
             if select.select([job], [], [], 0.02)[0]:
                 break
-            failed = failed or ended(living)
+            status = ended(living)
+            failed = failed or status
         return failed
     finally:
         for pid in living:

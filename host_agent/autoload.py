@@ -8,8 +8,17 @@ break ``import torch`` for everyone in this environment: it never raises.
 the backend and nobody has registered it.
 """
 
+import importlib
 import logging
 import os
+
+_ROOMS = {
+    "WIRESUM_MEASURE": ("observe.start", "this process cannot be measured"),
+    "WIRESUM_REMEDY": ("remedies.hooks", "the remedy cannot be tried"),
+    "WIRESUM_TRIAL": ("trial.recorder", "this process cannot take part in a trial"),
+    "WIRESUM_TUNE": ("tune.steps", "the field cannot be tuned"),
+}
+"""By the variable that asks for it: a module with ``install()``, and what fails without it."""
 
 
 def register() -> None:
@@ -26,40 +35,12 @@ def register() -> None:
         logging.getLogger("wiresum").warning(
             "wiresum: the torch.distributed backend could not be registered", exc_info=True
         )
-    if "WIRESUM_MEASURE" in os.environ:
-        _observe()
-    try:
-        _try_remedies()
-    except Exception:
-        logging.getLogger("wiresum").warning(
-            "wiresum: no remedy can be tried, or tuned", exc_info=True
-        )
-
-
-def _observe() -> None:
-    try:
-        from wiresum.host_agent.observe.start import install
-
-        install()
-    except Exception:
-        logging.getLogger("wiresum").warning(
-            "wiresum: this process cannot be measured", exc_info=True
-        )
-
-
-def _try_remedies() -> None:
-    if os.environ.get("WIRESUM_REMEDY"):
-        from wiresum.host_agent.remedies import hooks
-
-        hooks.install()
-    if os.environ.get("WIRESUM_TRIAL"):
-        from wiresum.host_agent.trial import recorder
-
-        recorder.install()
-    if os.environ.get("WIRESUM_TUNE"):
-        from wiresum.host_agent.tune import steps
-
-        steps.install()
+    for variable, (module, fault) in _ROOMS.items():
+        if os.environ.get(variable):
+            try:
+                importlib.import_module(f"wiresum.host_agent.{module}").install()
+            except Exception:
+                logging.getLogger("wiresum").warning("wiresum: %s", fault, exc_info=True)
 
 
 def register_by_name() -> None:

@@ -14,7 +14,10 @@ import torch
 from torch.autograd.profiler import record_function
 from torch.futures import Future
 
-_DTYPES = {torch.float32: "Float", torch.float16: "Half", torch.bfloat16: "BFloat16"}
+_DTYPES = {
+    torch.float32: "Float", torch.float16: "Half", torch.bfloat16: "BFloat16", torch.int32: "Int",
+    torch.int16: "Short", torch.int8: "Char", torch.uint8: "Byte",
+}  # fmt: skip
 """As NCCL's events name them."""
 _MOST_RANKS = 30
 """A longer list is cut short, as torch does it."""

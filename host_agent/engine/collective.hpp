@@ -42,6 +42,8 @@ struct Collective {
 
   // A tensor of few floats, each with its own exponent.
   bool small() const { return codec->gathers(); }
+  // Its blocks wait for their data in the BlockRing.
+  bool in_ring() const { return !small() && !codec->codes_only(); }
   bool all_agreed() const { return exponents_agreed == blocks; }
   bool all_packed() const { return all_agreed() && elements_packed == elements_to_send; }
   bool complete() const { return all_packed() && chunks_open == 0; }

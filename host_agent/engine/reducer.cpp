@@ -18,7 +18,7 @@ namespace {
 // The most work in one turn of the loop, so that replies never wait for long.
 constexpr int kReceiveBatches = 4;
 constexpr int kDataChunksPerTurn = 64;
-constexpr int kExponentChunksPerTurn = 16;  // of small tensors
+constexpr int kExponentChunksPerTurn = 16;  // of tensors without data that wait for them
 constexpr Nanoseconds kLongestSleep = 1'000'000'000;
 
 Nanoseconds nanoseconds(double seconds) { return static_cast<Nanoseconds>(seconds * 1e9); }
@@ -147,13 +147,13 @@ bool Reducer::pump(Nanoseconds now) {
   if (transport_->wants_write()) return false;
   bool busy = exponents_.anything_to_send() || data_.anything_to_send();
   // One exponent chunk opens the way for many data chunks: they take turns, so that the first data
-  // leave early and the block is still in the cache when it is quantized. Those of small tensors
-  // leave together.
+  // leave early and the block is still in the cache when it is quantized. Those of tensors
+  // without such data leave together.
   int opened = 0;
   while (opened < kExponentChunksPerTurn && open_exponents()) {
     busy = true;
     ++opened;
-    if (!active_[exponent_cursor_]->small()) break;
+    if (active_[exponent_cursor_]->in_ring()) break;
   }
   if (!exponents_.flush(*transport_, now)) return busy;
   opened = 0;
@@ -182,7 +182,7 @@ bool Reducer::open_exponents() {
   const std::uint64_t first = collective.exponents_opened;
   const auto blocks =
       static_cast<std::uint32_t>(std::min<std::uint64_t>(lease_.lanes, collective.blocks - first));
-  if (!collective.small()) {
+  if (collective.in_ring()) {
     if (ring_.size() + blocks_in_agreement_ + blocks > blocks_ahead()) return false;
     blocks_in_agreement_ += blocks;
   }
@@ -326,7 +326,7 @@ void Reducer::agree(const Chunk& chunk) {
     }
   }
   collective.exponents_agreed += chunk.cargo.count;
-  blocks_in_agreement_ -= chunk.cargo.count;
+  if (collective.in_ring()) blocks_in_agreement_ -= chunk.cargo.count;
   finish_if_complete(collective);
 }
 

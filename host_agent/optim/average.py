@@ -17,7 +17,6 @@ class _Bucket:
     places: tuple[int, ...]
     flat: torch.Tensor
     work: dist.Work
-    divide: bool
 
 
 class Pending:
@@ -33,8 +32,7 @@ class Pending:
         found: list[torch.Tensor | None] = [None] * len(self._shapes)
         for bucket in self._buckets:
             bucket.work.wait()
-            if bucket.divide:
-                bucket.flat.div_(self._ranks)
+            bucket.flat.div_(self._ranks)
             sizes = [self._shapes[place].numel() for place in bucket.places]
             for place, part in zip(bucket.places, torch.split(bucket.flat, sizes), strict=True):
                 found[place] = part.view(self._shapes[place])
@@ -43,15 +41,13 @@ class Pending:
 
 def start(tensors: Sequence[torch.Tensor], group: dist.ProcessGroup | None) -> Pending:
     """Begin to average copies of these tensors; all ranks call it with the same shapes."""
-    # gloo has no AVG. With wiresum, and with nccl, an average is rounded once.
-    divide = "gloo" in dist.get_backend(group)
-    op = dist.ReduceOp.SUM if divide else dist.ReduceOp.AVG
+    # Not AVG: gloo of older torch has none, and no backend averages every dtype.
     buckets = []
     for places in _in_buckets(tensors):
         flat = torch.cat([tensors[place].detach().reshape(-1) for place in places])
-        work = dist.all_reduce(flat, op=op, group=group, async_op=True)
+        work = dist.all_reduce(flat, group=group, async_op=True)
         assert work is not None
-        buckets.append(_Bucket(places, flat, work, divide))
+        buckets.append(_Bucket(places, flat, work))
     return Pending([each.shape for each in tensors], buckets, dist.get_world_size(group))
 
 

@@ -54,6 +54,8 @@ class Codec {
 
   // Whether each element that is sent has a code of its own, and is gathered with the others.
   virtual bool gathers() const { return false; }
+  // Whether the agreed codes are the whole result, so that there are never any lanes.
+  virtual bool codes_only() const { return false; }
   // What becomes of a block with this agreed code: it is sent; or left as it is, if the caller
   // wants that; or written by fill() on every rank, and never sent.
   virtual bool sends(std::uint32_t code) const { return is_sent(code); }

@@ -25,11 +25,11 @@ class IntegerSum final : public Codec {
 class Largest final : public Codec {
  public:
   explicit Largest(std::uint64_t workers) : Codec(workers, Field::F32, 1) {}
+  bool codes_only() const override { return true; }
   bool sends(std::uint32_t) const override { return false; }
   bool nonfinite(std::uint32_t) const override { return false; }
   void fill(Dtype dtype, std::uint32_t code, void* out, std::size_t n) const override;
   void exponents(Dtype dtype, const void* in, std::size_t n, std::uint8_t* codes) const override;
-  // Nothing is sent but codes.
   std::size_t encode(Dtype, const void*, std::size_t, const std::uint32_t*,
                      std::uint8_t*) const override {
     return 0;

@@ -96,6 +96,8 @@ def test_the_largest_and_the_least_are_found_in_words(
         (torch.ones(3), OPS.PRODUCT, "PRODUCT"),
         (torch.ones(3, dtype=torch.int64), OPS.SUM, "int64"),
         (torch.ones(3, dtype=torch.int32), OPS.AVG, "AVG of int32"),
+        (torch.ones(16_385), OPS.MAX, "MAX of more than 16384 float32"),
+        (torch.ones(16_385, dtype=torch.int8), OPS.SUM, "SUM of more than 16384 int8"),
         (torch.ones(3, dtype=torch.int32), OPS.BAND, "BAND"),
         (torch.ones(3, dtype=torch.float64), OPS.SUM, "float64"),
         (torch.ones(3).to_sparse(), OPS.SUM, "sparse"),

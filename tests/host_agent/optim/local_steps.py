@@ -163,6 +163,14 @@ def scenarios() -> Iterator[str]:
     assert alike(flat(net))
     yield "a step that one rank has left out counts"
 
+    exact = nn.Linear(2, 1).double()
+    optimizer = torch.optim.SGD(exact.parameters(), lr=0.1)
+    with LocalSGD(exact, optimizer, 1):
+        exact(torch.full((4, 2), dist.get_rank() + 1.0, dtype=torch.float64)).sum().backward()
+        optimizer.step()
+    assert alike(flat(exact))
+    yield "dtypes that the switch does not average are averaged"
+
 
 def main() -> None:
     dist.init_process_group("wiresum")

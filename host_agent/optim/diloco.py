@@ -10,7 +10,14 @@ import torch.distributed as dist
 from wiresum.host_agent import lines
 from wiresum.host_agent.errors import SynchronizationError
 from wiresum.host_agent.optim import average
-from wiresum.host_agent.optim.periodic import Drift, Periodic, check_covers, shapes, squared_norm
+from wiresum.host_agent.optim.periodic import (
+    Drift,
+    Periodic,
+    check_covers,
+    copies,
+    shapes,
+    squared_norm,
+)
 
 
 @dataclass
@@ -91,19 +98,23 @@ class DiLoCo(Periodic):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """As :meth:`Periodic.load_state_dict`."""
-        if not {"outer", "on_its_way"} <= state.keys():
-            raise SynchronizationError(lines.NOT_A_STATE.of(name="DiLoCo"))
-        way = state["on_its_way"]
-        if way is not None:
-            places = self._fragments[way["fragment"] % len(self._fragments)]
-            if shapes(way["means"]) != shapes([self._parameters[place] for place in places]):
-                raise SynchronizationError(lines.NOT_A_STATE.of(name="DiLoCo"))
+        try:
+            outer, way = state["outer"], self._restored(state["on_its_way"])
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+            raise SynchronizationError(lines.NOT_A_STATE.of(name="DiLoCo")) from None
         super().load_state_dict(state)
-        self._outer.load_state_dict(state["outer"])
-        self._on_its_way = None
-        if way is not None:
-            means = [each.detach().clone() for each in way["means"]]
-            self._on_its_way = _OnItsWay(way["fragment"], way["due"], None, means)
+        self._outer.load_state_dict(outer)
+        self._on_its_way = way
+
+    def _restored(self, state: dict[str, Any] | None) -> _OnItsWay | None:
+        """What was on its way; an error of any kind if the state is of another model."""
+        if state is None:
+            return None
+        places = self._fragments[state["fragment"]]
+        own = [self._parameters[place] for place in places]
+        if shapes(state["means"]) != shapes(own):
+            raise ValueError("other shapes")
+        return _OnItsWay(state["fragment"], int(state["due"]), None, copies(state["means"], own))
 
     def _due(self) -> None:
         way = self._on_its_way

@@ -39,6 +39,7 @@ class LocalSGD(Periodic):
 
     def sync(self) -> None:
         """Take the mean of all ranks' parameters now; all ranks call it."""
+        self._begin()
         changes = [a - b.detach() for a, b in zip(self._anchors, self._parameters, strict=True)]
         means = average.start(changes, self._group).wait()
         if self._drift is not None and self.local_step >= self._warmup_steps:

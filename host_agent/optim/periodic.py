@@ -80,15 +80,19 @@ class Periodic:
     def __enter__(self) -> Self:
         if self._handle is not None:
             raise SynchronizationError(lines.ENTERED_TWICE.of(name=type(self).__name__))
-        if not self._anchors:
-            average.copy_from_first([*self._parameters, *self._model.buffers()], self._group)
-            self._anchors = [each.detach().clone() for each in self._parameters]
+        self._begin()
         self._handle = self._optimizer.register_step_post_hook(self._after_step)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._handle.remove()
         self._handle = None
+
+    def _begin(self) -> None:
+        """Make all ranks alike, unless they have been, or a checkpoint says what was alike."""
+        if not self._anchors:
+            average.copy_from_first([*self._parameters, *self._model.buffers()], self._group)
+            self._anchors = [each.detach().clone() for each in self._parameters]
 
     def skipped(self) -> None:
         """Count a step that this rank's optimizer has left out, as after an overflow under AMP."""
@@ -135,13 +139,14 @@ class Periodic:
         """
         try:
             counts = [int(state[name]) for name in ("local_step", "since", "sync_every")]
-            anchors = [each.detach().clone() for each in state["anchors"]]
+            anchors = [each.detach() for each in state["anchors"]]
         except (KeyError, TypeError, ValueError, AttributeError):
             raise SynchronizationError(lines.NOT_A_STATE.of(name=type(self).__name__)) from None
         if anchors and shapes(anchors) != shapes(self._parameters):
             raise SynchronizationError(lines.NOT_A_STATE.of(name=type(self).__name__))
         self.local_step, self._since, self.sync_every = counts
-        self._anchors = anchors  # none in a state from before the first entry
+        # There are none in a state from before the first entry.
+        self._anchors = copies(anchors, self._parameters[: len(anchors)])
 
 
 def check_covers(
@@ -157,6 +162,11 @@ def check_covers(
 def squared_norm(tensors: Iterable[torch.Tensor]) -> float:
     """Of all elements together, in float32 sums of each tensor."""
     return sum(float(each.detach().float().square().sum()) for each in tensors)
+
+
+def copies(tensors: Iterable[torch.Tensor], like: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """Each on the device of its counterpart: a checkpoint may come from another one."""
+    return [a.detach().to(b.device, copy=True) for a, b in zip(tensors, like, strict=True)]
 
 
 def shapes(tensors: Iterable[torch.Tensor]) -> list[torch.Size]:

@@ -84,13 +84,25 @@ def test_models_and_optimizers_that_do_not_fit_are_refused(tmp_path: Path) -> No
         ):
             pass
         state = local.state_dict()
+        outer = DiLoCo(model, sgd(model), sgd(model), 4, fragments=2)
+        with outer:
+            whole = outer.state_dict()
     finally:
         torch.distributed.destroy_process_group()
     for broken in ({}, {**state, "anchors": state["anchors"][1:]}, {**state, "since": "x"}):
         with pytest.raises(SynchronizationError, match="not a state of LocalSGD"):
             LocalSGD(model, sgd(model), 2).load_state_dict(broken)
-    with pytest.raises(SynchronizationError, match="not a state of DiLoCo"):
-        DiLoCo(model, sgd(model), sgd(model), 2).load_state_dict(state)
+    two = [torch.zeros(3, 2), torch.zeros(3)]
+    for broken in (
+        state,
+        {**whole, "on_its_way": {"fragment": 1, "due": 2, "means": two}},  # of the first one
+        {**whole, "on_its_way": {"fragment": 7, "due": 2, "means": two}},
+        {**whole, "on_its_way": {"fragment": 0, "means": two}},
+    ):
+        with pytest.raises(SynchronizationError, match="not a state of DiLoCo"):
+            DiLoCo(model, sgd(model), sgd(model), 4, fragments=2).load_state_dict(broken)
+    good = {**whole, "on_its_way": {"fragment": 0, "due": 2, "means": two}}
+    DiLoCo(model, sgd(model), sgd(model), 4, fragments=2).load_state_dict(good)
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=40), st.data())

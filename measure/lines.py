@@ -259,7 +259,7 @@ FOLDER_USED = Line(
 
 DOCUMENT_WRONG = Line("M140", "{path} cannot be used: {why}")
 OTHER_DOCUMENT = Line("M141", "{path} is not from {made_by}")
-OTHER_VERSION = Line("M142", "{path} has version {found!r}; this wiresum reads version {known}")
+OTHER_VERSION = Line("M142", "{path} has version {found}; this wiresum reads version {known}")
 ONE_RANK_ONLY = Line(
     "M143",
     "{path} is of one rank only: how long ranks wait for each other is unknown; measure all ranks",

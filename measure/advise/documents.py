@@ -1,8 +1,6 @@
 """Reads the reports of ``wiresum measure`` and ``wiresum trial``, and checks every figure."""
 
 import json
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +10,14 @@ from wiresum.measure import lines
 from wiresum.measure.advise.errors import AdviceError
 from wiresum.measure.model.job import Job, Message
 from wiresum.measure.model.links import Link
+from wiresum.measure.reading import read_at_most, shown
 from wiresum.measure.remedies import PLAIN, REMEDIES
 from wiresum.measure.traces.load import KIND as REPORT_KIND
 
 TRIAL_KIND = "wiresum trial"
 VERSION = 1
-MOST = 1e15
-"""No figure of a report is above this: bytes, milliseconds, Gbit/s."""
-
-_GROUP = re.compile(r"(\d+) ranks")
-_MOST_FILE = 64 << 20
+MOST, LEAST = 1e15, 1e-9
+"""Limits of a report's figures: bytes, milliseconds, Gbit/s. The lower one is for divisors."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +78,8 @@ class _Fields:
             return default
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.wrong(f"has no number {key!r}")
-        if not (math.isfinite(value) and least <= value <= most):
-            raise self.wrong(f"has {key} = {value}: it must be {least:g} to {most:g}")
+        if not least <= value <= most:
+            raise self.wrong(f"has {key} = {shown(value)}: it must be {least:g} to {most:g}")
         return float(value)
 
     def text(self, key: str, default: str = "") -> str:
@@ -112,11 +108,13 @@ class _Fields:
 
 def _document(path: Path, kind: str, made_by: str) -> _Fields:
     try:
-        if path.stat().st_size > _MOST_FILE:
-            raise AdviceError(lines.DOCUMENT_WRONG.of(path=path, why="it is larger than 64 MiB"))
-        content = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_at_most(path)
     except OSError as error:
         raise AdviceError(lines.CANNOT_READ.of(path=path, why=error.strerror)) from None
+    except ValueError as error:
+        raise AdviceError(lines.DOCUMENT_WRONG.of(path=path, why=error)) from None
+    try:
+        content = json.loads(raw.decode())
     except RecursionError:
         raise AdviceError(lines.DOCUMENT_WRONG.of(path=path, why="it nests too deeply")) from None
     except ValueError:
@@ -125,7 +123,7 @@ def _document(path: Path, kind: str, made_by: str) -> _Fields:
         raise AdviceError(lines.OTHER_DOCUMENT.of(path=path, made_by=made_by))
     if content.get("version") != VERSION:
         raise AdviceError(
-            lines.OTHER_VERSION.of(path=path, found=content.get("version"), known=VERSION)
+            lines.OTHER_VERSION.of(path=path, found=shown(content.get("version")), known=VERSION)
         )
     return _Fields(content, "", path)
 
@@ -151,10 +149,8 @@ def _report(document: _Fields, path: Path) -> Report:
     typical = document.object("median")
     if typical is None:
         raise document.wrong("has no object 'median'")
-    step = typical.number("total_time")
+    step = typical.number("total_time", least=LEAST)
     comm, exposed = typical.number("total_comm_time"), typical.number("exposed_comm_time")
-    if step <= 0:
-        raise typical.wrong("has total_time = 0: a step takes time")
     if exposed > 1.001 * comm or comm > 1.001 * step:
         raise typical.wrong("has more exposed communication than communication, or than step")
     messages = tuple(_messages(document, len(ranks)))
@@ -182,7 +178,7 @@ def _report(document: _Fields, path: Path) -> Report:
     raw_notes = document.raw("notes")
     notes = tuple(map(str, raw_notes)) if isinstance(raw_notes, list) else ()
     threshold = document.number("threshold", default=0.05, most=1.0)
-    return Report(job, threshold, _slowest(document, path), command, notes)
+    return Report(job, threshold, _slowest(document), command, notes)
 
 
 def _late(ranks: list[_Fields]) -> float:
@@ -215,7 +211,6 @@ def _messages(document: _Fields, ranks: int) -> list[Message]:
     for row in document.list("collectives"):
         if row.raw("size") is None:
             continue
-        group = _GROUP.search(row.text("group"))
         dtype = row.raw("dtype")
         found.append(
             Message(
@@ -224,23 +219,20 @@ def _messages(document: _Fields, ranks: int) -> list[Message]:
                 carrier=row.text("carrier"),
                 dtype=dtype if isinstance(dtype, str) else None,
                 size=int(row.number("size")),
-                ranks=min(int(group[1]), 1_000_000) if group else ranks,
+                ranks=int(row.number("ranks", default=ranks, least=1, most=1e6)),
                 per_step=row.number("per_step", most=1e9),
-                latency_s=row.number("latency_ms") / 1e3,
             )
         )
     return found
 
 
-def _slowest(document: _Fields, path: Path) -> tuple[int, int, Link] | None:
-    """The pair of ranks over which a message of the job's size takes longest."""
+def _slowest(document: _Fields) -> tuple[int, int, Link] | None:
+    """The pair of ranks whose link has the lowest bandwidth."""
     links = document.object("links")
     pairs = links.list("pairs") if links is not None else []
     found: tuple[int, int, Link] | None = None
     for each in pairs:
-        link = Link.of(each.number("alpha_us"), each.number("beta_gbit"))
-        if link.beta <= 0:
-            raise each.wrong("has beta_gbit = 0: nothing crosses such a link")
+        link = Link.of(each.number("alpha_us"), each.number("beta_gbit", least=LEAST))
         if found is None or link.beta < found[2].beta:
             found = (int(each.number("from")), int(each.number("to")), link)
     return found
@@ -265,9 +257,7 @@ def read_trial(path: Path) -> dict[str, Tried]:
             continue
         times = each.object("step_ms")
         assert times is not None
-        middle = times.number("median")
-        if middle <= 0:
-            raise times.wrong("has median = 0: a step takes time")
+        middle = times.number("median", least=LEAST)
         outcome = each.text("outcome")
         found[name] = Tried(
             name,

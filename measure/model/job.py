@@ -8,7 +8,7 @@ COMPRESSIBLE = ("float32", "float16", "bfloat16")
 
 @dataclass(frozen=True)
 class Message:
-    """Collectives of one kind and size. ``size``: bytes, nccl-tests' S; ``latency_s``: of one.
+    """Collectives of one kind and size. ``size``: bytes, nccl-tests' S.
 
     ``called``: what the script has called; gloo's reduce-scatter is an all-reduce.
     """
@@ -19,7 +19,6 @@ class Message:
     size: int
     ranks: int
     per_step: float
-    latency_s: float
     called: str = "all_reduce"
 
 

@@ -1,7 +1,7 @@
 """The file that lists the jobs of a plan: JSON, TOML, or YAML where PyYAML is there."""
 
 import json
-import math
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from wiresum.measure import lines
 from wiresum.measure.plan import sources
 from wiresum.measure.plan.errors import PlanError
 from wiresum.measure.plan.spec import MOST_JOBS, MOST_WORKERS, JobSpec
+from wiresum.measure.reading import read_at_most, shown
 from wiresum.measure.remedies import REMEDIES
 
 
@@ -34,11 +35,13 @@ def read_jobs(path: Path) -> list[JobSpec]:
 
 def _content(path: Path) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_at_most(path).decode()
     except OSError as error:
         raise PlanError(lines.CANNOT_READ.of(path=path, why=error.strerror)) from None
     except UnicodeDecodeError:
         raise PlanError(lines.JOBS_UNREADABLE.of(path=path, why="it is not UTF-8")) from None
+    except ValueError as error:
+        raise PlanError(lines.JOBS_UNREADABLE.of(path=path, why=error)) from None
     try:
         if path.suffix in (".yaml", ".yml"):
             return _yaml(text, path)
@@ -82,6 +85,8 @@ _NUMBERS = {
 }
 _WHOLE = ("workers", "buckets", "slots", "count")
 _SOURCES = ("report", "chakra")
+_NAME = re.compile(r"[^/.][^/]{0,99}")
+"""It is a folder's name where traces are written."""
 
 
 def _jobs(row: Any, at: int, path: Path) -> list[JobSpec]:
@@ -89,16 +94,19 @@ def _jobs(row: Any, at: int, path: Path) -> list[JobSpec]:
         raise PlanError(lines.JOB_WRONG.of(path=path, at=at, why="it is no table"))
     unknown = set(row) - {"name", "remedy", *_NUMBERS, *_SOURCES}
     if unknown:
-        why = f"it has {sorted(map(str, unknown))[0]!r}, which no job has"
+        why = f"it has {shown(min(map(str, unknown)))}, which no job has"
         raise PlanError(lines.JOB_WRONG.of(path=path, at=at, why=why))
     filled = _from_source(row, at, path)
     values = {name: _number(filled, name, at, path) for name in _NUMBERS}
     remedy = row.get("remedy", "switch-32")
-    if remedy not in REMEDIES:
-        why = f"its remedy {remedy!r} is none of {', '.join(REMEDIES)}"
+    if remedy not in list(REMEDIES):
+        why = f"its remedy {shown(remedy)} is none of {', '.join(REMEDIES)}"
         raise PlanError(lines.JOB_WRONG.of(path=path, at=at, why=why))
     count = int(values.pop("count"))
-    name = str(row.get("name") or f"job{at}")
+    name = row.get("name", f"job{at}")
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or not name.isprintable():
+        why = f"its name is {shown(name)}: it must be 1 to 100 characters, no / and no dot first"
+        raise PlanError(lines.JOB_WRONG.of(path=path, at=at, why=why))
     one = JobSpec(
         name=name,
         workers=int(values["workers"]),
@@ -117,10 +125,10 @@ def _number(row: dict[str, Any], name: str, at: int, path: Path) -> float:
     value = row.get(name, default)
     if value is None:
         raise PlanError(lines.JOB_WRONG.of(path=path, at=at, why=f"it has no {name}"))
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or not low <= value <= high or (name in _WHOLE and value != int(value)):
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    if not fits or (name in _WHOLE and value != int(value)):
         whole = "a whole number" if name in _WHOLE else "a number"
-        why = f"its {name} is {value!r}: it must be {whole} from {low:g} to {high:g}"
+        why = f"its {name} is {shown(value)}: it must be {whole} from {low:g} to {high:g}"
         raise PlanError(lines.JOB_WRONG.of(path=path, at=at, why=why))
     return float(value)
 

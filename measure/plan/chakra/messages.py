@@ -51,6 +51,8 @@ KINDS = (
 """Collectives by their number in ``comm_type``."""
 
 VERSION = "0.0.4"
+MOST_MESSAGE = 16 << 20
+"""Bytes of one message; protobuf takes several times as much memory for it."""
 
 
 def _classes() -> dict[str, Any]:
@@ -100,6 +102,8 @@ def parse(content: bytes) -> Iterator[Any]:
     while position < len(content):
         size, position = _varint(content, position)
         end = position + size
+        if size > MOST_MESSAGE:
+            raise ValueError(f"a message in it is larger than {MOST_MESSAGE >> 20} MiB")
         if end > len(content):
             raise ValueError("it ends within a message")
         message = Metadata() if first else Node()

@@ -24,10 +24,7 @@ FREE_COSTS = Costs(
 def job(
     workers=4, compute=0.1, comm=0.3, hidden=0.05, wait=0.0, sizes=(25 * MIB,), dtype="float32"
 ):
-    messages = tuple(
-        Message("all_reduce", "gloo", dtype, size, workers, 1.0, comm / len(sizes))
-        for size in sizes
-    )
+    messages = tuple(Message("all_reduce", "gloo", dtype, size, workers, 1.0) for size in sizes)
     exposed = comm - hidden
     return Job(workers, compute + exposed, comm, exposed, wait, messages)
 
@@ -148,7 +145,7 @@ def test_cuda_tensors_16_bit_gradients_and_too_many_workers_have_their_reasons()
     assert "16 bits" in why_not(half, REMEDIES["fp16"])
     many = job(workers=65)
     assert "64 workers" in why_not(many, REMEDIES["switch-8"])
-    sharded = replace(job(), messages=(Message("all_gather", "gloo", "float32", MIB, 4, 1, 0.1),))
+    sharded = replace(job(), messages=(Message("all_gather", "gloo", "float32", MIB, 4, 1),))
     assert "no gradients" in why_not(sharded, REMEDIES["fp16"])
     scattered = replace(job(), messages=(replace(job().messages[0], called="reduce_scatter"),))
     assert "no gradients" in why_not(scattered, REMEDIES["switch-8"])

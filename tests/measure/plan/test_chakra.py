@@ -1,8 +1,10 @@
 """Chakra traces: the bytes of its format, read and written."""
 
+from dataclasses import replace
+
 import pytest
 
-from wiresum.measure.plan.chakra import messages
+from wiresum.measure.plan.chakra import messages, step
 from wiresum.measure.plan.chakra.step import steps_of, write_job
 from wiresum.measure.plan.errors import PlanError
 from wiresum.measure.plan.spec import JobSpec
@@ -73,6 +75,12 @@ def test_what_is_written_is_read_as_the_same_job(tmp_path):
     )
 
 
+def test_a_job_of_one_bucket_is_written(tmp_path):
+    write_job(replace(JOB, buckets=1), tmp_path)
+    found = steps_of(tmp_path)
+    assert (found["compute_ms"], found["buckets"], found["hidden_ms"]) == (100, 1, 0)
+
+
 def test_what_is_written_has_the_bytes_of_the_format(tmp_path):
     write_job(JOB, tmp_path)
     content = (tmp_path / "step.0.et").read_bytes()
@@ -96,7 +104,35 @@ BAD = {
     "an absurd size": (
         file(node(1, COLL, comm_type=0, comm_size=(1 << 63) - 1)), "makes no sense",
     ),
+    "a negative size": (
+        file(node(1, COLL, comm_type=0, comm_size=(1 << 64) - 5)), "comm_size = -5: it must be",
+    ),
+    "a size that is a text": (
+        file(number(3, COLL) + text(10, text(1, b"comm_size") + text(29, b"big"))), "= 'big': it",
+    ),
+    "a kind that is a text": (
+        file(number(3, COLL) + text(10, text(1, b"comm_type") + text(29, b"0"))), "no all-reduce",
+    ),
+    "an absurd length": (varint(1 << 40), "larger than 16 MiB"),
 }  # fmt: skip
+
+
+def test_dependencies_in_a_circle_or_on_nothing_are_read(tmp_path):
+    content = file(
+        node(1, COMP, 5_000, deps=(2, 1, 77)),
+        node(2, COLL, deps=(1, 2), comm_size=1 << 20),
+        node(3, COMP, 7_000, deps=(3,)),
+    )
+    (tmp_path / "a.0.et").write_bytes(content)
+    found = steps_of(tmp_path)
+    assert (found["compute_ms"], found["hidden_ms"]) == (12, 7)
+
+
+def test_a_trace_with_too_many_nodes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(step, "_MOST_PARTS", 3)
+    (tmp_path / "a.0.et").write_bytes(file(*[node(1, COMP)] * 4))
+    with pytest.raises(PlanError, match="more than 3 nodes and dependencies"):
+        steps_of(tmp_path)
 
 
 @pytest.mark.parametrize("fault", BAD)

@@ -6,8 +6,8 @@ It starts exact, at 32 bits, and looks at windows of steps:
   step, the next field's error is within the limit, and the last change is a whole window ago. The
   rank that waits least is the one that the others wait for; since the widest wish of all ranks
   counts, it is the one that decides.
-- **wider** if the loss of a window lies above the lowest one since the last exact window by more
-  than the tolerance and its own standard error, or the error above its limit. A loss that is no
+- **wider** if the loss of a window lies above the lowest one since the last widening by more than
+  the tolerance and twice its own standard error, or the error above its limit. A loss that is no
   number leads to 32 bits at once.
 - After a field was given up, it rests for some windows; twice as many each time.
 
@@ -92,21 +92,24 @@ class Policy:
                     times = self._given_up[each] = self._given_up.get(each, 0) + 1
                     self._rests[each] = FIRST_REST * 2 ** (times - 1)
             self._lowest = None
-        self.field = self.asks = bits
-        self.reason = reason
+        self.field = bits
+        if self.asks <= bits:  # else this rank has asked since for a wider one
+            self.asks, self.reason = bits, reason
         self._since = 0
 
     def loss(self, value: float) -> None:
         """The script reports a loss: one that is no number leads to exact sums at once."""
-        if not math.isfinite(value) and self.field < FIELDS[0]:
-            self.asks, self.reason = FIELDS[0], Reason.LOSS
+        if not math.isfinite(value):
+            self._ask(FIELDS[0], Reason.LOSS)
 
     def window(self, window: Window) -> None:
         """A window has ended."""
         self.last = window
         self._since += 1
         self._rests = {bits: left - 1 for bits, left in self._rests.items() if left > 1}
-        if self._risen(window.losses):
+        if not all(map(math.isfinite, window.losses)):
+            self._ask(FIELDS[0], Reason.LOSS)
+        elif self._risen(window.losses):
             self._ask(self._wider(), Reason.LOSS)
         elif self.errors.get(self.field, 0.0) > self.wish.error and self.field < FIELDS[0]:
             self._ask(self._wider(), Reason.ERROR)
@@ -120,16 +123,13 @@ class Policy:
 
     def _risen(self, losses: Sequence[float]) -> bool:
         """Whether a narrow field has made the loss rise; keeps the lowest one."""
-        known = [each for each in losses if math.isfinite(each)]
-        if len(known) < len(losses):
-            return self.field < FIELDS[0]
-        if not known:
+        if not losses:
             return False
-        mean, lowest = fmean(known), self._lowest
+        mean, lowest = fmean(losses), self._lowest
         self._lowest = mean if lowest is None else min(mean, lowest)
         if lowest is None or self.field == FIELDS[0]:
             return False
-        doubt = 2 * stdev(known) / math.sqrt(len(known)) if len(known) > 1 else 0.0
+        doubt = 2 * stdev(losses) / math.sqrt(len(losses)) if len(losses) > 1 else 0.0
         return mean - doubt > lowest + self.wish.within * abs(lowest)
 
     def _may_narrow(self, window: Window) -> bool:

@@ -91,6 +91,17 @@ def test_a_loss_that_is_no_number_leads_to_exact_sums_at_once():
     goes(made, BUSY, BUSY)
     made.loss(math.nan)
     assert (made.asks, made.reason) == (32, Reason.LOSS)
+    made.window(Window(0.4, (2.0, math.nan)))  # before any collective has carried that
+    assert made.asks == 32
+    assert goes(made, *[Window(0.4, (math.nan,))] * (2 * FIRST_REST)) == [32] * (2 * FIRST_REST)
+
+
+def test_a_wider_field_that_a_rank_asks_for_during_a_collective_is_not_forgotten():
+    made = policy()
+    made.window(BUSY)
+    made.loss(math.nan)  # after the collective has taken its words
+    made.agreed(16, Reason.EXPOSED)
+    assert (made.field, made.asks, made.reason) == (16, 32, Reason.LOSS)
 
 
 # ---- all ranks alike

@@ -82,9 +82,13 @@ class Tuning(Ballot):
     def looks_at(self, call: Call) -> None:
         """A collective begins; its tensor is still this rank's own."""
         data, count, dtype, _, _ = call
+        if dtype != "float32":
+            return
         with self._lock:
+            # What was measured before a tensor of twice the size was a small one.
+            measure = self._measure or LARGE * count > self._largest
             self._largest = max(count, self._largest)
-            if not self._measure or dtype != "float32" or count < LARGE * self._largest:
+            if not measure or count < LARGE * self._largest:
                 return
             self._measure = False
         found = errors(data, count, self._workers)

@@ -205,6 +205,18 @@ def test_the_error_is_that_of_the_codec(workers):
     assert errors(np.zeros(9, np.float32).ctypes.data, 9, 2) == {16: 0.0, 8: 0.0}
 
 
+def test_the_error_is_that_of_the_largest_tensors():
+    tuning = Tuning(Wish(), 0, 2)
+    values = np.random.default_rng(1).standard_normal(4096).astype(np.float32)
+    seen = []
+    for count, dtype in ((1, "float32"), (4096, "int32"), (4096, "float32"), (8, "float32")):
+        tuning.looks_at((values.ctypes.data, count, dtype, False, 1))
+        seen.append(tuning.describe()["errors"])
+    assert seen[0] == seen[1] == {16: 0.0, 8: 0.0}
+    assert seen[2] == seen[3] == errors(values.ctypes.data, values.size, 2)
+    assert seen[2][8] > 0.0
+
+
 def test_a_wish_is_read_back_as_it_is_written():
     assert parse("within=1%") == Wish()
     wish = Wish(0.005, 0.2, 7)

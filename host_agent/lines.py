@@ -115,8 +115,8 @@ RANKS_CANNOT_SUM = Line("A033", "the ranks cannot sum any more: {why}")
 RANKS_NOT_ALIKE = Line(
     "A046",
     "the ranks cannot sum together: they differ in the version of wiresum, in WIRESUM_FIELD (rank "
-    "{rank} has {field}) or in having a WIRESUM_CONTROLLER; start all with the same installation "
-    "and environment",
+    "{rank} has {field}), or in having a WIRESUM_CONTROLLER or a WIRESUM_TUNE; start all with the "
+    "same installation and environment",
 )
 
 # ---- what the ranks find out about each other

@@ -88,7 +88,6 @@ def _together(one: Totals, other: Totals) -> Totals:
         fallback=one.fallback + other.fallback,
         fallback_bytes=one.fallback_bytes + other.fallback_bytes,
         fallback_why=one.fallback_why or other.fallback_why,
-        tuned=other.tuned,
     )
 
 

@@ -8,9 +8,9 @@ __all__ = ["report", "tune"]
 def report(*, loss: Any) -> None:
     """Tell a trial, or a run that is tuned, the loss of this step.
 
-    ``loss`` is a number, or a tensor of one element, of this rank or of all: the mean over the
-    ranks that report is used. Does nothing, and does not read the tensor, where nobody listens.
-    Raises ``TypeError`` or ``ValueError`` for anything that is no number.
+    ``loss`` is a number, or a tensor of one element, of this rank or of all. A trial takes the mean
+    over the ranks that report; in a run that is tuned, each rank judges by its own. Does nothing,
+    and does not read the tensor, where nobody listens. Raises what ``float`` does for anything else.
     """
     from wiresum.host_agent.reported import report
 

@@ -27,7 +27,7 @@ def parse(text: str) -> Wish:
     values: dict[str, float | int] = {}
     for part in text.split(","):
         name, _, value = part.strip().partition("=")
-        found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(%?)", value.strip())
+        found = re.fullmatch(r"((?:\d+\.?\d*|\.\d+)(?:e-\d+)?)\s*(%?)", value.strip())
         if name not in {each.name for each in fields(Wish)} or found is None:
             raise AgentError(lines.NOT_A_WISH.of(text=text))
         number = float(found[1]) / (100 if found[2] else 1)

@@ -221,6 +221,7 @@ def test_a_wish_is_read_back_as_it_is_written():
     assert parse("within=1%") == Wish()
     wish = Wish(0.005, 0.2, 7)
     assert parse(str(wish)) == wish
+    assert parse(str(Wish(within=1e-6))) == Wish(within=1e-6)
     assert parse("steps=5, within=2 %") == Wish(within=0.02, steps=5)
     for wrong in ("", "within", "within=2", "steps=1.5", "steps=0", "speed=1%"):
         with pytest.raises(AgentError, match="it must be like within=1%"):

@@ -92,8 +92,10 @@ def cannot_win(
         return None
     if seen and not math.isfinite(seen[-1]):
         return "its loss is no number any more"
-    window = max(1, round(TAIL * len(plain.losses)))
-    if plain.losses and len(seen) >= max(window, len(plain.losses) / 2):
+    all_of_plain = len(plain.losses)
+    window = max(1, round(TAIL * all_of_plain))
+    # A run with more losses than the plain one has reported others: they cannot be compared.
+    if max(window, all_of_plain / 2) <= len(seen) <= all_of_plain:
         mine, theirs = fmean(seen[-window:]), fmean(plain.losses[len(seen) - window : len(seen)])
         far = max(FAR_TIMES * target.within, LEAST_FAR)
         if excess(mine, theirs) > far:

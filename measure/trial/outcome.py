@@ -93,11 +93,14 @@ def times(outcomes: Sequence[Outcome]) -> Spread | None:
 
 
 def losses(outcomes: Sequence[Outcome]) -> Spread | None:
-    """The losses of the runs of a remedy, one of each seed: median, lowest, highest."""
+    """The losses of the runs of a remedy, one of each seed: median, lowest, highest.
+
+    NaN where one of them is no finite number.
+    """
     values = [each.loss for each in outcomes if each.loss is not None]
     if not values:
         return None
-    if any(math.isnan(each) for each in values):
+    if not all(map(math.isfinite, values)):
         return Spread(math.nan, math.nan, math.nan)
     return Spread(median(values), min(values), max(values))
 

@@ -10,7 +10,7 @@ def report(*, loss: Any) -> None:
 
     ``loss`` is a number, or a tensor of one element, of this rank or of all. A trial takes the mean
     over the ranks that report; in a run that is tuned, each rank judges by its own. Does nothing,
-    and does not read the tensor, where nobody listens. Raises what ``float`` does for anything else.
+    and does not read the tensor, where nobody listens. Raises what ``float(loss)`` raises.
     """
     from wiresum.host_agent.reported import report
 

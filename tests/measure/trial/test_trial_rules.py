@@ -1,5 +1,6 @@
 """The rules of a trial: the target, early ends, the least volume; and losses in a text."""
 
+import json
 import math
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from hypothesis import strategies as st
 
 from wiresum.measure.trial.judge import cannot_win, judge, least
 from wiresum.measure.trial.losses import Output, tail_mean
-from wiresum.measure.trial.options import LOSS_PATTERN, Target, chosen, share_of
+from wiresum.measure.trial.options import LOSS_PATTERN, Target, TrialOptions, chosen, share_of
 from wiresum.measure.trial.outcome import FAILED, FINISHED, Outcome
+from wiresum.measure.trial.report import as_json, report_of
+from wiresum.measure.trial.trial import Trial
 
 
 def ran(remedy: str, *losses: float, ms: float = 10.0, size: float = 100.0) -> list[Outcome]:
@@ -43,7 +46,14 @@ def test_a_run_that_failed_or_lost_its_loss_meets_no_target():
     plain = ran("gloo", 1.0)
     failed = [Outcome("fp16", 0, FAILED, "the script uses no DDP")]
     assert judge(failed, plain, Target()).outcome == "failed"
-    assert judge(ran("fp16", math.nan), plain, Target()).outcome == "misses"
+    for wrong in (math.nan, math.inf):
+        assert judge(ran("fp16", wrong), plain, Target()).outcome == "misses"
+
+
+def test_a_report_with_a_seed_whose_loss_is_infinite_is_json():
+    trial = Trial(TrialOptions(["x"], chosen(["fp16"], switch=False), Target(), 50, 3, Path()))
+    trial.runs["gloo"] = ran("gloo", 1.0, 2.0, math.inf)
+    assert json.dumps(as_json(report_of(trial)), allow_nan=False)
 
 
 def test_of_alike_volumes_the_shorter_step_wins():
@@ -94,6 +104,7 @@ def test_a_run_whose_loss_is_far_off_ends_early_after_half_of_its_losses():
     assert look(seen=[1.05] * 30, **alone) is None
     assert "no number" in look(seen=[1.0, math.nan], **alone)
     assert look(seen=[9.0] * 30, plain=None) is None  # the plain run itself
+    assert look(seen=[9.0] * 90, **alone) is None  # more losses than gloo's 50
 
 
 def test_few_bytes_run_first_so_that_others_can_end_early():
@@ -135,8 +146,6 @@ def test_the_loss_of_a_run_is_the_mean_over_its_last_fifth():
 
 
 def test_an_outcome_survives_the_way_through_a_file():
-    import json
-
     for loss in (1.5, math.nan, None):
         made = Outcome("a", 1, FINISHED, step_ms=[1.5], losses=[1.0, math.nan], loss=loss)
         back = Outcome.of_json(json.loads(json.dumps(made.as_json(), allow_nan=False)))

@@ -21,8 +21,8 @@ class Folder:
     def __init__(self, options: TrialOptions, *, fresh: bool = False) -> None:
         """Open it, or make it.
 
-        ``fresh``: forget the runs in it. Raises ``TrialUsageError`` if it holds another trial or
-        anything else, ``TrialError`` if it cannot be made.
+        ``fresh``: forget the runs in it. Raises ``TrialUsageError`` if it holds another trial,
+        ``TrialError`` if it cannot be made.
         """
         self.path = options.folder
         self._options = options
@@ -49,12 +49,17 @@ class Folder:
         return self.path / f"{remedy}-seed{seed}"
 
     def kept(self, remedy: str, seed: int) -> Outcome | None:
-        """A run that need not be made again: finished, or ended early for the same target."""
+        """A run that need not be made again: finished, or ended early for the same target.
+
+        None also where its file is damaged.
+        """
         try:
             kept = json.loads((self.of_run(remedy, seed) / OUTCOME).read_text())
             target = kept.pop("target")
             outcome = Outcome.of_json(kept)
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+        if (outcome.remedy, outcome.seed) != (remedy, seed):
             return None
         again = outcome.how == STOPPED and target != str(self._options.target)
         return outcome if outcome.how in (FINISHED, STOPPED) and not again else None
@@ -71,7 +76,7 @@ class Folder:
             found = json.loads((self.path / ORDER).read_text())
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         return found if isinstance(found, dict) else {}
 

@@ -52,8 +52,17 @@ class Outcome:
 
     @classmethod
     def of_json(cls, kept: Mapping[str, Any]) -> "Outcome":
-        """Read back what :meth:`as_json` has made."""
-        loss = kept["loss"]
+        """Read back what :meth:`as_json` has made.
+
+        Raises ``ValueError``, ``TypeError`` or ``KeyError`` for what it cannot have made.
+        """
+        loss, size = kept["loss"], kept["bytes_per_step"]
+        losses = [each for each in kept["losses"] if each is not None]
+        figures = [kept["steps"], kept["world"], *kept["step_ms"], *losses]
+        if not all(map(math.isfinite, figures if size is None else [*figures, size])):
+            raise ValueError("a figure is not finite")
+        if kept["how"] == FINISHED and loss is None:
+            raise ValueError("a finished run has a loss")
         back = {
             "losses": [math.nan if each is None else each for each in kept["losses"]],
             "loss": None if loss is None else float(loss),

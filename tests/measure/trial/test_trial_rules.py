@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wiresum.measure.trial.folder import Folder
 from wiresum.measure.trial.judge import cannot_win, judge, least
 from wiresum.measure.trial.losses import Output, tail_mean
 from wiresum.measure.trial.options import LOSS_PATTERN, Target, TrialOptions, chosen, share_of
-from wiresum.measure.trial.outcome import FAILED, FINISHED, Outcome
+from wiresum.measure.trial.outcome import FAILED, FINISHED, STOPPED, Outcome
 from wiresum.measure.trial.report import as_json, report_of
 from wiresum.measure.trial.trial import Trial
 
@@ -146,7 +147,34 @@ def test_the_loss_of_a_run_is_the_mean_over_its_last_fifth():
 
 
 def test_an_outcome_survives_the_way_through_a_file():
-    for loss in (1.5, math.nan, None):
-        made = Outcome("a", 1, FINISHED, step_ms=[1.5], losses=[1.0, math.nan], loss=loss)
+    for how, loss in ((FINISHED, 1.5), (FINISHED, math.nan), (STOPPED, None)):
+        made = Outcome("a", 1, how, step_ms=[1.5], losses=[1.0, math.nan], loss=loss)
         back = Outcome.of_json(json.loads(json.dumps(made.as_json(), allow_nan=False)))
         assert repr(back) == repr(made)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "7",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        *(
+            json.dumps(ran("gloo", 1.0)[0].as_json() | {"target": "t"} | wrong)
+            for wrong in (
+                {"remedy": "fp16"}, {"seed": 1}, {"loss": None}, {"loss": "low"}, {"losses": 1},
+                {"step_ms": ["10"]}, {"step_ms": [math.nan]}, {"bytes_per_step": {}}, {"more": 1},
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_a_run_whose_file_is_damaged_is_made_again(tmp_path: Path, text: str):
+    options = TrialOptions(["x"], chosen(["fp16"], switch=False), Target(), 50, 1, tmp_path)
+    folder = Folder(options)
+    folder.of_run("gloo", 0).mkdir()
+    folder.keep(ran("gloo", 1.0)[0])
+    assert folder.kept("gloo", 0) is not None
+    (folder.of_run("gloo", 0) / "outcome.json").write_text(text)
+    assert folder.kept("gloo", 0) is None

@@ -1,5 +1,6 @@
 """Records steps with torch.profiler."""
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class Recorder:
 
     def start(self) -> None:
         """Record from now on. Raises :class:`ProfilerTaken`."""
-        if torch.autograd.profiler._is_profiler_enabled:
+        if torch.autograd.profiler._is_profiler_enabled or _warms_up():
             raise ProfilerTaken("the script's own profiler runs")
         self._profile.start()
         self._runs = True
@@ -100,6 +101,17 @@ class Recorder:
         if self._step is not None:
             self._step.__exit__(None, None, None)
             self._step = None
+
+
+def _warms_up() -> bool:
+    """Whether a profiler of the script is between its preparation and its start.
+
+    torch itself does not tell: it would start, and raise in the script, while ours runs.
+    """
+    return any(
+        type(each) is profile and each.entered and each.kineto_results is None
+        for each in gc.get_objects()
+    )
 
 
 def _name(number: int) -> str:

@@ -92,6 +92,21 @@ def test_the_scripts_own_profiler_works_and_the_rank_says_that_it_cannot_be_reco
     assert again.events()
 
 
+def test_a_profiler_of_the_script_that_warms_up_is_left_alone(tmp_path):
+    observer = Observer(tmp_path, 5)
+    made = optimizer()
+    wanted = torch.profiler.schedule(wait=4, warmup=3, active=3, repeat=1)
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, schedule=wanted) as profiler:
+        for _ in range(12):
+            torch.ones(3) + 1
+            observer.optimizer_stepped(made)
+            profiler.step()
+    assert "aten::add" in {event.name for event in profiler.events()}
+    [file] = tmp_path.iterdir()
+    assert json.loads(file.read_text())["failed"].startswith("ProfilerTaken: the script")
+
+
 def test_a_process_without_steps_writes_nothing(tmp_path):
     Observer(tmp_path, 1).finish()
     assert not list(tmp_path.iterdir())

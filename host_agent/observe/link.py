@@ -1,12 +1,13 @@
 """One TCP connection between two ranks, over which they time messages."""
 
 import contextlib
-import select
+import hmac
+import selectors
 import socket
 import struct
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 _ANSWER = b"."
 _SIZE = struct.Struct("!Q")
@@ -52,7 +53,7 @@ class Link:
             took = min(self._message(size) for _ in range(_TWICE))
             samples.append([size, took])
             size *= 2
-        self._sock.sendall(_SIZE.pack(0))
+        self._send(_SIZE.pack(0))
         mss = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
         return {"rtt_s": rtt, "samples": samples, "mss": mss}
 
@@ -65,19 +66,21 @@ class Link:
                 if not got:
                     raise ConnectionError("the other rank has left the probe")
                 size -= got
-            self._sock.sendall(_ANSWER)
+            self._send(_ANSWER)
 
     def _message(self, size: int) -> float:
         began = time.perf_counter()
-        self._sock.settimeout(self._deadline.left())
-        self._sock.sendall(_SIZE.pack(size))
+        self._send(_SIZE.pack(size))
         while size:
             piece = min(size, len(_PIECE))
-            self._sock.settimeout(self._deadline.left())
-            self._sock.sendall(memoryview(_PIECE)[:piece])
+            self._send(memoryview(_PIECE)[:piece])
             size -= piece
-        self._exactly(1)
+        self._exactly(len(_ANSWER))
         return time.perf_counter() - began
+
+    def _send(self, data: bytes | memoryview) -> None:
+        self._sock.settimeout(self._deadline.left())
+        self._sock.sendall(data)
 
     def _exactly(self, count: int) -> bytes:
         got = b""
@@ -96,32 +99,48 @@ class Link:
 
 _HELLO = struct.Struct("!16sI")
 _WELCOME = b"+"
+_MOST_OPEN = 128
+"""Listeners, and connections that have said nothing yet: more are hung up on."""
 
 
 class Door:
-    """Where this rank listens for the others; they say their rank and its ``secret``."""
+    """Where this rank listens for the others; they say their rank and its ``secret``.
+
+    Strangers may connect, and say something else or nothing: nobody waits for them.
+    """
 
     def __init__(self, listeners: Sequence[socket.socket], secret: bytes) -> None:
-        self._listeners = list(listeners)
-        for sock in self._listeners:
-            sock.settimeout(1.0)  # who has hung up again must not be waited for
+        self._selector = selectors.DefaultSelector()
+        for sock in listeners:
+            sock.setblocking(False)
+            self._selector.register(sock, selectors.EVENT_READ, self._accept)
         self._secret = secret
         self._waiting: dict[int, socket.socket] = {}
 
     def admit(self, rank: int, deadline: Deadline) -> socket.socket:
-        """The connection of that rank, which may have come before its turn."""
+        """The connection of that rank, which may have come before its turn. Raises OSError."""
         while rank not in self._waiting:
-            ready, _, _ = select.select(self._listeners, [], [], deadline.left())
-            for listener in ready:
-                with contextlib.suppress(TimeoutError):
-                    self._greet(listener.accept()[0], deadline)
+            for key, _ in self._selector.select(deadline.left()):
+                key.data(key.fileobj)
         return self._waiting.pop(rank)
 
-    def _greet(self, sock: socket.socket, deadline: Deadline) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         try:
-            sock.settimeout(min(1.0, deadline.left()))
-            secret, rank = _HELLO.unpack(sock.recv(_HELLO.size, socket.MSG_WAITALL))
-            if secret != self._secret:
+            sock, _ = listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return  # it has hung up again
+        if len(self._selector.get_map()) >= _MOST_OPEN:
+            sock.close()
+            return
+        sock.setblocking(False)
+        self._selector.register(sock, selectors.EVENT_READ, self._greet)
+
+    def _greet(self, sock: socket.socket) -> None:
+        self._selector.unregister(sock)
+        try:
+            # So few bytes, the first ones of a connection, come together.
+            secret, rank = _HELLO.unpack(sock.recv(_HELLO.size))
+            if not hmac.compare_digest(secret, self._secret):
                 raise ConnectionError("a stranger")
             sock.sendall(_WELCOME)
         except (OSError, struct.error):
@@ -131,8 +150,10 @@ class Door:
 
     def close(self) -> None:
         """Listen no more."""
-        for sock in (*self._listeners, *self._waiting.values()):
+        listening = [cast(socket.socket, key.fileobj) for key in self._selector.get_map().values()]
+        for sock in (*listening, *self._waiting.values()):
             sock.close()
+        self._selector.close()
 
 
 def reach(

@@ -2,7 +2,8 @@
 
 Ranks meet in the job's store, and time messages over TCP connections between the addresses that
 gloo uses. In each round every rank has one partner, so all hosts' links are in use at once, as in a
-collective. Everything together ends after :data:`LIMIT_S`, whatever the other ranks do.
+collective; a pair that cannot meet is left out. Everything together ends after :data:`LIMIT_S`,
+whatever the other ranks do.
 """
 
 import json
@@ -17,6 +18,7 @@ from typing import Any
 
 from torch._C._distributed_c10d import PrefixStore, Store
 
+from wiresum.host_agent.agent.network import local_address_towards
 from wiresum.host_agent.agent.peers.address import listen
 from wiresum.host_agent.observe.link import Deadline, Door, Link, reach
 from wiresum.host_agent.observe.rounds import members, partners
@@ -25,7 +27,7 @@ log = logging.getLogger("wiresum")
 
 LIMIT_S = 10.0
 _TARGET_S = 0.1
-"""How long the largest message of one direction lasts; less with many ranks."""
+"""The most seconds that the largest message of one direction lasts; less with many ranks."""
 _PART = 0.5
 """Of the limit, for the messages of all rounds."""
 _NAMESPACE = Path("/proc/self/ns/net")
@@ -92,11 +94,9 @@ def _meet(store: Store, rank: int, size: int, deadline: Deadline) -> tuple[Door,
 
 
 def _towards_master() -> str:
-    """The address from which this host reaches the store's; nothing is sent."""
+    """The address from which this host reaches the store's."""
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.connect((os.environ["MASTER_ADDR"], 9))
-            return str(sock.getsockname()[0])
+        return local_address_towards(os.environ["MASTER_ADDR"], 9)
     except (KeyError, OSError):
         return "127.0.0.1"
 
@@ -120,6 +120,7 @@ def _rounds(
 ) -> str:
     """Meet all partners; why some were not reached, or empty."""
     target = min(_TARGET_S, _PART * limit_s / max(1, 4 * len(among)))
+    note = ""
     for partner in partners(among, rank):
         try:
             if rank < partner:
@@ -138,8 +139,8 @@ def _rounds(
             finally:
                 link.close()
         except OSError as error:
-            return f"rank {rank} and rank {partner}: {_why(error)}"
-    return ""
+            note = note or f"rank {rank} and rank {partner}: {_why(error)}"
+    return note
 
 
 def _gathered(
@@ -159,5 +160,5 @@ def _gathered(
 
 def _why(error: Exception) -> str:
     if isinstance(error, TimeoutError) or "timeout" in str(error).lower():
-        return f"no answer within {LIMIT_S:g} s"
+        return "no answer in time"
     return str(error).splitlines()[0] if str(error) else type(error).__name__

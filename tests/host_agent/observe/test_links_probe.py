@@ -1,5 +1,7 @@
 """The probe of the links: who meets whom, and that it ends whatever the other ranks do."""
 
+import contextlib
+import socket
 import threading
 import time
 
@@ -12,6 +14,7 @@ torch = pytest.importorskip("torch", reason="the extra `torch` is not installed"
 import torch.distributed as dist  # noqa: E402
 
 from wiresum.host_agent.observe import probe as room  # noqa: E402
+from wiresum.host_agent.observe.link import Deadline, Door, reach  # noqa: E402
 from wiresum.host_agent.observe.rounds import MOST_MEMBERS, members, partners  # noqa: E402
 
 
@@ -73,10 +76,31 @@ def test_a_rank_that_does_not_come_ends_the_probe_in_time():
         assert "no answer" in each["links_note"]
 
 
-def test_a_rank_that_cannot_be_reached_is_named(monkeypatch):
+def test_a_rank_that_cannot_be_reached_is_named_and_the_others_are_measured():
     store = dist.HashStore()
-    place = room.Place("nowhere", [("127.0.0.1", 9)], bytes(16))
-    dist.PrefixStore("wiresum/measure", store).set("at/0", place.said())
-    found = probed(range(1, 2), 2, store, 3.0)
-    assert found[1]["links"] == []
-    assert found[1]["links_note"]
+    shared = dist.PrefixStore("wiresum/measure", store)
+    shared.set("at/0", room.Place(room._network(), [("127.0.0.1", 9)], bytes(16)).said())
+    shared.set("links/0", '[[], ""]')
+    for found in probed(range(1, 4), 4, store, 30.0).values():
+        assert found["links_note"].startswith("rank 1 and rank 0: ")
+        directions = sorted((each["from"], each["to"]) for each in found["links"])
+        assert directions == [(a, b) for a in range(1, 4) for b in range(1, 4) if a != b]
+
+
+def test_strangers_at_the_door_hold_nobody_up():
+    with contextlib.ExitStack() as open_ones:
+        listener = open_ones.enter_context(socket.create_server(("127.0.0.1", 0), backlog=128))
+        door = open_ones.enter_context(contextlib.closing(Door([listener], b"s" * 16)))
+        for said in (b"", b"GET / HTTP/1.1\r\n\r\n", b"x" * 20, b"short") * 10:
+            stranger = socket.create_connection(listener.getsockname())
+            open_ones.enter_context(stranger).sendall(said)
+        came: list[socket.socket] = []
+
+        def come() -> None:
+            came.append(reach([listener.getsockname()], b"s" * 16, 7, Deadline(30)))
+
+        visitor = threading.Thread(target=come)
+        visitor.start()
+        admitted = open_ones.enter_context(door.admit(7, Deadline(8)))
+        visitor.join(30)
+        assert open_ones.enter_context(came[0]).getpeername() == admitted.getsockname()

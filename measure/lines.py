@@ -297,6 +297,11 @@ NO_CHAKRA = Line("M163", "{path} has no *.et: put the Chakra trace of each rank 
 NOT_CHAKRA = Line("M164", "{path} is no Chakra trace that a plan can use: {why}")
 
 UNKNOWN_NAMES = Line("M165", "{option} {text!r}: it must be of {known}, each once")
+TOO_LONG_TO_SIMULATE = Line(
+    "M166",
+    "{steps} steps of {jobs} jobs whose links cross the uplinks of racks take too long to "
+    "simulate: give fewer --steps, or fewer jobs",
+)
 
 # ---- trials
 

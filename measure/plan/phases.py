@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wiresum.measure.plan.fabric import Fabric
-from wiresum.measure.plan.simulation.jobs import Running, simulate
+from wiresum.measure.plan.simulation.jobs import Running, simulate, work
 
 GRID = 12
 """Offsets that are tried over a period."""
@@ -18,8 +18,8 @@ SWEEPS = 2
 SEARCH_STEPS = 8
 MOST_RUNS = 400
 """Simulations in a search."""
-_WORK = 200_000
-"""Simulations in a search, times the square of the jobs in them: some seconds."""
+_WORK = 3_200_000
+"""Of all simulations in a search together, as :func:`work` counts it: some seconds."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _search(
 ) -> list[float]:
     offsets = [0.0] * len(jobs)
     best = _slowdown(_means(simulate(jobs, fabric, SEARCH_STEPS, seed)), alone)
-    left = min(MOST_RUNS, _WORK // len(jobs) ** 2)
+    left = min(MOST_RUNS, _WORK // work(jobs, SEARCH_STEPS))
     for _ in range(SWEEPS):
         before = list(offsets)
         for at in range(1, len(jobs)):

@@ -6,7 +6,7 @@ from wiresum.measure.plan import slots
 from wiresum.measure.plan.fabric import Fabric
 from wiresum.measure.plan.spec import JobSpec
 from wiresum.measure.plan.timing import window_of
-from wiresum.measure.remedies import REMEDIES, Carrier
+from wiresum.measure.remedies import REMEDIES, Carrier, Remedy
 from wiresum.p4 import MAX_WORKERS
 
 
@@ -40,6 +40,13 @@ def racks_needed(jobs: list[JobSpec], hosts: int) -> int:
     return max(1, -(-sum(job.workers for job in jobs) // hosts))
 
 
+def sum_fits(remedy: Remedy, workers: int) -> bool:
+    """Whether a remedy can sum for so many workers; gloo's floats always can."""
+    if remedy.carrier is Carrier.GLOO or remedy.field is None:
+        return True
+    return slots.sum_fits(remedy.field, workers)
+
+
 def place(jobs: list[JobSpec], fabric: Fabric) -> list[Place]:
     """Place the jobs one after the other.
 
@@ -55,10 +62,7 @@ def _place(job: JobSpec, fabric: Fabric, racks: list[_Rack], spine: _Rack) -> Pl
     remedy = REMEDIES[job.remedy]
     switched = remedy.carrier is Carrier.SWITCH
     wanted = _wanted(job, fabric, 1)
-    narrow = remedy.carrier is not Carrier.GLOO and not slots.sum_fits(
-        remedy.field or 32, job.workers
-    )
-    if narrow:
+    if not sum_fits(remedy, job.workers):
         return Place(job, {}, waits=f"{remedy.field}-bit fields hold no sum of {job.workers}")
     if wanted > fabric.slots:
         return Place(job, {}, waits=f"a lease of {wanted} slots, a switch has {fabric.slots}")

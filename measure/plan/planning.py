@@ -3,24 +3,28 @@
 from dataclasses import dataclass
 from typing import Any
 
+from wiresum.measure import lines
 from wiresum.measure.plan import slots
+from wiresum.measure.plan.errors import PlanError
 from wiresum.measure.plan.fabric import Fabric
 from wiresum.measure.plan.phases import Shifted, shift
-from wiresum.measure.plan.placing import Place, place
-from wiresum.measure.plan.simulation.jobs import Running
+from wiresum.measure.plan.placing import Place, place, sum_fits
+from wiresum.measure.plan.simulation.jobs import Running, work
 from wiresum.measure.plan.spec import JobSpec
 from wiresum.measure.plan.timing import expected_compute_s, phase
 from wiresum.measure.remedies import REMEDIES
 
 KIND = "wiresum plan"
 VERSION = 1
+MOST_WORK = 50_000_000
+"""Of a simulation, as :func:`work` counts it: some minutes."""
 
 
 @dataclass(frozen=True)
 class Timed:
     """An admitted job. Seconds of a step: by the closed form; simulated alone, together, shifted.
 
-    ``what_if``: the closed form under every remedy, on the same racks.
+    ``what_if``: the closed form under every remedy whose fields hold the sum, on the same racks.
     """
 
     place: Place
@@ -67,7 +71,10 @@ class Plan:
 
 
 def plan(jobs: list[JobSpec], fabric: Fabric, steps: int = 30, seed: int = 0) -> Plan:
-    """Place the jobs, then simulate those that are admitted."""
+    """Place the jobs, then simulate those that are admitted.
+
+    Raises :class:`PlanError` if that would take too long.
+    """
     places = place(jobs, fabric)
     admitted = [each for each in places if not each.waits]
     running = [
@@ -78,6 +85,9 @@ def plan(jobs: list[JobSpec], fabric: Fabric, steps: int = 30, seed: int = 0) ->
         )
         for each in admitted
     ]
+    if work(running, steps) > MOST_WORK:
+        crossing = sum(bool(job.racks) for job in running)
+        raise PlanError(lines.TOO_LONG_TO_SIMULATE.of(steps=steps, jobs=crossing))
     found = shift(running, fabric, steps, seed) if running else Shifted([], [], [], [])
     timed = [
         _timed(each, job, fabric, found, at)
@@ -105,7 +115,11 @@ def _timed(place: Place, running: Running, fabric: Fabric, found: Shifted, at: i
         shifted_s=found.shifted[at],
         offset_s=found.offsets[at],
         uplink_bytes=step.volume if step.crossing else 0.0,
-        what_if={name: _alone(place.job, fabric, racks, name) for name in REMEDIES},
+        what_if={
+            name: _alone(place.job, fabric, racks, name)
+            for name, remedy in REMEDIES.items()
+            if sum_fits(remedy, place.job.workers)
+        },
     )
 
 

@@ -19,6 +19,8 @@ def page(made: Plan) -> RenderableType:
     if len(made.jobs) > MOST_ROWS:
         parts.append(Text(f"and {len(made.jobs) - MOST_ROWS} more jobs: --json has all"))
     parts += [Text(f"waits: {each.job.name}: {each.waits}") for each in made.waiting[:MOST_ROWS]]
+    if len(made.waiting) > MOST_ROWS:
+        parts.append(Text(f"and {len(made.waiting) - MOST_ROWS} more jobs wait: --json has all"))
     if made.jobs:
         parts += [Text(), _what_if(made.jobs[:MOST_ROWS])]
     return Group(*parts)
@@ -70,5 +72,9 @@ def _what_if(jobs: list[Timed]) -> Table:
     for name in REMEDIES:
         table.add_column("plain" if name == PLAIN else name, justify="right")
     for each in jobs:
-        table.add_row(each.place.job.name, *(ms(each.what_if[name]) for name in REMEDIES))
+        table.add_row(each.place.job.name, *(_step(each, name) for name in REMEDIES))
     return table
+
+
+def _step(job: Timed, remedy: str) -> str:
+    return ms(job.what_if[remedy]) if remedy in job.what_if else NOTHING

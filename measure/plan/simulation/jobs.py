@@ -28,6 +28,12 @@ class Running:
     racks: tuple[int, ...]
 
 
+def work(jobs: Sequence[Running], steps: int) -> int:
+    """How much a simulation has to do: flows that come or go, times the links of all flows."""
+    crossing = sum(bool(job.racks) for job in jobs)
+    return crossing * sum(len(job.racks) for job in jobs) * steps
+
+
 @dataclass(eq=False)
 class _Flow:
     left: float

@@ -85,6 +85,8 @@ def test_switch_sums_are_a_column_of_every_job(made):
     steps = found["what_if_ms"]
     assert steps["gloo"] == pytest.approx(found["step_ms"]["closed_form"])
     assert steps["switch-8"] < steps["switch-16"] < steps["switch-32"] < steps["gloo"]
+    many = made(one(remedy="gloo", workers=200), name="jobs.json")["jobs"][0]["what_if_ms"]
+    assert set(steps) - set(many) == {"ranks-8", "switch-8"}, "8 bits hold no sum of 200"
 
 
 def test_ten_thousand_workers_are_planned_and_simulated(made):
@@ -157,6 +159,10 @@ BAD = {
     "no such trace": (one(chakra="none.et"), (), 1, "cannot read"),
     "no rate": (one(), ("--link", "fast"), 2, "it must be a rate"),
     "a rate of nothing": (one(), ("--uplink", "0"), 2, "it must be a rate"),
+    "a simulation of hours": (
+        one(workers=3, count=400, remedy="gloo"), ("--hosts-per-rack", "2", "--steps", "10000"), 1,
+        "10000 steps of 400 jobs",
+    ),
     "too many racks": (
         json.dumps({"jobs": json.loads(one(workers=10_000, count=3))["jobs"]}),
         ("--hosts-per-rack", "1"), 1, "need 30000 racks",

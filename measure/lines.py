@@ -252,7 +252,7 @@ OVERHEAD_UNKNOWN = Line(
 )
 LINKS_NOT_MEASURED = Line("M120", "some links between the ranks are not measured: {why}")
 FOLDER_USED = Line(
-    "M119", "--keep {folder} has {file} of an earlier run: give a new folder, or empty it"
+    "M119", "--keep {folder} has {file}, which is not of this run: give a new folder, or empty it"
 )
 
 # ---- advice

@@ -60,9 +60,9 @@ def _run(command: list[str], steps: int, folder: Path, report: Callable[[], None
 
     def tick() -> None:
         nonlocal reported
-        if ready.now():
-            # A fault of the report must not end the job; it comes again at the end.
-            with contextlib.suppress(Exception):
+        # A fault of the report must not end the job; it comes again at the end.
+        with contextlib.suppress(Exception):
+            if ready.now():
                 report()
                 reported = True
 
@@ -94,9 +94,14 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         with PrivateFolder("measure") as made:
             yield made.path
         return
+
+    from wiresum.measure.live.observed import SUFFIX
+    from wiresum.measure.traces.load import SUFFIXES
+
+    read = (SUFFIX, *SUFFIXES)
     try:
         keep.mkdir(parents=True, exist_ok=True)
-        used = sorted(each.name for each in keep.iterdir() if each.name.startswith("rank"))
+        used = sorted(each.name for each in keep.iterdir() if each.name.endswith(read))
     except OSError as error:
         raise TraceError(lines.NO_FOLDER.of(folder=keep, why=error.strerror)) from None
     if used:

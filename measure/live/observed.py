@@ -8,10 +8,15 @@ from typing import Any
 
 from wiresum.common.logs import one_line
 from wiresum.measure.probe.links import Links, fitted
+from wiresum.measure.traces.events import count_of
 from wiresum.measure.traces.records import CPU
 
 KIND = "wiresum observed"
-PATTERN = "*.observed"
+SUFFIX = ".observed"
+_MOST_FILE = 64 << 20
+"""Bytes: of 64 hosts that know all their links a rank writes some megabytes."""
+_MOST_S = 1e9
+_LEAST_STEP_S = 1e-9
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,14 @@ class Observed:
 def read_all(folder: Path) -> list[Observed]:
     """What the ranks have left in a folder, in the order of ranks; damaged files are left out."""
     found = []
-    for path in sorted(folder.glob(PATTERN)):
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
+            if not path.is_file() or path.stat().st_size > _MOST_FILE:
+                continue
             document = json.loads(path.read_text())
             if document["kind"] == KIND:
                 found.append(_observed(document))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
     return sorted(found, key=lambda each: (each.rank is None, each.rank or 0))
 
@@ -67,16 +74,16 @@ def _observed(document: dict[str, Any]) -> Observed:
     steps, times = document["steps"], document["step_s"]
     rank, failed = document.get("rank"), document.get("failed")
     return Observed(
-        rank=None if rank is None else int(rank),
-        world_size=int(document.get("world_size", 1)),
-        local_size=int(document.get("local_size", 1)),
+        rank=None if rank is None else _count(rank),
+        world_size=_count(document.get("world_size", 1)),
+        local_size=_count(document.get("local_size", 1)),
         host=one_line(str(document.get("host", ""))),
         backend=one_line(str(document.get("backend", ""))),
         device=one_line(str(document.get("device", ""))),
-        wanted=int(steps["wanted"]),
-        needed=int(steps["needed"]),
-        seen=int(steps["seen"]),
-        recorded=int(steps["recorded"]),
+        wanted=_count(steps["wanted"]),
+        needed=_count(steps["needed"]),
+        seen=_count(steps["seen"]),
+        recorded=_count(steps["recorded"]),
         plain=_took([*times["before"], *times["after"]]),
         profiled=_took(times["recorded"]),
         links=fitted(document.get("links", []), one_line(str(document.get("links_note", "")))),
@@ -85,7 +92,20 @@ def _observed(document: dict[str, Any]) -> Observed:
 
 
 def _took(times: list[tuple[float, float]]) -> tuple[Took, ...]:
-    return tuple(Took(float(wall), float(cpu)) for wall, cpu in times)
+    return tuple(Took(_seconds(wall), _seconds(cpu)) for wall, cpu in times)
+
+
+def _count(value: object) -> int:
+    found = count_of(value)
+    if found is None:
+        raise ValueError(f"{value!r} is no count")
+    return found
+
+
+def _seconds(value: float) -> float:
+    if not abs(value) <= _MOST_S:  # nor NaN
+        raise ValueError(f"{value!r} is no time")
+    return float(value)
 
 
 def overhead(ranks: list[Observed]) -> float | None:
@@ -105,7 +125,7 @@ def overhead(ranks: list[Observed]) -> float | None:
                 median(took.cpu if by_cpu else took.wall for took in times)
                 for times in (each.profiled, each.plain)
             )
-            shares += [(with_it - without) / step] if step > 0 else []
+            shares += [(with_it - without) / step] if step >= _LEAST_STEP_S else []
     return median(shares) if shares else None
 
 

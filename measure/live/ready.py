@@ -4,7 +4,7 @@ import socket
 import time
 from pathlib import Path
 
-from wiresum.measure.live.observed import PATTERN, read_all
+from wiresum.measure.live.observed import SUFFIX, read_all
 
 _GRACE_S = 5.0
 """How long ranks of other hosts, that write into the same folder, are waited for."""
@@ -23,7 +23,7 @@ class Ready:
         """Whether it has just become time."""
         if self._said:
             return False
-        files = sum(1 for _ in self._folder.glob(PATTERN))
+        files = sum(1 for _ in self._folder.glob(f"*{SUFFIX}"))
         if files != self._files:
             self._files = files
             self._since = self._complete()

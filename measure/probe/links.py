@@ -5,6 +5,7 @@ one byte, so the least time of the smallest message is twice alpha, and 1 / beta
 of one direction alone would need clocks that agree: alpha is half of there and back.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -62,9 +63,10 @@ def fit(
     """
     squares = sum(size * size for size, _ in samples)
     products = sum(size * max(0.0, seconds - rtt_s) for size, seconds in samples)
-    if rtt_s <= 0 or mss <= 0 or squares <= 0 or products <= 0:
+    if rtt_s <= 0 or mss < 1 or squares <= 0 or products <= 0:
         return None
-    return rtt_s / 2 * 1e6, squares / products * (mss + HEADERS) / mss / _GBIT
+    beta = squares / products * (mss + HEADERS) / mss / _GBIT
+    return (rtt_s / 2 * 1e6, beta) if math.isfinite(beta) else None
 
 
 def fitted(timed: Iterable[dict[str, object]], note: str) -> Links:

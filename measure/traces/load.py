@@ -20,7 +20,8 @@ KIND = "wiresum measure"
 
 _MAGIC = b"\x1f\x8b"
 _PIECE = 1 << 20
-_SUFFIXES = (".json", ".json.gz")
+SUFFIXES = (".json", ".json.gz")
+"""Of the files that are read as traces."""
 _RANK = re.compile(r"rank[-_. ]?(\d+)", re.IGNORECASE)
 
 
@@ -66,7 +67,8 @@ def _files(folder: Path) -> list[Path]:
         if not folder.is_dir():
             folder.stat()
             return [folder]
-        return sorted(each for each in folder.iterdir() if each.name.endswith(_SUFFIXES))
+        found = (each for each in folder.iterdir() if each.name.endswith(SUFFIXES))
+        return sorted(each for each in found if not each.is_fifo())  # it could be waited for
     except OSError as error:
         raise TraceError(lines.CANNOT_READ.of(path=folder, why=error.strerror)) from None
 

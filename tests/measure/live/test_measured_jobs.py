@@ -116,10 +116,14 @@ def test_kept_traces_give_the_same_report_again(ddp):
     assert read | {"job": 0} == report | {"job": 0}
 
 
-def test_a_folder_with_traces_of_an_earlier_run_is_refused(measure, ddp):
-    done = measure("--keep", ddp[0] / "kept", job=["true"])
-    assert done.status == 2
-    assert "has rank0.json of an earlier run" in done.output
+def test_a_folder_with_files_that_would_be_read_with_the_runs_is_refused(measure, tmp_path):
+    for name in ("rank0.json", "settings.json", "old.json.gz", "process7.observed"):
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        (folder / name).write_text("")
+        done = measure("--keep", folder, job=["true"])
+        assert done.status == 2
+        assert f"has {name}, which is not of this run" in done.output
 
 
 def test_a_report_that_cannot_be_written_is_told_before_the_job_runs(measure, tmp_path):

@@ -1,5 +1,6 @@
 """What the reader finds in traces of the kinds that torch has written since 2.0."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,12 @@ def test_packed_files_and_names_with_ranks_are_read(tmp_path):
     second.write(tmp_path / "worker_rank-1.json")
     (tmp_path / "notes.txt").write_text("not a trace")
     assert [trace.rank for trace in load(tmp_path)] == [0, 1]
+
+
+def test_a_pipe_between_the_traces_is_not_waited_for(tmp_path):
+    Trace(0, 2).gloo(0, 9).write(tmp_path / "rank0.json")
+    os.mkfifo(tmp_path / "rank1.json")
+    assert [trace.rank for trace in load(tmp_path)] == [0]
 
 
 def test_a_list_of_ranks_that_torch_has_cut_short_is_made_of_its_stride():

@@ -302,6 +302,8 @@ TOO_LONG_TO_SIMULATE = Line(
     "{steps} steps of {jobs} jobs whose links cross the uplinks of racks take too long to "
     "simulate: give fewer --steps, or fewer jobs",
 )
+TABLE_OF_WHAT = Line("M167", "--table-only: name the file of an earlier run with --json")
+CREW_SILENT = Line("M168", "the process that forks the trainings has not answered in {limit_s:g} s")
 
 # ---- trials
 

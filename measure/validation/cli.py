@@ -30,7 +30,7 @@ def validate(
         Option("--json", metavar="FILE", help="Write the numbers as JSON, after each case."),
     ] = None,
     append: Annotated[
-        bool, Option("--append", help="Leave out the cases that the JSON file has.")
+        bool, Option("--append", help="Measure only the cases that the JSON file does not have.")
     ] = False,
     table_only: Annotated[
         bool, Option("--table-only", help="Measure nothing: the table of what the JSON file has.")
@@ -59,17 +59,12 @@ def validate(
         unequal=not equal,
         name=name,
     )
-    content: dict[str, Any] = {
-        "kind": results.KIND,
-        "version": 1,
-        "machine": machine(),
-        "cases": [],
-    }
-    if (append or table_only) and json_file is not None and json_file.exists():
-        try:
-            content["cases"] = json.loads(json_file.read_text())["cases"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RackError(lines.NOT_A_RESULT.of(path=json_file, why=error)) from None
+    if table_only and json_file is None:
+        raise RackError(lines.TABLE_OF_WHAT.of())
+    if json_file is not None and (table_only or (append and json_file.exists())):
+        content = _kept(json_file)
+    else:
+        content = {"kind": results.KIND, "version": 1, "machine": machine(), "cases": []}
     todo = [case for case in options.case_list() if not _has(content["cases"], case)]
     if todo and not table_only:
         _measure(options, todo, content, json_file)
@@ -77,6 +72,21 @@ def validate(
     if markdown is not None:
         put(markdown, made, "Planning", results.BEGIN)
     print(made)
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """What an earlier run has measured, with the machine on which it did."""
+    from wiresum.measure.reading import read_at_most
+    from wiresum.measure.validation import results
+
+    try:
+        content: dict[str, Any] = json.loads(read_at_most(path))
+        results.page(content)  # fails where something is missing
+    except OSError as error:
+        raise RackError(lines.CANNOT_READ.of(path=path, why=error.strerror)) from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RackError(lines.NOT_A_RESULT.of(path=path, why=error)) from None
+    return content
 
 
 def _has(entries: "list[dict[str, Any]]", case: "Case") -> bool:

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wiresum.measure import lines
 from wiresum.measure.advise import advice, documents
+from wiresum.measure.advise.errors import AdviceError
 from wiresum.measure.model.step import Prediction
 from wiresum.measure.remedies import PLAIN
 
@@ -47,7 +49,8 @@ def _tried(name: str, step_ms: float) -> documents.Tried:
 def _advice(
     report: documents.Report, tried: Mapping[str, documents.Tried] | None = None
 ) -> advice.Advice:
-    assert report.slowest is not None, "the report of a rack has links"
+    if report.slowest is None:
+        raise AdviceError(lines.DOCUMENT_WRONG.of(path="the report", why="it has no links"))
     return advice.advise(report, advice.Question(link=report.slowest[2]), tried)
 
 

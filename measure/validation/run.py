@@ -6,6 +6,7 @@ are forked anew (``crew.py``).
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -31,6 +32,10 @@ from wiresum.testbed.rack import Rack, worker_ip
 
 LANES = 256
 START_S = 45.0
+_IMPORT_S = 120.0
+_END_S = 30.0
+"""How long the crew may need beside a training: to end its ranks, and to read what they left."""
+
 _FIRST_PORT = 29600
 
 
@@ -118,20 +123,20 @@ class Validation:
                     env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
                 ),
             )
-        crew = self._crew
-        self._exits.callback(process.end, crew)
-        self._answer()
+        self._exits.callback(process.end, self._crew)
+        self._answer(_IMPORT_S)
 
-    def _answer(self) -> dict[str, Any]:
+    def _answer(self, limit_s: float) -> dict[str, Any]:
+        """The crew's next line. Raises ``RackError`` if it has ended, or says nothing in time."""
         assert self._crew is not None
         assert self._crew.stdout is not None
+        if not select.select([self._crew.stdout], [], [], limit_s)[0]:
+            raise RackError(lines.CREW_SILENT.of(limit_s=limit_s))
         line = self._crew.stdout.readline()
         if not line:
             said = self._log.read_text(errors="replace").strip().splitlines() or ["no reason given"]
             raise RackError(lines.PART_FAILED.of(part="the trainings' process", why=said[-1]))
         answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise RackError(lines.PART_FAILED.of(part="a training", why=answer["error"]))
         return answer
 
     def _report(self, case: Case) -> dict[str, Any]:
@@ -159,16 +164,16 @@ class Validation:
     def _run(
         self, case: Case, remedy: Remedy, more: dict[str, str], steps: int
     ) -> list[dict[str, Any]]:
-        """One training; once more, if its ranks do not end in time."""
-        try:
-            return self._try(case, remedy, more, steps)
-        except RackError as error:
-            self._say(f"{case}: {remedy.name}: once more, since {error}")
-            return self._try(case, remedy, more, steps)
+        """One training; once more, if a rank fails or does not end in time."""
+        answer = self._try(case, remedy, more, steps)
+        if "error" in answer:
+            self._say(f"{case}: {remedy.name}: once more, since {answer['error']}")
+            answer = self._try(case, remedy, more, steps)
+        if "error" in answer:
+            raise RackError(lines.PART_FAILED.of(part="a training", why=answer["error"]))
+        return list(answer["ranks"])
 
-    def _try(
-        self, case: Case, remedy: Remedy, more: dict[str, str], steps: int
-    ) -> list[dict[str, Any]]:
+    def _try(self, case: Case, remedy: Remedy, more: dict[str, str], steps: int) -> dict[str, Any]:
         with ExitStack() as exits:
             variables: dict[str, str] = {}
             if remedy.carrier is Sums.RANKS:
@@ -186,6 +191,7 @@ class Validation:
                 carrier = replace(session.environment, carrier=Carrier.SWITCH)
                 variables = carrier.variables()
             self._port += 1
+            limit_s = _limit_s(case, steps)
             order = {
                 "backend": "gloo" if remedy.carrier is Sums.GLOO else "wiresum",
                 "hook": remedy.hook,
@@ -194,7 +200,7 @@ class Validation:
                 "compute_ms": case.model.compute_ms,
                 "steps": steps,
                 "folder": str(self._folder),
-                "limit_s": _limit_s(case, steps),
+                "limit_s": limit_s,
                 "ranks": [
                     self._place(case, rank, variables | more) for rank in range(case.workers)
                 ],
@@ -203,7 +209,7 @@ class Validation:
             assert self._crew.stdin is not None
             self._crew.stdin.write(json.dumps(order).encode() + b"\n")
             self._crew.stdin.flush()
-            return list(self._answer()["ranks"])
+            return self._answer(limit_s + _END_S)
 
     def _place(self, case: Case, rank: int, variables: dict[str, str]) -> dict[str, Any]:
         env = self._rack.variables(f"w{rank}")

@@ -65,7 +65,7 @@ def test_a_case_with_unequal_links_has_one_slow_link():
 
 def test_the_table_is_made_again_from_kept_reports(capsys, tmp_path):
     kept, page = tmp_path / "advise.json", tmp_path / "page.md"
-    kept.write_text(json.dumps({"kind": results.KIND, "version": 1, "cases": [BOUND]}))
+    kept.write_text(json.dumps({"kind": results.KIND, "machine": MACHINE, "cases": [BOUND]}))
     page.write_text(f"# Planning\n\n{results.BEGIN}\nold\n<!-- to here -->\nrest\n")
     with pytest.raises(SystemExit) as end:
         command_line.main(
@@ -76,6 +76,7 @@ def test_the_table_is_made_again_from_kept_reports(capsys, tmp_path):
     text = page.read_text()
     assert "| wide | 1000 Mbit/s | 4 | 86 % |" in text
     assert "old" not in text
+    assert "cores of Chip" in text, "the machine that has measured"
     assert text.endswith("rest\n")
 
 
@@ -86,6 +87,9 @@ def test_the_table_is_made_again_from_kept_reports(capsys, tmp_path):
         (("--remedies", "gloo"), "--remedies 'gloo'"),
         (("--remedies", "fp16,fp16"), "each once"),
         (("--rate", "none"), "--rate is empty"),
+        (("--table-only",), "name the file"),
+        (("--table-only", "--json", "none.json"), "cannot read none.json"),
+        (("--table-only", "--json", __file__), "is not from `wiresum bench"),
     ],
 )
 def test_bad_options_are_one_line(capsys, arguments, words):

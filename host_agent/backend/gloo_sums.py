@@ -21,9 +21,10 @@ DIRECT: Final = 16
 
 FEW_BYTES: Final = 1 << 16
 """The most bytes by which one rank may send more in a sum than over the ring. At 1 Gbit/s they take
-half a millisecond, about as long as a message that the ring has to wait for. It is also the most
-that two ranks exchange directly, who send no more so: gloo fills one direction of their link at a
-time then, and the ring both."""
+half a millisecond, about as long as a message that the ring has to wait for.
+
+Two ranks send no more bytes directly than over the ring. They sum larger tensors over the ring all
+the same: gloo's direct exchange fills one direction of their link at a time, the ring fills both."""
 
 
 class TensorWords:

@@ -99,8 +99,3 @@ BLOCK_BYTES = 1024
 def exponents(size: float) -> float:
     """Bytes of the exponents of ``size`` bytes of float32."""
     return 4 * math.ceil(size / BLOCK_BYTES)
-
-
-def gain_of_a_switch(workers: int) -> float:
-    """The most that a switch gains over a ring where only the links count: 2(n−1)/n."""
-    return 2 * (workers - 1) / workers

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from wiresum.measure.model.limits import ETHERNET, IPV4
+from wiresum.measure.model.limits import IPV4
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,3 @@ PROTECTIONS = {
 }
 """By name. wiresum's own packets carry a key of 8 bytes and a fingerprint of 4 in their 28 bytes of
 header, and gloo's carry neither: that is in the model in any case (docs/security.md)."""
-
-
-def payload_share(mtu: int, headers: int, protection: Protection = NONE) -> float:
-    """The share of full frames that is payload; ``headers`` are those above IPv4."""
-    return (mtu - IPV4 - headers) / (mtu + ETHERNET + protection.frame_bytes)

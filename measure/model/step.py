@@ -24,10 +24,12 @@ from wiresum.measure.model.costs import VIEWS, Costs
 from wiresum.measure.model.job import Job, Message
 from wiresum.measure.model.links import NONE, Link, Protection
 from wiresum.measure.remedies import PLAIN, REMEDIES, Carrier, Remedy
+from wiresum.p4 import MAX_WORKERS
 
 RATE_SHARE = 0.10
-"""Of the overhead of gloo that goes with the bytes in the middle view: gloo reaches 90 to 98 % of a
-link with large tensors (docs/performance.md); the rest goes with its messages."""
+"""Of the time on the wire: how much of gloo's overhead goes with the bytes, at most, in the middle
+view; the rest goes with its messages. gloo reaches 90 % of a link or more with large tensors
+(docs/performance.md)."""
 
 LEAST_SPREAD = 0.03
 """Of the step: no prediction is said to be nearer than this."""
@@ -36,8 +38,6 @@ _LEAST_SHARE = 1e-9
 """Of what the links need, below which a communication took no time."""
 
 NCCL = "nccl"
-MOST_WORKERS = 64
-"""Of wiresum, on one switch or among the ranks."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def why_not(job: Job, remedy: Remedy, protection: Protection = NONE) -> str | No
     if remedy.carrier is not Carrier.GLOO:
         if job.device != "cpu" or any(each.carrier == NCCL for each in job.gradients):
             return "wiresum sums CPU tensors; CUDA tensors go over nccl"
-        if job.workers > MOST_WORKERS:
-            return f"wiresum sums for at most {MOST_WORKERS} workers, this job has {job.workers}"
+        if job.workers > MAX_WORKERS:
+            return f"wiresum sums for at most {MAX_WORKERS} workers, this job has {job.workers}"
     if remedy.carrier is Carrier.SWITCH and not protection.summable:
         return f"a switch cannot add what {protection.name} encrypts between the hosts"
     if remedy.hook and not any(each.dtype == "float32" for each in job.gradients):

@@ -7,11 +7,12 @@ twice the window: chunk c + window may come while the result of c is still asked
 
 import math
 
+from wiresum.measure.model import limits
 from wiresum.p4 import MAX_WORKERS
 from wiresum.p4.packet import HEADER_BYTES
 
 LANE_BYTES = 4
-FRAME_BYTES = 14 + 20 + 8 + HEADER_BYTES
+FRAME_BYTES = limits.ETHERNET + limits.IPV4 + limits.UDP + HEADER_BYTES
 """Around the lanes of a chunk: Ethernet, IPv4, UDP, wiresum's own header."""
 
 STATE_BYTES = 4 + 4 + 4 + 8

@@ -43,11 +43,6 @@ class Phase:
         compute = self.compute_s if compute_s is None else compute_s
         return max(compute, compute - min(self.hidden_s, compute) + self.comm_s(rate))
 
-    @property
-    def begin_share(self) -> float:
-        """When communication begins, as a share of the computation."""
-        return 1 - min(self.hidden_s, self.compute_s) / self.compute_s if self.compute_s else 0.0
-
 
 def window_of(job: JobSpec, fabric: Fabric, racks: int = 1) -> int:
     """The chunks that a worker has in flight: what its lease allows, or what fills its link.
@@ -106,16 +101,19 @@ def _ring(job: JobSpec, fabric: Fabric, remedy: Remedy) -> Phase:
     messages, moved = collectives.steps("all_reduce", job.workers)
     payload = size * share * moved
     volume = collectives.framed(payload, limits.TCP, fabric.mtu)
-    rounds = {Carrier.RANKS: 2, Carrier.GLOO: 1}[remedy.carrier]
-    fixed = job.buckets * messages * link.alpha_s * (3 if remedy.field is None else rounds)
-    if remedy.carrier is Carrier.RANKS and remedy.field is not None:
+    ranks = remedy.carrier is Carrier.RANKS
+    # PowerSGD has three all-reduces a bucket; the ranks send exponents ahead of the lanes.
+    rounds = 3 if remedy.field is None else 2 if ranks else 1
+    reached = _COSTS.ranks.middle if ranks else 1.0
+    fixed = job.buckets * rounds * messages * link.alpha_s / reached
+    if ranks and remedy.field is not None:
         fixed += size / _COSTS.encode[remedy.field].middle
         fixed += size / _COSTS.decode[remedy.field].middle
     elif remedy.field is None:
         fixed += size / _COSTS.powersgd.middle
     elif remedy.hook:
         fixed += size / _COSTS.fp16.middle
-    demand = link.beta * (1 - fabric.loss)
+    demand = link.beta * reached * (1 - fabric.loss)
     return Phase(job.workers, job.compute_ms / 1e3, 0.0, fixed, volume, demand, False)
 
 

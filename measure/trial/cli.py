@@ -51,8 +51,8 @@ def trial(
         bool,
         Option(
             "--embedded",
-            help="Try the embedded switch, too. On this host alone: it says what the losses are, "
-            "and nothing of the speed.",
+            help="Try the embedded switch, too, and no controller's. On this host alone: it says "
+            "what the losses are, and nothing of the speed.",
         ),
     ] = False,
     loss_pattern: Annotated[
@@ -100,7 +100,7 @@ def trial(
         steps=steps,
         seeds=seeds,
         folder=out,
-        controller=controller or None,
+        controller=None if embedded else controller or None,
         pattern=pattern_of(loss_pattern),
         patience_s=_seconds(patience),
     )

@@ -56,6 +56,12 @@ class TrialOptions:
         """The first steps, which times and bytes leave out."""
         return max(LEAST_WARM, round(WARM_SHARE * self.steps))
 
+    def run_options(self, remedy: Remedy) -> Sequence[str]:
+        """Options of ``wiresum run`` for a remedy; empty: the command is run as it is."""
+        if remedy.carrier is Carrier.SWITCH and self.controller:
+            return (*remedy.run_options, "--controller", self.controller)
+        return remedy.run_options
+
 
 def chosen(names: Sequence[str], *, switch: bool) -> list[Remedy]:
     """The remedies of these names (none: all that need nothing), in the order of a trial.

@@ -22,6 +22,8 @@ class Row:
     """One remedy."""
 
     remedy: Remedy
+    options: Sequence[str]
+    """Of ``wiresum run``; empty: the command is run as it is."""
     seeds: int
     steps: int
     step_ms: Spread | None
@@ -68,6 +70,7 @@ def report_of(trial: Trial) -> Report:
     rows = [
         Row(
             REMEDIES[name],
+            trial.options.run_options(REMEDIES[name]),
             len(runs),
             min(run.steps for run in runs),
             times(runs),
@@ -131,7 +134,7 @@ def as_json(report: Report) -> dict[str, object]:
         "remedies": [
             {
                 "name": row.remedy.name,
-                "options": list(row.remedy.run_options),
+                "options": list(row.options),
                 "environment": dict(row.remedy.environment),
                 "seeds": row.seeds,
                 "steps": row.steps,

@@ -14,7 +14,7 @@ from wiresum.common.children import process
 from wiresum.common.children.process import ProcessOptions
 from wiresum.host_agent.trial.order import PROGRESS, Order, Record, read_records
 from wiresum.measure import lines
-from wiresum.measure.remedies import HOOK_VARIABLE, Carrier, Remedy
+from wiresum.measure.remedies import HOOK_VARIABLE, Remedy
 from wiresum.measure.trial.errors import TrialError
 from wiresum.measure.trial.losses import Output
 from wiresum.measure.trial.options import TrialOptions
@@ -117,13 +117,9 @@ def run(
 
 def command_of(remedy: Remedy, options: TrialOptions) -> list[str]:
     """The user's command, under ``wiresum run`` where the remedy is one of wiresum's carriers."""
-    if not remedy.run_options:
+    if not (chosen := options.run_options(remedy)):
         return list(options.command)
-    extra: Sequence[str] = ()
-    if remedy.carrier is Carrier.SWITCH and options.controller:
-        extra = ("--controller", options.controller)
-    wiresum = process.module("wiresum.cli.main")
-    return [*wiresum, "run", *remedy.run_options, *extra, "--", *options.command]
+    return [*process.module("wiresum.cli.main"), "run", *chosen, "--", *options.command]
 
 
 def _wait(child: "subprocess.Popen[bytes]") -> int | None:

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from wiresum.measure.remedies import PLAIN, Carrier, Remedy
+from wiresum.measure.remedies import PLAIN
 from wiresum.measure.traces.show import NOTHING, size_text
 from wiresum.measure.trial.outcome import Spread
 from wiresum.measure.trial.report import Report, Row
@@ -51,15 +51,11 @@ def how_to(report: Report) -> str:
     if report.least in (None, PLAIN):
         return ""
     row = next(row for row in report.rows if row.remedy.name == report.least)
-    return command_line(row.remedy, report)
-
-
-def command_line(remedy: Remedy, report: Report) -> str:
-    """How the user starts the training with a remedy."""
     command = shlex.join(report.command)
-    if remedy.carrier is not Carrier.GLOO:
-        return f"wiresum run {shlex.join(remedy.run_options)} -- {command}"
-    return " ".join([*(f"{name}={value}" for name, value in remedy.environment.items()), command])
+    if row.options:
+        return f"wiresum run {shlex.join(row.options)} -- {command}"
+    variables = [f"{name}={value}" for name, value in row.remedy.environment.items()]
+    return " ".join([*variables, command])
 
 
 def _spread(spread: Spread | None, digits: str) -> str:

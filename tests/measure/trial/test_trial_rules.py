@@ -14,6 +14,8 @@ from wiresum.measure.trial.losses import Output, tail_mean
 from wiresum.measure.trial.options import LOSS_PATTERN, Target, TrialOptions, chosen, share_of
 from wiresum.measure.trial.outcome import FAILED, FINISHED, STOPPED, Outcome
 from wiresum.measure.trial.report import as_json, report_of
+from wiresum.measure.trial.run import command_of
+from wiresum.measure.trial.show import how_to
 from wiresum.measure.trial.trial import Trial
 
 
@@ -113,6 +115,17 @@ def test_few_bytes_run_first_so_that_others_can_end_early():
     assert names == ["gloo", "powersgd", "ranks-8", "fp16", "ranks-16", "ranks-32"]
     assert [remedy.name for remedy in chosen(["fp16"], switch=False)] == ["gloo", "fp16"]
     assert chosen(["switch-8"], switch=True)[-1].name == "switch-8"
+
+
+def test_the_command_line_to_train_with_has_the_controller_of_the_trial():
+    remedies = chosen(["switch-8"], switch=True)
+    options = TrialOptions(["train"], remedies, Target(), 50, 1, Path(), controller="there:7500")
+    trial = Trial(options, {"gloo": ran("gloo", 1.0), "switch-8": ran("switch-8", 1.0, size=9.0)})
+    command = how_to(report_of(trial))
+    assert command == (
+        "wiresum run --as-default --carrier switch --field 8 --controller there:7500 -- train"
+    )
+    assert command_of(remedies[-1], options)[-10:] == ["run", *command.split()[2:]]
 
 
 @pytest.mark.parametrize(("text", "share"), [("1%", 0.01), ("0.5 %", 0.005), ("0.02", 0.02)])

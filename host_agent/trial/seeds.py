@@ -33,7 +33,7 @@ def install(seed: int) -> None:
 
     @functools.wraps(original)
     def manual_seed(given: Any) -> Any:
-        return original(int(given) + start)
+        return original((int(given) + start) % 2**64)  # as torch itself reads negative ones
 
     torch.manual_seed = manual_seed  # type: ignore[assignment]
     torch.random.manual_seed = manual_seed  # type: ignore[assignment]

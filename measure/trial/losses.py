@@ -7,6 +7,12 @@ from statistics import fmean
 
 from wiresum.measure.trial.options import TAIL
 
+LONGEST = 4096
+"""Bytes of a line in which losses are looked for, its last ones: a pattern may take a time that
+grows with the square of them."""
+
+_LAST = 8192
+
 
 def tail_mean(losses: Sequence[float]) -> float:
     """The mean over the last fifth; NaN where one of these is. ``losses`` must not be empty."""
@@ -29,9 +35,10 @@ class Output:
             file.seek(self._offset)
             new = file.read()
         self._offset += len(new)
-        *whole, self._rest = re.split(rb"[\r\n]", self._rest + new)
+        *whole, rest = re.split(rb"[\r\n]", self._rest + new)
+        self._rest = rest[-LONGEST:]
         for line in whole:
-            for found in self._pattern.finditer(line.decode(errors="replace")):
+            for found in self._pattern.finditer(line[-LONGEST:].decode(errors="replace")):
                 try:
                     self.losses.append(float(found[1]))
                 except ValueError:  # the user's pattern has found a word
@@ -39,7 +46,9 @@ class Output:
 
     def last_line(self) -> str:
         """The last line that is not empty, for an error line of one line."""
-        text = self._path.read_bytes()[-8192:].decode(errors="replace")
+        with self._path.open("rb") as file:
+            file.seek(max(0, self._path.stat().st_size - _LAST))
+            text = file.read().decode(errors="replace")
         said = [line.strip() for line in text.splitlines() if line.strip()]
         return next((line for line in reversed(said) if _telling(line)), said[-1] if said else "")
 

@@ -146,6 +146,17 @@ def test_losses_are_found_in_what_scripts_print(tmp_path: Path):
     assert len(output.losses) == 4  # the last line is not whole yet
 
 
+def test_a_line_without_end_is_not_kept_and_a_long_one_is_searched_at_its_end(tmp_path: Path):
+    path = tmp_path / "output"
+    output = Output(path, r"(?:.*,)*.*loss (\d+)")  # takes long on long lines
+    path.write_text("loss 1" + "." * 1_000_000)
+    output.read()
+    with path.open("a") as file:
+        file.write(" loss 2\n")
+    output.read()
+    assert output.losses == [2.0]
+
+
 def test_the_line_of_a_failure_is_the_exceptions(tmp_path: Path):
     path = tmp_path / "output"
     path.write_text(

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-HOOK_VARIABLE = "WIRESUM_REMEDY"
-"""Names the DDP hook that :mod:`wiresum.host_agent.remedies` registers in the workers."""
+from wiresum.host_agent.remedies.hooks import VARIABLE as HOOK_VARIABLE
 
 EXPONENTS = 1 / 256
 """Wiresum's exponents: one word for a block of 256 elements, as a share of float32's bytes."""

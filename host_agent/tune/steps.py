@@ -28,7 +28,10 @@ def tune(within: float, error: float, steps: int) -> None:
 
 
 def install() -> None:
-    """Follow the steps of the first optimizer, and the losses. Does nothing the second time."""
+    """Follow the steps of the first optimizer, and the losses. Does nothing the second time.
+
+    When that optimizer is gone, the next one that makes a step is followed.
+    """
     from torch.optim import optimizer
 
     if _installed.is_set():
@@ -52,7 +55,7 @@ class _Steps:
         self._exposed_s = 0.0
 
     def after(self, optimizer: Any) -> None:
-        if self._optimizer is None:
+        if self._optimizer is None or self._optimizer() is None:
             self._optimizer = weakref.ref(optimizer)
         if self._optimizer() is not optimizer:
             return

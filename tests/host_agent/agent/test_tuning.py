@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from support.thread_sums import thread_sums
 from wiresum.host_agent.agent.ranks import RanksEngine
+from wiresum.host_agent.agent.tuning import ballot
 from wiresum.host_agent.agent.tuning.ballot import Tuning
 from wiresum.host_agent.agent.tuning.error import errors
 from wiresum.host_agent.agent.tuning.policy import FIRST_REST, Policy, Reason, Window
 from wiresum.host_agent.agent.tuning.wish import Wish, parse
 from wiresum.host_agent.environment import AgentError
+from wiresum.host_agent.tune.steps import _Steps
 
 BUSY = Window(0.4, (2.0, 2.1, 1.9))
 SIZE = 2000
@@ -187,6 +189,22 @@ def test_one_rank_that_does_not_wait_keeps_all_exact_and_one_that_sees_a_rise_le
         assert Tuning(Wish(), 0, 3).field == 32  # a restart begins exact
     finally:
         job.close()
+
+
+def test_the_steps_of_the_next_optimizer_count_when_the_first_is_gone():
+    class Optimizer:
+        pass
+
+    tuning, follow = Tuning(Wish(steps=2), 0, 2), _Steps()
+    ballot.begin(tuning)
+    first, second = Optimizer(), Optimizer()
+    for each in (first, second, second, second):
+        follow.after(each)
+    assert tuning.describe()["exposed_share"] is None
+    del first, each
+    for _ in range(2):
+        follow.after(second)
+    assert tuning.describe()["exposed_share"] is not None
 
 
 # ---- the error, the wish

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
+from wiresum.common.logs import one_line
 from wiresum.measure.trial.options import TAIL
 
 LONGEST = 4096
@@ -45,11 +46,11 @@ class Output:
                     continue
 
     def last_line(self) -> str:
-        """The last line that is not empty, for an error line of one line."""
+        """The last line that is not empty, as it may be printed in an error line."""
         with self._path.open("rb") as file:
             file.seek(max(0, self._path.stat().st_size - _LAST))
             text = file.read().decode(errors="replace")
-        said = [line.strip() for line in text.splitlines() if line.strip()]
+        said = [one_line(line) for line in text.splitlines() if line.strip()]
         return next((line for line in reversed(said) if _telling(line)), said[-1] if said else "")
 
 

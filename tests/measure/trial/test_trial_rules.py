@@ -163,6 +163,8 @@ def test_the_line_of_a_failure_is_the_exceptions(tmp_path: Path):
         "Traceback\n  File x\n[rank1]: ValueError: bad shape\nE0101 torch failed\n====\n"
     )
     assert Output(path, LOSS_PATTERN).last_line() == "[rank1]: ValueError: bad shape"
+    path.write_text("\x1b[2J\x1b]0;gone\x07")
+    assert Output(path, LOSS_PATTERN).last_line() == r"\x1b[2J\x1b]0;gone\x07"
 
 
 def test_the_loss_of_a_run_is_the_mean_over_its_last_fifth():

@@ -101,7 +101,7 @@ def forks(cli: Commands, place: dict[str, Any], *options: str) -> "subprocess.Po
     return cli.popen([*command, *options], PYTHONPATH=tests, GRPC_ENABLE_FORK_SUPPORT="0")
 
 
-@pytest.mark.parametrize("deaths", [300, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("deaths", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_agents_that_vanish_leave_nothing_behind(
     cli: Commands, place: dict[str, Any], deaths: int
 ) -> None:

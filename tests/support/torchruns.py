@@ -1,10 +1,9 @@
-"""Runs small torchrun jobs for the host agent's tests, and ends them whatever happens."""
+"""Runs small jobs for the host agent's tests, and ends them whatever happens."""
 
 import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,17 +33,6 @@ def clean_environment() -> dict[str, str]:
     return env | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def torchrun_command(script: Path, *arguments: str, workers: int, options: str = "") -> list[str]:
-    """A torchrun of ``workers`` workers on this host."""
-    return [
-        *[sys.executable, "-m", "torch.distributed.run", "--standalone"],
-        *options.split(),
-        f"--nproc-per-node={workers}",
-        str(script),
-        *arguments,
-    ]
-
-
 def finish(command: list[str], env: Mapping[str, str], limit_s: float = LIMIT_S) -> Ended:
     """Run a command to its end; kills it, and fails, if it takes longer than ``limit_s``."""
     process = subprocess.Popen(
@@ -70,21 +58,8 @@ def finish(command: list[str], env: Mapping[str, str], limit_s: float = LIMIT_S)
     return Ended(process.returncode, output)
 
 
-def torchrun(
-    script: Path,
-    *arguments: str,
-    workers: int,
-    env: Mapping[str, str],
-    options: str = "",
-    limit_s: float = LIMIT_S,
-) -> Ended:
-    """Run a script under torchrun to its end."""
-    command = torchrun_command(script, *arguments, workers=workers, options=options)
-    return finish(command, env, limit_s)
-
-
 def spawn(script: Path, *arguments: str, workers: int, env: Mapping[str, str]) -> Ended:
-    """The same without torchrun, which takes a while to start: see ``support/spawn.py``."""
+    """Run a script in ``workers`` processes to its end, without torchrun: see ``support/spawn.py``."""
     return finish([*spawned(workers), str(script), *arguments], env)
 
 

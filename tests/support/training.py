@@ -15,11 +15,11 @@ from support.processes import Commands, marked
 SCRIPT = Path(__file__).resolve().parents[1] / "e2e" / "train.py"
 
 
-def torchrun(workers: int) -> list[str]:
+def torchrun(workers: int, *options: str) -> list[str]:
     """The command that starts ``workers`` processes on this machine."""
     return [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts=0",
-        f"--nproc-per-node={workers}",
+        f"--nproc-per-node={workers}", *options,
     ]  # fmt: skip
 
 
@@ -31,9 +31,9 @@ def spawned(workers: int, until: Literal["first", "last"] = "first") -> list[str
     return [sys.executable, "-S", spawn.__file__, _spawner(), str(workers), until]
 
 
-def torchrun_of_forks(workers: int) -> list[str]:
+def torchrun_of_forks(workers: int, *options: str) -> list[str]:
     """A torchrun whose workers do not import torch again: each is a command that has it forked."""
-    return [*torchrun(workers), "--no-python", *spawned(1)]
+    return [*torchrun(workers, *options), "--no-python", *spawned(1)]
 
 
 @cache

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support.torchruns import Ended, clean_environment, fresh_session, spawn, torchrun
+from support.torchruns import Ended, clean_environment, finish, fresh_session, spawn
+from support.training import torchrun_of_forks
 from wiresum.host_agent.launcher.session import Session
 
 SCENARIOS = Path(__file__).parent / "scenarios.py"
@@ -82,13 +83,8 @@ def test_the_ranks_carry_what_the_switch_does() -> None:
 
 
 def test_a_restart_by_torchrun_gets_an_epoch_of_its_own(session: Session) -> None:
-    ended = torchrun(
-        SCENARIOS,
-        "restart",
-        workers=2,
-        env=session.variables(),
-        options="--max-restarts=1 --monitor-interval=0.1",
-    )
+    torchrun = [*torchrun_of_forks(2, "--max-restarts=1", "--monitor-interval=0.1")]
+    ended = finish([*torchrun, str(SCENARIOS), "restart"], dict(session.variables()))
     passed(ended, "restart", 2)
     assert ended.output.count("restarted well") == 2
 

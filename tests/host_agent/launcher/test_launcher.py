@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from support.pids import LIMIT_S, wait_gone
-from support.torchruns import clean_environment, finish, fresh_session, torchrun_command
-from support.training import spawned
+from support.torchruns import clean_environment, finish, fresh_session
+from support.training import spawned, torchrun_of_forks
 from wiresum.controller.client import ControllerClient
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent.environment import Carrier, Transport
@@ -248,7 +248,7 @@ def test_a_part_that_dies_ends_a_run_that_insists_on_the_switch(part: str) -> No
 
 
 def test_a_training_under_the_launcher() -> None:
-    torchrun = torchrun_command(SCENARIOS, "hooks", workers=2)
+    torchrun = [*torchrun_of_forks(2), str(SCENARIOS), "hooks"]
     ended = finish([*wiresum_run("--field", "32", "--"), *torchrun], clean_environment())
     assert ended.status == 0, ended.output
     assert "hooks passed on rank 0" in ended.output

@@ -24,7 +24,7 @@ FEW_BYTES: Final = 1 << 16
 half a millisecond, about as long as a message that the ring has to wait for.
 
 Two ranks send no more bytes directly than over the ring. They sum larger tensors over the ring all
-the same: gloo's direct exchange fills one direction of their link at a time, the ring fills both."""
+the same: gloo's direct exchange fills one direction of their link at a time, the ring both."""
 
 
 class TensorWords:

@@ -1,8 +1,9 @@
 """What the hosts pay for a remedy, and how near a carrier comes to its links: with ranges.
 
-Speeds are in bytes of float32 tensor per second on one core. ``switch`` is from docs/performance.md,
-and ``ranks`` was fitted to the steps in docs/planning/advise.json. The others are estimates, which
-no benchmark here has measured, and wide on purpose. ``wiresum advise --calibrate`` measures the
+Speeds are in bytes of float32 tensor per second on one core. ``switch`` is from
+docs/performance.md, and ``ranks`` was fitted to the steps in docs/planning/advise.json. The others
+are estimates, wide on purpose: no benchmark here has measured them. ``wiresum advise --calibrate``
+measures the
 codec's and the cipher's speed on the machine where it runs.
 """
 

@@ -59,7 +59,7 @@ def finish(command: list[str], env: Mapping[str, str], limit_s: float = LIMIT_S)
 
 
 def spawn(script: Path, *arguments: str, workers: int, env: Mapping[str, str]) -> Ended:
-    """Run a script in ``workers`` processes to its end, without torchrun: see ``support/spawn.py``."""
+    """Run a script in ``workers`` processes to its end: see ``support/spawn.py``."""
     return finish([*spawned(workers), str(script), *arguments], env)
 
 

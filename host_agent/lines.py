@@ -192,3 +192,19 @@ DRIFT_OF_FRAGMENTS = Line("A098", "sync_every adapts to the drift with one fragm
 NO_DELAY = Line("A099", "delay is {given!r}; it must be from 0 to {most} steps")
 NO_MIX = Line("A100", "mix is {given!r}; it must be from 0 to 1")
 NOT_A_STATE = Line("A101", "this is not a state of {name} for this model")
+
+# ---- codecs that a script or a run chooses
+
+NO_SHARE = Line("A120", "k is {given:g}; it must be above 0, and 1 at most")
+NOT_A_RULE = Line("A121", "the rule {text!r} is neither exact nor like k=0.05,bits=8")
+NOT_A_PATTERN = Line("A122", "the pattern {pattern!r} of a policy must be like 1d, <2048 or *.bias")
+NO_POLICY_FILE = Line("A123", "the policy {path} cannot be read: {why}")
+NOT_FOR_A_CODEC = Line(
+    "A124",
+    "the parameter {name} is {dtype} on {device}: codecs take float32, float16 and bfloat16 in the "
+    "host's memory",
+)
+NOT_ATTACHED = Line(
+    "A125", "this state of {name} was unpickled and has no model yet: call its attach(model)"
+)
+NO_BITS = Line("A126", "bits is {given!r}; it must be 32, 16 or 8")

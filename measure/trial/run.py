@@ -12,9 +12,10 @@ from typing import Any
 
 from wiresum.common.children import process
 from wiresum.common.children.process import ProcessOptions
+from wiresum.host_agent.remedies.hooks import VARIABLE as HOOK_VARIABLE
 from wiresum.host_agent.trial.order import PROGRESS, Order, Record, read_records
 from wiresum.measure import lines
-from wiresum.measure.remedies import HOOK_VARIABLE, Remedy
+from wiresum.measure.remedies import Remedy
 from wiresum.measure.trial.errors import TrialError
 from wiresum.measure.trial.losses import Output
 from wiresum.measure.trial.options import TrialOptions

@@ -1,0 +1,206 @@
+"""The mean of tensors over all ranks, of which only the most important blocks are sent.
+
+1. Each rank adds what it has not sent before (the *residual*) to its tensors, and computes one
+   exponent code for each block of 256 elements: the bits of its largest magnitude.
+2. An all-reduce MAX of the codes: now all ranks know how large each block is anywhere.
+3. Of each tensor, all ranks choose the same blocks: those of the largest codes, of equal ones the
+   first. A block that holds Inf or NaN on some rank is always chosen. No indices are sent.
+4. The chosen blocks are quantized at the agreed scale, and an all-reduce SUM of int32 adds their
+   lanes: the integers that a switch adds for an engine of that field (`codecs/block_float.cpp`),
+   so that any backend that sums int32 mod 2^32 gives the same bits.
+5. What was not sent, and what the quantization has rounded off, stays in the residual: error
+   feedback (Seide et al. 2014; Karimireddy et al. 2019).
+
+Blocks begin anew with each tensor, so the result does not depend on which tensors go together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from wiresum.host_agent._engine import BLOCK, SMALL, Packed, budget
+from wiresum.host_agent.hooks.rules import Rule
+
+_LEAST = SMALL // BLOCK + 1
+"""Blocks of a buffer, at least: the codec gives smaller tensors one exponent per element."""
+
+ZERO, NONFINITE = -(1 << 31), (1 << 31) - 1
+"""Words (see ``Packed``) of a block that is zero, and of one that holds Inf or NaN."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tensor of an exchange. ``feedback``: whether it has a residual."""
+
+    count: int
+    rule: Rule
+    feedback: bool
+
+    @property
+    def blocks(self) -> int:
+        """The last one may be padded with zeros."""
+        return -(-self.count // BLOCK)
+
+
+@dataclass
+class _Group:
+    """The chosen blocks that have fields of the same width."""
+
+    rows: torch.Tensor
+    words: torch.Tensor
+    values: torch.Tensor
+    packed: Packed
+    lanes: torch.Tensor
+
+
+class Exchange:
+    """Tensors that go together, with their residuals; used again at each step.
+
+    Call :meth:`begin`, :meth:`send`, and :meth:`finish`, in this order.
+    """
+
+    def __init__(self, parts: Sequence[Part], workers: int, decay: float = 1.0) -> None:
+        """``decay``: factor of the residuals before each step.
+
+        Raises ``CodecError`` for fields that are too narrow for so many workers.
+        """
+        self.parts = tuple(parts)
+        self._workers = workers
+        self._decay = decay
+        for bits in {part.rule.bits for part in parts}:
+            budget(workers, bits)
+        starts = [0]
+        for part in parts:
+            starts.append(starts[-1] + part.blocks)
+        self._starts = starts
+        self._values = torch.zeros(max(starts[-1], _LEAST) * BLOCK)
+        counts = torch.tensor([part.blocks for part in parts], dtype=torch.int64)
+        self._part_of = torch.repeat_interleave(torch.arange(len(parts)), counts)
+        self._first = torch.tensor(starts[:-1], dtype=torch.int64)
+        self._quota = torch.tensor([p.rule.blocks(p.blocks) for p in parts], dtype=torch.int64)
+        self._bits = torch.tensor([p.rule.bits for p in parts])[self._part_of]
+        self._codes: tuple[torch.Tensor, dist.Work | None] | None = None
+        self._groups: list[_Group] = []
+        self._lanes = torch.empty(0, dtype=torch.int32)
+
+    def residual(self, place: int) -> torch.Tensor:
+        """The residual of a tensor, flat; a view. Valid between two steps."""
+        start = self._starts[place] * BLOCK
+        return self._values[start : start + self.parts[place].count]
+
+    def begin(self, tensors: Sequence[torch.Tensor], group: dist.ProcessGroup | None) -> None:
+        """Take the tensors, which may be changed then, and begin to agree on the codes."""
+        for place, (part, tensor) in enumerate(zip(self.parts, tensors, strict=True)):
+            mine, flat = self.residual(place), tensor.detach().reshape(-1)
+            if part.feedback:
+                (mine if self._decay == 1.0 else mine.mul_(self._decay)).add_(flat)
+            else:
+                mine.copy_(flat)
+        blocks = self._values.numel() // BLOCK
+        words = torch.empty(blocks, dtype=torch.int32)
+        whole = _packed(self._values, self._workers, 32)
+        whole.exponents(0, blocks, words.data_ptr())
+        words = words[: self._starts[-1]]
+        work = dist.all_reduce(words, dist.ReduceOp.MAX, group=group, async_op=True)
+        self._codes = words, work
+
+    def send(self, group: dist.ProcessGroup | None) -> dist.Work:
+        """Wait for the codes, and begin to sum the chosen blocks."""
+        assert self._codes is not None
+        words, work = self._codes
+        self._codes = None
+        if work is not None:
+            work.wait()
+        chosen = choose(words, self._part_of, self._first, self._quota)
+        rows = self._values.view(-1, BLOCK)
+        self._groups = [
+            self._encoded(rows, words, chosen & (self._bits == bits), bits)
+            for bits in sorted({part.rule.bits for part in self.parts})
+        ]
+        # Never empty: backends differ in what they make of a sum of nothing.
+        pad = torch.zeros(1, dtype=torch.int32)
+        self._lanes = torch.cat([*(each.lanes for each in self._groups), pad])
+        self._keep(rows)
+        summed: dist.Work | None = dist.all_reduce(self._lanes, group=group, async_op=True)
+        assert summed is not None
+        return summed
+
+    def finish(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Write the means into the tensors, once the work of :meth:`send` is done."""
+        means = torch.zeros(self._starts[-1], BLOCK)
+        at = 0
+        for each in self._groups:
+            lanes = self._lanes[at : at + each.lanes.numel()]
+            at += lanes.numel()
+            each.packed.decode(0, lanes.numel(), lanes.data_ptr())
+            mean = each.values[: each.rows.numel()]
+            mean[each.words == NONFINITE] = float("nan")
+            means[each.rows] = mean
+        self._groups = []
+        self._lanes = torch.empty(0, dtype=torch.int32)
+        flat = means.view(-1)
+        for part, start, tensor in zip(self.parts, self._starts, tensors, strict=False):
+            tensor.copy_(flat[start * BLOCK :][: part.count].view_as(tensor))
+
+    def _encoded(
+        self, rows: torch.Tensor, words: torch.Tensor, chosen: torch.Tensor, bits: int
+    ) -> _Group:
+        places = chosen.nonzero().view(-1)
+        values = torch.zeros(max(places.numel(), _LEAST), BLOCK)
+        values[: places.numel()] = rows[places]
+        packed = _packed(values, self._workers, bits, average=True)
+        mine = words[places]
+        padded = torch.full((values.shape[0],), ZERO, dtype=torch.int32)
+        padded[: places.numel()] = mine
+        packed.agree(padded.numel(), padded.data_ptr())
+        lanes = torch.empty(packed.lanes, dtype=torch.int32)
+        packed.encode(0, lanes.numel(), lanes.data_ptr())
+        return _Group(places, mine, values, packed, lanes)
+
+    def _keep(self, rows: torch.Tensor) -> None:
+        """Leave in the residuals what is not sent; of what is sent, the error."""
+        for each in self._groups:
+            bits = int(self._bits[each.rows[0]]) if each.rows.numel() else 32
+            if bits == 32:  # the error is below float32's own
+                rows[each.rows] = 0.0
+                continue
+            left = rows[each.rows]
+            alone = torch.zeros_like(each.values)
+            packed = _packed(alone, self._workers, bits)
+            padded = torch.full((alone.shape[0],), ZERO, dtype=torch.int32)
+            padded[: each.words.numel()] = each.words
+            packed.agree(padded.numel(), padded.data_ptr())
+            lanes = each.lanes + _zeros_of_others(self._workers, bits)
+            packed.decode(0, lanes.numel(), lanes.data_ptr())
+            left -= alone[: left.shape[0]]
+            left[each.words == NONFINITE] = 0.0
+            rows[each.rows] = left
+
+
+def choose(
+    words: torch.Tensor, part_of: torch.Tensor, first: torch.Tensor, quota: torch.Tensor
+) -> torch.Tensor:
+    """Which blocks are sent: of each part those of the largest words, of equal ones the first.
+
+    ``part_of``: the part of each block, ascending; ``first``: each part's first block; ``quota``:
+    how many of a part are sent. Blocks of zeros never are, blocks with Inf or NaN always.
+    """
+    order = words.sort(descending=True, stable=True).indices
+    order = order[part_of[order].sort(stable=True).indices]
+    places = torch.arange(order.numel()) - first[part_of]
+    chosen = torch.zeros(order.numel(), dtype=torch.bool)
+    chosen[order] = places < quota[part_of]
+    return (chosen & (words != ZERO)) | (words == NONFINITE)
+
+
+def _packed(values: torch.Tensor, workers: int, bits: int, average: bool = False) -> Packed:
+    return Packed(values.data_ptr(), values.numel(), "float32", average, workers, bits)
+
+
+def _zeros_of_others(workers: int, bits: int) -> int:
+    """A lane in which each field is what all other ranks add for a zero; as int32."""
+    field = (workers - 1) * budget(workers, bits)
+    lane = sum(field << shift for shift in range(0, 32, bits))
+    return lane - (1 << 32) if lane >= 1 << 31 else lane

@@ -42,6 +42,7 @@ control Aggregate(
     bit<64> bitmap;
     Verdict verdict;
     LaneStep step;
+    bool readable;
 
     action refuse(bit<32> reason) {
         drop_reason = reason;
@@ -73,6 +74,13 @@ control Aggregate(
 
     action to_sender() {
         standard_metadata.egress_spec = standard_metadata.ingress_port;
+    }
+
+    // A RESULT has lanes, also where a bare packet has asked for it, until egress takes
+    // them from the copies of ranks that do not read.
+    action with_lanes() {
+        hdr.udp.length = CONTRIBUTION_UDP_BYTES;
+        hdr.ipv4.length = IPV4_BYTES + CONTRIBUTION_UDP_BYTES;
     }
 
     action without_lanes() {
@@ -125,6 +133,17 @@ control Aggregate(
         slot_bitmap.write(meta.slot, bitmap);
     }
 
+    // Every rank must say the same (its fingerprint covers it), so the slot need not.
+    action check_readers() {
+        bit<6> reader = hdr.wiresum.readers[5:0];
+        if (hdr.wiresum.readers[7:6] == Readers.ALL) {
+            readable = reader == 0;
+        } else {
+            readable = hdr.wiresum.readers[7:6] <= Readers.ALL_BUT
+                && ((meta.full >> reader) & 1) == 1;
+        }
+    }
+
     action locate() {
         meta.slot = (bit<32>)meta.slot_base + (bit<32>)hdr.wiresum.slot;
         meta.lane_base = meta.slot * LANES;
@@ -132,14 +151,14 @@ control Aggregate(
 
     apply {
         bool known = false;
-        if (hdr.wiresum.version != VERSION || hdr.wiresum.flags != 0) {
+        if (hdr.wiresum.version != VERSION) {
             refuse(DropReason.WRONG_VERSION);
         } else if (hdr.wiresum.op != Op.SUM && hdr.wiresum.op != Op.MAX) {
             refuse(DropReason.WRONG_OP);
-        } else if (!hdr.lanes.isValid()
-                || hdr.ipv4.length != IPV4_BYTES + CONTRIBUTION_UDP_BYTES
+        } else if (!(hdr.lanes.isValid() || meta.bare)
+                || hdr.ipv4.length != IPV4_BYTES + hdr.udp.length
                 || standard_metadata.packet_length
-                    != (bit<32>)(ETHERNET_BYTES + IPV4_BYTES + CONTRIBUTION_UDP_BYTES)) {
+                    != (bit<32>)(ETHERNET_BYTES + IPV4_BYTES + hdr.udp.length)) {
             refuse(DropReason.WRONG_LENGTH);
         } else {
             membership.apply(hdr, meta, standard_metadata, known);
@@ -149,6 +168,12 @@ control Aggregate(
                 note(Event.OUT_OF_LEASE);
                 refuse(DropReason.OUT_OF_LEASE);
             } else {
+                check_readers();
+                if (!readable) {
+                    refuse(DropReason.WRONG_READERS);
+                }
+            }
+            if (!dropped) {
                 @atomic {
                     locate();
                     load();
@@ -179,6 +204,10 @@ control Aggregate(
                         } else {
                             note(Event.ADDED);
                             step = hdr.wiresum.op == Op.MAX ? LaneStep.MAX : LaneStep.SUM;
+                            if (meta.bare) {
+                                bool last = (bitmap | meta.worker_bit) == meta.full;
+                                step = last ? LaneStep.READ : LaneStep.NONE;
+                            }
                         }
                         lanes.apply(hdr, meta, step);
                         join();
@@ -187,6 +216,7 @@ control Aggregate(
                             mark_to_drop(standard_metadata);
                         } else {
                             reply(Kind.RESULT);
+                            with_lanes();
                             if (verdict == Verdict.RESEND) {
                                 to_sender();
                             } else {

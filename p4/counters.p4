@@ -7,10 +7,10 @@ enum bit<32> DropReason {
     BAD_CHECKSUM = 1,      // IPv4 header checksum
     SPOOFED_SOURCE = 2,    // claims to come from the switch, or from a host behind another port
     LOCAL_UNSERVED = 3,    // to the switch's address, but nothing that it answers
-    WRONG_VERSION = 4,     // another version of the packet format, or reserved bits set
+    WRONG_VERSION = 4,     // another version of the packet format
     FORGED_REPLY = 5,      // RESULT, WAIT, MISMATCH or an unknown kind from a host port
     WRONG_OP = 6,          // neither SUM nor MAX
-    WRONG_LENGTH = 7,      // not exactly the header and LANES lanes
+    WRONG_LENGTH = 7,      // not exactly the header, or the header and LANES lanes
     STRANGER = 8,          // no lease has this sender, job, epoch and key
     OUT_OF_LEASE = 9,      // slot beyond the lease
     STALE = 10,            // older than what the slot holds
@@ -18,9 +18,10 @@ enum bit<32> DropReason {
     UNDELIVERABLE = 12,    // a reply to a worker whose address is not known
     TAGGED = 13,           // a VLAN tag, behind which anything could hide
     LINK_LOCAL = 14,       // to an address that no bridge may forward (IEEE 802.1D, table 7-10)
-    DAMAGED = 15           // a contribution that its UDP checksum does not fit
+    DAMAGED = 15,          // a contribution that its UDP checksum does not fit
+    WRONG_READERS = 16     // readers that are no Readers, or name a rank that the job does not have
 }
-const bit<32> DROP_REASONS = 16;
+const bit<32> DROP_REASONS = 17;
 
 @name(".drops") counter(DROP_REASONS, CounterType.packets) drops;
 

@@ -1,6 +1,7 @@
-// Egress: a reply gets its worker's address. Each copy of a multicast RESULT
-// finds its own through the replica's instance, which is worker + 1, so workers
-// need not share a UDP port.
+// Egress: a reply gets its worker's address, and a RESULT loses its lanes if that
+// worker does not read them. Each copy of a multicast RESULT finds its own worker
+// through the replica's instance, which is worker + 1, so workers need not share a
+// UDP port.
 #ifndef WIRESUM_DELIVER
 #define WIRESUM_DELIVER
 
@@ -31,11 +32,23 @@ control Deliver(
         size = 8192;
     }
 
+    action strip() {
+        hdr.lanes.setInvalid();
+        hdr.udp.length = BARE_UDP_BYTES;
+        hdr.ipv4.length = IPV4_BYTES + BARE_UDP_BYTES;
+    }
+
     apply {
         if (standard_metadata.egress_rid != 0) {
             meta.worker = (bit<8>)(standard_metadata.egress_rid - 1);
         }
         delivered = deliver.apply().hit;
+        bool named = meta.worker == (bit<8>)hdr.wiresum.readers[5:0];
+        if (hdr.lanes.isValid()
+                && ((hdr.wiresum.readers[7:6] == Readers.ONLY && !named)
+                    || (hdr.wiresum.readers[7:6] == Readers.ALL_BUT && named))) {
+            strip();
+        }
     }
 }
 

@@ -29,8 +29,9 @@ CONSTANTS = (
     "UDP_BYTES",
     "HEADER_BYTES",
     "CONTRIBUTORS_BYTES",
+    "READER_BITS",
 )
-ENUMS = ("Kind", "Op", "DropReason", "Event")
+ENUMS = ("Kind", "Op", "Readers", "DropReason", "Event")
 STRUCT_CODES = {8: "B", 16: "H", 32: "I", 64: "Q"}
 
 
@@ -117,7 +118,7 @@ def cpp(fmt: Format) -> str:
         f"inline constexpr std::uint32_t k{camel(name)} = {fmt.constants[name]};"
         for name in CONSTANTS
     ]
-    for name, underlying in (("Kind", "std::uint8_t"), ("Op", "std::uint8_t")):
+    for name, underlying in [(each, "std::uint8_t") for each in ("Kind", "Op", "Readers")]:
         members = ", ".join(f"k{camel(m)} = {v}" for m, v, _ in fmt.enums[name])
         lines += ["", f"enum class {name} : {underlying} {{ {members} }};"]
     lines += ["", "// Offsets in bytes from the start of the wiresum header."]

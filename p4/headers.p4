@@ -22,7 +22,7 @@ const bit<8> PROTOCOL_UDP = 17;
 
 // Where workers send: the wiresum protocol is recognised by this destination port.
 const bit<16> UDP_PORT = 22355;
-const bit<8> VERSION = 2;
+const bit<8> VERSION = 3;
 
 // What a worker sends is a CONTRIBUTION; every other kind comes from a switch.
 enum bit<8> Kind {
@@ -37,6 +37,15 @@ enum bit<8> Op {
     MAX = 1
 }
 
+// Which ranks get a RESULT's lanes. The others get the same RESULT bare, without lanes.
+enum bit<2> Readers {
+    ALL = 0,
+    ONLY = 1,             // the rank that `readers` names
+    ALL_BUT = 2           // every rank but that one
+}
+// Of the rank in `readers`, below the Readers.
+const bit<8> READER_BITS = 6;
+
 // Bytes of a header, for the lengths that a packet must have.
 const bit<16> ETHERNET_BYTES = 14;
 const bit<16> IPV4_BYTES = 20;
@@ -44,6 +53,8 @@ const bit<16> UDP_BYTES = 8;
 const bit<16> HEADER_BYTES = 28;
 const bit<16> CONTRIBUTORS_BYTES = 8;
 const bit<16> CONTRIBUTION_UDP_BYTES = UDP_BYTES + HEADER_BYTES + 4 * LANES;
+// Of a CONTRIBUTION or a RESULT without lanes.
+const bit<16> BARE_UDP_BYTES = UDP_BYTES + HEADER_BYTES;
 const bit<16> STATUS_UDP_BYTES = UDP_BYTES + HEADER_BYTES + CONTRIBUTORS_BYTES;
 
 // The multicast group of all ports, for frames whose destination is unknown.
@@ -101,7 +112,7 @@ header wiresum_t {
     bit<8> version;
     bit<8> kind;
     bit<8> op;
-    bit<8> flags;         // reserved, 0
+    bit<8> readers;       // [7:6]: Readers; [5:0]: the rank that it names, 0 for ALL
     bit<16> job;          // the job's number on this switch
     bit<16> slot;         // relative to the lease
     bit<32> epoch;        // never 0
@@ -112,7 +123,7 @@ header wiresum_t {
     bit<32> fingerprint;  // of the collective that the chunk belongs to
 }
 
-// In a CONTRIBUTION and in a RESULT.
+// In a CONTRIBUTION, unless it is bare: then it adds zero. In a RESULT to a rank that reads.
 header lanes_t {
 #define LANE_FIELD(x) bit<32> l##x;
     EACH_LANE(LANE_FIELD)
@@ -135,6 +146,8 @@ struct headers_t {
 }
 
 struct metadata_t {
+    // Set for a CONTRIBUTION whose lengths are those of one without lanes.
+    bool bare;
     // Set where the frame is addressed to the switch itself.
     bool local;
     mac_t switch_mac;

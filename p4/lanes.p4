@@ -9,11 +9,20 @@ enum bit<8> LaneStep {
     CLAIM = 0,
     SUM = 1,
     MAX = 2,
-    READ = 3
+    READ = 3,
+    NONE = 4    // adds zero, and is not the last one
 }
 
 control Lanes(inout headers_t hdr, in metadata_t meta, in LaneStep step) {
     @name(".lanes") register<bit<32>>(SLOTS * LANES) lanes;
+
+    // A bare contribution that opens a slot: it goes on as a contribution of zeros.
+#define BLANK_LANE(x) hdr.lanes.l##x = 0;
+    @name(".blank_lanes")
+    action blank_lanes() {
+        hdr.lanes.setValid();
+        EACH_LANE(BLANK_LANE)
+    }
 
     // Steps through the slot's cells. An index computed afresh for each lane
     // would cost a metadata field and an assignment per lane and access.
@@ -55,18 +64,22 @@ control Lanes(inout headers_t hdr, in metadata_t meta, in LaneStep step) {
         at = at + 1;
     @name(".read_lanes")
     action read_lanes() {
+        hdr.lanes.setValid();
         EACH_LANE(READ_LANE)
     }
 
     apply {
         at = meta.lane_base;
         if (step == LaneStep.CLAIM) {
+            if (meta.bare) {
+                blank_lanes();
+            }
             claim_lanes();
         } else if (step == LaneStep.SUM) {
             sum_lanes();
         } else if (step == LaneStep.MAX) {
             max_lanes();
-        } else {
+        } else if (step == LaneStep.READ) {
             read_lanes();
         }
     }

@@ -52,18 +52,24 @@ parser Parse(
         }
     }
 
-    // Only what has a CONTRIBUTION's length is given lanes, so that every other
-    // length reaches the rule that drops and counts it.
+    // Only what has a CONTRIBUTION's length is given lanes, or is bare, so that
+    // every other length reaches the rule that drops and counts it.
     state parse_wiresum {
         packet.extract(hdr.wiresum);
         transition select(hdr.wiresum.kind, hdr.udp.length) {
             (Kind.CONTRIBUTION, CONTRIBUTION_UDP_BYTES): parse_lanes;
+            (Kind.CONTRIBUTION, BARE_UDP_BYTES): parse_bare;
             default: accept;
         }
     }
 
     state parse_lanes {
         packet.extract(hdr.lanes);
+        transition accept;
+    }
+
+    state parse_bare {
+        meta.bare = true;
         transition accept;
     }
 }

@@ -11,6 +11,13 @@
 #include "local.p4"
 #include "parser.p4"
 
+// What a UDP checksum covers in front of the lanes, in whole words of 16 bits, but for itself.
+#define HEADERS_SUMMED \
+    hdr.ipv4.src, hdr.ipv4.dst, 8w0, hdr.ipv4.protocol, hdr.udp.length, hdr.udp.src_port, \
+    hdr.udp.dst_port, hdr.udp.length, hdr.wiresum.version, hdr.wiresum.kind, hdr.wiresum.op, \
+    hdr.wiresum.readers, hdr.wiresum.job, hdr.wiresum.slot, hdr.wiresum.epoch, \
+    hdr.wiresum.chunk, hdr.wiresum.key, hdr.wiresum.fingerprint
+
 control VerifyHeader(inout headers_t hdr, inout metadata_t meta) {
     apply {
         verify_checksum(
@@ -24,12 +31,10 @@ control VerifyHeader(inout headers_t hdr, inout metadata_t meta) {
         // summed, too, since UDP sends 0xFFFF for the checksum 0, which means "none".
         verify_checksum(
             hdr.lanes.isValid() && hdr.udp.checksum != 0,
-            { EACH_LANE(LANE_SUMMED)
-              hdr.ipv4.src, hdr.ipv4.dst, 8w0, hdr.ipv4.protocol, hdr.udp.length,
-              hdr.udp.src_port, hdr.udp.dst_port, hdr.udp.length, hdr.udp.checksum,
-              hdr.wiresum.version, hdr.wiresum.kind, hdr.wiresum.op, hdr.wiresum.flags,
-              hdr.wiresum.job, hdr.wiresum.slot, hdr.wiresum.epoch, hdr.wiresum.chunk,
-              hdr.wiresum.key, hdr.wiresum.fingerprint },
+            { EACH_LANE(LANE_SUMMED) HEADERS_SUMMED, hdr.udp.checksum },
+            meta.zero, HashAlgorithm.csum16);
+        verify_checksum(
+            meta.bare && hdr.udp.checksum != 0, { HEADERS_SUMMED, hdr.udp.checksum },
             meta.zero, HashAlgorithm.csum16);
     }
 }
@@ -95,7 +100,7 @@ control SwitchIngress(
         if (standard_metadata.parser_error != error.NoError) {
             refuse(DropReason.TRUNCATED);
         } else if (standard_metadata.checksum_error == 1) {
-            if (hdr.lanes.isValid()) {
+            if (hdr.lanes.isValid() || meta.bare) {
                 sum_header();
             }
             if (header_sum == 0) {
@@ -176,12 +181,10 @@ control UpdateHeader(inout headers_t hdr, inout metadata_t meta) {
         // behind the switch is noticed.
         update_checksum(
             meta.reply && hdr.lanes.isValid() && hdr.udp.checksum != 0,
-            { EACH_LANE(LANE_SUMMED)
-              hdr.ipv4.src, hdr.ipv4.dst, 8w0, hdr.ipv4.protocol, hdr.udp.length,
-              hdr.udp.src_port, hdr.udp.dst_port, hdr.udp.length,
-              hdr.wiresum.version, hdr.wiresum.kind, hdr.wiresum.op, hdr.wiresum.flags,
-              hdr.wiresum.job, hdr.wiresum.slot, hdr.wiresum.epoch, hdr.wiresum.chunk,
-              hdr.wiresum.key, hdr.wiresum.fingerprint },
+            { EACH_LANE(LANE_SUMMED) HEADERS_SUMMED },
+            hdr.udp.checksum, HashAlgorithm.csum16);
+        update_checksum(
+            meta.reply && !hdr.lanes.isValid() && hdr.udp.checksum != 0, { HEADERS_SUMMED },
             hdr.udp.checksum, HashAlgorithm.csum16);
     }
 }
@@ -199,6 +202,6 @@ control Deparse(packet_out packet, in headers_t hdr) {
     }
 }
 
-@pkginfo(name="wiresum", version="0.2.0")
+@pkginfo(name="wiresum", version="0.3.0")
 V1Switch(
     Parse(), VerifyHeader(), SwitchIngress(), SwitchEgress(), UpdateHeader(), Deparse()) main;

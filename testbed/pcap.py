@@ -11,6 +11,7 @@ from wiresum.p4 import packet as wire
 from wiresum.testbed import lines
 
 FIRST_LANES = 4
+_WITH_LANES = (wire.Kind.CONTRIBUTION, wire.Kind.RESULT)
 
 
 class CaptureError(WiresumError):
@@ -24,7 +25,8 @@ class Seen:
     ``number`` counts all packets of the capture from 1 on, as other tools do; ``time`` is in
     seconds since 1970. ``lanes``: how many there are; ``first_lanes``: some of them.
     ``contributors``: ranks. ``notes``: what is wrong with it. The lease's keys are left out:
-    users pass such output on.
+    users pass such output on. ``readers``: ``ALL``, ``ONLY 2``, ``ALL_BUT 2``. ``lanes`` is 0 for a
+    bare packet, which adds zero or goes to a rank that does not read.
     """
 
     number: int
@@ -38,6 +40,7 @@ class Seen:
     epoch: int | None = None
     chunk: int | None = None
     fingerprint: int | None = None
+    readers: str | None = None
     contributors: list[int] | None = None
     lanes: int | None = None
     first_lanes: list[int] = field(default_factory=list)
@@ -69,8 +72,12 @@ def _read(seen: Seen, payload: bytes, missing: int) -> None:
     if header.version != wire.VERSION:
         seen.notes.append(f"version {header.version} is not {wire.VERSION}")
         return
-    if header.flags:
-        seen.notes.append(f"reserved flags are set ({header.flags:#x})")
+    who, rank = divmod(header.readers, 1 << wire.READER_BITS)
+    seen.readers = _name(wire.Readers, who)
+    if who != wire.Readers.ALL:
+        seen.readers += f" {rank}"
+    elif rank:
+        seen.notes.append(f"it names rank {rank} as a reader beside all")
     body = header.payload
     rest = len(payload) - wire.HEADER_BYTES
     if isinstance(body, Lanes):
@@ -79,8 +86,10 @@ def _read(seen: Seen, payload: bytes, missing: int) -> None:
     elif isinstance(body, Contributors):
         seen.contributors = body.ranks()
         rest -= wire.CONTRIBUTORS_BYTES
+    elif not payload[wire.HEADER_BYTES :] and header.kind in _WITH_LANES and not missing:
+        seen.lanes = 0
     elif header.kind in list(wire.Kind):
-        wanted = "lanes" if header.kind <= wire.Kind.RESULT else "contributors"
+        wanted = "lanes" if header.kind in _WITH_LANES else "contributors"
         seen.notes.append(f"truncated: it ends before its {wanted}")
         rest = 0
     if rest and header.kind in list(wire.Kind) and not missing:
@@ -149,9 +158,13 @@ def line(seen: Seen) -> str:
     if seen.kind is not None:
         parts.append(f"{seen.kind} {seen.op} job {seen.job} slot {seen.slot}")
         parts.append(f"epoch {seen.epoch} chunk {seen.chunk} fingerprint {seen.fingerprint:08x}")
+    if seen.readers is not None and seen.readers != wire.Readers.ALL.name:
+        parts.append(f"readers {seen.readers}")
     if seen.contributors is not None:
         parts.append("contributors " + (",".join(map(str, seen.contributors)) or "none"))
-    if seen.lanes is not None:
+    if seen.lanes == 0:
+        parts.append("bare")
+    elif seen.lanes is not None:
         more = " …" if seen.lanes > len(seen.first_lanes) else ""
         values = " ".join(f"{lane:08x}" for lane in seen.first_lanes)
         parts.append(f"{seen.lanes} lanes: {values}{more}")

@@ -30,6 +30,7 @@ try:
         IntField,
         LongField,
         ShortField,
+        XByteField,
         XIntField,
         XLongField,
     )
@@ -46,7 +47,11 @@ _BY_WIDTH: dict[str, type[Field[Any, Any]]] = {
     "I": IntField,
     "Q": LongField,
 }
-_IN_HEX: dict[str, type[Field[Any, Any]]] = {"key": XLongField, "fingerprint": XIntField}
+_IN_HEX: dict[str, type[Field[Any, Any]]] = {
+    "readers": XByteField,
+    "key": XLongField,
+    "fingerprint": XIntField,
+}
 _DEFAULTS = {"version": wire.VERSION, "kind": int(wire.Kind.CONTRIBUTION), "epoch": 1}
 _ENUMS = {"kind": wire.Kind, "op": wire.Op}
 
@@ -68,7 +73,7 @@ class _LanesField(FieldListField):
 
 
 class Lanes(Packet):
-    """The 32-bit lanes of a CONTRIBUTION or a RESULT."""
+    """The 32-bit lanes of a CONTRIBUTION or a RESULT; a bare one has none."""
 
     name = "wiresum lanes"
     fields_desc = [_LanesField("lanes", [], IntField("lane", 0))]  # noqa: RUF012

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wiresum.p4 import packet
-from wiresum.p4.packet import DropReason, Event, Kind, Op
+from wiresum.p4.packet import DropReason, Event, Kind, Op, Readers
 
 Address = tuple[str, int]
 _HEADER = struct.Struct(packet.HEADER_FORMAT)
@@ -36,7 +36,7 @@ class Header:
     version: int
     kind: int
     op: int
-    flags: int
+    readers: int
     job: int
     slot: int
     epoch: int
@@ -55,7 +55,7 @@ class Header:
             self.version,
             self.kind,
             self.op,
-            self.flags,
+            self.readers,
             self.job,
             self.slot,
             self.epoch,
@@ -114,11 +114,11 @@ class ReferenceSwitch:
         header = Header.unpack(data)
         if header.kind != Kind.CONTRIBUTION:
             return self._drop(DropReason.FORGED_REPLY)
-        if header.version != packet.VERSION or header.flags != 0:
+        if header.version != packet.VERSION:
             return self._drop(DropReason.WRONG_VERSION)
         if header.op not in (Op.SUM, Op.MAX):
             return self._drop(DropReason.WRONG_OP)
-        if len(data) != packet.HEADER_BYTES + 4 * self.lanes:
+        if len(data) - packet.HEADER_BYTES not in (0, 4 * self.lanes):  # bare, or with lanes
             return self._drop(DropReason.WRONG_LENGTH)
         for lease in self.leases:
             asked = (header.job, header.epoch, header.key)
@@ -136,9 +136,13 @@ class ReferenceSwitch:
         if header.slot >= lease.slot_count:
             self.events[lease.job, Event.OUT_OF_LEASE] += 1
             return self._drop(DropReason.OUT_OF_LEASE)
+        if not self._readable(header.readers, lease):
+            return self._drop(DropReason.WRONG_READERS)
         slot = self.slots[lease.slot_base + header.slot]
         me = lease.workers[rank]
-        lanes = np.frombuffer(data, ">u4", offset=packet.HEADER_BYTES).astype(np.uint32)
+        lanes = np.zeros(self.lanes, np.uint32)
+        if len(data) > packet.HEADER_BYTES:
+            lanes = np.frombuffer(data, ">u4", offset=packet.HEADER_BYTES).astype(np.uint32)
         if (
             slot.epoch == 0
             or _newer(header.epoch, slot.epoch)
@@ -153,7 +157,7 @@ class ReferenceSwitch:
         elif slot.bitmap >> rank & 1:
             if slot.bitmap == lease.full:
                 self.events[lease.job, Event.RESENT] += 1
-                return [(me, self._result(header, slot, lease))]
+                return [(me, self._result(header, slot, lease, rank))]
             self.events[lease.job, Event.WAITED] += 1
             return [(me, self._status(header, slot, lease, Kind.WAIT))]
         elif slot.fingerprint != header.fingerprint:
@@ -170,15 +174,24 @@ class ReferenceSwitch:
         if slot.bitmap != lease.full:
             return []
         self.events[lease.job, Event.COMPLETED] += 1
-        result = self._result(header, slot, lease)
-        return [(worker, result) for worker in lease.workers]
+        return [
+            (worker, self._result(header, slot, lease, place))
+            for place, worker in enumerate(lease.workers)
+        ]
+
+    @staticmethod
+    def _readable(readers: int, lease: Lease) -> bool:
+        mode, rank = divmod(readers, 1 << packet.READER_BITS)
+        if mode == Readers.ALL:
+            return rank == 0
+        return mode in (Readers.ONLY, Readers.ALL_BUT) and rank < len(lease.workers)
 
     def _reply(self, header: Header, slot: _Slot, lease: Lease, kind: Kind) -> bytes:
         return Header(
             packet.VERSION,
             kind,
             header.op,
-            0,
+            header.readers,
             header.job,
             header.slot,
             slot.epoch,
@@ -187,8 +200,11 @@ class ReferenceSwitch:
             slot.fingerprint,
         ).pack()
 
-    def _result(self, header: Header, slot: _Slot, lease: Lease) -> bytes:
-        return self._reply(header, slot, lease, Kind.RESULT) + slot.lanes.astype(">u4").tobytes()
+    def _result(self, header: Header, slot: _Slot, lease: Lease, rank: int) -> bytes:
+        mode, named = divmod(header.readers, 1 << packet.READER_BITS)
+        reads = {Readers.ALL: True, Readers.ONLY: rank == named, Readers.ALL_BUT: rank != named}
+        result = self._reply(header, slot, lease, Kind.RESULT)
+        return result + slot.lanes.astype(">u4").tobytes() if reads[Readers(mode)] else result
 
     def _status(self, header: Header, slot: _Slot, lease: Lease, kind: Kind) -> bytes:
         return self._reply(header, slot, lease, kind) + slot.bitmap.to_bytes(

@@ -258,7 +258,7 @@ void Reducer::handle_datagram(const std::uint8_t* data, std::size_t bytes, Nanos
   if (stopped()) return;
   if (bytes < Header::kBytes) return stats_.drops_length.add();
   const Header header = Header::read(data);
-  if (header.version != packet::kVersion || header.flags != 0) return stats_.drops_version.add();
+  if (header.version != packet::kVersion || header.readers != 0) return stats_.drops_version.add();
   const auto kind = static_cast<packet::Kind>(header.kind);
   if (kind != packet::Kind::kResult && kind != packet::Kind::kWait &&
       kind != packet::Kind::kMismatch) {

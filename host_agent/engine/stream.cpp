@@ -52,7 +52,7 @@ Chunk& Stream::open(const Cargo& cargo, std::uint32_t fingerprint) {
   const Header header{.version = static_cast<std::uint8_t>(packet::kVersion),
                       .kind = static_cast<std::uint8_t>(packet::Kind::kContribution),
                       .op = static_cast<std::uint8_t>(config_.op),
-                      .flags = 0,
+                      .readers = 0,
                       .job = config_.job,
                       .slot = static_cast<std::uint16_t>(slot_of(next_)),
                       .epoch = config_.epoch,

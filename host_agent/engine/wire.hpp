@@ -17,7 +17,7 @@ struct Header {
   std::uint8_t version;
   std::uint8_t kind;
   std::uint8_t op;
-  std::uint8_t flags;
+  std::uint8_t readers;
   std::uint16_t job;
   std::uint16_t slot;
   std::uint32_t epoch;
@@ -30,7 +30,7 @@ struct Header {
     return {.version = load_big_endian<std::uint8_t>(from + offset::kVersion),
             .kind = load_big_endian<std::uint8_t>(from + offset::kKind),
             .op = load_big_endian<std::uint8_t>(from + offset::kOp),
-            .flags = load_big_endian<std::uint8_t>(from + offset::kFlags),
+            .readers = load_big_endian<std::uint8_t>(from + offset::kReaders),
             .job = load_big_endian<std::uint16_t>(from + offset::kJob),
             .slot = load_big_endian<std::uint16_t>(from + offset::kSlot),
             .epoch = load_big_endian<std::uint32_t>(from + offset::kEpoch),
@@ -44,7 +44,7 @@ struct Header {
     store_big_endian(to + offset::kVersion, version);
     store_big_endian(to + offset::kKind, kind);
     store_big_endian(to + offset::kOp, op);
-    store_big_endian(to + offset::kFlags, flags);
+    store_big_endian(to + offset::kReaders, readers);
     store_big_endian(to + offset::kJob, job);
     store_big_endian(to + offset::kSlot, slot);
     store_big_endian(to + offset::kEpoch, epoch);

@@ -158,17 +158,27 @@ def emit_checksums(w: Writer, owner: StatementEmitter) -> None:
     w.line()
 
 
-def emit_deparser(w: Writer, owner: StatementEmitter, changing: Collection[str] | None) -> None:
+def emit_deparser(
+    w: Writer,
+    owner: StatementEmitter,
+    changing: Collection[str] | None,
+    removable: Collection[str] = (),
+) -> None:
     """``deparse_to()``: the valid headers in order, then what the parser left.
 
     ``changing`` are the headers in which copies of a packet may differ (None: there are no
-    copies). What leaves behind the last of them is put together for the first copy only.
+    copies). What leaves behind the last of them is put together for the first copy only, and again
+    for a copy that has other headers there than the one before: some may lack the ``removable``.
     """
     layout, program = owner.layout, owner.program
     copied = changing is not None
     ends = [i + 1 for i, name in enumerate(program.deparser) if name in (changing or ())]
     split = max(ends, default=0)
     head, tail = program.deparser[:split], program.deparser[split:]
+    shape = " | ".join(
+        f"(std::uint64_t{{{layout.place[name]}.valid}} << {n})"
+        for n, name in enumerate(name for name in tail if name in removable)
+    )
 
     def lengths(total: str, names: Iterable[str]) -> None:
         for name in names:
@@ -191,7 +201,10 @@ def emit_deparser(w: Writer, owner: StatementEmitter, changing: Collection[str] 
         lengths("length", head)
         w.line("const std::size_t limit = smaller(length, truncate_);")
         if copied:
-            w.line("const bool repeated = tail_given_ && limit == length;")
+            if shape:
+                w.line(f"const std::uint64_t shape = {shape};")
+            same = "tail_given_ && tail_shape_ == shape" if shape else "tail_given_"
+            w.line(f"const bool repeated = {same} && limit == length;")
             w.line("std::uint8_t* const frame =")
             w.line("    repeated ? out.copy(port, length - tail, tail) : out.frame(port, limit);")
         else:
@@ -204,6 +217,8 @@ def emit_deparser(w: Writer, owner: StatementEmitter, changing: Collection[str] 
         if copied:
             w.line("if (repeated) return;")
             w.line("tail_given_ = tail_shared_ && limit == length;")
+            if shape:
+                w.line("tail_shape_ = shape;")
         headers(tail)
         w.line("if (payload > 0) std::memcpy(p, cursor_, payload);")
         w.line("if (limit != length) std::memcpy(frame, scratch_.get(), limit);")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from . import ir
 from .emit_actions import StatementEmitter
@@ -18,6 +19,7 @@ from .writer import Writer, quoted
 STANDARD = "standard_metadata"
 REPLICATION = 5  # simple_switch's instance_type of a multicast copy
 NORMAL = 0
+_MOST_REMOVED = 64  # the bits of ``tail_shape_``
 
 
 def emit_program(program: ir.Program, layout: Layout, sha256: str) -> str:
@@ -63,7 +65,11 @@ def _emit_code(w: Writer, owner: StatementEmitter) -> None:
     emit_pipeline(w, owner, program.ingress)
     emit_pipeline(w, owner, program.egress)
     copied = _standard(owner, "mcast_grp") is not None
-    emit_deparser(w, owner, _written_by_egress(program) if copied else None)
+    if copied:
+        changes = _changes_of_egress(program)
+        emit_deparser(w, owner, changes.written, changes.removed)
+    else:
+        emit_deparser(w, owner, None)
     _emit_process(w, owner)
 
 
@@ -259,12 +265,15 @@ def _emit_process(w: Writer, owner: StatementEmitter) -> None:
     w.line()
     if group is None:
         return
-    saved = _written_by_egress(program)
+    changes = _changes_of_egress(program)
     filled = [
         layout.place[stack.name]
         for stack in program.stacks.values()
-        if any(e in saved for e in stack.elements)
+        if any(e in changes.written for e in stack.elements)
     ]
+    # A header that is only taken away still has its fields: it is enough to keep that it was there.
+    saved = [layout.place[name] for name in changes.written]
+    saved += [f"{layout.place[name]}.valid" for name in changes.removed]
     with w.block("void replicate(std::uint16_t group, Emitter& out)"):
         w.line("const std::span<const Replica> copies = multicast_.replicas(group);")
         _set(w, owner, "instance_type", str(REPLICATION))
@@ -273,8 +282,8 @@ def _emit_process(w: Writer, owner: StatementEmitter) -> None:
         w.line("const Headers::Meta meta = h.meta;")
         w.line("const std::uint32_t length = length_;")
         w.line("const std::size_t truncate = truncate_;")
-        for n, name in enumerate(saved):
-            w.line(f"const auto kept_{n} = {layout.place[name]};")
+        for n, place in enumerate(saved):
+            w.line(f"const auto kept_{n} = {place};")
         # The stacks' fill levels are kept beside their elements.
         for n, place in enumerate(filled):
             w.line(f"const std::uint32_t next_{n} = {place}_next;")
@@ -285,16 +294,26 @@ def _emit_process(w: Writer, owner: StatementEmitter) -> None:
             w.line("length_ = length;")
             w.line("truncate_ = truncate;")
             w.line("failed_ = false;")
-            for n, name in enumerate(saved):
-                w.line(f"{layout.place[name]} = kept_{n};")
+            for n, place in enumerate(saved):
+                w.line(f"{place} = kept_{n};")
             for n, place in enumerate(filled):
                 w.line(f"{place}_next = next_{n};")
     w.line()
 
 
-def _written_by_egress(program: ir.Program) -> list[str]:
-    """The headers (not metadata) that the egress pipeline or a checksum update may change."""
+@dataclass(frozen=True)
+class _Changes:
+    """What copies of a packet may differ in: headers (not metadata), in the program's order."""
+
+    written: list[str]
+    """Their fields, too, may be changed by the egress pipeline or by a checksum update."""
+    removed: list[str]
+    """Egress does nothing to them but ``setInvalid()``; at most ``_MOST_REMOVED``."""
+
+
+def _changes_of_egress(program: ir.Program) -> _Changes:
     found: set[str] = set()
+    removed: set[str] = set()
 
     def note(e: ir.Expr) -> None:
         if isinstance(e, ir.HeaderRef):
@@ -314,6 +333,8 @@ def _written_by_egress(program: ir.Program) -> list[str]:
                     note(place)
                 if isinstance(stmt, ir.AssignHeader):
                     note(stmt.to)
+                elif isinstance(stmt, ir.SetInvalid) and isinstance(stmt.header, ir.HeaderRef):
+                    removed.add(stmt.header.name)
                 elif isinstance(stmt, ir.SetValid | ir.SetInvalid):
                     note(stmt.header)
                 elif isinstance(stmt, ir.PushFront | ir.PopFront):
@@ -323,9 +344,10 @@ def _written_by_egress(program: ir.Program) -> list[str]:
     for c in program.checksums:
         if c.update:
             found.add(c.target.header)
-    return [
-        name for name in program.headers if name in found and not program.headers[name].metadata
-    ]
+    headers = [name for name, header in program.headers.items() if not header.metadata]
+    alone = [name for name in headers if name in removed - found][:_MOST_REMOVED]
+    changed = (found | removed) - set(alone)
+    return _Changes(written=[name for name in headers if name in changed], removed=alone)
 
 
 def _emit_state(w: Writer, owner: StatementEmitter, sha256: str) -> None:
@@ -344,6 +366,7 @@ def _emit_state(w: Writer, owner: StatementEmitter, sha256: str) -> None:
     if _standard(owner, "mcast_grp") is not None:
         w.line("bool tail_shared_ = false;", "between the copies of this packet")
         w.line("bool tail_given_ = false;", "the first copy has left")
+        w.line("[[maybe_unused]] std::uint64_t tail_shape_ = 0;", "which removable headers it had")
     w.line("ProgramStats stats_;")
     w.line("Random random_;")
     w.line("MulticastEngine multicast_;")

@@ -38,7 +38,7 @@ class Header:
     version: int = packet.VERSION
     kind: int = packet.Kind.CONTRIBUTION
     op: int = packet.Op.SUM
-    flags: int = 0
+    readers: int = 0
     job: int = 0
     slot: int = 0
     epoch: int = 0

@@ -13,9 +13,9 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 from scapy.utils import PcapNgWriter, wrpcap
 
-from support.frames import SWITCH_IP, Chunk, ethernet, frame, host, ipv4, udp
+from support.frames import SWITCH_IP, Chunk, ethernet, frame, host, ipv4, readers, udp
 from wiresum.p4 import packet as wire
-from wiresum.p4.packet import Kind, Op
+from wiresum.p4.packet import Kind, Op, Readers
 from wiresum.testbed.conformance.frames import garbage, spoil
 from wiresum.testbed.pcap import CaptureError, Seen, line, read
 from wiresum.testbed.scapy_layers import Contributors, Lanes, Wiresum
@@ -114,13 +114,33 @@ def test_a_capture_shows_the_packets_that_were_sent(tmp_path: Path) -> None:
     assert not any(str(CHUNKS[0].key) in line(each) for each in found)
 
 
+def test_bare_packets_and_readers_are_shown(tmp_path: Path) -> None:
+    bare = CHUNKS[0].but(lanes=())
+    chunks = [
+        bare,
+        CHUNKS[0].but(readers=readers(Readers.ONLY, 2)),
+        bare.but(kind=Kind.RESULT, readers=readers(Readers.ALL_BUT, 63)),
+        CHUNKS[2].but(readers=readers(Readers.ONLY, 0)),
+    ]
+    found = seen(tmp_path, *(frame(host(1), chunk.payload()) for chunk in chunks))
+    assert [each.readers for each in found] == ["ALL", "ONLY 2", "ALL_BUT 63", "ONLY 0"]
+    assert [each.lanes for each in found] == [0, 64, 0, None]
+    assert all(each.notes == [] for each in found)
+    assert line(found[0]).endswith("fingerprint deadbeef  bare")
+    assert line(found[2]).endswith("fingerprint deadbeef  readers ALL_BUT 63  bare")
+    [cut] = seen(tmp_path, frame(host(1), CHUNKS[0].payload())[: 42 + wire.HEADER_BYTES])
+    assert cut.lanes is None
+    assert "truncated: 256 bytes of it were not captured" in cut.notes
+
+
 def test_faults_of_a_packet_are_named(tmp_path: Path) -> None:
     good = CHUNKS[0]
     waits = CHUNKS[2]
     cases = {
         "unknown (9)": good.but(kind=9).payload(),
-        "version 1 is not 2": good.but(version=1).payload(),
-        "reserved flags are set (0x4)": good.but(flags=4).payload(),
+        "version 2 is not 3": good.but(version=2).payload(),
+        "readers unknown (3) 1": good.but(readers=0xC1).payload(),
+        "it names rank 4 as a reader beside all": good.but(readers=4).payload(),
         "truncated: 27 of the header's 28 bytes are there": good.payload()[:27],
         "truncated: 0 of the header's 28 bytes are there": b"",
         "truncated: it ends before its lanes": good.payload()[:30],

@@ -1,92 +1,15 @@
 """The five rules of the switch program, packets in and packets out, on every switch present."""
 
-import itertools
 import random
-from collections.abc import Callable, Iterator
 
 import pytest
 
-from support.frames import SWITCH_IP, Chunk, Delivered, Host, delivered, frame, host
+from support.frames import SWITCH_IP, Host, frame, readers
+from support.leased import HOSTS, MASK, lanes
 from support.soft import Soft
 from support.targets import Lease, Target
 from wiresum.p4 import packet
-from wiresum.p4.packet import DropReason, Event, Kind, Op
-
-HOSTS = tuple(host(number) for number in (1, 2, 3))
-EPOCHS = itertools.count(1)
-MASK = 0xFFFFFFFF
-
-
-class Rack:
-    """A lease on a switch and its workers."""
-
-    def __init__(self, switch: Target, lease: Lease) -> None:
-        self.switch = switch
-        self.lease = lease
-        self.installed = True
-        lease.install(switch)
-
-    def withdraw(self) -> None:
-        """Take the lease off the switch, once."""
-        if self.installed:
-            self.lease.withdraw(self.switch)
-        self.installed = False
-
-    def chunk(self, **fields: object) -> Chunk:
-        """A CONTRIBUTION of this lease; lanes default to zeros."""
-        base = Chunk(
-            job=self.lease.job, epoch=self.lease.epoch, key=self.lease.key, fingerprint=77,
-            lanes=(0,) * self.switch.lanes,
-        )  # fmt: skip
-        return base.but(**fields)
-
-    def reply(self, **fields: object) -> Chunk:
-        """The switch's counters of this lease."""
-        return self.chunk(key=self.lease.reply_key).but(**fields)
-
-    def send(self, sender: int | Host, chunk: Chunk, checksummed: bool = False) -> list[Delivered]:
-        """Send from a rank (or any host); replies sorted by port."""
-        place = self.lease.hosts[sender] if isinstance(sender, int) else sender
-        data = frame(place, chunk.payload(), checksummed=checksummed)
-        out = self.switch.inject(place.port, data)
-        return sorted((delivered(*item) for item in out), key=lambda d: d.port)
-
-    def event(self, event: Event) -> int:
-        """A counter of this job."""
-        return self.switch.counter("events", self.lease.job * packet.EVENTS + event)
-
-    def to_all(self, replies: list[Delivered]) -> bool:
-        """Whether ``replies`` are one copy for each worker at its own address."""
-        want = [(h.port, h.mac, h.ip, h.udp_port) for h in self.lease.hosts]
-        return [(r.port, r.dst_mac, r.dst_ip, r.dst_port) for r in replies] == want
-
-
-@pytest.fixture
-def lease(switch: Target) -> Iterator[Callable[..., Rack]]:
-    """Makes leases, each with an epoch of its own; withdraws them at the end."""
-    made: list[Rack] = []
-
-    def make(
-        workers: int = 2, job: int = 5, slots: int = 8, slot_base: int = 16, key: int = 0xFEED_0001
-    ) -> Rack:
-        rack = Rack(switch, Lease(job, next(EPOCHS), key, slot_base, slots, HOSTS[:workers]))
-        made.append(rack)
-        return rack
-
-    yield make
-    for rack in made:
-        rack.withdraw()
-
-
-@pytest.fixture
-def drops(switch: Target) -> Callable[[DropReason], int]:
-    """How often a reason was counted since the test began."""
-    before = {reason: switch.counter("drops", reason) for reason in DropReason}
-    return lambda reason: switch.counter("drops", reason) - before[reason]
-
-
-def lanes(switch: Target, start: int) -> tuple[int, ...]:
-    return tuple((start + 0x01010101 * i) & MASK for i in range(switch.lanes))
+from wiresum.p4.packet import DropReason, Event, Kind, Op, Readers
 
 
 def test_sum_of_all_workers_goes_to_each_at_its_own_address(switch, lease):
@@ -229,7 +152,16 @@ def test_two_jobs_do_not_affect_each_other(switch, lease):
         ({"slot": 0xFFFF}, DropReason.OUT_OF_LEASE),
         ({"version": packet.VERSION - 1}, DropReason.WRONG_VERSION),
         ({"version": packet.VERSION + 1}, DropReason.WRONG_VERSION),
-        ({"flags": 1}, DropReason.WRONG_VERSION),
+        ({"version": 2, "readers": 0}, DropReason.WRONG_VERSION),
+        ({"readers": readers(Readers.ALL, 1)}, DropReason.WRONG_READERS),
+        ({"readers": readers(Readers.ONLY, 2)}, DropReason.WRONG_READERS),
+        ({"readers": readers(Readers.ONLY, 63)}, DropReason.WRONG_READERS),
+        ({"readers": readers(Readers.ALL_BUT, 2)}, DropReason.WRONG_READERS),
+        ({"readers": 3 << packet.READER_BITS}, DropReason.WRONG_READERS),
+        ({"readers": 3 << packet.READER_BITS, "lanes": ()}, DropReason.WRONG_READERS),
+        ({"version": 2, "lanes": ()}, DropReason.WRONG_VERSION),
+        ({"op": 2, "lanes": ()}, DropReason.WRONG_OP),
+        ({"kind": Kind.RESULT, "lanes": ()}, DropReason.FORGED_REPLY),
         ({"op": 2}, DropReason.WRONG_OP),
         ({"kind": Kind.RESULT}, DropReason.FORGED_REPLY),
         ({"kind": Kind.WAIT}, DropReason.FORGED_REPLY),
@@ -262,10 +194,16 @@ def test_wrong_lengths_are_dropped(switch, lease, drops):
     rack = lease(workers=2)
     whole = rack.chunk().payload()
     sender = rack.lease.hosts[0]
-    for payload in (whole[:-4], whole + bytes(4), whole[: packet.HEADER_BYTES], whole + bytes(300)):
+    bare = whole[: packet.HEADER_BYTES]
+    for payload in (whole[:-4], whole + bytes(4), whole + bytes(300), bare + bytes(4), bare + b"x"):
         assert switch.inject(sender.port, frame(sender, payload)) == []
-    assert switch.inject(sender.port, frame(sender, whole) + b"x") == []  # a trailer
-    assert drops(DropReason.WRONG_LENGTH) == 5
+    for trailer in (b"x", whole[packet.HEADER_BYTES :]):
+        for payload in (whole, bare):
+            assert switch.inject(sender.port, frame(sender, payload) + trailer) == []
+    torn = bytearray(frame(sender, whole))  # bare for UDP, with lanes for IPv4
+    torn[38:40] = (packet.UDP_BYTES + len(bare)).to_bytes(2)
+    assert switch.inject(sender.port, bytes(torn)) == []
+    assert drops(DropReason.WRONG_LENGTH) == 10
 
 
 def test_truncated_frames_are_dropped(switch, lease, drops):

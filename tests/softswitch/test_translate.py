@@ -27,8 +27,8 @@ def test_committed_programs_were_made_from_the_present_sources() -> None:
 @pytest.mark.parametrize("lanes", p4.LANE_COUNTS)
 def test_lane_loops_are_rolled_up(lanes: int) -> None:
     cpp = translate(p4.program(lanes).json.read_bytes()).cpp
-    # Claiming, adding, taking the larger, reading.
-    assert len(re.findall(rf"void loop_\d+\(.*\) {{\n  for \(.*i < {lanes}; \+\+i\)", cpp)) == 4
+    # Blanking, claiming, adding, taking the larger, reading.
+    assert len(re.findall(rf"void loop_\d+\(.*\) {{\n  for \(.*i < {lanes}; \+\+i\)", cpp)) == 5
     # No lane is left outside of a loop.
     code = re.sub(r"//[^\n]*", "", cpp)
     assert not re.search(r"\.run\d+\[\d+\]", code)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from support.frames import SWITCH_IP, SWITCH_MAC, ethernet, ipv4
+from support.targets import Target
 from wiresum.p4 import Program
 from wiresum.testbed.conformance.bmv2 import BINARY, LIMIT_S, Bmv2Target, available
 from wiresum.testbed.conformance.target import (
@@ -14,14 +15,20 @@ from wiresum.testbed.conformance.target import (
     Write,
     inject,
 )
+from wiresum.testbed.conformance.wiresum_traffic import BMV2_GROWTH_BYTES
 
-__all__ = ["BINARY", "LIMIT_S", "Bmv2", "available"]
+__all__ = ["BINARY", "LIMIT_S", "Bmv2", "available", "takes_bare"]
 
 _PING = ethernet(
     SWITCH_MAC, b"\x02\xff\0\0\0\1", 0x0800,
     ipv4(b"\x0a\xff\0\1", SWITCH_IP, 1, bytes([8, 0, 0, 0]) + bytes(PROBE_TAIL_BYTES)),
 )  # fmt: skip
 PROBES = [Probe(port, _PING[:-PROBE_TAIL_BYTES]) for port in (1, 2, 3, 4)]
+
+
+def takes_bare(switch: Target) -> bool:
+    """Whether a bare contribution may become a RESULT with lanes: some end BMv2."""
+    return not isinstance(switch, Bmv2) or 4 * switch.lanes <= BMV2_GROWTH_BYTES
 
 
 class Bmv2(Bmv2Target):

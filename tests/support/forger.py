@@ -114,7 +114,7 @@ class Forger:
         )  # fmt: skip
         fields = {
             "op": 8, "job": 16, "slot": 16, "epoch": 32, "chunk": 32, "key": 64,
-            "fingerprint": 32, "version": 8, "flags": 8,
+            "fingerprint": 32, "version": 8, "readers": 8,
         }  # fmt: skip
         for name in self.rng.sample(list(fields), self.rng.choice([0, 0, 1, 1, 2, 4])):
             chunk = chunk.but(**{name: self._lie(fields[name], getattr(chunk, name))})

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass, field, replace
 
 from wiresum.p4 import packet
-from wiresum.p4.packet import Kind, Op
+from wiresum.p4.packet import Kind, Op, Readers
 
 SWITCH_MAC = bytes.fromhex("020000000001")
 SWITCH_IP = bytes([10, 0, 0, 254])
@@ -38,9 +38,17 @@ def host(number: int) -> Host:
     return Host(number, bytes([2, 0, 0, 0, 1, number]), bytes([10, 0, 0, number]), 40000 + number)
 
 
+def readers(who: Readers, rank: int = 0) -> int:
+    """The byte ``readers`` of a header."""
+    return who << packet.READER_BITS | rank
+
+
 @dataclass(frozen=True)
 class Chunk:
-    """A wiresum header with lanes (CONTRIBUTION, RESULT) or a bitmap (WAIT, MISMATCH)."""
+    """A wiresum header with lanes (CONTRIBUTION, RESULT) or a bitmap (WAIT, MISMATCH).
+
+    Without lanes a CONTRIBUTION or a RESULT is bare.
+    """
 
     kind: int = Kind.CONTRIBUTION
     op: int = Op.SUM
@@ -51,14 +59,14 @@ class Chunk:
     key: int = 0
     fingerprint: int = 0
     version: int = packet.VERSION
-    flags: int = 0
+    readers: int = 0
     lanes: tuple[int, ...] = field(default=())
     bitmap: int | None = None
 
     def header(self) -> bytes:
         """The header's bytes."""
         return struct.pack(
-            packet.HEADER_FORMAT, self.version, self.kind, self.op, self.flags, self.job,
+            packet.HEADER_FORMAT, self.version, self.kind, self.op, self.readers, self.job,
             self.slot, self.epoch, self.chunk, self.key, self.fingerprint,
         )  # fmt: skip
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from support.frames import Chunk, Host, delivered, frame, host
+from support.bmv2 import takes_bare
+from support.frames import Chunk, Host, delivered, frame, host, readers
 from support.targets import Lease, Target
 from wiresum.p4 import packet
-from wiresum.p4.packet import DropReason, Event, Kind, Op
+from wiresum.p4.packet import DropReason, Event, Kind, Op, Readers
 
 PATTERNS = 64
 ANSWERED = (Event.RESENT, Event.WAITED)
@@ -36,8 +37,10 @@ class Values:
         return hash((job, epoch, rank, position)) % PATTERNS
 
     def reduced(self, rows: Iterable[int], op: int) -> bytes:
-        """The RESULT's lanes."""
+        """The RESULT's lanes; a bare contribution has no row."""
         chosen = self.table[list(rows)]
+        if len(chosen) == 0:
+            return bytes(4 * self.table.shape[1])
         result = chosen.max(axis=0) if op == Op.MAX else chosen.sum(axis=0, dtype=np.uint32)
         return bytes(result.astype(">u4").tobytes())
 
@@ -68,6 +71,7 @@ class Job:
     first: int  # the wire number of chunk 0
     op: int
     workers: list[Worker]
+    bare: bool  # whether contributions without lanes are among them
     epoch: int = 0
     lease: Lease | None = None
 
@@ -76,12 +80,34 @@ class Job:
         """Chunks in flight."""
         return self.slots // 2
 
+    def source(self, position: int) -> int | None:
+        """The one rank that has lanes for a position, the others being bare; None: all have."""
+        rank = hash((self.number, position, 1)) % (2 * len(self.workers))
+        return rank if self.bare and rank < len(self.workers) else None
+
+    def row(self, rank: int, epoch: int, position: int) -> int | None:
+        """The row of a rank's contribution; None: it is bare."""
+        if self.source(position) not in (None, rank):
+            return None
+        return Values.index(self.number, epoch, rank, position)
+
+    def readers(self, position: int) -> tuple[Readers, int]:
+        """Who reads the RESULT of a position: all, only one rank, all but one."""
+        who = Readers(hash((self.number, position, 2)) % len(Readers))
+        rank = hash((self.number, position, 3)) % len(self.workers)
+        return who, 0 if who == Readers.ALL else rank
+
+    def reads(self, rank: int, position: int) -> bool:
+        """Whether ``rank`` gets the lanes of a position."""
+        who, named = self.readers(position)
+        return who == Readers.ALL or (who == Readers.ONLY) == (rank == named)
+
     def packet(self, worker: Worker, position: int, **changes: object) -> Chunk:
         """The CONTRIBUTION's header of a position; lanes are added as bytes."""
         fields = {
             "op": self.op, "job": self.number, "slot": position % self.slots,
             "epoch": self.epoch, "chunk": (self.first + position) & 0xFFFFFFFF, "key": self.key,
-            "fingerprint": position // 3,
+            "fingerprint": position // 3, "readers": readers(*self.readers(position)),
         }  # fmt: skip
         return Chunk(**(fields | changes))  # type: ignore[arg-type]
 
@@ -111,6 +137,7 @@ class Schedule:
                 slots=slots, chunks=chunks, op=self.rng.choice([Op.SUM, Op.MAX]),
                 first=self.rng.choice([0, 2**32 - chunks // 2, 2**31, rng_number]),
                 workers=[Worker(host(1 + rank), rank) for rank in range(workers)],
+                bare=takes_bare(switch),
             )
             for index in range(jobs)
         ]  # fmt: skip
@@ -144,8 +171,10 @@ class Schedule:
 
     def send(self, job: Job, worker: Worker, position: int) -> None:
         """Put a contribution on its way."""
-        row = Values.index(job.number, job.epoch, worker.rank, position)
-        payload = job.packet(worker, position).header() + self.values.bytes[row]
+        row = job.row(worker.rank, job.epoch, position)
+        payload = job.packet(worker, position).header()
+        if row is not None:
+            payload += self.values.bytes[row]
         item = (worker.place.port, frame(worker.place, payload))
         self.up.append(item)
         self.past.append(item)
@@ -176,10 +205,12 @@ class Schedule:
         position = (chunk.chunk - job.first) & 0xFFFFFFFF
         assert chunk.kind in (Kind.RESULT, Kind.WAIT), "no rank disagrees in these schedules"
         assert position < job.chunks
-        everyone = range(len(job.workers))
+        assert chunk.readers == readers(*job.readers(position))
         if chunk.kind == Kind.RESULT:
-            rows = [Values.index(job.number, chunk.epoch, r, position) for r in everyone]
-            want = self.values.reduced(rows, job.op)
+            rows = [job.row(rank, chunk.epoch, position) for rank in range(len(job.workers))]
+            want = self.values.reduced([row for row in rows if row is not None], job.op)
+            if not job.reads(worker.rank, position):
+                want = b""
             assert data[42 + packet.HEADER_BYTES :] == want, f"wrong sum of chunk {position}"
         else:
             assert chunk.bitmap is not None
@@ -198,7 +229,7 @@ class Schedule:
         row = self.values.bytes[self.rng.randrange(PATTERNS)]
         liar = worker.place
         good = job.packet(worker, position)
-        kind = self.rng.randrange(9)
+        kind = self.rng.randrange(10)
         if kind == 0:
             # A reply's key among them: a host that sees a reply learns no key for contributions.
             key = self.rng.choice([self.rng.getrandbits(64), Lease.reply_key])
@@ -209,7 +240,8 @@ class Schedule:
             forged = self.rng.choice([0, Kind.RESULT, Kind.WAIT, Kind.MISMATCH, 77])
             payload = good.but(kind=forged).header() + row
         elif kind == 3:  # truncated
-            payload = (good.header() + row)[: self.rng.randrange(packet.HEADER_BYTES + len(row))]
+            lengths = set(range(packet.HEADER_BYTES + len(row))) - {packet.HEADER_BYTES}
+            payload = (good.header() + row)[: self.rng.choice(sorted(lengths))]
         elif kind == 4:  # overlong
             payload = good.header() + row + bytes(self.rng.randrange(1, 200))
         elif kind == 5:  # another's rank, from one's own port
@@ -220,7 +252,10 @@ class Schedule:
                 good.but(epoch=self.rng.choice([0, job.epoch + 1, job.epoch - 1])).header() + row
             )
         elif kind == 7:
-            payload = good.but(version=0).header() + row
+            payload = good.but(version=self.rng.choice([0, 2])).header() + row
+        elif kind == 8:
+            wrong = [readers(Readers.ALL, 1), readers(Readers.ONLY, len(job.workers)), 0xC0]
+            payload = good.but(readers=self.rng.choice(wrong)).header()
         else:
             payload = good.but(op=9).header() + row
         self.injected += 1

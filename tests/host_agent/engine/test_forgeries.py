@@ -45,7 +45,7 @@ FORGERIES: dict[str, list[Callable[[bytes], bytes]]] = {
     "drops_version": [
         lambda d: _with(d, version=packet.VERSION - 1),
         lambda d: _with(d, version=packet.VERSION + 1),
-        lambda d: _with(d, flags=1),
+        lambda d: _with(d, readers=1),
     ],
     "drops_kind": [lambda d: _with(d, kind=Kind.CONTRIBUTION), lambda d: _with(d, kind=9)],
     "drops_job": [lambda d: _with(d, job=4)],

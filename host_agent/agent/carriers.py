@@ -14,9 +14,10 @@ from wiresum.common.errors import Line
 from wiresum.common.logs import one_line
 from wiresum.common.version import package_version, series
 from wiresum.host_agent import lines
+from wiresum.host_agent.agent.ballot import Ballot
 from wiresum.host_agent.agent.face import EngineFace
 from wiresum.host_agent.agent.handover import Suspended, hand_over
-from wiresum.host_agent.agent.ranks import Ballot, RanksEngine
+from wiresum.host_agent.agent.ranks import RanksEngine
 from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.agent.returning import Joined, Return
 from wiresum.host_agent.agent.sums import Sums
@@ -165,14 +166,21 @@ class Carriers:
                     relay.go_on()
                     return
                 rests = hand_over(engine, self._sums)
-                ranks = self._carry(rests, why, delay_s=self._pause_s())
+                (most,) = self._sums.largest([len(rests)])
+                ranks = self._carry(rests, why, delay_s=self._pause_s(), most_rests=most)
             except Exception as error:
                 self._fail(error, lines.NO_TAKE_OVER, why=why)
                 return
             relay.take_over(ranks, moved=len(rests))
 
     def _carry(
-        self, rests: Sequence[Rest], why: str, delay_s: float, *, loud: bool = True
+        self,
+        rests: Sequence[Rest],
+        why: str,
+        delay_s: float,
+        *,
+        most_rests: int = 0,
+        loud: bool = True,
     ) -> RanksEngine:
         """The ranks' engine, which has begun with ``rests``."""
         assert self._sums is not None
@@ -185,7 +193,12 @@ class Carriers:
         if self._rank == 0:
             level = logging.WARNING if loud else logging.INFO
             log.log(level, "wiresum: the ranks sum without the switch: %s", why)
-        return RanksEngine(self._sums, self._workers, self._field, rests=rests, ballot=ballot)
+        return RanksEngine(
+            *(self._sums, self._workers, self._field),
+            rests=rests,
+            most_rests=most_rests,
+            ballot=ballot,
+        )
 
     def _pause_s(self) -> float:
         """How long the ranks carry at least: longer each time that they had to."""
@@ -214,11 +227,10 @@ class Carriers:
                 joined.drop()
                 self._fail(error, lines.NO_RETURN)
                 return
-            first = relay.started + 1
             relay.take_over(joined.engine, again=again)
             self._settle(joined.epoch)
         if self._rank == 0:
-            log.warning("wiresum: the switch sums again, from all-reduce %d on", first)
+            log.warning("wiresum: the switch sums again")
 
     @property
     def epoch(self) -> int:

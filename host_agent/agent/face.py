@@ -1,19 +1,56 @@
-"""The engine as the backend sees it: the C++ engine itself, or a relay in front of engines."""
+"""The engine as the backend sees it: the C++ engine itself, or a relay in front of engines.
+
+A collective is a *unit*: a list of pieces that an engine takes together. Each piece is a sum or a
+copy, and has a ticket.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-Call = tuple[int, int, str, bool, int]
-"""Arguments of ``all_reduce``; the last one is the ticket."""
+ALL, ONLY, ALL_BUT = 0, 1, 2
+"""Who gets a piece's result: all ranks, only one, or all but one."""
+
+BYTES = "bytes"
+"""The ``dtype`` of a copy."""
+
+
+class Call(NamedTuple):
+    """One piece, as the engine's ``collect`` takes it. The ranks differ in ``data`` alone."""
+
+    data: int
+    """Where it lies. 0 on a rank that neither gives a copy nor gets it."""
+    count: int  # type: ignore[assignment]  # a tuple has a method of that name
+    """Elements of a sum; bytes of a copy."""
+    dtype: str
+    """float32, float16, bfloat16, int32 (summed mod 2^32), max_uint32 (the largest is the result),
+    or :data:`BYTES`."""
+    average: bool
+    """A mean; for floats."""
+    ticket: int
+    """Counts up."""
+    source: int = -1
+    """The rank whose bytes are copied; -1: a sum over all ranks."""
+    readers: int = ALL
+    """:data:`ALL`, :data:`ONLY` or :data:`ALL_BUT`."""
+    reader: int = -1
+    """The rank that ``readers`` names; -1 for all."""
+
+    def read_by(self, rank: int) -> bool:
+        """Whether ``rank`` gets the result."""
+        return self.readers == ALL or (rank == self.reader) == (self.readers == ONLY)
+
+
+Unit = Sequence[Call]
+"""The pieces of one collective."""
 
 
 class Finished(Protocol):
-    """The end of one all-reduce, as the engine reports it."""
+    """The end of one piece, as the engine reports it."""
 
     @property
     def ticket(self) -> int:
-        """The ticket that ``all_reduce`` was given."""
+        """The ticket of the piece."""
 
     @property
     def error(self) -> str | None:
@@ -34,7 +71,7 @@ class Finished(Protocol):
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a collective that the C++ engine does not report: see :class:`Finished`."""
+    """The end of a piece that the C++ engine does not report: see :class:`Finished`."""
 
     ticket: int
     error: str | None
@@ -45,11 +82,11 @@ class Ended:
 class EngineFace(Protocol):
     """The part of the C++ engine that the backend uses."""
 
-    def all_reduce(self, data: int, count: int, dtype: str, average: bool, ticket: int) -> object:
-        """Start an in-place all-reduce of ``count`` elements at address ``data``.
+    def collect(self, pieces: Unit) -> object:
+        """Start the pieces of one collective, in place: all of them or, with an error, none.
 
-        ``dtype`` is float32, float16, bfloat16, int32 (summed mod 2^32) or max_uint32 (the largest
-        is the result); ``average`` is for floats. ``ticket`` counts up. The caller keeps the memory
+        A sum reads ``data`` on all ranks and writes it on the readers; a copy reads it on its
+        source and writes it on the readers other than the source. The caller keeps the memory
         alive until the ticket has been reported by :meth:`poll`.
         """
 
@@ -59,7 +96,7 @@ class EngineFace(Protocol):
 
     @property
     def started(self) -> int:
-        """How many all-reduces this engine has taken so far."""
+        """How many pieces this engine has taken so far."""
 
     def poll(self, timeout_s: float) -> Sequence[Finished]:
         """Wait without the GIL until at least one ticket ends; empty on timeout or close."""

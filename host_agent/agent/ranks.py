@@ -1,8 +1,8 @@
-"""The ranks as a carrier: an engine that sums the packed lanes of each tensor over the ranks.
+"""The ranks as a carrier: an engine that carries each collective over the ranks.
 
 Codec, blocks and fields are those of the engine over the switch, and integer sums do not depend on
 who adds: both give the same bits. Collectives are carried one after the other, in the order of
-their tickets, which is the same on all ranks.
+their tickets, which is the same on all ranks; :mod:`.carrying` carries one of them.
 """
 
 import logging
@@ -10,83 +10,25 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any, NamedTuple
-from zlib import crc32
+from typing import Any
 
 from wiresum.common.logs import one_line
 from wiresum.host_agent import lines
-from wiresum.host_agent.agent.face import Call, Ended
-from wiresum.host_agent.agent.sums import Pending, Sums, Words
+from wiresum.host_agent.agent import carrying
+from wiresum.host_agent.agent.ballot import Ballot
+from wiresum.host_agent.agent.carrying import Carrying, Unit
+from wiresum.host_agent.agent.face import Ended
+from wiresum.host_agent.agent.face import Unit as Calls
+from wiresum.host_agent.agent.sums import Sums
 from wiresum.host_agent.engine import Packed, Rest
-from wiresum.host_agent.errors import CollectiveMismatch, EngineClosed, EngineError, PeerLost
+from wiresum.host_agent.errors import EngineClosed, EngineError, PeerLost
 
 log = logging.getLogger("wiresum")
-
-SEGMENT = 1 << 19
-"""Lanes that travel together: enough that the time of a round trip does not matter, and few enough
-that one segment is quantized while another one travels."""
-
-HEAD, STAGE = 1024, 4096
-"""Blocks whose exponents travel together: the first ones, and the others. All tensors of up to
-1,024 elements, or blocks, have but one message."""
-
-FLYING = 3
-"""Segments that are between quantizing and decoding: one is quantized or decoded, the others
-travel."""
 
 _BLOCKS = ("blocks_sent", "blocks_zero", "blocks_nonfinite")
 
 VERDICT_S = 5.0
 """How long the link between the ranks may take to say who is gone, when a sum has failed."""
-
-
-class Ballot:
-    """What the ranks agree on with each collective, beside its exponents. Here: nothing.
-
-    ``words`` are this rank's; ``counted`` gets the maximum of each over all ranks. When it returns
-    true, on all ranks alike, this collective is the last that the ranks carry.
-    """
-
-    size = 0
-    """How many words; the same on all ranks."""
-
-    @property
-    def field(self) -> int | None:
-        """Bits of an element, for the collective that begins; the same on all ranks.
-
-        None: as the engine was told.
-        """
-        return None
-
-    def looks_at(self, call: Call) -> None:
-        """A collective begins, and its tensor is still this rank's own."""
-
-    def words(self) -> Sequence[int]:
-        """This rank's words, for the collective that begins."""
-        return ()
-
-    def counted(self, largest: Sequence[int]) -> bool:
-        """The result: whether the ranks stop carrying after this collective."""
-        return False
-
-    def stopped(self) -> None:
-        """The last collective has ended: nothing is carried any more."""
-
-
-@dataclass
-class _Carried:
-    ticket: int
-    packed: Packed
-    call: Call | None = None
-    """The collective, if no part of it is done yet."""
-
-
-class _Flight(NamedTuple):
-    first: int
-    lanes: int
-    words: Words
-    pending: Pending
 
 
 @dataclass(frozen=True)
@@ -111,50 +53,48 @@ class RanksEngine:
         field: int,
         *,
         rests: Sequence[Rest] = (),
+        most_rests: int | None = None,
         ballot: Ballot | None = None,
     ) -> None:
         """Start the thread. ``rests`` come first: what another carrier has left, in order.
 
-        ``field``: bits of a quantized element. Raises ``CodecError`` for a field that has no
-        budget for so many workers.
+        ``most_rests``: how many of them the rank has that has most, if that is another one: so
+        many pieces are carried alone. ``field``: bits of a quantized element. Raises ``CodecError``
+        for a field that has no budget for so many workers.
         """
         Packed(0, 0, "float32", False, workers, field)
         self._sums = sums
         self._workers = workers
         self._field = field
         self._ballot = ballot or Ballot()
-        self._queue = deque(_Carried(rest.ticket, rest.packed) for rest in rests)
+        self._queue = deque(map(Unit.alone, rests))
         self._started = len(self._queue)
+        self._alone = self._started if most_rests is None else most_rests
         self._ended: list[Ended] = []
         self._failure: tuple[str, str] | None = None
         self._closed = False
         self._stopping = False
         self._stats = dict.fromkeys(("collectives", "elements", "ranks_collectives", *_BLOCKS), 0)
-        self._head = sums.words(HEAD + 3 + self._ballot.size)
-        self._buffers = [sums.words(STAGE), sums.words(STAGE)]
-        self._free: list[Words] = []
-        self._flights: deque[_Flight] = deque()
-        self._lanes_done = 0  # of the present collective: those on their way, too
+        self._carrying = Carrying(sums, workers, self._ballot)
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="wiresum-ranks", daemon=True)
         self._thread.start()
 
     # -- see face.EngineFace ------------------------------------------------------------------
 
-    def all_reduce(self, data: int, count: int, dtype: str, average: bool, ticket: int) -> None:
-        """Queue an all-reduce."""
-        packed = Packed(data, count, dtype, average, self._workers, self._field)
+    def collect(self, pieces: Calls) -> None:
+        """Queue a collective."""
+        unit = Unit.of(pieces, self._sums, self._workers, self._field)
         with self._changed:
             if self._failure is not None:
                 raise EngineClosed(lines.NO_MORE_WORK_SINCE.of(why=self._failure[1]))
-            call = (data, count, dtype, average, ticket)
-            self._queue.append(_Carried(ticket, packed, call))
-            self._started += 1
+            self._queue.append(unit)
+            self._started += len(pieces)
             self._changed.notify_all()
 
     @property
     def started(self) -> int:
-        """How many collectives it has taken, those that were left to it among them."""
+        """How many pieces it has taken, those that were left to it among them."""
         return self._started
 
     def poll(self, timeout_s: float) -> Sequence[Ended]:
@@ -172,7 +112,8 @@ class RanksEngine:
     def positions(self) -> Mapping[str, Any]:
         """One stream of collectives; while one of them is carried, it may wait for any rank."""
         with self._changed:
-            done, left = self._stats["ranks_collectives"], len(self._queue)
+            done = self._stats["ranks_collectives"]
+            left = sum(len(unit.tickets) for unit in self._queue)
             everybody = (1 << self._workers) - 1
             return {"ranks": _Position(done, done + left, (done, everybody) if left else None)}
 
@@ -207,18 +148,18 @@ class RanksEngine:
         """Whether it has been closed."""
         return self._closed
 
-    def give_back(self) -> Sequence[Call]:
+    def give_back(self) -> Sequence[Calls]:
         """Once the ranks have agreed to stop: the collectives that have not begun, in order.
 
         They are not this engine's any more.
         """
         with self._changed:
             assert self._stopping
-            calls = [each.call for each in self._queue if each.call is not None]
-            assert len(calls) == len(self._queue)
+            units = [unit.calls for unit in self._queue if unit.calls is not None]
+            assert len(units) == len(self._queue)
             self._queue.clear()
-            self._started -= len(calls)
-            return calls
+            self._started -= sum(map(len, units))
+            return units
 
     # -- the thread ---------------------------------------------------------------------------
 
@@ -228,10 +169,10 @@ class RanksEngine:
                 self._changed.wait_for(lambda: self._queue or self._failure is not None)
                 if self._failure is not None:
                     break
-                carried = self._queue[0]
+                unit = self._next()
             try:
-                self._choose_field(carried)
-                last = self._carry(carried.packed)
+                unit = self._in_the_agreed_field(unit)
+                last = self._carrying.carry(unit)
             except Exception as error:
                 self._broken(error)
                 break
@@ -239,29 +180,42 @@ class RanksEngine:
                 if self._failure is not None:
                     break
                 self._queue.popleft()
-                self._stopping = last
-                self._count(carried)
-                self._end(carried.ticket, None, carried.packed.nonfinite)
+                self._alone -= self._alone > 0
+                # What another carrier has begun cannot be given back.
+                self._stopping = last = last and not self._alone
+                self._end(unit)
             if last:
                 self._ballot.stopped()
                 with self._changed:  # until it is closed
                     self._changed.wait_for(lambda: self._failure is not None)
                 break
         with self._changed:
-            assert self._failure is not None
-            for carried in self._queue:
-                self._end(carried.ticket, self._failure)
+            kind, line = self._failure or (None, None)
+            for unit in self._queue:
+                self._ended += (Ended(ticket, line, kind) for ticket in unit.tickets)
             self._queue.clear()
+            self._changed.notify_all()
 
-    def _choose_field(self, carried: _Carried) -> None:
-        """Pack the tensor of ``carried`` in fields that the ranks have agreed on meanwhile."""
-        if carried.call is None:  # its codes may be agreed
-            return
-        self._ballot.looks_at(carried.call)
+    def _next(self) -> Unit:
+        """The first unit of the queue; its first piece, if that goes alone."""
+        unit = self._queue[0]
+        if self._alone and unit.calls is not None and not unit.is_alone:
+            self._queue.popleft()
+            alone = carrying.pieces(unit.calls, self._sums.rank, self._workers, self._field)
+            self._queue.extendleft(reversed(alone))
+        return self._queue[0]
+
+    def _in_the_agreed_field(self, unit: Unit) -> Unit:
+        """Pack the tensors of ``unit`` in fields that the ranks have agreed on meanwhile."""
+        if unit.calls is None or unit.is_alone:  # its codes may be agreed
+            return unit
+        for call in unit.calls:
+            if call.source < 0:
+                self._ballot.looks_at(call)
         field = self._ballot.field
-        if field is not None and field != self._field:
-            data, count, dtype, average, _ = carried.call
-            carried.packed = Packed(data, count, dtype, average, self._workers, field)
+        if field is None or field == self._field or not unit.packed:
+            return unit
+        return Unit.of(unit.calls, self._sums, self._workers, field)
 
     def _broken(self, error: Exception) -> None:
         """A sum has failed, mostly because a rank is gone: the ranks' link can name it."""
@@ -274,93 +228,19 @@ class RanksEngine:
             self._failure = (PeerLost.__name__, lines.RANKS_CANNOT_SUM.of(why=line))
         log.debug("wiresum: a sum over the ranks has failed", exc_info=error)
 
-    def _end(self, ticket: int, failure: tuple[str, str] | None, nonfinite: Any = ()) -> None:
-        kind, line = failure or (None, None)
-        self._ended.append(Ended(ticket, line, kind, nonfinite))
+    def _end(self, unit: Unit) -> None:
+        """It has been carried."""
+        stats = self._stats
+        stats["ranks_collectives"] += len(unit.tickets)
+        if unit.calls is not None:  # else the carrier before has counted it
+            stats["collectives"] += len(unit.tickets)
+            stats["elements"] += unit.elements
+        for ticket in unit.tickets:
+            packed = unit.packed.get(ticket)
+            if packed is not None:
+                for name, count in zip(_BLOCKS, packed.agreed, strict=True):
+                    stats[name] += count
+            self._ended.append(
+                Ended(ticket, None, None, () if packed is None else packed.nonfinite)
+            )
         self._changed.notify_all()
-
-    def _count(self, carried: _Carried) -> None:
-        packed, stats = carried.packed, self._stats
-        stats["ranks_collectives"] += 1
-        if carried.call is not None:  # else the carrier before has counted it
-            stats["collectives"] += 1
-            stats["elements"] += packed.count
-        for name, count in zip(_BLOCKS, packed.agreed, strict=True):
-            stats[name] += count
-
-    # -- one collective -----------------------------------------------------------------------
-
-    def _carry(self, packed: Packed) -> bool:
-        """Sum one tensor in place; whether it is the last one.
-
-        In stages: while the data of one travel, the exponents of the next do. What is started
-        when follows from the tensor alone, so it is the same on all ranks.
-        """
-        stages = _stages(packed.blocks)
-        codes = self._first_codes(packed) if stages else None
-        last = False
-        self._lanes_done = 0
-        for number, (_, count) in enumerate(stages):
-            assert codes is not None
-            words, pending = codes
-            pending.wait()
-            if number == 0:
-                last = self._said(words)
-            packed.agree(count, words.address)
-            if number + 1 < len(stages):
-                codes = self._codes(packed, *stages[number + 1], self._buffers[number % 2])
-            self._send(packed)
-        self._send(packed)
-        while self._flights:
-            self._land(packed)
-        return last
-
-    def _first_codes(self, packed: Packed) -> tuple[Words, Pending]:
-        """Send the first exponents, and what all ranks must know of this collective.
-
-        Always so many words: a rank with another tensor finds that out, and gets no wrong size.
-        """
-        mark = crc32(repr(packed.kind).encode()) >> 1
-        count = min(packed.blocks, HEAD)
-        packed.exponents(0, count, self._head.address)
-        with self._changed:
-            more_rests = len(self._queue) > 1 and self._queue[1].call is None
-        self._head.put(HEAD, (mark, -mark, int(more_rests), *self._ballot.words()))
-        return self._head, self._head.maximum(len(self._head))
-
-    def _said(self, head: Words) -> bool:
-        most, least, more_rests, *said = head.get(HEAD, len(head) - HEAD)
-        if most != -least:
-            raise CollectiveMismatch(lines.NOT_TOGETHER.of())
-        # What another carrier has begun cannot be given back. One rank may have more of it than
-        # another, which had not issued so many collectives then.
-        return self._ballot.counted(said) and not more_rests
-
-    def _codes(self, packed: Packed, first: int, count: int, words: Words) -> tuple[Words, Pending]:
-        packed.exponents(first, count, words.address)
-        return words, words.maximum(count)
-
-    def _send(self, packed: Packed) -> None:
-        """Quantize what is agreed and not sent yet, and let it travel."""
-        while self._lanes_done < packed.lanes:
-            if len(self._flights) == FLYING:
-                self._land(packed)
-            words = self._free.pop() if self._free else self._sums.words(SEGMENT)
-            count = min(SEGMENT, packed.lanes - self._lanes_done)
-            packed.encode(self._lanes_done, count, words.address)
-            self._flights.append(_Flight(self._lanes_done, count, words, words.total(count)))
-            self._lanes_done += count
-
-    def _land(self, packed: Packed) -> None:
-        flight = self._flights.popleft()
-        flight.pending.wait()
-        packed.decode(flight.first, flight.lanes, flight.words.address)
-        self._free.append(flight.words)
-
-
-def _stages(blocks: int) -> list[tuple[int, int]]:
-    """(First block, blocks) of each stage."""
-    sizes = [min(blocks, HEAD)] if blocks else []
-    while (left := blocks - sum(sizes)) > 0:
-        sizes.append(min(left, STAGE))
-    return list(zip(accumulate([0, *sizes]), sizes, strict=False))

@@ -1,9 +1,13 @@
 """Looks like one engine to its user, and uses one engine after the other.
 
 A paused relay holds collectives, in order, for the next engine; collectives below its limit still
-go to the present engine. The sum of a collective does not depend on the engine that made it. The
+go to the present engine. The result of a collective does not depend on the engine that made it. The
 caller makes sure that all ranks change engines after the same collective, or that the next engine
 takes over what the one before has left.
+
+A collective is a unit of pieces, which is held and handed over whole. Everything is counted in
+pieces: all ranks have the same units, so a limit that one rank has taken from its count never lies
+within a unit of another.
 """
 
 import threading
@@ -14,7 +18,7 @@ from typing import Any
 
 from wiresum.common.errors import WiresumError
 from wiresum.host_agent import lines
-from wiresum.host_agent.agent.face import Call, Ended, EngineFace, Finished
+from wiresum.host_agent.agent.face import Ended, EngineFace, Finished, Unit
 from wiresum.host_agent.errors import EngineClosed
 
 GAUGES = frozenset({"window", "exponent_window", "rtt_us", "rto_us", "gso", "gro"})
@@ -22,13 +26,13 @@ GAUGES = frozenset({"window", "exponent_window", "rtt_us", "rto_us", "gso", "gro
 
 
 _LOOK_S = 0.02
-_CLOSED = "the engine was closed while this all-reduce was held"
+_CLOSED = "the engine was closed while this collective was held"
 
 
 class Relay:
     """Hands collectives to the present engine. Has the engine's own methods; thread-safe.
 
-    The backend calls :meth:`all_reduce`, and :meth:`poll` from one thread. A change of lease calls
+    The backend calls :meth:`collect`, and :meth:`poll` from one thread. A change of lease calls
     ``pause``, ``let``, ``drained`` and then ``replace``, or ``resume``. A change of carrier calls
     ``stand`` and then ``take_over``, or ``go_on``; it makes a change of lease under way void.
     """
@@ -39,12 +43,12 @@ class Relay:
         self.on_suspended: Callable[[EngineFace, str], None] = lambda _engine, _why: None
         """Called once, by the thread that polls, with the engine that stands still, and why."""
         self._suspended: EngineFace | None = None
-        self._before = 0  # collectives that earlier engines have taken, and not left to the next
-        self._polled = 0  # collectives taken by any engine that have been handed back
-        self._limit: int | None = None  # of all collectives, while the lease changes
+        self._before = 0  # pieces that earlier engines have taken, and not left to the next
+        self._polled = 0  # pieces taken by any engine that have been handed back
+        self._limit: int | None = None  # of all pieces, while the lease changes
         self._void = False  # a change of lease has been overtaken by one of carrier
         self._standing = engine is None
-        self._held: deque[Call] = deque()
+        self._held: deque[Unit] = deque()
         self._ended: list[Finished] = []  # that no engine reports any more
         self._failed = False
         self._closed = False
@@ -57,19 +61,18 @@ class Relay:
 
     # -- for the user -------------------------------------------------------------------------
 
-    def all_reduce(self, data: int, count: int, dtype: str, average: bool, ticket: int) -> None:
-        """Start an in-place all-reduce, or hold it, under the caller's ``ticket``.
+    def collect(self, pieces: Unit) -> None:
+        """Start a collective, or hold it, under the tickets of its pieces.
 
-        The caller counts its tickets up. Arguments and errors are the engine's. The error of one
-        that was held is in its completion. An interrupt (``KeyboardInterrupt``) in here leaves
+        The caller counts its tickets up. Errors are the engine's. The error of one that was held
+        is in the completions of its pieces. An interrupt (``KeyboardInterrupt``) in here leaves
         everything consistent: the engine knows what has been started.
         """
-        call = (data, count, dtype, average, ticket)
         with self._lock:
             if self._open or self._closed:
-                self._engine.all_reduce(*call)
+                _give(self._engine, pieces)
             else:
-                self._held.append(call)
+                self._held.append(pieces)
 
     def poll(self, timeout_s: float) -> Sequence[Finished]:
         """Wait until a ticket ends; empty on timeout and whenever the engine has changed."""
@@ -97,7 +100,7 @@ class Relay:
 
     @property
     def started(self) -> int:
-        """How many collectives all engines together have taken."""
+        """How many pieces all engines together have taken."""
         with self._lock:
             return self._taken
 
@@ -146,9 +149,9 @@ class Relay:
 
     @property
     def asked(self) -> int:
-        """How many collectives this relay was given."""
+        """How many pieces this relay was given."""
         with self._lock:
-            return self._taken + len(self._held) + self._never_taken
+            return self._taken + sum(map(len, self._held)) + self._never_taken
 
     @property
     def ended(self) -> int:
@@ -169,7 +172,7 @@ class Relay:
 
     @property
     def done(self) -> int:
-        """How many collectives all engines together have been handed: the same on every rank
+        """How many pieces all engines together have been handed: the same on every rank
         once :meth:`drained` says so."""
         return self.started
 
@@ -179,7 +182,7 @@ class Relay:
         return len(self._held)
 
     def pause(self) -> int:
-        """Hold all further collectives; how many all engines together have been handed."""
+        """Hold all further collectives; how many pieces all engines together have been handed."""
         with self._lock:
             self._void = False
             self._limit = self._taken
@@ -250,18 +253,18 @@ class Relay:
             self._standing = False
             self._release()
 
-    def take_over(self, engine: EngineFace, *, moved: int = 0, again: Sequence[Call] = ()) -> None:
+    def take_over(self, engine: EngineFace, *, moved: int = 0, again: Sequence[Unit] = ()) -> None:
         """Carry on with another engine after :meth:`stand`; close the old one.
 
-        ``moved``: how many of the old engine's collectives the other one has got already.
+        ``moved``: how many of the old engine's pieces the other one has got already.
         ``again``: those that the old one has given back; the other one gets them, then what is
         held.
         """
         with self._lock:
             self._standing = False
             if self._closed:
-                for call in again:
-                    self._end_unheard(call[-1], EngineClosed.__name__, _CLOSED)
+                for unit in again:
+                    self._end_unheard(unit, EngineClosed.__name__, _CLOSED)
             else:
                 self._held.extendleft(reversed(again))
             old = self._exchange(engine, moved=moved)
@@ -274,15 +277,15 @@ class Relay:
         self._completed += sum(each.error is None for each in ended)
 
     def _end_held(self, kind: str, why: str) -> None:
-        for *_, ticket in self._held:
-            self._end_unheard(ticket, kind, why)
+        for unit in self._held:
+            self._end_unheard(unit, kind, why)
         self._held.clear()
         self._changed.notify_all()
 
-    def _end_unheard(self, ticket: int, kind: str, why: str) -> None:
+    def _end_unheard(self, unit: Unit, kind: str, why: str) -> None:
         """End a collective that no engine has taken."""
-        self._ended.append(Ended(ticket, why, kind))
-        self._never_taken += 1
+        self._ended += (Ended(piece.ticket, why, kind) for piece in unit)
+        self._never_taken += len(unit)
 
     @property
     def _taken(self) -> int:
@@ -323,11 +326,19 @@ class Relay:
 
     def _release(self) -> None:
         while self._held and self._open:
-            call = self._held.popleft()
+            unit = self._held.popleft()
             try:
-                self._engine.all_reduce(*call)
+                _give(self._engine, unit)
             except WiresumError as error:
-                self._end_unheard(call[-1], type(error).__name__, str(error))
+                self._end_unheard(unit, type(error).__name__, str(error))
+
+
+def _give(engine: Any, unit: Unit) -> None:
+    if hasattr(engine, "collect"):
+        engine.collect(unit)
+        return
+    for piece in unit:
+        engine.all_reduce(*piece[:5])
 
 
 class _NoEngine:
@@ -337,7 +348,7 @@ class _NoEngine:
     closed = False
     suspended = None
 
-    def all_reduce(self, *_call: object) -> None:
+    def collect(self, _pieces: Unit) -> None:
         raise EngineClosed(lines.CLOSED_BY_OWNER.of())
 
     def poll(self, timeout_s: float) -> Sequence[Finished]:

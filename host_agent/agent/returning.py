@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from wiresum.common.errors import WiresumError
+from wiresum.host_agent.agent.ballot import Ballot
 from wiresum.host_agent.agent.face import EngineFace
-from wiresum.host_agent.agent.ranks import Ballot
 
 log = logging.getLogger("wiresum")
 
@@ -78,7 +78,7 @@ class Return(Ballot):
             return 0, 0, epoch, ~epoch
 
     def counted(self, largest: Sequence[int]) -> bool:
-        """See :class:`~wiresum.host_agent.agent.ranks.Ballot`."""
+        """See :class:`~wiresum.host_agent.agent.ballot.Ballot`."""
         without, failed, epoch, complement = largest
         with self._lock:
             if failed < self.round and (without or epoch == ~complement):
@@ -88,7 +88,7 @@ class Return(Ballot):
             return False
 
     def stopped(self) -> None:
-        """See :class:`~wiresum.host_agent.agent.ranks.Ballot`."""
+        """See :class:`~wiresum.host_agent.agent.ballot.Ballot`."""
         with self._lock:
             joined, self._joined = self._joined, None
             self._over = True

@@ -19,7 +19,7 @@ from wiresum.common.errors import WiresumError
 from wiresum.host_agent import errors, lines
 from wiresum.host_agent.agent.carriers import RANKS
 from wiresum.host_agent.agent.counters import COUNTERS
-from wiresum.host_agent.agent.face import Finished
+from wiresum.host_agent.agent.face import Call, Finished
 from wiresum.host_agent.agent.issued import FALLBACK, SWITCH, Issued, Ledger
 from wiresum.host_agent.backend import exposed
 from wiresum.host_agent.backend.agent_face import AgentFace
@@ -251,26 +251,23 @@ class CollectiveRouter:
         return name
 
     def _hand_over(self, work: SwitchWork, buffers: Sequence[torch.Tensor], op: str) -> None:
-        # One lock over all tickets of a collective: the engine matches tensors between ranks by
-        # the order in which they come, and two threads must not interleave theirs.
+        # One lock from the tickets to the engine: they count up in the order in which it gets them.
         with self._lock:
             if self.agent is None or self._poller is None:
                 raise errors.EngineClosed(lines.SHUT_DOWN.of())
             self.agent.check()
             engine = self.agent.engine
             tickets = self._poller.expect(work, len(buffers))
-            for taken, (ticket, buffer) in enumerate(zip(tickets, buffers, strict=True)):
-                try:
-                    engine.all_reduce(
-                        buffer.data_ptr(),
-                        buffer.numel(),
-                        engine_dtype(buffer, op),
-                        op == "AVG",
-                        ticket,
-                    )
-                except WiresumError:
-                    self._poller.forget(tickets[taken:])
-                    raise
+            pieces = [
+                Call(b.data_ptr(), b.numel(), engine_dtype(b, op), op == "AVG", ticket)
+                for ticket, b in zip(tickets, buffers, strict=True)
+            ]
+            try:
+                if pieces:
+                    engine.collect(pieces)
+            except WiresumError:
+                self._poller.forget(tickets)
+                raise
         exposed.issued(work)
 
     def _sum_over_ranks(

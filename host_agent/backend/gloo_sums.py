@@ -1,11 +1,16 @@
-"""Sums over the ranks (``agent.sums.Sums``) by a gloo group of their own.
+"""Sums and copies over the ranks (``agent.sums.Sums``) by a gloo group of their own.
 
 gloo's all-reduce is a ring: 2 (n - 1) messages one after the other. Where the words are few, up to
 ``DIRECT`` ranks send all of theirs to all others instead, and each combines what it gets: more
 bytes, but no message waits for another one. With more ranks, too many messages would meet in one
 link.
+
+Of what has one reader each (a reduce-scatter), every rank sends each other one its part, and adds
+what it gets: (n - 1) / n of all words, half of what a ring's all-reduce sends. Copies go from their
+source straight to their readers, but for those of one source to all: gloo's broadcast is a tree.
 """
 
+import ctypes
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
@@ -13,7 +18,7 @@ from typing import Final
 import torch
 import torch.distributed as dist
 
-from wiresum.host_agent.agent.sums import Pending
+from wiresum.host_agent.agent.sums import Copy, Pending, Words
 from wiresum.host_agent.backend.connections import Connections
 
 DIRECT: Final = 16
@@ -27,6 +32,9 @@ Two ranks send no more bytes directly than over the ring. They sum larger tensor
 the same: gloo's direct exchange fills one direction of their link at a time, the ring both."""
 
 
+_TAGS: Final = 1 << 30
+
+
 class TensorWords:
     """Words in a tensor: ``agent.sums.Words``."""
 
@@ -34,6 +42,11 @@ class TensorWords:
         self._sums = sums
         self._tensor = torch.zeros(count, dtype=torch.int32)
         self._address = self._tensor.data_ptr()
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """All of them."""
+        return self._tensor
 
     @property
     def address(self) -> int:
@@ -59,6 +72,11 @@ class TensorWords:
         """Start a maximum of the first ``count`` signed words."""
         return self._sums.maximum(self._tensor[:count])
 
+    def scattered(self, counts: Sequence[int], got: Words) -> Pending:
+        """Start sums of runs of words, one for each rank; this rank's will be in ``got``."""
+        assert isinstance(got, TensorWords)
+        return _Scattered(self._sums, self._tensor, counts, got.tensor)
+
 
 class GlooSums:
     """One rank's part. int32 wraps as two's complement, so sums wrap like the switch's."""
@@ -78,7 +96,9 @@ class GlooSums:
         self._max = _all_reduce(dist.ReduceOp.MAX, limit_s)
         self._exchange = dist.AllToAllOptions()
         self._exchange.timeout = timedelta(seconds=limit_s)
+        self._limit = timedelta(seconds=limit_s)
         self.ranks = ranks
+        self._copies = 0
         self._direct = ranks <= direct
         self._connections = Connections()
         with self._connections:
@@ -117,14 +137,77 @@ class GlooSums:
         self._check()
         return self._group.allreduce([tensor], options)
 
-    def exchange(self, gives: torch.Tensor, gets: torch.Tensor) -> dist.Work:
-        """Start to send the n-th parts of ``gives`` to one rank each, and to get as many."""
+    def exchange(
+        self,
+        gives: torch.Tensor,
+        gets: torch.Tensor,
+        give: Sequence[int] = (),
+        get: Sequence[int] = (),
+    ) -> dist.Work:
+        """Start to send parts of ``gives`` to one rank each, and to get as many.
+
+        ``give``, ``get``: how many words to and from each rank; empty: equal parts.
+        """
         self._check()
-        return self._group.alltoall_base(gets, gives, [], [], self._exchange)
+        return self._group.alltoall_base(gets, gives, list(get), list(give), self._exchange)
+
+    def copy(self, copies: Sequence[Copy]) -> Pending:
+        """Start to copy bytes between ranks."""
+        self._check()
+        copies = [each for each in copies if each.size and each.readers]
+        alone = {each.source for each in copies}
+        tree = len(alone) == 1 and all(len(each.readers) == self.ranks - 1 for each in copies)
+        works: list[dist.Work] = []
+        for each in copies:
+            self._copies = self._copies % _TAGS + 1  # the same on all ranks: a tag of its own
+            if tree:
+                works.append(self._group.broadcast([_memory(each)], self._from(each.source)))
+            elif each.source == self.rank:
+                tensor = _memory(each)
+                # Not all to the same rank at a time.
+                for reader in sorted(each.readers, key=lambda r: (r - self.rank) % self.ranks):
+                    works.append(self._group.send([tensor], reader, self._copies))
+            elif self.rank in each.readers:
+                works.append(self._group.recv([_memory(each)], each.source, self._copies))
+        return _Works(works, self._limit)
+
+    def _from(self, source: int) -> dist.BroadcastOptions:
+        options = dist.BroadcastOptions()
+        options.rootRank, options.timeout = source, self._limit
+        return options
 
     def _check(self) -> None:
         if self._severed:
             raise ConnectionError("the connections between the ranks are closed")
+
+
+class _Works:
+    """All of these."""
+
+    def __init__(self, works: Sequence[dist.Work], limit: timedelta) -> None:
+        self._works, self._limit = works, limit
+
+    def wait(self) -> None:
+        for work in self._works:
+            work.wait(self._limit)
+
+
+class _Scattered:
+    """Each rank sends the others the words that are for them, and adds what it gets."""
+
+    def __init__(
+        self, sums: GlooSums, gives: torch.Tensor, counts: Sequence[int], got: torch.Tensor
+    ) -> None:
+        mine = counts[sums.rank]
+        self._rows = got[: sums.ranks * mine].view(sums.ranks, mine)
+        gets = [mine] * sums.ranks
+        self._work = sums.exchange(gives[: sum(counts)], self._rows.view(-1), counts, gets)
+
+    def wait(self) -> None:
+        self._work.wait()
+        total = self._rows[0]
+        for words in self._rows[1:]:
+            total.add_(words)
 
 
 class _Direct:
@@ -145,6 +228,12 @@ class _Direct:
         for rank, words in enumerate(self._got):
             if rank != self._rank:
                 self._combine(self._tensor, words)
+
+
+def _memory(copy: Copy) -> torch.Tensor:
+    """The bytes of a copy on this rank, where they are."""
+    array = (ctypes.c_uint8 * copy.size).from_address(copy.address)
+    return torch.frombuffer(array, dtype=torch.uint8)
 
 
 def _raise_to(tensor: torch.Tensor, other: torch.Tensor) -> None:

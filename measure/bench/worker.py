@@ -171,11 +171,12 @@ class Gloo(Side):
     def reduce(self, tensor: Floats) -> None:
         """Over gloo's ring."""
         if self._field is not None:
+            from wiresum.host_agent.agent.face import Call
             from wiresum.host_agent.errors import engine_error
 
             self._tickets += 1
-            call = tensor.ctypes.data, tensor.size, "float32", False, self._tickets
-            self._engine.all_reduce(*call)
+            call = Call(tensor.ctypes.data, tensor.size, "float32", False, self._tickets)
+            self._engine.collect([call])
             (ended,) = self._engine.poll(self._limit_s) or [None]
             if ended is None:
                 raise RackError(lines.NO_RESULT.of(limit_s=self._limit_s))

@@ -5,9 +5,9 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from wiresum.host_agent.agent.ballot import Ballot
 from wiresum.host_agent.agent.counters import COUNTERS
 from wiresum.host_agent.agent.face import Call
-from wiresum.host_agent.agent.ranks import Ballot
 from wiresum.host_agent.agent.tuning.error import errors
 from wiresum.host_agent.agent.tuning.policy import Policy, Reason, Window
 from wiresum.host_agent.agent.tuning.wish import Wish
@@ -81,7 +81,7 @@ class Tuning(Ballot):
 
     def looks_at(self, call: Call) -> None:
         """A collective begins; its tensor is still this rank's own."""
-        data, count, dtype, _, _ = call
+        data, count, dtype = call[:3]
         if dtype != "float32":
             return
         with self._lock:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from reference_switch import Faults, Lease, ReferenceSwitch, UdpSwitch
 from wiresum.controller.errors import ControllerError
 from wiresum.host_agent.agent.change import change_lease
-from wiresum.host_agent.agent.face import Ended
+from wiresum.host_agent.agent.face import Call, Ended
 from wiresum.host_agent.agent.join import APART
 from wiresum.host_agent.agent.network import WorkerSocket
 from wiresum.host_agent.agent.relay import Relay
@@ -164,7 +164,7 @@ class Rank:
 
     def all_reduce(self, data: NDArray[np.float32]) -> int:
         ticket = next(self._tickets)
-        self.relay.all_reduce(data.ctypes.data, data.size, "float32", False, ticket)
+        self.relay.collect([Call(data.ctypes.data, data.size, "float32", False, ticket)])
         return ticket
 
     # -- see wiresum.host_agent.agent.change.Seat

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from support.thread_sums import ThreadSums, thread_sums
 from wiresum.common.errors import WiresumError
 from wiresum.host_agent.agent.agent import Agent
+from wiresum.host_agent.agent.face import Call
 from wiresum.host_agent.agent.worker import Worker
 from wiresum.host_agent.environment import Environment
 
@@ -111,7 +112,8 @@ class Member:
         self._tickets += 1
         try:
             self.agent.check()
-            self.agent.engine.all_reduce(tensor.ctypes.data, SIZE, "float32", False, self._tickets)
+            call = Call(tensor.ctypes.data, SIZE, "float32", False, self._tickets)
+            self.agent.engine.collect([call])
         except WiresumError as error:
             return type(error).__name__
         deadline = time.monotonic() + LIMIT_S

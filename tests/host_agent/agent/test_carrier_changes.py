@@ -12,7 +12,7 @@ import pytest
 from support.thread_sums import ThreadSums, thread_sums
 from wiresum.host_agent.agent import carriers as module
 from wiresum.host_agent.agent.carriers import RANKS, SWITCH, Carriers
-from wiresum.host_agent.agent.face import Call
+from wiresum.host_agent.agent.face import Call, Unit
 from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.engine import Packed
 from wiresum.host_agent.environment import AgentError
@@ -43,8 +43,8 @@ class SilentEngine:
     def started(self) -> int:
         return len(self.calls)
 
-    def all_reduce(self, *call: Any) -> None:
-        self.calls.append(call)
+    def collect(self, pieces: Unit) -> None:
+        self.calls += pieces
 
     def poll(self, timeout_s: float) -> Sequence[Any]:
         time.sleep(min(timeout_s, 0.005))
@@ -73,7 +73,7 @@ class SilentEngine:
         return 0
 
     def rests(self, _exponent_end: int, _data_end: int) -> list[Rest]:
-        return [Rest(call[-1], Packed(*call[:-1], WORKERS, WIDTH)) for call in self.calls]
+        return [Rest(call.ticket, Packed(*call[:4], WORKERS, WIDTH)) for call in self.calls]
 
 
 @dataclass
@@ -147,7 +147,7 @@ def together(*calls: Callable[[], object]) -> list[BaseException | None]:
 def sums_work(ranks: list[Rank], ticket: int) -> None:
     arrays = [np.full(2000, 1.0, np.float32) for _ in ranks]
     for rank, array in zip(ranks, arrays, strict=True):
-        rank.relay.all_reduce(array.ctypes.data, array.size, "float32", False, ticket)
+        rank.relay.collect([Call(array.ctypes.data, array.size, "float32", False, ticket)])
     for rank in ranks:
         deadline = time.monotonic() + LIMIT_S
         while not (ended := rank.relay.poll(0.1)):

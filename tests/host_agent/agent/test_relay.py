@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wiresum.host_agent.agent.face import Ended
+from wiresum.host_agent.agent.face import Call, Ended, Unit
 from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.errors import EngineClosed
 
@@ -26,11 +26,11 @@ class HandEngine:
     suspended: str | None = None
     ended: "queue.Queue[Ended]" = field(default_factory=queue.Queue)
 
-    def all_reduce(self, data: int, count: int, dtype: str, average: bool, ticket: int) -> None:
+    def collect(self, pieces: Unit) -> None:
         if self.closed or self.fails:
             raise EngineClosed("the engine takes no more work: test")
-        self.calls.append(data)
-        self.tickets.append(ticket)
+        self.calls += (piece.data for piece in pieces)
+        self.tickets += (piece.ticket for piece in pieces)
 
     @property
     def started(self) -> int:
@@ -70,7 +70,7 @@ def test_ranges_that_are_not_finite_come_through_under_their_ticket() -> None:
 def submit(relay: Relay, *values: int) -> list[int]:
     """Hand over one collective a value, under the value as its ticket."""
     for value in values:
-        relay.all_reduce(value, 1, "float32", False, value)
+        relay.collect([Call(value, 1, "float32", False, value)])
     return list(values)
 
 
@@ -95,14 +95,17 @@ def test_every_collective_goes_to_one_engine_in_order_and_ends_once(
     for step, number in steps:
         current = engines[-1]
         if step == "submit":
-            given_out += submit(relay, *range(len(given_out), len(given_out) + number))
+            for _ in range(number):  # units of two pieces
+                tickets = [len(given_out), len(given_out) + 1]
+                relay.collect([Call(each, 1, "float32", False, each) for each in tickets])
+                given_out += tickets
         elif step == "end":
             current.end(min(number, len(current.calls) - current._done))
         elif step == "pause" and limit is None:
             limit = relay.pause()
             assert limit == sum(len(engine.calls) for engine in engines)
         elif step == "let" and limit is not None:
-            limit += number
+            limit += 2 * number
             relay.let(limit)
         elif step == "resume":
             limit = None

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support.thread_sums import thread_sums
 from wiresum.common.errors import WiresumError
 from wiresum.host_agent.agent import returning
+from wiresum.host_agent.agent.face import Call
 from wiresum.host_agent.agent.ranks import RanksEngine
 from wiresum.host_agent.agent.returning import Return
 from wiresum.host_agent.engine import Packed
@@ -92,7 +93,7 @@ def collectives(engines: list[RanksEngine], ranks: list[Rank]) -> int:
         assert time.monotonic() < deadline, f"nobody has arrived: {ranks}"
         arrays = [np.full(2000, 1.0, np.float32) for _ in ranks]
         for engine, array in zip(engines, arrays, strict=True):
-            engine.all_reduce(array.ctypes.data, array.size, "float32", False, ticket)
+            engine.collect([Call(array.ctypes.data, array.size, "float32", False, ticket)])
         for engine, array in zip(engines, arrays, strict=True):
             (ended,) = engine.poll(LIMIT_S)
             assert (ended.ticket, ended.error) == (ticket, None)
@@ -133,9 +134,9 @@ def test_what_has_not_begun_is_given_back() -> None:
         last = collectives(engines, ranks)
         data = np.ones(10, np.float32)
         for engine in engines:
-            engine.all_reduce(data.ctypes.data, 10, "float32", False, last + 1)
+            engine.collect([Call(data.ctypes.data, 10, "float32", False, last + 1)])
         for engine in engines:
-            assert [call[-1] for call in engine.give_back()] == [last + 1]
+            assert [call.ticket for (call,) in engine.give_back()] == [last + 1]
             assert engine.started == last
 
 
@@ -149,7 +150,7 @@ def test_what_another_carrier_has_begun_is_carried_to_its_end(
     count = last + others
     arrays = [[np.full(2000, 1.0, np.float32) for _ in range(count)] for _ in begun]
     calls = [
-        [(each.ctypes.data, each.size, "float32", False, at) for at, each in enumerate(mine)]
+        [Call(each.ctypes.data, each.size, "float32", False, at) for at, each in enumerate(mine)]
         for mine in arrays
     ]
     ranks = [Rank([]) for _ in begun]
@@ -163,7 +164,8 @@ def test_what_another_carrier_has_begun_is_carried_to_its_end(
             sums,
             len(ranks),
             32,
-            rests=[Begun(call[-1], Packed(*call[:-1], len(ranks), 32)) for call in mine[:done]],
+            rests=[Begun(call.ticket, Packed(*call[:4], len(ranks), 32)) for call in mine[:done]],
+            most_rests=max(begun),
             ballot=ballot,
         )
         for sums, ballot, mine, done in zip(
@@ -171,13 +173,16 @@ def test_what_another_carrier_has_begun_is_carried_to_its_end(
         )
     ]
     for engine, mine, done in zip(engines, calls, begun, strict=True):
-        for call in mine[done:]:
-            engine.all_reduce(*call)
+        for call in mine[done:last]:
+            engine.collect([call])
+        engine.collect(mine[last:])
     while not all(rank.arrived for rank in ranks):
         assert time.monotonic() < deadline, "they have not arrived"
         time.sleep(0.001)
     for engine, mine in zip(engines, arrays, strict=True):
-        assert [call[-1] for call in engine.give_back()] == list(range(last, count))
+        assert [[call.ticket for call in unit] for unit in engine.give_back()] == [
+            list(range(last, count))
+        ]
         assert all((each == len(ranks)).all() for each in mine[:last])
         assert all((each == 1).all() for each in mine[last:])
         engine.close()
@@ -203,7 +208,7 @@ def test_ranks_that_sum_different_tensors_of_one_size_get_an_error_and_no_sum() 
     engines = [RanksEngine(each, 2, 32) for each in thread_sums(2)]
     data = [np.ones(2000, np.float16) for _ in engines]
     for engine, array, dtype in zip(engines, data, ("float16", "bfloat16"), strict=True):
-        engine.all_reduce(array.ctypes.data, array.size, dtype, False, 1)
+        engine.collect([Call(array.ctypes.data, array.size, dtype, False, 1)])
     for engine in engines:
         (ended,) = engine.poll(LIMIT_S)
         assert ended.kind == "CollectiveMismatch"

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.thread_sums import thread_sums
+from wiresum.host_agent.agent.face import Call
 from wiresum.host_agent.agent.ranks import RanksEngine
 from wiresum.host_agent.agent.tuning import ballot
 from wiresum.host_agent.agent.tuning.ballot import Tuning
@@ -125,7 +126,7 @@ class Job:
         self.ticket += 1
         copies = [tensor.copy() for tensor in tensors]
         for engine, copy in zip(self.engines, copies, strict=True):
-            engine.all_reduce(copy.ctypes.data, copy.size, "float32", False, self.ticket)
+            engine.collect([Call(copy.ctypes.data, copy.size, "float32", False, self.ticket)])
         for engine in self.engines:
             (ended,) = engine.poll(60.0)
             assert ended.error is None

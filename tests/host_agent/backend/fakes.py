@@ -8,6 +8,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from wiresum.host_agent.agent.face import Unit
 from wiresum.host_agent.agent.issued import Group
 from wiresum.host_agent.backend.collective_router import CollectiveRouter, GroupOptions
 from wiresum.host_agent.backend.fallback import make_fallback
@@ -34,13 +35,14 @@ class FakeEngine:
     closed: bool = False
     suspended: str | None = None
 
-    def all_reduce(self, data: int, count: int, dtype: str, average: bool, ticket: int) -> None:
-        assert data != 0 or count == 0
-        self.calls.append((count, dtype, average))
-        self.buffers.append((data, count))
-        self.tickets.append(ticket)
-        if self.at_once:
-            self.ended.put(Ended(ticket))
+    def collect(self, pieces: Unit) -> None:
+        for piece in pieces:
+            assert piece.data != 0 or piece.count == 0
+            self.calls.append((piece.count, piece.dtype, piece.average))
+            self.buffers.append((piece.data, piece.count))
+            self.tickets.append(piece.ticket)
+            if self.at_once:
+                self.ended.put(Ended(piece.ticket))
 
     @property
     def started(self) -> int:

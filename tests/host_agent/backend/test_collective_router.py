@@ -13,6 +13,7 @@ from fakes import Ended, FakeAgent, FakeEngine, group_of_one
 
 from wiresum.host_agent import errors, stats
 from wiresum.host_agent.agent import counters
+from wiresum.host_agent.agent.face import Unit
 from wiresum.host_agent.backend.collectives import Collectives
 from wiresum.host_agent.backend.integer_average import average
 from wiresum.host_agent.backend.process_group import WiresumProcessGroup
@@ -297,15 +298,15 @@ def test_a_lost_lease_explains_what_fails(
 
 def test_a_ticket_may_end_before_it_is_known(group: WiresumProcessGroup, agent: FakeAgent) -> None:
     polled = threading.Event()
-    original = agent.engine.all_reduce
+    original = agent.engine.collect
 
-    def all_reduce(data: int, count: int, dtype: str, average: bool) -> int:
-        ticket = original(data, count, dtype, average)
+    def collect(pieces: Unit) -> None:
+        original(pieces)
         polled.wait(0.2)  # gives the poller the time to see it; correct either way
-        return ticket
 
-    agent.engine.all_reduce = all_reduce  # type: ignore[method-assign]
-    assert group.allreduce([torch.ones(1), torch.ones(1)]).wait(timedelta(seconds=LIMIT_S))
+    agent.engine.collect = collect  # type: ignore[method-assign]
+    works = [group.allreduce_coalesced([torch.ones(1), torch.ones(1)]) for _ in range(2)]
+    assert all(work.wait(timedelta(seconds=LIMIT_S)) for work in works)
 
 
 def test_without_a_link_everything_is_done_by_the_fallback(

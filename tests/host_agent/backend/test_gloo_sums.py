@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch.distributed as dist
 
+from wiresum.host_agent.agent.sums import Copy
 from wiresum.host_agent.backend.gloo_sums import FEW_BYTES, GlooSums
 
 LIMIT_S = 120.0
@@ -92,3 +93,47 @@ def test_two_ranks_exchange_few_words_directly_and_many_over_the_ring(
     for count in (FEW_BYTES // 4, FEW_BYTES // 4 + 1):
         ranks.all(lambda rank, count=count: ranks.sums[rank].words(count).total(count).wait())
     assert exchanged == [FEW_BYTES, FEW_BYTES]
+
+
+def test_each_rank_gets_the_sum_of_the_words_that_are_for_it(ranks: Ranks) -> None:
+    random = np.random.default_rng(2)
+    for most in (1, 3, 30_011):
+        counts = [int(each) for each in random.integers(0, most + 1, ranks.count)]
+        values = random.integers(-(2**31), 2**31, (ranks.count, sum(counts)), dtype=np.int32)
+        total = values.astype(np.int64).sum(axis=0).astype(np.int32)
+
+        def summed(rank: int, values: Any = values, counts: Any = counts) -> list[int]:
+            gives, got = (ranks.sums[rank].words(size) for size in (sum(counts) + 1, 200_000))
+            gives.put(0, values[rank].tolist())
+            gives.scattered(counts, got).wait()
+            return got.get(0, counts[rank])
+
+        found = ranks.all(summed)
+        assert [each for part in found for each in part] == total.tolist(), counts
+
+
+def test_copies_go_to_their_readers_and_nowhere_else(ranks: Ranks) -> None:
+    everybody = range(ranks.count)
+    others = [tuple(r for r in everybody if r != source) for source in everybody]
+    kinds = {
+        "all_gather": [(source, others[source]) for source in everybody],
+        "broadcast": [(0, others[0])],
+        "gather": [(source, (0,)) for source in others[0]],
+        "scatter": [(0, (reader,)) for reader in others[0]],
+    }
+    for name, routes in kinds.items():
+        for size in (0, 1, 100_003):
+
+            def copied(rank: int, routes: Any = routes, size: int = size) -> list[set[int]]:
+                memory = [np.full(size, 10 * rank + 1, np.uint8) for _ in routes]
+                copies = [
+                    Copy(each.ctypes.data, size, source, readers)
+                    for each, (source, readers) in zip(memory, routes, strict=True)
+                ]
+                ranks.sums[rank].copy(copies).wait()
+                return [set(each.tolist()) for each in memory]
+
+            for rank, found in enumerate(ranks.all(copied)):
+                for values, (source, readers) in zip(found, routes, strict=True):
+                    wanted = source if rank in readers else rank
+                    assert values == ({10 * wanted + 1} if size else set()), (name, size, rank)

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.thread_sums import thread_sums
-from wiresum.host_agent.agent import ranks as module
+from wiresum.host_agent.agent import carrying as module
+from wiresum.host_agent.agent.face import Call
 from wiresum.host_agent.agent.ranks import RanksEngine
 from wiresum.host_agent.launcher.embedded import Embedded
 
@@ -49,7 +50,9 @@ class Both:
             copies = [tensor.clone() for tensor in tensors]
             for engine, copy in zip(engines, copies, strict=True):
                 kind = name or str(copy.dtype).removeprefix("torch.")
-                engine.all_reduce(copy.data_ptr(), copy.numel(), kind, average, self._ticket)
+                self._all_reduce(
+                    engine, Call(copy.data_ptr(), copy.numel(), kind, average, self._ticket)
+                )
             ended = [engine.poll(LIMIT_S) for engine in engines]
             for (each,) in ended:
                 assert (each.ticket, each.error) == (self._ticket, None)
@@ -65,6 +68,13 @@ class Both:
                 ]
             )
         return found[0], found[1]
+
+    @staticmethod
+    def _all_reduce(engine: Any, call: Call) -> None:
+        if isinstance(engine, RanksEngine):
+            engine.collect([call])
+        else:
+            engine.all_reduce(*call[:5])
 
     def close(self) -> None:
         for engine in self.ranks:

@@ -51,6 +51,16 @@ SWITCH = Group(
     },
 )
 
+CODEC = Group(
+    "Codecs: how gradients become fewer bytes.",
+    {
+        "list": Command(
+            "wiresum.host_agent.hooks.commands:list_",
+            "The codecs that `run --codec` takes: bytes per element, L, error bound, needs.",
+        ),
+    },
+)
+
 TESTBED = Group(
     "Testbeds: racks of workers and a switch in network namespaces (needs root).",
     {
@@ -127,6 +137,7 @@ ROOT = Group(
         "advise": ADVISE,
         "plan": PLAN,
         "trial": TRIAL,
+        "codec": CODEC,
         "slots": controller.SLOTS,
         "top": controller.TOP,
         "pcap": PCAP,

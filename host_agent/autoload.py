@@ -14,7 +14,7 @@ import os
 
 _ROOMS = {
     "WIRESUM_MEASURE": ("observe.start", "this process cannot be measured"),
-    "WIRESUM_REMEDY": ("remedies.hooks", "the remedy cannot be tried"),
+    "WIRESUM_REMEDY": ("remedies.hooks", "no hook can be put on the models"),
     "WIRESUM_TRIAL": ("trial.recorder", "this process cannot take part in a trial"),
     "WIRESUM_TUNE": ("tune.steps", "the field cannot be tuned"),
 }

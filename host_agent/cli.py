@@ -161,6 +161,14 @@ def run(
             envvar="WIRESUM_TUNE",
         ),
     ] = "",
+    codec: Annotated[
+        str,
+        Option(
+            metavar="NAME[:K=V,...]",
+            help="Compress the gradients of the script's DDP models: top-k:k=0.1,bits=8 or "
+            "block-float:bits=8 (docs/codecs.md); `wiresum codec list` has all.",
+        ),
+    ] = "",
     transport: Annotated[
         Transport,
         Option(
@@ -181,6 +189,7 @@ def run(
     from wiresum.controller.client.credentials import chosen_token
     from wiresum.host_agent.launcher.options import JobOptions
     from wiresum.host_agent.launcher.run import run as launch
+    from wiresum.host_agent.remedies.spec import whole
 
     _configure_log(log_format)
     _check_field(field)
@@ -199,6 +208,7 @@ def run(
         transport=transport,
         carrier=carrier,
         tune=tune,
+        codec=whole(codec) if codec else "",
         switch_timeout_s=_checked_seconds("--switch-timeout", switch_timeout),
     )
     return launch(command, options, as_default=as_default)

@@ -208,3 +208,5 @@ NOT_ATTACHED = Line(
     "A125", "this state of {name} was unpickled and has no model yet: call its attach(model)"
 )
 NO_BITS = Line("A126", "bits is {given!r}; it must be 32, 16 or 8")
+NO_CODEC = Line("A127", "there is no codec {name!r}; there are {names}")
+NO_CODEC_OPTION = Line("A128", "{name} cannot be given {part!r}; its options: {names}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-from wiresum.host_agent.remedies.hooks import VARIABLE as HOOK_VARIABLE
+from wiresum.host_agent.remedies.spec import VARIABLE as HOOK_VARIABLE
 
 EXPONENTS = 1 / 256
 """Wiresum's exponents: one word for a block of 256 elements, as a share of float32's bytes."""

@@ -53,6 +53,13 @@ class _Group:
     values: torch.Tensor
     packed: Packed
     lanes: torch.Tensor
+    filled: torch.Tensor | None
+    """Of short blocks: which lanes hold elements, and are sent. None: all do."""
+
+    @property
+    def sent(self) -> torch.Tensor:
+        """The lanes that are summed."""
+        return self.lanes if self.filled is None else self.lanes[self.filled]
 
 
 class Exchange:
@@ -80,6 +87,10 @@ class Exchange:
         self._part_of = torch.repeat_interleave(torch.arange(len(parts)), counts)
         self._first = torch.tensor(starts[:-1], dtype=torch.int64)
         self._quota = torch.tensor([p.rule.blocks(p.blocks) for p in parts], dtype=torch.int64)
+        self._lengths = torch.full((starts[-1],), BLOCK)
+        for part, end in zip(parts, starts[1:], strict=True):
+            if part.blocks:
+                self._lengths[end - 1] -= part.blocks * BLOCK - part.count
         self._bits = torch.tensor([p.rule.bits for p in parts])[self._part_of]
         self._codes: tuple[torch.Tensor, dist.Work | None] | None = None
         self._groups: list[_Group] = []
@@ -121,7 +132,7 @@ class Exchange:
         ]
         # Never empty: backends differ in what they make of a sum of nothing.
         pad = torch.zeros(1, dtype=torch.int32)
-        self._lanes = torch.cat([*(each.lanes for each in self._groups), pad])
+        self._lanes = torch.cat([*(each.sent for each in self._groups), pad])
         self._keep(rows)
         summed: dist.Work | None = dist.all_reduce(self._lanes, group=group, async_op=True)
         assert summed is not None
@@ -132,8 +143,14 @@ class Exchange:
         means = torch.zeros(self._starts[-1], BLOCK)
         at = 0
         for each in self._groups:
-            lanes = self._lanes[at : at + each.lanes.numel()]
-            at += lanes.numel()
+            lanes = each.lanes
+            if each.filled is None:
+                lanes = self._lanes[at : at + lanes.numel()]
+                at += lanes.numel()
+            else:
+                count = int(each.filled.sum())
+                lanes[each.filled] = self._lanes[at : at + count]
+                at += count
             each.packed.decode(0, lanes.numel(), lanes.data_ptr())
             mean = each.values[: each.rows.numel()]
             mean[each.words == NONFINITE] = float("nan")
@@ -157,7 +174,13 @@ class Exchange:
         packed.agree(padded.numel(), padded.data_ptr())
         lanes = torch.empty(packed.lanes, dtype=torch.int32)
         packed.encode(0, lanes.numel(), lanes.data_ptr())
-        return _Group(places, mine, values, packed, lanes)
+        lengths = self._lengths[places[mine != NONFINITE]]
+        filled = None
+        if bool((lengths < BLOCK).any()):
+            per_lane = 32 // bits
+            used = (lengths + per_lane - 1) // per_lane
+            filled = (torch.arange(BLOCK // per_lane) < used[:, None]).view(-1)
+        return _Group(places, mine, values, packed, lanes, filled)
 
     def _keep(self, rows: torch.Tensor) -> None:
         """Leave in the residuals what is not sent; of what is sent, the error."""

@@ -44,7 +44,8 @@ class Later:
 
     def variables(self, *, as_default: bool = False) -> dict[str, str]:
         """The environment for the workers."""
-        return for_workers(self.environment, as_default=as_default)
+        codec = self._options.codec
+        return for_workers(self.environment, as_default=as_default, codec=codec)
 
     def check(self) -> None:
         """Raise why the run cannot go on: see :meth:`Session.check`."""

@@ -30,5 +30,7 @@ class JobOptions:
     """The carrier; with ``RANKS``, there is no job."""
     tune: str = ""
     """Limits within which the ranks choose the field, see ``agent.tuning.wish``; empty: none."""
+    codec: str = ""
+    """What is put on the script's DDP models, see ``remedies.spec``; empty: nothing."""
     switch_timeout_s: float | None = None
     """How long the switch may say nothing while workers wait; None: as the environment says."""

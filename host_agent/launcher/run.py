@@ -26,7 +26,7 @@ from wiresum.host_agent.environment import (
 from wiresum.host_agent.launcher.later import Later
 from wiresum.host_agent.launcher.options import JobOptions
 from wiresum.host_agent.launcher.rendezvous import rendezvous
-from wiresum.host_agent.launcher.session import Session
+from wiresum.host_agent.launcher.session import Session, asked_of_workers
 from wiresum.host_agent.launcher.signals import Signals
 from wiresum.host_agent.launcher.summary import summary
 
@@ -183,6 +183,4 @@ def _without_switch(as_default: bool, options: JobOptions) -> dict[str, str]:
     )
     env = without_secrets(os.environ) | made.variables()
     env.pop("WIRESUM_CONTROLLER", None)
-    if as_default:
-        env["WIRESUM_AS_DEFAULT"] = "1"
-    return env
+    return env | asked_of_workers(as_default=as_default, codec=options.codec)

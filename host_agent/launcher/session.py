@@ -25,6 +25,7 @@ from wiresum.host_agent.environment import (
 )
 from wiresum.host_agent.launcher.embedded import Embedded
 from wiresum.host_agent.launcher.options import JobOptions
+from wiresum.host_agent.remedies.spec import VARIABLE as REMEDY
 
 log = logging.getLogger("wiresum")
 
@@ -59,7 +60,7 @@ def asked(
     )
 
 
-def for_workers(where: Environment, *, as_default: bool) -> dict[str, str]:
+def for_workers(where: Environment, *, as_default: bool, codec: str = "") -> dict[str, str]:
     """The environment for the workers: this process's own, with the job's instead of secrets.
 
     Processes in it can join this job, and can make no other.
@@ -67,9 +68,13 @@ def for_workers(where: Environment, *, as_default: bool) -> dict[str, str]:
     env = without_secrets(os.environ)
     env.pop(SHM, None)
     env |= where.variables()
-    if as_default:
-        env["WIRESUM_AS_DEFAULT"] = "1"
-    return env
+    return env | asked_of_workers(as_default=as_default, codec=codec)
+
+
+def asked_of_workers(*, as_default: bool, codec: str) -> dict[str, str]:
+    """Variables for the workers that say what to do with the script, whatever sums."""
+    asked = {"WIRESUM_AS_DEFAULT": "1"} if as_default else {}
+    return asked | ({REMEDY: codec} if codec else {})
 
 
 def _shm(transport: Transport) -> str:
@@ -94,6 +99,7 @@ class Session:
         ``ChildError`` or ``AddressError``.
         """
         options = options or JobOptions()
+        self._codec = options.codec
         self._lost: str | None = None
         self._place = 0
         self._ended = False
@@ -126,7 +132,7 @@ class Session:
 
     def variables(self, *, as_default: bool = False) -> dict[str, str]:
         """The environment for the workers: see :func:`for_workers`."""
-        return for_workers(self.environment, as_default=as_default)
+        return for_workers(self.environment, as_default=as_default, codec=self._codec)
 
     def describe(self) -> pb.Job:
         """The job as the controller sees it now, with the switch's counters."""

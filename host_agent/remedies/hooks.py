@@ -1,4 +1,4 @@
-"""Registers torch's communication hooks with every DDP model of a script.
+"""Registers communication hooks, torch's and wiresum's own, with every DDP model of a script.
 
 DDP takes one hook, and a script's own has precedence: the hook is registered at the first forward
 pass, if there is none by then.
@@ -10,10 +10,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-log = logging.getLogger("wiresum")
+from wiresum.host_agent.remedies.spec import VARIABLE, Spec, parse
 
-VARIABLE = "WIRESUM_REMEDY"
-"""Which hook; empty or missing: none."""
+log = logging.getLogger("wiresum")
 
 COMPRESS_FROM = 2
 """Before this step PowerSGD sends gradients as they are; torch demands at least two such steps."""
@@ -23,30 +22,29 @@ used: list[str] = []
 
 
 def install() -> None:
-    """Wrap DDP's forward pass. Raises ``ValueError`` for an unknown hook."""
+    """Wrap DDP's forward pass. Raises ``CodecError`` for what is no hook."""
     from torch.nn.parallel import DistributedDataParallel
 
-    name = os.environ[VARIABLE]
-    if name not in _REGISTER:
-        raise ValueError(f"{VARIABLE} must be of {', '.join(_REGISTER)}, not {name!r}")
+    text = os.environ[VARIABLE]
+    spec = parse(text)
     original: Any = DistributedDataParallel.forward
 
     @functools.wraps(original)
     def forward(self: Any, *inputs: Any, **named: Any) -> Any:
         if not hasattr(self, "_wiresum_hook"):
-            self._wiresum_hook = _register(self, name)
+            self._wiresum_hook = _register(self, spec, text)
             used.append(self._wiresum_hook)
         return original(self, *inputs, **named)
 
     DistributedDataParallel.forward = forward  # type: ignore[method-assign]
 
 
-def _register(model: Any, name: str) -> str:
+def _register(model: Any, spec: Spec, text: str) -> str:
     if model._comm_hooks:
-        log.warning("wiresum: the script has a DDP hook of its own, %s is not used", name)
+        log.warning("wiresum: the script has a DDP hook of its own, %s is not used", text)
         return "the script's own"
-    _REGISTER[name](model)
-    return name
+    _REGISTER[spec.name](model, **spec.options)
+    return text
 
 
 def _fp16(model: Any) -> None:
@@ -73,4 +71,19 @@ def _powersgd(model: Any) -> None:
     model.register_comm_hook(state, in_order)
 
 
-_REGISTER: dict[str, Callable[[Any], None]] = {"fp16": _fp16, "powersgd": _powersgd}
+def _codec(state: str) -> Callable[..., None]:
+    def register(model: Any, **options: Any) -> None:
+        from wiresum.host_agent.hooks import ddp
+        from wiresum.host_agent.hooks import state as states
+
+        model.register_comm_hook(getattr(states, state)(model, **options), ddp.compress)
+
+    return register
+
+
+_REGISTER: dict[str, Callable[..., None]] = {
+    "fp16": _fp16,
+    "powersgd": _powersgd,
+    "block-float": _codec("BlockFloat"),
+    "top-k": _codec("TopK"),
+}

@@ -12,7 +12,7 @@ from typing import Any
 
 from wiresum.common.children import process
 from wiresum.common.children.process import ProcessOptions
-from wiresum.host_agent.remedies.hooks import VARIABLE as HOOK_VARIABLE
+from wiresum.host_agent.remedies.spec import VARIABLE as HOOK_VARIABLE
 from wiresum.host_agent.trial.order import PROGRESS, Order, Record, read_records
 from wiresum.measure import lines
 from wiresum.measure.remedies import Remedy

@@ -2,7 +2,17 @@
 
 from typing import Any
 
-__all__ = ["report", "tune"]
+__all__ = ["codecs", "report", "tune"]
+
+
+def codecs(workers: int = 2) -> list[Any]:
+    """All codecs, for so many workers: rows with ``name``, ``bytes_per_element``, ``level``, …
+
+    ``name`` is what ``wiresum run --codec`` takes. See ``wiresum codec list``.
+    """
+    from wiresum.host_agent.hooks.catalogue import codecs
+
+    return list(codecs(workers))
 
 
 def report(*, loss: Any) -> None:

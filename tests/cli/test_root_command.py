@@ -33,7 +33,7 @@ COMMANDS = [
     ("testbed", "train"), ("testbed", "soak"), ("testbed", "conformance"), ("bench", "allreduce"),
     ("bench", "flood"),
     ("bench", "switch"), ("bench", "engine"), ("bench", "report"), ("pcap",), ("measure",),
-    ("advise",), ("plan",), ("trial",), ("bench", "advise"),
+    ("advise",), ("plan",), ("trial",), ("bench", "advise"), ("codec", "list"),
 ]  # fmt: skip
 
 

@@ -10,7 +10,13 @@ from support.torchruns import clean_environment, spawn
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WORKERS = 2
-BESIDE_DDP = {"local_sgd": (8 + (60 - 8) / 4) / 60 + 1 / 60, "diloco": 1 / 10}
+TOP_K = 144 + 256 * (5 + 34 + 2) + 4 * 178 + 4 * (1 + 18 + 135 + 5 + 4)
+"""Bytes of a step: chosen blocks of the four weights, the biases, a word per block."""
+BESIDE_DDP = {
+    "local_sgd": (8 + (60 - 8) / 4) / 60 + 1 / 60,
+    "diloco": 1 / 10,
+    "top_k": TOP_K / (4 * 40_690),
+}
 """Share of DDP's bytes; local SGD synchronizes once more in the end."""
 
 

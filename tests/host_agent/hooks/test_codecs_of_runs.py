@@ -1,0 +1,70 @@
+"""`wiresum run --codec` on a script that stays as it is; `wiresum codec list`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import wiresum
+from support.processes import Commands
+from support.training import spawned
+from wiresum.host_agent._engine import budget
+from wiresum.host_agent.errors import CodecError
+from wiresum.host_agent.remedies.spec import parse, whole
+
+UNCHANGED = Path(__file__).parents[2] / "measure" / "trial" / "train.py"
+BLOCKS = {"0.weight": 32, "0.bias": 1, "2.weight": 4, "2.bias": 1}
+STEPS = 12
+
+
+def test_a_run_puts_a_codec_on_an_unchanged_script(cli: Commands, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[policy]\n"*.bias" = "exact"\n"2.*" = "k=1"\n')
+    done = cli.run(
+        "run", "--as-default", "--carrier", "ranks", "--codec",
+        f"top-k:k=0.25,bits=8,policy={policy}", "--", *spawned(2), str(UNCHANGED), "short",
+        WIRESUM_DUMP=str(tmp_path / "{rank}"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    sent = json.loads((tmp_path / "0").read_text())["ranks_bytes"] / STEPS
+    codes = 4 * sum(BLOCKS.values())
+    lanes = 256 * (32 / 4 + 4) + 4 * (128 + 8)
+    assert codes + lanes < sent <= codes + lanes + 4 * 4  # a word more in each bucket
+
+
+def test_the_list_says_bytes_levels_and_errors(cli: Commands) -> None:
+    done = cli.run("codec", "list", "--workers", "8", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert rows["block-float:bits=8"]["level"] == budget(8, 8)
+    assert rows["block-float:bits=8"]["bytes_per_element"] == 1 + 1 / 64
+    assert rows["top-k:k=0.1,bits=8"]["bytes_per_element"] == pytest.approx(0.1 + 1 / 64)
+    assert [row["level"] for row in rows.values()] == [row.level for row in wiresum.codecs(8)]
+    for name in rows:
+        assert parse(name)
+    shown = cli.run("codec", "list", "--workers", "200")
+    assert "no budget for so many workers" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("best", "there is no codec 'best'; there are fp16, powersgd"),
+        ("fp16:k=1", "fp16 cannot be given 'k=1'; its options: none"),
+        ("top-k:k=much", "top-k cannot be given 'k=much'; its options: k, bits, feedback, policy"),
+        ("top-k:feedback=maybe", "cannot be given 'feedback=maybe'"),
+        ("top-k:k=2", "k is 2"),
+        ("block-float:bits=4", "bits is 4"),
+        ("block-float:policy=none.toml", "none.toml cannot be read"),
+    ],
+)
+def test_codecs_that_cannot_be_are_refused_before_the_run(text: str, words: str) -> None:
+    with pytest.raises(CodecError, match=words):
+        whole(text)
+
+
+def test_a_refused_codec_ends_the_command_in_one_line(cli: Commands) -> None:
+    done = cli.run("run", "--codec", "best", "--", "true")
+    assert done.returncode != 0
+    assert len(done.stderr.splitlines()) == 1
+    assert "there is no codec 'best'" in done.stderr

@@ -13,7 +13,7 @@ def list_(
     workers: Annotated[int, Option(min=2, max=65535, help="Ranks of the training.")] = 2,
     as_json: Annotated[bool, Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
-    """The codecs that `run --codec` takes: bytes per element, L, error bound, what each needs."""
+    """The codecs that `run --codec` takes: bytes per element, L, error bound, needs."""
     from rich.console import Console
     from rich.table import Table
 

@@ -152,7 +152,6 @@ def test_two_jobs_do_not_affect_each_other(switch, lease):
         ({"slot": 0xFFFF}, DropReason.OUT_OF_LEASE),
         ({"version": packet.VERSION - 1}, DropReason.WRONG_VERSION),
         ({"version": packet.VERSION + 1}, DropReason.WRONG_VERSION),
-        ({"version": 2, "readers": 0}, DropReason.WRONG_VERSION),
         ({"readers": readers(Readers.ALL, 1)}, DropReason.WRONG_READERS),
         ({"readers": readers(Readers.ONLY, 2)}, DropReason.WRONG_READERS),
         ({"readers": readers(Readers.ONLY, 63)}, DropReason.WRONG_READERS),

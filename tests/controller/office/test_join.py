@@ -7,6 +7,7 @@ import pytest
 from controller_rig import ADMIN_TOKEN, Rig, until
 from fake_switch import FakeSwitch
 
+from wiresum import p4
 from wiresum.common.version import package_version
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -173,8 +174,10 @@ async def test_wrong_callers(rig: Rig) -> None:
     await refused("PERMISSION_DENIED", "wrong token", rig.join(nil, 0))
     call = rig.join(job, 0, ip="192.0.2.1")
     await refused("FAILED_PRECONDITION", "no host range of switch s1 contains 192.0.2.1", call)
-    call = rig.join(job, 0, program_version="9.9.9")
-    await refused("FAILED_PRECONDITION", r"program 9.9.9, switch s1 runs \d", call)
+    ours = re.escape(p4.program(64).version)
+    for version in ("0.2.0", "9.9.9"):  # of packets of version 2, and one to come
+        call = rig.join(job, 0, program_version=version)
+        await refused("FAILED_PRECONDITION", f"program {version}, switch s1 runs {ours}", call)
     await rig.call(lambda client: client.release_job(job.id, job.token))
     await refused("FAILED_PRECONDITION", "is over .released", rig.join(job, 0))
 

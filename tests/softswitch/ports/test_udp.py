@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from echo_program import BACK, CPU_PORT, NOT_IP, NOWHERE, PORT_2, PUNT, REPLICATE, STAMPED
+from echo_program import BACK, CPU_PORT, NOT_IP, NOWHERE, PORT_2, PUNT, REPLICATE, STAMPED, STRIPPED
 from finsy.proto import p4r
 
 from support.p4runtime import INSERT, Client
@@ -166,30 +166,47 @@ def test_trains_are_split_by_peer_and_length(serve: Serve, peers: Callable[..., 
     assert sorted(got) == sorted(3 * payloads)
 
 
-def test_copies_share_their_common_bytes(serve: Serve, peers: Callable[..., Peer]) -> None:
-    """Copies of one frame lie in memory once; with the controller and a missing port among them."""
+@pytest.mark.parametrize("code", [STAMPED, STRIPPED])
+def test_copies_share_their_common_bytes(
+    serve: Serve, peers: Callable[..., Peer], code: int
+) -> None:
+    """Copies of one frame lie in memory once, also where some lack a header that others have.
+
+    The controller and a missing port are among the places that they go to.
+    """
     switch = serve("--port", "1=udp:127.0.0.1:0")
     peer = peers(switch.udp(1))
-    ports = [1, 1, int(CPU_PORT), 1, 77, 1, int(CPU_PORT), int(CPU_PORT), 1]
+    ports = [1, 1, int(CPU_PORT), 1, 77, 1, int(CPU_PORT), int(CPU_PORT), 1, 1]
+    # Every kind of copy follows every other: those of even instances have no header of their own.
+    instances = [1, 3, 2, 4, 6, 5, 7, 8, 10, 9]
     with Client(switch.p4runtime, 1) as client:
         client.standing()
         entry = p4r.PacketReplicationEngineEntry()
         entry.multicast_group_entry.multicast_group_id = 1
-        for instance, port in enumerate(ports, 1):
+        for instance, port in zip(instances, ports, strict=True):
             entry.multicast_group_entry.replicas.add(egress_port=port, instance=instance)
         client.write(INSERT, packet_replication_engine_entry=entry)
         for length in (0, 1, 62, 63, 64, 1000, 30_001, 65_000):
-            payload = order(STAMPED, random.Random(length).randbytes(length))
-            peer.send(payload)
-            assert [peer.receive() for _ in range(ports.count(1))] == [payload] * ports.count(1)
-            frames = [client.receive().packet.payload for _ in range(ports.count(int(CPU_PORT)))]
-            assert [frame[40:] for frame in frames] == [
-                struct.pack("!H", n) + payload for n, port in enumerate(ports, 1) if port == 255
+            payload = order(code, random.Random(length).randbytes(length))
+            copies = [
+                (n, port, payload[1:] if code == STRIPPED and n % 2 == 0 else payload)
+                for n, port in zip(instances, ports, strict=True)
             ]
+            peer.send(payload)
+            mine = [copy for _, port, copy in copies if port == 1]
+            assert [peer.receive() for _ in mine] == mine
+            told = [
+                struct.pack("!H", n) + copy for n, port, copy in copies if port == int(CPU_PORT)
+            ]
+            frames = [client.receive().packet.payload for _ in told]
+            assert [frame[40:] for frame in frames] == told
     assert switch.stats()["switch"]["drop_no_port"] == 8
 
 
-def test_more_copies_than_there_is_memory_for(serve: Serve, peers: Callable[..., Peer]) -> None:
+@pytest.mark.parametrize("code", [STAMPED, STRIPPED])
+def test_more_copies_than_there_is_memory_for(
+    serve: Serve, peers: Callable[..., Peer], code: int
+) -> None:
     """The frames of a batch are sent early where they fill the memory or a port's queue."""
     switch = serve("--port", "1=udp:127.0.0.1:0")
     copies = 20
@@ -204,7 +221,7 @@ def test_more_copies_than_there_is_memory_for(serve: Serve, peers: Callable[...,
     end = order(BACK, b"end")
     for count, length in ((16, 64_100), (200, 1_000)):
         peer = peers(switch.udp(1))
-        payloads = [order(STAMPED, chance.randbytes(length)) for _ in range(count)]
+        payloads = [order(code, chance.randbytes(length)) for _ in range(count)]
         switch.process.send_signal(signal.SIGSTOP)  # so that it finds them all at once
         peer.send(*payloads)
         got: list[bytes] = []
@@ -220,7 +237,11 @@ def test_more_copies_than_there_is_memory_for(serve: Serve, peers: Callable[...,
             peer.send(end)
             receiver.join(0.1)
         # A full socket loses datagrams; the others arrive in order and unchanged.
-        position = iter([payload for payload in payloads for _ in range(copies)])
+        position = iter(
+            payload[1:] if code == STRIPPED and instance % 2 == 0 else payload
+            for payload in payloads
+            for instance in range(copies)
+        )
         assert len(got) > count * copies // 4
         assert all(any(payload == one for one in position) for payload in got)
         assert switch.stats()["1"]["drop_out_failed"] == 0

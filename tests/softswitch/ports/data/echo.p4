@@ -2,8 +2,8 @@
 //
 // 1, or an empty datagram: back to its sender. 2: to the controller as it came. 3: to multicast
 // group 1, addressed to its sender. 4: back, but as something that is not IPv4. 5: out of port 99.
-// 6: out of port 2, unchanged. 7: as 3, with each copy's instance in its UDP checksum. Anything else is
-// dropped.
+// 6: out of port 2, unchanged. 7: as 3, with each copy's instance in its UDP checksum. 8: as 7, and the
+// copies of even instances come without this byte. Anything else is dropped.
 #include <core.p4>
 #include <v1model.p4>
 
@@ -59,7 +59,7 @@ control Decide(inout headers_t hdr, inout metadata_t meta, inout standard_metada
                 back();
             } else if (hdr.order.code == 2) {
                 std.egress_spec = 255;
-            } else if (hdr.order.code == 3 || hdr.order.code == 7) {
+            } else if (hdr.order.code == 3 || hdr.order.code == 7 || hdr.order.code == 8) {
                 back();
                 std.mcast_grp = 1;
             } else if (hdr.order.code == 4) {
@@ -76,8 +76,13 @@ control Decide(inout headers_t hdr, inout metadata_t meta, inout standard_metada
 
 control Stamp(inout headers_t hdr, inout metadata_t meta, inout standard_metadata_t std) {
     apply {
-        if (hdr.order.isValid() && hdr.order.code == 7) {
+        if (hdr.order.isValid() && (hdr.order.code == 7 || hdr.order.code == 8)) {
             hdr.udp.checksum = std.egress_rid;
+        }
+        if (hdr.order.isValid() && hdr.order.code == 8 && std.egress_rid[0:0] == 0) {
+            hdr.order.setInvalid();
+            hdr.udp.length = hdr.udp.length - 1;
+            hdr.ipv4.length = hdr.ipv4.length - 1;
         }
     }
 }

@@ -210,3 +210,5 @@ NOT_ATTACHED = Line(
 NO_BITS = Line("A126", "bits is {given!r}; it must be 32, 16 or 8")
 NO_CODEC = Line("A127", "there is no codec {name!r}; there are {names}")
 NO_CODEC_OPTION = Line("A128", "{name} cannot be given {part!r}; its options: {names}")
+NO_DECAY = Line("A129", "decay is {given:g}; it must be from 0 to 1")
+OTHER_MODELS_CODEC = Line("A130", "the codec was made for another model")

@@ -6,7 +6,7 @@ its buckets anew after the first step, and the residuals follow.
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,8 @@ class BlockFloat:
     """All blocks, in fields of ``bits``; with error feedback.
 
     ``model``: the model, or the DDP around it. ``bits``: 32, 16 or 8; None: the run's field
-    (``wiresum run --field``). ``policy``: see :func:`~wiresum.host_agent.hooks.rules.rule_for`.
+    (``wiresum run --field``). ``decay``: factor of what is kept, at each step. ``policy``: see
+    :func:`~wiresum.host_agent.hooks.rules.rule_for`.
     ``group``: None for DDP's own, or the default one.
 
     Pickles without the model and the group: give it the model again with :meth:`attach`. For
@@ -45,11 +46,12 @@ class BlockFloat:
         *,
         bits: int | None = None,
         feedback: bool = True,
+        decay: float = 1.0,
         policy: Mapping[str, str] = DEFAULT_POLICY,
         group: dist.ProcessGroup | None = None,
     ) -> None:
         """Raises :class:`CodecError` for options that make no sense, or a model on a GPU."""
-        self._setup(model, 1.0, bits, feedback, policy, group)
+        self._setup(model, 1.0, bits, feedback, decay, policy, group)
 
     def _setup(
         self,
@@ -57,6 +59,7 @@ class BlockFloat:
         share: float,
         bits: int | None,
         feedback: bool,
+        decay: float,
         policy: Mapping[str, str],
         group: dist.ProcessGroup | None,
     ) -> None:
@@ -65,7 +68,10 @@ class BlockFloat:
         """Of parameters that no pattern of the policy fits."""
         self.policy = dict(policy)
         check_policy(self.policy)
+        if not 0.0 <= decay <= 1.0:
+            raise CodecError(lines.NO_DECAY.of(given=decay))
         self.feedback = feedback
+        self.decay = decay
         self._residuals: dict[str, torch.Tensor] = {}
         self._saved_by: tuple[int, int] | None = None  # workers, rank
         self.attach(model, group)
@@ -98,6 +104,10 @@ class BlockFloat:
         self.held: Any = None
         """The bucket that the hook holds back."""
 
+    def covers(self, parameters: Iterable[torch.Tensor]) -> bool:
+        """Whether all of them belong to the model."""
+        return all(each in self._names for each in parameters)
+
     @property
     def group(self) -> dist.ProcessGroup | None:
         """The group whose ranks take the mean."""
@@ -121,7 +131,7 @@ class BlockFloat:
         for name, each in zip(names, parameters, strict=True):
             rule = rule_for(name, each.shape, self.policy, self.rule)
             parts.append(Part(each.numel(), rule, self.feedback and not rule.exact))
-        made = Exchange(parts, dist.get_world_size(self._group))
+        made = Exchange(parts, dist.get_world_size(self._group), self.decay)
         for place, (name, part, each) in enumerate(zip(names, parts, parameters, strict=True)):
             if part.feedback:
                 view = made.residual(place)
@@ -176,10 +186,11 @@ class BlockFloat:
     def __getstate__(self) -> dict[str, Any]:
         """The options and :meth:`state_dict`."""
         options = {"rule": self.rule, "policy": self.policy, "feedback": self.feedback}
-        return options | {"state": self.state_dict()}
+        return options | {"decay": self.decay, "state": self.state_dict()}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        self.rule, self.policy, self.feedback = kept["rule"], kept["policy"], kept["feedback"]
+        self.rule, self.policy = kept["rule"], kept["policy"]
+        self.feedback, self.decay = kept["feedback"], kept["decay"]
         self._forget()
         self._group, self._names = None, {}
         state = kept["state"]
@@ -203,8 +214,9 @@ class TopK(BlockFloat):
         *,
         bits: int | None = None,
         feedback: bool = True,
+        decay: float = 1.0,
         policy: Mapping[str, str] = DEFAULT_POLICY,
         group: dist.ProcessGroup | None = None,
     ) -> None:
         """Raises :class:`CodecError` for options that make no sense, or a model on a GPU."""
-        self._setup(model, k, bits, feedback, policy, group)
+        self._setup(model, k, bits, feedback, decay, policy, group)

@@ -9,6 +9,8 @@ import torch.distributed as dist
 
 from wiresum.host_agent import lines
 from wiresum.host_agent.errors import SynchronizationError
+from wiresum.host_agent.hooks.exchange import Exchange
+from wiresum.host_agent.hooks.state import BlockFloat
 from wiresum.host_agent.optim import average
 from wiresum.host_agent.optim.periodic import (
     Drift,
@@ -26,7 +28,7 @@ class _OnItsWay:
 
     fragment: int
     due: int  # the local step after which it is applied
-    pending: average.Pending | None
+    pending: "average.Pending | _Chosen | None"
     means: list[torch.Tensor] | None = None
 
     def wait(self) -> list[torch.Tensor]:
@@ -34,6 +36,21 @@ class _OnItsWay:
             assert self.pending is not None
             self.means = self.pending.wait()
         return self.means
+
+
+@dataclass
+class _Chosen:
+    """A mean of chosen blocks that is on its way."""
+
+    exchange: Exchange
+    work: dist.Work
+    changes: Sequence[torch.Tensor]
+
+    def wait(self) -> list[torch.Tensor]:
+        self.work.wait()
+        means = [torch.empty_like(each) for each in self.changes]
+        self.exchange.finish(means)
+        return means
 
 
 class DiLoCo(Periodic):
@@ -47,6 +64,7 @@ class DiLoCo(Periodic):
     H steps, so that the links are never idle for long nor full at once. ``delay``: a part's sum may
     take so many steps while training goes on; then the new parameters are
     ``mix`` · local + (1 - ``mix``) · outer (Streaming DiLoCo, Douillard et al. 2025, has 0.5).
+    ``codec``: what of the changes is sent, with error feedback; :func:`sparse_loco` has one.
 
     ::
 
@@ -65,6 +83,7 @@ class DiLoCo(Periodic):
         fragments: int = 1,
         delay: int = 0,
         mix: float = 0.0,
+        codec: BlockFloat | None = None,
         group: dist.ProcessGroup | None = None,
     ) -> None:
         """Raises :class:`SynchronizationError` for what cannot be synchronized like this."""
@@ -82,7 +101,10 @@ class DiLoCo(Periodic):
             raise SynchronizationError(lines.NO_DELAY.of(given=delay, most=max(between, 1) - 1))
         if not 0.0 <= mix <= 1.0:
             raise SynchronizationError(lines.NO_MIX.of(given=mix))
+        if codec is not None and not codec.covers(self._parameters):
+            raise SynchronizationError(lines.OTHER_MODELS_CODEC.of())
         self._outer = outer
+        self._codec = codec
         self._delay = delay
         self._mix = mix
         self._on_its_way: _OnItsWay | None = None
@@ -94,15 +116,22 @@ class DiLoCo(Periodic):
         if way is not None:
             means = [each.clone() for each in way.wait()]
             sums = {"fragment": way.fragment, "due": way.due, "means": means}
-        return super().state_dict() | {"outer": self._outer.state_dict(), "on_its_way": sums}
+        kept = None if self._codec is None else self._codec.state_dict()
+        more = {"outer": self._outer.state_dict(), "on_its_way": sums, "codec": kept}
+        return super().state_dict() | more
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """As :meth:`Periodic.load_state_dict`."""
         try:
             outer, way = state["outer"], self._restored(state["on_its_way"])
+            kept = state.get("codec")
+            if (kept is None) != (self._codec is None):
+                raise ValueError("one has a codec, the other has none")
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             raise SynchronizationError(lines.NOT_A_STATE.of(name="DiLoCo")) from None
         super().load_state_dict(state)
+        if self._codec is not None:
+            self._codec.load_state_dict(kept)
         self._outer.load_state_dict(outer)
         self._on_its_way = way
 
@@ -133,7 +162,7 @@ class DiLoCo(Periodic):
             self._anchors[place] - self._parameters[place].detach()
             for place in self._fragments[fragment]
         ]
-        pending = average.start(changes, self._group)
+        pending = self._sum(fragment, changes)
         if self._delay:
             due = self.local_step + self._delay
             self._on_its_way = _OnItsWay(fragment, due, pending)
@@ -142,6 +171,14 @@ class DiLoCo(Periodic):
         if self._drift is not None:
             self._adapt(changes, means, squared_norm(self._anchors))
         self._apply(fragment, means)
+
+    def _sum(self, fragment: int, changes: Sequence[torch.Tensor]) -> average.Pending | _Chosen:
+        if self._codec is None:
+            return average.start(changes, self._group)
+        own = [self._parameters[place] for place in self._fragments[fragment]]
+        exchange = self._codec.exchange(fragment, own)
+        exchange.begin(changes, self._group)
+        return _Chosen(exchange, exchange.send(self._group), changes)
 
     def _apply(self, fragment: int, means: Sequence[torch.Tensor]) -> None:
         """One step of the outer optimizer for this fragment, from where all ranks were alike."""

@@ -1,5 +1,5 @@
 """Optimizers that synchronize the ranks every H steps: ``LocalSGD`` and ``DiLoCo``."""
 
-from wiresum.host_agent.optim import DiLoCo, Drift, LocalSGD
+from wiresum.host_agent.optim import DiLoCo, Drift, LocalSGD, sparse_loco
 
-__all__ = ["DiLoCo", "Drift", "LocalSGD"]
+__all__ = ["DiLoCo", "Drift", "LocalSGD", "sparse_loco"]

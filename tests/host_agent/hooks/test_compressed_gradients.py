@@ -81,6 +81,7 @@ def test_the_first_pattern_that_fits_gives_the_rule(tmp_path: Path) -> None:
         ({"k": 0.0}, "k is 0; it must be above 0"),
         ({"k": float("nan")}, "k is nan"),
         ({"bits": 4}, "bits is 4"),
+        ({"decay": 1.5}, "decay is 1.5; it must be from 0 to 1"),
         ({"policy": {"<x": "exact"}}, "'<x' of a policy"),
         ({"policy": {"*": "most"}}, "'most' is neither exact nor"),
         ({"policy": {"*": "k=2"}}, "k is 2"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from wiresum import host_agent
-from wiresum.optim import DiLoCo, Drift, LocalSGD
+from wiresum.optim import DiLoCo, Drift, LocalSGD, sparse_loco
 
 STEPS = 12
 CLOSE = 1e-5
@@ -21,6 +22,11 @@ CLOSE = 1e-5
 def model(rank: int) -> nn.Module:
     torch.manual_seed(7 + rank)  # the first rank's is what all begin with
     return nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
+def wide(rank: int) -> nn.Module:
+    torch.manual_seed(7 + rank)
+    return nn.Sequential(nn.Linear(6, 200), nn.Tanh(), nn.Linear(200, 8), nn.Linear(8, 1))
 
 
 def batch(rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,10 +73,42 @@ def played(due: Callable[[int], bool], with_outer: bool) -> torch.Tensor:
     return flat(center)
 
 
+def played_sparsely(every: int, share: float, decay: float) -> torch.Tensor:
+    """As :func:`played`, of SparseLoCo with 32 bits: each parameter's largest blocks."""
+    count = dist.get_world_size()
+    nets = [wide(0) for _ in range(count)]
+    optimizers = [inner(net) for net in nets]
+    center = wide(0)
+    kept = [[torch.zeros(each.numel()) for each in center.parameters()] for _ in nets]
+    for number in range(1, STEPS + 1):
+        for rank, (net, optimizer) in enumerate(zip(nets, optimizers, strict=True)):
+            step(net, optimizer, rank, number)
+        if number % every:
+            continue
+        for place, anchor in enumerate(center.parameters()):
+            own = [list(net.parameters())[place].detach() for net in nets]
+            mine = [
+                decay * left[place] * (anchor.ndim > 1) + (anchor.detach() - each).view(-1)
+                for left, each in zip(kept, own, strict=True)
+            ]
+            blocks = [each.split(256) for each in mine]
+            sizes = [max(float(e.abs().max()) for e in same) for same in zip(*blocks, strict=True)]
+            most = len(sizes) if anchor.ndim == 1 else math.ceil(share * len(sizes))
+            chosen = sorted(range(len(sizes)), key=lambda at: (-sizes[at], at))[:most]
+            mask = torch.cat([torch.full_like(e, i in chosen) for i, e in enumerate(blocks[0])])
+            for left, each in zip(kept, mine, strict=True):
+                left[place] = each * (1 - mask)
+            anchor.data -= (torch.stack(mine).mean(0) * mask).view_as(anchor)
+        for net in nets:
+            net.load_state_dict(center.state_dict())
+    return flat(center)
+
+
 def train(
     make: Callable[[nn.Module, torch.optim.Optimizer], Any],
     *,
     cut_at: int | None = None,
+    model: Callable[[int], nn.Module] = model,
 ) -> tuple[torch.Tensor, Any]:
     """This rank's parameters; ``cut_at``: everything is saved and made anew after that step."""
     net = model(dist.get_rank())
@@ -140,6 +178,20 @@ def scenarios() -> Iterator[str]:
         parts, _ = train(streaming, cut_at=cut_at)
         assert torch.equal(parts, whole), cut_at
     yield "a restored streaming diloco has the bits of the one that was not stopped"
+
+    def sparse(net: nn.Module, opt: torch.optim.Optimizer, bits: int = 32) -> DiLoCo:
+        return sparse_loco(net, opt, 3, k=0.3, bits=bits, decay=0.9)
+
+    values, _ = train(sparse, model=wide)
+    assert alike(values)
+    wanted = played_sparsely(3, 0.3, 0.9)
+    torch.testing.assert_close(values, wanted, atol=CLOSE, rtol=CLOSE)
+    whole, _ = train(lambda net, opt: sparse(net, opt, 8), model=wide)
+    assert alike(whole)
+    for cut_at in (4, 6):
+        parts, _ = train(lambda net, opt: sparse(net, opt, 8), model=wide, cut_at=cut_at)
+        assert torch.equal(parts, whole), cut_at
+    yield "few blocks of the changes, with feedback, also after a restart"
 
     for make in (
         lambda net, opt: LocalSGD(net, opt, Drift(0.05, first=2, most=8)),

@@ -11,7 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from support.torchruns import clean_environment, fresh_session, spawn
 from wiresum.host_agent.errors import SynchronizationError
-from wiresum.host_agent.optim import DiLoCo, Drift, LocalSGD
+from wiresum.host_agent.hooks.state import TopK
+from wiresum.host_agent.optim import DiLoCo, Drift, LocalSGD, sparse_loco
 from wiresum.host_agent.optim.diloco import _split
 
 SCRIPT = Path(__file__).with_name("local_steps.py")
@@ -24,7 +25,7 @@ def passed(folder: Path, env: dict[str, str]) -> None:
     assert ended.status == 0, ended.output
     shown = {path.name: path.read_text().splitlines() for path in folder.iterdir()}
     assert sorted(shown) == [str(rank) for rank in range(WORKERS)]
-    assert {len(each) for each in shown.values()} == {7}
+    assert {len(each) for each in shown.values()} == {8}
 
 
 def test_ranks_with_local_steps_train_as_the_definition_says(tmp_path: Path) -> None:
@@ -101,6 +102,11 @@ def test_models_and_optimizers_that_do_not_fit_are_refused(tmp_path: Path) -> No
     ):
         with pytest.raises(SynchronizationError, match="not a state of DiLoCo"):
             DiLoCo(model, sgd(model), sgd(model), 4, fragments=2).load_state_dict(broken)
+    chosen = sparse_loco(model, sgd(model), 4)
+    with pytest.raises(SynchronizationError, match="not a state of DiLoCo"):
+        chosen.load_state_dict(whole)
+    with pytest.raises(SynchronizationError, match="the codec was made for another model"):
+        DiLoCo(model, sgd(model), sgd(model), 4, codec=TopK(net()))
     good = {**whole, "on_its_way": {"fragment": 0, "due": 2, "means": two}}
     DiLoCo(model, sgd(model), sgd(model), 4, fragments=2).load_state_dict(good)
 

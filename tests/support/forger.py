@@ -101,6 +101,8 @@ class Forger:
         return self.rng.getrandbits(bits)
 
     def _lanes(self) -> tuple[int, ...]:
+        if self.rng.random() < 0.2:
+            return ()  # bare
         value = self.rng.choice([0, 1, 0xFFFFFFFF, self.rng.getrandbits(32)])
         return (value,) * self.scene.lanes
 

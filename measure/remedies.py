@@ -1,8 +1,8 @@
 """The remedies against communication that a training can try: one table, for all who name them.
 
-A remedy is a way to carry DDP's all-reduces of a script that stays as it is. Factors are bytes that
-one worker sends per step, relative to plain gloo in float32 on the same number of workers; headers
-are left out.
+A remedy is a way to carry DDP's all-reduces of a script that stays as it is, or to do with fewer.
+Factors are bytes that one worker sends per step, relative to plain gloo in float32 on the same
+number of workers; headers are left out.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,11 @@ class Remedy:
     field: int | None = None
     """Bits of an element on the wire; None where the bytes depend on the model (PowerSGD)."""
     hook: str = ""
-    """Which hook of torch's DDP compresses the gradients; empty: none."""
+    """What is put on the DDP models, see ``host_agent/remedies``; empty: nothing."""
+    density: float = 1.0
+    """The part of the elements that is sent."""
+    every: int = 1
+    """Steps between synchronizations."""
     needs: str = ""
     """What must be there beside the training's own hosts; empty: nothing."""
 
@@ -51,12 +55,22 @@ class Remedy:
         """Variables for the command, beside those that ``wiresum run`` sets."""
         return {HOOK_VARIABLE: self.hook} if self.hook else {}
 
+    @property
+    def has_exponents(self) -> bool:
+        """Whether exponents go ahead of the elements."""
+        return self.carrier is not Carrier.GLOO or self.density < 1
+
+    @property
+    def gentle(self) -> bool:
+        """Whether its loss is likely to be plain gloo's: all gradients are summed at each step."""
+        return self.hook in ("", "fp16")
+
     def share(self) -> float | None:
-        """Bytes of a gradient on this wire format, relative to float32; None: not known ahead."""
+        """Bytes per step on this wire format, relative to float32; None: not known ahead."""
         if self.field is None:
             return None
-        exponents = 0.0 if self.carrier is Carrier.GLOO else EXPONENTS
-        return self.field / 32 + exponents
+        exponents = EXPONENTS if self.has_exponents else 0.0
+        return (self.density * self.field / 32 + exponents) / self.every
 
     def bytes_factor(self, workers: int) -> float | None:
         """Bytes that one of ``workers`` sends, relative to gloo's ring in float32.
@@ -97,6 +111,31 @@ REMEDIES: Mapping[str, Remedy] = MappingProxyType(
             Remedy(PLAIN, "plain gloo", Carrier.GLOO, 32),
             Remedy("fp16", "torch's fp16 hook over gloo", Carrier.GLOO, 16, hook="fp16"),
             Remedy("powersgd", "torch's PowerSGD hook, rank 1", Carrier.GLOO, hook="powersgd"),
+            Remedy(
+                "top-k",
+                "a tenth of the blocks in 8 bits, the rest later",
+                Carrier.GLOO,
+                8,
+                hook="top-k:k=0.1,bits=8",
+                density=0.1,
+            ),
+            Remedy(
+                "local-steps",
+                "the models' mean every 8 steps",
+                Carrier.GLOO,
+                32,
+                hook="local-steps:h=8",
+                every=8,
+            ),
+            Remedy(
+                "sparse-loco",
+                "a tenth of the models' change in 8 bits, every 8 steps",
+                Carrier.GLOO,
+                8,
+                hook="sparse-loco:h=8,k=0.1,bits=8",
+                density=0.1,
+                every=8,
+            ),
             _ranks(32),
             _ranks(16),
             _ranks(8),

@@ -130,7 +130,7 @@ class DiLoCo(Periodic):
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             raise SynchronizationError(lines.NOT_A_STATE.of(name="DiLoCo")) from None
         super().load_state_dict(state)
-        if self._codec is not None:
+        if self._codec is not None and kept is not None:
             self._codec.load_state_dict(kept)
         self._outer.load_state_dict(outer)
         self._on_its_way = way

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from wiresum.host_agent.remedies.spec import VARIABLE, Spec, parse
+from wiresum.host_agent.remedies.spec import VARIABLE, parse
 
 log = logging.getLogger("wiresum")
 
@@ -26,20 +26,25 @@ def install() -> None:
     from torch.nn.parallel import DistributedDataParallel
 
     text = os.environ[VARIABLE]
-    spec = parse(text)
+    parse(text)
     original: Any = DistributedDataParallel.forward
 
     @functools.wraps(original)
     def forward(self: Any, *inputs: Any, **named: Any) -> Any:
         if not hasattr(self, "_wiresum_hook"):
-            self._wiresum_hook = _register(self, spec, text)
+            self._wiresum_hook = put(self, text)
             used.append(self._wiresum_hook)
         return original(self, *inputs, **named)
 
     DistributedDataParallel.forward = forward  # type: ignore[method-assign]
 
 
-def _register(model: Any, spec: Spec, text: str) -> str:
+def put(model: Any, text: str) -> str:
+    """Put what ``text`` names on a DDP model, unless it has a hook: the hook it has then.
+
+    Raises ``CodecError``.
+    """
+    spec = parse(text)
     if model._comm_hooks:
         log.warning("wiresum: the script has a DDP hook of its own, %s is not used", text)
         return "the script's own"
@@ -81,9 +86,20 @@ def _codec(state: str) -> Callable[..., None]:
     return register
 
 
+def _steps(name: str) -> Callable[..., None]:
+    def register(model: Any, **options: Any) -> None:
+        from wiresum.host_agent.remedies import local_steps
+
+        getattr(local_steps, name)(model, **options)
+
+    return register
+
+
 _REGISTER: dict[str, Callable[..., None]] = {
     "fp16": _fp16,
     "powersgd": _powersgd,
     "block-float": _codec("BlockFloat"),
     "top-k": _codec("TopK"),
+    "local-steps": _steps("local_steps"),
+    "sparse-loco": _steps("sparse"),
 }

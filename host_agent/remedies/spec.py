@@ -40,11 +40,20 @@ _FIELDS: Mapping[str, Callable[[str], Any]] = {
     "policy": lambda text: read_policy(expand(Path(text))),
 }
 
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(text)
+    return int(text)
+
+
 OPTIONS: Mapping[str, Mapping[str, Callable[[str], Any]]] = {
     "fp16": {},
     "powersgd": {},
     "block-float": _FIELDS,
     "top-k": {"k": _share, **_FIELDS},
+    "local-steps": {"h": _count, "warmup": _count},
+    "sparse-loco": {"h": _count, "k": _share, "bits": _bits, "policy": _FIELDS["policy"]},
 }
 """By name, the options, and what reads their values."""
 

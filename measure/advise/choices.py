@@ -21,6 +21,9 @@ GENTLE = (
     "ranks-16",
     "ranks-8",
     "powersgd",
+    "top-k",
+    "local-steps",
+    "sparse-loco",
     "switch-32",
     "switch-16",
     "switch-8",
@@ -110,7 +113,7 @@ def choices(
         if each.remedy not in measured and not switched and not refused:
             if measured:
                 refused = "not tried by the trial"
-            elif each.remedy == "powersgd":
+            elif not remedy.gentle:
                 refused = "its accuracy depends on the model: only a trial can tell"
         effort = Effort.SWITCH if switched else Effort.SOFTWARE
         cost = _cost(prices.switch_cost, prices) if switched else prices.engineering

@@ -36,6 +36,7 @@ class Costs:
 
     ``encode``, ``decode``: wiresum's codec, by bits of a field. ``fp16``: both conversions of the
     hook, and the float16 sums of gloo. ``powersgd``: the hook's products and its error feedback.
+    ``blocks``: the choice of blocks, their codec and their residuals.
     ``cipher``: encryption, bytes per second. ``switch``: the share of its link that a worker of a
     switch reaches; ``ranks``: the share of gloo's own speed that the ranks reach, whose exponents
     go ahead of every bucket. ``powersgd_share``: bytes of the low-rank factors, as a share of the
@@ -58,6 +59,7 @@ class Costs:
     )
     fp16: Range = Range(0.7 * GB, 1.5 * GB, 4 * GB)
     powersgd: Range = Range(0.3 * GB, 1 * GB, 2 * GB)
+    blocks: Range = Range(0.3 * GB, 0.8 * GB, 2 * GB)
     powersgd_share: Range = Range(1 / 16, 1 / 100, 1 / 500)
     cipher: Range = Range(0.7 * GB, 1.5 * GB, 3 * GB)
     switch: Range = Range(0.90, 0.96, 0.99)

@@ -84,6 +84,8 @@ def why_not(job: Job, remedy: Remedy, protection: Protection = NONE) -> str | No
             return f"wiresum sums for at most {MAX_WORKERS} workers, this job has {job.workers}"
     if remedy.carrier is Carrier.SWITCH and not protection.summable:
         return f"a switch cannot add what {protection.name} encrypts between the hosts"
+    if remedy.density < 1 and job.device != "cpu":
+        return "wiresum's codecs take CPU tensors"
     if remedy.hook and not any(each.dtype == "float32" for each in job.gradients):
         return "the gradients are in 16 bits already"
     return None
@@ -99,6 +101,8 @@ def predict(
     for view in VIEWS:
         comm = _communication(job, remedy, now, then, costs, view)
         exposed = exposed_s(job, comm, view)
+        if remedy.every > 1:  # it follows the optimizer's step, so that nothing hides it
+            exposed = comm + job.waiting_s
         steps[view] = (max(0.0, job.step_s - job.exposed_s + exposed), comm, exposed)
     middle, comm, exposed = steps["middle"]
     least = LEAST_SPREAD * middle
@@ -160,7 +164,7 @@ def _communication(
             one = _switch_s(each, remedy, replace(then, link=fast), costs, view)
         else:
             one = _ring_s(each, remedy, setting, costs, view)
-        total += each.per_step * one
+        total += each.per_step * one / remedy.every
     if then.protection.in_software:
         total += _sent(job, remedy, then, costs) / costs.cipher.at(view)
     return total
@@ -202,7 +206,7 @@ def _wire_share(remedy: Remedy, message: Message, costs: Costs, view: str) -> fl
     width = 4 if message.dtype == "float32" else 2
     if remedy.field is None:
         return costs.powersgd_share.at(view)
-    return remedy.field / (8 * width)
+    return remedy.density * remedy.field / (8 * width)
 
 
 def _elements_bytes(message: Message) -> float:
@@ -224,6 +228,11 @@ def _ring_s(message: Message, remedy: Remedy, setting: Setting, costs: Costs, vi
         codec = full / costs.encode[remedy.field].at(view)
         codec += full / costs.decode[remedy.field].at(view)
         return (wire + ahead) / costs.ranks.at(view) + codec
+    if remedy.density < 1:
+        ahead = collectives.ring_s(collectives.exponents(full), *ring)
+        return wire + ahead + full / costs.blocks.at(view)
+    if remedy.every > 1:
+        return wire
     if remedy.field is None:
         # The hook's three all-reduces: tensors of rank 1 as they are, P, then Q.
         more = 2 * 2 * (message.ranks - 1) * setting.link.alpha_s
@@ -251,10 +260,11 @@ def _sent(job: Job, remedy: Remedy, then: Setting, costs: Costs) -> float:
         total += each.per_step * each.size * collectives.steps(each.kind, each.ranks)[1]
     for each in job.gradients:
         share = _wire_share(remedy, each, costs, "middle")
-        if remedy.carrier is not Carrier.GLOO:
+        if remedy.has_exponents:
             share += collectives.exponents(_elements_bytes(each)) / each.size
         ring = collectives.steps("all_reduce", each.ranks)[1]
-        total += each.per_step * each.size * share * (1 if remedy.needs else ring)
+        sent = each.per_step * each.size * share * (1 if remedy.needs else ring)
+        total += sent / remedy.every
     return total
 
 

@@ -103,7 +103,8 @@ def _ring(job: JobSpec, fabric: Fabric, remedy: Remedy) -> Phase:
     volume = collectives.framed(payload, limits.TCP, fabric.mtu)
     ranks = remedy.carrier is Carrier.RANKS
     # PowerSGD has three all-reduces a bucket; the ranks send exponents ahead of the lanes.
-    rounds = 3 if remedy.field is None else 2 if ranks else 1
+    rounds = 3.0 if remedy.field is None else 2.0 if remedy.has_exponents else 1.0
+    rounds /= remedy.every
     reached = _COSTS.ranks.middle if ranks else 1.0
     fixed = job.buckets * rounds * messages * link.alpha_s / reached
     if ranks and remedy.field is not None:
@@ -111,7 +112,9 @@ def _ring(job: JobSpec, fabric: Fabric, remedy: Remedy) -> Phase:
         fixed += size / _COSTS.decode[remedy.field].middle
     elif remedy.field is None:
         fixed += size / _COSTS.powersgd.middle
-    elif remedy.hook:
+    elif remedy.density < 1:
+        fixed += size / _COSTS.blocks.middle / remedy.every
+    elif remedy.hook == "fp16":
         fixed += size / _COSTS.fp16.middle
     demand = link.beta * reached * (1 - fabric.loss)
     return Phase(job.workers, job.compute_ms / 1e3, 0.0, fixed, volume, demand, False)

@@ -34,9 +34,9 @@ def trial(
         str,
         Option(
             metavar="NAMES",
-            help="Remedies to try, with commas between: fp16, powersgd, ranks-32, ranks-16, "
-            "ranks-8, switch-32, switch-16, switch-8  [default: all but those of a switch; with "
-            "--controller or --embedded, those too]",
+            help="Remedies to try, with commas between: fp16, powersgd, top-k, local-steps, "
+            "sparse-loco, ranks-32, ranks-16, ranks-8, switch-32, switch-16, switch-8  [default: "
+            "all but those of a switch; with --controller or --embedded, those too]",
         ),
     ] = "",
     steps: Annotated[int, Option(min=20, help="Steps of each run.")] = 100,

@@ -12,7 +12,7 @@ from wiresum.measure import lines
 from wiresum.measure.advise import advice, documents
 from wiresum.measure.advise.errors import AdviceError
 from wiresum.measure.model.step import Prediction
-from wiresum.measure.remedies import PLAIN
+from wiresum.measure.remedies import PLAIN, REMEDIES
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ def judge(entry: Mapping[str, Any]) -> Judged:
 
 def _tried(name: str, step_ms: float) -> documents.Tried:
     """As a trial would have measured it. PowerSGD's accuracy is not judged here."""
-    return documents.Tried(name, step_ms, step_ms, step_ms, name != "powersgd", "not judged here")
+    return documents.Tried(
+        name, step_ms, step_ms, step_ms, REMEDIES[name].gentle, "not judged here"
+    )
 
 
 def _advice(

@@ -11,6 +11,8 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from wiresum.host_agent.remedies import hooks
+
 _WARM_UP = 3
 
 _library: Any = torch.library.Library("wiresum_bench", "DEF")  # type: ignore[no-untyped-call]
@@ -81,6 +83,8 @@ def train(order: dict[str, Any]) -> dict[str, Any]:
     elif order["hook"] == "powersgd":
         state = powerSGD_hook.PowerSGDState(None, 1, start_powerSGD_iter=2)
         model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+    elif order["hook"]:
+        hooks.put(model, order["hook"])
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
     x = torch.ones(1, requires_grad=True)
     took = []

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from wiresum import host_agent
+from wiresum.host_agent.remedies.local_steps import local_steps
 from wiresum.optim import DiLoCo, Drift, LocalSGD, sparse_loco
 
 STEPS = 12
@@ -178,6 +180,18 @@ def scenarios() -> Iterator[str]:
         parts, _ = train(streaming, cut_at=cut_at)
         assert torch.equal(parts, whole), cut_at
     yield "a restored streaming diloco has the bits of the one that was not stopped"
+
+    ddp = DistributedDataParallel(model(dist.get_rank()))
+    optimizer = inner(ddp.module)
+    local_steps(ddp, h=4)
+    before = all_reduces()
+    for number in range(1, STEPS + 1):
+        step(ddp, optimizer, dist.get_rank(), number)
+    assert all_reduces() - before == STEPS // 4
+    assert alike(flat(ddp.module))
+    wanted = played(lambda n: n % 4 == 0, False)
+    torch.testing.assert_close(flat(ddp.module), wanted, atol=CLOSE, rtol=CLOSE)
+    yield "a script that stays as it is, with DDP, has local steps from outside"
 
     def sparse(net: nn.Module, opt: torch.optim.Optimizer, bits: int = 32) -> DiLoCo:
         return sparse_loco(net, opt, 3, k=0.3, bits=bits, decay=0.9)

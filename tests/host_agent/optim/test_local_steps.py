@@ -25,7 +25,7 @@ def passed(folder: Path, env: dict[str, str]) -> None:
     assert ended.status == 0, ended.output
     shown = {path.name: path.read_text().splitlines() for path in folder.iterdir()}
     assert sorted(shown) == [str(rank) for rank in range(WORKERS)]
-    assert {len(each) for each in shown.values()} == {8}
+    assert {len(each) for each in shown.values()} == {9}
 
 
 def test_ranks_with_local_steps_train_as_the_definition_says(tmp_path: Path) -> None:

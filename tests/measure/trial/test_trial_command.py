@@ -12,6 +12,7 @@ from support.training import spawned
 SCRIPT = Path(__file__).with_name("train.py")
 STEPS = 20
 EXPONENTS = 4600  # bytes: of a small tensor's exponents, 1,024 words are sent in any case
+CANDIDATES = "fp16,powersgd,ranks-8,top-k,local-steps,sparse-loco"
 PARAMETERS = 64 * 128 + 128 + 128 * 8 + 8
 
 
@@ -21,12 +22,14 @@ def trial(cli: Commands, way: str, *options: str, workers: int = 2):
 
 
 def test_a_trial_compares_the_remedies_and_goes_on_where_it_was(cli, tmp_path):
-    options = ("--candidates", "fp16,powersgd,ranks-8", "--within", "5%", "--out", "kept")
+    options = ("--candidates", CANDIDATES, "--within", "5%", "--out", "kept")
     done = trial(cli, "reports", *options, "--json", "report.json")
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     rows = {row["name"]: row for row in report["remedies"]}
-    assert list(rows) == ["gloo", "powersgd", "ranks-8", "fp16"]
+    assert list(rows) == [
+        *("gloo", "powersgd", "sparse-loco", "top-k", "local-steps", "ranks-8", "fp16")
+    ]
     assert (report["kind"], report["version"], report["world_size"]) == ("wiresum trial", 1, 2)
 
     # Each of two ranks sends the gradients once, in the bits of the remedy.
@@ -37,10 +40,20 @@ def test_a_trial_compares_the_remedies_and_goes_on_where_it_was(cli, tmp_path):
             assert gradients <= row["bytes_per_step"] < 1.1 * gradients + EXPONENTS, name
             assert row["steps"] == STEPS
             assert row["step_ms"]["low"] <= row["step_ms"]["median"] <= row["step_ms"]["high"]
+    # 4 of one weight's 32 blocks, 1 of the other's 4, the biases, and a word for each block.
+    chosen = 256 * (4 + 1) + 4 * 136 + 4 * 38
+    syncs = 2 * STEPS / 8 / STEPS
+    for name, least, most in (
+        ("top-k", chosen, 2 * chosen),
+        ("local-steps", PARAMETERS * 4 / 16, PARAMETERS * 4 * syncs),
+        ("sparse-loco", chosen / 16, chosen * syncs),
+    ):
+        if rows[name]["outcome"] != "stopped":
+            assert least <= rows[name]["bytes_per_step"] <= most, name
     assert rows["gloo"]["outcome"] == "meets"
     # PowerSGD may be ended early for its loss; several buckets must not make it fail.
     assert rows["powersgd"]["outcome"] != "failed", rows["powersgd"]["why"]
-    assert report["least"] in ("ranks-8", "powersgd")
+    assert report["least"] not in (None, "gloo", "fp16")
     if report["least"] == "ranks-8":
         assert "--carrier ranks --field 8" in done.stdout
     page = (tmp_path / "kept" / "report.html").read_text()
@@ -94,7 +107,7 @@ def test_a_script_that_cannot_be_tried_ends_in_one_line(cli, way, line):
     [
         (("--", "no-such-command"), "no-such-command"),
         ((), "try what"),
-        (("--candidates", "top-k", "--", "true"), "--candidates top-k: it must be of gloo, fp16"),
+        (("--candidates", "best", "--", "true"), "--candidates best: it must be of gloo, fp16"),
         (("--candidates", "switch-8", "--", "true"), "needs a switch"),
         (("--within", "120%", "--", "true"), "'120%' is no share"),
         (("--within", "1%", "--target-loss", "2", "--", "true"), "not both"),

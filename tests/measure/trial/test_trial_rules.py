@@ -112,7 +112,10 @@ def test_a_run_whose_loss_is_far_off_ends_early_after_half_of_its_losses():
 
 def test_few_bytes_run_first_so_that_others_can_end_early():
     names = [remedy.name for remedy in chosen([], switch=False)]
-    assert names == ["gloo", "powersgd", "ranks-8", "fp16", "ranks-16", "ranks-32"]
+    assert names == [
+        *("gloo", "powersgd", "sparse-loco", "top-k", "local-steps"),
+        *("ranks-8", "fp16", "ranks-16", "ranks-32"),
+    ]
     assert [remedy.name for remedy in chosen(["fp16"], switch=False)] == ["gloo", "fp16"]
     assert chosen(["switch-8"], switch=True)[-1].name == "switch-8"
 

@@ -46,9 +46,10 @@ class Part:
 
 @dataclass
 class _Group:
-    """The chosen blocks that have fields of the same width."""
+    """The chosen blocks that have fields of ``bits``. ``rows``: which; a slice of all is faster."""
 
-    rows: torch.Tensor
+    bits: int
+    rows: torch.Tensor | slice
     words: torch.Tensor
     values: torch.Tensor
     packed: Packed
@@ -133,14 +134,16 @@ class Exchange:
         # Never empty: backends differ in what they make of a sum of nothing.
         pad = torch.zeros(1, dtype=torch.int32)
         self._lanes = torch.cat([*(each.sent for each in self._groups), pad])
-        self._keep(rows)
         summed: dist.Work | None = dist.all_reduce(self._lanes, group=group, async_op=True)
+        for each in self._groups:
+            self._keep(each, rows)
         assert summed is not None
         return summed
 
     def finish(self, tensors: Sequence[torch.Tensor]) -> None:
         """Write the means into the tensors, once the work of :meth:`send` is done."""
-        means = torch.zeros(self._starts[-1], BLOCK)
+        whole = any(isinstance(each.rows, slice) for each in self._groups)
+        means = torch.empty(0) if whole else torch.zeros(self._starts[-1], BLOCK)
         at = 0
         for each in self._groups:
             lanes = each.lanes
@@ -152,9 +155,12 @@ class Exchange:
                 lanes[each.filled] = self._lanes[at : at + count]
                 at += count
             each.packed.decode(0, lanes.numel(), lanes.data_ptr())
-            mean = each.values[: each.rows.numel()]
+            mean = each.values[: each.words.numel()]
             mean[each.words == NONFINITE] = float("nan")
-            means[each.rows] = mean
+            if isinstance(each.rows, slice):
+                means = mean
+            elif not whole:
+                means[each.rows] = mean
         self._groups = []
         self._lanes = torch.empty(0, dtype=torch.int32)
         flat = means.view(-1)
@@ -165,13 +171,14 @@ class Exchange:
         self, rows: torch.Tensor, words: torch.Tensor, chosen: torch.Tensor, bits: int
     ) -> _Group:
         places = chosen.nonzero().view(-1)
-        values = torch.zeros(max(places.numel(), _LEAST), BLOCK)
-        values[: places.numel()] = rows[places]
-        packed = _packed(values, self._workers, bits, average=True)
-        mine = words[places]
-        padded = torch.full((values.shape[0],), ZERO, dtype=torch.int32)
-        padded[: places.numel()] = mine
-        packed.agree(padded.numel(), padded.data_ptr())
+        count = places.numel()
+        which: torch.Tensor | slice = places
+        if count == words.numel():
+            which = slice(0, count)
+        mine = words[which]
+        values = torch.empty(max(count, _LEAST), BLOCK)
+        values[:count] = rows[which]
+        packed = _agreed(values, mine, self._workers, bits, average=True)
         lanes = torch.empty(packed.lanes, dtype=torch.int32)
         packed.encode(0, lanes.numel(), lanes.data_ptr())
         lengths = self._lengths[places[mine != NONFINITE]]
@@ -180,25 +187,21 @@ class Exchange:
             per_lane = 32 // bits
             used = (lengths + per_lane - 1) // per_lane
             filled = (torch.arange(BLOCK // per_lane) < used[:, None]).view(-1)
-        return _Group(places, mine, values, packed, lanes, filled)
+        return _Group(bits, which, mine, values, packed, lanes, filled)
 
-    def _keep(self, rows: torch.Tensor) -> None:
-        """Leave in the residuals what is not sent; of what is sent, the error."""
-        for each in self._groups:
-            bits = int(self._bits[each.rows[0]]) if each.rows.numel() else 32
-            if bits == 32:  # the error is below float32's own
-                rows[each.rows] = 0.0
-                continue
-            left = rows[each.rows]
-            alone = torch.zeros_like(each.values)
-            packed = _packed(alone, self._workers, bits)
-            padded = torch.full((alone.shape[0],), ZERO, dtype=torch.int32)
-            padded[: each.words.numel()] = each.words
-            packed.agree(padded.numel(), padded.data_ptr())
-            lanes = each.lanes + _zeros_of_others(self._workers, bits)
-            packed.decode(0, lanes.numel(), lanes.data_ptr())
-            left -= alone[: left.shape[0]]
-            left[each.words == NONFINITE] = 0.0
+    def _keep(self, each: _Group, rows: torch.Tensor) -> None:
+        """Leave in the residuals the error of what is sent."""
+        if each.bits == 32:  # below float32's own
+            rows[each.rows] = 0.0
+            return
+        sent = torch.empty_like(each.values)
+        packed = _agreed(sent, each.words, self._workers, each.bits)
+        lanes = each.lanes + _zeros_of_others(self._workers, each.bits)
+        packed.decode(0, lanes.numel(), lanes.data_ptr())
+        left = rows[each.rows]
+        left -= sent[: each.words.numel()]
+        left[each.words == NONFINITE] = 0.0
+        if not isinstance(each.rows, slice):  # else it is a view
             rows[each.rows] = left
 
 
@@ -216,6 +219,17 @@ def choose(
     chosen = torch.zeros(order.numel(), dtype=torch.bool)
     chosen[order] = places < quota[part_of]
     return (chosen & (words != ZERO)) | (words == NONFINITE)
+
+
+def _agreed(
+    values: torch.Tensor, words: torch.Tensor, workers: int, bits: int, average: bool = False
+) -> Packed:
+    """Blocks with these agreed words; more blocks in ``values`` are zero."""
+    packed = _packed(values, workers, bits, average)
+    padded = torch.full((values.shape[0],), ZERO, dtype=torch.int32)
+    padded[: words.numel()] = words
+    packed.agree(padded.numel(), padded.data_ptr())
+    return packed
 
 
 def _packed(values: torch.Tensor, workers: int, bits: int, average: bool = False) -> Packed:

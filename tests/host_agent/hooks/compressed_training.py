@@ -141,6 +141,10 @@ def by_definition(
     return [played.step([gradients(r, number) for r in ranks]) for number in range(STEPS)]
 
 
+def broken(*_: object) -> None:
+    raise ValueError("no such lanes")
+
+
 def scenarios() -> Iterator[str]:
     """Asserts; yields what has been shown."""
     rules = {"small": (0.2, 8), "wide": (0.2, 8), "bias": (1.0, 32), "tall": (0.5, 8)}
@@ -218,6 +222,19 @@ def scenarios() -> Iterator[str]:
     assert found[0]["tall"].dtype == torch.bfloat16
     digest([{name: each.float() for name, each in one.items()} for one in found])
     yield "gradients of 16 bits"
+
+    model = wrapped()
+    model.register_comm_hook(hooks.TopK(model, 0.2, bits=8), hooks.compress)
+    finish = Exchange.finish
+    Exchange.finish = broken  # type: ignore[method-assign]
+    raised = ""
+    try:
+        step(model, 0)
+    except RuntimeError as error:
+        raised = str(error)
+    assert "no such lanes" in raised
+    Exchange.finish = finish  # type: ignore[method-assign]
+    yield "an error in the end of a sum is raised by backward()"
 
     late = Exchange([Part(600, Rule(0.1, 8), True)], dist.get_world_size(), decay=0.5)
     values = torch.ones(600) * torch.arange(600).div(BLOCK, rounding_mode="floor").add(1)

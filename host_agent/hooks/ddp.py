@@ -29,7 +29,7 @@ def compress(state: BlockFloat, bucket: GradBucket) -> torch.futures.Future[torc
     exchange = state.exchange(bucket.index(), bucket.parameters())
     if bucket.index() == 0:
         state.held = None  # of a backward pass that has failed
-    exchange.begin(gradients, state.group)
+    state.tell(bucket.index(), exchange.begin(gradients, state.group))
     mine = _Held(exchange, gradients, torch.futures.Future())
     before, state.held = state.held, mine
     if before is not None:

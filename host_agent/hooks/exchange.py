@@ -102,8 +102,11 @@ class Exchange:
         start = self._starts[place] * BLOCK
         return self._values[start : start + self.parts[place].count]
 
-    def begin(self, tensors: Sequence[torch.Tensor], group: dist.ProcessGroup | None) -> None:
-        """Take the tensors, which may be changed then, and begin to agree on the codes."""
+    def begin(self, tensors: Sequence[torch.Tensor], group: dist.ProcessGroup | None) -> list[int]:
+        """Take the tensors, which may be changed then, and begin to agree on the codes.
+
+        Returns the places of those that hold Inf or NaN on this rank.
+        """
         for place, (part, tensor) in enumerate(zip(self.parts, tensors, strict=True)):
             mine, flat = self.residual(place), tensor.detach().reshape(-1)
             if part.feedback:
@@ -115,8 +118,10 @@ class Exchange:
         whole = _packed(self._values, self._workers, 32)
         whole.exponents(0, blocks, words.data_ptr())
         words = words[: self._starts[-1]]
+        spoiled = sorted(set(self._part_of[words == NONFINITE].tolist()))
         work = dist.all_reduce(words, dist.ReduceOp.MAX, group=group, async_op=True)
         self._codes = words, work
+        return spoiled
 
     def send(self, group: dist.ProcessGroup | None) -> dist.Work:
         """Wait for the codes, and begin to sum the chosen blocks."""

@@ -101,6 +101,7 @@ class BlockFloat:
     def _forget(self) -> None:
         """Lay the residuals out anew at the next step."""
         self._exchanges: dict[int, tuple[list[str], Exchange]] = {}
+        self._told = False
         self.held: Any = None
         """The bucket that the hook holds back."""
 
@@ -149,6 +150,17 @@ class BlockFloat:
                 "%d: what other ranks had not sent is lost, the training goes on",
                 self.name, before[1], before[0], now[1], now[0],
             )  # fmt: skip
+
+    def tell(self, place: int, spoiled: Sequence[int]) -> None:
+        """Log, once, that parameters of the bucket ``place`` hold Inf or NaN on this rank."""
+        if not spoiled or self._told:
+            return
+        self._told = True
+        names = ", ".join(self._exchanges[place][0][each] for each in spoiled)
+        log.warning(
+            "wiresum: rank %d has Inf or NaN for %s; all ranks get NaN in these blocks (said once)",
+            dist.get_rank(self._group), names,
+        )  # fmt: skip
 
     # ---- checkpoints
 

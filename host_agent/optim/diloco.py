@@ -177,7 +177,7 @@ class DiLoCo(Periodic):
             return average.start(changes, self._group)
         own = [self._parameters[place] for place in self._fragments[fragment]]
         exchange = self._codec.exchange(fragment, own)
-        exchange.begin(changes, self._group)
+        self._codec.tell(fragment, exchange.begin(changes, self._group))
         return _Chosen(exchange, exchange.send(self._group), changes)
 
     def _apply(self, fragment: int, means: Sequence[torch.Tensor]) -> None:

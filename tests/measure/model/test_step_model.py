@@ -102,6 +102,22 @@ def test_half_the_bytes_save_half_the_exposed_time_where_nothing_overlaps():
     assert found.step_s == pytest.approx(0.3, rel=0.1)
 
 
+@pytest.mark.parametrize("name", [name for name, each in REMEDIES.items() if each.field])
+def test_the_predicted_bytes_are_those_of_the_table_of_remedies(name):
+    each = job(workers=8)
+    setting = Setting(Link.of(10, 1))
+    plain = predict(each, REMEDIES[PLAIN], setting).sent_bytes
+    factor = REMEDIES[name].bytes_factor(8)
+    assert predict(each, REMEDIES[name], setting).sent_bytes == pytest.approx(factor * plain)
+
+
+def test_steps_without_a_synchronization_hide_nothing_of_the_one_that_comes():
+    each = job(compute=0.1, comm=0.4, hidden=0.4, sizes=(MIB,) * 10)
+    found = predict(each, REMEDIES["local-steps"], Setting(Link.of(0, 0.1)), costs=FREE_COSTS)
+    assert found.exposed_s == pytest.approx(found.comm_s)
+    assert found.comm_s == pytest.approx(0.4 / 8, rel=0.01)
+
+
 def test_compression_saves_nothing_but_of_the_last_bucket_where_overlap_is_healthy():
     each = job(compute=1.0, comm=0.4, hidden=0.36, sizes=(MIB,) * 10)
     found = predict(each, REMEDIES["ranks-8"], Setting(Link.of(50, 0.3)))

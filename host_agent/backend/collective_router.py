@@ -29,6 +29,7 @@ from wiresum.host_agent.backend.completion import CompletionPool, Poller
 from wiresum.host_agent.backend.connections import Connections
 from wiresum.host_agent.backend.detail import Detail
 from wiresum.host_agent.backend.dispatch import dispatched
+from wiresum.host_agent.backend.fallback import let_gloo_finish
 from wiresum.host_agent.backend.gloo_sums import GlooSums
 from wiresum.host_agent.backend.integer_average import average, is_integer_average
 from wiresum.host_agent.backend.routing import engine_dtype, op_name, why_not_tensors
@@ -43,6 +44,7 @@ IN_CALLBACK = (
 )
 ENGINE_FIRST_S = 5.0
 LEAVE_S = 2.0
+GLOO_FINISHES_S = 0.2
 NOT_AN_ALL_REDUCE = "only all-reduces use the switch"
 OTHER_THREAD = (
     "a second group of all ranks uses the switch only while the thread that made the default group "
@@ -401,6 +403,7 @@ class CollectiveRouter:
         self._agreement.fail(errors.EngineClosed(lines.SHUT_DOWN.of()))
         self._agreement.join(LEAVE_S)
         self._pool.close()
+        let_gloo_finish(GLOO_FINISHES_S)  # other groups may keep its threads busy
         # A group that something still refers to at the interpreter's end must not keep the engine.
         self.agent = self._poller = None
 

@@ -35,11 +35,12 @@ def make_fallback(
 
 
 def let_gloo_finish(limit_s: float = 2.0) -> None:
-    """Wait until gloo's own threads sleep, so that the interpreter may end.
+    """Wait until gloo's own threads sleep, so that a group may be freed, or the interpreter end.
 
     A gloo thread lets go of a collective's tensors shortly *after* ``wait()`` has returned, and
     takes the GIL for it. One that does so while the interpreter ends brings down the process with
-    SIGABRT: a known fault of torch (pytorch#190489).
+    SIGABRT: a known fault of torch (pytorch#190489). One that does so while its group is freed
+    waits for ever: torch 2.13 joins it with the GIL held.
     This sleeps with the GIL free until no such thread has run in between, or ``limit_s`` is over.
     """
     deadline = time.monotonic() + limit_s

@@ -15,6 +15,11 @@ from wiresum.host_agent.remedies import hooks
 
 _WARM_UP = 3
 
+_KEPT: list[nn.Module] = []
+"""Models, until the process ends: one that is freed right after its last collective can hang, when
+torch 2.13's gloo joins its threads with the GIL held.
+"""
+
 _library: Any = torch.library.Library("wiresum_bench", "DEF")  # type: ignore[no-untyped-call]
 _library.define("compute(Tensor x, float ms) -> Tensor")
 
@@ -98,4 +103,5 @@ def train(order: dict[str, Any]) -> dict[str, Any]:
     if order["backend"] == "gloo":
         dist.barrier()
     dist.destroy_process_group()
+    _KEPT.append(model)
     return {"median": statistics.median(took), "steps": took}

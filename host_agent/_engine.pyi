@@ -3,10 +3,13 @@
 Errors raised by these functions are those of :mod:`wiresum.host_agent.errors`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_Piece = tuple[int, int, str, bool, int | None, int, int, int]
 
 BLOCK: int
 """Elements that share one exponent in a large tensor."""
@@ -150,7 +153,7 @@ class EngineOptions:
     ``switch_timeout_s``: so does one whose switch says nothing at all. ``rto_*``: the timeout for
     sending a chunk again, before a round trip is known, and its bounds; ``poll_max_s``: the longest
     interval between questions while another rank is missing. ``window``: the most chunks in flight
-    per stream (0: half of the stream's slots). ``first_position``: where both streams start
+    per stream (0: half of the stream's slots). ``first_position``: where all streams start
     numbering (all ranks must agree). ``keep_nonfinite``: blocks that hold Inf or NaN on any rank are
     left as they are on every rank and named in :attr:`Completion.nonfinite`; otherwise every rank
     writes NaN over them. ``suspend_unreachable``: a switch that cannot be reached suspends the
@@ -195,25 +198,53 @@ class EngineOptions:
     def suspend_unreachable(self) -> bool: ...
 
 class Packed:
-    """A tensor, or what is left of one, for a carrier that sums lanes in bulk.
+    """A piece (see :meth:`Engine.collect`), or what is left of one, for a carrier that sums in bulk.
 
     Words are int32 in host order, at an address that the caller gives. First :meth:`exponents`, a
     signed MAX of its words over all ranks, :meth:`agree`; then :meth:`encode`, a SUM mod 2^32,
     :meth:`decode`, for any division of the lanes that is the same on all ranks.
+
+    Exponents go to all ranks, sums only to the readers: the other ranks need not have them, and
+    where they call :meth:`agree` or :meth:`decode`, their memory is not written. A copy has no
+    exponents, and each of its lanes holds four bytes: on the source :meth:`encode` gives them, on
+    the others zeros. Only readers other than the source are written by its :meth:`decode`.
     """
 
     def __init__(
-        self, data: int, count: int, dtype: str, average: bool, workers: int, field: int
+        self,
+        data: int,
+        count: int,
+        dtype: str,
+        average: bool,
+        workers: int,
+        field: int,
+        *,
+        rank: int = -1,
+        source: int = -1,
+        readers: int = 0,
+        reader: int = -1,
     ) -> None:
-        """The ``count`` elements at address ``data``, as an engine over ``field`` would sum them.
+        """The ``count`` elements at address ``data``, as an engine over ``field`` would carry them.
 
-        Raises ``CodecError`` for a dtype or a field that cannot be summed. ``dtype`` as in
-        :meth:`Engine.all_reduce`.
+        ``rank``: this rank, which only a sum for all ranks need not know. The other arguments as in
+        :meth:`Engine.collect`, with its errors.
         """
 
     @property
     def count(self) -> int:
-        """Elements of the whole tensor."""
+        """Elements of the whole tensor; bytes of a copy."""
+    @property
+    def source(self) -> int:
+        """The rank whose bytes a copy carries; -1: a sum of all ranks' elements."""
+    @property
+    def readers(self) -> int:
+        """Who gets the result: 0 all ranks, 1 only ``reader``, 2 all but ``reader``."""
+    @property
+    def reader(self) -> int:
+        """The rank that ``readers`` names; -1 for all."""
+    @property
+    def writes(self) -> bool:
+        """Whether the memory of this rank is written: it is a reader, and not a copy's source."""
     @property
     def blocks(self) -> int:
         """Blocks whose exponents are not agreed at the start."""
@@ -221,8 +252,12 @@ class Packed:
     def lanes(self) -> int:
         """Lanes of the blocks agreed so far that are sent."""
     @property
-    def kind(self) -> tuple[int, int, bool, int, int]:
-        """What must be the same on all ranks: elements, dtype, average, bits, block."""
+    def kind(self) -> tuple[int, int, bool, int, int, int, int, int]:
+        """What must be the same on all ranks.
+
+        Elements, dtype (a number; -1: a copy's bytes), average, bits, block, source, readers,
+        reader.
+        """
     @property
     def agreed(self) -> tuple[int, int, int]:
         """Blocks of :meth:`agree` that are sent, zero, and not finite."""
@@ -237,7 +272,7 @@ class Packed:
     def decode(self, first: int, count: int, words: int) -> None: ...
 
 class Rest:
-    """What an engine has left of a collective."""
+    """What an engine has left of a piece."""
 
     @property
     def ticket(self) -> int: ...
@@ -245,7 +280,7 @@ class Rest:
     def packed(self) -> Packed: ...
 
 class Engine:
-    """One worker's end of a lease: a thread that all-reduces tensors in place through a switch."""
+    """One worker's end of a lease: a thread that carries collectives through a switch."""
 
     def __init__(
         self,
@@ -269,12 +304,36 @@ class Engine:
     ) -> int:
         """Queue an in-place sum (or mean) over all ranks of ``count`` elements at address ``data``.
 
-        ``dtype``: float32, float16 or bfloat16; int32, which is summed mod 2^32; max_uint32, of
-        which the largest is the result. Contiguous. The caller keeps the memory alive, and
-        leaves it alone, until the ticket completes. Returns the ticket. The caller may choose it,
-        above those before, so that it knows the ticket even if an interrupt comes between this call
-        and its return. Raises ``CodecError`` for another dtype or a mean of integers, ``EngineClosed`` with the first
-        cause once the engine has failed or was closed.
+        The one piece of a :meth:`collect`: a sum that all ranks read. Returns its ticket.
+        """
+
+    def collect(self, pieces: Sequence[_Piece]) -> list[int]:
+        """Queue the pieces of one collective, all of them or, with an error, none.
+
+        All ranks give the same pieces in the same order, but for ``data`` and ``ticket``. A piece is
+        ``(data, count, dtype, average, ticket, source, readers, reader)``:
+
+        - ``source`` = -1: a sum (or mean) over all ranks of ``count`` contiguous elements at address
+          ``data``. ``dtype``: float32, float16 or bfloat16; int32, which is summed mod 2^32;
+          max_uint32, of which the largest is the result. Every rank's memory is read, and that of
+          the readers is written, in place.
+        - ``source`` = a rank: a copy of the ``count`` bytes at that rank's ``data`` to the ``data``
+          of the readers, whatever the bits are; ``dtype`` is "bytes". Memory of the source is only
+          read, that of the other readers only written; ``data`` of any other rank may be 0.
+        - ``readers``: who gets the result: 0 all ranks (then ``reader`` is -1), 1 only the rank
+          ``reader``, 2 all ranks but ``reader``.
+        - ``ticket``: each piece ends by itself. None: the next number. The caller may choose it,
+          above those before, so that it knows the ticket even if an interrupt comes between this
+          call and its return.
+
+        Sums are carried in their order, and copies in theirs; neither waits for the other. The
+        caller keeps the memory alive, and leaves it alone, until the ticket completes, on every
+        rank. A ticket ends at once if ``count`` is 0, and on a rank that does not read when all
+        ranks have contributed.
+
+        Returns the tickets. Raises ``CodecError`` for another dtype or a mean of what is no float,
+        ``EngineClosed`` with the first cause once the engine has failed or was closed, and
+        ``EngineError`` for any other value out of range.
         """
 
     @property
@@ -287,7 +346,7 @@ class Engine:
 
     @property
     def started(self) -> int:
-        """How many all-reduces this engine has taken so far."""
+        """How many pieces this engine has taken so far."""
 
     def poll(self, timeout_s: float) -> list[Completion]:
         """Take all completions; blocks without the GIL until there is one, timeout or close."""
@@ -302,7 +361,7 @@ class Engine:
         """Counters since the start; the names are listed in ``engine/README.md``."""
 
     def positions(self) -> dict[str, StreamPosition]:
-        """How far the streams ``exponent`` and ``data`` are. Takes no lock; any thread may ask.
+        """How far the streams ``exponent``, ``data`` and ``copy`` are. Takes no lock; any thread may ask.
 
         Of each stream it is one moment's state, at most one turn of the engine's thread old.
         """
@@ -337,16 +396,16 @@ class Engine:
         """Copy this rank's contributions to ``count`` chunks of a stream to address ``words``.
 
         A chunk is the lease's ``lanes`` words, in host order; those of exponents are for a signed
-        MAX. Returns a hash of what the chunks are for, which must be the same on all ranks. Raises
+        MAX; those of a chunk of a copy are zero on all ranks but its source. Returns a hash of what the chunks are for, which must be the same on all ranks. Raises
         ``EngineError`` for chunks that are not kept: all that any rank may lack are.
         """
 
     def take_sums(self, stream: str, first: int, count: int, words: int) -> None:
         """Apply the sums (or maxima) of these chunks to those that have no result yet."""
 
-    def rests(self, exponent_end: int, data_end: int) -> list[Rest]:
-        """Hand out what is left of all collectives, in order, once all chunks before these ends
-        have results; chunks beyond are closed again. The engine forgets the collectives."""
+    def rests(self, exponent_end: int, data_end: int, copy_end: int) -> list[Rest]:
+        """Hand out what is left of all pieces, in order, once all chunks before these ends have
+        results; chunks beyond are closed again. The engine forgets the pieces."""
 
     def close(self) -> None:
         """Fail what is queued with ``EngineClosed``, end the thread, close the socket. Idempotent."""
@@ -374,9 +433,7 @@ def layout(count: int, field: int) -> tuple[int, int]:
     ``(BLOCK, field)``. The functions below take both.
     """
 
-def exponents(
-    data: NDArray[np.generic], dtype: str, *, block: int = 256
-) -> NDArray[np.uint32]:
+def exponents(data: NDArray[np.generic], dtype: str, *, block: int = 256) -> NDArray[np.uint32]:
     """Exponent code of each block of a contiguous array of 32-bit or 16-bit items."""
 
 def encode(

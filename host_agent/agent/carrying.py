@@ -154,7 +154,8 @@ class Unit:
         packed = {
             call.ticket: _pack(call, sums.rank, workers, field) for call in calls if call.source < 0
         }
-        copies = [_copy(call, workers) for call in calls if call.source >= 0]
+        # Empty ones end at once: on a rank, maybe, over the carrier before.
+        copies = [_copy(call, workers) for call in calls if call.source >= 0 and call.count]
         inside = [call for call in calls if call.source < 0]
         found = []
         at = 0
@@ -202,8 +203,6 @@ def pieces(calls: Calls, rank: int, workers: int, field: int) -> list[Unit]:
 
 def _pack(call: Call, rank: int, workers: int, field: int) -> Packed:
     data, count, dtype, average, _, source, readers, reader = call
-    if not hasattr(Packed, "reads") and source < 0:
-        return _ReadBySome(data, count, dtype, average, workers, field, call.read_by(rank))
     return Packed(
         *(data, count, dtype, average, workers, field),
         rank=rank,
@@ -216,18 +215,6 @@ def _pack(call: Call, rank: int, workers: int, field: int) -> Packed:
 def _copy(call: Call, workers: int) -> Copy:
     readers = tuple(r for r in range(workers) if r != call.source and call.read_by(r))
     return Copy(call.data, call.count, call.source, readers)
-
-
-class _ReadBySome(Packed):
-    """Writes sums only on their readers."""
-
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(*arguments[:-1])  # type: ignore[arg-type]
-        self._reads = bool(arguments[-1])
-
-    def decode(self, first: int, count: int, words: int) -> None:
-        if self._reads:
-            super().decode(first, count, words)
 
 
 class _Flight(NamedTuple):

@@ -16,6 +16,9 @@ from wiresum.host_agent.agent.sums import Sums
 from wiresum.host_agent.engine import Rest
 from wiresum.host_agent.errors import CollectiveMismatch
 
+STREAMS = ("exponent", "data", "copy")
+"""Of an engine."""
+
 
 class Suspended(Protocol):
     """An engine over the switch: see ``_engine.pyi``."""
@@ -40,8 +43,8 @@ class Suspended(Protocol):
     def take_sums(self, stream: str, first: int, count: int, words: int) -> None:
         """Apply the sums of chunks."""
 
-    def rests(self, exponent_end: int, data_end: int) -> list[Rest]:
-        """What is left of all collectives."""
+    def rests(self, exponent_end: int, data_end: int, copy_end: int) -> list[Rest]:
+        """What is left of all pieces of collectives."""
 
 
 def hand_over(engine: Suspended, sums: Sums) -> Sequence[Rest]:
@@ -52,24 +55,22 @@ def hand_over(engine: Suspended, sums: Sums) -> Sequence[Rest]:
     what ``sums`` raises.
     """
     extent = engine.extent()
-    names = sorted(extent)
     lanes = engine.lanes
     places = [engine.epoch, -engine.epoch]
-    for name in names:
+    for name in STREAMS:
         oldest, following = extent[name]
         places += [-oldest, -following]
     newest, minus_eldest, *largest = sums.largest(places)
     if newest != -minus_eldest:
         # Some ranks had a later lease already. It is of no use before all have it, so none of its
         # chunks has a result; and the others had finished everything under the one before.
-        oldest_here = {name: extent[name][0] for name in names}
-        return engine.rests(oldest_here["exponent"], oldest_here["data"])
+        return engine.rests(*(extent[name][0] for name in STREAMS))
 
     spans = {
-        name: (-largest[2 * place], -largest[2 * place + 1]) for place, name in enumerate(names)
+        name: (-largest[2 * place], -largest[2 * place + 1]) for place, name in enumerate(STREAMS)
     }
     chunks = {name: end - first for name, (first, end) in spans.items()}
-    words = {name: sums.words(chunks[name] * lanes + 1) for name in names}
+    words = {name: sums.words(chunks[name] * lanes + 1) for name in STREAMS}
     hashes: list[int] = []
     for name, (first, _end) in spans.items():
         mark = engine.contributions(name, first, chunks[name], words[name].address)
@@ -84,4 +85,4 @@ def hand_over(engine: Suspended, sums: Sums) -> Sequence[Rest]:
             start = ours.maximum if name == "exponent" else ours.total
             start(count * lanes).wait()
             engine.take_sums(name, first, count, ours.address)
-    return engine.rests(spans["exponent"][1], spans["data"][1])
+    return engine.rests(*(spans[name][1] for name in STREAMS))

@@ -180,7 +180,8 @@ class RanksEngine:
                 if self._failure is not None:
                     break
                 self._queue.popleft()
-                self._alone -= self._alone > 0
+                # A piece without elements has ended at once where it was issued: it is no rest.
+                self._alone -= bool(self._alone and unit.elements)
                 # What another carrier has begun cannot be given back.
                 self._stopping = last = last and not self._alone
                 self._end(unit)

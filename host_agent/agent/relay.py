@@ -21,7 +21,7 @@ from wiresum.host_agent import lines
 from wiresum.host_agent.agent.face import Ended, EngineFace, Finished, Unit
 from wiresum.host_agent.errors import EngineClosed
 
-GAUGES = frozenset({"window", "exponent_window", "rtt_us", "rto_us", "gso", "gro"})
+GAUGES = frozenset({"window", "exponent_window", "copy_window", "rtt_us", "rto_us", "gso", "gro"})
 """Statistics that describe the present: only those of the last engine are reported."""
 
 
@@ -70,7 +70,7 @@ class Relay:
         """
         with self._lock:
             if self._open or self._closed:
-                _give(self._engine, pieces)
+                self._engine.collect(pieces)
             else:
                 self._held.append(pieces)
 
@@ -328,17 +328,9 @@ class Relay:
         while self._held and self._open:
             unit = self._held.popleft()
             try:
-                _give(self._engine, unit)
+                self._engine.collect(unit)
             except WiresumError as error:
                 self._end_unheard(unit, type(error).__name__, str(error))
-
-
-def _give(engine: Any, unit: Unit) -> None:
-    if hasattr(engine, "collect"):
-        engine.collect(unit)
-        return
-    for piece in unit:
-        engine.all_reduce(*piece[:5])
 
 
 class _NoEngine:

@@ -93,6 +93,7 @@ HANDED_OVER = METRICS.counter(
 )
 LOSSES = METRICS.counter("losses_total", "Chunks that came back only after being sent again.")
 ELEMENTS = METRICS.counter("elements_total", "Elements of the tensors given to the engine.")
+COPIED = METRICS.counter("copied_bytes_total", "Bytes of the copies given to the engine.")
 BLOCKS = METRICS.counter("blocks_total", "Blocks of elements, by what became of them.", "kind")
 REPLIES = METRICS.counter("replies_total", "Replies that carry no new result.", "kind")
 DROPS = METRICS.counter("drops_total", "Packets that were not believed.", "reason")
@@ -108,13 +109,16 @@ REFUSED = METRICS.counter("refused_total", "ICMP errors: nobody listens where th
 _COUNTERS: dict[str, tuple[Metric, tuple[str, ...]]] = {
     "exponent_contributions": (CHUNKS_SENT, ("exponent",)),
     "data_contributions": (CHUNKS_SENT, ("data",)),
+    "copy_contributions": (CHUNKS_SENT, ("copy",)),
     "exponent_results": (CHUNKS_DONE, ("exponent",)),
     "data_results": (CHUNKS_DONE, ("data",)),
+    "copy_results": (CHUNKS_DONE, ("copy",)),
     "fast_retransmissions": (RETRANSMISSIONS, ("overtaken",)),
     "probes": (RETRANSMISSIONS, ("timeout",)),
     "handed_over": (HANDED_OVER, ()),
     "losses": (LOSSES, ()),
     "elements": (ELEMENTS, ()),
+    "copied_bytes": (COPIED, ()),
     "blocks_sent": (BLOCKS, ("sent",)),
     "blocks_zero": (BLOCKS, ("zero",)),
     "blocks_nonfinite": (BLOCKS, ("nonfinite",)),
@@ -137,6 +141,7 @@ _COUNTERS: dict[str, tuple[Metric, tuple[str, ...]]] = {
 _GAUGES: dict[str, tuple[Metric, tuple[str, ...], float]] = {
     "window": (WINDOW, ("data",), 1.0),
     "exponent_window": (WINDOW, ("exponent",), 1.0),
+    "copy_window": (WINDOW, ("copy",), 1.0),
     "rtt_us": (RTT, (), 1e-6),
     "rto_us": (RTO, (), 1e-6),
     "gso": (OFFLOAD, ("gso",), 1.0),

@@ -140,10 +140,31 @@ void check_kind(const std::string& kind) {
   refuse(lines::kBadKind.of(kind));
 }
 
-packet::Op op_of(const std::string& stream) {
-  if (stream == "exponent") return packet::Op::kMax;
-  if (stream == "data") return packet::Op::kSum;
+StreamName stream_of(const std::string& stream) {
+  for (const StreamName name : kStreams) {
+    if (stream == name_of(name)) return name;
+  }
   refuse(lines::kBadStream.of(stream));
+}
+
+// (data, count, dtype, average, ticket, source, readers, reader)
+using PieceArguments = std::tuple<std::uintptr_t, std::uint64_t, std::string, bool,
+                                  std::optional<std::uint64_t>, int, int, int>;
+
+PieceSpec spec_of(const PieceArguments& arguments, std::uint32_t workers) {
+  const auto& [data, count, dtype, average, ticket, source, readers, reader] = arguments;
+  PieceSpec spec{.data = reinterpret_cast<void*>(data),
+                 .count = count,
+                 .average = average,
+                 .ticket = ticket,
+                 .source = source,
+                 .readers = readers_of(source, readers, reader, workers)};
+  if (spec.copies()) {
+    check_copy(dtype, average, source);
+  } else {
+    spec.dtype = dtype_of(dtype);
+  }
+  return spec;
 }
 
 nb::dict stats_of(const PythonEngine& engine) {
@@ -243,11 +264,26 @@ NB_MODULE(_engine, m) {
           "all_reduce",
           [](PythonEngine& self, std::uintptr_t data, std::uint64_t count, const std::string& dtype,
              bool average, std::optional<std::uint64_t> ticket) {
-            const Dtype parsed = dtype_of(dtype);
+            const PieceSpec piece{.data = reinterpret_cast<void*>(data),
+                                  .count = count,
+                                  .dtype = dtype_of(dtype),
+                                  .average = average,
+                                  .ticket = ticket};
             const WithoutGil release;
-            return self->all_reduce(reinterpret_cast<void*>(data), count, parsed, average, ticket);
+            return self->collect({piece}).front();
           },
           "data"_a, "count"_a, "dtype"_a, "average"_a = false, "ticket"_a = nb::none())
+      .def(
+          "collect",
+          [](PythonEngine& self, const std::vector<PieceArguments>& pieces) {
+            std::vector<PieceSpec> specs;
+            for (const PieceArguments& piece : pieces) {
+              specs.push_back(spec_of(piece, self->lease().workers));
+            }
+            const WithoutGil release;
+            return self->collect(specs);
+          },
+          "pieces"_a)
       .def_prop_ro("epoch", [](const PythonEngine& self) { return self->lease().epoch; })
       .def_prop_ro("lanes", [](const PythonEngine& self) { return self->lease().lanes; })
       .def_prop_ro("started", [](const PythonEngine& self) { return self->started(); })
@@ -267,6 +303,7 @@ NB_MODULE(_engine, m) {
              nb::dict result;
              result["exponent"] = positions.exponent;
              result["data"] = positions.data;
+             result["copy"] = positions.copy;
              return result;
            })
       .def(
@@ -295,8 +332,7 @@ NB_MODULE(_engine, m) {
            [](PythonEngine& self) {
              return self->handing_over([](Reducer& reducer) {
                nb::dict result;
-               result["exponent"] = reducer.extent(packet::Op::kMax);
-               result["data"] = reducer.extent(packet::Op::kSum);
+               for (const StreamName name : kStreams) result[name_of(name)] = reducer.extent(name);
                return result;
              });
            })
@@ -304,10 +340,10 @@ NB_MODULE(_engine, m) {
           "contributions",
           [](PythonEngine& self, const std::string& stream, std::uint64_t first,
              std::uint64_t count, std::uintptr_t words) {
-            const packet::Op op = op_of(stream);
+            const StreamName name = stream_of(stream);
             const WithoutGil release;
             return self->handing_over([&](Reducer& reducer) {
-              return reducer.contributions(op, first, count,
+              return reducer.contributions(name, first, count,
                                            reinterpret_cast<std::uint32_t*>(words));
             });
           },
@@ -316,19 +352,18 @@ NB_MODULE(_engine, m) {
           "take_sums",
           [](PythonEngine& self, const std::string& stream, std::uint64_t first,
              std::uint64_t count, std::uintptr_t words) {
-            const packet::Op op = op_of(stream);
+            const StreamName name = stream_of(stream);
             const WithoutGil release;
             self->handing_over([&](Reducer& reducer) {
-              reducer.take_sums(op, first, count, reinterpret_cast<const std::uint32_t*>(words));
+              reducer.take_sums(name, first, count, reinterpret_cast<const std::uint32_t*>(words));
             });
           },
           "stream"_a, "first"_a, "count"_a, "words"_a)
       .def(
           "rests",
-          [](PythonEngine& self, std::uint64_t exponent_end, std::uint64_t data_end) {
-            return self->rests(exponent_end, data_end);
-          },
-          "exponent_end"_a, "data_end"_a, nb::call_guard<WithoutGil>())
+          [](PythonEngine& self, std::uint64_t exponent_end, std::uint64_t data_end,
+             std::uint64_t copy_end) { return self->rests({exponent_end, data_end, copy_end}); },
+          "exponent_end"_a, "data_end"_a, "copy_end"_a, nb::call_guard<WithoutGil>())
       .def(
           "close", [](PythonEngine& self) { self->close(); }, nb::call_guard<WithoutGil>())
       .def_prop_ro("closed", [](const PythonEngine& self) { return self->closed(); });

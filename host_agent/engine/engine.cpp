@@ -66,30 +66,32 @@ void Engine::refuse_fork() const {
   if (forked()) throw EngineError(ErrorKind::Closed, lines::kForked.of());
 }
 
-std::uint64_t Engine::all_reduce(void* data, std::uint64_t count, Dtype dtype, bool average,
-                                 std::optional<std::uint64_t> chosen) {
-  if (data == nullptr && count != 0) refuse(lines::kNullAddress.of());
-  if (count > std::uint64_t{1} << 48) refuse(lines::kTooManyElements.of());
-  check_average(dtype, average);
-  auto collective = reducer_.prepare(data, count, dtype, average);
+std::vector<std::uint64_t> Engine::collect(const std::vector<PieceSpec>& pieces) {
+  Collective collective = reducer_.prepare(pieces);
   refuse_fork();
-  std::uint64_t ticket;
+  std::vector<std::uint64_t> tickets;
+  tickets.reserve(pieces.size());
   {
     const std::lock_guard lock(mutex_);
     if (failure_) {
       throw EngineError(ErrorKind::Closed, lines::kNoMoreWork.of(failure_->line.text));
     }
-    ticket = chosen.value_or(next_ticket_);
-    if (ticket < next_ticket_) refuse(lines::kTicketTooLow.of(ticket));
-    next_ticket_ = ticket + 1;
-    collective->ticket = ticket;
-    pending_.push_back(ticket);
+    std::uint64_t next = next_ticket_;
+    for (std::size_t i = 0; i < pieces.size(); ++i) {
+      const std::uint64_t ticket = pieces[i].ticket.value_or(next);
+      if (ticket < next) refuse(lines::kTicketTooLow.of(ticket));
+      next = ticket + 1;
+      collective.order[i]->ticket = ticket;
+      tickets.push_back(ticket);
+    }
+    next_ticket_ = next;
+    pending_.insert(pending_.end(), tickets.begin(), tickets.end());
     submitted_.push_back(std::move(collective));
-    started_.fetch_add(1);
+    started_.fetch_add(pieces.size());
     has_submissions_.store(true, std::memory_order_release);
   }
   wake();
-  return ticket;
+  return tickets;
 }
 
 std::vector<Completion> Engine::poll(double timeout_s) {
@@ -202,21 +204,19 @@ void Engine::check_suspended() {
   }
 }
 
-std::vector<Rest> Engine::rests(std::uint64_t exponent_end, std::uint64_t data_end) {
+std::vector<Rest> Engine::rests(const Ends& ends) {
   return handing_over([&](Reducer& reducer) {
-    std::vector<Rest> result = reducer.rests(exponent_end, data_end);
+    hand_over(monotonic_now());  // what the thread has not taken any more
+    std::vector<Rest> result = reducer.rests(ends);
     const std::lock_guard lock(mutex_);
-    for (const auto& collective : submitted_) result.push_back(reducer.rest_of(*collective));
-    submitted_.clear();
     pending_.clear();
-    has_submissions_.store(false, std::memory_order_release);
     return result;
   });
 }
 
 // On the engine's thread, or after its end. The first cause holds.
 void Engine::give_up(Failure failure) {
-  std::deque<std::unique_ptr<Collective>> late;
+  std::deque<Collective> late;
   {
     const std::lock_guard lock(mutex_);
     if (!failure_) {
@@ -229,7 +229,9 @@ void Engine::give_up(Failure failure) {
   }
   ended_ = true;
   reducer_.end(failure);
-  for (const auto& collective : late) complete(collective->ticket, &failure, {});
+  for (const Collective& collective : late) {
+    for (const Piece* piece : collective.order) complete(piece->ticket, &failure, {});
+  }
 }
 
 // -- the thread
@@ -268,7 +270,7 @@ void Engine::park() {
 }
 
 void Engine::hand_over(Nanoseconds now) {
-  std::deque<std::unique_ptr<Collective>> taken;
+  std::deque<Collective> taken;
   {
     const std::lock_guard lock(mutex_);
     taken.swap(submitted_);

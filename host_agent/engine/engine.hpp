@@ -1,4 +1,4 @@
-// The worker engine: a thread that all-reduces tensors in place through one lease. Engine holds
+// The worker engine: a thread that carries collectives through one lease. Engine holds
 // the queues in and out, the thread's lifetime, and the waiting; what the thread does is Reducer's.
 #pragma once
 
@@ -14,7 +14,6 @@
 #include <utility>
 #include <vector>
 
-#include "collective.hpp"
 #include "lease.hpp"
 #include "reducer.hpp"
 #include "stats.hpp"
@@ -40,11 +39,11 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   // Any thread may call these.
-  // The caller may choose the ticket: then it knows it even if an interrupt ends this call.
-  std::uint64_t all_reduce(void* data, std::uint64_t count, Dtype dtype, bool average,
-                           std::optional<std::uint64_t> chosen = std::nullopt);
+  // Queues the pieces of one collective, all or none. The caller may choose their tickets: then it
+  // knows them even if an interrupt ends this call.
+  std::vector<std::uint64_t> collect(const std::vector<PieceSpec>& pieces);
   const Lease& lease() const { return reducer_.lease(); }
-  std::uint64_t started() const { return started_.load(); }  // all-reduces taken so far
+  std::uint64_t started() const { return started_.load(); }  // pieces taken so far
   std::vector<Completion> poll(double timeout_s);
   std::optional<Completion> wait(std::uint64_t ticket, double timeout_s);
   std::vector<std::pair<std::string, std::uint64_t>> stats() const { return stats_.read(); }
@@ -62,8 +61,8 @@ class Engine {
     check_suspended();
     return use(reducer_);
   }
-  // What is left of all collectives, in order; the engine forgets them.
-  std::vector<Rest> rests(std::uint64_t exponent_end, std::uint64_t data_end);
+  // What is left of all pieces, in order; the engine forgets them.
+  std::vector<Rest> rests(const Ends& ends);
   void close();
   bool closed() const { return closed_.load(); }
   // In a child of the process that made it: there is no thread here, and its locks may be held.
@@ -88,7 +87,7 @@ class Engine {
   // Shared, under mutex_.
   std::mutex mutex_;
   std::condition_variable completed_;
-  std::deque<std::unique_ptr<Collective>> submitted_;
+  std::deque<Collective> submitted_;
   std::deque<Completion> completions_;
   std::vector<std::uint64_t> pending_;  // tickets given and not completed, ascending
   std::uint64_t next_ticket_ = 0;

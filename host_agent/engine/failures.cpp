@@ -4,8 +4,8 @@
 #include <cstdio>
 #include <cstring>
 
-#include "collective.hpp"
 #include "lines.hpp"
+#include "piece.hpp"
 
 namespace wiresum {
 namespace {
@@ -32,13 +32,6 @@ std::string seconds(double value) {
   return text;
 }
 
-std::string describe(const Collective& collective) {
-  static constexpr const char* kNames[] = {"float32", "float16", "bfloat16"};
-  return "all-reduce " + std::to_string(collective.sequence) + " (" +
-         std::to_string(collective.count) + " x " + kNames[static_cast<int>(collective.dtype)] +
-         (collective.average ? ", average)" : ")");
-}
-
 std::string describe(const Stream& stream, const Chunk& chunk) {
   return std::string(stream.config().name) + " chunk " + std::to_string(chunk.position);
 }
@@ -53,13 +46,13 @@ Failure mismatch(const Lease& lease, const Stream& stream, const Chunk& chunk, c
                  std::uint64_t bitmap) {
   // The fingerprint is the slot's, the bitmap the ranks that sent it. If it is our own, another
   // rank was turned away.
-  const bool ours = header.fingerprint == chunk.fingerprint;
+  const bool ours = header.fingerprint == chunk.form.fingerprint;
   const std::uint64_t full = all_ranks(lease.workers);
   const std::string others = ranks_in((ours ? ~bitmap : bitmap) & full, lease.workers);
   return failure_of(ErrorKind::Mismatch,
-                    lines::kMismatch.of(describe(*chunk.cargo.collective), lease.rank, others,
+                    lines::kMismatch.of(chunk.cargo.piece->describe(), lease.rank, others,
                                         describe(stream, chunk), switch_label(lease),
-                                        hexadecimal(chunk.fingerprint),
+                                        hexadecimal(chunk.form.fingerprint),
                                         ours ? "another" : hexadecimal(header.fingerprint)));
 }
 
@@ -73,7 +66,7 @@ Failure no_progress(const Lease& lease, const Stream& stream, Nanoseconds silenc
               std::to_string(lease.workers);
   }
   return failure_of(ErrorKind::Timeout,
-                    lines::kNoProgress.of(describe(*chunk.cargo.collective),
+                    lines::kNoProgress.of(chunk.cargo.piece->describe(),
                                           seconds(static_cast<double>(silence) * 1e-9), missing,
                                           describe(stream, chunk), switch_label(lease)));
 }

@@ -19,8 +19,8 @@ void check(const Lease& lease, const EngineOptions& options) {
   constexpr std::uint32_t kMost = 8 * packet::kContributorsBytes;  // a bit each
   if (lease.workers > kMost) refuse(lines::kTooManyWorkers.of(lease.workers, kMost));
   if (lease.epoch == 0) refuse(lines::kEpochZero.of());
-  if (lease.slots < 4 || lease.slots > 65536) {
-    refuse(lines::kBadSlots.of(lease.slots));
+  if (lease.slots < kLeastSlots || lease.slots > 65536) {
+    refuse(lines::kBadSlots.of(lease.slots, kLeastSlots));
   }
   // A UDP datagram must hold the chunk.
   if (lease.lanes == 0 || lease.lanes > 16000) {

@@ -47,6 +47,9 @@ Lease checked(const Lease& lease, const EngineOptions& options);
 EngineOptions bounded(EngineOptions options);
 inline constexpr double kLongest = 100 * 365.25 * 86400;  // seconds
 
+// The fewest slots that a lease may have: two for each of the three streams.
+inline constexpr std::uint32_t kLeastSlots = 6;
+
 // Throws EngineError for what is no IPv4 address and port.
 sockaddr_in switch_address(const Lease& lease);
 // Of error lines.

@@ -10,7 +10,7 @@ namespace wiresum::lines {
 inline constexpr Line<"E001", "rank {rank} is not one of {workers} workers"> kNoSuchRank;
 inline constexpr Line<"E002", "{workers} workers: a switch adds up at most {most}"> kTooManyWorkers;
 inline constexpr Line<"E003", "epoch 0 is never used"> kEpochZero;
-inline constexpr Line<"E004", "{slots} slots: a lease has 4 to 65536 of them"> kBadSlots;
+inline constexpr Line<"E004", "{slots} slots: a lease has {least} to 65536 of them"> kBadSlots;
 inline constexpr Line<"E005", "{lanes} lanes: a chunk has 1 to 16000 of them"> kBadLanes;
 inline constexpr Line<"E006", "field {bits}: fields have 32, 16 or 8 bits"> kBadField;
 inline constexpr Line<"E007", "a time limit is not above 0 s"> kBadLimit;
@@ -19,19 +19,27 @@ inline constexpr Line<"E009", "first_position exceeds 2^62"> kPositionTooHigh;
 inline constexpr Line<"E010", "switch address {ip}:{port} is not an IPv4 address and a port">
     kBadAddress;
 inline constexpr Line<"E011", "file descriptor {fd} is not a bound IPv4 UDP socket"> kNoUdpSocket;
-inline constexpr Line<"E012", "all_reduce of a null address"> kNullAddress;
-inline constexpr Line<"E013", "all_reduce of more than 2^48 elements"> kTooManyElements;
+inline constexpr Line<"E012", "a piece at a null address: this rank's memory is read or written">
+    kNullAddress;
+inline constexpr Line<"E013", "a piece of more than 2^48 elements"> kTooManyElements;
 inline constexpr Line<"E014", "ticket {ticket} is not above those before it"> kTicketTooLow;
 inline constexpr Line<"E015", "ticket {ticket} is unknown or was taken already"> kTicketGone;
 inline constexpr Line<"E016",
                       "fail with kind {kind}: it must be the name of an EngineError in "
                       "wiresum.host_agent.errors">
     kBadKind;
-inline constexpr Line<"E017", "stream {stream}: it must be exponent or data"> kBadStream;
+inline constexpr Line<"E017", "stream {stream}: it must be exponent, data or copy"> kBadStream;
 inline constexpr Line<"E018",
                       "dtype {dtype}: float32, float16, bfloat16, int32 and max_uint32 can be "
                       "reduced">
     kBadDtype;
+inline constexpr Line<"E052", "dtype {dtype}: a copy (of rank {source}) is of bytes"> kCopyOfBytes;
+inline constexpr Line<"E053",
+                      "source {source}, readers {readers}, reader {reader}: the source is -1 "
+                      "or one of {workers} ranks; readers are 0 (all; then the reader is "
+                      "-1), 1 (only the reader) or 2 (all but the reader)">
+    kBadReaders;
+inline constexpr Line<"E054", "rank {rank} of {workers}: say which rank this is"> kBadRank;
 inline constexpr Line<"E019", "instruction set {name} is unknown or not in this machine">
     kNoInstructionSet;
 
@@ -84,8 +92,8 @@ inline constexpr Line<"E037",
                       "{next} are">
     kNotKept;
 inline constexpr Line<"E038",
-                      "chunks are left without a result: exponent {exponent} and data {data} are "
-                      "the oldest, not {exponent_end} and {data_end}">
+                      "chunks are left without a result: exponent {exponent}, data {data} and "
+                      "copy {copy} are the oldest, not {exponent_end}, {data_end} and {copy_end}">
     kChunksLeft;
 
 // ---- shared memory with a switch on the same host

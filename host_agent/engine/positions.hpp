@@ -42,6 +42,7 @@ class Published {
     std::uint64_t turn = 0;  // when it was published
     StreamMarks exponent;
     StreamMarks data;
+    StreamMarks copy;
   };
 
   void publish(const Marks& marks) {
@@ -68,7 +69,7 @@ class Published {
   template <typename AnyMarks, typename Use>
   static void each(AnyMarks& marks, const Use& use) {
     use(marks.turn);
-    for (auto* stream : {&marks.exponent, &marks.data}) {
+    for (auto* stream : {&marks.exponent, &marks.data, &marks.copy}) {
       use(stream->oldest);
       use(stream->next);
       use(stream->last_result);
@@ -79,7 +80,7 @@ class Published {
   }
 
   std::atomic<std::uint64_t> version_{0};
-  std::array<std::atomic<std::uint64_t>, 13> words_{};
+  std::array<std::atomic<std::uint64_t>, 19> words_{};
 };
 
 }  // namespace wiresum

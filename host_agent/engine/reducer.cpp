@@ -6,47 +6,25 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <bit>
-#include <cstring>
 #include <utility>
 
-#include "fingerprint.hpp"
+#include "lines.hpp"
 
 namespace wiresum {
 namespace {
 
-// The most work in one turn of the loop, so that replies never wait for long.
+// The most batches in one turn of the loop, so that nothing else waits for long.
 constexpr int kReceiveBatches = 4;
-constexpr int kDataChunksPerTurn = 64;
-constexpr int kExponentChunksPerTurn = 16;  // of tensors without data that wait for them
 constexpr Nanoseconds kLongestSleep = 1'000'000'000;
 
 Nanoseconds nanoseconds(double seconds) { return static_cast<Nanoseconds>(seconds * 1e9); }
 
-// E slots for exponents; an even number for either stream.
-std::uint32_t exponent_slots(std::uint32_t slots) { return std::max(2u, slots / 8 / 2 * 2); }
-
-StreamConfig stream_config(const Lease& lease, const EngineOptions& options, bool exponents) {
-  const std::uint32_t first = exponent_slots(lease.slots);
-  return {.name = exponents ? "exponent" : "data",
-          .op = exponents ? packet::Op::kMax : packet::Op::kSum,
-          .slot_base = exponents ? 0 : first,
-          .slot_count = exponents ? first : (lease.slots - first) / 2 * 2,
-          .window = options.window,
-          .first_position = options.first_position,
-          .lanes = lease.lanes,
-          .job = lease.job,
-          .epoch = lease.epoch,
-          .key = lease.key,
-          .rto_initial = nanoseconds(options.rto_initial_s),
-          .rto_min = nanoseconds(options.rto_min_s),
-          .rto_max = nanoseconds(options.rto_max_s),
-          .poll_max = nanoseconds(options.poll_max_s)};
-}
-
-// Room for the most blocks that blocks_ahead() allows.
-std::size_t ring_capacity(std::size_t window, std::size_t elements_per_chunk, std::size_t lanes) {
-  return std::bit_ceil(kWindowsAhead * (window * elements_per_chunk / kBlock + 1) + 2 * lanes);
+void check(const PieceSpec& piece, const Lease& lease) {
+  if (!piece.copies()) check_average(piece.dtype, piece.average);
+  if (piece.count > std::uint64_t{1} << 48) refuse(lines::kTooManyElements.of());
+  const bool touched = !piece.copies() || piece.source == static_cast<int>(lease.rank) ||
+                       piece.readers.has(lease.rank);
+  if (piece.data == nullptr && piece.count != 0 && touched) refuse(lines::kNullAddress.of());
 }
 
 }  // namespace
@@ -66,78 +44,58 @@ Reducer::Reducer(const SwitchSocket& socket, const Lease& lease, const EngineOpt
       codecs_(std::make_shared<Codecs>(lease.workers, *parse_field(lease.field))),
       stats_(stats),
       ended_(std::move(ended)),
-      exponents_(stream_config(lease, options_, true), stats, stats.exponent_contributions,
-                 stats.exponent_results),
-      data_(stream_config(lease, options_, false), stats, stats.data_contributions,
-            stats.data_results),
-      elements_per_chunk_(lease.lanes * fields_per_lane(codecs_->large().field())),
-      ring_(ring_capacity(data_.window(), elements_per_chunk_, lease.lanes)),
+      division_(lease.slots),
+      sums_(lease_, options_, codecs_, stats, ended_),
+      copies_(lease_, options_, stats, ended_),
       transport_(
           open_transport(socket, switch_address(lease), Header::kBytes + 4 * lease.lanes, stats)) {
   publish();
 }
 
-std::unique_ptr<Collective> Reducer::prepare(void* data, std::uint64_t count, Dtype dtype,
-                                             bool average) const {
-  auto collective = std::make_unique<Collective>();
-  collective->data = static_cast<std::byte*>(data);
-  collective->count = count;
-  collective->dtype = dtype;
-  collective->average = average;
-  collective->codec = &codecs_->of(count, dtype);
-  collective->block_elements = collective->codec->block_elements();
-  if (collective->small()) {
-    collective->sent_codes.resize(count);
-    collective->sent_at.resize(count);
+Collective Reducer::prepare(const std::vector<PieceSpec>& pieces) const {
+  Collective result;
+  for (const PieceSpec& piece : pieces) {
+    check(piece, lease_);
+    if (piece.copies()) {
+      result.order.push_back(
+          result.copies.emplace_back(std::make_unique<Copy>(piece, lease_.rank)).get());
+    } else {
+      const Codec& codec = codecs_->of(piece.count, piece.dtype);
+      result.order.push_back(result.sums.emplace_back(std::make_unique<Sum>(piece, codec)).get());
+    }
   }
-  collective->blocks = (count + collective->block_elements - 1) / collective->block_elements;
-  return collective;
+  return result;
 }
 
 bool Reducer::turn(Nanoseconds now) {
   bool busy = receive(now);
   if (stopped()) return busy;
-  exponents_.tick(now);
-  data_.tick(now);
+  sums_.exponents().tick(now);
+  sums_.data().tick(now);
+  copies_.stream().tick(now);
   busy |= pump(now);
-  retire_finished();
+  sums_.retire();
+  copies_.retire();
   check_limits(now);
   return busy;
 }
 
 void Reducer::end(const Failure& failure) {
   failure_ = failure;
-  for (const auto& collective : active_) {
-    if (!collective->finished) ended_(collective->ticket, &failure, {});
-  }
-  active_.clear();
-  exponent_cursor_ = data_cursor_ = 0;
+  const auto fail = [&](const Piece& piece) { ended_(piece.ticket, &failure, {}); };
+  sums_.drain(fail);
+  copies_.drain(fail);
 }
 
-void Reducer::take(std::deque<std::unique_ptr<Collective>> submitted, Nanoseconds now) {
-  if (!outstanding()) last_heard_ = last_progress_ = now;
-  for (auto& collective : submitted) {
-    collective->sequence = sequence_++;
-    const auto print = [&](const StreamConfig& stream) {
-      return fingerprint({collective->sequence, collective->count,
-                          static_cast<std::uint64_t>(collective->dtype),
-                          bits_of(collective->codec->field()), collective->block_elements,
-                          collective->average ? 1u : 0u, static_cast<std::uint64_t>(stream.op)});
-    };
-    collective->exponent_fingerprint = print(exponents_.config());
-    collective->data_fingerprint = print(data_.config());
-    stats_.collectives.add();
-    stats_.elements.add(collective->count);
-    active_.push_back(std::move(collective));
-    if (active_.back()->blocks == 0) finish_if_complete(*active_.back());
-  }
-}
-
-void Reducer::retire_finished() {
-  while (!active_.empty() && active_.front()->finished) {
-    active_.pop_front();
-    if (exponent_cursor_ > 0) --exponent_cursor_;
-    if (data_cursor_ > 0) --data_cursor_;
+void Reducer::take(std::deque<Collective> submitted, Nanoseconds now) {
+  if (!outstanding()) last_heard_ = now;
+  if (sums_.idle()) sums_progress_ = now;
+  if (copies_.idle()) copies_progress_ = now;
+  for (Collective& collective : submitted) {
+    for (Piece* piece : collective.order) piece->sequence = sequence_++;
+    stats_.collectives.add(collective.order.size());
+    sums_.take(std::move(collective.sums), collective.order.size());
+    copies_.take(std::move(collective.copies), collective.order.size());
   }
 }
 
@@ -145,96 +103,17 @@ void Reducer::retire_finished() {
 
 bool Reducer::pump(Nanoseconds now) {
   if (transport_->wants_write()) return false;
-  bool busy = exponents_.anything_to_send() || data_.anything_to_send();
-  // One exponent chunk opens the way for many data chunks: they take turns, so that the first data
-  // leave early and the block is still in the cache when it is quantized. Those of tensors
-  // without such data leave together.
-  int opened = 0;
-  while (opened < kExponentChunksPerTurn && open_exponents()) {
-    busy = true;
-    ++opened;
-    if (active_[exponent_cursor_]->in_ring()) break;
-  }
-  if (!exponents_.flush(*transport_, now)) return busy;
-  opened = 0;
-  while (opened < kDataChunksPerTurn && open_data()) ++opened;
-  data_.flush(*transport_, now);
-  return busy || opened > 0;
-}
-
-// How many blocks may be anywhere between their exponent and their sum: those of the data window
-// and as many again, so that the data never wait for the exponents' round trip, and chunks of
-// exponents to fill. Not more: blocks that were looked at long ago have left the cache when they
-// are quantized, and at the start of a tensor all ranks would look at blocks instead of sending the
-// first ones.
-std::uint64_t Reducer::blocks_ahead() const {
-  const std::uint64_t in_window = data_.congestion_window() * elements_per_chunk_ / kBlock + 1;
-  return std::min<std::uint64_t>(kWindowsAhead * in_window + 2 * lease_.lanes, ring_.capacity());
-}
-
-bool Reducer::open_exponents() {
-  while (exponent_cursor_ < active_.size() &&
-         active_[exponent_cursor_]->exponents_opened == active_[exponent_cursor_]->blocks) {
-    ++exponent_cursor_;
-  }
-  if (exponent_cursor_ == active_.size() || !exponents_.room()) return false;
-  Collective& collective = *active_[exponent_cursor_];
-  const std::uint64_t first = collective.exponents_opened;
-  const auto blocks =
-      static_cast<std::uint32_t>(std::min<std::uint64_t>(lease_.lanes, collective.blocks - first));
-  if (collective.in_ring()) {
-    if (ring_.size() + blocks_in_agreement_ + blocks > blocks_ahead()) return false;
-    blocks_in_agreement_ += blocks;
-  }
-
-  const Chunk& chunk =
-      exponents_.open({&collective, first, blocks}, collective.exponent_fingerprint);
-  std::uint8_t* lanes = exponents_.lanes(chunk);
-  const std::size_t elements =
-      (blocks - 1) * collective.block_elements + collective.elements_of(first + blocks - 1);
-  collective.codec->exponents(collective.dtype, collective.address_of(first), elements, lanes);
-  std::memset(lanes + 4 * blocks, 0, 4 * (lease_.lanes - blocks));
-  collective.exponents_opened += blocks;
-  return true;
-}
-
-bool Reducer::open_data() {
-  while (data_cursor_ < active_.size() && active_[data_cursor_]->all_packed()) ++data_cursor_;
-  if (data_cursor_ == active_.size() || !data_.room()) return false;
-  Collective& collective = *active_[data_cursor_];
-  const std::uint64_t first = collective.elements_packed;
-  const std::uint64_t ready = collective.elements_to_send - first;
-  const std::size_t most = collective.elements_per_chunk(lease_.lanes);
-  // A chunk that is not full must be the last one: its numbering must not depend on timing.
-  if (ready == 0 || (ready < most && !collective.all_agreed())) return false;
-  const auto elements = static_cast<std::uint32_t>(std::min<std::uint64_t>(ready, most));
-
-  const Chunk& chunk = data_.open({&collective, first, elements}, collective.data_fingerprint);
-  if (collective.small()) {
-    pack_each(collective, first, elements, data_.lanes(chunk));
-  } else {
-    pack(collective, first, elements, data_.lanes(chunk));
-  }
-  collective.elements_packed += elements;
-  ++collective.chunks_open;
-  return true;
-}
-
-void Reducer::pack(const Collective& collective, std::uint64_t first, std::uint32_t elements,
-                   std::uint8_t* lanes) const {
-  const Codec& codec = *collective.codec;
-  std::size_t written = 0;
-  for (std::uint32_t done = 0; done < elements;) {
-    const std::uint64_t at = first + done;
-    const BlockRing::Entry& block = ring_[collective.first_agreed_block + at / kBlock];
-    const std::size_t offset = at % kBlock;
-    const std::size_t n = std::min<std::size_t>(kBlock - offset, elements - done);
-    written += codec.encode(collective.dtype, block.data + offset * size_of(collective.dtype), n,
-                            &block.code, lanes + 4 * written);
-    done += static_cast<std::uint32_t>(n);
-  }
-  for (; written < lease_.lanes; ++written)
-    store_big_endian(lanes + 4 * written, codec.zero_lane());
+  bool busy = false;
+  if (!sums_.send_exponents(*transport_, now, busy)) return busy;
+  // Data and copies share the way to the switch, whose queue serves first who came first. With as
+  // many chunks in flight, neither has to wait for a longer queue of the other; and who finds the
+  // socket full now is the first in the next turn.
+  const std::uint32_t most = copies_.idle() ? UINT32_MAX : copies_.stream().window();
+  copies_first_ = !copies_first_;
+  if (copies_first_ && !copies_.send(*transport_, now, busy)) return busy;
+  if (!sums_.send_data(*transport_, now, most, busy)) return busy;
+  if (!copies_first_) copies_.send(*transport_, now, busy);
+  return busy;
 }
 
 // -- receiving
@@ -248,17 +127,24 @@ bool Reducer::receive(Nanoseconds now) {
     any = true;
   }
   if (any && !stopped()) {
-    exponents_.advance([this](const Chunk& chunk) { agree(chunk); });
-    data_.advance([this](const Chunk& chunk) { release(chunk); });
+    sums_.advance();
+    copies_.advance();
   }
   return any;
+}
+
+std::optional<StreamName> Reducer::stream_at(std::uint32_t slot) const {
+  if (division_.data.has(slot)) return StreamName::Data;
+  if (division_.copy.has(slot)) return StreamName::Copy;
+  if (division_.exponent.has(slot)) return StreamName::Exponent;
+  return std::nullopt;
 }
 
 void Reducer::handle_datagram(const std::uint8_t* data, std::size_t bytes, Nanoseconds now) {
   if (stopped()) return;
   if (bytes < Header::kBytes) return stats_.drops_length.add();
   const Header header = Header::read(data);
-  if (header.version != packet::kVersion || header.readers != 0) return stats_.drops_version.add();
+  if (header.version != packet::kVersion) return stats_.drops_version.add();
   const auto kind = static_cast<packet::Kind>(header.kind);
   if (kind != packet::Kind::kResult && kind != packet::Kind::kWait &&
       kind != packet::Kind::kMismatch) {
@@ -267,21 +153,18 @@ void Reducer::handle_datagram(const std::uint8_t* data, std::size_t bytes, Nanos
   if (header.key != lease_.reply_key) return stats_.drops_key.add();
   if (header.job != lease_.job) return stats_.drops_job.add();
   if (header.epoch != lease_.epoch) return stats_.drops_epoch.add();
-  const std::uint32_t data_base = data_.config().slot_base;
-  if (header.slot >= data_base + data_.config().slot_count) return stats_.drops_slot.add();
-  Stream& stream = header.slot < data_base ? exponents_ : data_;
+  const auto name = stream_at(header.slot);
+  if (!name) return stats_.drops_slot.add();
+  Stream& stream = stream_of(*name);
 
   const std::uint8_t* payload = data + Header::kBytes;
   Chunk* chunk = nullptr;
   switch (stream.receive(header, bytes - Header::kBytes, payload, now, chunk)) {
     case ReplyOutcome::Result:
-      last_heard_ = last_progress_ = now;
+      last_heard_ = now;
+      (*name == StreamName::Copy ? copies_progress_ : sums_progress_) = now;
       transport_->path_works();
-      if (&stream == &exponents_) {
-        apply_exponents(*chunk, payload);
-      } else {
-        apply_data(*chunk, payload);
-      }
+      apply(*name, *chunk, payload);
       break;
     case ReplyOutcome::Wait:
       last_heard_ = now;
@@ -295,84 +178,15 @@ void Reducer::handle_datagram(const std::uint8_t* data, std::size_t bytes, Nanos
   }
 }
 
-// Exponents are agreed in the order of their chunks, because they number the data. Until then they
-// are kept in the send buffer, which a chunk with a result does not need any more.
-void Reducer::apply_exponents(const Chunk& chunk, const std::uint8_t* lanes) {
-  std::memcpy(exponents_.lanes(chunk), lanes, 4 * std::size_t{chunk.cargo.count});
-}
-
-void Reducer::agree(const Chunk& chunk) {
-  Collective& collective = *chunk.cargo.collective;
-  const std::uint8_t* lanes = exponents_.lanes(chunk);
-  if (collective.small()) return agree_each(chunk, lanes);
-  if (chunk.cargo.first == 0) collective.first_agreed_block = ring_.head();
-  for (std::uint32_t i = 0; i < chunk.cargo.count; ++i) {
-    const std::uint64_t block = chunk.cargo.first + i;
-    const auto code = load_big_endian<std::uint32_t>(lanes + 4 * i);
-    const std::size_t elements = collective.elements_of(block);
-    std::byte* address = collective.address_of(block);
-    if (collective.codec->sends(code)) {
-      ring_.push({address, code, static_cast<std::uint32_t>(elements)});
-      ++collective.blocks_to_send;
-      collective.elements_to_send += elements;
-      stats_.blocks_sent.add();
-    } else {
-      leave_unsent(collective, block, code);
-      const bool nonfinite = collective.codec->nonfinite(code);
-      (nonfinite   ? stats_.blocks_nonfinite
-       : code == 0 ? stats_.blocks_zero
-                   : stats_.blocks_sent)
-          .add();
-    }
+void Reducer::apply(StreamName name, const Chunk& chunk, const std::uint8_t* lanes) {
+  switch (name) {
+    case StreamName::Exponent:
+      return sums_.apply_exponents(chunk, lanes);
+    case StreamName::Data:
+      return sums_.apply_data(chunk, lanes);
+    case StreamName::Copy:
+      return copies_.apply(chunk, lanes);
   }
-  collective.exponents_agreed += chunk.cargo.count;
-  if (collective.in_ring()) blocks_in_agreement_ -= chunk.cargo.count;
-  finish_if_complete(collective);
-}
-
-// A block whose result follows from its code, or one that the caller wants as it is.
-void Reducer::leave_unsent(Collective& collective, std::uint64_t block, std::uint32_t code) const {
-  if (collective.codec->nonfinite(code) && options_.keep_nonfinite) {
-    collective.leave(block);
-  } else {
-    collective.codec->fill(collective.dtype, code, collective.address_of(block),
-                           collective.elements_of(block));
-  }
-}
-
-void Reducer::apply_data(const Chunk& chunk, const std::uint8_t* lanes) {
-  Collective& collective = *chunk.cargo.collective;
-  if (collective.small()) return apply_each(chunk, lanes);
-  const Codec& codec = *collective.codec;
-  const std::size_t per_lane = fields_per_lane(codec.field());
-  for (std::uint32_t done = 0; done < chunk.cargo.count;) {
-    const std::uint64_t at = chunk.cargo.first + done;
-    const BlockRing::Entry& block = ring_[collective.first_agreed_block + at / kBlock];
-    const std::size_t offset = at % kBlock;
-    const std::size_t n = std::min<std::size_t>(kBlock - offset, chunk.cargo.count - done);
-    codec.decode(collective.dtype, lanes + 4 * (done / per_lane), n, &block.code,
-                 collective.average, block.data + offset * size_of(collective.dtype));
-    done += static_cast<std::uint32_t>(n);
-  }
-}
-
-// Chunks leave the window in order, so all blocks before the last whole one here are done with.
-void Reducer::release(const Chunk& chunk) {
-  Collective& collective = *chunk.cargo.collective;
-  if (!collective.small()) {
-    const std::uint64_t end = chunk.cargo.first + chunk.cargo.count;
-    const bool last = collective.all_packed() && end == collective.elements_to_send;
-    ring_.release_before(collective.first_agreed_block +
-                         (last ? collective.blocks_to_send : end / kBlock));
-  }
-  --collective.chunks_open;
-  finish_if_complete(collective);
-}
-
-void Reducer::finish_if_complete(Collective& collective) {
-  if (collective.finished || !collective.complete()) return;
-  collective.finished = true;
-  ended_(collective.ticket, nullptr, std::move(collective.nonfinite));
 }
 
 // -- time
@@ -381,10 +195,10 @@ void Reducer::finish_if_complete(Collective& collective) {
 void Reducer::excuse_absence(Nanoseconds now) {
   const Nanoseconds away = now - last_turn_ - kLongestSleep;
   if (last_turn_ != 0 && away > kLongestSleep) {
-    exponents_.excuse(away);
-    data_.excuse(away);
+    for (const StreamName name : kStreams) stream_of(name).excuse(away);
     last_heard_ += away;
-    last_progress_ += away;
+    sums_progress_ += away;
+    copies_progress_ += away;
   }
   last_turn_ = now;
 }
@@ -393,28 +207,32 @@ void Reducer::check_limits(Nanoseconds now) {
   if (!outstanding()) return;
   if (transport_->ended() != nullptr || now - last_heard_ > switch_timeout_) {
     failure_ = unreachable(lease_, options_, *transport_);
-  } else if (now - last_progress_ > timeout_) {
-    failure_ = no_progress(lease_, slowest(), now - last_progress_);
+    return;
   }
-}
-
-// The stream that all others wait for: data wait for exponents, so exponents come first.
-const Stream& Reducer::slowest() const {
-  const bool exponents = !exponents_.idle() && exponents_.oldest()->send_serial != 0 &&
-                         (data_.idle() || exponents_.oldest()->cargo.collective->sequence <=
-                                              data_.oldest()->cargo.collective->sequence);
-  return exponents ? exponents_ : data_;
+  // A piece may have to wait for those before it, of the other kind: on another rank it may begin
+  // only when they have ended.
+  const Sum* const sum = sums_.oldest();
+  const Copy* const copy = copies_.oldest();
+  if (sum != nullptr && copy != nullptr) {
+    Nanoseconds& later = sum->sequence < copy->sequence ? copies_progress_ : sums_progress_;
+    later = std::max(sums_progress_, copies_progress_);
+  }
+  if (!sums_.idle() && now - sums_progress_ > timeout_) {
+    failure_ = no_progress(lease_, sums_.slowest(), now - sums_progress_);
+  } else if (!copies_.idle() && now - copies_progress_ > timeout_) {
+    failure_ = no_progress(lease_, copies_.stream(), now - copies_progress_);
+  }
 }
 
 void Reducer::sleep(Nanoseconds now, int wake_fd) {
   Nanoseconds until = now + kLongestSleep;
   if (!stopped()) {
-    for (const Stream* stream : {&exponents_, &data_}) {
-      if (const auto deadline = stream->deadline()) until = std::min(until, *deadline);
+    for (const StreamName name : kStreams) {
+      if (const auto deadline = stream_of(name).deadline()) until = std::min(until, *deadline);
     }
-    if (outstanding()) {
-      until = std::min({until, last_heard_ + switch_timeout_, last_progress_ + timeout_});
-    }
+    if (outstanding()) until = std::min(until, last_heard_ + switch_timeout_);
+    if (!sums_.idle()) until = std::min(until, sums_progress_ + timeout_);
+    if (!copies_.idle()) until = std::min(until, copies_progress_ + timeout_);
   }
   const Nanoseconds span = std::max<Nanoseconds>(until - now, 0) + 1;
   const timespec timeout{.tv_sec = span / 1'000'000'000, .tv_nsec = span % 1'000'000'000};
@@ -429,13 +247,15 @@ void Reducer::sleep(Nanoseconds now, int wake_fd) {
 }
 
 void Reducer::publish() {
-  stats_.window.set(data_.congestion_window());
-  stats_.exponent_window.set(exponents_.congestion_window());
-  stats_.rtt_ns.set(static_cast<std::uint64_t>(data_.rtt().srtt()));
-  stats_.rto_ns.set(static_cast<std::uint64_t>(data_.rtt().rto()));
+  stats_.window.set(sums_.data().congestion_window());
+  stats_.exponent_window.set(sums_.exponents().congestion_window());
+  stats_.copy_window.set(copies_.stream().congestion_window());
+  stats_.rtt_ns.set(static_cast<std::uint64_t>(sums_.data().rtt().srtt()));
+  stats_.rto_ns.set(static_cast<std::uint64_t>(sums_.data().rtt().rto()));
   positions_.publish({.turn = static_cast<std::uint64_t>(last_turn_),
-                      .exponent = exponents_.marks(),
-                      .data = data_.marks()});
+                      .exponent = sums_.exponents().marks(),
+                      .data = sums_.data().marks(),
+                      .copy = copies_.stream().marks()});
 }
 
 Positions Reducer::positions() const {
@@ -456,7 +276,7 @@ Positions Reducer::positions() const {
     if (result.wait_s) result.wait = WaitReport{stream.wait_position, stream.wait_bitmap};
     return result;
   };
-  return {position(marks.exponent), position(marks.data)};
+  return {position(marks.exponent), position(marks.data), position(marks.copy)};
 }
 
 }  // namespace wiresum

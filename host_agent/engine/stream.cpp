@@ -37,6 +37,7 @@ Stream::Stream(const StreamConfig& config, Stats& stats, Counter& first_sends, C
       kept_(2 * std::uint64_t{window_}),
       chunks_(window_),
       buffers_(kept_ * chunk_bytes_),
+      bytes_(kept_),
       base_(config.first_position),
       unsent_(config.first_position),
       next_(config.first_position),
@@ -46,20 +47,21 @@ Stream::Stream(const StreamConfig& config, Stats& stats, Counter& first_sends, C
   resend_.reserve(window_);
 }
 
-Chunk& Stream::open(const Cargo& cargo, std::uint32_t fingerprint) {
+Chunk& Stream::open(const Cargo& cargo, const ChunkForm& form) {
   Chunk& chunk = at(next_);
-  chunk = Chunk{.cargo = cargo, .position = next_, .fingerprint = fingerprint};
+  chunk = Chunk{.cargo = cargo, .position = next_, .form = form};
   const Header header{.version = static_cast<std::uint8_t>(packet::kVersion),
                       .kind = static_cast<std::uint8_t>(packet::Kind::kContribution),
                       .op = static_cast<std::uint8_t>(config_.op),
-                      .readers = 0,
+                      .readers = form.readers,
                       .job = config_.job,
                       .slot = static_cast<std::uint16_t>(slot_of(next_)),
                       .epoch = config_.epoch,
                       .chunk = static_cast<std::uint32_t>(next_),
                       .key = config_.key,
-                      .fingerprint = fingerprint};
+                      .fingerprint = form.fingerprint};
   header.write(buffer(next_));
+  bytes_[next_ % kept_] = form.gives ? chunk_bytes_ : Header::kBytes;
   ++next_;
   ++in_flight_;
   return chunk;
@@ -76,9 +78,9 @@ bool Stream::flush(Transport& transport, Nanoseconds now) {
   outgoing_.clear();
   std::erase_if(resend_,
                 [&](std::uint64_t position) { return position < base_ || at(position).done; });
-  for (const std::uint64_t position : resend_) outgoing_.push_back(buffer(position));
+  for (const std::uint64_t position : resend_) outgoing_.push_back(kept(position));
   for (std::uint64_t position = unsent_; position != next_; ++position) {
-    outgoing_.push_back(buffer(position));
+    outgoing_.push_back(kept(position));
   }
   const std::size_t sent = transport.send(outgoing_);
 
@@ -105,9 +107,9 @@ bool Stream::flush(Transport& transport, Nanoseconds now) {
 ReplyOutcome Stream::receive(const Header& header, std::size_t payload_bytes,
                              const std::uint8_t* payload, Nanoseconds now, Chunk*& chunk) {
   const auto kind = static_cast<packet::Kind>(header.kind);
-  const std::size_t expected =
-      kind == packet::Kind::kResult ? 4 * config_.lanes : packet::kContributorsBytes;
-  if (payload_bytes != expected) {
+  const std::size_t lane_bytes = 4 * config_.lanes;
+  if (kind == packet::Kind::kResult ? payload_bytes != 0 && payload_bytes != lane_bytes
+                                    : payload_bytes != packet::kContributorsBytes) {
     stats_.drops_length.add();
     return ReplyOutcome::Ignored;
   }
@@ -137,8 +139,16 @@ ReplyOutcome Stream::receive(const Header& header, std::size_t payload_bytes,
     stats_.mismatches.add();
     return ReplyOutcome::Mismatch;
   }
-  if (header.fingerprint != chunk->fingerprint) {
+  if (header.fingerprint != chunk->form.fingerprint) {
     stats_.drops_fingerprint.add();
+    return ReplyOutcome::Ignored;
+  }
+  if (header.readers != chunk->form.readers) {
+    stats_.drops_readers.add();
+    return ReplyOutcome::Ignored;
+  }
+  if (kind == packet::Kind::kResult && payload_bytes != (chunk->form.gets ? lane_bytes : 0)) {
+    stats_.drops_length.add();
     return ReplyOutcome::Ignored;
   }
   if (kind == packet::Kind::kResult) {

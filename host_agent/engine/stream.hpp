@@ -18,13 +18,22 @@
 
 namespace wiresum {
 
-struct Collective;
+struct Piece;
 
-// The part of a collective that a chunk carries.
+// The part of a piece that a chunk carries.
 struct Cargo {
-  Collective* collective = nullptr;
-  std::uint64_t first = 0;  // exponent chunk: first block; data chunk: first packed element
-  std::uint32_t count = 0;  // blocks, or elements
+  Piece* piece = nullptr;
+  std::uint64_t first = 0;  // block of exponents, packed element, or byte of a copy
+  std::uint32_t count = 0;  // of these
+};
+
+// The packets of a chunk: what all ranks must agree on, and the lanes that this rank sends and
+// gets. A packet without lanes is bare: its header alone.
+struct ChunkForm {
+  std::uint32_t fingerprint = 0;
+  std::uint8_t readers = 0;  // as on the wire
+  bool gives = true;         // lanes in the contribution; else it adds zero
+  bool gets = true;          // lanes in the result
 };
 
 struct StreamConfig {
@@ -50,7 +59,7 @@ struct Chunk {
   std::uint64_t send_serial = 0;  // of the last transmission; 0: not sent yet
   Nanoseconds first_sent = 0;
   Nanoseconds last_sent = 0;
-  std::uint32_t fingerprint = 0;
+  ChunkForm form;
   std::uint32_t resends = 0;
   bool done = false;
   bool queued = false;  // in the list of chunks to send again
@@ -69,9 +78,12 @@ class Stream {
   const StreamConfig& config() const { return config_; }
 
   // -- sending
-  bool room() const { return next_ - base_ < window_ && in_flight_ < congestion_.size(); }
-  // Opens the next chunk; the caller fills lanes(chunk) before the next flush.
-  Chunk& open(const Cargo& cargo, std::uint32_t fingerprint);
+  // Whether another chunk may be opened, if no more than `most` are to be in flight.
+  bool room(std::uint32_t most = UINT32_MAX) const {
+    return next_ - base_ < window_ && in_flight_ < std::min(congestion_.size(), most);
+  }
+  // Opens the next chunk; the caller fills lanes(chunk), unless it is bare, before the next flush.
+  Chunk& open(const Cargo& cargo, const ChunkForm& form);
   std::uint8_t* lanes(const Chunk& chunk) { return buffer(chunk.position) + Header::kBytes; }
   // Sends all waiting chunks, those to send again first; false if the socket is full.
   bool flush(Transport& transport, Nanoseconds now);
@@ -96,12 +108,10 @@ class Stream {
   // -- handing over to another carrier: from then on nothing is sent, and no reply is received
   std::uint64_t base() const { return base_; }  // the oldest chunk without a result
   std::uint64_t next() const { return next_; }  // the first chunk that is not open yet
-  // This rank's contribution to a chunk, header and lanes. It is kept for two windows: a rank opens
-  // chunk c + window only with the result of c, so while any rank lacks the result of c, no rank
-  // has opened c + 2 * window.
-  const std::uint8_t* kept(std::uint64_t position) const {
-    return buffers_.data() + position % kept_ * chunk_bytes_;
-  }
+  // This rank's contribution to a chunk. It is kept for two windows: a rank opens chunk c + window
+  // only with the result of c, so while any rank lacks the result of c, no rank has opened
+  // c + 2 * window.
+  Datagram kept(std::uint64_t position) { return {buffer(position), bytes_[position % kept_]}; }
   std::uint64_t oldest_kept() const {
     return std::max(config_.first_position, next_ > kept_ ? next_ - kept_ : 0);
   }
@@ -158,7 +168,8 @@ class Stream {
   std::uint64_t kept_;                 // two windows
   std::vector<Chunk> chunks_;          // by position mod window
   std::vector<std::uint8_t> buffers_;  // datagrams, by position mod kept_: neighbours form a train
-  std::vector<std::uint8_t*> outgoing_;
+  std::vector<std::size_t> bytes_;     // of each of these
+  std::vector<Datagram> outgoing_;
   std::vector<std::uint64_t> resend_;  // positions
 
   std::uint64_t base_;    // oldest chunk without a result

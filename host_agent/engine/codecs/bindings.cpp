@@ -5,6 +5,7 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
+#include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -18,6 +19,7 @@
 #include "codecs/packed.hpp"
 #include "errors.hpp"
 #include "lines.hpp"
+#include "readers.hpp"
 #include "without_gil.hpp"
 
 namespace nb = nanobind;
@@ -165,7 +167,34 @@ void decode(const Words& lanes, const Array& data, const std::string& dtype_name
   });
 }
 
+std::unique_ptr<Packed> packed(std::uintptr_t data, std::uint64_t count, const std::string& dtype,
+                               bool average, std::uint64_t workers, int field, int rank, int source,
+                               int readers, int reader) {
+  auto* const bytes = reinterpret_cast<std::byte*>(data);
+  const auto ranks = static_cast<std::uint32_t>(workers);
+  const Readers parsed = readers_of(source, readers, reader, ranks);
+  const bool for_all = source == kNoSource && parsed.kind == packet::Readers::kAll;
+  if (rank < (for_all ? -1 : 0) || rank >= static_cast<int>(ranks)) {
+    refuse(lines::kBadRank.of(rank, workers));
+  }
+  if (source != kNoSource) {
+    check_copy(dtype, average, source);
+    return std::make_unique<PackedCopy>(bytes, count, source, parsed, rank);
+  }
+  const Dtype kind = dtype_of(dtype);
+  check_average(kind, average);
+  const bool writes = for_all || parsed.has(static_cast<std::uint32_t>(rank));
+  return std::make_unique<PackedSum>(std::make_shared<Codecs>(workers, field_of(field)), kind,
+                                     average, bytes, count, parsed, writes);
+}
+
 }  // namespace
+
+void check_copy(const std::string& dtype, bool average, int source) {
+  if (dtype != "bytes" || average) {
+    throw EngineError(ErrorKind::Codec, lines::kCopyOfBytes.of(dtype, source));
+  }
+}
 
 Dtype dtype_of(const std::string& name) {
   const auto dtype = parse_dtype(name);
@@ -195,19 +224,16 @@ void bind_codecs(nb::module_& m) {
   m.def("decode", &decode, "lanes"_a, "data"_a, "dtype"_a, "codes"_a, "workers"_a, "field"_a,
         "average"_a = false, nb::kw_only(), "block"_a = kBlock);
   nb::class_<Packed>(m, "Packed")
-      .def(
-          "__init__",
-          [](Packed* self, std::uintptr_t data, std::uint64_t count, const std::string& dtype,
-             bool average, std::uint64_t workers, int field) {
-            const Dtype parsed = dtype_of(dtype);
-            check_average(parsed, average);
-            new (self) Packed(std::make_shared<Codecs>(workers, field_of(field)), parsed, average,
-                              reinterpret_cast<std::byte*>(data), count);
-          },
-          "data"_a, "count"_a, "dtype"_a, "average"_a, "workers"_a, "field"_a)
+      .def(nb::new_(&packed), "data"_a, "count"_a, "dtype"_a, "average"_a, "workers"_a, "field"_a,
+           nb::kw_only(), "rank"_a = -1, "source"_a = kNoSource, "readers"_a = 0, "reader"_a = -1)
       .def_prop_ro("blocks", &Packed::blocks)
       .def_prop_ro("count", &Packed::count)
       .def_prop_ro("lanes", &Packed::lanes)
+      .def_prop_ro("source", &Packed::source)
+      .def_prop_ro("readers",
+                   [](const Packed& self) { return static_cast<int>(self.readers().kind); })
+      .def_prop_ro("reader", [](const Packed& self) { return self.readers().named(); })
+      .def_prop_ro("writes", &Packed::writes)
       .def_prop_ro("kind", &Packed::kind)
       .def_prop_ro("agreed", &Packed::agreed)
       .def_prop_ro("nonfinite", &Packed::nonfinite)

@@ -11,6 +11,8 @@ namespace wiresum {
 
 // Throws EngineError (kind Codec) for a dtype that cannot be summed.
 Dtype dtype_of(const std::string& name);
+// Throws EngineError (kind Codec) if a copy cannot have these arguments.
+void check_copy(const std::string& dtype, bool average, int source);
 
 void bind_codecs(nanobind::module_& m);
 

@@ -1,6 +1,7 @@
 #include "codecs/codec.hpp"
 
 #include <cstring>
+#include <iterator>
 #include <string>
 
 #include "errors.hpp"
@@ -8,14 +9,20 @@
 
 namespace wiresum {
 
+namespace {
+
+constexpr const char* kNames[] = {"float32", "float16", "bfloat16", "int32", "max_uint32"};
+
+}  // namespace
+
 std::optional<Dtype> parse_dtype(std::string_view name) {
-  if (name == "float32") return Dtype::Float32;
-  if (name == "float16") return Dtype::Float16;
-  if (name == "bfloat16") return Dtype::Bfloat16;
-  if (name == "int32") return Dtype::Int32;
-  if (name == "max_uint32") return Dtype::MaxUint32;
+  for (std::uint8_t i = 0; i < std::size(kNames); ++i) {
+    if (name == kNames[i]) return static_cast<Dtype>(i);
+  }
   return std::nullopt;
 }
+
+const char* name_of(Dtype dtype) { return kNames[static_cast<std::size_t>(dtype)]; }
 
 void check_average(Dtype dtype, bool average) {
   if (average && !is_float(dtype)) throw EngineError(ErrorKind::Codec, lines::kNoAverage.of());

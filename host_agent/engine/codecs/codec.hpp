@@ -32,6 +32,7 @@ inline constexpr std::size_t size_of(Dtype dtype) {
 }
 inline constexpr bool is_float(Dtype dtype) { return dtype <= Dtype::Bfloat16; }
 std::optional<Dtype> parse_dtype(std::string_view name);
+const char* name_of(Dtype dtype);
 // Throws EngineError (kind Codec) for an average of what is no float.
 void check_average(Dtype dtype, bool average);
 std::optional<Field> parse_field(int bits);

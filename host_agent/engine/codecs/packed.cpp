@@ -22,23 +22,24 @@ void append(std::vector<Range>& ranges, std::uint64_t first, std::uint64_t count
   ranges.back().second += count;
 }
 
-Packed::Packed(std::shared_ptr<const Codecs> codecs, Dtype dtype, bool average, std::byte* data,
-               std::uint64_t count, Done done)
-    : codecs_(std::move(codecs)),
+PackedSum::PackedSum(std::shared_ptr<const Codecs> codecs, Dtype dtype, bool average,
+                     std::byte* data, std::uint64_t count, const Readers& readers, bool writes,
+                     Done done)
+    : Packed(data, count, readers, writes),
+      codecs_(std::move(codecs)),
       codec_(codecs_->of(count, dtype)),
       dtype_(dtype),
       average_(average),
-      data_(data),
-      count_(count),
       first_element_(done.elements),
       blocks_((count - done.elements + codec_.block_elements() - 1) / codec_.block_elements()),
       lanes_per_block_(
           std::max<std::size_t>(codec_.block_elements() / fields_per_lane(codec_.field()), 1)),
       skipped_(done.lanes),
-      sent_(std::move(done.sent)),
-      nonfinite_(std::move(done.nonfinite)) {}
+      sent_(std::move(done.sent)) {
+  nonfinite_ = std::move(done.nonfinite);
+}
 
-void Packed::exponents(std::uint64_t first, std::uint64_t count, std::int32_t* codes) const {
+void PackedSum::exponents(std::uint64_t first, std::uint64_t count, std::int32_t* codes) const {
   const DefaultFloatEnvironment arithmetic;
   auto* bytes = reinterpret_cast<std::uint8_t*>(codes);
   const std::uint64_t from = first_element_ + first * codec_.block_elements();
@@ -50,7 +51,7 @@ void Packed::exponents(std::uint64_t first, std::uint64_t count, std::int32_t* c
   }
 }
 
-void Packed::agree(std::uint64_t count, const std::int32_t* codes) {
+void PackedSum::agree(std::uint64_t count, const std::int32_t* codes) {
   const std::size_t block_elements = codec_.block_elements();
   sent_.reserve(sent_.size() + blocks_ - agreed_blocks_);
   for (std::uint64_t i = 0; i < count; ++i) {
@@ -67,21 +68,21 @@ void Packed::agree(std::uint64_t count, const std::int32_t* codes) {
       append(nonfinite_, first, elements);
       ++std::get<2>(agreed_);
     } else {
-      codec_.fill(dtype_, code, data, elements);
+      if (writes_) codec_.fill(dtype_, code, data, elements);
       ++(code == 0 ? std::get<1>(agreed_) : std::get<0>(agreed_));
     }
   }
 }
 
 // Only the tensor's last block may be short.
-std::uint64_t Packed::lanes() const {
+std::uint64_t PackedSum::lanes() const {
   if (sent_.empty()) return 0;
   return (sent_.size() - 1) * lanes_per_block_ +
          lanes_of(sent_.back(), fields_per_lane(codec_.field())) - skipped_;
 }
 
 template <typename Use>
-void Packed::each_run(std::uint64_t first, std::uint64_t count, const Use& use) const {
+void PackedSum::each_run(std::uint64_t first, std::uint64_t count, const Use& use) const {
   const std::size_t per_lane = fields_per_lane(codec_.field());
   std::uint64_t at = first + skipped_;
   const std::uint64_t end = at + count;
@@ -102,7 +103,7 @@ void Packed::each_run(std::uint64_t first, std::uint64_t count, const Use& use) 
   }
 }
 
-void Packed::encode(std::uint64_t first, std::uint64_t count, std::uint32_t* lanes) const {
+void PackedSum::encode(std::uint64_t first, std::uint64_t count, std::uint32_t* lanes) const {
   const DefaultFloatEnvironment arithmetic;
   const std::size_t size = size_of(dtype_);
   each_run(first, count,
@@ -128,7 +129,8 @@ void Packed::encode(std::uint64_t first, std::uint64_t count, std::uint32_t* lan
            });
 }
 
-void Packed::decode(std::uint64_t first, std::uint64_t count, const std::uint32_t* lanes) const {
+void PackedSum::decode(std::uint64_t first, std::uint64_t count, const std::uint32_t* lanes) const {
+  if (!writes_) return;
   const DefaultFloatEnvironment arithmetic;
   const std::size_t size = size_of(dtype_);
   const std::size_t per_lane = fields_per_lane(codec_.field());
@@ -150,6 +152,21 @@ void Packed::decode(std::uint64_t first, std::uint64_t count, const std::uint32_
                std::memcpy(block[i].data, sums + i * size, size);
              }
            });
+}
+
+// Four bytes of a lane as they lie in memory; what lies behind the last one is zero.
+void PackedCopy::encode(std::uint64_t first, std::uint64_t count, std::uint32_t* lanes) const {
+  std::memset(lanes, 0, 4 * count);
+  if (!gives_ || count == 0) return;
+  const std::uint64_t from = done_ + 4 * first;
+  std::memcpy(lanes, data_ + from, std::min(4 * count, count_ - from));
+}
+
+void PackedCopy::decode(std::uint64_t first, std::uint64_t count,
+                        const std::uint32_t* lanes) const {
+  if (!writes_ || count == 0) return;
+  const std::uint64_t from = done_ + 4 * first;
+  std::memcpy(data_ + from, lanes, std::min(4 * count, count_ - from));
 }
 
 }  // namespace wiresum

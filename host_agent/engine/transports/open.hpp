@@ -28,7 +28,7 @@ struct ShmSocket {
 using SwitchSocket = std::variant<UdpSocket, ShmSocket>;
 
 // Opens the transport of the socket's kind, over a duplicate of its descriptor, for datagrams of
-// `datagram_bytes` to and from the switch at `peer`. Throws EngineError.
+// at most `datagram_bytes` to and from the switch at `peer`. Throws EngineError.
 std::unique_ptr<Transport> open_transport(const SwitchSocket& socket, const sockaddr_in& peer,
                                           std::size_t datagram_bytes, Stats& stats);
 

@@ -241,20 +241,22 @@ void ShmTransport::listen() {
 
 // -- sending
 
-std::size_t ShmTransport::send(std::span<std::uint8_t* const> datagrams) {
+std::size_t ShmTransport::send(std::span<const Datagram> datagrams) {
   if (state_ != State::kConnected) {
     call();
     if (state_ != State::kConnected) return datagrams.size();
   }
   std::size_t done = 0;
+  std::size_t bytes = 0;
   for (; done < datagrams.size(); ++done) {
     std::uint8_t* room = out_.room();
     if (room == nullptr) break;
-    std::memcpy(room, datagrams[done], datagram_bytes_);
-    out_.push(static_cast<std::uint32_t>(datagram_bytes_));
+    std::memcpy(room, datagrams[done].data, datagrams[done].bytes);
+    out_.push(static_cast<std::uint32_t>(datagrams[done].bytes));
+    bytes += datagrams[done].bytes;
   }
   full_ = done < datagrams.size();
-  count_sent(done);
+  count_sent(done, bytes);
   if (out_.publish()) {
     shm::full_fence();
     if (shm::wake_needed(control_->switch_sleeps, shm::kForRecords)) {

@@ -34,7 +34,7 @@ class ShmTransport final : public Transport {
   ShmTransport(int fd, std::string path, std::size_t datagram_bytes, Stats& stats);
   ~ShmTransport() override;
 
-  std::size_t send(std::span<std::uint8_t* const> datagrams) override;
+  std::size_t send(std::span<const Datagram> datagrams) override;
   bool wants_write() const override {
     return full_ && state_ == State::kConnected && !out_.has_room();
   }

@@ -19,17 +19,24 @@ namespace wiresum {
 inline constexpr std::size_t kFrameHeaders =
     packet::kEthernetBytes + packet::kIpv4Bytes + packet::kUdpBytes;
 
+// One to send; the buffer stays the caller's.
+struct Datagram {
+  std::uint8_t* data;
+  std::size_t bytes;
+};
+
 class Transport {
  public:
+  // For datagrams of at most `datagram_bytes`.
   Transport(std::size_t datagram_bytes, Stats& stats)
       : datagram_bytes_(datagram_bytes), stats_(stats) {}
   virtual ~Transport() = default;
   Transport(const Transport&) = delete;
   Transport& operator=(const Transport&) = delete;
 
-  // Sends datagrams in order, each of `datagram_bytes`; returns how many were handed over (or given
-  // up as lost). Fewer than asked for means that no more fit: wants_write() until some do.
-  virtual std::size_t send(std::span<std::uint8_t* const> datagrams) = 0;
+  // Sends datagrams in order; returns how many were handed over (or given up as lost). Fewer than
+  // asked for means that no more fit: wants_write() until some do.
+  virtual std::size_t send(std::span<const Datagram> datagrams) = 0;
   virtual bool wants_write() const = 0;
 
   // Receives one batch and calls handle(data, bytes) for each datagram that the switch sent.
@@ -73,9 +80,9 @@ class Transport {
   virtual Batch batch_at(int index) = 0;
   virtual void batch_done() {}
 
-  void count_sent(std::size_t datagrams) {
+  void count_sent(std::size_t datagrams, std::size_t bytes) {
     stats_.packets_sent.add(datagrams);
-    stats_.bytes_sent.add(datagrams * datagram_bytes_);
+    stats_.bytes_sent.add(bytes);
     stats_.header_bytes_sent.add(datagrams * kFrameHeaders);
   }
   void count_received(std::size_t datagrams, std::size_t bytes) {

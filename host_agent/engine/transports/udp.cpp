@@ -74,13 +74,17 @@ void UdpTransport::path_failed(int error) {
   (error == ECONNREFUSED ? stats_.refused : stats_.send_errors).add();
 }
 
-// Lays datagrams out as messages of up to `per_message` equal segments; returns the messages made.
-std::size_t UdpTransport::prepare(std::span<std::uint8_t* const> datagrams,
-                                  std::size_t per_message) {
+// Lays datagrams out as messages, each a train of equally long ones where trains are taken; returns
+// the messages made.
+std::size_t UdpTransport::prepare(std::span<const Datagram> datagrams) {
   std::size_t messages = 0;
   std::size_t vectors = 0;
   for (std::size_t at = 0; at < datagrams.size() && messages < kSendMessages; ++messages) {
-    const std::size_t n = std::min(per_message, datagrams.size() - at);
+    const std::size_t bytes = datagrams[at].bytes;
+    const std::size_t most =
+        gso_ ? std::clamp<std::size_t>(kMaxUdpPayload / bytes, 1, kMaxSegments) : 1;
+    std::size_t n = 1;
+    while (n < most && at + n < datagrams.size() && datagrams[at + n].bytes == bytes) ++n;
     msghdr& header = sending_[messages].msg_hdr;
     header = {};
     header.msg_name = &peer_;
@@ -89,11 +93,11 @@ std::size_t UdpTransport::prepare(std::span<std::uint8_t* const> datagrams,
     for (std::size_t i = 0; i < n; ++i) {
       iovec* last = header.msg_iovlen == 0 ? nullptr : &send_iov_[vectors - 1];
       // Chunks next to each other in memory are one piece of the train.
-      if (last != nullptr &&
-          static_cast<std::uint8_t*>(last->iov_base) + last->iov_len == datagrams[at + i]) {
-        last->iov_len += datagram_bytes_;
+      std::uint8_t* const data = datagrams[at + i].data;
+      if (last != nullptr && static_cast<std::uint8_t*>(last->iov_base) + last->iov_len == data) {
+        last->iov_len += bytes;
       } else {
-        send_iov_[vectors++] = {datagrams[at + i], datagram_bytes_};
+        send_iov_[vectors++] = {data, bytes};
         ++header.msg_iovlen;
       }
     }
@@ -104,7 +108,7 @@ std::size_t UdpTransport::prepare(std::span<std::uint8_t* const> datagrams,
       control->cmsg_level = IPPROTO_UDP;
       control->cmsg_type = UDP_SEGMENT;
       control->cmsg_len = CMSG_LEN(sizeof(std::uint16_t));
-      const auto segment = static_cast<std::uint16_t>(datagram_bytes_);
+      const auto segment = static_cast<std::uint16_t>(bytes);
       std::memcpy(CMSG_DATA(control), &segment, sizeof(segment));
     }
     datagrams_in_[messages] = n;
@@ -113,13 +117,11 @@ std::size_t UdpTransport::prepare(std::span<std::uint8_t* const> datagrams,
   return messages;
 }
 
-std::size_t UdpTransport::send(std::span<std::uint8_t* const> datagrams) {
+std::size_t UdpTransport::send(std::span<const Datagram> datagrams) {
   std::size_t done = 0;
   while (done < datagrams.size()) {
-    const std::size_t per_message =
-        gso_ ? std::clamp<std::size_t>(kMaxUdpPayload / datagram_bytes_, 1, kMaxSegments) : 1;
     const auto part = datagrams.subspan(done, std::min(datagrams.size() - done, kSendDatagrams));
-    const std::size_t messages = prepare(part, per_message);
+    const std::size_t messages = prepare(part);
     std::size_t first = 0;
     bool retried = false;
     while (first < messages) {
@@ -128,7 +130,7 @@ std::size_t UdpTransport::send(std::span<std::uint8_t* const> datagrams) {
       stats_.send_calls.add();
       if (sent > 0) {
         for (int i = 0; i < sent; ++i) {
-          count_sent(datagrams_in_[first]);
+          count_sent(datagrams_in_[first], datagrams_in_[first] * datagrams[done].bytes);
           done += datagrams_in_[first++];
         }
         retried = false;

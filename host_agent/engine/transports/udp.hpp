@@ -29,7 +29,7 @@ class UdpTransport final : public Transport {
                const UdpOptions& options, Stats& stats);
   ~UdpTransport() override;
 
-  std::size_t send(std::span<std::uint8_t* const> datagrams) override;
+  std::size_t send(std::span<const Datagram> datagrams) override;
   bool wants_write() const override { return wants_write_; }
   bool about_to_sleep(pollfd& source) override;
   void awake(const pollfd& source) override;
@@ -39,7 +39,7 @@ class UdpTransport final : public Transport {
   Batch batch_at(int index) override;
 
  private:
-  std::size_t prepare(std::span<std::uint8_t* const> datagrams, std::size_t per_message);
+  std::size_t prepare(std::span<const Datagram> datagrams);
   void path_failed(int error);
   // Reads the socket's error queue (ICMP messages), counting them.
   void drain_errors();

@@ -67,12 +67,12 @@ class SilentEngine:
         return True
 
     def extent(self) -> dict[str, tuple[int, int]]:
-        return {"exponent": (0, 0), "data": (0, 0)}
+        return {"exponent": (0, 0), "data": (0, 0), "copy": (0, 0)}
 
     def contributions(self, *_asked: object) -> int:
         return 0
 
-    def rests(self, _exponent_end: int, _data_end: int) -> list[Rest]:
+    def rests(self, *_ends: int) -> list[Rest]:
         return [Rest(call.ticket, Packed(*call[:4], WORKERS, WIDTH)) for call in self.calls]
 
 

@@ -275,7 +275,7 @@ def test_chunk_numbers_wrap(first: int) -> None:
             check(rig, normal(3, size, seed=size))
 
 
-@pytest.mark.parametrize("slots", [4, 5, 7, 30, 257])
+@pytest.mark.parametrize("slots", [6, 7, 9, 30, 257])
 def test_odd_leases(slots: int) -> None:
     with Rig(2, slots=slots) as rig:
         check(rig, normal(2, 20_000, seed=slots))

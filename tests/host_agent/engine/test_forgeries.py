@@ -45,7 +45,6 @@ FORGERIES: dict[str, list[Callable[[bytes], bytes]]] = {
     "drops_version": [
         lambda d: _with(d, version=packet.VERSION - 1),
         lambda d: _with(d, version=packet.VERSION + 1),
-        lambda d: _with(d, readers=1),
     ],
     "drops_kind": [lambda d: _with(d, kind=Kind.CONTRIBUTION), lambda d: _with(d, kind=9)],
     "drops_job": [lambda d: _with(d, job=4)],
@@ -64,6 +63,7 @@ FORGERIES: dict[str, list[Callable[[bytes], bytes]]] = {
         lambda d: _with(d, chunk=2**32 - 1),
     ],
     "drops_fingerprint": [lambda d: _with(d, fingerprint=1)],
+    "drops_readers": [lambda d, r=each: _with(d, readers=r) for each in (1, 1 << 6, 2 << 6 | 1)],
     "drops_length": [
         lambda d: d[:-1],
         lambda d: d + b"\0",

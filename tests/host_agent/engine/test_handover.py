@@ -1,6 +1,5 @@
 """The switch dies in the middle of collectives: the ranks finish them, to the same bits."""
 
-import random
 import threading
 import time
 from collections.abc import Sequence
@@ -8,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_rig import LIMIT_S, InThread, Rig, codec_alone, name_of, words
+from engine_rig import LIMIT_S, Rig, codec_alone, name_of, words
+from handover_rig import Death, Ranks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from reference_switch import Faults
 from support.thread_sums import thread_sums
-from wiresum.host_agent.agent.handover import hand_over
+from wiresum.host_agent.agent.face import Call
 from wiresum.host_agent.agent.ranks import RanksEngine
 from wiresum.host_agent.engine import Engine
 from wiresum.host_agent.errors import CollectiveMismatch, EngineClosed, EngineError
@@ -23,58 +23,6 @@ from wiresum.host_agent.errors import CollectiveMismatch, EngineClosed, EngineEr
 DTYPES = {"float32": np.float32, "float16": np.float16}
 WORDS = {"int32": np.int32, "uint32": np.uint32}
 SIZES = (1, 63, 1024, 1025, 4000, 20_011)
-
-
-class Death:
-    """Loses every packet once ``packets`` have passed, and some before."""
-
-    def __init__(self, packets: int, loss: float, seed: int) -> None:
-        self._left = packets
-        self._loss = loss
-        self._random = random.Random(seed)
-
-    def __call__(self, _payload: bytes, _address: object, _direction: str) -> bool:
-        self._left -= 1
-        return self._left < 0 or self._random.random() < self._loss
-
-    @property
-    def dead(self) -> bool:
-        return self._left < 0
-
-
-class Ranks:
-    """The ranks of a rig, from one carrier to the other."""
-
-    def __init__(self, rig: Rig) -> None:
-        self.rig = rig
-        self.sums = thread_sums(rig.workers)
-        self.ranks: list[RanksEngine] = []
-        self.over: list[dict[int, Any]] = [{} for _ in rig.engines]
-
-    def hand_over(self) -> None:
-        threads = [InThread(lambda rank=rank: self._one(rank)) for rank in range(self.rig.workers)]
-        self.ranks = [thread.result() for thread in threads]
-
-    def _one(self, rank: int) -> RanksEngine:
-        engine = self.rig.engines[rank]
-        assert engine.suspend("the test has said so")
-        rests = hand_over(engine, self.sums[rank])
-        for each in engine.poll(0.0):
-            self.over[rank][each.ticket] = each
-        return RanksEngine(self.sums[rank], self.rig.workers, self.rig.field, rests=rests)
-
-    def finish(self, tickets: Sequence[int]) -> None:
-        deadline = time.monotonic() + LIMIT_S
-        for rank, engine in enumerate(self.ranks):
-            while not self.over[rank].keys() >= set(tickets):
-                assert time.monotonic() < deadline, f"rank {rank} has {sorted(self.over[rank])}"
-                for each in engine.poll(0.1):
-                    self.over[rank][each.ticket] = each
-            assert [self.over[rank][t].error for t in tickets] == [None] * len(tickets)
-
-    def close(self) -> None:
-        for engine in self.ranks:
-            engine.close()
 
 
 def tensors(rng: np.random.Generator, workers: int, count: int, dtype: str) -> list[NDArray[Any]]:
@@ -96,7 +44,7 @@ def tensors(rng: np.random.Generator, workers: int, count: int, dtype: str) -> l
 def all_reduces(engines: Sequence[Any], arrays: list[NDArray[Any]], ticket: int) -> None:
     for engine, array in zip(engines, arrays, strict=True):
         average = averages(array, ticket)
-        engine.all_reduce(array.ctypes.data, array.size, name_of(array), average, ticket)
+        engine.collect([Call(array.ctypes.data, array.size, name_of(array), average, ticket)])
 
 
 def averages(array: NDArray[Any], ticket: int) -> bool:
@@ -232,7 +180,7 @@ def test_what_a_suspended_engine_had_in_flight_ends_when_it_is_failed_or_closed(
 
 def test_only_a_suspended_engine_hands_over() -> None:
     with Rig(1) as rig, pytest.raises(EngineClosed, match="is not suspended"):
-        rig.engines[0].rests(0, 0)
+        rig.engines[0].rests(0, 0, 0)
 
 
 def test_chunks_of_more_than_two_windows_ago_are_not_kept() -> None:
@@ -250,10 +198,10 @@ def test_a_sum_that_breaks_ends_what_waits_in_an_error() -> None:
     sums = thread_sums(2)
     engine = RanksEngine(sums[0], 2, 32)
     data = np.ones(10, np.float32)
-    engine.all_reduce(data.ctypes.data, 10, "float32", False, 5)
+    engine.collect([Call(data.ctypes.data, 10, "float32", False, 5)])
     threading.Timer(0.1, lambda: engine.fail("PeerLost", "rank 1 is gone")).start()
     (ended,) = engine.poll(LIMIT_S)
     assert (ended.ticket, ended.kind, ended.error) == (5, "PeerLost", "rank 1 is gone")
     with pytest.raises(EngineClosed, match="rank 1 is gone"):
-        engine.all_reduce(data.ctypes.data, 10, "float32", False, 6)
+        engine.collect([Call(data.ctypes.data, 10, "float32", False, 6)])
     engine.close()

@@ -29,7 +29,7 @@ def test_positions_count_chunks_from_the_first() -> None:
     first = 2**33 - 3
     with Rig(2, lanes=LANES, first_position=first) as rig:
         before = rig.engines[0].positions()
-        assert set(before) == {"exponent", "data"}
+        assert set(before) == {"exponent", "data", "copy"}
         for each in before.values():
             assert (each.oldest, each.next) == (first, first)
             assert each.result_s is None
@@ -44,7 +44,8 @@ def test_positions_count_chunks_from_the_first() -> None:
         stats, after = rig.engines[0].stats(), rig.engines[0].positions()
         assert after["exponent"].oldest == after["exponent"].next == first + 2
         assert after["data"].oldest == after["data"].next == first + stats["data_results"]
-        for each in after.values():
+        assert after["copy"].next == first
+        for each in (after["exponent"], after["data"]):
             assert each.result_s is not None
             assert 0 <= each.result_s < LIMIT_S
 
@@ -93,7 +94,7 @@ def test_asking_for_positions_does_not_hinder_the_engine() -> None:
 
         def read() -> int:
             seen = 0
-            last = {"exponent": 11, "data": 11}
+            last = {"exponent": 11, "data": 11, "copy": 11}
             while going["on"]:
                 for name, each in rig.engines[0].positions().items():
                     assert last[name] <= each.oldest <= each.next

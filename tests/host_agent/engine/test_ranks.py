@@ -50,9 +50,8 @@ class Both:
             copies = [tensor.clone() for tensor in tensors]
             for engine, copy in zip(engines, copies, strict=True):
                 kind = name or str(copy.dtype).removeprefix("torch.")
-                self._all_reduce(
-                    engine, Call(copy.data_ptr(), copy.numel(), kind, average, self._ticket)
-                )
+                call = Call(copy.data_ptr(), copy.numel(), kind, average, self._ticket)
+                engine.collect([call])
             ended = [engine.poll(LIMIT_S) for engine in engines]
             for (each,) in ended:
                 assert (each.ticket, each.error) == (self._ticket, None)
@@ -68,13 +67,6 @@ class Both:
                 ]
             )
         return found[0], found[1]
-
-    @staticmethod
-    def _all_reduce(engine: Any, call: Call) -> None:
-        if isinstance(engine, RanksEngine):
-            engine.collect([call])
-        else:
-            engine.all_reduce(*call[:5])
 
     def close(self) -> None:
         for engine in self.ranks:

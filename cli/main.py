@@ -121,6 +121,10 @@ BENCH = Group(
             "Predict steps with `advise`, then measure them on a rack: how far off it is "
             "(needs root).",
         ),
+        "accuracy": Command(
+            "wiresum.measure.accuracy.cli:accuracy",
+            "The loss of a small training under each codec; n workers played by one process.",
+        ),
         "report": Command(
             "wiresum.measure.report.cli:report",
             "Tables and a plot from the benchmarks' JSON; without options, the tables on stdout.",

@@ -339,3 +339,7 @@ NO_LOSS = Line(
     "the script reports no loss: call wiresum.report(loss=loss) after each step, or give "
     "--loss-pattern",
 )
+
+# ---- accuracy
+
+NO_METHOD = Line("M190", "there is no method {name!r}; there are {names}")

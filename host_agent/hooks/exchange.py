@@ -107,17 +107,7 @@ class Exchange:
 
         Returns the places of those that hold Inf or NaN on this rank.
         """
-        for place, (part, tensor) in enumerate(zip(self.parts, tensors, strict=True)):
-            mine, flat = self.residual(place), tensor.detach().reshape(-1)
-            if part.feedback:
-                (mine if self._decay == 1.0 else mine.mul_(self._decay)).add_(flat)
-            else:
-                mine.copy_(flat)
-        blocks = self._values.numel() // BLOCK
-        words = torch.empty(blocks, dtype=torch.int32)
-        whole = _packed(self._values, self._workers, 32)
-        whole.exponents(0, blocks, words.data_ptr())
-        words = words[: self._starts[-1]]
+        words = self.take(tensors)
         spoiled = sorted(set(self._part_of[words == NONFINITE].tolist()))
         work = dist.all_reduce(words, dist.ReduceOp.MAX, group=group, async_op=True)
         self._codes = words, work
@@ -130,6 +120,35 @@ class Exchange:
         self._codes = None
         if work is not None:
             work.wait()
+        self._lanes = self.chosen(words)
+        summed: dist.Work | None = dist.all_reduce(self._lanes, group=group, async_op=True)
+        self.keep()
+        assert summed is not None
+        return summed
+
+    def finish(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Write the means into the tensors, once the work of :meth:`send` is done."""
+        lanes, self._lanes = self._lanes, torch.empty(0, dtype=torch.int32)
+        self.give(lanes, tensors)
+
+    # ---- the same without a carrier
+
+    def take(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Take the tensors: one word for each block, for a MAX over all ranks."""
+        for place, (part, tensor) in enumerate(zip(self.parts, tensors, strict=True)):
+            mine, flat = self.residual(place), tensor.detach().reshape(-1)
+            if part.feedback:
+                (mine if self._decay == 1.0 else mine.mul_(self._decay)).add_(flat)
+            else:
+                mine.copy_(flat)
+        blocks = self._values.numel() // BLOCK
+        words = torch.empty(blocks, dtype=torch.int32)
+        whole = _packed(self._values, self._workers, 32)
+        whole.exponents(0, blocks, words.data_ptr())
+        return words[: self._starts[-1]]
+
+    def chosen(self, words: torch.Tensor) -> torch.Tensor:
+        """From the maxima the lanes of the chosen blocks, for a SUM mod 2^32 over all ranks."""
         chosen = choose(words, self._part_of, self._first, self._quota)
         rows = self._values.view(-1, BLOCK)
         self._groups = [
@@ -138,26 +157,26 @@ class Exchange:
         ]
         # Never empty: backends differ in what they make of a sum of nothing.
         pad = torch.zeros(1, dtype=torch.int32)
-        self._lanes = torch.cat([*(each.sent for each in self._groups), pad])
-        summed: dist.Work | None = dist.all_reduce(self._lanes, group=group, async_op=True)
-        for each in self._groups:
-            self._keep(each, rows)
-        assert summed is not None
-        return summed
+        return torch.cat([*(each.sent for each in self._groups), pad])
 
-    def finish(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Write the means into the tensors, once the work of :meth:`send` is done."""
+    def keep(self) -> None:
+        """Update the residuals, after :meth:`chosen` and before :meth:`give`."""
+        for each in self._groups:
+            self._keep(each, self._values.view(-1, BLOCK))
+
+    def give(self, summed: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
+        """From the sums of the lanes the means, which are written into the tensors."""
         whole = any(isinstance(each.rows, slice) for each in self._groups)
         means = torch.empty(0) if whole else torch.zeros(self._starts[-1], BLOCK)
         at = 0
         for each in self._groups:
             lanes = each.lanes
             if each.filled is None:
-                lanes = self._lanes[at : at + lanes.numel()]
+                lanes = summed[at : at + lanes.numel()]
                 at += lanes.numel()
             else:
                 count = int(each.filled.sum())
-                lanes[each.filled] = self._lanes[at : at + count]
+                lanes[each.filled] = summed[at : at + count]
                 at += count
             each.packed.decode(0, lanes.numel(), lanes.data_ptr())
             mean = each.values[: each.words.numel()]
@@ -167,7 +186,6 @@ class Exchange:
             elif not whole:
                 means[each.rows] = mean
         self._groups = []
-        self._lanes = torch.empty(0, dtype=torch.int32)
         flat = means.view(-1)
         for part, start, tensor in zip(self.parts, self._starts, tensors, strict=False):
             tensor.copy_(flat[start * BLOCK :][: part.count].view_as(tensor))

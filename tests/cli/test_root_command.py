@@ -34,6 +34,7 @@ COMMANDS = [
     ("bench", "flood"),
     ("bench", "switch"), ("bench", "engine"), ("bench", "report"), ("pcap",), ("measure",),
     ("advise",), ("plan",), ("trial",), ("bench", "advise"), ("codec", "list"),
+    ("bench", "accuracy"),
 ]  # fmt: skip
 
 

@@ -1,0 +1,92 @@
+"""What the losses of a run of `wiresum bench accuracy` say. Pure functions of its JSON."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from wiresum.measure.accuracy.methods import FLOAT32, METHODS
+
+KIND, VERSION = "wiresum accuracy", 1
+
+CONTROL_EXCESS = 0.05
+"""By so much, relatively, a control's loss must lie above float32's; else nothing can be told."""
+
+RATES = (100, 1000)
+"""Mbit/s, for which the time on the wire is computed."""
+
+
+def excesses(losses: Sequence[float], plain: Sequence[float]) -> list[float]:
+    """How far each seed's loss lies above float32's of the same seed, relative to that."""
+    return [loss / base - 1 for loss, base in zip(losses, plain, strict=True)]
+
+
+def noise(plain: Sequence[float]) -> float:
+    """Half of the range of float32's own losses over the seeds, relative to their mean."""
+    return (max(plain) - min(plain)) / 2 / fmean(plain)
+
+
+def verdict(name: str, losses: Sequence[float], plain: Sequence[float]) -> str:
+    """``holds``, ``exceeds`` its limit; of a control ``fails, as it must``; empty: no limit."""
+    method, excess = METHODS[name], fmean(excesses(losses, plain))
+    if method.control:
+        return "fails, as it must" if excess > CONTROL_EXCESS else "does not fail"
+    if method.limit is None:
+        return ""
+    return "holds" if excess <= method.limit else "exceeds"
+
+
+def discriminates(content: Mapping[str, Any]) -> bool:
+    """Whether there is a control, and all fail."""
+    losses = content["losses"]
+    found = [verdict(n, losses[n], losses[FLOAT32]) for n in losses if METHODS[n].control]
+    return bool(found) and all(each == "fails, as it must" for each in found)
+
+
+def wire_ms(size: float, workers: int, rate_mbit: float) -> float:
+    """Milliseconds of a step on the wire of a ring: each byte crosses a link 2(n−1)/n times."""
+    return size * 2 * (workers - 1) / workers * 8 / (rate_mbit * 1e3)
+
+
+def table(content: Mapping[str, Any]) -> list[list[str]]:
+    """Heading and rows."""
+    losses, sizes, workers = content["losses"], content["bytes"], content["workers"]
+    plain = losses[FLOAT32]
+    rows = [
+        [
+            "method", "bytes per step", "fewer by", "loss", "lowest–highest", "above float32",
+            "limit", "verdict", *(f"wire at {rate} Mbit/s, ms" for rate in RATES),
+        ]
+    ]  # fmt: skip
+    for name, own in losses.items():
+        limit = METHODS[name].limit
+        rows.append(
+            [
+                f"`{name}`", f"{sizes[name]:,.0f}", f"{sizes[FLOAT32] / sizes[name]:.1f} ×",
+                f"{fmean(own):.4f}", f"{min(own):.4f}–{max(own):.4f}",
+                f"{100 * fmean(excesses(own, plain)):+.2f} %",
+                "" if limit is None else f"{100 * limit:g} %",
+                verdict(name, own, plain),
+                *(f"{wire_ms(sizes[name], workers, rate):.3g}" for rate in RATES),
+            ]
+        )  # fmt: skip
+    return rows
+
+
+def conclusion(content: Mapping[str, Any]) -> str:
+    """What may be concluded, in two sentences."""
+    plain = content["losses"][FLOAT32]
+    words = f"float32's own loss varies by ±{100 * noise(plain):.2f} % between the seeds. "
+    if discriminates(content):
+        return words + f"Both controls fail by more than {100 * CONTROL_EXCESS:g} %."
+    return words + "The controls do not fail: this run cannot discriminate between methods."
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """The table and the conclusion as a page's part."""
+    head, *rows = table(content)
+    lines = [head, ["---"] * len(head), *rows]
+    text = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return (
+        f"{content['workers']} workers, {content['steps']} steps, seeds "
+        f"{', '.join(map(str, content['seeds']))}.\n\n{text}\n{conclusion(content)}\n"
+    )

@@ -38,6 +38,19 @@ def ring_s(
     return 2 * (workers - 1) * link.seconds(step)
 
 
+MOST_DIRECT = 16
+"""Ranks that send their exponents to each other directly (``backend/gloo_sums.py``)."""
+
+
+def maximum_s(
+    size: float, workers: int, link: Link, mtu: int = MTU, protection: Protection = NONE
+) -> float:
+    """The ranks' own all-reduce MAX: up to :data:`MOST_DIRECT` of them send everything to all."""
+    if workers > MOST_DIRECT:
+        return ring_s(size, workers, link, mtu, protection)
+    return link.seconds((workers - 1) * framed(size, limits.TCP, mtu, protection))
+
+
 def steps(kind: str, workers: int) -> tuple[int, float]:
     """Messages one after the other on a link, and bytes on it as a share of S; no rank waits."""
     if workers < 2:

@@ -38,8 +38,8 @@ class Costs:
     hook, and the float16 sums of gloo. ``powersgd``: the hook's products and its error feedback.
     ``blocks``: the choice of blocks, their codec and their residuals.
     ``cipher``: encryption, bytes per second. ``switch``: the share of its link that a worker of a
-    switch reaches; ``ranks``: the share of gloo's own speed that the ranks reach, whose exponents
-    go ahead of every bucket. ``powersgd_share``: bytes of the low-rank factors, as a share of the
+    switch reaches; ``ranks``: the share of gloo's own speed that the ranks reach, who carry one
+    bucket after the other. ``powersgd_share``: bytes of the low-rank factors, as a share of the
     gradient's.
     """
 
@@ -63,7 +63,7 @@ class Costs:
     powersgd_share: Range = Range(1 / 16, 1 / 100, 1 / 500)
     cipher: Range = Range(0.7 * GB, 1.5 * GB, 3 * GB)
     switch: Range = Range(0.90, 0.96, 0.99)
-    ranks: Range = Range(0.4, 0.7, 0.95)
+    ranks: Range = Range(0.6, 0.85, 1.0)
 
     def with_codec(self, encode: Mapping[int, float], decode: Mapping[int, float]) -> "Costs":
         """The same with a codec that was measured: bytes per second by bits of a field."""

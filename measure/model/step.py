@@ -224,10 +224,10 @@ def _ring_s(message: Message, remedy: Remedy, setting: Setting, costs: Costs, vi
     if remedy.name == PLAIN:
         return collectives.ring_s(message.size, *ring)
     if remedy.carrier is Carrier.RANKS and remedy.field is not None:
-        ahead = collectives.ring_s(collectives.exponents(full), *ring)
+        ahead = collectives.maximum_s(collectives.exponents(full), *ring)
         codec = full / costs.encode[remedy.field].at(view)
         codec += full / costs.decode[remedy.field].at(view)
-        return (wire + ahead) / costs.ranks.at(view) + codec
+        return wire / costs.ranks.at(view) + ahead + codec
     if remedy.density < 1:
         ahead = collectives.ring_s(collectives.exponents(full), *ring)
         return wire + ahead + full / costs.blocks.at(view)

@@ -102,11 +102,12 @@ def _ring(job: JobSpec, fabric: Fabric, remedy: Remedy) -> Phase:
     payload = size * share * moved
     volume = collectives.framed(payload, limits.TCP, fabric.mtu)
     ranks = remedy.carrier is Carrier.RANKS
-    # PowerSGD has three all-reduces a bucket; the ranks send exponents ahead of the lanes.
+    # PowerSGD has three all-reduces a bucket; exponents go ahead of the lanes.
     rounds = 3.0 if remedy.field is None else 2.0 if remedy.has_exponents else 1.0
-    rounds /= remedy.every
     reached = _COSTS.ranks.middle if ranks else 1.0
-    fixed = job.buckets * rounds * messages * link.alpha_s / reached
+    if ranks and job.workers <= collectives.MOST_DIRECT:
+        rounds = 1.0 + 1.0 / max(1, messages)  # the exponents: one message, not a ring's
+    fixed = job.buckets * rounds * messages * link.alpha_s / reached / remedy.every
     if ranks and remedy.field is not None:
         fixed += size / _COSTS.encode[remedy.field].middle
         fixed += size / _COSTS.decode[remedy.field].middle

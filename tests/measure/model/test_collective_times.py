@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wiresum.host_agent.backend import gloo_sums
 from wiresum.measure.model import collectives
 from wiresum.measure.model.links import NONE, PROTECTIONS, Link
 from wiresum.measure.traces.names import bus_factor
@@ -23,6 +24,15 @@ def test_a_link_is_what_its_units_say():
 def test_a_ring_of_nothing_costs_its_messages_alone(workers):
     link = Link.of(100, 1)
     assert collectives.ring_s(0, workers, link) == pytest.approx(2 * (workers - 1) * 1e-4)
+
+
+def test_exponents_go_to_all_ranks_at_once_as_far_as_the_ranks_send_them_so():
+    assert collectives.MOST_DIRECT == gloo_sums.DIRECT
+    link = Link.of(100, 1)
+    for workers in (2, collectives.MOST_DIRECT):
+        assert collectives.maximum_s(0, workers, link) == pytest.approx(1e-4)
+    more = collectives.MOST_DIRECT + 1
+    assert collectives.maximum_s(4096, more, link) == collectives.ring_s(4096, more, link)
 
 
 @given(st.integers(1 << 24, 1 << 30), st.integers(2, 64))

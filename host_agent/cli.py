@@ -166,7 +166,7 @@ def run(
         Option(
             metavar="NAME[:K=V,...]",
             help="Compress the gradients of the script's DDP models: top-k:k=0.1,bits=8 or "
-            "block-float:bits=8 (docs/codecs.md); `wiresum codec list` has all.",
+            "block-float:bits=8 (docs/codecs.md has all; `wiresum codec list` compares).",
         ),
     ] = "",
     transport: Annotated[

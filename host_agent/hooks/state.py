@@ -29,8 +29,7 @@ class BlockFloat:
 
     ``model``: the model, or the DDP around it. ``bits``: 32, 16 or 8; None: the run's field
     (``wiresum run --field``). ``decay``: factor of what is kept, at each step. ``policy``: see
-    :func:`~wiresum.host_agent.hooks.rules.rule_for`.
-    ``group``: None for DDP's own, or the default one.
+    :func:`~wiresum.host_agent.hooks.rules.rule_for`. ``group``: None for DDP's own, or the default.
 
     Pickles without the model and the group: give it the model again with :meth:`attach`. For
     checkpoints, :meth:`state_dict` holds tensors and numbers alone; each rank saves its own, since
@@ -124,6 +123,10 @@ class BlockFloat:
             return known[1]
         self._look_at_ranks()
         found = self._made(names, parameters)
+        # A parameter is in one bucket: an exchange that had it before is out of date.
+        self._exchanges = {
+            at: each for at, each in self._exchanges.items() if set(names).isdisjoint(each[0])
+        }
         self._exchanges[place] = names, found
         return found
 
@@ -176,7 +179,7 @@ class BlockFloat:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`.
 
-        With another number of ranks, or those of another rank, there is one warning. Raises
+        With residuals of another number of ranks, or of another rank, there is one warning. Raises
         :class:`CodecError` if it is no state of this codec, or of another model.
         """
         try:

@@ -169,6 +169,11 @@ class Agent:
         return self._worker.may_leave_switch
 
     @property
+    def may_have_switch(self) -> bool:
+        """See :class:`~wiresum.host_agent.backend.agent_face.AgentFace`."""
+        return bool(self._worker.where.controller)
+
+    @property
     def collective_s(self) -> float:
         """See :class:`~wiresum.host_agent.backend.agent_face.AgentFace`."""
         return self._worker.collective_s

@@ -22,6 +22,10 @@ class AgentFace(Protocol):
         """Whether the ranks carry what the switch does not: then :meth:`use_ranks` must follow."""
 
     @property
+    def may_have_switch(self) -> bool:
+        """Whether a switch carries, or may come while the job runs; the same on all ranks."""
+
+    @property
     def collective_s(self) -> float:
         """How long a collective may go without a result; seconds."""
 

@@ -19,7 +19,7 @@ from wiresum.common.errors import WiresumError
 from wiresum.host_agent import errors, lines
 from wiresum.host_agent.agent.carriers import RANKS
 from wiresum.host_agent.agent.counters import COUNTERS
-from wiresum.host_agent.agent.face import Call, Finished
+from wiresum.host_agent.agent.face import Finished
 from wiresum.host_agent.agent.issued import FALLBACK, SWITCH, Issued, Ledger
 from wiresum.host_agent.backend import exposed
 from wiresum.host_agent.backend.agent_face import AgentFace
@@ -28,14 +28,16 @@ from wiresum.host_agent.backend.callbacks import current_scope, note_issued, wat
 from wiresum.host_agent.backend.completion import CompletionPool, Poller
 from wiresum.host_agent.backend.connections import Connections
 from wiresum.host_agent.backend.detail import Detail
-from wiresum.host_agent.backend.dispatch import dispatched
+from wiresum.host_agent.backend.dispatch import dispatched, method_of
 from wiresum.host_agent.backend.fallback import let_gloo_finish
 from wiresum.host_agent.backend.gloo_sums import GlooSums
 from wiresum.host_agent.backend.integer_average import average, is_integer_average
-from wiresum.host_agent.backend.routing import engine_dtype, op_name, why_not_tensors
-from wiresum.host_agent.backend.tensors import buffers_of, plain, size_of
+from wiresum.host_agent.backend.plans import Piece, plan
+from wiresum.host_agent.backend.request import Request, described, label_of, read
+from wiresum.host_agent.backend.routing import ARGUMENTS, NEVER, op_name, why_not
+from wiresum.host_agent.backend.tensors import size_of
 from wiresum.host_agent.backend.trace import Traced, profiling
-from wiresum.host_agent.backend.work import Memory, SwitchWork
+from wiresum.host_agent.backend.work import Memory, Span, SwitchWork
 
 log = logging.getLogger("wiresum")
 
@@ -45,41 +47,19 @@ IN_CALLBACK = (
 ENGINE_FIRST_S = 5.0
 LEAVE_S = 2.0
 GLOO_FINISHES_S = 0.2
-NOT_AN_ALL_REDUCE = "only all-reduces use the switch"
+FORM = "this form of the call is for gloo"
+NO_SWITCH = "no switch can come in this run, and gloo copies as fast as the ranks would"
 OTHER_THREAD = (
     "a second group of all ranks uses the switch only while the thread that made the default group "
     "issues the sums of both: the order of several threads may differ between ranks"
 )
 
-LABELS = {
-    "allreduce": "all_reduce",
-    "allreduce_coalesced": "all_reduce_coalesced",
-    "allgather": "all_gather",
-    "allgather_coalesced": "all_gather",
-    "alltoall": "all_to_all",
-    "recv_anysource": "recv",
-}
-"""The users' name of a method of ``ProcessGroup``, where it differs."""
-
-# New name → the name that older releases of torch know.
-_OLD_NAMES = {
-    "all_gather_single": "_allgather_base",
-    "all_gather_single_coalesced": "allgather_into_tensor_coalesced",
-    "reduce_scatter_single": "_reduce_scatter_base",
-    "reduce_scatter_single_coalesced": "reduce_scatter_tensor_coalesced",
-    "all_to_all_single": "alltoall_base",
-}
 _POINT_TO_POINT = frozenset({"send", "recv", "recv_anysource"})
 
 _numbers = itertools.count()
 
 routers: "weakref.WeakSet[CollectiveRouter]" = weakref.WeakSet()
 """Every router of this process that is still referenced, for the debug dump and the exit."""
-
-
-def method_of(group: dist.ProcessGroup, name: str) -> Callable[..., Any]:
-    """``group``'s method of that name, by its older name where torch has no other."""
-    return getattr(group, name, None) or getattr(group, _OLD_NAMES[name])  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -161,53 +141,61 @@ class CollectiveRouter:
 
     # -- the switch ---------------------------------------------------------------------------
 
-    def allreduce(self, tensors: Sequence[torch.Tensor], opts: Any, method: str) -> dist.Work:
-        """All-reduce in place, over the switch if it can.
+    def collective(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """A collective, over the switch if it can.
 
-        ``method`` is that of ``ProcessGroup``: ``allreduce`` or ``allreduce_coalesced``.
+        ``method`` and its arguments are those of ``ProcessGroup``.
         """
         self._check_process()
-        tensors = list(tensors)
-        op = op_name(opts.reduceOp)
-        reason = self._why_not(tensors, op, method)
-        if reason is not None:
-            fallen: dist.Work = self.fall_back(method, reason, tensors, opts)
-            return fallen
-        if self._world is not None:
-            return self._world.allreduce(tensors, opts, method)
-        self._several_threads |= threading.get_ident() != self._thread
-        name = self._next_name(method, SWITCH, op, tensors)
-        values = [plain(tensor) for tensor in tensors]
-        viewed = [(v, t) for v, t in zip(values, tensors, strict=True) if v is not t]
+        request = None
+        if not kwargs.keys() - {"opts"}:
+            request = read(method, [*args, *kwargs.values()], self.rank, self.size)
+        reason = FORM if request is None else self._why_not(request)
+        if request is None or reason is not None:
+            return self.fall_back(method, reason, *args, **kwargs)
+        return (self._world or self)._over_switch(request)
 
-        def carry(given: list[torch.Tensor]) -> dist.Work:
-            buffers, copies = buffers_of(given, op)
+    def _over_switch(self, given: Request) -> dist.Work:
+        self._several_threads |= threading.get_ident() != self._thread
+        compared = Detail.tensors_of(given.method, given.tensors)
+        name = self._next_name(given.method, SWITCH, given.described, given.agreed, compared)
+        values, viewed = given.plain()
+
+        def carry(tensors: Sequence[Any]) -> dist.Work:
+            request = values.with_tensors(tensors)
+            made = plan(request)
+            outputs = given.outputs if viewed else request.outputs
             work = SwitchWork(
                 name,
-                Memory(tensors if viewed else given, buffers, [*copies, *viewed]),
-                self._limit_s(opts.timeout),
+                Memory(outputs, made.pieces, [*made.copies, *viewed]),
+                self._limit_s(given.timeout),
                 self._late,
                 self._pool.submit,
-                lambda pieces, done: self._sum_over_ranks(name, pieces, op == "AVG", done),
+                lambda spans, done: self._sum_over_ranks(name, spans, given.op == "AVG", done),
             )
-            with self._traced(method, given, work):
-                self._hand_over(work, buffers, op)
-            size = size_of(given)
+            with self._traced(request, work):
+                self._hand_over(work, made.pieces)
             ranks = self.agent is not None and self.agent.carrier == RANKS
             why = "" if not ranks or COUNTERS.ranks_why else self._why_ranks()
-            COUNTERS.count_carried(LABELS[method], len(buffers), size, ranks=ranks, why=why)
+            COUNTERS.count_carried(
+                label_of(given.method), len(made.pieces), request.bytes, ranks=ranks, why=why
+            )
             return work
 
-        return dispatched(self.inner, method, values, opts, carry)
+        return dispatched(self.inner, given.method, values.tensors, given.options, carry)
 
     def _traced(
-        self, method: str, buffers: Sequence[torch.Tensor], work: SwitchWork
+        self, request: Request, work: SwitchWork
     ) -> contextlib.AbstractContextManager[object]:
         """Around the handing over of a collective: it is in the trace until its work ends."""
         if not profiling():
             return contextlib.nullcontext()
         # Only groups of all ranks use the switch.
-        traced = Traced(LABELS[method], buffers, self._torch_name, range(self.size))
+        traced = Traced(
+            label_of(request.method),
+            *(request.inputs, request.outputs),
+            *(self._torch_name, range(self.size)),
+        )
         work.when_ended = traced.end
         return traced
 
@@ -215,58 +203,64 @@ class CollectiveRouter:
         state = {} if self.agent is None else self.agent.describe()
         return str(state.get("why_ranks") or "")
 
-    def _why_not(self, tensors: Sequence[torch.Tensor], op: str, method: str) -> str | None:
+    def _why_not(self, request: Request) -> str | None:
         if self.closed:
             raise errors.EngineClosed(lines.SHUT_DOWN.of())
         if self._world is not None:
-            return self._world._why_not_for_another_group(tensors, op, method)
+            return self._world._why_not_for_another_group(request)
         if self.agent is None:
             return self.why_no_agent
         if current_scope() is not None:
             return IN_CALLBACK
-        if method == "allreduce" and len(tensors) != 1:
-            return f"all-reduces take one tensor, not {len(tensors)}"
-        return why_not_tensors(tensors, op)
+        if not (request.op or self.agent.may_have_switch):
+            return NO_SWITCH
+        if request.method == "allreduce" and len(request.outputs) != 1:
+            return f"all-reduces take one tensor, not {len(request.outputs)}"
+        tensors = request.all_tensors
+        largest = max((tensor.numel() for tensor in tensors), default=0)
+        reason = why_not(request.op, request.root, self.size, tensors, largest)
+        return reason or (None if request.fits else ARGUMENTS)
 
-    def _why_not_for_another_group(
-        self, tensors: Sequence[torch.Tensor], op: str, method: str
-    ) -> str | None:
-        """For a group of the same ranks, whose sums and this group's get one order.
+    def _why_not_for_another_group(self, request: Request) -> str | None:
+        """For a group of the same ranks, whose collectives and this group's get one order.
 
         One thread keeps it. Which thread that is must not depend on chance, or the ranks would go
         different ways: a pool's thread that has made the other group would do.
         """
         if self._several_threads or threading.get_ident() != self._thread:
             return OTHER_THREAD
-        return self._why_not(tensors, op, method)
+        return self._why_not(request)
 
-    def _next_name(self, method: str, path: str, op: str, tensors: Sequence[torch.Tensor]) -> str:
+    def _next_name(
+        self,
+        method: str,
+        path: str,
+        options: str,
+        what: tuple[str, int | None],
+        tensors: Sequence[torch.Tensor],
+    ) -> str:
         """Number a collective of the script's own order; check it against the other ranks'.
 
-        ``op`` and ``tensors``: what must be alike on all ranks.
+        All that is given must be alike on all ranks. ``what``: dtype and elements.
         """
-        what = _what(tensors) if method in ("allreduce", "allreduce_coalesced") else ("", None)
-        number = self._ledger.issue(LABELS.get(method, method), path, op, *what)
+        number = self._ledger.issue(label_of(method), path, options, *what)
         name = f"{self.name}:{number}"
         note_issued(name)
-        self._detail.check(number, method, tensors, op)
+        self._detail.check(number, method, tensors, options)
         return name
 
-    def _hand_over(self, work: SwitchWork, buffers: Sequence[torch.Tensor], op: str) -> None:
+    def _hand_over(self, work: SwitchWork, pieces: Sequence[Piece]) -> None:
         # One lock from the tickets to the engine: they count up in the order in which it gets them.
         with self._lock:
             if self.agent is None or self._poller is None:
                 raise errors.EngineClosed(lines.SHUT_DOWN.of())
             self.agent.check()
             engine = self.agent.engine
-            tickets = self._poller.expect(work, len(buffers))
-            pieces = [
-                Call(b.data_ptr(), b.numel(), engine_dtype(b, op), op == "AVG", ticket)
-                for ticket, b in zip(tickets, buffers, strict=True)
-            ]
+            tickets = self._poller.expect(work, len(pieces))
+            calls = [piece.call(ticket) for piece, ticket in zip(pieces, tickets, strict=True)]
             try:
-                if pieces:
-                    engine.collect(pieces)
+                if calls:
+                    engine.collect(calls)
             except WiresumError:
                 self._poller.forget(tickets)
                 raise
@@ -275,12 +269,12 @@ class CollectiveRouter:
     def _sum_over_ranks(
         self,
         name: str,
-        pieces: list[torch.Tensor],
+        spans: Sequence[Span],
         average: bool,
         done: Callable[[BaseException | None], None],
     ) -> None:
-        """Sum pieces of a tensor that hold Inf or NaN on some rank, which no integer can carry."""
-        values = torch.cat([piece.float() for piece in pieces])
+        """Sum spans of tensors that hold Inf or NaN on some rank, which no integer can carry."""
+        values = torch.cat([span.memory.float() for span in spans])
         COUNTERS.count_fallback(
             "all_reduce of blocks with Inf or NaN",
             "integers carry neither",
@@ -292,10 +286,10 @@ class CollectiveRouter:
             if work.exception() is None:
                 if average:
                     values.div_(self.size)
-                for piece, total in zip(
-                    pieces, torch.split(values, [piece.numel() for piece in pieces]), strict=True
-                ):
-                    piece.copy_(total)
+                totals = torch.split(values, [span.memory.numel() for span in spans])
+                for span, total in zip(spans, totals, strict=True):
+                    if span.reads:
+                        span.memory.copy_(total)
             done(work.exception())
 
         work = self._agreement.submit(
@@ -313,7 +307,7 @@ class CollectiveRouter:
                 self.agent.check()
         except WiresumError as gone:
             return gone
-        return errors.engine_error(finished.kind, finished.error or "the all-reduce failed")
+        return errors.engine_error(finished.kind, finished.error or "the collective failed")
 
     def _late(self, seconds: float) -> WiresumError:
         name = "the switch"
@@ -336,7 +330,7 @@ class CollectiveRouter:
     def fall_back(self, method: str, reason: str | None, *args: Any, **kwargs: Any) -> Any:
         """Do what the fallback group's method of that name does; count it, log the first."""
         self._check_process()
-        label = LABELS.get(method, method)
+        label = label_of(method)
         scope = current_scope()
         why = self.why_no_agent or reason
         level = logging.DEBUG
@@ -344,10 +338,12 @@ class CollectiveRouter:
             level = logging.INFO if why is None else logging.WARNING
         tensors = Detail.tensors_of(method, args)
         size = size_of(tensors or args[:1])
-        COUNTERS.count_fallback(label, why or NOT_AN_ALL_REDUCE, size, level=level)
+        COUNTERS.count_fallback(label, why or NEVER.get(label, FORM), size, level=level)
         if scope is None or method in _POINT_TO_POINT:
             if method not in _POINT_TO_POINT:
-                self._next_name(method, FALLBACK, Detail.options_of(args), tensors)
+                summed = method in ("allreduce", "allreduce_coalesced")
+                what = described(tensors) if summed else ("", None)
+                self._next_name(method, FALLBACK, Detail.options_of(args), what, tensors)
             return _run(self.inner, method, args, kwargs)
         return self._agreed(scope.next_collective(), label, method, args, kwargs)
 
@@ -437,11 +433,3 @@ def _run(
         if is_integer_average(tensors, op_name(options.reduceOp)):
             return average(start, tensors, options, group.size())
     return start(*args, **kwargs)
-
-
-def _what(tensors: Sequence[torch.Tensor]) -> tuple[str, int | None]:
-    """Dtype and number of elements of all together."""
-    if not tensors:
-        return "", None
-    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors})
-    return "+".join(dtypes)[:64], sum(tensor.numel() for tensor in tensors)

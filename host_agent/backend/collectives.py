@@ -27,6 +27,17 @@ def _delegate(name: str) -> Callable[..., Any]:
     return method
 
 
+def _carried(name: str) -> Callable[..., Any]:
+    """``ProcessGroup``'s method of that name, over the switch where it can."""
+
+    def method(self: "Collectives", *args: Any, **kwargs: Any) -> Any:
+        return self.router.collective(name, *args, **kwargs)
+
+    method.__name__ = name
+    method.__doc__ = f"``ProcessGroup.{name}``, over the switch where it can."
+    return method
+
+
 def _options(kind: type, opts: Any, op: Any, timeout: timedelta | None) -> Any:
     """Options of a call in any of its forms: (…, opts), (…, op, timeout) or neither."""
     if opts is not None and not isinstance(opts, dist.ReduceOp | dist.ReduceOp.RedOpType):
@@ -46,40 +57,40 @@ class Collectives:
 
     def allreduce(
         self, tensors: Any, opts: Any = None, timeout: timedelta | None = None, op: Any = None
-    ) -> dist.Work:
+    ) -> Any:
         """All-reduce in place a tensor or a list of tensors: over the switch where it can."""
         if isinstance(tensors, torch.Tensor):
             tensors = [tensors]
         options = _options(dist.AllreduceOptions, opts, op, timeout)
-        return self.router.allreduce(tensors, options, "allreduce")
+        return self.router.collective("allreduce", list(tensors), options)
 
-    def allreduce_coalesced(self, tensors: Any, opts: Any = None) -> dist.Work:
+    def allreduce_coalesced(self, tensors: Any, opts: Any = None) -> Any:
         """All-reduce in place a list of tensors."""
         options = _options(dist.AllreduceCoalescedOptions, opts, None, None)
-        return self.router.allreduce(tensors, options, "allreduce_coalesced")
+        return self.router.collective("allreduce_coalesced", list(tensors), options)
 
-    allgather = _delegate("allgather")
-    allgather_coalesced = _delegate("allgather_coalesced")
-    all_gather_single = _delegate("all_gather_single")
+    allgather = _carried("allgather")
+    allgather_coalesced = _carried("allgather_coalesced")
+    all_gather_single = _carried("all_gather_single")
     _allgather_base = all_gather_single
-    all_gather_single_coalesced = _delegate("all_gather_single_coalesced")
+    all_gather_single_coalesced = _carried("all_gather_single_coalesced")
     allgather_into_tensor_coalesced = all_gather_single_coalesced
-    reduce_scatter = _delegate("reduce_scatter")
-    reduce_scatter_single = _delegate("reduce_scatter_single")
+    reduce_scatter = _carried("reduce_scatter")
+    reduce_scatter_single = _carried("reduce_scatter_single")
     _reduce_scatter_base = reduce_scatter_single
-    reduce_scatter_single_coalesced = _delegate("reduce_scatter_single_coalesced")
+    reduce_scatter_single_coalesced = _carried("reduce_scatter_single_coalesced")
     reduce_scatter_tensor_coalesced = reduce_scatter_single_coalesced
+    broadcast = _carried("broadcast")
+    reduce = _carried("reduce")
+    gather = _carried("gather")
+    scatter = _carried("scatter")
+    barrier = _carried("barrier")
     all_to_all_single = _delegate("all_to_all_single")
     alltoall_base = all_to_all_single
     alltoall = _delegate("alltoall")
-    broadcast = _delegate("broadcast")
-    reduce = _delegate("reduce")
-    gather = _delegate("gather")
-    scatter = _delegate("scatter")
     send = _delegate("send")
     recv = _delegate("recv")
     recv_anysource = _delegate("recv_anysource")
-    barrier = _delegate("barrier")
     monitored_barrier = _delegate("monitored_barrier")
 
     def _start_coalescing(self, device: torch.device) -> None:

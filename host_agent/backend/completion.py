@@ -168,7 +168,7 @@ class _Lost:
     """A ticket that the engine will not report any more."""
 
     kind: str | None = EngineClosed.__name__
-    error: str | None = "the process group was shut down while this all-reduce was in flight"
+    error: str | None = "the process group was shut down while this collective was in flight"
     nonfinite: Sequence[tuple[int, int]] = ()
 
     def __init__(self, ticket: int) -> None:

@@ -1,14 +1,14 @@
-"""All-reduces over the switch, seen by torch's dispatcher like those of any other backend.
+"""Collectives over the switch, seen by torch's dispatcher like those of any other backend.
 
-``dist.all_reduce`` calls a Python ``ProcessGroup`` directly. torch's own groups go through the
-dispatcher from there (operator ``c10d::allreduce_``), where tensor subclasses unwrap themselves and
-modes and profilers look on. :func:`dispatched` does the same: it calls the operator on a plain
-group, and a kernel below the subclasses' and the modes' key (``BackendSelect``) hands the tensors
-back to the caller. Groups of other backends pass through the kernel to torch's own.
+``dist.all_reduce`` and the others call a Python ``ProcessGroup`` directly. torch's own groups go
+through the dispatcher from there (operator ``c10d::allreduce_``), where tensor subclasses unwrap
+themselves and modes and profilers look on. :func:`dispatched` does the same: it calls the operator
+on a plain group, and a kernel below the subclasses' and the modes' key (``BackendSelect``) hands
+the tensors back to the caller. Groups of other backends pass through the kernel to torch's own.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,44 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import ProcessGroup
 
-Carry = Callable[[list[torch.Tensor]], dist.Work]
-"""Starts the all-reduce of plain tensors."""
+Carry = Callable[[Sequence[Any]], dist.Work]
+"""Starts the collective, with plain tensors in the place of its arguments with tensors."""
+
+OPERATORS = {
+    "allreduce": "allreduce_",
+    "allreduce_coalesced": "allreduce_coalesced_",
+    "broadcast": "broadcast_",
+    "reduce": "reduce_",
+    "allgather": "allgather_",
+    "allgather_coalesced": "allgather_coalesced_",
+    "all_gather_single": "_allgather_base_",
+    "all_gather_single_coalesced": "allgather_into_tensor_coalesced_",
+    "reduce_scatter": "reduce_scatter_",
+    "reduce_scatter_single": "_reduce_scatter_base_",
+    "reduce_scatter_single_coalesced": "reduce_scatter_tensor_coalesced_",
+    "gather": "gather_",
+    "scatter": "scatter_",
+    "barrier": "barrier",
+}
+"""torch's operator for each method of ``ProcessGroup``."""
+
+# New name → the name that older releases of torch know.
+_OLD_NAMES = {
+    "all_gather_single": "_allgather_base",
+    "all_gather_single_coalesced": "allgather_into_tensor_coalesced",
+    "reduce_scatter_single": "_reduce_scatter_base",
+    "reduce_scatter_single_coalesced": "reduce_scatter_tensor_coalesced",
+    "all_to_all_single": "alltoall_base",
+}
 
 _here = threading.local()
 _library: torch.library.Library | None = None
 _install_lock = threading.Lock()
+
+
+def method_of(group: dist.ProcessGroup, name: str) -> Callable[..., Any]:
+    """``group``'s method of that name, by its older name where torch has no other."""
+    return getattr(group, name, None) or getattr(group, _OLD_NAMES[name])  # type: ignore[no-any-return]
 
 
 @dataclass
@@ -33,17 +65,17 @@ class _Call:
 
 
 def dispatched(
-    group: ProcessGroup, method: str, tensors: list[torch.Tensor], options: Any, carry: Carry
+    group: ProcessGroup, method: str, tensors: Sequence[Any], options: Any, carry: Carry
 ) -> dist.Work:
-    """Call ``group.method(tensors, options)``; ``carry`` does the work in place of its backend.
+    """Call ``group.method(*tensors, options)``; ``carry`` does the work in place of its backend.
 
-    ``method``: ``allreduce`` or ``allreduce_coalesced``.
+    ``method`` is one of :data:`OPERATORS`.
     """
     _install()
     before = getattr(_here, "call", None)
     _here.call = call = _Call(group, carry)
     try:
-        returned = getattr(ProcessGroup, method)(group, tensors, options)
+        returned = method_of(group, method)(*tensors, options)
     finally:
         _here.call = before
     if call.work is not None and returned is call.held:
@@ -86,7 +118,7 @@ def _install() -> None:
     with _install_lock:
         if _library is None:
             library = torch.library.Library("c10d", "IMPL")  # type: ignore[no-untyped-call]
-            for name in ("allreduce_", "allreduce_coalesced_"):
+            for name in OPERATORS.values():
                 kernel = _kernel(name)
                 library.impl(name, kernel, "BackendSelect", with_keyset=True)  # type: ignore[no-untyped-call]
             _library = library
@@ -94,16 +126,18 @@ def _install() -> None:
 
 def _kernel(name: str) -> Callable[..., Any]:
     operator = getattr(torch.ops.c10d, name).default
-    coalesced = name == "allreduce_coalesced_"
+    returns = len(operator._schema.returns)
+    at = [each.name for each in operator._schema.arguments].index("process_group")
+    given = 0 if name == "barrier" else at  # its tensor is torch's own
     here = torch._C.DispatchKeySet(torch._C.DispatchKey.BackendSelect)
 
-    def kernel(keys: Any, tensors: list[torch.Tensor], group: Any, *rest: Any, **named: Any) -> Any:
+    def kernel(keys: Any, *args: Any, **named: Any) -> Any:
         call: _Call | None = getattr(_here, "call", None)
-        if call is None or ProcessGroup.unbox(group) is not call.group:
-            return operator.redispatch(keys - here, tensors, group, *rest, **named)
+        if call is None or ProcessGroup.unbox(args[at]) is not call.group:
+            return operator.redispatch(keys - here, *args, **named)
         _here.call = None  # what the work itself calls is not this call
-        call.work = call.carry(tensors)
+        call.work = call.carry(args[:given])
         call.held = held(call.work)
-        return call.held.boxed() if coalesced else (tensors, call.held.boxed())
+        return call.held.boxed() if returns == 1 else (args[0], call.held.boxed())
 
     return kernel

@@ -1,13 +1,10 @@
 """Finds or makes memory that the engine can work on, for every layout of a tensor."""
 
 import contextlib
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import torch
-
-from wiresum.host_agent.backend.words import from_words, needs_words, to_words
 
 Result = torch.Tensor | Callable[[], torch.Tensor]
 """Where the result will be, or what makes it of that."""
@@ -28,29 +25,6 @@ def size_of(given: Any) -> int:
     if isinstance(given, torch.Tensor):
         return given.numel() * given.element_size()
     return sum(map(size_of, given)) if isinstance(given, list | tuple) else 0
-
-
-def buffers_of(tensors: Sequence[torch.Tensor], op: str) -> tuple[list[torch.Tensor], Copies]:
-    """Contiguous memory for each tensor, in place where it can be; what to copy back."""
-    buffers: list[torch.Tensor] = []
-    copies: Copies = []
-    taken = set()
-    for tensor in tensors:
-        if needs_words(tensor.dtype, op):
-            words = to_words(tensor, op)
-            buffers.append(words)
-            copies.append((partial(from_words, words, op, tensor.dtype), tensor))
-            continue
-        buffer = tensor.detach()
-        if not buffer.is_contiguous():
-            buffer = buffer.contiguous()
-        elif buffer.data_ptr() in taken and buffer.numel():
-            buffer = buffer.clone()  # the same tensor twice: both hold the sum of the last one
-        taken.add(buffer.data_ptr())
-        if buffer.data_ptr() != tensor.data_ptr():
-            copies.append((buffer, tensor))
-        buffers.append(buffer)
-    return buffers, copies
 
 
 def copy_back(copies: Copies) -> None:

@@ -1,8 +1,8 @@
-"""Events of torch's profiler for the all-reduces that wiresum sums itself.
+"""Events of torch's profiler for the collectives that wiresum carries itself.
 
 Each has two: the operator ``wiresum::all_reduce``, which is the call, with the arguments of NCCL's
 ``record_param_comms``; and, begun within it, the range ``wiresum:all_reduce``, which lasts until
-the sum is there. Python can give arguments only to what ends on the same thread, and an operator
+the result is there. Python can give arguments only to what ends on the same thread, and an operator
 that is named ``record_param_comms`` itself crashes torch 2.13.
 """
 
@@ -27,18 +27,22 @@ class Traced:
     """One collective in the trace. A context manager around the call; :meth:`end` is its end."""
 
     def __init__(
-        self, label: str, tensors: Sequence[torch.Tensor], group: str, ranks: Sequence[int]
+        self,
+        label: str,
+        inputs: Sequence[torch.Tensor],
+        outputs: Sequence[torch.Tensor],
+        group: str,
+        ranks: Sequence[int],
     ) -> None:
         """``label``: the users' name of the collective; ``group``: torch's name of the group."""
         self._label = label
         self._done: Future[None] = Future()
-        elements = sum(tensor.numel() for tensor in tensors)
         listed = ", ".join(map(str, ranks[:_MOST_RANKS]))
         arguments = {
             "Collective name": label.replace("_", ""),
-            "dtype": _DTYPES.get(tensors[0].dtype, "") if tensors else "",
-            "In msg nelems": elements,
-            "Out msg nelems": elements,
+            "dtype": next((_DTYPES.get(tensor.dtype, "") for tensor in (*inputs, *outputs)), ""),
+            "In msg nelems": sum(tensor.numel() for tensor in inputs),
+            "Out msg nelems": sum(tensor.numel() for tensor in outputs),
             "Group size": len(ranks),
             "Process Group Name": group,
             "Process Group Ranks": f"[{listed}{', ...' if len(ranks) > _MOST_RANKS else ''}]",
@@ -58,7 +62,7 @@ class Traced:
             self.end()
 
     def end(self) -> None:
-        """The sum is there, or will never be. On any thread; the profiler may have stopped."""
+        """The result is there, or will never be. On any thread; the profiler may have stopped."""
         with contextlib.suppress(RuntimeError):  # it has ended before
             self._done.set_result(None)
 

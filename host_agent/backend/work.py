@@ -1,4 +1,4 @@
-"""The handle of an all-reduce in flight over the switch."""
+"""The handle of a collective in flight over the switch."""
 
 import contextlib
 import threading
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -15,13 +16,23 @@ from wiresum.common.errors import WiresumError
 from wiresum.common.patience import wait_for
 from wiresum.host_agent.agent.counters import COUNTERS
 from wiresum.host_agent.backend import callbacks, exposed
+from wiresum.host_agent.backend.plans import Piece
 from wiresum.host_agent.backend.tensors import Copies, copy_back
 
 Tensors = list[torch.Tensor]
 Ranges = Sequence[tuple[int, int]]
 
-Repair = Callable[[Tensors, Callable[[BaseException | None], None]], None]
-"""Sums these pieces of memory in place over the ranks, then calls the function with the outcome."""
+
+class Span(NamedTuple):
+    """Elements of a piece."""
+
+    memory: torch.Tensor
+    reads: bool
+    """Whether this rank gets their sum: else they stay as they are."""
+
+
+Repair = Callable[[Sequence[Span], Callable[[BaseException | None], None]], None]
+"""Sums these over the ranks, then calls the function with the outcome."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class Memory:
 
     outputs: Tensors
     """The caller's tensors."""
-    buffers: Tensors
+    pieces: Sequence[Piece]
     """What the engine works on, a ticket each."""
     copies: Copies
     """What to copy in the end."""
@@ -62,7 +73,7 @@ class SwitchWork(dist.Work):
         super().__init__()
         self.name = name
         self._outputs = memory.outputs
-        self._buffers = memory.buffers
+        self._pieces = memory.pieces
         self._copies = memory.copies
         self._limit_s = limit_s
         self._late = late
@@ -83,7 +94,7 @@ class SwitchWork(dist.Work):
         self._future: Future[Tensors] | None = None
 
     def expect(self, tickets: Sequence[int]) -> None:
-        """Set the tickets that end this work, one a buffer, before any of them is reported."""
+        """Set the tickets that end this work, one a piece, before any of them is reported."""
         self._tickets_left = len(tickets)
         if tickets:
             self._first_ticket = tickets[0]
@@ -104,13 +115,14 @@ class SwitchWork(dist.Work):
         if self._error is not None or not self._nonfinite:
             self._finish(self._error)
             return
-        pieces = [
-            self._buffers[index].view(-1)[first : first + count]
-            for index, ranges in sorted(self._nonfinite.items())
-            for first, count in ranges
-        ]
+        spans = []
+        for index, ranges in sorted(self._nonfinite.items()):
+            piece = self._pieces[index]
+            assert piece.memory is not None
+            flat = piece.memory.view(-1)
+            spans += [Span(flat[first : first + count], piece.reads) for first, count in ranges]
         try:
-            self._repair(pieces, self._finish)
+            self._repair(spans, self._finish)
         except Exception as failure:
             self._finish(failure)
 
@@ -122,7 +134,7 @@ class SwitchWork(dist.Work):
             except Exception as failure:
                 self._error = failure
         self._copies = []
-        self._buffers = []
+        self._pieces = []
         self.ended_at = time.monotonic()
         COUNTERS.count_ended(self.ended_at - self._began)
         if self.when_ended is not None:
@@ -136,7 +148,7 @@ class SwitchWork(dist.Work):
             self._complete_later(lambda: raw.set_result(self._outputs))
 
     def wait(self, timeout: timedelta | None = None) -> bool:
-        """Wait for the sum; ``timeout`` of zero or less means the group's own limit."""
+        """Wait for the end; ``timeout`` of zero or less means the group's own limit."""
         seconds = timeout.total_seconds() if timeout is not None else 0.0
         if seconds <= 0:
             seconds = self._limit_s
@@ -199,5 +211,5 @@ class SwitchWork(dist.Work):
         self.wait()
 
     def source_rank(self) -> int:
-        """Meaningless for an all-reduce."""
+        """Of a receive; meaningless here."""
         return -1

@@ -1,7 +1,7 @@
 """A training of so many steps that tells how far it is; its weights follow from its arguments.
 
-DDP with several buckets in flight, and beside it all-reduces that are issued together and waited
-for later. ``step.RANK`` in the folder ``--out`` has the last step and the carrier;
+DDP with several buckets in flight, and beside it collectives of all kinds that are issued together
+and waited for later. ``step.RANK`` in the folder ``--out`` has the last step and the carrier;
 ``report.RANK.json`` the end. Steps are slow while there is a file ``slow``.
 """
 
@@ -26,7 +26,7 @@ def main() -> None:
     options = parser.parse_args()
 
     dist.init_process_group("wiresum")
-    rank = dist.get_rank()
+    rank, workers = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(1)
     model = torch.nn.Sequential(
         torch.nn.Linear(64, 256), torch.nn.Tanh(), torch.nn.Linear(256, 256), torch.nn.Tanh(),
@@ -51,8 +51,22 @@ def main() -> None:
             torch.randn(2_500, generator=draw).half(),
         ]
         works = [dist.all_reduce(each, async_op=True) for each in others]
-        for work, each in zip(works, others, strict=True):
+        given = torch.randn(workers * 9_000, generator=draw)
+        part, whole = torch.empty(9_000), torch.empty(workers * 9_000)
+        gathered, sent = torch.empty(workers * 7_000), torch.randn(20_000, generator=draw)
+        root = step % workers
+        reduced = torch.randn(6_000, generator=draw)
+        works += [
+            dist.reduce_scatter_tensor(part, given, async_op=True),
+            dist.all_gather_into_tensor(gathered, given[:7_000].contiguous(), async_op=True),
+            dist.broadcast(sent, root, async_op=True),
+            dist.reduce(reduced, root, async_op=True),
+        ]
+        for work in works:
             work.wait()
+        dist.broadcast(reduced, root)
+        dist.all_gather_into_tensor(whole, part)
+        for each in (*others, whole, gathered, sent, reduced):
             seen.update(each.numpy().tobytes())
         longest = max(longest, time.monotonic() - began)
         carrier = wiresum.host_agent.dump()["groups"][0]["lease"]["carrier"]

@@ -70,6 +70,7 @@ class FakeAgent:
     watched: Group | None = None
 
     leaves_switch = False
+    may_have_switch = True
     collective_s = 60.0
     carrier = "switch"
 

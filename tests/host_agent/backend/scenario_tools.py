@@ -23,9 +23,16 @@ def size() -> int:
 
 
 def over_switch() -> int:
-    """Collectives that went over the switch so far, or over the ranks in its place."""
+    """All-reduces that went over the switch so far, or over the ranks in its place."""
     stats = host_agent.stats()
-    return int(sum(stats["switch"].values()) + sum(stats["ranks"].values()))
+    return int(
+        sum(
+            count
+            for path in ("switch", "ranks")
+            for name, count in stats[path].items()
+            if name.startswith("all_reduce")
+        )
+    )
 
 
 def fell_back(collective: str) -> int:

@@ -4,8 +4,10 @@ import os
 import sys
 
 import scenarios_callbacks
+import scenarios_carried
 import scenarios_collectives
 import scenarios_lifecycle
+import scenarios_sharded
 import scenarios_tensors
 import scenarios_torch
 import scenarios_training
@@ -14,8 +16,10 @@ from scenario_tools import LIMIT
 
 MODULES = (
     scenarios_callbacks,
+    scenarios_carried,
     scenarios_collectives,
     scenarios_lifecycle,
+    scenarios_sharded,
     scenarios_tensors,
     scenarios_torch,
     scenarios_training,

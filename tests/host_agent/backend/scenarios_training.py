@@ -1,4 +1,4 @@
-"""Scenarios: DDP, its hooks, FSDP, compiled models."""
+"""Scenarios: DDP, its hooks, compiled models."""
 
 from typing import Any
 
@@ -74,30 +74,6 @@ def hooks() -> None:
     assert torch.allclose(weight, torch.full((300, 300), expected), rtol=1e-3)
     assert over_switch() > before
     assert fell_back("all_reduce") == fallen
-
-
-def fsdp() -> None:
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    torch.manual_seed(3)
-    model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 8))
-    mesh = init_device_mesh("cpu", (size(),))
-    for layer in model:
-        if isinstance(layer, nn.Linear):
-            fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    losses = []
-    for _ in range(5):
-        loss = model(torch.ones(4, 32) * (rank() + 1)).square().mean()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < losses[0]
-    assert fell_back("all_gather_single") > 0
-    assert fell_back("reduce_scatter_single") > 0
 
 
 def compiled() -> None:

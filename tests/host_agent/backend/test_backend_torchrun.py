@@ -14,6 +14,7 @@ from support.torchruns import Ended, clean_environment, finish, fresh_session, s
 from support.training import torchrun_of_forks
 from wiresum.host_agent.launcher.session import Session
 
+SHARDED = ("fsdp1", "fsdp2", "zero_optimizer", "checkpoint", "functional_collectives")
 SCENARIOS = Path(__file__).parent / "scenarios.py"
 
 
@@ -36,7 +37,8 @@ def passed(ended: Ended, scenario: str, workers: int) -> None:
     [
         # Scenarios that leave a sound group behind share a run.
         (("sums", "words", "mixed", "delegates", "integer_averages"), 3),
-        (("ddp", "overlap", "hooks", "fsdp", "compiled"), 2),
+        (("ddp", "overlap", "hooks", "compiled"), 2),
+        (SHARDED, 2),
         (
             (
                 "callbacks_on_complete_futures",
@@ -70,6 +72,16 @@ def passed(ended: Ended, scenario: str, workers: int) -> None:
 )
 def test_scenarios(session: Session, scenarios: tuple[str, ...], workers: int) -> None:
     ended = spawn(SCENARIOS, "+".join(scenarios), workers=workers, env=session.variables())
+    for scenario in scenarios:
+        passed(ended, scenario, workers)
+
+
+@pytest.mark.parametrize(("workers", "field"), [(2, 32), (3, 16), (4, 8)])
+def test_every_collective_goes_over_the_switch(workers: int, field: int) -> None:
+    scenarios = ("copies", "scattered_sums", "both_ways")
+    with fresh_session(timeout_s=60.0, field=field) as session:
+        env = session.variables() | {"ON_SWITCH": "1"}
+        ended = spawn(SCENARIOS, "+".join(scenarios), workers=workers, env=env)
     for scenario in scenarios:
         passed(ended, scenario, workers)
 

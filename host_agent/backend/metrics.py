@@ -47,7 +47,7 @@ OFFLOAD = METRICS.gauge(
 )  # fmt: skip
 HELD = METRICS.gauge(
     "held_collectives",
-    "All-reduces that wait for a change of the lease or of the carrier.",
+    "Collectives that wait for a change of the lease or of the carrier.",
     "job_id",
 )
 
@@ -69,18 +69,18 @@ FALLBACK_BYTES = METRICS.counter(
     "fallback_bytes_total", "Bytes of the tensors of collectives that did not use the switch."
 )
 FAILED = METRICS.counter(
-    "failed_total", "All-reduces over the switch or the ranks that failed.", "kind"
+    "failed_total", "Collectives over the switch or the ranks that failed.", "kind"
 )
-ENDED = METRICS.counter("ended_total", "All-reduces over the switch or the ranks that have ended.")
+ENDED = METRICS.counter("ended_total", "Collectives over the switch or the ranks that have ended.")
 REDUCED = METRICS.counter(
     "reduced_bytes_total", "Bytes of the tensors given to the switch or the ranks."
 )
 IN_FLIGHT = METRICS.counter(
-    "in_flight_seconds_total", "Time from an all-reduce's start to its end, summed."
+    "in_flight_seconds_total", "Time from a collective's start to its end, summed."
 )
 EXPOSED = METRICS.counter(
     "exposed_seconds_total",
-    "Time that training stood still for all-reduces: in Work.wait(), and at the end of backward().",
+    "Time that training stood still for collectives: in Work.wait(), and at the end of backward().",
 )
 
 CHUNKS_SENT = METRICS.counter("chunks_sent_total", "Chunks sent for the first time.", "stream")

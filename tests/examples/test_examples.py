@@ -46,8 +46,14 @@ def test_local_steps_train_with_fewer_bytes(
     assert size / ddp[1] == pytest.approx(BESIDE_DDP[name], rel=0.05)
 
 
+def test_fsdp2_reduces_as_many_bytes_as_ddp(ddp: tuple[float, int], tmp_path: Path) -> None:
+    loss, size = trained("fsdp2", tmp_path)
+    assert max(loss, ddp[0]) < 1.0
+    assert size / ddp[1] == pytest.approx(1.0, rel=0.05)
+
+
 def test_every_example_is_in_the_readme_and_tested() -> None:
     scripts = {path.stem for path in EXAMPLES.glob("*.py")} - {"shapes"}
-    assert scripts == {"ddp", *BESIDE_DDP}
+    assert scripts == {"ddp", "fsdp2", *BESIDE_DDP}
     readme = (EXAMPLES / "README.md").read_text()
     assert all(f"`{name}.py`" in readme for name in scripts)

@@ -31,11 +31,12 @@ def batches(rank: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def counts() -> dict[str, Any]:
-    """This process's collectives, by where they went."""
+    """This process's all-reduces over the switch, and what fell back."""
     from wiresum.host_agent import stats
 
     now = stats()
-    return {"switch": sum(now["switch"].values()), "fallback": now["fallback"]}
+    sums = sum(n for name, n in now["switch"].items() if name.startswith("all_reduce"))
+    return {"switch": sums, "fallback": now["fallback"]}
 
 
 def leave(rank: int, loss: float, version: str, out: str = OUT) -> None:

@@ -1,6 +1,7 @@
 """`wiresum bench accuracy`: played workers, limits, controls."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -77,6 +78,13 @@ def test_the_command_compares_trainings_and_writes_them(cli, tmp_path) -> None:
     refused = cli.run("bench", "accuracy", "--methods", "best")
     assert refused.returncode != 0
     assert "there is no method 'best'" in refused.stderr
+
+
+def test_the_page_has_the_table_of_the_kept_run() -> None:
+    docs = Path(__file__).parents[3] / "docs"
+    kept = json.loads((docs / "accuracy" / "played.json").read_text())
+    assert judge.markdown(kept) in (docs / "accuracy.md").read_text()
+    assert judge.discriminates(kept)
 
 
 def test_local_methods_synchronize_every_so_many_steps() -> None:

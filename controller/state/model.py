@@ -10,7 +10,9 @@ DEFAULT_TENANT = "default"
 """The tenant of the jobs that the admin creates without naming a tenant."""
 
 MIN_SLOTS = 16
-"""The smallest lease: two slots for exponents and a data window of several chunks."""
+"""The smallest lease: two slots for exponents, and windows of data and of copies of a few chunks.
+
+An engine needs two slots for each of its three streams."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -47,7 +47,8 @@ Lease checked(const Lease& lease, const EngineOptions& options);
 EngineOptions bounded(EngineOptions options);
 inline constexpr double kLongest = 100 * 365.25 * 86400;  // seconds
 
-// The fewest slots that a lease may have: two for each of the three streams.
+// The fewest slots that an engine can work with: two for each of the three streams. The controller
+// leases no fewer than 16 (MIN_SLOTS).
 inline constexpr std::uint32_t kLeastSlots = 6;
 
 // Throws EngineError for what is no IPv4 address and port.

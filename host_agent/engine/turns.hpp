@@ -54,7 +54,6 @@ class Turns {
     return nullptr;
   }
 
-  bool empty() const { return groups_.empty(); }
   // The first piece that has not ended; nullptr: there is none.
   const P* oldest() const {
     for (const Group<P>& group : groups_) {

@@ -22,6 +22,7 @@ from piece_rig import (
 )
 
 from reference_switch import Faults
+from wiresum.controller.state.model import MIN_SLOTS
 from wiresum.host_agent.engine import Packed
 from wiresum.host_agent.errors import CodecError, EngineError
 from wiresum.p4.packet import HEADER_BYTES, Kind, Readers
@@ -267,6 +268,16 @@ def test_what_cannot_be_carried_is_refused_and_nothing_is_queued() -> None:
         assert rig.engines[1].collect([(at, 8, "bytes", False, None, 1, 1, 1)]) == [2]
         for ticket in range(3):
             assert [each.error for each in completions(rig.engines, ticket)] == [None, None]
+
+
+def test_the_smallest_lease_has_two_slots_for_each_stream() -> None:
+    """The controller's smallest one has more; the property test works with the engine's own."""
+    with (
+        pytest.raises(EngineError, match="5 slots: a lease has 6 to 65536 of them"),
+        Rig(1, slots=5),
+    ):
+        raise AssertionError("there was an engine")
+    assert MIN_SLOTS >= 6
 
 
 def test_pieces_of_no_bytes_end_at_once_and_alone() -> None:

@@ -135,7 +135,7 @@ def test_all_outputs_show_a_late_rank(run: Run) -> None:
         assert (field, job_id, switch, count) == ("32", job["id"], "s1", "3")
         exposed[int(rank)] = values["wiresum_agent_exposed_seconds_total"][()]
         assert values["wiresum_agent_chunks_sent_total"]["data",] > 0
-        assert values["wiresum_agent_collectives_total"]["broadcast", "fallback"] > 0
+        assert values["wiresum_agent_collectives_total"]["broadcast", "switch"] > 0
     assert exposed[LATE] < min(exposed[0], exposed[2])
 
     names, values = scrape(run.metrics["switch"])

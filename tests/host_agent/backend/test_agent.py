@@ -29,6 +29,7 @@ from wiresum.controller.on_full import OnFull
 from wiresum.host_agent.agent import join as joining
 from wiresum.host_agent.agent.agent import Agent, Held, JobGone
 from wiresum.host_agent.agent.control import connect
+from wiresum.host_agent.agent.face import Call
 from wiresum.host_agent.agent.join import Membership
 from wiresum.host_agent.agent.network import WorkerSocket, local_address_towards, mac_of
 from wiresum.host_agent.agent.worker import Worker
@@ -95,7 +96,7 @@ def test_a_joined_agent_sums(session: Session, join: Callable[..., Agent]) -> No
     agent.check()
     tensor = torch.arange(1000.0)
     ticket = 1
-    agent.engine.all_reduce(tensor.data_ptr(), 1000, "float32", False, ticket)
+    agent.engine.collect([Call(tensor.data_ptr(), 1000, "float32", False, ticket)])
     (ended,) = agent.engine.poll(LIMIT_S)
     assert (ended.ticket, ended.error) == (ticket, None)
     assert torch.equal(tensor, torch.arange(1000.0))
@@ -346,7 +347,7 @@ def sums(agent: Agent) -> None:
     first = agent.engine.done + 1
     open_tickets = set(range(first, first + len(tensors)))
     for ticket, tensor in zip(sorted(open_tickets), tensors, strict=True):
-        agent.engine.all_reduce(tensor.data_ptr(), tensor.numel(), "float32", False, ticket)
+        agent.engine.collect([Call(tensor.data_ptr(), tensor.numel(), "float32", False, ticket)])
     deadline = time.monotonic() + LIMIT_S
     while open_tickets:
         assert time.monotonic() < deadline

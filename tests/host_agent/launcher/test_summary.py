@@ -33,11 +33,11 @@ def test_the_numbers_are_those_of_one_rank_with_its_restarts() -> None:
     again = Totals(rank=0, size=2, switch=5, switch_bytes=2_500_000_000, ranks=1, ranks_bytes=999,
                    ranks_why="the switch is silent")  # fmt: skip
     other = Totals(rank=1, size=2, switch=14, switch_bytes=4000, fallback=2, fallback_bytes=64_123,
-                   fallback_why="barrier: only all-reduces use the switch")  # fmt: skip
+                   fallback_why="send: bytes go from one rank to one other")  # fmt: skip
     assert line(first, again, other) == (
         "each of 2 ranks here: 15 collectives (2.5 GB) over the switch, "
         "1 collective (999 bytes; the switch is silent) over the ranks, "
-        "2 collectives (64.1 kB; barrier: only all-reduces use the switch) over the fallback"
+        "2 collectives (64.1 kB; send: bytes go from one rank to one other) over the fallback"
     )
 
 
@@ -67,7 +67,7 @@ def test_a_process_leaves_its_totals_however_it_ends(
         counters = report.COUNTERS = Counters()
         report.set_group(3, 4)
         report.set_group(3, 2)  # a group within it
-        counters.count_fallback("broadcast", "only all-reduces use the switch", 8, level=0)
+        counters.count_fallback("send", "bytes go from one rank to one other", 8, level=0)
         counters.count_fallback("all_reduce", "dtype ä", 16, level=0)
         counters.count_carried("all_reduce", 2, 100, ranks=False)
         counters.count_carried("all_reduce", 2, 50, ranks=True, why="the first")

@@ -31,7 +31,7 @@ def training(**changes: object) -> Training:
         switch_bytes=100.0,
         tcp_bytes=10.0,
         switch_collectives={"all_reduce": STEPS + 2},
-        fallback_collectives={"broadcast": {"only all-reduces use the switch": 4}},
+        fallback_collectives={"broadcast": {"the tensor is quantized": 4}},
         engines=[{"contributions": CHUNKS, "results": CHUNKS} for _ in range(WORKERS)],
         events={"claimed": CHUNKS, "added": (WORKERS - 1) * CHUNKS, "completed": CHUNKS},
     )

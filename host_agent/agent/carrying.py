@@ -183,8 +183,13 @@ class Unit:
 
     @property
     def elements(self) -> int:
-        """Of its sums."""
-        return sum(packed.count for packed in self.packed.values())
+        """Of its sums, if no part of it is done yet."""
+        return sum(call.count for call in self.calls or () if call.source < 0)
+
+    @property
+    def copied_bytes(self) -> int:
+        """Of its copies, if no part of it is done yet."""
+        return sum(call.count for call in self.calls or () if call.source >= 0)
 
 
 class Piece(NamedTuple):

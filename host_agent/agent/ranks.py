@@ -26,6 +26,7 @@ from wiresum.host_agent.errors import EngineClosed, EngineError, PeerLost
 log = logging.getLogger("wiresum")
 
 _BLOCKS = ("blocks_sent", "blocks_zero", "blocks_nonfinite")
+_COUNTED = ("collectives", "elements", "copied_bytes", "ranks_collectives", *_BLOCKS)
 
 VERDICT_S = 5.0
 """How long the link between the ranks may take to say who is gone, when a sum has failed."""
@@ -74,7 +75,7 @@ class RanksEngine:
         self._failure: tuple[str, str] | None = None
         self._closed = False
         self._stopping = False
-        self._stats = dict.fromkeys(("collectives", "elements", "ranks_collectives", *_BLOCKS), 0)
+        self._stats = dict.fromkeys(_COUNTED, 0)
         self._carrying = Carrying(sums, workers, self._ballot)
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="wiresum-ranks", daemon=True)
@@ -236,6 +237,7 @@ class RanksEngine:
         if unit.calls is not None:  # else the carrier before has counted it
             stats["collectives"] += len(unit.tickets)
             stats["elements"] += unit.elements
+            stats["copied_bytes"] += unit.copied_bytes
         for ticket in unit.tickets:
             packed = unit.packed.get(ticket)
             if packed is not None:

@@ -110,7 +110,7 @@ class CollectiveRouter:
         self._said = said
         self._world = world
         self._thread = threading.get_ident()
-        self._several_threads = False  # whether another one has issued sums for the switch, too
+        self._several_threads = False  # whether another one has used the switch, too
         self._process = os.getpid()
         self._lock = threading.Lock()
         self.closed = False

@@ -104,9 +104,9 @@ def create(options: Any) -> Any:
 
 
 def _same_ranks(members: list[int]) -> CollectiveRouter | None:
-    """The router of the world, for a group that has all its ranks; None for any other group."""
+    """The router of the world, for a group that has all its ranks in its order; else None."""
     world = _world() if _world is not None else None
-    if world is None or world.closed or sorted(members) != list(range(world.size)):
+    if world is None or world.closed or members != list(range(world.size)):
         return None
     return world
 

@@ -76,7 +76,14 @@ def test_scenarios(session: Session, scenarios: tuple[str, ...], workers: int) -
         passed(ended, scenario, workers)
 
 
-@pytest.mark.parametrize(("workers", "field"), [(2, 32), (3, 16), (4, 8)])
+@pytest.mark.parametrize(
+    ("workers", "field"),
+    [
+        (3, 16),
+        pytest.param(2, 32, marks=pytest.mark.slow),
+        pytest.param(4, 8, marks=pytest.mark.slow),
+    ],
+)
 def test_every_collective_goes_over_the_switch(workers: int, field: int) -> None:
     scenarios = ("copies", "scattered_sums", "both_ways")
     with fresh_session(timeout_s=60.0, field=field) as session:

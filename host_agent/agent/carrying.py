@@ -182,6 +182,11 @@ class Unit:
         return cls([rest.ticket], calls, inside, (), [Sum([packed])], packed.kind, alone=True)
 
     @property
+    def is_filled(self) -> bool:
+        """Whether a piece of it that goes by its lanes has elements: no rest is without."""
+        return any(packed.count for packed in self.packed.values())
+
+    @property
     def elements(self) -> int:
         """Of its sums, if no part of it is done yet."""
         return sum(call.count for call in self.calls or () if call.source < 0)

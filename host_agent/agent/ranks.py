@@ -182,7 +182,7 @@ class RanksEngine:
                     break
                 self._queue.popleft()
                 # A piece without elements has ended at once where it was issued: it is no rest.
-                self._alone -= bool(self._alone and unit.elements)
+                self._alone -= bool(self._alone and unit.is_filled)
                 # What another carrier has begun cannot be given back.
                 self._stopping = last = last and not self._alone
                 self._end(unit)

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from support.impostor import impostor
+from support.site import eventually
 from support.torchruns import fresh_session
 from wiresum import p4
 from wiresum.common.errors import WiresumError
@@ -115,7 +116,8 @@ def test_a_released_job_is_noticed_and_ends_what_is_in_flight(
     with connect(session.environment, session.job.token) as client:
         client.release_job(session.job.id, session.job.token)
     assert "is released" in gone(agent)
-    assert agent.engine.closed
+    # The reason is known a moment before the engine is closed with it.
+    eventually(lambda: agent.engine.closed, "the engine is closed")
 
 
 def test_a_later_attempt_replaces_an_agent(join: Callable[..., Agent]) -> None:

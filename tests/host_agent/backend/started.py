@@ -8,7 +8,6 @@ Each worker leaves FOLDER/RANK.json.
 import contextlib
 import json
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -90,19 +89,11 @@ def main(rank: int, folder: str, ports: list[int]) -> None:
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
 
 
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 if __name__ == "__main__":
+    folder, method, first = sys.argv[1:]
+    ports = [int(first), int(first) + 1]
     with contextlib.ExitStack() as stack:
         if "WIRESUM_JOB" not in os.environ:
             session = stack.enter_context(Session(JobOptions(timeout_s=LIMIT.total_seconds())))
             os.environ.update(session.variables())
-        mp.start_processes(
-            main, (sys.argv[1], free_ports(2)), nprocs=WORKERS, start_method=sys.argv[2]
-        )
+        mp.start_processes(main, (folder, ports), nprocs=WORKERS, start_method=method)

@@ -17,8 +17,11 @@ STARTED = Path(__file__).with_name("started.py")
 
 
 def free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody has now."""
-    for first in range(24000, 60000, 97):
+    """The first of so many ports in a row that nobody has now.
+
+    The kernel gives them to nobody who asks for any port: they are below those (32768).
+    """
+    for first in range(24000, 32000, 97):
         try:
             for port in range(first, first + count):
                 with socket.socket() as probe:
@@ -76,7 +79,9 @@ def test_a_port_that_is_taken_costs_one_warning_and_one_workers_metrics(tmp_path
 
 
 def start(folder: Path, method: str, env: dict[str, str]) -> Ended:
-    return finish([sys.executable, str(STARTED), str(folder), method], env, LIMIT_S)
+    return finish(
+        [sys.executable, str(STARTED), str(folder), method, str(free_ports(2))], env, LIMIT_S
+    )
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])

@@ -165,7 +165,8 @@ def test_a_run_in_the_background_stops_when_it_wants_to_read_and_fg_lets_it(
     command, launcher = started(terminal)
     wait_state(command, "T")
     wait_state(launcher, "T")
-    terminal.line("echo still; jobs")
+    # The shell hears of the stop a moment after it.
+    terminal.line("echo still; until jobs -s | grep -q .; do sleep 0.1; done; jobs")
     terminal.wait_for("still")
     terminal.wait_for("Stopped")
     terminal.line("fg")

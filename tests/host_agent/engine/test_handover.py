@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_rig import LIMIT_S, Rig, codec_alone, name_of, words
+from engine_rig import LIMIT_S, Rig, codec_alone, name_of
 from handover_rig import Death, Ranks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from piece_rig import FLOATS, WORDS, numbers
 
 from reference_switch import Faults
 from support.thread_sums import thread_sums
@@ -20,25 +21,8 @@ from wiresum.host_agent.agent.ranks import RanksEngine
 from wiresum.host_agent.engine import Engine
 from wiresum.host_agent.errors import CollectiveMismatch, EngineClosed, EngineError
 
-DTYPES = {"float32": np.float32, "float16": np.float16}
-WORDS = {"int32": np.int32, "uint32": np.uint32}
+ZEROS = 0.3  # of the blocks
 SIZES = (1, 63, 1024, 1025, 4000, 20_011)
-
-
-def tensors(rng: np.random.Generator, workers: int, count: int, dtype: str) -> list[NDArray[Any]]:
-    """One per rank; whole blocks of zeros, and now and then a rank that is all zero."""
-    if dtype in WORDS:
-        return words(rng, workers, count, WORDS[dtype])
-    made = []
-    for _ in range(workers):
-        each = (rng.standard_normal(count) * 10.0 ** rng.integers(-3, 3)).astype(DTYPES[dtype])
-        each[rng.random(count) < 0.1] = 0
-        made.append(each)
-    for block in range(0, count, 256):
-        if rng.random() < 0.3:
-            for each in made:
-                each[block : block + 256] = 0
-    return made
 
 
 def all_reduces(engines: Sequence[Any], arrays: list[NDArray[Any]], ticket: int) -> None:
@@ -48,7 +32,7 @@ def all_reduces(engines: Sequence[Any], arrays: list[NDArray[Any]], ticket: int)
 
 
 def averages(array: NDArray[Any], ticket: int) -> bool:
-    return ticket % 3 == 0 and array.dtype.name not in WORDS
+    return ticket % 3 == 0 and array.dtype.kind == "f"
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -67,9 +51,9 @@ def test_whatever_was_in_flight_ends_with_the_bits_of_an_undisturbed_run(
     behind: int,
 ) -> None:  # fmt: skip
     rng = np.random.default_rng(seed)
-    kinds = [*DTYPES, *WORDS]
+    kinds = [*FLOATS, *WORDS]
     data = [
-        tensors(rng, workers, int(rng.choice(SIZES)), kinds[int(rng.integers(len(kinds)))])
+        numbers(rng, workers, int(rng.choice(SIZES)), str(rng.choice(kinds)), ZEROS)
         for _ in range(6)
     ]
     expected = [
@@ -102,7 +86,7 @@ def test_whatever_was_in_flight_ends_with_the_bits_of_an_undisturbed_run(
 def test_a_result_that_a_rank_has_used_already_is_not_needed_from_it() -> None:
     """Rank 0 has its sum and writes over the tensor; the last result to rank 1 is lost."""
     rng = np.random.default_rng(1)
-    data = tensors(rng, 2, 5000, "float32")
+    data = numbers(rng, 2, 5000, "float32", ZEROS)
     expected = codec_alone(data, 32, "float32", False)
     rig = Rig(2)
     lost = 0

@@ -155,7 +155,7 @@ class EngineOptions:
     interval between questions while another rank is missing. ``window``: the most chunks in flight
     per stream (0: half of the stream's slots). ``first_position``: where all streams start
     numbering (all ranks must agree). ``keep_nonfinite``: blocks that hold Inf or NaN on any rank are
-    left as they are on every rank and named in :attr:`Completion.nonfinite`; otherwise every rank
+    left as they are on every rank and named in :attr:`Completion.nonfinite`; otherwise every reader
     writes NaN over them. ``suspend_unreachable``: a switch that cannot be reached suspends the
     engine, so that another carrier takes over; otherwise it ends everything.
     """

@@ -150,7 +150,7 @@ FORKED = Line(
     "this process is a fork of rank {rank}, and process groups do not survive fork(): start it by "
     "'spawn' or 'forkserver', or let it make a group of its own",
 )
-LATE = Line("A041", "an all-reduce over {name} did not end within {seconds:g} s on rank {rank}")
+LATE = Line("A041", "a collective over {name} did not end within {seconds:g} s on rank {rank}")
 CALLBACK_LATE = Line(
     "A042", "{label} of a future's callback did not end within {seconds:g} s{missing}"
 )
@@ -211,4 +211,6 @@ NO_BITS = Line("A126", "bits is {given!r}; it must be 32, 16 or 8")
 NO_CODEC = Line("A127", "there is no codec {name!r}; there are {names}")
 NO_CODEC_OPTION = Line("A128", "{name} cannot be given {part!r}; its options: {names}")
 NO_DECAY = Line("A129", "decay is {given:g}; it must be from 0 to 1")
-OTHER_MODELS_CODEC = Line("A130", "the codec was made for another model")
+OTHER_MODELS_CODEC = Line(
+    "A130", "the codec was made for another model or group: make it for this one"
+)

@@ -170,8 +170,9 @@ class RanksEngine:
                 self._changed.wait_for(lambda: self._queue or self._failure is not None)
                 if self._failure is not None:
                     break
-                unit = self._next()
             try:
+                with self._changed:
+                    unit = self._next()
                 unit = self._in_the_agreed_field(unit)
                 last = self._carrying.carry(unit)
             except Exception as error:
@@ -192,7 +193,8 @@ class RanksEngine:
                     self._changed.wait_for(lambda: self._failure is not None)
                 break
         with self._changed:
-            kind, line = self._failure or (None, None)
+            assert self._failure is not None
+            kind, line = self._failure
             for unit in self._queue:
                 self._ended += (Ended(ticket, line, kind) for ticket in unit.tickets)
             self._queue.clear()
@@ -202,8 +204,8 @@ class RanksEngine:
         """The first unit of the queue; its first piece, if that goes alone."""
         unit = self._queue[0]
         if self._alone and unit.calls is not None and not unit.is_alone:
-            self._queue.popleft()
             alone = carrying.pieces(unit.calls, self._sums.rank, self._workers, self._field)
+            self._queue.popleft()
             self._queue.extendleft(reversed(alone))
         return self._queue[0]
 

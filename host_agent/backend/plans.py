@@ -100,10 +100,10 @@ class Plan:
 
     def _summed(self, values: torch.Tensor, gets: torch.Tensor) -> torch.Tensor:
         """Memory with ``values`` that the sum may be written over."""
-        in_place = values.data_ptr() == gets.data_ptr()
+        in_place = values.is_contiguous() and values.data_ptr() == gets.data_ptr()
         free = in_place or not any(_overlap(gets, each) for each in self._request.inputs)
         target = self._landing(gets) if free else self._beside(gets)
-        if target.data_ptr() != values.data_ptr():
+        if not (in_place and target.data_ptr() == values.data_ptr()):
             copy_back([(values.reshape(target.shape), target)])
         return target
 
@@ -242,7 +242,7 @@ def _contiguous(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _overlap(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether the memory of two contiguous tensors may overlap."""
+    """Whether the memory of two tensors may overlap."""
     if not one.numel() or not other.numel():
         return False
     first, second = _span(one), _span(other)

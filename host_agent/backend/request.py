@@ -131,7 +131,8 @@ class Request:
     @property
     def fits(self) -> bool:
         """Whether the tensors fit each other and the group; else gloo raises what is wrong."""
-        return _FITS[self.method](self)
+        root = getattr(self.options, "rootRank", 0)
+        return 0 <= root < self.size and _FITS[self.method](self)
 
     def with_tensors(self, tensors: Sequence[Any]) -> "Request":
         """The same with others in their place."""

@@ -77,19 +77,14 @@ def op_name(op: object) -> str:
     return str(getattr(member, "name", member)).rsplit(".", 1)[-1]
 
 
-def why_not(
-    op: str, root: int, size: int, tensors: Sequence[torch.Tensor], largest: int
-) -> str | None:
+def why_not(op: str, tensors: Sequence[torch.Tensor], largest: int) -> str | None:
     """The reason why the switch cannot carry a collective of these tensors, or None if it can.
 
-    ``op`` is empty for one that reduces nothing, ``root`` -1 for one without a root. ``largest``:
-    the elements of its largest tensor.
+    ``op`` is empty for one that reduces nothing. ``largest``: the elements of its largest tensor.
     """
     dtypes = _DTYPES.get(op)
     if op and dtypes is None:
         return f"the switch sums and compares, it does not compute {op}"
-    if root >= size:
-        return ARGUMENTS
     for tensor in tensors:
         if tensor.layout is not torch.strided:
             return f"the tensor's layout is {tensor.layout}"

@@ -34,7 +34,7 @@ struct EngineOptions {
   std::uint32_t window = 0;
   std::uint64_t first_position = 0;
   // Blocks that hold Inf or NaN on any rank stay as they are and are named in the completion;
-  // false: every rank writes NaN.
+  // false: every reader writes NaN.
   bool keep_nonfinite = false;
   // A switch that cannot be reached suspends the engine, for somebody to take over what is in
   // flight; false: it ends everything.

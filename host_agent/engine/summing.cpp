@@ -271,10 +271,12 @@ void Summing::finish_if_complete(Sum& sum) {
 
 // Data wait for exponents, so exponents come first.
 const Stream& Summing::slowest() const {
-  const bool exponents = !exponents_.idle() && exponents_.oldest()->send_serial != 0 &&
-                         (data_.idle() || exponents_.oldest()->cargo.piece->sequence <=
-                                              data_.oldest()->cargo.piece->sequence);
-  return exponents ? exponents_ : data_;
+  const Chunk* exponents = exponents_.oldest();
+  const Chunk* data = data_.oldest();
+  if (data == nullptr) return exponents_;
+  const bool first = exponents != nullptr && exponents->send_serial != 0 &&
+                     exponents->cargo.piece->sequence <= data->cargo.piece->sequence;
+  return first ? exponents_ : data_;
 }
 
 // -- handing over to another carrier

@@ -7,6 +7,7 @@ so does the default policy, by their shape.
 
 import fnmatch
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -75,7 +76,7 @@ def read_policy(path: Path) -> dict[str, str]:
         policy = {str(pattern): str(wanted) for pattern, wanted in table.items()}
     except OSError as error:
         raise CodecError(lines.NO_POLICY_FILE.of(path=path, why=error.strerror)) from None
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, RecursionError):
         raise CodecError(lines.NO_POLICY_FILE.of(path=path, why="no TOML with [policy]")) from None
     check_policy(policy)
     return policy
@@ -103,7 +104,7 @@ def _fits(pattern: str, name: str, shape: Sequence[int]) -> bool:
     if pattern == "1d":
         return len(shape) <= 1
     if pattern.startswith("<"):
-        if not pattern[1:].isdecimal():
+        if not re.fullmatch("<[0-9]{1,15}", pattern):
             raise CodecError(lines.NOT_A_PATTERN.of(pattern=pattern))
         return math.prod(shape) < int(pattern[1:])
     return fnmatch.fnmatchcase(name, pattern)

@@ -24,6 +24,14 @@ log = logging.getLogger("wiresum")
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
+def _field_of_the_run() -> int:
+    """The bits of an element in the sums of this run. Raises :class:`CodecError`."""
+    field = os.environ.get("WIRESUM_FIELD") or "32"
+    if field not in map(str, FIELDS):
+        raise CodecError(lines.NOT_A_FIELD.of(field=field))
+    return int(field)
+
+
 class BlockFloat:
     """All blocks, in fields of ``bits``; with error feedback.
 
@@ -62,7 +70,7 @@ class BlockFloat:
         policy: Mapping[str, str],
         group: dist.ProcessGroup | None,
     ) -> None:
-        field = int(os.environ.get("WIRESUM_FIELD") or max(FIELDS)) if bits is None else bits
+        field = _field_of_the_run() if bits is None else bits
         self.rule = Rule(share, field)
         """Of parameters that no pattern of the policy fits."""
         self.policy = dict(policy)
@@ -117,6 +125,8 @@ class BlockFloat:
         """That of the bucket ``place``, which now holds these parameters."""
         if not self._names:
             raise CodecError(lines.NOT_ATTACHED.of(name=self.name))
+        if not self.covers(parameters):
+            raise CodecError(lines.OTHER_MODELS_CODEC.of())
         names = [self._names[each] for each in parameters]
         known = self._exchanges.get(place)
         if known is not None and known[0] == names:

@@ -101,7 +101,7 @@ class DiLoCo(Periodic):
             raise SynchronizationError(lines.NO_DELAY.of(given=delay, most=max(between, 1) - 1))
         if not 0.0 <= mix <= 1.0:
             raise SynchronizationError(lines.NO_MIX.of(given=mix))
-        if codec is not None and not codec.covers(self._parameters):
+        if codec is not None and not _fits(codec, self._parameters, group):
             raise SynchronizationError(lines.OTHER_MODELS_CODEC.of())
         self._outer = outer
         self._codec = codec
@@ -176,9 +176,9 @@ class DiLoCo(Periodic):
         if self._codec is None:
             return average.start(changes, self._group)
         own = [self._parameters[place] for place in self._fragments[fragment]]
-        exchange = self._codec.exchange(fragment, own)
-        self._codec.tell(fragment, exchange.begin(changes, self._group))
-        return _Chosen(exchange, exchange.send(self._group), changes)
+        exchange, group = self._codec.exchange(fragment, own), self._codec.group
+        self._codec.tell(fragment, exchange.begin(changes, group))
+        return _Chosen(exchange, exchange.send(group), changes)
 
     def _apply(self, fragment: int, means: Sequence[torch.Tensor]) -> None:
         """One step of the outer optimizer for this fragment, from where all ranks were alike."""
@@ -199,6 +199,14 @@ class DiLoCo(Periodic):
                 self._parameters[place].lerp_(mine, self._mix)
             for parameter, gradient in zip(self._parameters, gradients, strict=True):
                 parameter.grad = gradient
+
+
+def _fits(
+    codec: BlockFloat, parameters: Sequence[torch.Tensor], group: dist.ProcessGroup | None
+) -> bool:
+    """Whether the codec is for these parameters, and takes the mean over this group."""
+    same = (codec.group or dist.group.WORLD) is (group or dist.group.WORLD)
+    return same and codec.covers(parameters)
 
 
 def _split(parameters: Sequence[torch.Tensor], parts: int) -> list[range]:

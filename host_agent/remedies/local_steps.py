@@ -34,15 +34,20 @@ def register(ddp: Any, make: Make) -> None:
 
     ddp.register_comm_hook(None, keep)
     model = ddp.module
+    begun = False
     own = {id(each) for each in model.parameters() if each.requires_grad}
 
     def begin(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        if own.isdisjoint(id(each) for group in optimizer.param_groups for each in group["params"]):
+        # The hook stays: torch goes through its hooks meanwhile, and none may be removed then.
+        nonlocal begun
+        if begun or own.isdisjoint(
+            id(each) for group in optimizer.param_groups for each in group["params"]
+        ):
             return
-        handle.remove()
+        begun = True
         make(model, optimizer, ddp.process_group).__enter__()
 
-    handle = torch_optimizer.register_optimizer_step_pre_hook(begin)
+    torch_optimizer.register_optimizer_step_pre_hook(begin)
 
 
 def local_steps(ddp: Any, h: int = 8, warmup: int = 0) -> None:

@@ -47,13 +47,19 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _steps(text: str) -> int:
+    if _count(text) == 0:
+        raise ValueError(text)
+    return _count(text)
+
+
 OPTIONS: Mapping[str, Mapping[str, Callable[[str], Any]]] = {
     "fp16": {},
     "powersgd": {},
     "block-float": _FIELDS,
     "top-k": {"k": _share, **_FIELDS},
-    "local-steps": {"h": _count, "warmup": _count},
-    "sparse-loco": {"h": _count, "k": _share, "bits": _bits, "policy": _FIELDS["policy"]},
+    "local-steps": {"h": _steps, "warmup": _count},
+    "sparse-loco": {"h": _steps, "k": _share, "bits": _bits, "policy": _FIELDS["policy"]},
 }
 """By name, the options, and what reads their values."""
 
@@ -67,6 +73,8 @@ def parse(text: str) -> Spec:
     for part in rest.split(",") if rest else ():
         key, _, value = part.partition("=")
         try:
+            if key in found:
+                raise ValueError(key)
             found[key] = OPTIONS[name][key](value)
         except (KeyError, ValueError):
             names = ", ".join(OPTIONS[name]) or "none"
@@ -84,4 +92,6 @@ def whole(text: str) -> str:
         else part
         for part in rest.split(",")
     ]
-    return name + colon + ",".join(parts)
+    made = name + colon + ",".join(parts)
+    parse(made)  # a folder's name may hold a comma
+    return made

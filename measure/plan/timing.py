@@ -66,8 +66,12 @@ def phase(job: JobSpec, fabric: Fabric, racks: int = 1, remedy: str | None = Non
         found = _switch(job, fabric, racks, chosen)
     else:
         found = _ring(job, fabric, chosen)
-    # The last bucket can never hide.
-    hidden = min(job.hidden_ms / 1e3, found.comm_s() * (1 - 1 / job.buckets))
+    # The last bucket can never hide, and what follows the optimizer's step cannot either.
+    hidden = (
+        0.0
+        if chosen.every > 1
+        else min(job.hidden_ms / 1e3, found.comm_s() * (1 - 1 / job.buckets))
+    )
     return replace(found, hidden_s=hidden, crossing=racks > 1)
 
 

@@ -203,6 +203,6 @@ class Member:
         issued = self.group.issued()
         beyond = [each for each in issued if gone.after is None or each.sequence > gone.collectives]
         if not issued:
-            return f"; rank {self.rank} waits in all-reduce {self._engine.ended + 1}"
+            return f"; rank {self.rank} waits in a collective"
         what = beyond[0] if beyond and gone.after is not None else issued[-1]
         return f"; rank {self.rank} waits in {what}"

@@ -58,7 +58,7 @@ class Codec {
   // Whether the agreed codes are the whole result, so that there are never any lanes.
   virtual bool codes_only() const { return false; }
   // What becomes of a block with this agreed code: it is sent; or left as it is, if the caller
-  // wants that; or written by fill() on every rank, and never sent.
+  // wants that; or written by fill() on the readers, and never sent.
   virtual bool sends(std::uint32_t code) const { return is_sent(code); }
   virtual bool nonfinite(std::uint32_t code) const { return !is_finite_code(code); }
   virtual void fill(Dtype dtype, std::uint32_t code, void* out, std::size_t n) const {

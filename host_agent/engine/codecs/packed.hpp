@@ -55,7 +55,8 @@ class Packed {
   // The codes of some of these, with the top bit flipped: a signed MAX of them is the MAX of the
   // codes.
   virtual void exponents(std::uint64_t, std::uint64_t, std::int32_t*) const {}
-  // Takes the MAX over all ranks for the next blocks. Writes zeros over those that no rank sends.
+  // Takes the MAX over all ranks for the next blocks. Where this rank writes, fills
+  // those whose result follows from their code.
   virtual void agree(std::uint64_t, const std::int32_t*) {}
   // Blocks that hold Inf or NaN on some rank, neighbours merged; left as they are.
   const std::vector<Range>& nonfinite() const { return nonfinite_; }

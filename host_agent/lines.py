@@ -214,3 +214,7 @@ NO_DECAY = Line("A129", "decay is {given:g}; it must be from 0 to 1")
 OTHER_MODELS_CODEC = Line(
     "A130", "the codec was made for another model or group: make it for this one"
 )
+OTHER_CODECS = Line(
+    "A131",
+    "the codecs of the ranks differ in k, bits, feedback, decay or policy: give all ranks the same",
+)

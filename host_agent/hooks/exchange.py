@@ -16,11 +16,14 @@ Blocks begin anew with each tensor, so the result does not depend on which tenso
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 import torch
 import torch.distributed as dist
 
+from wiresum.host_agent import lines
 from wiresum.host_agent._engine import BLOCK, SMALL, Packed, budget
+from wiresum.host_agent.errors import CodecError
 from wiresum.host_agent.hooks.rules import Rule
 
 _LEAST = SMALL // BLOCK + 1
@@ -79,6 +82,9 @@ class Exchange:
         self._decay = decay
         for bits in {part.rule.bits for part in parts}:
             budget(workers, bits)
+        mark = crc32(repr((self.parts, decay)).encode()) >> 1
+        # Their maxima are m and -m only if all ranks have the same mark.
+        self._marks = torch.tensor([mark, -mark], dtype=torch.int32)
         starts = [0]
         for part in parts:
             starts.append(starts[-1] + part.blocks)
@@ -109,18 +115,25 @@ class Exchange:
         """
         words = self.take(tensors)
         spoiled = sorted(set(self._part_of[words == NONFINITE].tolist()))
+        words = torch.cat([words, self._marks])
         work = dist.all_reduce(words, dist.ReduceOp.MAX, group=group, async_op=True)
         self._codes = words, work
         return spoiled
 
     def send(self, group: dist.ProcessGroup | None) -> dist.Work:
-        """Wait for the codes, and begin to sum the chosen blocks."""
+        """Wait for the codes, and begin to sum the chosen blocks.
+
+        Raises ``CodecError`` if the ranks would choose or quantize differently.
+        """
         assert self._codes is not None
         words, work = self._codes
         self._codes = None
         if work is not None:
             work.wait()
-        self._lanes = self.chosen(words)
+        most, minus_least = words[-2:].tolist()
+        if most != -minus_least:
+            raise CodecError(lines.OTHER_CODECS.of())
+        self._lanes = self.chosen(words[:-2])
         summed: dist.Work | None = dist.all_reduce(self._lanes, group=group, async_op=True)
         self.keep()
         assert summed is not None

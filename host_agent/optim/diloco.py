@@ -129,9 +129,10 @@ class DiLoCo(Periodic):
                 raise ValueError("one has a codec, the other has none")
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             raise SynchronizationError(lines.NOT_A_STATE.of(name="DiLoCo")) from None
-        super().load_state_dict(state)
+        # What checks itself comes first: a refused state changes nothing of the model's.
         if self._codec is not None and kept is not None:
             self._codec.load_state_dict(kept)
+        super().load_state_dict(state)
         self._outer.load_state_dict(outer)
         self._on_its_way = way
 
@@ -139,6 +140,8 @@ class DiLoCo(Periodic):
         """What was on its way; an error of any kind if the state is of another model."""
         if state is None:
             return None
+        if not 0 <= state["fragment"] < len(self._fragments):
+            raise ValueError("no such fragment")
         places = self._fragments[state["fragment"]]
         own = [self._parameters[place] for place in places]
         if shapes(state["means"]) != shapes(own):

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from wiresum.host_agent.remedies import hooks
@@ -83,12 +82,7 @@ def train(order: dict[str, Any]) -> dict[str, Any]:
         nn.Sequential(*(Layer(elements, each / 3, each * 2 / 3) for _ in range(layers))),
         bucket_cap_mb=order["size"] / (1 << 20) / 4,
     )
-    if order["hook"] == "fp16":
-        model.register_comm_hook(None, default_hooks.fp16_compress_hook)
-    elif order["hook"] == "powersgd":
-        state = powerSGD_hook.PowerSGDState(None, 1, start_powerSGD_iter=2)
-        model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
-    elif order["hook"]:
+    if order["hook"]:
         hooks.put(model, order["hook"])
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
     x = torch.ones(1, requires_grad=True)

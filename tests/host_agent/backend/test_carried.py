@@ -175,6 +175,19 @@ def test_reduces_and_reduce_scatters_are_exact(
     assert stats()["fallback"] == {}
 
 
+def test_a_reduce_scatter_may_write_over_what_a_turned_view_of_it_gives(ranks: Threads) -> None:
+    n, dtype = ranks.size, torch.float32
+    squares = [integers(16, dtype, rank).view(4, 4) for rank in range(n)]
+
+    def run(group: Any, rank: int) -> None:
+        mine = squares[rank].clone()
+        kind = options(c10d.ReduceScatterOptions, c10d.ReduceOp.SUM)
+        group.reduce_scatter([mine], [[mine.t()] * n], kind).wait()
+        assert torch.equal(mine, torch.stack(squares).sum(0).t())
+
+    ranks.all(run)
+
+
 def test_works_of_all_kinds_may_be_in_flight_together_and_have_futures(ranks: Threads) -> None:
     n = ranks.size
 
@@ -229,6 +242,7 @@ def test_blocks_with_inf_or_nan_reach_their_reader_alone(ranks: Threads) -> None
         lambda g: g._reduce_scatter_base(torch.zeros(3), torch.zeros(5)),
         lambda g: g.reduce_scatter([torch.zeros(3)], [[torch.zeros(3)]]),
         lambda g: g.broadcast([torch.zeros(3)], options(c10d.BroadcastOptions, root=7)),
+        lambda g: g.broadcast([torch.zeros(3)], options(c10d.BroadcastOptions, root=-1)),
         lambda g: g.scatter([torch.zeros(3)], [], options(c10d.ScatterOptions, root=g.rank())),
         lambda g: g.gather([], [torch.zeros(3)], options(c10d.GatherOptions, root=g.rank())),
     ],

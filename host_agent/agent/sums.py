@@ -60,7 +60,7 @@ class Copy(NamedTuple):
 
 
 class Sums(Protocol):
-    """All-reduces of words over all ranks, and copies. Any thread may call :meth:`sever`."""
+    """Sums and maxima of words over all ranks, and copies. Any thread may call :meth:`sever`."""
 
     @property
     def rank(self) -> int:

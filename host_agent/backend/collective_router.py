@@ -51,7 +51,7 @@ FORM = "this form of the call is for gloo"
 NO_SWITCH = "no switch can come in this run, and gloo copies as fast as the ranks would"
 OTHER_THREAD = (
     "a second group of all ranks uses the switch only while the thread that made the default group "
-    "issues the sums of both: the order of several threads may differ between ranks"
+    "issues the collectives of both: the order of several threads may differ between ranks"
 )
 
 _POINT_TO_POINT = frozenset({"send", "recv", "recv_anysource"})

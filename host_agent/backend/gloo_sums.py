@@ -95,8 +95,7 @@ class GlooSums:
         self._sum = _all_reduce(dist.ReduceOp.SUM, limit_s)
         self._max = _all_reduce(dist.ReduceOp.MAX, limit_s)
         self._exchange = dist.AllToAllOptions()
-        self._exchange.timeout = timedelta(seconds=limit_s)
-        self._limit = timedelta(seconds=limit_s)
+        self._limit = self._exchange.timeout = timedelta(seconds=limit_s)
         self.ranks = ranks
         self._copies = 0
         self._direct = ranks <= direct
@@ -155,8 +154,8 @@ class GlooSums:
         """Start to copy bytes between ranks."""
         self._check()
         copies = [each for each in copies if each.size and each.readers]
-        alone = {each.source for each in copies}
-        tree = len(alone) == 1 and all(len(each.readers) == self.ranks - 1 for each in copies)
+        sources = {each.source for each in copies}
+        tree = len(sources) == 1 and all(len(each.readers) == self.ranks - 1 for each in copies)
         works: list[dist.Work] = []
         for each in copies:
             self._copies = self._copies % _TAGS + 1  # the same on all ranks: a tag of its own

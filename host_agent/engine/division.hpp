@@ -22,9 +22,9 @@ struct SlotRange {
 
 // Every window counts while all streams are in use; while only sums are, the copies' slots are
 // idle.
-//  - Exponents take an eighth: an exponent chunk opens the way for 32 data chunks or more, but
-//  large
-//    words (MAX) and small tensors travel in this stream alone, or as much as in the other.
+//  - Exponents take an eighth: one of their chunks opens the way for 32 data chunks or more. But
+//    large words (MAX) travel in this stream alone, and small tensors as much in it as in the data
+//    stream.
 //  - Copies take a quarter: 64 chunks of 1 KiB in flight of the 512 slots of a default lease, which
 //    fill a link of 1 Gbit/s up to a round trip of half a millisecond.
 //  - Data have the rest: 160 chunks of the same lease, which fill 10 Gbit/s up to 130 microseconds.

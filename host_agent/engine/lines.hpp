@@ -19,9 +19,10 @@ inline constexpr Line<"E009", "first_position exceeds 2^62"> kPositionTooHigh;
 inline constexpr Line<"E010", "switch address {ip}:{port} is not an IPv4 address and a port">
     kBadAddress;
 inline constexpr Line<"E011", "file descriptor {fd} is not a bound IPv4 UDP socket"> kNoUdpSocket;
-inline constexpr Line<"E012", "a piece at a null address: this rank's memory is read or written">
+inline constexpr Line<"E012", "a piece at a null address: give the memory that this rank uses">
     kNullAddress;
-inline constexpr Line<"E013", "a piece of more than 2^48 elements"> kTooManyElements;
+inline constexpr Line<"E013", "a piece of more than 2^48 elements, or bytes of a copy: divide it">
+    kTooManyElements;
 inline constexpr Line<"E014", "ticket {ticket} is not above those before it"> kTicketTooLow;
 inline constexpr Line<"E015", "ticket {ticket} is unknown or was taken already"> kTicketGone;
 inline constexpr Line<"E016",

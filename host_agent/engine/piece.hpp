@@ -39,10 +39,7 @@ struct Piece {
   bool finished = false;
 
   explicit Piece(const PieceSpec& spec)
-      : ticket(spec.ticket.value_or(0)),
-        data(static_cast<std::byte*>(spec.data)),
-        count(spec.count),
-        readers(spec.readers) {}
+      : data(static_cast<std::byte*>(spec.data)), count(spec.count), readers(spec.readers) {}
   virtual ~Piece() = default;
   Piece(const Piece&) = delete;
   Piece& operator=(const Piece&) = delete;

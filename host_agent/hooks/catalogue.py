@@ -29,7 +29,9 @@ class Codec:
 
 
 def codecs(workers: int = 2) -> list[Codec]:
-    """All codecs, for so many workers. ``name`` is what ``wiresum run --codec`` takes.
+    """The codecs that are used at every step, for so many workers.
+
+    ``wiresum run --codec`` takes each ``name``; also powersgd, local-steps and sparse-loco.
 
     In ``error``, M is the largest magnitude of a block on any rank. Bytes are what a rank hands to
     an all-reduce, exponents included.

@@ -8,13 +8,12 @@ from typing import Any
 
 from wiresum.common.logs import one_line
 from wiresum.measure.probe.links import Links, fitted
+from wiresum.measure.reading import read_at_most
 from wiresum.measure.traces.events import count_of
 from wiresum.measure.traces.records import CPU
 
 KIND = "wiresum observed"
 SUFFIX = ".observed"
-_MOST_FILE = 64 << 20
-"""Bytes: of 64 hosts that know all their links a rank writes some megabytes."""
 _MOST_S = 1e9
 _LEAST_STEP_S = 1e-9
 
@@ -60,9 +59,9 @@ def read_all(folder: Path) -> list[Observed]:
     found = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
-            if not path.is_file() or path.stat().st_size > _MOST_FILE:
+            if not path.is_file():
                 continue
-            document = json.loads(path.read_text())
+            document = json.loads(read_at_most(path))
             if document["kind"] == KIND:
                 found.append(_observed(document))
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):

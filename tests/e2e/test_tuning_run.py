@@ -21,8 +21,8 @@ def test_a_run_loosens_and_goes_back_alike_on_all_ranks(cli):
     fields = [each["field"] for each in one["choices"]]
     assert fields[:4] == [32, 16, 8, 16]
     assert one["choices"][3]["reason"] == "the loss has risen"
-    assert "wiresum: fields of 16 bits, 32 before, from all-reduce " in done.stderr
-    assert "wiresum: fields of 32 bits, 16 from all-reduce " in done.stderr
+    assert "wiresum: fields of 16 bits, 32 before, from collective " in done.stderr
+    assert "wiresum: fields of 32 bits, 16 from collective " in done.stderr
 
 
 def test_a_script_can_ask_for_it_under_any_launcher(cli):

@@ -116,7 +116,7 @@ class Tuning(Ballot):
             last, found = self._policy.last, self._policy.errors.get(bits)
         if self._rank == 0:
             log.warning(
-                "wiresum: fields of %d bits, %d before, from all-reduce %d on: %s (rank 0: %s)",
+                "wiresum: fields of %d bits, %d before, from collective %d on: %s (rank 0: %s)",
                 *(bits, before, choice.collective, choice.reason),
                 _figures(last, found),
             )
@@ -136,9 +136,9 @@ class Tuning(Ballot):
             }
 
     def summary(self) -> str:
-        """The choices in one line: ``32 bits, 16 from all-reduce 41 on``; the last ones if many."""
+        """The choices in one line: ``32 bits, 16 from collective 41 on``; the last ones if many."""
         first, *others = self.choices
-        said = [f"{each.field} from all-reduce {each.collective} on" for each in others]
+        said = [f"{each.field} from collective {each.collective} on" for each in others]
         if len(said) > _MOST_SAID:
             said = ["…", *said[-_MOST_SAID:]]
         return ", ".join([f"{first.field} bits", *said])

@@ -186,7 +186,7 @@ def test_one_rank_that_does_not_wait_keeps_all_exact_and_one_that_sees_a_rise_le
         assert "communication is exposed" in said[0]
         assert "fields of 16 bits, 8 before" in said[2]
         assert "the loss has risen" in said[2]
-        assert job.tunings[0].summary().startswith("32 bits, 16 from all-reduce ")
+        assert job.tunings[0].summary().startswith("32 bits, 16 from collective ")
         assert Tuning(Wish(), 0, 3).field == 32  # a restart begins exact
     finally:
         job.close()

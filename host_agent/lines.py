@@ -84,6 +84,14 @@ OTHER_CONTROLLER = Line(
     "controller {controller} does not know the job of rank 0 ({why}): give `wiresum run` the same "
     "--controller on all hosts",
 )
+NO_WHOLE = Line(
+    "A140", "the job of all ranks has no lease on the switch of which a part can be had"
+)
+NOT_BEGUN = Line(
+    "A141",
+    "after {seconds:g} s {missing} had begun no collective of {group}, in which other ranks wait",
+)
+GROUP_NOT_BEGUN = Line("A142", "{group} cannot begin: {why}")
 NO_JOB_YET = Line("A047", "the launcher has no job for this run yet")
 SHM_OF_ANOTHER_SWITCH = Line("A019", "the switch at {path} is {there}, the job's is {wanted}")
 

@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import threading
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +19,9 @@ from wiresum.host_agent.agent.control import Heartbeats, NoJob, over
 from wiresum.host_agent.agent.issued import Group
 from wiresum.host_agent.agent.join import Membership, SwitchAway
 from wiresum.host_agent.agent.network import local_address_towards
+from wiresum.host_agent.agent.peers.judge import listed
 from wiresum.host_agent.agent.peers.meeting import Meeting, arrange, find
-from wiresum.host_agent.agent.peers.member import Member
+from wiresum.host_agent.agent.peers.member import Gone, Member
 from wiresum.host_agent.agent.peers.peers import Peers
 from wiresum.host_agent.agent.plan import Search
 from wiresum.host_agent.agent.progress import progress
@@ -27,7 +30,7 @@ from wiresum.host_agent.agent.sums import Sums
 from wiresum.host_agent.agent.tuning import ballot
 from wiresum.host_agent.agent.tuning.ballot import Tuning
 from wiresum.host_agent.agent.tuning.wish import parse
-from wiresum.host_agent.agent.worker import Worker
+from wiresum.host_agent.agent.worker import PartOfWhole, Worker
 from wiresum.host_agent.engine import Engine
 from wiresum.host_agent.environment import AgentError
 from wiresum.host_agent.errors import EngineError, PeerLost
@@ -111,23 +114,30 @@ class Agent:
             tell=self._tell_lost,
             returned=self._returned,
             ballot=self.tuning,
+            label=self.label,
         )
         self._heartbeats: Heartbeats | None = None
         if membership is not None:
             self._adopt(membership)
+        self._parts: weakref.WeakSet[PartOfWhole] = weakref.WeakSet()
         self._peers: Peers | None = None
         if meeting is not None:
-            self._peers = Peers(
-                meeting,
-                worker.workers,
-                Member(
-                    worker.rank,
-                    self.engine,
-                    epoch=lambda: self._carriers.epoch,
-                    over=self._lost_peer,
-                    leave_switch=self._carriers.leave_switch if leaves else None,
-                ),
-            )
+            self._peers = self._meet(meeting)
+
+    def _meet(self, meeting: Meeting) -> Peers:
+        worker = self._worker
+        return Peers(
+            meeting,
+            worker.workers,
+            Member(
+                worker.rank,
+                self.engine,
+                epoch=lambda: self._carriers.epoch,
+                over=self._lost_peer,
+                leave_switch=self._carriers.leave_switch if worker.may_leave_switch else None,
+                heard_gone=self._heard_gone,
+            ),
+        )
 
     @classmethod
     def join(cls, worker: Worker) -> "Agent":
@@ -139,13 +149,13 @@ class Agent:
         """
         if not worker.where.controller:
             why = worker.where.fallback or ASKED_FOR
-            return cls(worker, None, None, _meet(worker), why)
+            return cls(worker, None, None, meet(worker), why)
         try:
             membership = Membership(worker)
         except NoJob as none:
             if not worker.may_leave_switch:
                 raise
-            return cls(worker, None, None, _meet(worker), why=str(none))
+            return cls(worker, None, None, meet(worker), why=str(none))
         held, meeting, why = None, None, ""
         try:
             meeting = membership.arrange()
@@ -164,9 +174,24 @@ class Agent:
         return cls(worker, membership, held, meeting, why)
 
     @property
+    def label(self) -> str:
+        """What logs call its group; empty for the group of all ranks."""
+        part = self._worker.part
+        return "" if part is None else f"the group of ranks {listed(part.members)}"
+
+    @property
     def leaves_switch(self) -> bool:
         """See :class:`~wiresum.host_agent.backend.agent_face.AgentFace`."""
         return self._worker.may_leave_switch
+
+    @property
+    def begins_later(self) -> bool:
+        """See :class:`~wiresum.host_agent.backend.agent_face.AgentFace`."""
+        return self._worker.part is not None and self._worker.may_leave_switch
+
+    def begin(self, make_sums: Callable[[], Sums]) -> None:
+        """See :class:`~wiresum.host_agent.backend.agent_face.AgentFace`."""
+        raise AssertionError("only the agent of a part begins later")
 
     @property
     def may_have_switch(self) -> bool:
@@ -181,7 +206,7 @@ class Agent:
     def use_ranks(self, sums: Sums) -> None:
         """See :class:`~wiresum.host_agent.backend.agent_face.AgentFace`."""
         # A reason that the user asked for, or that the launcher has printed, is not a warning.
-        known = self._why_ranks == ASKED_FOR or bool(self._worker.where.fallback)
+        known = self._why_ranks == ASKED_FOR or bool(self._worker.where.fallback or self.label)
         self._carriers.begin(sums, self._held, self._why_ranks, loud=not known)
         self._held = None
 
@@ -194,6 +219,32 @@ class Agent:
         """See :class:`~wiresum.host_agent.backend.agent_face.AgentFace`."""
         if self._peers is not None:
             self._peers.watch(group)
+
+    # -- for parts of its job: see worker.Whole ------------------------------------------------
+
+    def lends(self) -> tuple[str, str] | None:
+        """See :class:`~wiresum.host_agent.agent.worker.Whole`."""
+        with self._lock:
+            membership = self._membership
+            if membership is None or self._closed or self._gone or not self._carriers.has_lease:
+                return None
+            return membership.plan.job, membership.plan.token
+
+    def add_part(self, part: PartOfWhole) -> None:
+        """See :class:`~wiresum.host_agent.agent.worker.Whole`."""
+        with self._lock:
+            self._parts.add(part)
+
+    @property
+    def ended(self) -> WiresumError | None:
+        """See :class:`~wiresum.host_agent.agent.worker.Whole`."""
+        return self._gone if isinstance(self._gone, JobGone) else None
+
+    def _heard_gone(self, gone: Gone) -> None:
+        with self._lock:
+            parts = list(self._parts)
+        for part in parts:
+            part.rank_is_gone(gone)
 
     @property
     def carrier(self) -> str:
@@ -211,6 +262,7 @@ class Agent:
             "workers": worker.workers,
             "held": self.engine.held,
             "gone": None if self._gone is None else str(self._gone),
+            "part_of_ranks": None if worker.part is None else list(worker.part.members),
             "peers": None if self._peers is None else self._peers.describe(),
         }
         if self.tuning is not None:
@@ -330,12 +382,15 @@ class Agent:
         with self._lock:
             if self._gone is not None:
                 return
-            final = self._superseded or self._state in ENDED_ON_PURPOSE
-            if not final and self._carriers.lost_lease(why):
+            if not self._over_for_good() and self._carriers.lost_lease(why):
                 return
             self._gone = JobGone(why)
         log.warning("wiresum: %s", why)
         self.engine.close()  # what is in flight ends now, and with this reason
+
+    def _over_for_good(self) -> bool:
+        """Whether what has ended the lease ends the run: others go on without a switch."""
+        return self._superseded or self._state in ENDED_ON_PURPOSE
 
     def _lost_peer(self, error: EngineError) -> None:
         """Let no collective begin any more; ``peers`` ends those in flight."""
@@ -369,6 +424,9 @@ class Agent:
             membership = found.twin()
         else:
             membership = self._membership.again(round)
+        return self._join_as(membership)
+
+    def _join_as(self, membership: Membership) -> Held:
         with self._lock:
             self._joining = membership  # so that closing ends its calls
             if self._closed:
@@ -468,7 +526,7 @@ def _say_joined(worker: Worker, held: Held) -> None:
     )
 
 
-def _meet(worker: Worker) -> Meeting | None:
+def meet(worker: Worker) -> Meeting | None:
     """Where the ranks meet that have no job: rank 0's address towards their store."""
     if worker.workers == 1:
         return None

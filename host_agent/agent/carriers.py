@@ -48,14 +48,16 @@ class Carriers:
         tell: Callable[[int, str], bool] = lambda _epoch, _why: False,
         returned: Callable[[Joined], None] = lambda _joined: None,
         ballot: Ballot | None = None,
+        label: str = "",
     ) -> None:
         """``rejoin`` gets a lease anew, in a round that all ranks make together: see ``returning``.
 
         None: there is no switch to go to. ``tell`` says to the other ranks that the switch of that
         epoch is lost, and why; false if they cannot be told. ``returned`` is called when the
         switch carries again, with the lease it carries under. ``ballot`` is what the ranks agree on
-        where there is no switch to go to.
+        where there is no switch to go to. ``label`` names a group of some of the ranks.
         """
+        self._label = label
         self._relay = relay
         self._rank = rank
         self._workers = workers
@@ -131,6 +133,8 @@ class Carriers:
         if self.carrier == SWITCH:
             log.warning("wiresum: %s", why)
             self._complain(self.epoch, why)
+        elif self._returning is not None:
+            self._returning.lost()
         return True
 
     def leave_switch(self, epoch: int, why: str) -> None:
@@ -192,7 +196,8 @@ class Carriers:
             ballot = self._returning = Return(self._rejoin, after + 1, delay_s, self._arrived)
         if self._rank == 0:
             level = logging.WARNING if loud else logging.INFO
-            log.log(level, "wiresum: the ranks sum without the switch: %s", why)
+            whose = f" of {self._label}" if self._label else ""
+            log.log(level, "wiresum: the ranks%s sum without the switch: %s", whose, why)
         return RanksEngine(
             *(self._sums, self._workers, self._field),
             rests=rests,
@@ -230,7 +235,17 @@ class Carriers:
             relay.take_over(joined.engine, again=again)
             self._settle(joined.epoch)
         if self._rank == 0:
-            log.warning("wiresum: the switch sums again")
+            # A group of some of the ranks always begins without.
+            level = logging.INFO if self._label and self._falls == 1 else logging.WARNING
+            whose = f" for {self._label}" if self._label else ""
+            again = "" if level == logging.INFO else " again"
+            log.log(level, "wiresum: the switch sums%s%s", whose, again)
+
+    @property
+    def has_lease(self) -> bool:
+        """Whether the switch carries, or will after the next collective of all ranks."""
+        returning = self._returning
+        return self.carrier == SWITCH or (returning is not None and returning.has_lease)
 
     @property
     def epoch(self) -> int:

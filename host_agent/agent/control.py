@@ -64,21 +64,32 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def create_job(where: Environment, name: str, on_queue: Callable[[pb.Job], None]) -> pb.Job:
+def create_job(
+    where: Environment,
+    name: str,
+    on_queue: Callable[[pb.Job], None],
+    lent: tuple[str, str] | None = None,
+) -> pb.Job:
     """Make a job, or attach to the live one of that name, as ``where.request`` says.
 
+    ``lent``: a job and its token, of which a part is made.
     ``on_queue`` gets the job from time to time while it waits for room. Raises
     :class:`NoRoom` if there is none and the request says "fallback", else ``ControllerError``.
     """
     request = where.request
-    with connect(where, where.tenant_token) as client:
+    with connect(where, lent[1] if lent else where.tenant_token) as client:
         try:
-            return client.create_job(name, request, on_queue=on_queue)
+            return client.create_job(name, request, on_queue=on_queue, **part_of(lent))
         except ControllerError as error:
             full = error.code == "RESOURCE_EXHAUSTED" and error.retry_after_s is None
             if full and request.on_full is OnFull.FALLBACK:
                 raise NoRoom(str(error)) from None
             raise
+
+
+def part_of(lent: tuple[str, str] | None) -> dict[str, str]:
+    """The arguments of ``create_job`` for a part of that job; none for a job of its own."""
+    return {} if lent is None else {"parent": lent[0], "parent_token": lent[1]}
 
 
 def over(answer: pb.HeartbeatResponse, label: str) -> str | None:

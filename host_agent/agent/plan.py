@@ -8,6 +8,7 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wiresum.common.errors import WiresumError
@@ -23,7 +24,7 @@ from wiresum.host_agent.agent.owner import owner, remember
 from wiresum.host_agent.agent.peers.judge import host_name, named
 from wiresum.host_agent.agent.peers.meeting import here
 from wiresum.host_agent.agent.search import JobSearch
-from wiresum.host_agent.agent.worker import Worker
+from wiresum.host_agent.agent.worker import Part, Worker
 from wiresum.host_agent.environment import AgentError
 
 log = logging.getLogger("wiresum")
@@ -43,8 +44,9 @@ CLAIM_S = 45.0
 _CLAIM_AGAIN_S = 0.5
 _LOOK_S = 0.1
 _SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.005, 0.5
-_SEARCH_LOOK_S = 1.0
-"""How often a group that trains without a job looks whether it has got one; seconds."""
+_FIRST_SEARCH_LOOK_S, _SEARCH_LOOK_S = 0.02, 1.0
+"""How often a group that trains without a job looks whether it has got one, at first, and after it
+has looked for long; seconds."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,16 @@ class Planning:
         return plan
 
     def _new_plan(self) -> Plan:
-        where = self._worker.where
+        where, part = self._worker.where, self._worker.part
         job, token = where.job, where.token
+        if part is not None:
+            return self._plan_part(part)
         if job is None and where.job_file:
             # The launcher looks for a job, and writes it there.
             found = read_job(where.job_file)
+            looks = _looks()
             while found is None and self._search is not None:
-                self._search.wait(_SEARCH_LOOK_S)
+                self._search.wait(next(looks))
                 found = read_job(where.job_file)
             if found is None:
                 raise NoRoom(where.fallback or lines.NO_JOB_YET.of())
@@ -137,6 +142,21 @@ class Planning:
         with connect(where, token) as client:
             attempt = self._claim(client, job, token, mine)
         return Plan(job, token, attempt, owned=False, owner=mine)
+
+    def _plan_part(self, part: Part) -> Plan:
+        """A part of the job of all ranks: the one that the group has, or a new one."""
+        if self._search is not None:
+            made = self._search.find(self._worker)
+        else:
+            lent = part.whole.lends()
+            if lent is None:
+                raise AgentError(lines.NO_WHOLE.of())
+            made = create_job(self._worker.where, part.name, self._queued, lent)
+        self.deadline = time.monotonic() + self._worker.join_s
+        mine = owner(self._worker.endpoint)
+        with connect(self._worker.where, made.token) as client:
+            attempt = self._claim(client, made.id, made.token, mine)
+        return Plan(made.id, made.token, attempt, owned=True, owner=mine)
 
     def _claim(self, client: ControllerClient, job: str, token: str, mine: str) -> int:
         """Get the job for this group; the attempt to join. Raises :class:`JobTaken`."""
@@ -162,8 +182,9 @@ class Planning:
         if self._search is None:
             self._wait_for_plan()
         else:
+            looks = _looks()
             while not self._published():
-                self._search.wait(_SEARCH_LOOK_S)
+                self._search.wait(next(looks))
             self.deadline = time.monotonic() + worker.join_s
         answer = json.loads(worker.store.get(worker.key))
         if "taken" in answer:
@@ -271,6 +292,14 @@ class Planning:
             )
 
 
+def _looks() -> Iterator[float]:
+    """The pauses between looks for a job."""
+    pause = _FIRST_SEARCH_LOOK_S
+    while True:
+        yield pause
+        pause = min(1.5 * pause, _SEARCH_LOOK_S)
+
+
 class Search:
     """The background search of one worker for a job, until it is found or the worker leaves."""
 
@@ -285,10 +314,16 @@ class Search:
             raise Stopped(lines.WORKER_LEAVES.of())
 
     def find(self, worker: Worker) -> pb.Job:
-        """For rank 0: a job of its own, however long it takes. Raises ``WiresumError``."""
+        """For rank 0: a job of its own, however long it takes. Raises ``WiresumError``.
+
+        For a part, that is one of the job of all ranks, once they have it.
+        """
+        part, lent, looks = worker.part, None, _looks()
+        while part is not None and (lent := part.whole.lends()) is None:
+            self.wait(next(looks))
         with self._lock:
             if not self._stop.is_set():
-                self._search = JobSearch(worker.where)
+                self._search = JobSearch(worker.where, part.name if part else "", lent)
             search = self._search
         job = None if search is None else search.find()
         if job is None:

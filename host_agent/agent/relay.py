@@ -333,6 +333,44 @@ class Relay:
                 self._end_unheard(unit, type(error).__name__, str(error))
 
 
+class RefusingEngine:
+    """Takes the place of an engine that could not be made: everything ends with the reason."""
+
+    started = 0
+    closed = False
+    suspended = None
+
+    def __init__(self, error: WiresumError) -> None:
+        self._error = error
+        self._closed = threading.Event()
+
+    def collect(self, _pieces: Unit) -> None:
+        """Raise the reason."""
+        raise type(self._error)(str(self._error))
+
+    def poll(self, timeout_s: float) -> Sequence[Finished]:
+        """Nothing ends."""
+        if self._closed.wait(timeout_s):
+            self.closed = True
+        return ()
+
+    def stats(self) -> dict[str, int | float]:
+        """Nothing is counted."""
+        return {}
+
+    def positions(self) -> Mapping[str, Any]:
+        """Nothing is in flight."""
+        return {}
+
+    def fail(self, kind: str, line: str) -> None:
+        """It has failed already."""
+
+    def close(self) -> None:
+        """Wake who polls."""
+        self.closed = True
+        self._closed.set()
+
+
 class _NoEngine:
     """Stands in until there is an engine: takes nothing."""
 

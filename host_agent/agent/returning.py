@@ -96,6 +96,20 @@ class Return(Ballot):
         if joined is not None:  # else it has been closed meanwhile
             self._arrived(joined)
 
+    def lost(self) -> None:
+        """The lease in hand, if there is one, has ended: this round has failed."""
+        with self._lock:
+            joined, self._joined = self._joined, None
+            if joined is not None:
+                joined.drop()
+                self._failed = True
+
+    @property
+    def has_lease(self) -> bool:
+        """Whether a lease is in hand."""
+        with self._lock:
+            return self._joined is not None
+
     def close(self) -> None:
         """Begin no round any more, and drop a lease in hand."""
         with self._lock:

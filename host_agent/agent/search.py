@@ -8,7 +8,7 @@ from dataclasses import replace
 from wiresum.controller.client import ControllerClient, OnFull, away
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.host_agent.agent.control import connect
+from wiresum.host_agent.agent.control import connect, part_of
 from wiresum.host_agent.environment import Environment
 
 log = logging.getLogger("wiresum")
@@ -23,10 +23,17 @@ _NO_ROOM = ("RESOURCE_EXHAUSTED", "FAILED_PRECONDITION")
 class JobSearch:
     """One search. :meth:`stop` may be called from any thread."""
 
-    def __init__(self, where: Environment, name: str = "") -> None:
-        """``where`` has the tenant's token, and says what to ask for; ``name`` is the job's."""
+    def __init__(
+        self, where: Environment, name: str = "", lent: tuple[str, str] | None = None
+    ) -> None:
+        """``where`` has the tenant's token, and says what to ask for; ``name`` is the job's.
+
+        ``lent``: a job and its token, of which a part is looked for.
+        """
         self._where = where
         self._name = name
+        self._lent = lent
+        self._token = lent[1] if lent else where.tenant_token
         self._request = ""  # the id of the latest
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -75,20 +82,26 @@ class JobSearch:
         # A job that takes fewer slots does not wait for more.
         on_full = OnFull.SMALLER if request.on_full is OnFull.SMALLER else OnFull.WAIT
         request = replace(request, on_full=on_full, started=True)
-        with connect(where, where.tenant_token) as client:
+        with connect(where, self._token) as client:
             with self._lock:
                 self._client, self._request = client, secrets.token_hex(16)
                 if self._stop.is_set():
                     client.close()
             try:
                 return client.create_job(
-                    self._name, request, on_queue=self._queued, request_id=self._request
+                    self._name,
+                    request,
+                    on_queue=self._queued,
+                    request_id=self._request,
+                    **part_of(self._lent),
                 )
             finally:
                 with self._lock:
                     self._client = self._place = None
 
     def _queued(self, job: pb.Job) -> None:
+        if self._lent is not None and self._place is None:
+            log.info("wiresum: part %s of the job waits for slots", job.name)
         with self._lock:
             self._place = job
 
@@ -99,7 +112,7 @@ class JobSearch:
 
     def _give_up(self, job: pb.Job) -> None:
         try:
-            with connect(self._where, self._where.tenant_token) as client:
+            with connect(self._where, self._token) as client:
                 client.release_job(job.id, job.token, request_id=self._request)
         except ControllerError:
             log.debug("wiresum: the place in the queue is left to expire", exc_info=True)

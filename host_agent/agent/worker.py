@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from wiresum.common.errors import WiresumError
 from wiresum.host_agent.environment import LONGEST_S, Carrier, Environment
+
+if TYPE_CHECKING:
+    from wiresum.host_agent.agent.peers.member import Gone
 
 SWITCH_TIMEOUT_S = 10.0
 """For a run that insists on the switch; seconds."""
@@ -32,6 +36,38 @@ class Store(Protocol):
         """Count."""
 
 
+class Whole(Protocol):
+    """The worker in the job of all ranks, of which a group's job is a part."""
+
+    def lends(self) -> tuple[str, str] | None:
+        """The job and its token, of which a part can be had now; None: not yet."""
+
+    def add_part(self, part: "PartOfWhole") -> None:
+        """Tell it from now on which ranks are gone; it is held weakly."""
+
+    @property
+    def ended(self) -> WiresumError | None:
+        """Why the job has ended for all its groups."""
+
+
+class PartOfWhole(Protocol):
+    """A worker in the job of a group."""
+
+    def rank_is_gone(self, gone: "Gone") -> None:
+        """A rank of the whole has died or left."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What makes a group's job a part of the job of all ranks."""
+
+    name: str
+    """Its own among the parts of the job."""
+    members: tuple[int, ...]
+    """The group's ranks, by their numbers in the whole."""
+    whole: Whole
+
+
 @dataclass(frozen=True)
 class Worker:
     """Rank ``rank`` of ``workers``, started with the environment ``where``.
@@ -50,6 +86,8 @@ class Worker:
     """``HOST:PORT`` of the store, if it has one; process groups differ in it."""
     round: int = 0
     """How many times the ranks have joined again after they had left the switch."""
+    part: Part | None = None
+    """For a group of some of the ranks; None for the group of all."""
 
     @property
     def key(self) -> str:

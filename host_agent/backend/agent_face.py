@@ -3,6 +3,7 @@
 ``wiresum.host_agent.agent.agent`` implements it; tests have their own.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from wiresum.host_agent.agent.face import EngineFace
@@ -20,6 +21,16 @@ class AgentFace(Protocol):
     @property
     def leaves_switch(self) -> bool:
         """Whether the ranks carry what the switch does not: then :meth:`use_ranks` must follow."""
+
+    @property
+    def begins_later(self) -> bool:
+        """Whether :meth:`begin` is called at the first collective, instead of ``use_ranks``."""
+
+    def begin(self, make_sums: Callable[[], Sums]) -> None:
+        """The first collective is issued: begin in the background, with these sums.
+
+        Called once by each rank, without any order among groups; returns at once.
+        """
 
     @property
     def may_have_switch(self) -> bool:

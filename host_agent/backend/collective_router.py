@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +22,7 @@ from wiresum.host_agent.agent.carriers import RANKS
 from wiresum.host_agent.agent.counters import COUNTERS
 from wiresum.host_agent.agent.face import Finished
 from wiresum.host_agent.agent.issued import FALLBACK, SWITCH, Issued, Ledger
+from wiresum.host_agent.agent.peers.judge import listed
 from wiresum.host_agent.backend import exposed
 from wiresum.host_agent.backend.agent_face import AgentFace
 from wiresum.host_agent.backend.agreement import AgreedWork, Agreement
@@ -76,6 +78,8 @@ class GroupOptions:
     """For this group alone."""
     torch_name: str = ""
     """torch's own name of the group, by which traces know it."""
+    members: tuple[int, ...] = ()
+    """Its ranks, by their numbers in the default group; empty: all of them in their order."""
 
 
 class CollectiveRouter:
@@ -102,6 +106,10 @@ class CollectiveRouter:
         self.number = next(_numbers)  # in the order in which this process has made them
         self.name = options.name
         self._torch_name = options.torch_name
+        self.members = options.members or tuple(range(size))
+        self._part = bool(options.members)
+        self._begin: Callable[[], None] | None = None
+        self._counts: Counter[str] = Counter()
         self.rank = rank
         self.size = size
         self.timeout = options.timeout
@@ -131,13 +139,22 @@ class CollectiveRouter:
             raise
         if agent is not None and agent.leaves_switch:
             try:
-                agent.use_ranks(GlooSums(lambda: make_group("ranks"), size, agent.collective_s))
+                self._give_sums(agent, lambda: make_group("ranks"))
             except BaseException:
                 self.shutdown()
                 raise
         routers.add(self)
         if agent is not None:
             agent.watch(self)
+
+    def _give_sums(self, agent: AgentFace, make_group: Callable[[], dist.ProcessGroup]) -> None:
+        def make() -> GlooSums:
+            return GlooSums(make_group, self.size, agent.collective_s)
+
+        if agent.begins_later:
+            self._begin = lambda: agent.begin(make)
+        else:
+            agent.use_ranks(make())
 
     # -- the switch ---------------------------------------------------------------------------
 
@@ -177,6 +194,7 @@ class CollectiveRouter:
                 self._hand_over(work, made.pieces)
             ranks = self.agent is not None and self.agent.carrier == RANKS
             why = "" if not ranks or COUNTERS.ranks_why else self._why_ranks()
+            self._counts[RANKS if ranks else SWITCH] += 1
             COUNTERS.count_carried(
                 label_of(given.method), len(made.pieces), request.bytes, ranks=ranks, why=why
             )
@@ -190,11 +208,10 @@ class CollectiveRouter:
         """Around the handing over of a collective: it is in the trace until its work ends."""
         if not profiling():
             return contextlib.nullcontext()
-        # Only groups of all ranks use the switch.
         traced = Traced(
             label_of(request.method),
             *(request.inputs, request.outputs),
-            *(self._torch_name, range(self.size)),
+            *(self._torch_name, self.members),
         )
         work.when_ended = traced.end
         return traced
@@ -244,6 +261,10 @@ class CollectiveRouter:
         All that is given must be alike on all ranks. ``what``: dtype and elements.
         """
         number = self._ledger.issue(label_of(method), path, options, *what)
+        begin = self._begin
+        if begin is not None:
+            self._begin = None
+            begin()
         name = f"{self.name}:{number}"
         note_issued(name)
         self._detail.check(number, method, tensors, options)
@@ -307,7 +328,11 @@ class CollectiveRouter:
                 self.agent.check()
         except WiresumError as gone:
             return gone
-        return errors.engine_error(finished.kind, finished.error or "the collective failed")
+        line = finished.error or "the collective failed"
+        if self._part and not line.endswith(")"):
+            numbers = f"ranks {listed(range(self.size))} of this group are ranks"
+            line = f"{line} ({numbers} {listed(self.members)} of the run)"
+        return errors.engine_error(finished.kind, line)
 
     def _late(self, seconds: float) -> WiresumError:
         name = "the switch"
@@ -338,6 +363,7 @@ class CollectiveRouter:
             level = logging.INFO if why is None else logging.WARNING
         tensors = Detail.tensors_of(method, args)
         size = size_of(tensors or args[:1])
+        self._counts[FALLBACK] += 1
         COUNTERS.count_fallback(label, why or NEVER.get(label, FORM), size, level=level)
         if scope is None or method in _POINT_TO_POINT:
             if method not in _POINT_TO_POINT:
@@ -411,7 +437,14 @@ class CollectiveRouter:
 
     def describe(self) -> dict[str, Any]:
         """State for the debug dump."""
-        state: dict[str, Any] = {"rank": self.rank, "size": self.size, "why": self.why_no_agent}
+        state: dict[str, Any] = {
+            "name": self.name,
+            "rank": self.rank,
+            "size": self.size,
+            "ranks": list(self.members),
+            "collectives": dict(self._counts),
+            "why": self.why_no_agent,
+        }
         if self._world is not None:
             state["lease_of"] = self._world.name
         if self.agent is not None and self._poller is not None:

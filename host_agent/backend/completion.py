@@ -97,8 +97,7 @@ class Poller:
         self._lock = threading.Lock()
         self._stop = False
         self._broken: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="wiresum-poll", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None  # from the first collective on
 
     def expect(self, work: SwitchWork, count: int) -> list[int]:
         """Tickets for ``count`` tensors of ``work``; the caller hands these to the engine next.
@@ -114,6 +113,9 @@ class Poller:
             self._next += count
             for ticket in tickets:
                 self._works[ticket] = work
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="wiresum-poll", daemon=True)
+                self._thread.start()
         work.expect(tickets)
         return tickets
 
@@ -159,9 +161,11 @@ class Poller:
 
     def close(self) -> None:
         """End the thread; the engine has been closed already."""
-        self._stop = True
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=4 * POLL_S)
+        with self._lock:
+            self._stop = True
+            thread = self._thread
+        if thread is not None and threading.current_thread() is not thread:
+            thread.join(timeout=4 * POLL_S)
 
 
 class _Lost:

@@ -4,7 +4,10 @@ import atexit
 import ctypes
 import logging
 import os
+import threading
 import weakref
+from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +23,7 @@ from wiresum.host_agent.backend.monitored import install_monitored_barrier
 from wiresum.host_agent.backend.process_group import adapt
 from wiresum.host_agent.backend.reducer import install_reducer
 from wiresum.host_agent.backend.report import write_at_exit
-from wiresum.host_agent.environment import FALLBACK, environment
+from wiresum.host_agent.environment import FALLBACK, Environment, environment
 
 log = logging.getLogger("wiresum")
 
@@ -28,9 +31,13 @@ derive_errors_from(dist.DistBackendError)
 
 _process = os.getpid()
 _worlds: list[str] = []  # every world group that this process has made
+_made: Counter[str] = Counter()  # how often groups of each name, since the last of them
 _start = ""  # the name of the last of them; groups within it share that
 _world: "weakref.ref[CollectiveRouter] | None" = None  # the last world's
 
+ALONE = "the group has one rank"
+NO_WORLD = "the default group does not use the switch"
+TUNED = "the ranks choose the field of the default group alone"
 NO_CONTROLLER = "this run has no switch: WIRESUM_CONTROLLER is not set"
 
 
@@ -49,7 +56,13 @@ def create(options: Any) -> Any:
 
     if not members:
         _worlds.append(options.group_id)
+        _made.clear()
     started = _generation(store, rank, size, timeout, members)
+    if members:
+        # A name may be used again once its group is gone; the keys in the store are still there.
+        _made[options.group_id] += 1
+        started += f"/{_made[options.group_id]}"
+    beside = Beside(store)
     agent: AgentFace | None = None
     why: str | None = None
     world = _same_ranks(members)
@@ -65,9 +78,10 @@ def create(options: Any) -> Any:
             )
     elif world is not None:
         why = world.why_no_agent
+    elif members and size == 1:
+        why = ALONE
     elif members:
-        everybody = dist.get_world_size()
-        why = f"only groups of all ranks use the lease, not this one of {size} of {everybody} ranks"
+        agent, why = _part(options, beside, where, started)
     else:
         # gRPC and the engine: only where needed.
         from wiresum.host_agent.agent.agent import Agent
@@ -87,20 +101,89 @@ def create(options: Any) -> Any:
         started += f".{agent.describe().get('attempt', 0)}"
 
     def make_group(prefix: str) -> dist.ProcessGroup:
-        return make_fallback(store, rank, size, timeout, f"{started}/{prefix}")
+        # Threads of ours must not lock the script's out of the store while they wait for ranks.
+        ours = prefix == "callbacks" or (prefix == "ranks" and members)
+        mine = beside.store if ours else store
+        return make_fallback(mine, rank, size, timeout, f"{started}/{prefix}")
 
     install_monitored_barrier()
     install_reducer()
     name = options.group_id if members else "world"
     own = PrefixStore(f"wiresum/{started}/agreed", store)
-    given = GroupOptions(name, rank, size, timeout, own, options.group_id)
-    shared = world if why is None else None
+    some = () if world is not None or not members else tuple(members)
+    given = GroupOptions(name, rank, size, timeout, own, options.group_id, some)
+    shared = world if why is None and agent is None else None
     # A group within the world says at its first collective why that goes around the switch.
-    said = agent is None and (where is None or not members or (world is not None and not shared))
+    said = agent is None and (
+        where is None or not members or size == 1 or (world is not None and not shared)
+    )
     router = CollectiveRouter(given, make_group, agent, why, said=said, world=shared)
     if not members:
         _world = weakref.ref(router)
     return adapt(router, store)
+
+
+class Beside:
+    """A connection of its own to the store of a group, once it is needed: see ``worker.Store``."""
+
+    def __init__(self, store: Store) -> None:
+        self._given = store
+        self._lock = threading.Lock()
+        self._made: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """For threads of ours: one that waits in the store lets no other use its connection."""
+        with self._lock:
+            if self._made is None:
+                self._made = self._given.clone()
+            return self._made
+
+    def set(self, key: str, value: str) -> None:
+        """See ``worker.Store``, also for the others."""
+        self.store.set(key, value)
+
+    def get(self, key: str) -> bytes:  # noqa: D102
+        return self.store.get(key)
+
+    def wait(self, keys: list[str], timeout: timedelta) -> None:  # noqa: D102
+        self.store.wait(keys, timeout)
+
+    def check(self, keys: list[str]) -> bool:  # noqa: D102
+        return self.store.check(keys)
+
+    def add(self, key: str, amount: int) -> int:  # noqa: D102
+        return self.store.add(key, amount)
+
+
+def _part(
+    options: Any, store: Beside, where: Environment, started: str
+) -> tuple[AgentFace | None, str | None]:
+    """The agent of a group of some of the ranks, or of all in another order; or why it has none."""
+    members = tuple(options.global_ranks_in_group)
+    world = _world() if _world is not None else None
+    if world is None or world.closed:
+        return None, NO_WORLD
+    if world.why_no_agent is not None or world.agent is None:
+        return None, world.why_no_agent or NO_WORLD
+    if where.tune:
+        return None, TUNED
+    if not world.agent.leaves_switch:
+        return None, "the run insists on the switch"
+    from wiresum.host_agent.agent.part import PartAgent
+    from wiresum.host_agent.agent.worker import Part, Worker
+
+    request = replace(where.request, slots=0, min_slots=0)
+    mine = replace(where, job=None, token="", job_file="", fallback="", request=request)
+    mine = replace(mine, controller="")
+    number = started.rpartition("/")[2]
+    part = Part(f"group-{options.group_id}-{number}"[:48], members, world.agent)  # type: ignore[arg-type]
+    worker = Worker(
+        *(mine, store, options.group_rank, options.group_size, options.timeout, started),
+        endpoint=_endpoint(options.store),
+        part=part,
+    )
+    return PartAgent.of(worker), None
 
 
 def _same_ranks(members: list[int]) -> CollectiveRouter | None:
@@ -133,8 +216,8 @@ def _leave() -> None:
         return  # a fork: it has no threads of ours, and the job is its parent's
     # A process that ends with work in flight would be aborted by torch (SIGABRT).
     write_at_exit()
-    for router in list(routers):
-        router.shutdown()
+    for router in sorted(routers, key=lambda router: router.number, reverse=True):
+        router.shutdown()  # the default group, of whose job others have parts, comes last
     let_gloo_finish()
 
 

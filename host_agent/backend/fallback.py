@@ -1,6 +1,8 @@
 """The process group that does what the switch cannot: gloo on CPU, nccl on CUDA."""
 
 import contextlib
+import json
+import os
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -8,6 +10,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, ProcessGroup, ProcessGroupGloo, Store
+
+from wiresum.host_agent.backend.connections import listening, opening
 
 SAMPLE_S = 0.002  # a thread that waits for the GIL gets it within this, once it is free
 
@@ -23,7 +27,7 @@ def make_fallback(
     store = PrefixStore(f"wiresum/{prefix}", store)
     group = ProcessGroup(store, rank, size)
     group._set_default_backend(ProcessGroup.BackendType.GLOO)
-    gloo = ProcessGroupGloo(PrefixStore("gloo", store), rank, size, timeout=timeout)
+    gloo = _make_gloo(PrefixStore("gloo", store), rank, size, timeout)
     gloo._set_sequence_number_for_group()
     group._register_backend(torch.device("cpu"), ProcessGroup.BackendType.GLOO, gloo)
     if torch.cuda.is_available() and dist.is_nccl_available():
@@ -32,6 +36,32 @@ def make_fallback(
         nccl = dist.ProcessGroupNCCL(PrefixStore("nccl", store), rank, size, options)
         group._register_backend(torch.device("cuda"), ProcessGroup.BackendType.NCCL, nccl)
     return group
+
+
+def _make_gloo(store: Store, rank: int, size: int, timeout: timedelta) -> ProcessGroupGloo:
+    """As torch makes it, with devices whose ports are known: see ``connections``."""
+    names = [name.strip() for name in os.environ.get("GLOO_SOCKET_IFNAME", "").split(",")]
+    options = ProcessGroupGloo._Options()
+    options._timeout = timeout
+    devices, ports = [], []
+    for name in filter(None, names):
+        device, found = listening(lambda name=name: ProcessGroupGloo.create_device(interface=name))  # type: ignore[misc]
+        devices.append(device)
+        ports += found
+    if not devices:
+        device, ports = listening(ProcessGroupGloo.create_default_device)
+        devices.append(device)
+    options._devices = devices
+    options._threads = 2 * len(devices)
+    connections = opening()
+    if connections is None:
+        return ProcessGroupGloo(store, rank, size, options)
+    store.set(f"ports/{rank}", json.dumps(ports if len(ports) == len(devices) else []))
+    made = ProcessGroupGloo(store, rank, size, options)
+    theirs = [json.loads(store.get(f"ports/{each}")) for each in range(size) if each != rank]
+    if all(theirs):
+        connections.ports(ports, [port for each in theirs for port in each])
+    return made
 
 
 def let_gloo_finish(limit_s: float = 2.0) -> None:

@@ -219,6 +219,11 @@ def named(rank: int, host: str) -> str:
     return f"rank {rank} on {host}" if host else f"rank {rank}"
 
 
+def listed(ranks: Sequence[int], most: int = 8) -> str:
+    """``0, 2, 4``; of many, the first."""
+    return ", ".join(map(str, ranks[:most])) + (", …" if len(ranks) > most else "")
+
+
 def host_name(given: Any) -> str:
     """A host's name from a message, if it can be printed; empty otherwise."""
     good = isinstance(given, str) and given.isprintable() and len(given) <= _LONGEST_HOST

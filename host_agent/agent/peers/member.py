@@ -72,12 +72,14 @@ class Member:
         epoch: Callable[[], int],
         over: Callable[[EngineError], None],
         leave_switch: Callable[[int, str], None] | None = None,
+        heard_gone: Callable[[Gone], None] = lambda _gone: None,
     ) -> None:
         """``epoch()`` is the epoch of the lease in use.
 
         ``over`` is told why no collective can begin any more; what is in flight ends through
         ``engine.fail``. ``leave_switch(epoch, why)`` is told that all ranks leave the switch. None:
-        they do not, and a result that the switch has lost ends everything.
+        they do not, and a result that the switch has lost ends everything. ``heard_gone`` is told
+        of each rank that is gone.
         """
         self.rank = rank
         self.group: Group = NoGroup()
@@ -85,6 +87,7 @@ class Member:
         self._epoch = epoch
         self._over = over
         self._leave_switch = leave_switch
+        self._heard_gone = heard_gone
         self._gone: list[Gone] = []
         self._ended = False
         self._seen: tuple[object, ...] = ()
@@ -125,6 +128,7 @@ class Member:
         """Another rank has died, or has left."""
         log.debug("wiresum: %s", gone.line())
         self._gone.append(gone)
+        self._heard_gone(gone)
 
     def end(self, error: EngineError, *, fallback: bool) -> None:
         """End everything that is in flight. ``fallback``: there, too."""

@@ -6,6 +6,7 @@ import sys
 import scenarios_callbacks
 import scenarios_carried
 import scenarios_collectives
+import scenarios_groups
 import scenarios_lifecycle
 import scenarios_sharded
 import scenarios_tensors
@@ -18,6 +19,7 @@ MODULES = (
     scenarios_callbacks,
     scenarios_carried,
     scenarios_collectives,
+    scenarios_groups,
     scenarios_lifecycle,
     scenarios_sharded,
     scenarios_tensors,

@@ -9,8 +9,6 @@ import torch.distributed._functional_collectives as functional
 from scenario_tools import LIMIT, expect, fell_back, over_switch, rank, same_everywhere, size
 from torch import nn
 
-from wiresum import host_agent
-
 
 def integers(count: int, seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Small integers that differ by rank; their sums are exact in every dtype."""
@@ -226,8 +224,5 @@ def delegates() -> None:
         ones = torch.ones(3)
         dist.all_reduce(ones, group=pair)
         assert bool((ones == 2).all())
-        assert any(
-            "groups of all ranks" in why for why in host_agent.stats()["fallback"]["all_reduce"]
-        )
         dist.barrier(pair)
-    assert over_switch() == before + 2
+    assert over_switch() == before + (3 if r < 2 else 2)

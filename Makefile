@@ -10,7 +10,7 @@ NATIVE := CMakeLists.txt pyproject.toml constraints.txt \
   $(shell find host_agent softswitch controller p4 common measure \( -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' \
     -o -name '*.proto' -o -name 'CMakeLists.txt' -o -name 'wiresum_*.json' -o -path '*/translate/*.py' \) -print)
 
-.PHONY: help setup demo test test-slow test-frameworks test-newest-torch test-deploy lint format types imports build/types p4 model clean FORCE
+.PHONY: help setup demo test test-slow test-frameworks test-torch test-newest-torch test-deploy lint format types imports build/types p4 model clean FORCE
 help:
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' Makefile | awk -F '|' '{ printf "make %-18s %s\n", $$1, $$2 }'
 
@@ -51,6 +51,9 @@ test: setup ## the tests, without the slow ones
 
 test-slow: setup ## the slow tests, too
 	$(PYTEST) -m "not frameworks" $(PYTEST_ARGS)
+
+test-torch: setup ## torch's own tests of torch.distributed, over gloo and over the embedded switch
+	$(BIN)/python tests/peers/torch_distributed.py --json out/torch.json
 
 # Makes an environment on top of the first one, which stays as it is: what is installed there goes before.
 LIBRARIES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'

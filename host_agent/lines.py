@@ -158,9 +158,14 @@ FORKED = Line(
     "this process is a fork of rank {rank}, and process groups do not survive fork(): start it by "
     "'spawn' or 'forkserver', or let it make a group of its own",
 )
-LATE = Line("A041", "a collective over {name} did not end within {seconds:g} s on rank {rank}")
+# A limit is called a timeout: scripts tell gloo's errors by this word.
+LATE = Line(
+    "A041",
+    "a collective over {name} did not end within the timeout of {seconds:g} s on rank {rank}",
+)
 CALLBACK_LATE = Line(
-    "A042", "{label} of a future's callback did not end within {seconds:g} s{missing}"
+    "A042",
+    "{label} of a future's callback did not end within the timeout of {seconds:g} s{missing}",
 )
 NO_AGREEMENT = Line("A043", "the ranks cannot agree on callbacks: {why}")
 DETECTED_MISMATCH = Line(

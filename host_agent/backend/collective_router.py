@@ -170,9 +170,9 @@ class CollectiveRouter:
         reason = FORM if request is None else self._why_not(request)
         if request is None or reason is not None:
             return self.fall_back(method, reason, *args, **kwargs)
-        return (self._world or self)._over_switch(request)
+        return (self._world or self)._over_switch(request, self._limit_s(request.timeout))
 
-    def _over_switch(self, given: Request) -> dist.Work:
+    def _over_switch(self, given: Request, limit_s: float) -> dist.Work:
         self._several_threads |= threading.get_ident() != self._thread
         compared = Detail.tensors_of(given.method, given.tensors)
         name = self._next_name(given.method, SWITCH, given.described, given.agreed, compared)
@@ -185,7 +185,7 @@ class CollectiveRouter:
             work = SwitchWork(
                 name,
                 Memory(outputs, made.pieces, [*made.copies, *viewed]),
-                self._limit_s(given.timeout),
+                limit_s,
                 self._late,
                 self._pool.submit,
                 lambda spans, done: self._sum_over_ranks(name, spans, given.op == "AVG", done),
@@ -345,9 +345,12 @@ class CollectiveRouter:
     def _limit_s(self, timeout: timedelta | None) -> float:
         """How long ``wait()`` waits for a collective that was issued with ``timeout``."""
         seconds = timeout.total_seconds() if timeout is not None else 0.0
+        own = self.timeout.total_seconds()
+        if self._world is not None and own < self._world.timeout.total_seconds():
+            return seconds if seconds > 0 else own  # the engine has the world's limit
         if seconds <= 0 or timeout == self.timeout:
             # The engine has the same limit, and its error says who is missing: let it come first.
-            return self.timeout.total_seconds() + ENGINE_FIRST_S
+            return own + ENGINE_FIRST_S
         return seconds
 
     # -- the fallback -------------------------------------------------------------------------

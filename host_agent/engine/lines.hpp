@@ -74,8 +74,8 @@ inline constexpr Line<"E031",
                       "same collectives in the same order">
     kMismatch;
 inline constexpr Line<"E032",
-                      "{collective} made no progress for {seconds}: {missing} at {chunk} on "
-                      "{switch}">
+                      "{collective} made no progress within the timeout of {seconds}: {missing} at "
+                      "{chunk} on {switch}">
     kNoProgress;
 inline constexpr Line<"E033",
                       "{switch} has not answered anything for {seconds}{error}; is it running, and "

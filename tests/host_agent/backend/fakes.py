@@ -94,6 +94,7 @@ def group_of_one(
     timeout_s: float = 60.0,
     *,
     said: bool = False,
+    world: CollectiveRouter | None = None,
 ) -> WiresumProcessGroup:
     store = dist.HashStore()
     timeout = timedelta(seconds=timeout_s)
@@ -102,6 +103,6 @@ def group_of_one(
         return make_fallback(store, 0, 1, timeout, prefix)
 
     options = GroupOptions("world", 0, 1, timeout, store)
-    group = adapt(CollectiveRouter(options, make, agent, why, said=said), store)
+    group = adapt(CollectiveRouter(options, make, agent, why, said=said, world=world), store)
     assert isinstance(group, WiresumProcessGroup)
     return group

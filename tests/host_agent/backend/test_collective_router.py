@@ -210,6 +210,16 @@ def test_a_work_ends_with_its_last_ticket(group: WiresumProcessGroup, manual: Fa
     assert work.is_success()
 
 
+def test_a_second_group_of_all_ranks_has_a_timeout_of_its_own(
+    group: WiresumProcessGroup, manual: FakeEngine
+) -> None:
+    second = group_of_one(None, timeout_s=0.05, world=group.router)
+    for issue in (lambda: second.allreduce([torch.ones(1)]), second.barrier):
+        with pytest.raises(errors.CollectiveTimeout, match=r" timeout of 0\.05 s on rank 0"):
+            issue().wait()
+    second.shutdown()
+
+
 @pytest.mark.parametrize(
     "kind", ["CollectiveTimeout", "CollectiveMismatch", "SwitchUnreachable", "CodecError"]
 )

@@ -205,6 +205,19 @@ DRIFT_OF_FRAGMENTS = Line("A098", "sync_every adapts to the drift with one fragm
 NO_DELAY = Line("A099", "delay is {given!r}; it must be from 0 to {most} steps")
 NO_MIX = Line("A100", "mix is {given!r}; it must be from 0 to 1")
 NOT_A_STATE = Line("A101", "this is not a state of {name} for this model")
+PACE_OF_FRAGMENTS = Line("A102", "steps by each rank's pace need one fragment: fragments=1")
+NO_PACE = Line("A103", "{given}: 1 <= least <= sync_every <= most is needed")
+NO_WEIGHT = Line("A104", "weight is {given!r}; it must be a finite number above 0, or 'steps'")
+NO_STALENESS = Line("A105", "staleness is {given!r}; it must be a number of steps, 0 or more")
+HAS_A_HOOK = Line(
+    "A106",
+    "this DistributedDataParallel model has a communication hook: delayed gradients need their own",
+)
+NO_CLOSURE = Line("A107", "delayed gradients take an optimizer's step() without a closure")
+REDUCE_FIRST = Line(
+    "A108",
+    "with a GradScaler, call reduce() of DelayedGradients between backward() and the scaler's step",
+)
 
 # ---- codecs that a script or a run chooses
 

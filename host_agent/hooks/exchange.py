@@ -66,6 +66,14 @@ class _Group:
         return self.lanes if self.filled is None else self.lanes[self.filled]
 
 
+@dataclass
+class Sent:
+    """What of an exchange is on its way, laid aside: the exchange can begin anew meanwhile."""
+
+    groups: list[_Group]
+    lanes: torch.Tensor
+
+
 class Exchange:
     """Tensors that go together, with their residuals; used again at each step.
 
@@ -138,6 +146,16 @@ class Exchange:
         self.keep()
         assert summed is not None
         return summed
+
+    def lay_aside(self) -> Sent:
+        """After :meth:`send`: what is on its way. Then :meth:`begin` may be called again."""
+        sent = Sent(self._groups, self._lanes)
+        self._groups, self._lanes = [], torch.empty(0, dtype=torch.int32)
+        return sent
+
+    def take_up(self, sent: Sent) -> None:
+        """Before :meth:`finish`: what was laid aside. Not between a begin and a laying aside."""
+        self._groups, self._lanes = sent.groups, sent.lanes
 
     def finish(self, tensors: Sequence[torch.Tensor]) -> None:
         """Write the means into the tensors, once the work of :meth:`send` is done."""

@@ -1,8 +1,9 @@
-"""Optimizers that synchronize the ranks every H steps instead of at every step."""
+"""Optimizers that synchronize the ranks every H steps, or apply sums that are some steps old."""
 
+from wiresum.host_agent.optim.delayed import DelayedGradients
 from wiresum.host_agent.optim.diloco import DiLoCo
 from wiresum.host_agent.optim.local_sgd import LocalSGD
-from wiresum.host_agent.optim.periodic import Drift
+from wiresum.host_agent.optim.periodic import Drift, Pace
 from wiresum.host_agent.optim.sparse_loco import sparse_loco
 
-__all__ = ["DiLoCo", "Drift", "LocalSGD", "sparse_loco"]
+__all__ = ["DelayedGradients", "DiLoCo", "Drift", "LocalSGD", "Pace", "sparse_loco"]

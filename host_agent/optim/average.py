@@ -51,6 +51,17 @@ def start(tensors: Sequence[torch.Tensor], group: dist.ProcessGroup | None) -> P
     return Pending([each.shape for each in tensors], buckets, dist.get_world_size(group))
 
 
+def gathered(
+    own: Sequence[float], device: torch.device, group: dist.ProcessGroup | None
+) -> list[list[float]]:
+    """What each rank has told, exactly: for each of the numbers a list by rank."""
+    ranks = dist.get_world_size(group)
+    found = torch.empty(ranks * len(own), dtype=torch.float64, device=device)
+    mine = torch.tensor(own, dtype=torch.float64, device=device)
+    dist.all_gather_into_tensor(found, mine, group=group)
+    return found.view(ranks, -1).t().tolist()  # type: ignore[no-any-return]
+
+
 def copy_from_first(tensors: Sequence[torch.Tensor], group: dist.ProcessGroup | None) -> None:
     """Give all ranks what the group's first rank has."""
     source = 0 if group is None else dist.get_global_rank(group, 0)

@@ -9,17 +9,10 @@ import torch.distributed as dist
 
 from wiresum.host_agent import lines
 from wiresum.host_agent.errors import SynchronizationError
-from wiresum.host_agent.hooks.exchange import Exchange
 from wiresum.host_agent.hooks.state import BlockFloat
-from wiresum.host_agent.optim import average
-from wiresum.host_agent.optim.periodic import (
-    Drift,
-    Periodic,
-    check_covers,
-    copies,
-    shapes,
-    squared_norm,
-)
+from wiresum.host_agent.optim.parameters import check_covers, copies, shapes, squared_norm
+from wiresum.host_agent.optim.periodic import Drift, Pace, Periodic, Weight
+from wiresum.host_agent.optim.summing import Sum, fits, start
 
 
 @dataclass
@@ -28,7 +21,8 @@ class _OnItsWay:
 
     fragment: int
     due: int  # the local step after which it is applied
-    pending: "average.Pending | _Chosen | None"
+    changes: list[torch.Tensor]  # of this rank; none unless H adapts to the drift
+    pending: Sum | None
     means: list[torch.Tensor] | None = None
 
     def wait(self) -> list[torch.Tensor]:
@@ -36,21 +30,6 @@ class _OnItsWay:
             assert self.pending is not None
             self.means = self.pending.wait()
         return self.means
-
-
-@dataclass
-class _Chosen:
-    """A mean of chosen blocks that is on its way."""
-
-    exchange: Exchange
-    work: dist.Work
-    changes: Sequence[torch.Tensor]
-
-    def wait(self) -> list[torch.Tensor]:
-        self.work.wait()
-        means = [torch.empty_like(each) for each in self.changes]
-        self.exchange.finish(means)
-        return means
 
 
 class DiLoCo(Periodic):
@@ -65,6 +44,8 @@ class DiLoCo(Periodic):
     take so many steps while training goes on; then the new parameters are
     ``mix`` · local + (1 - ``mix``) · outer (Streaming DiLoCo, Douillard et al. 2025, has 0.5).
     ``codec``: what of the changes is sent, with error feedback; :func:`sparse_loco` has one.
+    ``pace``: each rank does as many steps as it can in the time of a round. ``weight``: of this
+    rank's data; see :class:`Periodic`.
 
     ::
 
@@ -84,24 +65,28 @@ class DiLoCo(Periodic):
         delay: int = 0,
         mix: float = 0.0,
         codec: BlockFloat | None = None,
+        pace: Pace | None = None,
+        weight: Weight = None,
         group: dist.ProcessGroup | None = None,
     ) -> None:
         """Raises :class:`SynchronizationError` for what cannot be synchronized like this."""
-        super().__init__(model, optimizer, sync_every, group)
+        super().__init__(model, optimizer, sync_every, group, pace, weight)
         check_covers("the outer optimizer", outer, self._parameters)
         if not 1 <= fragments <= min(self.sync_every, len(self._parameters)):
             most = min(self.sync_every, len(self._parameters))
             raise SynchronizationError(lines.NO_FRAGMENTS.of(given=fragments, most=most))
         if fragments > 1 and self._drift is not None:
             raise SynchronizationError(lines.DRIFT_OF_FRAGMENTS.of())
+        if fragments > 1 and pace is not None:
+            raise SynchronizationError(lines.PACE_OF_FRAGMENTS.of())
         self._fragments = _split(self._parameters, fragments)
-        between = min(self._drift.least if self._drift else self.sync_every, self.sync_every)
-        between //= fragments
+        between = self._drift.least if self._drift else self.sync_every
+        between = min(between, self.sync_every, pace.least if pace else between) // fragments
         if not 0 <= delay < max(between, 1):
             raise SynchronizationError(lines.NO_DELAY.of(given=delay, most=max(between, 1) - 1))
         if not 0.0 <= mix <= 1.0:
             raise SynchronizationError(lines.NO_MIX.of(given=mix))
-        if codec is not None and not _fits(codec, self._parameters, group):
+        if codec is not None and not fits(codec, self._parameters, group):
             raise SynchronizationError(lines.OTHER_MODELS_CODEC.of())
         self._outer = outer
         self._codec = codec
@@ -116,6 +101,7 @@ class DiLoCo(Periodic):
         if way is not None:
             means = [each.clone() for each in way.wait()]
             sums = {"fragment": way.fragment, "due": way.due, "means": means}
+            sums["changes"] = [each.clone() for each in way.changes]
         kept = None if self._codec is None else self._codec.state_dict()
         more = {"outer": self._outer.state_dict(), "on_its_way": sums, "codec": kept}
         return super().state_dict() | more
@@ -146,42 +132,47 @@ class DiLoCo(Periodic):
         own = [self._parameters[place] for place in places]
         if shapes(state["means"]) != shapes(own):
             raise ValueError("other shapes")
-        return _OnItsWay(state["fragment"], int(state["due"]), None, copies(state["means"], own))
+        changes = list(state["changes"])
+        if shapes(changes) != (shapes(own) if self._drift else []):
+            raise ValueError("other changes")
+        return _OnItsWay(
+            state["fragment"], int(state["due"]), copies(changes, own[: len(changes)]), None,
+            copies(state["means"], own),
+        )  # fmt: skip
 
     def _due(self) -> None:
         way = self._on_its_way
         if way is not None and self.local_step >= way.due:
             self._on_its_way = None
-            self._apply(way.fragment, way.wait())
+            self._end(way)
         count = len(self._fragments)
         for fragment in range(count):
-            if self._since == self.sync_every * (fragment + 1) // count:
+            if self._since == self.own_steps * (fragment + 1) // count:
                 self._start(fragment)
-        if self._since >= self.sync_every:
-            self._since = 0
+        if self._since >= self.own_steps:
+            self._begin_round()
 
     def _start(self, fragment: int) -> None:
+        places = self._fragments[fragment]
+        own = [self._parameters[place] for place in places]
         changes = [
-            self._anchors[place] - self._parameters[place].detach()
-            for place in self._fragments[fragment]
+            self._anchors[place] - mine.detach() for place, mine in zip(places, own, strict=True)
         ]
-        pending = self._sum(fragment, changes)
+        factor = self._agree()
+        weighted = changes if factor == 1.0 else [each * factor for each in changes]
+        pending = start(fragment, own, weighted, self._codec, self._group)
+        due = self.local_step + self._delay
+        way = _OnItsWay(fragment, due, changes if self._drift else [], pending)
         if self._delay:
-            due = self.local_step + self._delay
-            self._on_its_way = _OnItsWay(fragment, due, pending)
-            return
-        means = pending.wait()
-        if self._drift is not None:
-            self._adapt(changes, means, squared_norm(self._anchors))
-        self._apply(fragment, means)
+            self._on_its_way = way
+        else:
+            self._end(way)
 
-    def _sum(self, fragment: int, changes: Sequence[torch.Tensor]) -> average.Pending | _Chosen:
-        if self._codec is None:
-            return average.start(changes, self._group)
-        own = [self._parameters[place] for place in self._fragments[fragment]]
-        exchange, group = self._codec.exchange(fragment, own), self._codec.group
-        self._codec.tell(fragment, exchange.begin(changes, group))
-        return _Chosen(exchange, exchange.send(group), changes)
+    def _end(self, way: _OnItsWay) -> None:
+        means = way.wait()
+        if self._drift is not None:
+            self._adapt(way.changes, means, squared_norm(self._anchors))
+        self._apply(way.fragment, means)
 
     def _apply(self, fragment: int, means: Sequence[torch.Tensor]) -> None:
         """One step of the outer optimizer for this fragment, from where all ranks were alike."""
@@ -202,14 +193,6 @@ class DiLoCo(Periodic):
                 self._parameters[place].lerp_(mine, self._mix)
             for parameter, gradient in zip(self._parameters, gradients, strict=True):
                 parameter.grad = gradient
-
-
-def _fits(
-    codec: BlockFloat, parameters: Sequence[torch.Tensor], group: dist.ProcessGroup | None
-) -> bool:
-    """Whether the codec is for these parameters, and takes the mean over this group."""
-    same = (codec.group or dist.group.WORLD) is (group or dist.group.WORLD)
-    return same and codec.covers(parameters)
 
 
 def _split(parameters: Sequence[torch.Tensor], parts: int) -> list[range]:

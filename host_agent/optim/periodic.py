@@ -1,8 +1,10 @@
 """What local SGD and DiLoCo share: counting the steps of an optimizer, and when to synchronize."""
 
-from collections.abc import Iterable, Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.distributed as dist
@@ -11,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from wiresum.host_agent import lines
 from wiresum.host_agent.errors import SynchronizationError
 from wiresum.host_agent.optim import average
+from wiresum.host_agent.optim.parameters import check_covers, copies, shapes, trained
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,70 @@ class Drift:
         return min(self.most, interval * 2) if drift < self.target / 2 else interval
 
 
+@dataclass(frozen=True)
+class Pace:
+    """Lets each rank do as many steps in a round as it can, so that nobody waits for the slowest.
+
+    At each synchronization all ranks tell how long their steps have taken; the steps of the next
+    round are in proportion to their speeds, and H is their mean: all ranks together do as many as
+    without it, in the shortest time. ``least`` and ``most`` are bounds for each rank's. ``clock``
+    gives seconds.
+    """
+
+    least: int = 1
+    most: int = 1024
+    clock: Callable[[], float] = time.monotonic
+
+    def steps(self, interval: int, seconds: Sequence[float]) -> list[int]:
+        """The next steps of each rank. ``seconds``: of one step of each rank, measured.
+
+        Where one of them is no time, all ranks do ``interval`` steps.
+        """
+        if not all(math.isfinite(each) and each > 0 for each in seconds):
+            return [interval] * len(seconds)
+        round_s = interval * len(seconds) / sum(1 / each for each in seconds)
+        if not 0 < round_s < math.inf:
+            return [interval] * len(seconds)
+        return [
+            max(self.least, min(self.most, math.floor(min(round_s / each, self.most) + 0.5)))
+            for each in seconds
+        ]
+
+
+Weight = float | Literal["steps"] | None
+
+
+def shares(weights: Sequence[float], steps: Sequence[float]) -> list[float]:
+    """By which factor each rank's change goes into the mean over the ranks.
+
+    ``weights``: of the ranks' data; 0 everywhere: as many as ``steps``, the steps that they have
+    done (FedAvg, McMahan et al. 2017). Else each rank counts by its data alone, however fast it is:
+    its change is divided by its steps, and the mean multiplied by the weighted mean of the steps
+    (FedNova, Wang et al. 2020). The factors of ranks with as many steps and data are 1.
+    """
+    ranks = len(steps)
+    if not any(weights):
+        total = sum(steps)
+        return [ranks * each / total if total else 1.0 for each in steps]
+    total = sum(weights)
+    effective = sum(w * s for w, s in zip(weights, steps, strict=True))  # times the total
+    return [
+        w * effective * ranks / (total * total * s) if s else 0.0
+        for w, s in zip(weights, steps, strict=True)
+    ]
+
+
 class Periodic:
     """Calls :meth:`_due` after each step of an optimizer; a context manager.
 
     ``model`` is not wrapped in DDP, which would synchronize at every step. On the first entry all
     ranks take the parameters and buffers of the group's first rank. Every rank must do the same
-    number of steps: a rank with fewer keeps the others waiting, until the limit of the collective
-    that they wait in. A GradScaler that leaves out a step must be told to :meth:`skipped`.
+    number of steps, or of :attr:`rounds` with a :class:`Pace`: a rank with fewer keeps the others
+    waiting, until the limit of the collective that they wait in. A GradScaler that leaves out a
+    step must be told to :meth:`skipped`.
+
+    ``weight``: how much a rank's change counts, in proportion to the other ranks': a number, as
+    the samples of its data, or ``"steps"``, as the steps that it has done. See :func:`shares`.
     """
 
     def __init__(
@@ -49,14 +109,12 @@ class Periodic:
         optimizer: torch.optim.Optimizer,
         sync_every: int | Drift,
         group: dist.ProcessGroup | None,
+        pace: Pace | None = None,
+        weight: Weight = None,
     ) -> None:
         if isinstance(model, DistributedDataParallel):
             raise SynchronizationError(lines.WRAPPED_MODEL.of())
-        self._parameters = [each for each in model.parameters() if each.requires_grad]
-        if not self._parameters:
-            raise SynchronizationError(lines.NOTHING_TO_SYNCHRONIZE.of())
-        if any(isinstance(each, torch.distributed.tensor.DTensor) for each in self._parameters):
-            raise SynchronizationError(lines.SHARDED_MODEL.of())
+        self._parameters = trained(model)
         check_covers("the optimizer", optimizer, self._parameters)
         first = sync_every.first if isinstance(sync_every, Drift) else sync_every
         if isinstance(first, bool) or not isinstance(first, int) or first < 1:
@@ -65,22 +123,37 @@ class Periodic:
             sync_every.target > 0 and 1 <= sync_every.least <= first <= sync_every.most
         ):
             raise SynchronizationError(lines.NO_DRIFT.of(given=sync_every))
+        if pace is not None and not 1 <= pace.least <= first <= pace.most:
+            raise SynchronizationError(lines.NO_PACE.of(given=pace))
+        if not (weight is None or weight == "steps" or _is_weight(weight)):
+            raise SynchronizationError(lines.NO_WEIGHT.of(given=weight))
         self._model = model
         self._optimizer = optimizer
         self._drift = sync_every if isinstance(sync_every, Drift) else None
         self._group = group
         self._handle: Any = None
+        self._pace = pace
+        self._weight = weight
         self.sync_every: int = first
-        """H at present."""
+        """H at present: of all ranks, with a pace the mean of the ranks'."""
+        self.own_steps: int = first
+        """The steps of this rank in the present round: H, unless there is a pace."""
+        self.rounds = 0
+        """Synchronizations so far, those before a restored checkpoint among them."""
         self.local_step = 0
         """Steps so far, those before a restored checkpoint among them."""
         self._since = 0
         self._anchors: list[torch.Tensor] = []  # what all ranks had after the last time
+        self._resumed = 0.0  # when this rank began to compute, by the pace's clock
+        self._timed: tuple[int, float] = (0, 0.0)  # steps of this round, and their seconds
+        self._seconds: list[float] = []  # of a step of each rank in the last round
 
     def __enter__(self) -> Self:
         if self._handle is not None:
             raise SynchronizationError(lines.ENTERED_TWICE.of(name=type(self).__name__))
         self._begin()
+        if self._pace is not None:
+            self._resumed = self._pace.clock()
         self._handle = self._optimizer.register_step_post_hook(self._after_step)
         return self
 
@@ -104,11 +177,39 @@ class Periodic:
     def _count(self) -> None:
         self.local_step += 1
         self._since += 1
+        if self._pace is None:
+            self._due()
+            return
+        steps, seconds = self._timed
+        self._timed = steps + 1, seconds + self._pace.clock() - self._resumed
         self._due()
+        self._resumed = self._pace.clock()  # what synchronizing takes says nothing of the rank
 
     def _due(self) -> None:
         """A step is done."""
         raise NotImplementedError
+
+    def _agree(self) -> float:
+        """By which factor this rank's change goes into the mean; all ranks call it together."""
+        if self._pace is None and self._weight is None:
+            return 1.0
+        steps, seconds = self._timed
+        weight = 1.0 if self._weight is None else 0.0 if self._weight == "steps" else self._weight
+        own = (weight, float(self._since), seconds / steps if steps else 0.0)
+        weights, done, self._seconds = average.gathered(
+            own, self._parameters[0].device, self._group
+        )
+        return shares(weights, done)[dist.get_rank(self._group)]
+
+    def _begin_round(self) -> None:
+        """A round is over: choose this rank's steps in the next one."""
+        self._since = 0
+        self._timed = 0, 0.0
+        self.rounds += 1
+        self.own_steps = self.sync_every
+        if self._pace is not None:
+            steps = self._pace.steps(self.sync_every, self._seconds)
+            self.own_steps = steps[dist.get_rank(self._group)]
 
     def _adapt(self, mine: Sequence[torch.Tensor], mean: Sequence[torch.Tensor], of: float) -> None:
         """Choose the next H. ``of``: the squared norm that the drift is a share of."""
@@ -129,6 +230,7 @@ class Periodic:
         """
         return {
             "local_step": self.local_step, "since": self._since, "sync_every": self.sync_every,
+            "own_steps": self.own_steps, "rounds": self.rounds,
             "anchors": [each.clone() for each in self._anchors],
         }  # fmt: skip
 
@@ -138,37 +240,20 @@ class Periodic:
         Raises :class:`SynchronizationError` if it is none, or of another model.
         """
         try:
-            counts = [int(state[name]) for name in ("local_step", "since", "sync_every")]
+            counts = [int(state[name]) for name in _COUNTS]
             anchors = [each.detach() for each in state["anchors"]]
         except (KeyError, TypeError, ValueError, AttributeError):
             raise SynchronizationError(lines.NOT_A_STATE.of(name=type(self).__name__)) from None
         if anchors and shapes(anchors) != shapes(self._parameters):
             raise SynchronizationError(lines.NOT_A_STATE.of(name=type(self).__name__))
-        self.local_step, self._since, self.sync_every = counts
+        self.local_step, self._since, self.sync_every, self.own_steps, self.rounds = counts
         # There are none in a state from before the first entry.
         self._anchors = copies(anchors, self._parameters[: len(anchors)])
 
 
-def check_covers(
-    what: str, optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor]
-) -> None:
-    """Raise :class:`SynchronizationError` if the optimizer lacks one of the parameters."""
-    has = {id(each) for group in optimizer.param_groups for each in group["params"]}
-    missing = sum(id(each) not in has for each in parameters)
-    if missing:
-        raise SynchronizationError(lines.OTHER_PARAMETERS.of(what=what, count=missing))
+_COUNTS = ("local_step", "since", "sync_every", "own_steps", "rounds")
 
 
-def squared_norm(tensors: Iterable[torch.Tensor]) -> float:
-    """Of all elements together, in float32 sums of each tensor."""
-    return sum(float(each.detach().float().square().sum()) for each in tensors)
-
-
-def copies(tensors: Iterable[torch.Tensor], like: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    """Each on the device of its counterpart: a checkpoint may come from another one."""
-    return [a.detach().to(b.device, copy=True) for a, b in zip(tensors, like, strict=True)]
-
-
-def shapes(tensors: Iterable[torch.Tensor]) -> list[torch.Size]:
-    """The shape of each."""
-    return [each.shape for each in tensors]
+def _is_weight(weight: object) -> bool:
+    number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    return number and math.isfinite(weight) and weight > 0

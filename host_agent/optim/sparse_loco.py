@@ -8,18 +8,21 @@ import torch.distributed as dist
 from wiresum.host_agent.hooks.rules import DEFAULT_POLICY
 from wiresum.host_agent.hooks.state import TopK
 from wiresum.host_agent.optim.diloco import DiLoCo
+from wiresum.host_agent.optim.periodic import Drift, Pace, Weight
 
 
 def sparse_loco(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    sync_every: int = 15,
+    sync_every: int | Drift = 15,
     *,
     k: float = 0.1,
     bits: int = 8,
     decay: float = 0.95,
     lr: float = 1.0,
     policy: Mapping[str, str] = DEFAULT_POLICY,
+    pace: Pace | None = None,
+    weight: Weight = None,
     group: dist.ProcessGroup | None = None,
 ) -> DiLoCo:
     """A :class:`DiLoCo` that sends the ``k`` part of the blocks of each change, in ``bits``.
@@ -32,4 +35,6 @@ def sparse_loco(
     """
     outer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=lr)
     codec = TopK(model, k, bits=bits, decay=decay, policy=policy, group=group)
-    return DiLoCo(model, optimizer, outer, sync_every, codec=codec, group=group)
+    return DiLoCo(
+        model, optimizer, outer, sync_every, codec=codec, pace=pace, weight=weight, group=group
+    )

@@ -1,5 +1,5 @@
-"""Optimizers that synchronize the ranks every H steps: ``LocalSGD`` and ``DiLoCo``."""
+"""Optimizers with fewer synchronizations: every H steps, or while the next steps compute."""
 
-from wiresum.host_agent.optim import DiLoCo, Drift, LocalSGD, sparse_loco
+from wiresum.host_agent.optim import DelayedGradients, DiLoCo, Drift, LocalSGD, Pace, sparse_loco
 
-__all__ = ["DiLoCo", "Drift", "LocalSGD", "sparse_loco"]
+__all__ = ["DelayedGradients", "DiLoCo", "Drift", "LocalSGD", "Pace", "sparse_loco"]

@@ -1,6 +1,6 @@
 """Ranks with local steps beside one process that plays all ranks: ``local_steps.py FOLDER``."""
 
-import hashlib
+import copy
 import io
 import math
 import sys
@@ -8,52 +8,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import delayed_gradients
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from trainings import CLOSE, alike, flat, inner, model, step, wide
 
 from wiresum import host_agent
 from wiresum.host_agent.remedies.local_steps import local_steps
-from wiresum.optim import DiLoCo, Drift, LocalSGD, sparse_loco
+from wiresum.optim import DiLoCo, Drift, LocalSGD, Pace, sparse_loco
 
 STEPS = 12
-CLOSE = 1e-5
-
-
-def model(rank: int) -> nn.Module:
-    torch.manual_seed(7 + rank)  # the first rank's is what all begin with
-    return nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 1))
-
-
-def wide(rank: int) -> nn.Module:
-    torch.manual_seed(7 + rank)
-    return nn.Sequential(nn.Linear(6, 200), nn.Tanh(), nn.Linear(200, 8), nn.Linear(8, 1))
-
-
-def batch(rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1000 * rank + step)
-    inputs = torch.randn(8, 6, generator=generator)
-    return inputs, inputs.sum(1, keepdim=True).sin() + rank
-
-
-def step(net: nn.Module, optimizer: torch.optim.Optimizer, rank: int, number: int) -> None:
-    inputs, wanted = batch(rank, number)
-    optimizer.zero_grad()
-    nn.functional.mse_loss(net(inputs), wanted).backward()
-    optimizer.step()
-
-
-def inner(net: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(net.parameters(), lr=0.02)
 
 
 def outer(net: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(net.parameters(), lr=0.7, momentum=0.9, nesterov=True)
-
-
-def flat(net: nn.Module) -> torch.Tensor:
-    return torch.cat([each.detach().reshape(-1) for each in net.parameters()])
 
 
 def played(due: Callable[[int], bool], with_outer: bool) -> torch.Tensor:
@@ -136,14 +106,6 @@ def train(
         for number in range(first, STEPS + 1):
             step(net, optimizer, dist.get_rank(), number)
     return flat(net), periodic
-
-
-def alike(values: torch.Tensor) -> bool:
-    """Whether all ranks have the same bits."""
-    digest = hashlib.sha256(values.numpy().tobytes()).hexdigest()
-    found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, digest)
-    return len(set(found)) == 1
 
 
 def all_reduces() -> int:
@@ -238,9 +200,109 @@ def scenarios() -> Iterator[str]:
     yield "dtypes that the switch does not average are averaged"
 
 
+class Clock:
+    """Tells the time that the steps of a rank have taken: as many seconds each as it is told."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def paced(
+    make: Callable[[nn.Module, torch.optim.Optimizer, Pace], Any],
+    rounds: int,
+    cut_at: int | None = None,
+) -> tuple[torch.Tensor, Any]:
+    """This rank's parameters when its steps take (rank + 1) seconds, and the periodic."""
+    rank, clock = dist.get_rank(), Clock(dist.get_rank() + 1)
+    net = model(rank)
+    optimizer = inner(net)
+    periodic = make(net, optimizer, Pace(clock=clock))
+    while periodic.rounds < rounds:
+        with periodic:
+            while periodic.rounds < rounds and periodic.local_step != cut_at:
+                clock.now += clock.seconds
+                step(net, optimizer, rank, periodic.local_step + 1)
+        if periodic.rounds < rounds:
+            kept = [copy.deepcopy(each.state_dict()) for each in (net, optimizer, periodic)]
+            net, cut_at = model(rank), None
+            optimizer = inner(net)
+            periodic = make(net, optimizer, Pace(clock=clock))
+            for each, state in zip((net, optimizer, periodic), kept, strict=True):
+                each.load_state_dict(state)
+    return flat(net), periodic
+
+
+def played_by_pace(
+    steps: list[list[int]], factors: Callable[[list[int]], list[float]], with_outer: bool
+) -> torch.Tensor:
+    """As :func:`played`, with so many steps of each rank in each round."""
+    nets = [model(0) for _ in steps[0]]
+    optimizers = [inner(net) for net in nets]
+    center = model(0)
+    stepper = outer(center) if with_outer else torch.optim.SGD(center.parameters(), lr=1.0)
+    done = [0] * len(nets)
+    for counts in steps:
+        for rank, (net, optimizer) in enumerate(zip(nets, optimizers, strict=True)):
+            for _ in range(counts[rank]):
+                done[rank] += 1
+                step(net, optimizer, rank, done[rank])
+        for anchor, *locals_ in zip(*(n.parameters() for n in (center, *nets)), strict=True):
+            changes = [f * (anchor - p) for f, p in zip(factors(counts), locals_, strict=True)]
+            anchor.grad = torch.stack(changes).detach().sum(0)
+        stepper.step()
+        for net in nets:
+            net.load_state_dict(center.state_dict())
+    return flat(center)
+
+
+def by_pace() -> Iterator[str]:
+    rank = dist.get_rank()
+    steps = [[6, 6, 6], [10, 5, 3], [10, 5, 3]]  # 18 each, in 9.8 s each
+    values, periodic = paced(lambda *of: LocalSGD(of[0], of[1], 6, pace=of[2], weight="steps"), 3)
+    assert periodic.local_step == sum(each[rank] for each in steps)
+    assert alike(values)
+    wanted = played_by_pace(steps, lambda done: [each / 18 for each in done], False)
+    torch.testing.assert_close(values, wanted, atol=CLOSE, rtol=CLOSE)
+    yield "each rank does as many steps as it can, and counts by its steps"
+
+    def nova(done: list[int]) -> list[float]:
+        shares = [2 / 7, 4 / 7, 1 / 7]
+        effective = sum(share * count for share, count in zip(shares, done, strict=True))
+        return [share / count * effective for share, count in zip(shares, done, strict=True)]
+
+    def make(net: nn.Module, opt: torch.optim.Optimizer, pace: Pace) -> DiLoCo:
+        return DiLoCo(net, opt, outer(net), 6, pace=pace, weight=[20, 40, 10][rank])
+
+    values, periodic = paced(make, 3)
+    assert alike(values)
+    torch.testing.assert_close(values, played_by_pace(steps, nova, True), atol=CLOSE, rtol=CLOSE)
+    for cut_at in (4, 7):
+        assert torch.equal(paced(make, 3, cut_at)[0], values)
+    yield "with data of their own, ranks count by its size, however fast they are"
+
+    values, periodic = train(lambda net, opt: LocalSGD(net, opt, 4, weight=[1, 1, 2][rank]))
+    assert alike(values)
+    wanted = played_by_pace([[4] * 3] * 3, lambda _: [0.25, 0.25, 0.5], False)
+    torch.testing.assert_close(values, wanted, atol=CLOSE, rtol=CLOSE)
+    yield "without a pace the weights alone count"
+
+    def late(net: nn.Module, opt: torch.optim.Optimizer) -> DiLoCo:
+        return DiLoCo(net, opt, outer(net), Drift(1e-6, first=4, least=2), delay=1)
+
+    whole, periodic = train(late)
+    assert (periodic.sync_every, periodic.rounds) == (2, 4)  # after 4, 8, 10 and 12 steps
+    for cut_at in (4, 6):  # with a sum on its way
+        assert torch.equal(train(late, cut_at=cut_at)[0], whole)
+    yield "with a delay the drift is measured when the sum is there"
+
+
 def main() -> None:
     dist.init_process_group("wiresum")
-    shown = list(scenarios())
+    shown = [*scenarios(), *by_pace(), *delayed_gradients.scenarios()]
     Path(sys.argv[1], f"{dist.get_rank()}").write_text("\n".join(shown))
     dist.destroy_process_group()
 

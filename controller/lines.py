@@ -382,6 +382,32 @@ TAKEN_OVER = Line(
     "another process group{on} has taken job {job} over: restart this worker with the others",
 )
 
+# ---- parts of jobs
+
+PART_ELSEWHERE = Line(
+    "C175",
+    "a part of job {job} cannot have {what} {wanted!r}: it has the job's, {has}; leave the {what} "
+    "out of the request",
+)
+SHARE_TOO_SMALL = Line(
+    "C176",
+    "a part of {slots} slots never fits into job {job}, which has {admitted} and keeps {least} for "
+    "itself: ask for fewer, or give the job more",
+)
+TOO_MANY_PARTS = Line(
+    "C177", "job {job} has {count} parts, more are not possible: release those that are not needed"
+)
+NO_SHARE = Line(
+    "C178",
+    "job {job} has no {slots} slots to give to another part: of its {admitted} it has {held} "
+    "itself (at least {least}), and its {parts} parts have {theirs}",
+)
+NO_GROUP_FOR_PART = Line(
+    "C179",
+    "{job} gets no multicast group: {most} are in use on its job's switch, the rest is kept for "
+    "jobs that are no parts",
+)
+
 # ---- changes of a lease
 
 CHANGE_OF_ATTEMPT = Line(

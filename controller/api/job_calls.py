@@ -45,7 +45,7 @@ class JobCalls(Calls):
         """Creates a job, or attaches to a live one."""
 
         async def answer() -> pb.Job:
-            caller = self._caller(context)
+            caller = self._caller(context, request.parent_token if request.parent else "")
             created = await self._office.create_job(request, caller, context.time_remaining())
             if isinstance(created, Queued):
                 message = self._queued(created.job, caller)

@@ -92,6 +92,7 @@ def job_message(job: Job, switch: Switch | None, limits: Limits, silence_s: floa
         min_slots=job.min_slots,
         priority=job.priority,
         controller_version=package_version(),
+        parent=job.parent,
     )
 
 

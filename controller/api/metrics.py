@@ -79,7 +79,10 @@ LAST_PASS = METRICS.gauge(
     "switch",
 )
 
-JOBS = METRICS.gauge("jobs", "Live jobs, and jobs in the queue.", "tenant", "state")
+JOBS = METRICS.gauge(
+    "jobs", "Live jobs, and jobs in the queue, without parts of jobs.", "tenant", "state"
+)
+PARTS = METRICS.gauge("parts", "Parts of jobs, live or in the queue.", "tenant", "state")
 ENDED = METRICS.counter("jobs_ended_total", "Jobs that are over, by how they ended.", "state")
 QUEUE = METRICS.gauge("queue_length", "Jobs that wait for room.", "tenant")
 QUEUE_AGE = METRICS.gauge(
@@ -92,8 +95,9 @@ QUOTA = METRICS.gauge("tenant_slot_quota", "A tenant's quota of slots; 0: no lim
 MAX_JOBS = METRICS.gauge("tenant_max_jobs", "A tenant's limit of live jobs; 0: no limit.", "tenant")
 
 JOB = METRICS.gauge(
-    "job_info", "A live job; always 1.", "job_id", "job_name", "tenant", "switch", "number"
-)
+    "job_info", "A live job, or a part of one; always 1.",
+    "job_id", "job_name", "tenant", "switch", "number", "parent",
+)  # fmt: skip
 JOB_STATE = METRICS.gauge("job_state", "1 for the state that a job is in.", "job_id", "state")
 WORKERS = METRICS.gauge("job_workers", "Number of workers of a job.", "job_id")
 JOINED = METRICS.gauge("job_joined", "Workers that have joined.", "job_id")
@@ -314,7 +318,8 @@ class ControllerReader:
             scrape.set(HELD, slots, name, tenant)
 
     def _job(self, scrape: Scrape, office: Office, job: Job) -> None:
-        scrape.set(JOB, 1, job.id, job.name, job.tenant, job.lease.switch, job.lease.number)
+        lease = job.lease
+        scrape.set(JOB, 1, job.id, job.name, job.tenant, lease.switch, lease.number, job.parent)
         for state in (JobState.WAITING, JobState.READY):
             scrape.set(JOB_STATE, job.state is state, job.id, state.value)
         scrape.set(WORKERS, job.workers, job.id)
@@ -339,17 +344,18 @@ class ControllerReader:
             scrape.set(RANK_AGAIN, report.retransmissions, job.id, rank)
 
     def _tenants(self, scrape: Scrape, office: Office, jobs: list[Job]) -> None:
-        states = Counter((job.tenant, job.state.value) for job in jobs)
         waiting: dict[str, list[float]] = {}
-        for job in office.state.queue():
+        queue = office.state.queue()
+        for job in queue:
             waiting.setdefault(job.tenant, []).append(job.created)
+        states = Counter((job.tenant, job.state.value, bool(job.parent)) for job in [*jobs, *queue])
         usage = office.state.usage()
         for tenant in office.state.tenants():
             name = tenant.name
-            for state in (JobState.WAITING, JobState.READY):
-                scrape.set(JOBS, states[name, state.value], name, state.value)
+            for state in (JobState.WAITING, JobState.READY, JobState.QUEUED):
+                scrape.set(JOBS, states[name, state.value, False], name, state.value)
+                scrape.set(PARTS, states[name, state.value, True], name, state.value)
             queued = waiting.get(name, [])
-            scrape.set(JOBS, len(queued), name, "queued")
             scrape.set(QUEUE, len(queued), name)
             oldest = office.clock.now() - min(queued) if queued else 0.0
             scrape.set(QUEUE_AGE, max(0.0, oldest), name)

@@ -103,9 +103,14 @@ class ControllerClient:
         tenant: str = "",
         on_queue: Callable[[pb.Job], None] | None = None,
         request_id: str = "",
+        parent: str = "",
+        parent_token: str = "",
         unreachable_s: float = 30.0,
     ) -> pb.Job:
         """Reserve slots for a job, or attach to the live one of that name.
+
+        ``parent``: the id of a live job of which the new one is a part, with slots inside that
+        job's own; ``parent_token`` is that job's, and no other token is needed.
 
         Where ``request`` says WAIT and there is no room, the call returns when there is, or raises
         RESOURCE_EXHAUSTED after ``queue_timeout_s``; meanwhile ``on_queue`` gets the job as it
@@ -124,6 +129,8 @@ class ControllerClient:
             wait_timeout_s=min(request.queue_timeout_s or 0.0, _LONGEST_QUEUE_S),
             request_id=request_id or secrets.token_hex(16),
             started=request.started,
+            parent=parent,
+            parent_token=parent_token,
         )
         if request.on_full is not OnFull.WAIT:
             return self._call(lambda stub: stub.CreateJob, call)
@@ -152,7 +159,8 @@ class ControllerClient:
         with suppress(ControllerError):
             # Asking once more tells which job it is.
             job = self._call(lambda stub: stub.CreateJob, request, timeout_s=_LEAVE_S)
-            self.release_job(job.id, job.token, request_id=request.request_id, timeout_s=_LEAVE_S)
+            token = job.token or request.parent_token
+            self.release_job(job.id, token, request_id=request.request_id, timeout_s=_LEAVE_S)
 
     def claim_job(self, job_id: str, token: str, *, owner: str, where: str) -> pb.ClaimJobResponse:
         """Ask for a job on behalf of the process group ``owner``, whose rank 0 is on ``where``."""

@@ -111,17 +111,38 @@ def tenant_table(tenants: Iterable[pb.Tenant]) -> Table:
     return table
 
 
+def parts_below(jobs: Iterable[pb.Job]) -> list[pb.Job]:
+    """The jobs in their order, each followed by its parts in the order in which they were made."""
+    listed = list(jobs)
+    known = {job.id for job in listed}
+    parts: dict[str, list[pb.Job]] = {}
+    for job in listed:
+        if job.parent in known:
+            parts.setdefault(job.parent, []).append(job)
+    return [
+        each
+        for job in listed
+        if job.parent not in known
+        for each in (job, *sorted(parts.get(job.id, ()), key=lambda part: part.created))
+    ]
+
+
+def name_below(name: str, parent: str) -> str:
+    """The name of a job as a row shows it: of a part, so that one sees that it is one."""
+    return f"└ {name}" if parent else name
+
+
 def job_table(jobs: Iterable[pb.Job]) -> Table:
-    """One row for each job."""
+    """One row for each job, with its parts below it."""
     table = _table(
         "job", "name", "tenant", "state", "switch", "slots", "epoch", "workers", "missing"
     )
     table.add_column("chunks summed", justify="right")
     table.add_column("reason", overflow="fold")
-    for job in jobs:
+    for job in parts_below(jobs):
         table.add_row(
             job.id,
-            job.name,
+            name_below(job.name, job.parent),
             job.tenant,
             _state(state_name(pb.JobState.Name(job.state))),
             job.switch,
@@ -154,6 +175,7 @@ def job_details(job: pb.Job) -> Table:
     facts = {
         "job": job.id,
         "name": job.name,
+        "part of": job.parent,
         "tenant": job.tenant,
         "state": _state(state_name(pb.JobState.Name(job.state))),
         "reason": escape(job.reason),

@@ -10,7 +10,7 @@ from typing import Any
 
 from wiresum.controller.carriers import carrier_of
 from wiresum.controller.commands.stragglers import Straggler, stragglers
-from wiresum.controller.commands.tables import state_name
+from wiresum.controller.commands.tables import parts_below, state_name
 from wiresum.controller.v1 import controller_pb2 as pb
 
 LANE_BITS = 32
@@ -55,6 +55,8 @@ class JobRow:
 
     id: str
     name: str
+    parent: str
+    """The id of the job that it is a part of; empty: of none."""
     tenant: str
     state: str
     reason: str
@@ -116,7 +118,7 @@ def frame(controller: str, before: Moment | None, now: Moment) -> Frame:
     interval = now.time_s - before.time_s if before is not None else 0.0
     old_jobs = {job.id: job for job in before.jobs} if before is not None else {}
     old_switches = {switch.name: switch for switch in before.switches} if before else {}
-    jobs = [_job(old_jobs.get(job.id), job, interval) for job in now.jobs]
+    jobs = [_job(old_jobs.get(job.id), job, interval) for job in parts_below(now.jobs)]
     return Frame(
         controller=controller,
         interval_s=interval,
@@ -136,6 +138,7 @@ def _job(old: pb.Job | None, job: pb.Job, interval: float) -> JobRow:
     return JobRow(
         id=job.id,
         name=job.name,
+        parent=job.parent,
         tenant=job.tenant,
         state=state_name(pb.JobState.Name(job.state)),
         reason=job.reason,
@@ -246,6 +249,7 @@ def _job_json(job: JobRow) -> dict[str, Any]:
     return {
         "id": job.id,
         "name": job.name,
+        "parent": job.parent,
         "tenant": job.tenant,
         "state": job.state,
         "reason": job.reason,

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wiresum.controller.carriers import RANKS
+from wiresum.controller.commands.tables import name_below
 from wiresum.controller.commands.top_model import Frame, JobRow, RankRow, SwitchRow
 from wiresum.controller.text import format_ranks
 
@@ -76,7 +77,7 @@ _SWITCHES: list[Column[SwitchRow]] = [
 ]
 
 _JOBS: list[Column[JobRow]] = [
-    Column("job", 9, lambda j: j.name or j.id, left=True),
+    Column("job", 9, lambda j: name_below(j.name or j.id, j.parent), left=True),
     Column("tenant", 2, lambda j: j.tenant, left=True),
     Column("state", 8, lambda j: _job_state(j), left=True, colored=True),
     Column("switch", 3, lambda j: j.switch or _UNKNOWN, left=True),
@@ -113,7 +114,7 @@ def render(frame: Frame, width: int, *, clock: str = "", problem: str = "") -> R
     title = f"wiresum  {frame.controller}"
     if frame.all_told:
         title += f"  {up}/{len(frame.switches)} switches up"
-    live = sum(job.slots > 0 for job in frame.jobs)
+    live = sum(job.slots > 0 and not job.parent for job in frame.jobs)
     queued = sum(job.state == "queued" for job in frame.jobs)
     title += f"  {live} {'job' if live == 1 else 'jobs'}" + (f"  {queued} queued" if queued else "")
     parts: list[RenderableType] = [_line(f"{title}  {clock}".rstrip(), width, "bold")]

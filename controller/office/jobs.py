@@ -1,6 +1,5 @@
 """The jobs that have got their slots: their signs of life, which are in memory, and their ends."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from wiresum.controller.office.desk import Desk
@@ -112,17 +111,18 @@ class Jobs:
     # ---- ends
 
     def end(
-        self, job: Job, state: JobState, reason: str, events: Mapping[str, int] | None = None
+        self, job: Job, how: JobState, reason: str, events: rules.Events = rules.NO_EVENTS
     ) -> Job:
-        """Release or evict a job, unless it is over; ``events`` are its last counters."""
-        self.desk.commit(rules.end(self.get(job.id), state, reason, self.desk.now(), events))
+        """Release or evict a job, unless it is over; ``events`` are its and its parts' counters."""
+        state, now = self.desk.state, self.desk.now()
+        self.desk.commit(rules.end(state, self.get(job.id), how, reason, now, events))
         return self.get(job.id)
 
-    def expire(self, job_id: str, events: Mapping[str, int] | None = None) -> Job:
+    def expire(self, job_id: str, events: rules.Events = rules.NO_EVENTS) -> Job:
         """End a job if it is (still) silent."""
-        job = self.get(job_id)
-        now = self.desk.now()
-        self.desk.commit(rules.expire(job, self.silence(job), self.limits, now, events))
+        state, now, job = self.desk.state, self.desk.now(), self.get(job_id)
+        silence_s = self.silence(job)
+        self.desk.commit(rules.expire(state, job, silence_s, self.limits, now, events))
         return self.get(job_id)
 
     def forget_old(self) -> None:

@@ -86,7 +86,14 @@ class Office:
         self.queue = Queue(self.desk, self.jobs, self.changes, usable or self.fleet.is_up)
         self.queue_polls = QueuePolls(self.queue, self.calls, self.fleet, limit)
         self.rank_polls = RankPolls(
-            self.desk, self.jobs, self.changes, self.calls, self.fleet, self._job_changed, limit
+            self.desk,
+            self.jobs,
+            self.changes,
+            self.calls,
+            self.fleet,
+            self._job_changed,
+            self._parts_over,
+            limit,
         )
         self._programs = programs
         self._sweeper: asyncio.Task[None] | None = None
@@ -190,6 +197,7 @@ class Office:
         if not self.fleet.is_down(before):
             return
         up = {name for name in self.state.switch_names() if self.fleet.is_up(name)}
+        parts = self.state.parts(job.id)
         plan = relocation.relocate(self.state, job, up, self.desk.now())
         if not plan:
             return
@@ -203,6 +211,7 @@ class Office:
             extra={"job": job.id},
         )
         self.fleet.wake(before)
+        self._parts_over(parts)
         self._job_changed(moved)
 
     async def create_job(
@@ -248,7 +257,8 @@ class Office:
 
         A launcher is known by its token, or by the id of its ``request`` for the job.
         """
-        if (caller.token or request) and job.state.live:
+        its_own = caller.job == job.id  # its job's token releases a part for all
+        if ((caller.token and its_own) or request) and job.state.live:
             token = caller.token or self.launchers.token_of(job.id, request)
             tokens = self.state.token_count(job.id)
             if not self.launchers.leave(job, token, tokens):
@@ -257,10 +267,11 @@ class Office:
 
     async def end(self, job: Job, state: JobState, reason: str) -> Job:
         """Release or evict a job; its counters are remembered if the switch tells them."""
-        events = await self._last_events(job) if job.state.live else None
-        was_live = self.jobs.get(job.id).state.live
+        events = await self._last_counters(job) if job.state.live else {}
+        was_live, parts = self.jobs.get(job.id).state.live, self.state.parts(job.id)
         job = self.jobs.end(job, state, reason, events)
         self.ended[job.state] += was_live
+        self._parts_over(parts)
         self._job_changed(job)
         return job
 
@@ -339,11 +350,15 @@ class Office:
 
     async def _expire_silent(self) -> list[Job]:
         silent = self.jobs.silent()
-        events = await asyncio.gather(*(self._last_events(job) for job in silent))
+        events = await asyncio.gather(*(self._last_counters(job) for job in silent))
         expired = []
         for job, counts in zip(silent, events, strict=True):
+            if not self.jobs.get(job.id).state.live:
+                continue  # a part that has ended with its job
+            parts = self.state.parts(job.id)
             ended = self.jobs.expire(job.id, counts)
             if not ended.state.live:
+                self._parts_over(parts)
                 log.warning("job %s: %s", ended.label, ended.reason, extra={"job": ended.id})
                 self.ended[ended.state] += 1
                 self._job_changed(ended)
@@ -381,6 +396,12 @@ class Office:
             self.launchers.keep(live)
             self._forget_at = now + _FORGET_S
 
+    async def _last_counters(self, job: Job) -> dict[str, dict[str, int] | None]:
+        """The last counters of a job and of its live parts, by their ids."""
+        live = [job, *(part for part in self.state.parts(job.id) if part.state.live)]
+        counters = await asyncio.gather(*(self._last_events(each) for each in live))
+        return {each.id: counts for each, counts in zip(live, counters, strict=True)}
+
     async def _last_events(self, job: Job) -> dict[str, int] | None:
         try:
             number = job.lease.number
@@ -392,6 +413,18 @@ class Office:
     def _job_changed(self, job: Job) -> None:
         self._tell(job)
         self.queue_polls.rebalance()
+
+    def _parts_over(self, parts: Iterable[Job]) -> None:
+        """Tell of those of the parts that have ended with their job, or with an attempt of it."""
+        for before in parts:
+            part = self.state.job(before.id)
+            if part is None:  # it was in the queue
+                self.queue.remember(before, _taken_out(before, "its job ended or began anew"))
+                self.calls.notify(before.id)
+            elif before.state.live and not part.state.live:
+                log.info("job %s: %s", part.label, part.reason, extra={"job": part.id})
+                self.ended[part.state] += 1
+                self._tell(part)
 
     def _tell(self, job: Job) -> None:
         """Wake the switch of a job that has changed, and the calls that wait for news of it."""

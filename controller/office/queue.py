@@ -9,7 +9,7 @@ from wiresum.controller.errors import ControllerError
 from wiresum.controller.office.changes import Changes
 from wiresum.controller.office.desk import Desk
 from wiresum.controller.office.jobs import Jobs
-from wiresum.controller.rules import admission, refusals
+from wiresum.controller.rules import admission, parts, refusals
 from wiresum.controller.rules.callers import Caller
 from wiresum.controller.rules.jobs import Created
 from wiresum.controller.rules.refusals import Scene
@@ -71,11 +71,13 @@ class Queue:
     def request(self, request: pb.CreateJobRequest, caller: Caller) -> Created | Queued:
         """The job that is asked for if it is there already, or its place in the queue."""
         state = self.desk.state
-        tenant = admission.tenant_for(state, request, caller)
-        found = admission.find(state, request, tenant, self._dismissed)
+        whole = parts.whole(state, request, caller)
+        tenant = admission.tenant_for(state, request, caller, whole)
+        found = admission.find(state, request, tenant, self._dismissed, whole)
         if found is None:
             job_id = f"j-{secrets.token_hex(6)}"
-            self.desk.commit(admission.enqueue(state, request, tenant, job_id, self.desk.now()))
+            now = self.desk.now()
+            self.desk.commit(admission.enqueue(state, request, tenant, job_id, now, whole))
             # The last, until a round of decisions has found out more.
             self._places[job_id] = len(self._places) + 1
             self._note(job_id, request)

@@ -44,8 +44,8 @@ def check_timeout(seconds: float) -> None:
 class RankPolls:
     """The long polls of ranks. Methods raise :class:`ControllerError`.
 
-    ``changed`` is called with a job whose entries on its switch change; ``limit`` limits the time
-    that callers wait.
+    ``changed`` is called with a job whose entries on its switch change, and ``parts_over`` with the
+    parts of one that have ended; ``limit`` limits the time that callers wait.
     """
 
     desk: Desk
@@ -54,6 +54,7 @@ class RankPolls:
     calls: CallsInProgress
     fleet: Fleet
     changed: Callable[[Job], None]
+    parts_over: Callable[[list[Job]], None]
     limit: Limiting = asyncio.timeout
     _unsettled: bool = False
     """Ranks have given up while the store could not be written."""
@@ -72,12 +73,14 @@ class RankPolls:
         turn = (request.attempt, request.change)
         with self.calls.call(job.id, turn, request.rank) as news:
             # A rank that is refused has not joined, and leaves nothing behind.
+            parts = self.desk.state.parts(job.id)
             try:
                 job = self.jobs.join(job, request)
             except StoreFailed:
                 self._unsettled = True  # whether the rank is in the store is not known
                 raise
             try:
+                self.parts_over(parts)
                 # Most ranks are neither the first of an attempt nor the last.
                 if (job.epoch, job.state) != (before.epoch, before.state):
                     self.changed(job)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.on_full import OnFull
+from wiresum.controller.rules import parts
 from wiresum.controller.rules.callers import Caller
 from wiresum.controller.rules.checks import check_name, check_request_id, invalid
 from wiresum.controller.rules.jobs import check_attachable, ended_error
@@ -49,9 +50,11 @@ def recover(state: Snapshot, now: float) -> Plan:
     return Plan(now, tuple(writes))
 
 
-def tenant_for(state: Snapshot, request: pb.CreateJobRequest, caller: Caller) -> Tenant:
-    """The tenant that the job is for."""
-    name = caller.acting_tenant(request.tenant)
+def tenant_for(
+    state: Snapshot, request: pb.CreateJobRequest, caller: Caller, whole: Job | None = None
+) -> Tenant:
+    """The tenant that the job is for; a part, of the job ``whole``, is for that job's."""
+    name = whole.tenant if whole is not None else caller.acting_tenant(request.tenant)
     tenant = state.tenant(name)
     if tenant is None:
         raise ControllerError("NOT_FOUND", lines.UNKNOWN_TENANT.of(name=name[:80]))
@@ -63,50 +66,65 @@ def find(
     request: pb.CreateJobRequest,
     tenant: Tenant,
     dismissed: Mapping[str, ControllerError],
+    whole: Job | None = None,
 ) -> Found | None:
-    """The job that is asked for, if it is there already.
+    """The job that is asked for, or the part of the job ``whole``, if it is there already.
 
     ``dismissed`` tells why jobs were taken out of the queue, by :func:`asked_by`.
     """
     check_request_id(request.request_id)
     if request.name:
         check_name(request.name, "job")
+    name, asked = _names(request, whole)
     # The same request again: the answer to the first one was lost.
-    job = state.job_requested(tenant.name, request.request_id)
+    job = state.job_requested(tenant.name, asked)
     if job is not None:
         if job.state.live or job.state is JobState.QUEUED:
             return Found(job, attached=False)
         raise ended_error(job)
-    named = state.job_not_over(tenant.name, request.name)
+    named = state.job_not_over(tenant.name, name)
     if named is not None and named.state.live:
         check_attachable(named, request.switch)
         return Found(named, attached=True)
-    gone = dismissed.get(asked_by(tenant.name, request.request_id))
-    if gone is not None and request.request_id:
+    gone = dismissed.get(asked_by(tenant.name, asked))
+    if gone is not None and asked:
         raise gone
     return Found(named, attached=True) if named is not None else None
 
 
 def enqueue(
-    state: Snapshot, request: pb.CreateJobRequest, tenant: Tenant, job_id: str, now: float
+    state: Snapshot,
+    request: pb.CreateJobRequest,
+    tenant: Tenant,
+    job_id: str,
+    now: float,
+    whole: Job | None = None,
 ) -> Plan:
-    """Put a new job of that id into the queue. Refuses what the tenant can never get."""
-    slots, least = _size(request.slots_wanted), _size(request.min_slots or 1)
+    """Put a new job of that id into the queue, or a part of the job ``whole``.
+
+    Refuses what the tenant, or the job, can never get.
+    """
+    default = parts.default_slots(whole) if whole is not None else 0
+    slots, least = _size(request.slots_wanted or default), _size(request.min_slots or 1)
     if least > slots:
         invalid(lines.LEAST_ABOVE_SLOTS.of(least=least, slots=slots))
     on_full = _ON_FULL.get(request.on_full)
     if on_full is None:
         invalid(lines.NOT_ON_FULL.of(value=request.on_full, most=max(_ON_FULL)))
-    _check_switches(state, request.switch)
+    if whole is None:
+        _check_switches(state, request.switch)
+    else:
+        parts.check_count(state, whole)
     if state.usage()[tenant.name].queued >= _QUEUE_PER_TENANT:
         raise ControllerError(
             "RESOURCE_EXHAUSTED",
             lines.QUEUE_FULL.of(tenant=tenant.name, count=_QUEUE_PER_TENANT),
         )
+    name, asked = _names(request, whole)
     job = Job(
         id=job_id,
         tenant=tenant.name,
-        name=request.name or job_id,
+        name=name or job_id,
         state=JobState.QUEUED,
         reason="",
         created=now,
@@ -121,13 +139,25 @@ def enqueue(
         min_slots=least,
         on_full=on_full,
         wanted_switch=request.switch,
-        request=request.request_id,
+        request=asked,
         priority=tenant.priority,
+        parent=whole.id if whole is not None else "",
     )
-    why = impossible(job, fitting_switches(request.switch, state.switches()), tenant)
+    if whole is not None:
+        why = parts.impossible(job, whole)
+    else:
+        why = impossible(job, fitting_switches(request.switch, state.switches()), tenant)
     if why is not None:
         raise why
     return Plan(now, (Enqueue(job),))
+
+
+def _names(request: pb.CreateJobRequest, whole: Job | None) -> tuple[str, str]:
+    """The job's name and the id of the request, as they are stored; empty if there is none."""
+    if whole is None:
+        return request.name, request.request_id
+    name = parts.name_of(whole, request.name) if request.name else ""
+    return name, parts.request_of(whole, request.request_id)
 
 
 def asked_by(tenant: str, request: str) -> str:

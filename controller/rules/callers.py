@@ -58,5 +58,6 @@ class Caller:
         return own
 
     def owns(self, job: Job) -> bool:
-        """Whether the caller may see the job and end it."""
-        return self.admin or job.id == self.job or bool(self.tenant and job.tenant == self.tenant)
+        """Whether the caller may see the job and end it: a job's token also the job's parts."""
+        its_own = bool(self.job) and self.job in (job.id, job.parent)
+        return self.admin or its_own or bool(self.tenant and job.tenant == self.tenant)

@@ -9,8 +9,19 @@ from wiresum.controller.errors import ControllerError
 from wiresum.controller.rules.callers import Caller
 from wiresum.controller.rules.limits import Limits
 from wiresum.controller.state.model import Job, JobState
-from wiresum.controller.state.plan import AddJobToken, EndJob, ForgetHistory, Plan
+from wiresum.controller.state.plan import (
+    AddJobToken,
+    EndJob,
+    ForgetHistory,
+    LeaveQueue,
+    Plan,
+)
 from wiresum.controller.state.store import Snapshot
+
+Events = Mapping[str, Mapping[str, int] | None]
+"""The last counters of jobs, by their ids; None: they are not known."""
+
+NO_EVENTS: Events = {}
 
 _HISTORY_S = 7 * 24 * 3600.0
 _HISTORY_JOBS = 1000
@@ -106,25 +117,40 @@ def add_token(state: Snapshot, job: Job, token: str, now: float) -> Plan:
 
 
 def end(
-    job: Job, state: JobState, reason: str, now: float, events: Mapping[str, int] | None = None
+    state: Snapshot, job: Job, how: JobState, reason: str, now: float, events: Events = NO_EVENTS
 ) -> Plan:
-    """End a job, unless it is over; ``events`` are its last counters."""
+    """End a job with its parts, unless it is over; ``events`` are their last counters."""
     if not job.state.live:
         return Plan(now)
-    return Plan(now, (EndJob(job.id, state, reason, events, keep=_HISTORY_JOBS),))
+    last = EndJob(job.id, how, reason, events.get(job.id), keep=_HISTORY_JOBS)
+    return Plan(now, (*end_parts(state, job, how, f"its job ended: {reason}", events), last))
 
 
 def expire(
+    state: Snapshot,
     job: Job,
     silence_s: float,
     limits: Limits,
     now: float,
-    events: Mapping[str, int] | None = None,
+    events: Events = NO_EVENTS,
 ) -> Plan:
-    """End a job that has shown no sign of life for too long; ``events`` are its last counters."""
+    """End a job that has shown no sign of life for too long, with its parts."""
     if silence_s <= limits.expiry_s:
         return Plan(now)
-    return end(job, JobState.EXPIRED, f"no heartbeat for {limits.expiry_s:g} s", now, events)
+    reason = f"no heartbeat for {limits.expiry_s:g} s"
+    return end(state, job, JobState.EXPIRED, reason, now, events)
+
+
+def end_parts(
+    state: Snapshot, job: Job, how: JobState, reason: str, events: Events = NO_EVENTS
+) -> tuple[EndJob | LeaveQueue, ...]:
+    """End the parts of a job that ends or begins anew."""
+    return tuple(
+        LeaveQueue(part.id)
+        if part.state is JobState.QUEUED
+        else EndJob(part.id, how, reason, events.get(part.id))
+        for part in state.parts(job.id)
+    )
 
 
 def forget_old(now: float) -> Plan:

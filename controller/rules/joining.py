@@ -12,7 +12,7 @@ from wiresum.controller.rules.checks import (
     parse_ip,
     parse_mac,
 )
-from wiresum.controller.rules.jobs import ended_error, replaced_error
+from wiresum.controller.rules.jobs import end_parts, ended_error, replaced_error
 from wiresum.controller.state.model import Change, Job, JobState, Member, Switch
 from wiresum.controller.state.plan import (
     AddMember,
@@ -51,6 +51,9 @@ def join(state: Snapshot, job: Job, request: pb.JoinJobRequest, now: float) -> P
         if _has_joined(job, job.members, member, request):
             return Plan(now)
     else:
+        # Its parts are of the attempt before.
+        reason = f"attempt {request.attempt} of its job began"
+        writes += end_parts(state, job, JobState.RELEASED, reason)
         writes.append(StartAttempt(job.id, request.attempt, request.workers, request.field))
         missing = list(range(request.workers))
     writes.append(AddMember(job.id, member))

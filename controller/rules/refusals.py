@@ -7,6 +7,7 @@ from wiresum.common.errors import LineText
 from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.rules.callers import Caller
+from wiresum.controller.scheduling.parts import NUMBERS_FOR_PARTS
 from wiresum.controller.scheduling.scheduling import Standing
 from wiresum.controller.scheduling.slots import disjoint, free_ranges
 from wiresum.controller.state.model import Job, Switch, Tenant
@@ -54,9 +55,29 @@ def refusal(
         )
     elif standing is Standing.BEHIND:
         message = lines.BEHIND_EARLIER_JOB.of(tenant=tenant.name, slots=job.target)
+    elif standing is Standing.GROUPS:
+        message = lines.NO_GROUP_FOR_PART.of(job=job.label, most=NUMBERS_FOR_PARTS)
+    elif job.parent:
+        message = _no_share(state, job)
     else:
         message = _full(state, job, caller, ahead, usable, scene)
     return ControllerError("RESOURCE_EXHAUSTED", message)
+
+
+def _no_share(state: Snapshot, part: Job) -> LineText:
+    whole = state.job(part.parent)
+    if whole is None:
+        return lines.TAKEN_OUT.of(job=part.label)
+    live = [each for each in state.parts(whole.id) if each.state.live]
+    return lines.NO_SHARE.of(
+        slots=part.sizes[-1],
+        job=whole.label,
+        held=whole.ranges[-1].slots,
+        least=whole.min_slots,
+        parts=len(live),
+        theirs=sum(each.ranges[-1].slots for each in live),
+        admitted=whole.target,
+    )
 
 
 def _full(

@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Iterator
 
+from wiresum.controller.rules.jobs import end_parts
 from wiresum.controller.rules.joining import MEMBERS_PER_SWITCH
 from wiresum.controller.scheduling.slots import allocate, lowest_free_number
-from wiresum.controller.state.model import Job, SlotRange, Switch
+from wiresum.controller.state.model import Job, JobState, SlotRange, Switch
 from wiresum.controller.state.plan import MoveToSwitch, Plan
 from wiresum.controller.state.store import Snapshot
 from wiresum.p4 import packet
@@ -15,9 +16,10 @@ def relocate(state: Snapshot, job: Job, up: Collection[str], now: float) -> Plan
 
     Only slots that are free now are given: as many as the job has or, where no switch has so many,
     fewer, down to what the job can do with. The plan is empty if no switch has them, if the job has
-    asked for its switch by name, or if its workers are not behind a port of any other.
+    asked for its switch by name, or if its workers are not behind a port of any other. A part stays
+    where its job is, and the parts of a job that goes end.
     """
-    if not job.state.live or job.wanted_switch:
+    if not job.state.live or job.wanted_switch or job.parent:
         return Plan(now)
     draining = state.draining()
     boards = [
@@ -32,7 +34,9 @@ def relocate(state: Snapshot, job: Job, up: Collection[str], now: float) -> Plan
             found = allocate(taken, slots, switch.slots)
             number = lowest_free_number({other.lease.number for other in jobs}, 1, packet.JOBS - 1)
             if found is not None and number is not None:
-                return Plan(now, (MoveToSwitch(job.id, switch.name, number, found),))
+                move = MoveToSwitch(job.id, switch.name, number, found)
+                reason = f"its job went to switch {switch.name}"
+                return Plan(now, (*end_parts(state, job, JobState.RELEASED, reason), move))
     return Plan(now)
 
 

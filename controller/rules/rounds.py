@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from wiresum.controller import lines
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.on_full import OnFull
-from wiresum.controller.rules import changes
+from wiresum.controller.rules import changes, parts
 from wiresum.controller.rules.admission import fitting_switches, impossible
+from wiresum.controller.rules.jobs import ended_error
 from wiresum.controller.scheduling.packing import Holding
+from wiresum.controller.scheduling.parts import Family
 from wiresum.controller.scheduling.scheduling import (
     Account,
     Decisions,
@@ -103,6 +105,11 @@ def _hopeless(
     tenants = {tenant.name: tenant for tenant in state.tenants()}
     dismissed, drained = [], {}
     for job in queue.values():
+        if job.parent:
+            why = _hopeless_part(state, job)
+            if why is not None:
+                dismissed.append((job, why))
+            continue
         fitting = fitting_switches(job.wanted_switch, switches)
         why = impossible(job, fitting, tenants[job.tenant])
         if why is None and all(switch.name in draining for switch in fitting):
@@ -113,6 +120,13 @@ def _hopeless(
             dismissed.append((job, why))
             drained.pop(job.id, None)
     return tuple(dismissed), drained
+
+
+def _hopeless_part(state: Snapshot, part: Job) -> ControllerError | None:
+    whole = state.job(part.parent)
+    if whole is None:
+        return ControllerError("ABORTED", lines.TAKEN_OUT.of(job=part.label))
+    return parts.impossible(part, whole) if whole.state.live else ended_error(whole)
 
 
 def _drained_error(job: Job, fitting: list[Switch], limit: float) -> ControllerError:
@@ -128,9 +142,11 @@ def _decide(
 ) -> Decisions:
     draining = state.draining()
     usage = state.usage()
+    switches = state.switches()
+    jobs = {switch.name: state.jobs_on(switch.name, members=False) for switch in switches}
     return decide(
         switches=[
-            _view(state, switch, switch.name in draining, given) for switch in state.switches()
+            _view(switch, jobs[switch.name], switch.name in draining, given) for switch in switches
         ],
         wishes=[
             Wish(
@@ -141,6 +157,7 @@ def _decide(
                 switch=job.wanted_switch,
                 stays=job.on_full is OnFull.WAIT,
                 present=job.id in given.present,
+                part_of=job.parent,
             )
             for job in queue.values()
         ],
@@ -158,11 +175,30 @@ def _decide(
             )
             for tenant in state.tenants()
         },
+        families=_families([job for its_jobs in jobs.values() for job in its_jobs], queue),
     )
 
 
-def _view(state: Snapshot, switch: Switch, draining: bool, given: Circumstances) -> SwitchView:
-    jobs = state.jobs_on(switch.name, members=False)
+def _families(held: list[Job], queue: Mapping[str, Job]) -> list[Family]:
+    """The jobs that have parts, or are asked for some."""
+    members: dict[str, set[str]] = {job.parent: set() for job in queue.values() if job.parent}
+    for job in held:
+        if job.parent:
+            members.setdefault(job.parent, set()).add(job.id)
+    return [
+        Family(
+            job.id,
+            job.lease.switch,
+            job.priority,
+            job.target,
+            frozenset({job.id, *members[job.id]}),
+        )
+        for job in held
+        if job.id in members
+    ]
+
+
+def _view(switch: Switch, jobs: list[Job], draining: bool, given: Circumstances) -> SwitchView:
     return SwitchView(
         name=switch.name,
         total=switch.slots,

@@ -17,6 +17,7 @@ from wiresum.controller.rules.checks import (
     parse_mac,
     parse_network,
 )
+from wiresum.controller.rules.jobs import end_parts
 from wiresum.controller.state.model import HostRange, Job, JobState, Switch
 from wiresum.controller.state.plan import EndJob, Plan, PutSwitch, RemoveSwitch, SetDraining, Write
 from wiresum.controller.state.store import Snapshot
@@ -50,11 +51,16 @@ def recover(state: Snapshot, slots_of: SlotsOf, now: float) -> Plan:
             continue
         reason = f"switch {switch.name} has {slots} slots since its program was upgraded"
         writes.append(PutSwitch(replace(switch, slots=slots)))
-        writes += [
-            EndJob(job.id, JobState.EVICTED, reason)
+        beyond = [
+            job
             for job in state.jobs_on(switch.name)
             if any(held.end > slots for held in job.ranges)
         ]
+        ended = {job.id for job in beyond}
+        for job in beyond:
+            parts = end_parts(state, job, JobState.EVICTED, f"its job ended: {reason}")
+            writes += [write for write in parts if write.job not in ended]
+            writes.append(EndJob(job.id, JobState.EVICTED, reason))
     return Plan(now, tuple(writes))
 
 

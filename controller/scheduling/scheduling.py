@@ -5,19 +5,27 @@ jobs in the queue; of these, one job of each tenant in turn, in their order of a
 free range, or other jobs make room for it where that is possible. The first job for which neither
 is possible reserves a range, the one in which the fewest slots are held: no job behind it gets
 slots there, so that it becomes free at last, however many small jobs come.
+
+Parts of a job get what that job and its other parts give up (``parts.py``), before others of its
+priority.
 """
 
 import enum
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from wiresum.controller.scheduling.packing import Holding, Room, emptiest, make_room
+from wiresum.controller.scheduling.packing import Holding, Move, Room, emptiest, make_room
+from wiresum.controller.scheduling.parts import NUMBERS_FOR_PARTS, Family, give_up
 from wiresum.controller.scheduling.slots import allocate, lowest_free_number
-from wiresum.controller.state.model import SlotRange
+from wiresum.controller.state.model import MIN_SLOTS, SlotRange
 from wiresum.p4 import packet
 
 FOR_HIGHER = "for a job of higher priority"
 """The reason of a change that makes room for a job of higher priority."""
+
+FOR_PART = "for a part of the job"
+"""The reason of a change in which a job, or a part of it, makes room for another part."""
 
 # A round looks for room for so many jobs; the jobs behind them wait.
 _TRIES = 16
@@ -52,6 +60,8 @@ class Wish:
     """It waits if there is no room; otherwise it leaves at once."""
     present: bool = True
     """A caller is there to take the job. Without one, a job keeps its place, but gets no slots."""
+    part_of: str = ""
+    """The job that it is a part of: its slots are within that job's; empty: of none."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,8 @@ class Standing(enum.Enum):
     QUOTA = "the tenant's slot quota is reached"
     JOBS = "the tenant's job limit is reached"
     BEHIND = "an earlier job of the tenant is first"
+    SHARE = "its job has no slots to give"
+    GROUPS = "the switch has no multicast group left for parts of jobs"
 
 
 @dataclass
@@ -120,18 +132,33 @@ def decide(
     wishes: Iterable[Wish],
     shrunk: Iterable[Shrunk],
     accounts: Mapping[str, Account],
+    families: Iterable[Family] = (),
 ) -> Decisions:
     """Decide which jobs get slots now, and which leases change to make room.
 
-    ``wishes`` of one tenant are in order of arrival; every tenant has an account.
+    ``wishes`` of one tenant are in order of arrival; every tenant has an account, and every job
+    of which a part is wished for a family. Of one priority, the families go first: what one of
+    their members gives up is for the others.
     """
-    run = _Run([_Board(view) for view in switches], dict(accounts))
-    waiting, small = in_order(wishes, accounts), list(shrunk)
-    priorities = {wish.priority for wish in waiting} | {job.priority for job in small}
+    kin = list(families)
+    run = _Run([_Board(view) for view in switches], dict(accounts), kin)
+    wishes = list(wishes)
+    waiting = in_order((wish for wish in wishes if not wish.part_of), accounts)
+    parts = [wish for wish in wishes if wish.part_of]
+    # A job grows into what its parts leave.
+    small = sorted(shrunk, key=lambda job: job.job in run.families)
+    groups: tuple[Iterable[Wish | Shrunk | Family], ...] = (waiting, parts, small, kin)
+    priorities = {each.priority for group in groups for each in group}
     for priority in sorted(priorities, reverse=True):
+        for wish in parts:
+            if wish.priority == priority:
+                run.serve_part(wish)
         for job in small:
             if job.priority == priority:
                 run.grow(job)
+        for family in kin:
+            if family.priority == priority:
+                run.keep_for(family)
         for wish in waiting:
             if wish.priority == priority:
                 run.serve(wish)
@@ -188,11 +215,17 @@ class _Board:
     def others_hold(self, job: str, range_: SlotRange) -> bool:
         return any(owner != job and range_.overlaps(taken) for owner, taken in self.held)
 
-    def room(self, slots: int, priority: int) -> Room | None:
+    def room(self, slots: int, priority: int, smaller: Sequence[Move] = ()) -> Room | None:
+        """Room for so many slots, when the jobs that move ``smaller`` have done so."""
         if not self.view.up or self.free_number() is None:
             return None
+        kept = {move.job: move.range for move in smaller}
+        holdings = [
+            replace(each, range=kept[each.job], movable=False) if each.job in kept else each
+            for each in self.holdings
+        ]
         return make_room(
-            self.holdings, self.view.total, slots, priority=priority, reserved=self.reserved
+            holdings, self.view.total, slots, priority=priority, reserved=self.reserved
         )
 
     def change(self, job: str, range_: SlotRange) -> None:
@@ -207,9 +240,20 @@ class _Board:
 class _Run:
     """One round of decisions."""
 
-    def __init__(self, boards: Sequence[_Board], accounts: dict[str, Account]) -> None:
+    def __init__(
+        self,
+        boards: Sequence[_Board],
+        accounts: dict[str, Account],
+        families: Iterable[Family] = (),
+    ) -> None:
         self.boards = boards
         self.accounts = accounts
+        self.families = {family.job: family for family in families}
+        self._family_of = {
+            member: family.job for family in self.families.values() for member in family.members
+        }
+        self._promised: Counter[str] = Counter()
+        """Slots of each family for parts for which room is being made."""
         self.decisions = Decisions()
         self._held_up: set[tuple[str, int]] = set()
         self._range_is_kept = False
@@ -242,13 +286,50 @@ class _Run:
         if wish.stays and not self._range_is_kept:
             self._keep_a_range(boards, sizes[-1])
 
+    def serve_part(self, wish: Wish) -> None:
+        """Give a part its slots, or let its family make room, or say why not.
+
+        Unlike a job, it prefers the largest number that can be made free. Nobody gives up so much
+        for a part that wants more than it needs that the part would have the larger share.
+        """
+        family = self.families[wish.part_of]
+        board = self._board(family.switch)
+        number = board.free_number()
+        if number is None or len(board.numbers) >= NUMBERS_FOR_PARTS:
+            self.decisions.standings[wish.job] = Standing.GROUPS
+            return
+        for slots in wish.sizes:
+            range_ = board.free_range(slots)
+            if range_ is not None and self._spare(family) >= slots:
+                self._grant(wish, board, range_, number)
+                return
+            if self._tries and self._make_room_in(family, wish, slots):
+                return
+        self._tries = max(0, self._tries - 1)
+        self.decisions.standings[wish.job] = Standing.SHARE
+
+    def keep_for(self, family: Family) -> None:
+        """Keep what a family may still get: no other job of its priority has it."""
+        board = self._board(family.switch)
+        spare = self._spare(family)
+        slots = 1 << spare.bit_length()
+        while slots > MIN_SLOTS and spare >= MIN_SLOTS:
+            slots //= 2
+            while slots <= spare and (range_ := board.free_range(slots)) is not None:
+                board.reserve(range_)
+                spare -= slots
+
     def grow(self, job: Shrunk) -> None:
         """Give a shrunk job its slots back, or as many of them as are free."""
-        board = next(board for board in self.boards if board.view.name == job.switch)
+        board = self._board(job.switch)
         holding = next(each for each in board.holdings if each.job == job.job)
         if not board.view.up or not holding.movable:
             return
         slots = job.target
+        family = self.families.get(self._family_of.get(job.job, ""))
+        if family is not None:
+            most = max(job.range.slots, job.range.slots + self._spare(family))
+            slots = min(slots, 1 << (most.bit_length() - 1))
         while slots > job.range.slots:
             around = SlotRange(job.range.base // slots * slots, slots)
             if board.others_hold(job.job, around) or any(
@@ -264,6 +345,40 @@ class _Run:
             slots //= 2
 
     # ----
+
+    def _board(self, name: str) -> _Board:
+        return next(board for board in self.boards if board.view.name == name)
+
+    def _spare(self, family: Family, *, after_changes: bool = False) -> int:
+        """What nobody in a family has of its slots, now or when the changes under way are over."""
+        board = self._board(family.switch)
+        has = {each.job: each.range.slots for each in board.holdings if self._is_of(each, family)}
+        if not after_changes:
+            for job, range_ in board.held:
+                if job in has:
+                    has[job] = max(has[job], range_.slots)
+        return family.admitted - sum(has.values()) - self._promised[family.job]
+
+    def _is_of(self, holding: Holding, family: Family) -> bool:
+        return self._family_of.get(holding.job) == family.job
+
+    def _make_room_in(self, family: Family, wish: Wish, slots: int) -> bool:
+        """Begin to make room for a part in its family, if that is possible."""
+        board = self._board(family.switch)
+        moves = give_up(
+            [each for each in board.holdings if self._is_of(each, family)],
+            family.job,
+            slots - self._spare(family, after_changes=True),
+            slots if slots > wish.sizes[-1] else 0,
+        )
+        if moves is None:
+            return False
+        room = board.room(slots, wish.priority, moves)
+        if room is None:
+            return False
+        self._make_room(wish, board, Room(room.range, (*moves, *room.moves)))
+        self._promised[family.job] += slots
+        return True
 
     def _allowed(self, wish: Wish) -> tuple[int, ...]:
         """The sizes that the tenant's limits allow now; says so if there is none."""
@@ -306,10 +421,13 @@ class _Run:
         board.hold(wish.job, range_)
         board.holdings.append(Holding(wish.job, range_, range_.slots, wish.priority, False))
         board.numbers.add(number)
-        account = self.accounts[wish.tenant]
-        self.accounts[wish.tenant] = replace(
-            account, slots=account.slots + range_.slots, jobs=account.jobs + 1
-        )
+        if wish.part_of:
+            self._family_of[wish.job] = wish.part_of
+        else:
+            account = self.accounts[wish.tenant]
+            self.accounts[wish.tenant] = replace(
+                account, slots=account.slots + range_.slots, jobs=account.jobs + 1
+            )
         self.decisions.grants.append(Grant(wish.job, board.view.name, number, range_))
 
     def _make_room(self, wish: Wish, board: _Board, room: Room) -> None:
@@ -321,6 +439,8 @@ class _Run:
                 if move.job not in moved and not board.others_hold(move.job, move.range):
                     before = next(each for each in board.holdings if each.job == move.job)
                     reason = FOR_HIGHER if before.priority < wish.priority else "to make room"
+                    if wish.part_of and self._family_of.get(move.job) == wish.part_of:
+                        reason = FOR_PART
                     board.change(move.job, move.range)
                     self.decisions.changes.append(NewLease(move.job, move.range, reason))
                 moved.add(move.job)

@@ -186,6 +186,8 @@ class Job:
     """The switch that it asked for; empty: any."""
     request: str = ""
     """The id that its creator gave to the request for it, if any."""
+    parent: str = ""
+    """The id of the job that this is a part of; empty: of none. Its slots are that job's."""
     sequence: int = 0
     """The order of arrival: of two jobs in the queue, the lower number came first."""
     priority: int = 0

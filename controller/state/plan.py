@@ -108,7 +108,7 @@ class LeaveQueue:
 
 @dataclass(frozen=True)
 class Grant:
-    """Give a job in the queue its slots; its tenant is the last to be served."""
+    """Give a job in the queue its slots; its tenant is the last to be served, but for a part."""
 
     job: str
     switch: str

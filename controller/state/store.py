@@ -18,7 +18,9 @@ class Usage:
     slots: int
     """For its quota: those that its live jobs were admitted with."""
     jobs: int
+    """Its live jobs, without the parts of jobs."""
     queued: int
+    """Its jobs and parts in the queue."""
 
 
 class Snapshot(Protocol):
@@ -97,6 +99,10 @@ class Snapshot(Protocol):
 
     def shrunk_jobs(self) -> list[Job]:
         """The live jobs that have fewer slots than they were admitted with, the oldest first."""
+        ...
+
+    def parts(self, job_id: str) -> list[Job]:
+        """The parts of a job that are live or in the queue, in order of arrival."""
         ...
 
     def changing_jobs(self) -> list[Job]:

@@ -107,6 +107,11 @@ REPLY_KEY = """
 """
 """A column that ``jobs`` and ``changes`` got in a later step."""
 
+PARENT = """
+    parent TEXT NOT NULL DEFAULT ''
+"""
+"""A column that ``jobs`` got in a later step: the id of the job that a job is a part of."""
+
 MEMBERS = """
     job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
     change INTEGER NOT NULL DEFAULT 0,

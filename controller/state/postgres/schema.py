@@ -136,4 +136,9 @@ STEPS: tuple[str, ...] = (
     CREATE TABLE members ({_translated(tables.MEMBERS)});
     CREATE INDEX member_macs ON members (mac);
     """,
+    # A job may be a part of another, whose slots it shares.
+    f"""
+    ALTER TABLE jobs ADD COLUMN {_translated(tables.PARENT)};
+    CREATE INDEX parts ON jobs (parent) WHERE parent != '' AND ended IS NULL;
+    """,
 )

@@ -164,6 +164,10 @@ class Reading(Snapshot):
         where = f"WHERE {_LIVE} AND leases.slots < jobs.target ORDER BY jobs.created"
         return self._jobs(where, members=False)
 
+    def parts(self, job_id: str) -> list[Job]:
+        where = "WHERE jobs.parent = ? AND jobs.parent != '' AND jobs.ended IS NULL"
+        return self._jobs(f"{where} ORDER BY jobs.rowid", (job_id,), members=False)
+
     def changing_jobs(self) -> list[Job]:
         return self._jobs("WHERE changes.job IS NOT NULL ORDER BY changes.announced")
 
@@ -234,7 +238,7 @@ class Reading(Snapshot):
             f"""
             SELECT tenants.name, COUNT(*) AS jobs, SUM(jobs.target) AS slots
             FROM jobs JOIN tenants ON tenants.id = jobs.tenant
-            WHERE {_LIVE} GROUP BY tenants.id
+            WHERE {_LIVE} AND jobs.parent = '' GROUP BY tenants.id
             """
         ).fetchall()
         waiting = self._db.execute(
@@ -283,6 +287,7 @@ class Reading(Snapshot):
             on_full=OnFull(row["on_full"]),
             wanted_switch=row["wanted_switch"],
             request=row["request"],
+            parent=row["parent"],
             sequence=row["sequence"],
             priority=row["priority"],
             change=row["change"],

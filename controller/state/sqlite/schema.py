@@ -203,6 +203,11 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX live_jobs ON jobs (heartbeat) WHERE state IN ('waiting', 'ready');
     CREATE INDEX queued_jobs ON jobs (tenant) WHERE state = 'queued';
     """,
+    # A job may be a part of another, whose slots it shares.
+    f"""
+    ALTER TABLE jobs ADD COLUMN {tables.PARENT};
+    CREATE INDEX parts ON jobs (parent) WHERE parent != '' AND ended IS NULL;
+    """,
 )
 
 INDEXES: tuple[str, ...] = (

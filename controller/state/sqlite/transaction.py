@@ -159,9 +159,9 @@ class Transaction:
         self._db.execute(
             """
             INSERT INTO jobs (rowid, id, tenant, name, state, created, heartbeat, target, min_slots,
-                              request, on_full, wanted_switch)
+                              request, on_full, wanted_switch, parent)
             VALUES (?, ?, (SELECT id FROM tenants WHERE name = ? AND removed IS NULL), ?, 'queued',
-                    ?, ?, ?, ?, ?, ?, ?)
+                    ?, ?, ?, ?, ?, ?, ?, ?)
             """,
             (
                 self._next("SELECT MAX(rowid) AS last FROM jobs"),
@@ -175,6 +175,7 @@ class Transaction:
                 job.request,
                 job.on_full.value,
                 job.wanted_switch,
+                job.parent,
             ),
         )
 
@@ -205,7 +206,7 @@ class Transaction:
         )
         self._db.execute(
             "UPDATE tenants SET served = (SELECT MAX(served) + 1 FROM tenants) "
-            "WHERE id = (SELECT tenant FROM jobs WHERE id = ?)",
+            "WHERE id = (SELECT tenant FROM jobs WHERE id = ? AND parent = '')",
             (write.job,),
         )
 

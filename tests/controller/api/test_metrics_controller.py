@@ -151,7 +151,7 @@ async def test_the_queue_and_a_lease_that_is_to_shrink(watched: Watched) -> None
     found = await scrape()
     assert found["wiresum_controller_queue_length"]["default",] == 0
     assert found["wiresum_controller_job_info"].keys() == {
-        (small.id, "small", str(small.number), "s1", "default")
+        (small.id, "small", str(small.number), "", "s1", "default")
     }
 
     shrinking = await rig.call(
@@ -199,7 +199,7 @@ async def test_a_switch_that_is_down_costs_its_counters_and_no_scrape(watched: W
     assert found["wiresum_controller_switch_counters_up"] == {("s1",): 0}
     assert "wiresum_controller_switch_drops_total" not in found
     assert found["wiresum_controller_job_info"].keys() == {
-        (job.id, job.id, str(job.number), "s1", "default")
+        (job.id, job.id, str(job.number), "", "s1", "default")
     }
     await until(lambda: rig.office.fleet.loop("s1").tally.connect_failures > 0)
     found = await scrape()

@@ -139,6 +139,35 @@ class Lifecycle(RuleBasedStateMachine):
         assert job.state is JobState.READY
         return job.id
 
+    @rule(
+        target=jobs_made,
+        job_id=jobs_made,
+        slots=st.sampled_from([0, 16, 256, 1024]),
+        on_full=st.sampled_from([pb.ON_FULL_FAIL, pb.ON_FULL_SMALLER]),
+    )
+    def create_a_part(self, job_id: str, slots: int, on_full: pb.OnFull) -> str:
+        whole = self.store.job(job_id)
+        if whole is None or whole.state is JobState.QUEUED:
+            return ""
+        answer = answer_of(
+            lambda: self.office.create(slots_wanted=slots, on_full=on_full, parent=job_id)
+        )
+        if isinstance(answer, ControllerError):
+            over = "RESOURCE_EXHAUSTED" if whole.state.live else "FAILED_PRECONDITION"
+            assert answer.code == over
+            return ""
+        assert answer.job.parent == (whole.parent or whole.id)
+        return answer.job.id
+
+    @rule(target=jobs_made, job_id=jobs_made, slots=st.sampled_from([16, 256]))
+    def wait_for_a_part(self, job_id: str, slots: int) -> str:
+        whole = self.store.job(job_id)
+        if whole is None or not whole.state.live:
+            return ""
+        request = pb.CreateJobRequest(slots_wanted=slots, on_full=pb.ON_FULL_WAIT, parent=job_id)
+        queued = answer_of(lambda: self.office.queue.request(request, ADMIN))
+        return queued.job.id if isinstance(queued, Queued) else ""
+
     def changing(self, number: int) -> Job | None:
         """One of the jobs whose lease is about to change, if there are any."""
         jobs = self.store.changing_jobs()
@@ -330,6 +359,21 @@ class Lifecycle(RuleBasedStateMachine):
         )
 
     @invariant()
+    def parts_share_what_their_job_was_admitted_with(self) -> None:
+        for whole in self.store.jobs():
+            parts = [part for part in self.store.parts(whole.id) if part.state.live]
+            assert whole.state.live or not self.store.parts(whole.id)
+            held = sum(max(each.slots for each in job.ranges) for job in [whole, *parts])
+            assert held <= whole.target or not parts
+            for part in parts:
+                assert (part.tenant, part.lease.switch) == (whole.tenant, whole.lease.switch)
+                assert not self.store.parts(part.id)
+        live = [job for job in self.store.jobs(live_only=True) if not job.parent]
+        for name, usage in self.store.usage().items():
+            own = [job for job in live if job.tenant == name]
+            assert (usage.jobs, usage.slots) == (len(own), sum(job.target for job in own))
+
+    @invariant()
     def epochs_are_never_used_twice(self) -> None:
         assert self.epochs == sorted(set(self.epochs))
         assert 0 not in self.epochs
@@ -419,8 +463,12 @@ def a_long_walk(walk: Lifecycle, seed: int) -> None:
         slots = chance.choice([256, 512, 1024, 2048, 4096])
         started = [chance.randrange(9) for _ in range(3)]
         number, rank = chance.randrange(10), chance.randrange(3)
-        what = chance.randrange(100)
-        if what < 12:
+        what = chance.randrange(110)
+        if what >= 106:
+            made.append(walk.wait_for_a_part(some_job(), 256))
+        elif what >= 100:
+            made.append(walk.create_a_part(some_job(), chance.choice([0, 64]), pb.ON_FULL_SMALLER))
+        elif what < 12:
             made.append(walk.run(tenant, slots, chance.randrange(1, 4)))
         elif what < 24:
             made.append(walk.wait(tenant, slots))
@@ -453,6 +501,7 @@ def a_long_walk(walk: Lifecycle, seed: int) -> None:
                 changes += job.change > 0
                 walk.jobs.touch(job)
             walk.nothing_is_shared()
+            walk.parts_share_what_their_job_was_admitted_with()
             walk.epochs_are_never_used_twice()
             walk.slots_only_see_growing_epochs()
             walk.only_ready_jobs_are_on_the_switch()

@@ -89,7 +89,8 @@ NO_WHOLE = Line(
 )
 NOT_BEGUN = Line(
     "A141",
-    "after {seconds:g} s {missing} had begun no collective of {group}, in which other ranks wait",
+    "after the timeout of {seconds:g} s {missing} had begun no collective of {group}, in which "
+    "other ranks wait",
 )
 GROUP_NOT_BEGUN = Line("A142", "{group} cannot begin: {why}")
 NO_JOB_YET = Line("A047", "the launcher has no job for this run yet")

@@ -19,7 +19,6 @@ from wiresum.host_agent.agent.control import Heartbeats, NoJob, over
 from wiresum.host_agent.agent.issued import Group
 from wiresum.host_agent.agent.join import Membership, SwitchAway
 from wiresum.host_agent.agent.network import local_address_towards
-from wiresum.host_agent.agent.peers.judge import listed
 from wiresum.host_agent.agent.peers.meeting import Meeting, arrange, find
 from wiresum.host_agent.agent.peers.member import Gone, Member
 from wiresum.host_agent.agent.peers.peers import Peers
@@ -177,7 +176,7 @@ class Agent:
     def label(self) -> str:
         """What logs call its group; empty for the group of all ranks."""
         part = self._worker.part
-        return "" if part is None else f"the group of ranks {listed(part.members)}"
+        return "" if part is None else part.label
 
     @property
     def leaves_switch(self) -> bool:

@@ -196,8 +196,8 @@ class Carriers:
             ballot = self._returning = Return(self._rejoin, after + 1, delay_s, self._arrived)
         if self._rank == 0:
             level = logging.WARNING if loud else logging.INFO
-            whose = f" of {self._label}" if self._label else ""
-            log.log(level, "wiresum: the ranks%s sum without the switch: %s", whose, why)
+            whose = f" ({self._label})" if self._label else ""
+            log.log(level, "wiresum: the ranks sum without the switch%s: %s", whose, why)
         return RanksEngine(
             *(self._sums, self._workers, self._field),
             rests=rests,
@@ -237,9 +237,9 @@ class Carriers:
         if self._rank == 0:
             # A group of some of the ranks always begins without.
             level = logging.INFO if self._label and self._falls == 1 else logging.WARNING
-            whose = f" for {self._label}" if self._label else ""
+            whose = f" ({self._label})" if self._label else ""
             again = "" if level == logging.INFO else " again"
-            log.log(level, "wiresum: the switch sums%s%s", whose, again)
+            log.log(level, "wiresum: the switch sums%s%s", again, whose)
 
     @property
     def has_lease(self) -> bool:

@@ -66,6 +66,8 @@ class Part:
     members: tuple[int, ...]
     """The group's ranks, by their numbers in the whole."""
     whole: Whole
+    label: str
+    """What logs and errors call the group."""
 
 
 @dataclass(frozen=True)

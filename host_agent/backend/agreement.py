@@ -2,7 +2,7 @@
 
 Each such collective has a name that is the same on all ranks. A rank that gets to it counts
 itself in the group's store; the last rank to do so appends the name to a list in the store. All
-ranks carry out that list, in its order, over a gloo group that nothing else uses. A collective is
+ranks carry out that list, in its order, over a group that nothing else uses. A collective is
 in the list only once all ranks have issued it, so no rank ever waits for one that another rank
 cannot get to yet. (Horovod's coordinator does the same: Sergeev and Del Balso 2018, section 4.)
 """
@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Generic, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -26,8 +27,8 @@ from wiresum.host_agent.backend import callbacks
 
 log = logging.getLogger("wiresum")
 
-Issue = Callable[[dist.ProcessGroup], dist.Work]
-"""Starts the collective on the group that it is given."""
+G = TypeVar("G")
+"""What the collectives are carried out on."""
 
 _SHORTEST_LOOK_S = 0.0005
 _LONGEST_LOOK_S = 0.02
@@ -107,36 +108,40 @@ class AgreedWork(dist.Work):
         self.wait()
 
 
-class Agreement:
+class Agreement(Generic[G]):
     """Carries out named collectives of one group in the same order on all ranks."""
 
     def __init__(
         self,
         store: Store,
         size: int,
-        make_group: Callable[[], dist.ProcessGroup],
+        make_group: Callable[[], G],
         complete_later: Callable[[Callable[[], None]], None],
     ) -> None:
         """``store`` is this agreement's own part of the group's store.
 
-        ``make_group`` makes the gloo group, on all ranks at the first collective that all have
-        issued. ``complete_later`` runs a function on a thread on which callbacks may block.
+        ``make_group`` makes the group, on all ranks at the first collective that all have issued.
+        ``complete_later`` runs a function on a thread on which callbacks may block.
         """
         self._store = store
         self._size = size
         self._make_group = make_group
         self._complete_later = complete_later
-        self._group: dist.ProcessGroup | None = None
-        self._waiting: dict[str, tuple[Issue, AgreedWork]] = {}
+        self.group: G | None = None
+        """Once it is made."""
+        self._waiting: dict[str, tuple[Callable[[G], dist.Work], AgreedWork]] = {}
         self._flying: set[AgreedWork] = set()
         self._position = 0
         self._failed: BaseException | None = None
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def submit(self, name: str, label: str, issue: Issue, limit_s: float) -> AgreedWork:
+    def submit(
+        self, name: str, label: str, issue: Callable[[G], dist.Work], limit_s: float
+    ) -> AgreedWork:
         """Carry out the collective ``name`` once all ranks have submitted it.
 
+        ``issue`` starts it on the group that it is given.
         Raises the reason if the agreement has been ended.
         """
         work = AgreedWork(name, label, limit_s)
@@ -223,15 +228,15 @@ class Agreement:
         return name
 
     def _start(self, name: str) -> None:
-        if self._group is None:
-            self._group = self._make_group()
+        if self.group is None:
+            self.group = self._make_group()
         with self._changed:
             if self._failed is not None:
                 return
             issue, work = self._waiting.pop(name)
             self._flying.add(work)
         try:
-            future = issue(self._group).get_future()
+            future = issue(self.group).get_future()
         except Exception as error:
             self._over(work, error)
             return

@@ -94,6 +94,7 @@ class CollectiveRouter:
         *,
         said: bool = False,
         world: "CollectiveRouter | None" = None,
+        below: "Callable[[], CollectiveRouter] | None" = None,
     ) -> None:
         """``agent`` is None where this group does not use the switch; ``why_no_agent`` says why.
 
@@ -101,6 +102,8 @@ class CollectiveRouter:
         ``make_group(prefix)`` makes a fallback group; all ranks call it with the same prefixes.
         ``world``: the router of another group of the same ranks, which has the agent: what the
         switch can do for this group is done as the next collective of that one.
+        ``below`` makes the router of another group of the same ranks, which carries what callbacks
+        issue, in the order that the ranks agree on. None: a fallback group alone does.
         """
         rank, size, store = options.rank, options.size, options.store
         self.number = next(_numbers)  # in the order in which this process has made them
@@ -125,7 +128,14 @@ class CollectiveRouter:
         self._last: dict[str, Any] = {}
         self._ledger = Ledger()
         self._pool = CompletionPool()
-        self._agreement = Agreement(store, size, lambda: make_group("callbacks"), self._pool.submit)
+
+        self._has_below = below is not None
+
+        def make_below() -> Below:
+            router = None if below is None else below()
+            return Below(router, make_group("callbacks") if router is None else router.inner)
+
+        self._agreement = Agreement(store, size, make_below, self._pool.submit)
         self._detail = Detail(rank, lambda: make_group("detail"))
         self._poller = Poller(agent.engine, self._error_of) if agent is not None else None
         self._connections = Connections()
@@ -170,7 +180,15 @@ class CollectiveRouter:
         reason = FORM if request is None else self._why_not(request)
         if request is None or reason is not None:
             return self.fall_back(method, reason, *args, **kwargs)
-        return (self._world or self)._over_switch(request, self._limit_s(request.timeout))
+        carrier, scope = self._world or self, current_scope()
+        if scope is None:
+            return carrier._over_switch(request, self._limit_s(request.timeout))
+        return carrier._agreed(
+            scope.next_collective(),
+            label_of(method),
+            lambda below: below.collective(method, args, kwargs),
+            self._limit_s(request.timeout),
+        )
 
     def _over_switch(self, given: Request, limit_s: float) -> dist.Work:
         self._several_threads |= threading.get_ident() != self._thread
@@ -227,7 +245,7 @@ class CollectiveRouter:
             return self._world._why_not_for_another_group(request)
         if self.agent is None:
             return self.why_no_agent
-        if current_scope() is not None:
+        if current_scope() is not None and not self._has_below:
             return IN_CALLBACK
         if not (request.op or self.agent.may_have_switch):
             return NO_SWITCH
@@ -244,7 +262,9 @@ class CollectiveRouter:
         One thread keeps it. Which thread that is must not depend on chance, or the ranks would go
         different ways: a pool's thread that has made the other group would do.
         """
-        if self._several_threads or threading.get_ident() != self._thread:
+        # What callbacks issue has an order that does not depend on threads.
+        ours = not self._several_threads and threading.get_ident() == self._thread
+        if not ours and current_scope() is None:
             return OTHER_THREAD
         return self._why_not(request)
 
@@ -316,7 +336,7 @@ class CollectiveRouter:
         work = self._agreement.submit(
             f"{name}/nonfinite",
             "the sum of the blocks that hold Inf or NaN",
-            lambda group: group.allreduce([values], dist.AllreduceOptions()),
+            lambda below: below.plain.allreduce([values], dist.AllreduceOptions()),
             self._limit_s(None),
         )
         work.when_ended(finish)
@@ -374,18 +394,17 @@ class CollectiveRouter:
                 what = described(tensors) if summed else ("", None)
                 self._next_name(method, FALLBACK, Detail.options_of(args), what, tensors)
             return _run(self.inner, method, args, kwargs)
-        return self._agreed(scope.next_collective(), label, method, args, kwargs)
-
-    def _agreed(
-        self, name: str, label: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> AgreedWork:
-        # The group of callbacks runs beside the script's own collectives, on another thread.
-        return self._agreement.submit(
-            name,
-            label,
-            lambda group: _run(group, method, args, kwargs),
+        return self._agreed(
+            *(scope.next_collective(), label),
+            lambda below: _run(below.plain, method, args, kwargs),
             self._limit_s(None),
         )
+
+    def _agreed(
+        self, name: str, label: str, issue: "Callable[[Below], dist.Work]", limit_s: float
+    ) -> AgreedWork:
+        # The group of callbacks runs beside the script's own collectives, on another thread.
+        return self._agreement.submit(name, label, issue, limit_s)
 
     def set_timeout(self, timeout: timedelta) -> None:
         """The limit of collectives that bring none of their own."""
@@ -418,6 +437,11 @@ class CollectiveRouter:
             if self.closed:
                 return
             self.closed = True
+        self._agreement.fail(errors.EngineClosed(lines.SHUT_DOWN.of()))
+        self._agreement.join(LEAVE_S)
+        below = self._agreement.group
+        if below is not None and below.router is not None:
+            below.router.shutdown()
         agent, poller = self.agent, self._poller
         if agent is not None:
             self._last = agent.describe()
@@ -425,8 +449,6 @@ class CollectiveRouter:
             COUNTERS.count_engine(agent.engine.stats())
         if poller is not None:
             poller.close()
-        self._agreement.fail(errors.EngineClosed(lines.SHUT_DOWN.of()))
-        self._agreement.join(LEAVE_S)
         self._pool.close()
         let_gloo_finish(GLOO_FINISHES_S)  # other groups may keep its threads busy
         # A group that something still refers to at the interpreter's end must not keep the engine.
@@ -457,6 +479,22 @@ class CollectiveRouter:
         elif self._last:
             state["lease"] = self._last
         return state
+
+
+@dataclass(frozen=True)
+class Below:
+    """What callbacks' collectives are carried out on, one after the other."""
+
+    router: CollectiveRouter | None
+    """The way to the switch; None where the group does not use it."""
+    plain: dist.ProcessGroup
+    """The fallback."""
+
+    def collective(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dist.Work:
+        """One that the switch can carry."""
+        if self.router is None:
+            return _run(self.plain, method, args, kwargs)  # type: ignore[no-any-return]
+        return self.router.collective(method, *args, **kwargs)  # type: ignore[no-any-return]
 
 
 def _run(

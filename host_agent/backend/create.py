@@ -7,7 +7,8 @@ import os
 import threading
 import weakref
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch._C._distributed_c10d import PrefixStore, Store
 
 from wiresum.common.errors import derive_errors_from
 from wiresum.host_agent.agent.generation import generation
+from wiresum.host_agent.agent.peers.judge import listed
 from wiresum.host_agent.backend.agent_face import AgentFace
 from wiresum.host_agent.backend.collective_router import CollectiveRouter, GroupOptions, routers
 from wiresum.host_agent.backend.fallback import let_gloo_finish, make_fallback
@@ -63,6 +65,7 @@ def create(options: Any) -> Any:
         _made[options.group_id] += 1
         started += f"/{_made[options.group_id]}"
     beside = Beside(store)
+    place: Place | None = None
     agent: AgentFace | None = None
     why: str | None = None
     world = _same_ranks(members)
@@ -81,7 +84,10 @@ def create(options: Any) -> Any:
     elif members and size == 1:
         why = ALONE
     elif members:
-        agent, why = _part(options, beside, where, started)
+        name = f"group-{options.group_id}.{_made[options.group_id]}"
+        label = f"the group of ranks {listed(members)}"
+        place = Place(options, beside, where, started, name, members, label)
+        agent, why = _part(place)
     else:
         # gRPC and the engine: only where needed.
         from wiresum.host_agent.agent.agent import Agent
@@ -117,7 +123,27 @@ def create(options: Any) -> Any:
     said = agent is None and (
         where is None or not members or size == 1 or (world is not None and not shared)
     )
-    router = CollectiveRouter(given, make_group, agent, why, said=said, world=shared)
+
+    def below() -> CollectiveRouter:
+        assert where is not None
+        inside = (place or Place(options, beside, where, started, "world", range(size))).below()
+        theirs = GroupOptions(
+            *(f"{name}/callbacks", rank, size, timeout, PrefixStore("below", own)),
+            members=tuple(inside.members),
+        )
+
+        def make(prefix: str) -> dist.ProcessGroup:
+            return make_fallback(beside.store, rank, size, timeout, f"{inside.generation}/{prefix}")
+
+        agent_below, why_not = _part(inside)
+        return CollectiveRouter(theirs, make, agent_below, why_not, said=True)
+
+    router = CollectiveRouter(
+        *(given, make_group, agent, why),
+        said=said,
+        world=shared,
+        below=below if agent is not None and not (where and where.tune) else None,
+    )
     if not members:
         _world = weakref.ref(router)
     return adapt(router, store)
@@ -156,30 +182,50 @@ class Beside:
         return self.store.add(key, amount)
 
 
-def _part(
-    options: Any, store: Beside, where: Environment, started: str
-) -> tuple[AgentFace | None, str | None]:
+@dataclass(frozen=True)
+class Place:
+    """What a group within the world is made with."""
+
+    options: Any
+    """torch's."""
+    store: Beside
+    where: Environment
+    generation: str
+    name: str
+    """Of its part of the job."""
+    members: Sequence[int]
+    label: str = ""
+
+    def below(self) -> "Place":
+        """The same for what callbacks issue."""
+        return replace(
+            self,
+            generation=f"{self.generation}/callbacks",
+            name=f"{self.name}-callbacks",
+            label=f"callbacks in {self.label}" if self.label else "callbacks",
+        )
+
+
+def _part(place: Place) -> tuple[AgentFace | None, str | None]:
     """The agent of a group of some of the ranks, or of all in another order; or why it has none."""
-    members = tuple(options.global_ranks_in_group)
     world = _world() if _world is not None else None
-    if world is None or world.closed:
-        return None, NO_WORLD
-    if world.why_no_agent is not None or world.agent is None:
-        return None, world.why_no_agent or NO_WORLD
-    if where.tune:
+    if world is None or world.closed or world.agent is None:
+        return None, (world.why_no_agent if world is not None else None) or NO_WORLD
+    if place.where.tune:
         return None, TUNED
     if not world.agent.leaves_switch:
         return None, "the run insists on the switch"
     from wiresum.host_agent.agent.part import PartAgent
     from wiresum.host_agent.agent.worker import Part, Worker
 
+    where, options = place.where, place.options
     request = replace(where.request, slots=0, min_slots=0)
     mine = replace(where, job=None, token="", job_file="", fallback="", request=request)
     mine = replace(mine, controller="")
-    number = started.rpartition("/")[2]
-    part = Part(f"group-{options.group_id}-{number}"[:48], members, world.agent)  # type: ignore[arg-type]
+    part = Part(place.name, tuple(place.members), world.agent, place.label)  # type: ignore[arg-type]
     worker = Worker(
-        *(mine, store, options.group_rank, options.group_size, options.timeout, started),
+        *(mine, place.store, options.group_rank, options.group_size, options.timeout),
+        place.generation,
         endpoint=_endpoint(options.store),
         part=part,
     )

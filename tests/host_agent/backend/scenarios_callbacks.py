@@ -5,11 +5,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from scenario_tools import expect, over_switch, rank, same_everywhere, size
+from scenario_tools import expect, fell_back, over_switch, rank, same_everywhere, size
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
 from torch.futures import Future, collect_all
 from torch.nn.parallel import DistributedDataParallel
+
+from wiresum.host_agent import dump
 
 
 def ranks_sum() -> float:
@@ -150,9 +152,14 @@ def powersgd() -> None:
     state = powerSGD_hook.PowerSGDState(None, matrix_approximation_rank=1, start_powerSGD_iter=2)
     model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
     data = torch.Generator().manual_seed(rank())
-    before = over_switch()
+    before, around = over_switch(), fell_back("all_reduce")
     for _ in range(20):
         model(torch.randn(8, 64, generator=data)).pow(2).sum().backward()
         expect(same_everywhere([p.grad for p in model.parameters()]), "gradients differ")
         model.zero_grad()
-    expect(over_switch() > before, "nothing went over the switch")
+    # Each step has at least two all-reduces of its callbacks, and none of them goes around.
+    expect(over_switch() > before + 40, "the callbacks' all-reduces were not carried")
+    expect(fell_back("all_reduce") == around, "an all-reduce fell back")
+    (beneath,) = [g for g in dump()["groups"] if g["name"] == "world/callbacks"]
+    expect(beneath["collectives"].keys() <= {"switch", "ranks"}, beneath)
+    expect(sum(beneath["collectives"].values()) >= 40, beneath)

@@ -12,6 +12,8 @@ from scenario_tools import expect, rank, same_everywhere, size
 from scenarios_carried import carried
 from scenarios_sharded import steps, transformer
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks import post_localSGD_hook
+from torch.distributed.algorithms.model_averaging.averagers import PeriodicModelAverager
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import (
@@ -222,6 +224,39 @@ def ddp_over_a_dimension() -> None:
         return steps(model, torch.optim.SGD(model.parameters(), lr=0.1))
 
     same_losses(train, {"all_reduce", "broadcast", "all_gather"}, "dp", "tp")
+
+
+def post_local_sgd() -> None:
+    """torch's hook: sums within halves of the ranks at each step, and averages over all rarely."""
+    half, _ = dist.new_subgroups(size() // 2)
+
+    def train(group: Any, subgroup: Any) -> list[float]:
+        model = DistributedDataParallel(transformer(), process_group=group)
+        state = post_localSGD_hook.PostLocalSGDState(group, subgroup, 2)
+        model.register_comm_hook(state, post_localSGD_hook.post_localSGD_hook)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        averager = PeriodicModelAverager(2, warmup_steps=2, process_group=group)
+        losses = []
+        data = torch.Generator().manual_seed(rank())
+        for _ in range(4):
+            x = torch.randint(0, 20, (4, 8), generator=data)
+            loss = model(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            averager.average_parameters(model.parameters())
+            optimizer.zero_grad()
+            losses.append(float(loss.detach()))
+        return losses
+
+    train(dist.group.WORLD, half)
+    settled(half)
+    found: list[float] = []
+    names = {"all_reduce", "broadcast", "all_gather"}
+    used(names, lambda: found.extend(train(dist.group.WORLD, half)))
+    theirs, _ = dist.new_subgroups(size() // 2, backend="gloo")
+    expected = train(dist.new_group(backend="gloo"), theirs)
+    for one, other in zip(found, expected, strict=True):
+        expect(abs(one - other) <= 1e-4 * abs(other), (found, expected))
 
 
 def backends_of_dimensions() -> None:

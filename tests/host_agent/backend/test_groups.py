@@ -14,6 +14,7 @@ ALL = (
     "hsdp",
     "tensor_parallel",
     "ddp_over_a_dimension",
+    "post_local_sgd",
     "same_bits",
 )
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_Piece = tuple[int, int, str, bool, int | None, int, int, int]
+_Piece = tuple[int, int, str, bool, int | None, int, int, int, int]
 
 BLOCK: int
 """Elements that share one exponent in a large tensor."""
@@ -311,7 +311,7 @@ class Engine:
         """Queue the pieces of one collective, all of them or, with an error, none.
 
         All ranks give the same pieces in the same order, but for ``data`` and ``ticket``. A piece is
-        ``(data, count, dtype, average, ticket, source, readers, reader)``:
+        ``(data, count, dtype, average, ticket, source, readers, reader, field)``:
 
         - ``source`` = -1: a sum (or mean) over all ranks of ``count`` contiguous elements at address
           ``data``. ``dtype``: float32, float16 or bfloat16; int32, which is summed mod 2^32;
@@ -322,6 +322,7 @@ class Engine:
           read, that of the other readers only written; ``data`` of any other rank may be 0.
         - ``readers``: who gets the result: 0 all ranks (then ``reader`` is -1), 1 only the rank
           ``reader``, 2 all ranks but ``reader``.
+        - ``field``: bits of an element, of floats in tensors that are not small; 0: the lease's.
         - ``ticket``: each piece ends by itself. None: the next number. The caller may choose it,
           above those before, so that it knows the ticket even if an interrupt comes between this
           call and its return.

@@ -35,14 +35,13 @@ def _checked_seconds(option: str, seconds: float | None) -> float | None:
     return min(seconds, LONGEST_S)
 
 
-def _tuned(tune: str, field: int, carrier: Carrier) -> Carrier:
-    """The carrier of a run that is tuned. Raises ``AgentError`` or :class:`UsageError`."""
+def _check_tuned(tune: str, field: int) -> None:
+    """Raises ``AgentError`` or :class:`UsageError`."""
     from wiresum.host_agent.agent.tuning.wish import parse
 
     parse(tune)
-    if carrier is Carrier.SWITCH or field != max(FIELDS):
-        raise UsageError(lines.TUNE_NEEDS_RANKS.of())
-    return Carrier.RANKS
+    if field != max(FIELDS):
+        raise UsageError(lines.TUNE_STARTS_EXACT.of())
 
 
 def _configure_log(option: str | None) -> None:
@@ -157,7 +156,7 @@ def run(
         Option(
             metavar="LIMITS",
             help="Let the ranks choose the field while they train, within these limits: "
-            "within=1%,error=10%,steps=20 (docs/tuning.md). They sum without a switch.",
+            "within=1%,error=10%,steps=20 (docs/tuning.md).",
             envvar="WIRESUM_TUNE",
         ),
     ] = "",
@@ -194,7 +193,7 @@ def run(
     _configure_log(log_format)
     _check_field(field)
     if tune:
-        carrier = _tuned(tune, field, carrier)
+        _check_tuned(tune, field)
     options = JobOptions(
         controller=controller or None,
         field=field,

@@ -138,8 +138,9 @@ def without_secrets(env: Mapping[str, str]) -> dict[str, str]:
 def environment(env: Mapping[str, str]) -> Environment | None:
     """Read the WIRESUM_* variables; None if they ask for nothing but plain gloo.
 
-    That is: no WIRESUM_CONTROLLER, and no WIRESUM_CARRIER or narrow WIRESUM_FIELD for which the
-    ranks sum. Raises :class:`AgentError` or ``AddressError`` for values that make no sense.
+    That is: no WIRESUM_CONTROLLER, and no WIRESUM_CARRIER, WIRESUM_TUNE or narrow WIRESUM_FIELD for
+    which the ranks sum. Raises :class:`AgentError` or ``AddressError`` for values that make no
+    sense.
     """
     controller = env.get("WIRESUM_CONTROLLER", "")
     field = env.get("WIRESUM_FIELD") or "32"
@@ -147,9 +148,10 @@ def environment(env: Mapping[str, str]) -> Environment | None:
         raise AgentError(lines.NOT_A_FIELD.of(field=field))
     carrier, tune = _carrier(env), env.get(TUNE, "")
     if tune:
-        if carrier is Carrier.SWITCH or field != "32":
-            raise AgentError(lines.TUNE_NEEDS_RANKS.of())
-        carrier = Carrier.RANKS
+        if field != "32":
+            raise AgentError(lines.TUNE_STARTS_EXACT.of())
+        if not controller and carrier is None:
+            carrier = Carrier.RANKS
     if carrier is Carrier.RANKS:
         controller = ""
     elif not controller:

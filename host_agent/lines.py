@@ -182,9 +182,7 @@ METRICS_PORT_TOO_HIGH = Line(
 
 NOT_A_WISH = Line("A110", "tune {text!r}: it must be like within=1%,error=10%,steps=20")
 TUNE_TOO_LATE = Line("A111", "wiresum.tune must be called before init_process_group")
-TUNE_NEEDS_RANKS = Line(
-    "A112", "a run that is tuned starts with 32 bits over the ranks: give no other field or carrier"
-)
+TUNE_STARTS_EXACT = Line("A112", "a run that is tuned starts with 32 bits: give no other field")
 
 # ---- fewer synchronizations
 

@@ -91,7 +91,9 @@ class Agent:
         self._lease = held.lease if held is not None else None
         # A run that may not leave the switch can begin without the other ranks.
         leaves = worker.may_leave_switch
-        self.engine = Relay(None if leaves or held is None else held.engine)
+        self.tuning = self._tuning()
+        """Chooses the field while the job trains; None where nobody has asked for that."""
+        self.engine = Relay(None if leaves or held is None else held.engine, self.tuning)
         self._gone: WiresumError | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -102,8 +104,6 @@ class Agent:
         self._asked = self._lease
         self._state = 0  # of the job, as the controller has said last
         self._superseded = False
-        self.tuning = self._tuning()
-        """Chooses the field while the job trains; None where nobody has asked for that."""
         self._carriers = Carriers(
             self.engine,
             worker.rank,
@@ -112,7 +112,7 @@ class Agent:
             rejoin=self._rejoin if worker.where.controller else None,
             tell=self._tell_lost,
             returned=self._returned,
-            ballot=self.tuning,
+            tuned=self.tuning is not None,
             label=self.label,
         )
         self._heartbeats: Heartbeats | None = None
@@ -400,7 +400,7 @@ class Agent:
 
     def _tuning(self) -> Tuning | None:
         where = self._worker.where
-        if not where.tune:
+        if not where.tune or self._worker.part is not None:
             return None
         tuning = Tuning(parse(where.tune), self._worker.rank, self._worker.workers)
         ballot.begin(tuning)

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from wiresum.host_agent.agent.face import Call
-
 
 class Ballot:
     """What the ranks agree on with each collective, beside its exponents. Here: nothing.
@@ -14,17 +12,6 @@ class Ballot:
 
     size = 0
     """How many words; the same on all ranks."""
-
-    @property
-    def field(self) -> int | None:
-        """Bits of an element, for the collective that begins; the same on all ranks.
-
-        None: as the engine was told.
-        """
-        return None
-
-    def looks_at(self, call: Call) -> None:
-        """A sum begins, and its tensor is still this rank's own."""
 
     def words(self) -> Sequence[int]:
         """This rank's words, for the collective that begins."""

@@ -47,15 +47,16 @@ class Carriers:
         rejoin: Callable[[int], Joined] | None = None,
         tell: Callable[[int, str], bool] = lambda _epoch, _why: False,
         returned: Callable[[Joined], None] = lambda _joined: None,
-        ballot: Ballot | None = None,
+        tuned: bool = False,
         label: str = "",
     ) -> None:
         """``rejoin`` gets a lease anew, in a round that all ranks make together: see ``returning``.
 
         None: there is no switch to go to. ``tell`` says to the other ranks that the switch of that
         epoch is lost, and why; false if they cannot be told. ``returned`` is called when the
-        switch carries again, with the lease it carries under. ``ballot`` is what the ranks agree on
-        where there is no switch to go to. ``label`` names a group of some of the ranks.
+        switch carries again, with the lease it carries under. ``tuned``: whether the collectives
+        have fields that the ranks agree on, which must be so on all of them. ``label`` names a
+        group of some of the ranks.
         """
         self._label = label
         self._relay = relay
@@ -65,7 +66,7 @@ class Carriers:
         self._rejoin = rejoin
         self._tell = tell
         self._returned = returned
-        self._ballot = ballot or Ballot()
+        self._tuned = tuned
         self._sums: Sums | None = None
         self._lock = threading.Lock()
         self._left: set[int] = set()  # epochs in which the switch was lost
@@ -92,7 +93,7 @@ class Carriers:
         mine = 0 if joined is None else joined.epoch
         # What the lanes and words of the ranks depend on must be the same everywhere.
         alike = crc32(
-            f"{series(package_version())} {self._field} {self._rejoin is None} {self._ballot.size}"
+            f"{series(package_version())} {self._field} {self._rejoin is None} {self._tuned}"
             "".encode()
         )
         largest, smallest, most, least = sums.largest([mine, -mine, alike, -alike])
@@ -189,7 +190,7 @@ class Carriers:
         """The ranks' engine, which has begun with ``rests``."""
         assert self._sums is not None
         self.why = why
-        ballot = self._ballot
+        ballot = Ballot()
         if self._rejoin is not None:
             self._falls += 1
             after = 0 if self._returning is None else self._returning.round

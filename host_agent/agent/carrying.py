@@ -212,9 +212,9 @@ def pieces(calls: Calls, rank: int, workers: int, field: int) -> list[Unit]:
 
 
 def _pack(call: Call, rank: int, workers: int, field: int) -> Packed:
-    data, count, dtype, average, _, source, readers, reader = call
+    data, count, dtype, average, _, source, readers, reader, its_own = call
     return Packed(
-        *(data, count, dtype, average, workers, field),
+        *(data, count, dtype, average, workers, its_own or field),
         rank=rank,
         source=source,
         readers=readers,

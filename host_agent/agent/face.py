@@ -35,6 +35,8 @@ class Call(NamedTuple):
     """:data:`ALL`, :data:`ONLY` or :data:`ALL_BUT`."""
     reader: int = -1
     """The rank that ``readers`` names; -1 for all."""
+    field: int = 0
+    """Bits of an element, for floats in tensors that are not small; 0: as the engine was told."""
 
     def read_by(self, rank: int) -> bool:
         """Whether ``rank`` gets the result."""

@@ -173,7 +173,6 @@ class RanksEngine:
             try:
                 with self._changed:
                     unit = self._next()
-                unit = self._in_the_agreed_field(unit)
                 last = self._carrying.carry(unit)
             except Exception as error:
                 self._broken(error)
@@ -208,18 +207,6 @@ class RanksEngine:
             self._queue.popleft()
             self._queue.extendleft(reversed(alone))
         return self._queue[0]
-
-    def _in_the_agreed_field(self, unit: Unit) -> Unit:
-        """Pack the tensors of ``unit`` in fields that the ranks have agreed on meanwhile."""
-        if unit.calls is None or unit.is_alone:  # its codes may be agreed
-            return unit
-        for call in unit.calls:
-            if call.source < 0:
-                self._ballot.looks_at(call)
-        field = self._ballot.field
-        if field is None or field == self._field or not unit.packed:
-            return unit
-        return Unit.of(unit.calls, self._sums, self._workers, field)
 
     def _broken(self, error: Exception) -> None:
         """A sum has failed, mostly because a rank is gone: the ranks' link can name it."""

@@ -19,6 +19,7 @@ from typing import Any
 from wiresum.common.errors import WiresumError
 from wiresum.host_agent import lines
 from wiresum.host_agent.agent.face import Ended, EngineFace, Finished, Unit
+from wiresum.host_agent.agent.gate import Gate
 from wiresum.host_agent.errors import EngineClosed
 
 GAUGES = frozenset({"window", "exponent_window", "copy_window", "rtt_us", "rto_us", "gso", "gro"})
@@ -37,8 +38,12 @@ class Relay:
     ``stand`` and then ``take_over``, or ``go_on``; it makes a change of lease under way void.
     """
 
-    def __init__(self, engine: EngineFace | None = None) -> None:
-        """Without an ``engine``, everything is held until :meth:`replace` brings one."""
+    def __init__(self, engine: EngineFace | None = None, gate: Gate | None = None) -> None:
+        """Without an ``engine``, everything is held until :meth:`replace` brings one.
+
+        ``gate``: what each collective passes on its way to an engine.
+        """
+        self._gate = gate or Gate()
         self._engine: EngineFace = engine or _NoEngine()
         self.on_suspended: Callable[[EngineFace, str], None] = lambda _engine, _why: None
         """Called once, by the thread that polls, with the engine that stands still, and why."""
@@ -69,8 +74,9 @@ class Relay:
         everything consistent: the engine knows what has been started.
         """
         with self._lock:
-            if self._open or self._closed:
-                self._engine.collect(pieces)
+            # While the gate is shut, those that it holds come first.
+            if self._closed or (self._open and not self._held):
+                self._give(pieces)
             else:
                 self._held.append(pieces)
 
@@ -91,7 +97,9 @@ class Relay:
                 why = None if engine is self._suspended else engine.suspended
             else:
                 self._note(batch)
+                batch = self._of_the_caller(batch)
                 self._count(batch)
+                self._release()
                 why = None
         if why is not None:
             self._suspended = engine
@@ -284,8 +292,9 @@ class Relay:
 
     def _end_unheard(self, unit: Unit, kind: str, why: str) -> None:
         """End a collective that no engine has taken."""
-        self._ended += (Ended(piece.ticket, why, kind) for piece in unit)
-        self._never_taken += len(unit)
+        asked = self._gate.asked(unit)
+        self._ended += (Ended(piece.ticket, why, kind) for piece in asked)
+        self._never_taken += len(asked)
 
     @property
     def _taken(self) -> int:
@@ -293,7 +302,11 @@ class Relay:
 
     @property
     def _open(self) -> bool:
-        return not self._standing and (self._limit is None or self._taken < self._limit)
+        return (
+            not self._standing
+            and not self._gate.shut
+            and (self._limit is None or self._taken < self._limit)
+        )
 
     def _check_change(self) -> None:
         if self._void:
@@ -304,7 +317,7 @@ class Relay:
         old = self._engine
         late = old.poll(0.0)
         self._note(late)
-        self._ended += late
+        self._ended += self._of_the_caller(late)
         self._before += old.started - moved
         self._engine = engine
         self._past = _sum(self._past, old.stats(), gauges=False)
@@ -328,9 +341,26 @@ class Relay:
         while self._held and self._open:
             unit = self._held.popleft()
             try:
-                self._engine.collect(unit)
+                self._give(unit)
             except WiresumError as error:
                 self._end_unheard(unit, type(error).__name__, str(error))
+
+    def _give(self, unit: Unit) -> None:
+        """Hand a collective to the engine, through the gate."""
+        before = self._engine.started
+        passed = self._gate.passing(unit)
+        try:
+            self._engine.collect(passed)
+        except BaseException:
+            if self._engine.started == before:  # an interrupt may come after it has taken it
+                self._gate.refused(passed)
+            raise
+
+    def _of_the_caller(self, batch: Sequence[Finished]) -> Sequence[Finished]:
+        """Those that the caller has asked for; the gate's own are handed back here."""
+        ended = self._gate.ended(batch)
+        self._count(ended.own)
+        return ended.callers
 
 
 class RefusingEngine:

@@ -147,12 +147,12 @@ StreamName stream_of(const std::string& stream) {
   refuse(lines::kBadStream.of(stream));
 }
 
-// (data, count, dtype, average, ticket, source, readers, reader)
+// (data, count, dtype, average, ticket, source, readers, reader, field)
 using PieceArguments = std::tuple<std::uintptr_t, std::uint64_t, std::string, bool,
-                                  std::optional<std::uint64_t>, int, int, int>;
+                                  std::optional<std::uint64_t>, int, int, int, int>;
 
 PieceSpec spec_of(const PieceArguments& arguments, std::uint32_t workers) {
-  const auto& [data, count, dtype, average, ticket, source, readers, reader] = arguments;
+  const auto& [data, count, dtype, average, ticket, source, readers, reader, field] = arguments;
   PieceSpec spec{.data = reinterpret_cast<void*>(data),
                  .count = count,
                  .average = average,
@@ -163,6 +163,7 @@ PieceSpec spec_of(const PieceArguments& arguments, std::uint32_t workers) {
     check_copy(dtype, average, source);
   } else {
     spec.dtype = dtype_of(dtype);
+    if (field != 0) spec.field = field_of(field);
   }
   return spec;
 }

@@ -24,6 +24,7 @@ struct PieceSpec {
   std::optional<std::uint64_t> ticket{};
   int source = kNoSource;
   Readers readers{};
+  std::optional<Field> field{};  // of large floats; none: the lease's
 
   bool copies() const { return source != kNoSource; }
 };

@@ -60,7 +60,7 @@ Collective Reducer::prepare(const std::vector<PieceSpec>& pieces) const {
       result.order.push_back(
           result.copies.emplace_back(std::make_unique<Copy>(piece, lease_.rank)).get());
     } else {
-      const Codec& codec = codecs_->of(piece.count, piece.dtype);
+      const Codec& codec = codecs_->of(piece.count, piece.dtype, piece.field);
       result.order.push_back(result.sums.emplace_back(std::make_unique<Sum>(piece, codec)).get());
     }
   }

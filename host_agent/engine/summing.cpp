@@ -31,7 +31,6 @@ Summing::Summing(const Lease& lease, const EngineOptions& options,
                  stats.exponent_contributions, stats.exponent_results),
       data_(stream_config(lease, options, StreamName::Data), stats, stats.data_contributions,
             stats.data_results),
-      elements_per_chunk_(lease.lanes * fields_per_lane(codecs->large().field())),
       turns_(lease.lanes) {}
 
 void Summing::take(std::vector<std::unique_ptr<Sum>> sums, std::size_t pieces) {
@@ -82,9 +81,10 @@ bool Summing::send_data(Transport& transport, Nanoseconds now, std::uint32_t mos
 // are quantized, and at the start of a tensor all ranks would look at blocks instead of sending the
 // first ones. The pieces of a collective have exponent chunks of their own; with fewer than one for
 // each of them, and a chunk of data for each, they would wait for each other for ever.
-std::uint64_t Summing::blocks_ahead(std::size_t pieces) const {
-  const std::uint64_t in_window = data_.congestion_window() * elements_per_chunk_ / kBlock + 1;
-  return kWindowsAhead * in_window + 2 * std::uint64_t{lanes_} * pieces;
+std::uint64_t Summing::blocks_ahead(const Sum& sum) const {
+  const std::uint64_t in_window =
+      data_.congestion_window() * sum.elements_per_chunk(lanes_) / kBlock + 1;
+  return kWindowsAhead * in_window + 2 * std::uint64_t{lanes_} * sum.group->pieces.size();
 }
 
 // The sum whose chunk was opened; nullptr: none.
@@ -97,7 +97,7 @@ const Sum* Summing::open_exponents() {
   const auto blocks =
       static_cast<std::uint32_t>(std::min<std::uint64_t>(lanes_, sum.blocks - first));
   if (sum.in_ring()) {
-    if (blocks_kept_ + blocks_in_agreement_ + blocks > blocks_ahead(sum.group->pieces.size())) {
+    if (blocks_kept_ + blocks_in_agreement_ + blocks > blocks_ahead(sum)) {
       return nullptr;
     }
     blocks_in_agreement_ += blocks;
@@ -308,8 +308,8 @@ Rest Summing::rest_of(Sum& sum) const {
                     : sum.sent[block]);
   }
   return {sum.ticket,
-          std::make_unique<PackedSum>(codecs_, sum.dtype, sum.average, sum.data, sum.count,
-                                      sum.readers, sum.writes, std::move(done))};
+          std::make_unique<PackedSum>(codecs_, *sum.codec, sum.dtype, sum.average, sum.data,
+                                      sum.count, sum.readers, sum.writes, std::move(done))};
 }
 
 }  // namespace wiresum

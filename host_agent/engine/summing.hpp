@@ -68,7 +68,7 @@ class Summing {
     std::uint64_t end;
   };
 
-  std::uint64_t blocks_ahead(std::size_t pieces) const;
+  std::uint64_t blocks_ahead(const Sum& sum) const;
   const Sum* open_exponents();
   bool open_data(std::uint32_t most);
   void agree(const Chunk& chunk);
@@ -91,7 +91,6 @@ class Summing {
   const Ended& ended_;
   Stream exponents_;
   Stream data_;
-  const std::size_t elements_per_chunk_;  // of large tensors
 
   Turns<Sum> turns_;                       // of exponents
   std::deque<Ready> ready_;                // the order of data chunks, as far as it is known

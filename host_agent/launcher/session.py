@@ -57,6 +57,7 @@ def asked(
         shm=_shm(options.transport) if shm is None else shm,
         request=options.slots,
         carrier=options.carrier,
+        tune=options.tune,
     )
 
 

@@ -10,7 +10,7 @@ from wiresum.host_agent import lines, reported
 from wiresum.host_agent.agent.counters import COUNTERS
 from wiresum.host_agent.agent.tuning import ballot
 from wiresum.host_agent.agent.tuning.wish import Wish, parse
-from wiresum.host_agent.environment import CARRIER, TUNE, AgentError, Carrier
+from wiresum.host_agent.environment import TUNE, AgentError
 
 _installed = threading.Event()
 
@@ -23,7 +23,6 @@ def tune(within: float, error: float, steps: int) -> None:
         raise AgentError(lines.TUNE_TOO_LATE.of())
     wish = parse(str(Wish(within, error, steps)))
     os.environ[TUNE] = str(wish)
-    os.environ[CARRIER] = Carrier.RANKS
     install()
 
 

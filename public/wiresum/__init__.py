@@ -30,10 +30,10 @@ def report(*, loss: Any) -> None:
 def tune(*, within: float = 0.01, error: float = 0.1, steps: int = 20) -> None:
     """Let the ranks choose the field while they train, as ``wiresum run --tune`` does.
 
-    Call it on all ranks before ``init_process_group("wiresum")``; the ranks then sum without a
-    switch. ``within``: the largest relative rise of the reported loss; ``error``: the largest error
-    of a tensor, relative to its norm; ``steps``: optimizer steps between two decisions. Raises
-    ``WiresumError``.
+    Call it on all ranks before ``init_process_group("wiresum")``; without ``WIRESUM_CONTROLLER``,
+    the ranks then sum without a switch. ``within``: the largest relative rise of the reported loss;
+    ``error``: the largest error of a tensor, relative to its norm; ``steps``: optimizer steps
+    between two decisions. Raises ``WiresumError``.
     """
     from wiresum.host_agent.tune.steps import tune
 

@@ -33,12 +33,6 @@ using ReadOnlyArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 using Words = nb::ndarray<const std::uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using OwnedWords = nb::ndarray<nb::numpy, std::uint32_t, nb::ndim<1>>;
 
-Field field_of(int bits) {
-  const auto parsed = parse_field(bits);
-  if (!parsed) throw EngineError(ErrorKind::Codec, lines::kBadField.of(bits));
-  return *parsed;
-}
-
 template <typename AnyArray>
 std::size_t elements_of(const AnyArray& data, Dtype dtype) {
   if (data.itemsize() != size_of(dtype)) {
@@ -184,8 +178,10 @@ std::unique_ptr<Packed> packed(std::uintptr_t data, std::uint64_t count, const s
   const Dtype kind = dtype_of(dtype);
   check_average(kind, average);
   const bool writes = for_all || parsed.has(static_cast<std::uint32_t>(rank));
-  return std::make_unique<PackedSum>(std::make_shared<Codecs>(workers, field_of(field)), kind,
-                                     average, bytes, count, parsed, writes);
+  auto codecs = std::make_shared<const Codecs>(workers, field_of(field));
+  const Codec& codec = codecs->of(count, kind);
+  return std::make_unique<PackedSum>(std::move(codecs), codec, kind, average, bytes, count, parsed,
+                                     writes);
 }
 
 }  // namespace
@@ -194,6 +190,12 @@ void check_copy(const std::string& dtype, bool average, int source) {
   if (dtype != "bytes" || average) {
     throw EngineError(ErrorKind::Codec, lines::kCopyOfBytes.of(dtype, source));
   }
+}
+
+Field field_of(int bits) {
+  const auto parsed = parse_field(bits);
+  if (!parsed) throw EngineError(ErrorKind::Codec, lines::kBadField.of(bits));
+  return *parsed;
 }
 
 Dtype dtype_of(const std::string& name) {

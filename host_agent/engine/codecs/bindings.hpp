@@ -11,6 +11,8 @@ namespace wiresum {
 
 // Throws EngineError (kind Codec) for a dtype that cannot be summed.
 Dtype dtype_of(const std::string& name);
+// Throws EngineError (kind Codec) for a width that fields do not have.
+Field field_of(int bits);
 // Throws EngineError (kind Codec) if a copy cannot have these arguments.
 void check_copy(const std::string& dtype, bool average, int source);
 

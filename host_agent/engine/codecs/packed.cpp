@@ -22,12 +22,12 @@ void append(std::vector<Range>& ranges, std::uint64_t first, std::uint64_t count
   ranges.back().second += count;
 }
 
-PackedSum::PackedSum(std::shared_ptr<const Codecs> codecs, Dtype dtype, bool average,
-                     std::byte* data, std::uint64_t count, const Readers& readers, bool writes,
-                     Done done)
+PackedSum::PackedSum(std::shared_ptr<const Codecs> codecs, const Codec& codec, Dtype dtype,
+                     bool average, std::byte* data, std::uint64_t count, const Readers& readers,
+                     bool writes, Done done)
     : Packed(data, count, readers, writes),
       codecs_(std::move(codecs)),
-      codec_(codecs_->of(count, dtype)),
+      codec_(codec),
       dtype_(dtype),
       average_(average),
       first_element_(done.elements),

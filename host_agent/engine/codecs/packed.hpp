@@ -91,9 +91,11 @@ class Packed {
 
 class PackedSum final : public Packed {
  public:
-  // `data` is the whole tensor of `count` elements, also where some of it is done.
-  PackedSum(std::shared_ptr<const Codecs> codecs, Dtype dtype, bool average, std::byte* data,
-            std::uint64_t count, const Readers& readers, bool writes, Done done = {});
+  // `data` is the whole tensor of `count` elements, also where some of it is done. `codec` is one
+  // of `codecs`.
+  PackedSum(std::shared_ptr<const Codecs> codecs, const Codec& codec, Dtype dtype, bool average,
+            std::byte* data, std::uint64_t count, const Readers& readers, bool writes,
+            Done done = {});
 
   std::uint64_t blocks() const override { return blocks_; }
   void exponents(std::uint64_t first, std::uint64_t count, std::int32_t* codes) const override;

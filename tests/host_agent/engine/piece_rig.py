@@ -27,6 +27,7 @@ class Piece:
     source: int = -1
     readers: int = Readers.ALL
     reader: int = -1
+    field: int = 0
 
     @property
     def copies(self) -> bool:
@@ -61,7 +62,8 @@ def some(rng: np.random.Generator, workers: int, sizes: Sequence[int]) -> Piece:
         return Piece(count, source=int(rng.integers(workers)), readers=readers, reader=reader)
     dtype = str(rng.choice([*FLOATS, *WORDS]))
     average = dtype in FLOATS and rng.random() < 0.3
-    return Piece(count, dtype, average, -1, readers, reader)
+    field = int(rng.choice([0, 0, 32, 16, 8]))
+    return Piece(count, dtype, average, -1, readers, reader, field)
 
 
 class Memory:
@@ -88,7 +90,7 @@ class Memory:
                 self._must[rank][part] = self.arrays[piece.source]
             return
         self.arrays = self.kept = numbers(rng, workers, piece.count, piece.dtype, zeros)
-        total = codec_alone(self.arrays, field, piece.dtype, piece.average)
+        total = codec_alone(self.arrays, piece.field or field, piece.dtype, piece.average)
         self._must = [each.copy() for each in self.arrays]
         for rank in self._readers(workers):
             self._must[rank] = np.frombuffer(total, self.arrays[rank].dtype)
@@ -112,7 +114,8 @@ class Memory:
         """The whole piece for another carrier."""
         piece = self.piece
         return Packed(
-            self.address(rank), piece.count, piece.dtype, piece.average, workers, field, rank=rank,
+            self.address(rank), piece.count, piece.dtype, piece.average, workers,
+            piece.field or field, rank=rank,
             source=piece.source, readers=piece.readers, reader=piece.reader,
         )  # fmt: skip
 
@@ -147,7 +150,7 @@ def arguments(memory: Sequence[Memory], rank: int, first_ticket: int = 0) -> lis
     """Of ``Engine.collect``, for one rank."""
     return [
         (each.address(rank), p.count, p.dtype, p.average, first_ticket + i, p.source, p.readers,
-         p.reader)
+         p.reader, p.field)
         for i, each in enumerate(memory) for p in (each.piece,)
     ]  # fmt: skip
 

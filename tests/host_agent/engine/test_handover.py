@@ -25,10 +25,12 @@ ZEROS = 0.3  # of the blocks
 SIZES = (1, 63, 1024, 1025, 4000, 20_011)
 
 
-def all_reduces(engines: Sequence[Any], arrays: list[NDArray[Any]], ticket: int) -> None:
+def all_reduces(
+    engines: Sequence[Any], arrays: list[NDArray[Any]], ticket: int, field: int = 0
+) -> None:
     for engine, array in zip(engines, arrays, strict=True):
-        average = averages(array, ticket)
-        engine.collect([Call(array.ctypes.data, array.size, name_of(array), average, ticket)])
+        call = Call(array.ctypes.data, array.size, name_of(array), averages(array, ticket), ticket)
+        engine.collect([call._replace(field=field)])
 
 
 def averages(array: NDArray[Any], ticket: int) -> bool:
@@ -56,8 +58,9 @@ def test_whatever_was_in_flight_ends_with_the_bits_of_an_undisturbed_run(
         numbers(rng, workers, int(rng.choice(SIZES)), str(rng.choice(kinds)), ZEROS)
         for _ in range(6)
     ]
+    fields = [int(rng.choice([0, 32, 16, 8])) for _ in data]  # 0: the lease's
     expected = [
-        codec_alone(each, field, name_of(each[0]), averages(each[0], ticket))
+        codec_alone(each, fields[ticket] or field, name_of(each[0]), averages(each[0], ticket))
         for ticket, each in enumerate(data)
     ]
     death = Death(packets, loss, seed)
@@ -68,14 +71,15 @@ def test_whatever_was_in_flight_ends_with_the_bits_of_an_undisturbed_run(
         ranks = Ranks(rig)
         for ticket, each in enumerate(data):
             some = slice(None) if ticket < early else slice(0, workers - 1)
-            all_reduces(rig.engines[some], each[some], ticket)
+            all_reduces(rig.engines[some], each[some], ticket, fields[ticket])
         deadline = time.monotonic() + 0.3
         while not death.dead and time.monotonic() < deadline:
             time.sleep(0.001)
         try:
             ranks.hand_over()
             for ticket in range(early, len(data)):
-                all_reduces(ranks.ranks[workers - 1 :], data[ticket][workers - 1 :], ticket)
+                last = slice(workers - 1, None)
+                all_reduces(ranks.ranks[last], data[ticket][last], ticket, fields[ticket])
             ranks.finish(range(len(data)))
             for each, bits in zip(data, expected, strict=True):
                 assert [array.tobytes() for array in each] == [bits] * workers

@@ -150,6 +150,7 @@ DISAGREEMENTS = {
     "readers of a copy": (broadcast(5000, 0), Piece(5000, source=0)),
     "reader of a sum": reduce_scatter(3000, 2),
     "readers of a sum": (Piece(3000, "float32"), Piece(3000, "float32", False, -1, 1, 0)),
+    "field": (Piece(3000, "float32", field=16), Piece(3000, "float32", field=8)),
     "elements": (Piece(3000, "int32", False, -1, 1, 0), Piece(3001, "int32", False, -1, 1, 0)),
 }
 
@@ -235,7 +236,7 @@ def test_a_piece_is_not_late_while_one_before_it_makes_progress() -> None:
 def test_what_cannot_be_carried_is_refused_and_nothing_is_queued() -> None:
     data = np.zeros(64, np.uint8)
     at = data.ctypes.data
-    good = (at, 8, "bytes", False, None, 0, 2, 0)
+    good = (at, 8, "bytes", False, None, 0, 2, 0, 0)
     wrong: list[tuple[Any, type[Exception], str]] = [
         ((at, 8, "bytes", False, None, 2, 0, -1), EngineError, "source 2, readers 0, reader -1"),
         ((at, 8, "bytes", False, None, -2, 0, -1), EngineError, "source -2"),
@@ -256,16 +257,18 @@ def test_what_cannot_be_carried_is_refused_and_nothing_is_queued() -> None:
         engine = rig.engines[0]
         for piece, error, text in wrong:
             with pytest.raises(error, match=text):
-                engine.collect([good, piece])
+                engine.collect([good, (*piece, 0)])
+        with pytest.raises(CodecError, match="field 4: fields have 32, 16 or 8 bits"):
+            engine.collect([good, (at, 8, "float32", False, None, -1, 0, -1, 4)])
         with pytest.raises(EngineError, match="not above those before it"):
-            engine.collect([(*good[:4], 5, 0, 2, 0), (*good[:4], 5, 0, 2, 0)])
+            engine.collect([(*good[:4], 5, 0, 2, 0, 0), (*good[:4], 5, 0, 2, 0, 0)])
         assert engine.started == 0
         assert engine.collect([]) == []
         assert engine.collect([good, good]) == [0, 1]
         assert rig.engines[1].collect([good, good]) == [0, 1]
         # Where a rank has nothing to do with a copy, it needs no memory.
-        assert engine.collect([(0, 8, "bytes", False, None, 1, 1, 1)]) == [2]
-        assert rig.engines[1].collect([(at, 8, "bytes", False, None, 1, 1, 1)]) == [2]
+        assert engine.collect([(0, 8, "bytes", False, None, 1, 1, 1, 0)]) == [2]
+        assert rig.engines[1].collect([(at, 8, "bytes", False, None, 1, 1, 1, 0)]) == [2]
         for ticket in range(3):
             assert [each.error for each in completions(rig.engines, ticket)] == [None, None]
 
@@ -302,7 +305,7 @@ def test_elements_that_are_not_finite_are_named_on_all_ranks_and_left_or_spoiled
         with Rig(3, keep_nonfinite=keep) as rig:
             for rank, engine in enumerate(rig.engines):
                 at = arrays[rank].ctypes.data
-                engine.collect([(at, count, "float32", False, 0, -1, Readers.ONLY, 2)])
+                engine.collect([(at, count, "float32", False, 0, -1, Readers.ONLY, 2, 0)])
             done = completions(rig.engines, 0)
         assert [list(each.nonfinite) for each in done] == [[(256, 256)] if keep else []] * 3
         for rank in (0, 1):

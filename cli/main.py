@@ -104,6 +104,10 @@ BENCH = Group(
             "Time of an all-reduce over the embedded switch and over gloo, on the same limited "
             "links.",
         ),
+        "collectives": Command(
+            "wiresum.measure.bench.cli:collectives",
+            "Time and bytes of every collective, over the embedded switch, the ranks and gloo.",
+        ),
         "flood": Command(
             "wiresum.measure.attack.cli:flood",
             "How much longer an all-reduce takes while a host floods at the rate of its link.",

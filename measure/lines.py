@@ -29,6 +29,14 @@ WRONG_ELEMENT = Line(
     "element {at} of {size} is {found!r}: it must be {expected!r}, give or take {bound:.3g} "
     "({count} such elements in this part)",
 )
+CARRIERS_DIFFER = Line(
+    "M101", "{case}: with F = {field} the switch and the ranks have different results"
+)
+NOT_OVER_SWITCH = Line(
+    "M102",
+    "{case}, {side}: not all of it went over the switch: this measures something else "
+    "(was the switch slow to answer?)",
+)
 WRONG_SUM = Line("M013", "rank {rank}: the switch returned a wrong sum")
 NO_RESULT_AT = Line("M014", "rank {rank}: no result of the all-reduce in {limit_s:g} s")
 NO_RESULT = Line("M015", "no result of an all-reduce in {limit_s:g} s")
@@ -67,6 +75,11 @@ NOT_A_SIZE = Line(
 NOT_A_RATE = Line("M036", "--rate {text!r}: it must be 100kbit to 100gbit, or none")
 UNKNOWN_FIELDS = Line("M037", "--field {text!r}: fields have 32, 16 or 8 bits")
 UNKNOWN_TRANSPORT = Line("M038", "--transport {text!r}: it must be {transports}")
+NOTHING_TO_MEASURE = Line(
+    "M103",
+    "without a switch {kind} is gloo's own, and --against none leaves that out: nothing is left "
+    "to measure",
+)
 UNKNOWN_CARRIER = Line("M066", "--carrier {text!r}: it must be {carriers}")
 UNKNOWN_TCP = Line("M039", "--tcp {text!r}: this kernel has {known}")
 COMPARE_WITH_GLOO = Line("M040", "--against {against}: it must be gloo or none")

@@ -11,6 +11,7 @@ from wiresum.testbed.errors import RackError, RackUsageError
 
 if TYPE_CHECKING:
     from wiresum.measure.bench import cases
+    from wiresum.measure.bench.collectives import options as collective_options
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,112 @@ def allreduce(
     from wiresum.measure.bench.measure import measure
 
     measure(arguments.options(), json_file, append, quiet)
+
+
+@dataclass(frozen=True)
+class CollectivesArguments:
+    """What ``bench collectives`` measures, as its options say it."""
+
+    collectives: Annotated[
+        str,
+        Option(
+            metavar="NAME,…",
+            help="Collectives, as torch names them; both: a reduce-scatter beside an all-gather. "
+            "[all; with --latency all_reduce,broadcast,barrier]",
+        ),
+    ] = ""
+    workers: Annotated[str, Option(metavar="N,…", help="Numbers of workers.")] = "4"
+    sizes: Annotated[
+        str,
+        Option(
+            metavar="SIZE,…",
+            help="Sizes of a rank's largest buffer, in bytes of float32 elements. "
+            "[64KiB,1MiB,25MiB; with --latency 8B,1KiB,8KiB,64KiB]",
+        ),
+    ] = ""
+    rate: Annotated[
+        str,
+        Option(
+            metavar="RATE,…", help="Rates of each link, in each direction: 100mbit; none: no limit."
+        ),
+    ] = "1gbit"
+    field: Annotated[str, Option(metavar="32|16|8,…", help="Bits of a quantized element.")] = (
+        "32,16,8"
+    )
+    carrier: Annotated[str, Option(metavar="switch|ranks,…", help="What sums wiresum's lanes.")] = (
+        "switch,ranks"
+    )
+    against: Annotated[str, Option(metavar="gloo|none", help="What to compare with.")] = "gloo"
+    tcp: Annotated[
+        str,
+        Option(
+            metavar="NAME,…",
+            help="Congestion control of gloo's connections, such as cubic; of several, the fastest "
+            "in each case counts  [default: this machine's]",
+        ),
+    ] = ""
+    repeat: Annotated[int, Option(min=1, help="Rounds; the sides take turns.")] = 5
+    latency: Annotated[
+        bool, Option("--latency", help="Latency of single collectives: p50 and p99.")
+    ] = False
+    ops: Annotated[
+        int,
+        Option(
+            min=0,
+            help="Collectives of a sample; 0: as many as it takes, with --latency 200.",
+        ),
+    ] = 0
+    lanes: Annotated[int, Option(help="Lanes of the switch program.")] = 256
+    slots: Annotated[int, Option(min=0, help="Slots to lease for each field; 0: the default.")] = 0
+    mtu: Annotated[int, Option(min=576, max=65535, help="MTU of the links, in bytes.")] = 1500
+    name: Annotated[
+        str, Option(help="Name of the benchmark's network; several can exist side by side.")
+    ] = "bench"
+    spoil: Annotated[
+        bool,
+        Option("--spoil", hidden=True, help="A control: a wrong result; it must fail."),
+    ] = False
+
+    def options(self) -> "collective_options.Options":
+        """The cases and sides. Raises :class:`RackUsageError`."""
+        from wiresum.measure.bench import cases
+        from wiresum.measure.bench.collectives import options
+        from wiresum.measure.bench.collectives.kinds import KINDS
+
+        if self.against not in ("gloo", "none"):
+            raise RackUsageError(lines.COMPARE_WITH_GLOO.of(against=self.against))
+        names = ",".join(options.LATENCY_KINDS if self.latency else KINDS)
+        sizes = options.LATENCY_SIZES if self.latency else options.SIZES
+        return options.Options(
+            workers=cases.parse_workers(self.workers),
+            collectives=options.parse_kinds(self.collectives or names),
+            sizes=cases.parse_sizes(self.sizes or sizes),
+            rates=cases.parse_rates(self.rate),
+            fields=cases.parse_fields(self.field),
+            carriers=cases.parse_carriers(self.carrier),
+            tcp=cases.parse_tcp(self.tcp) if self.against == "gloo" else (),
+            repeat=self.repeat,
+            latency=self.latency,
+            ops=self.ops,
+            lanes=self.lanes,
+            slots=self.slots,
+            mtu=self.mtu,
+            name=self.name,
+            spoil=self.spoil,
+        ).check()
+
+
+def collectives(
+    arguments: CollectivesArguments,
+    json_file: Annotated[
+        Path | None, Option("--json", metavar="FILE", help="Write the numbers as JSON.")
+    ] = None,
+    quiet: Annotated[bool, Option("--quiet", help="Only the table.")] = False,
+) -> None:
+    """Time and bytes of every collective, over the embedded switch, the ranks and gloo."""
+    from wiresum.measure.bench.collectives.run import measure
+
+    measure(arguments.options(), json_file, quiet)
 
 
 def switch(

@@ -5,12 +5,14 @@ it is cut from one array that the processes share: a rank's contribution starts 
 scaled by a power of two, both of them a function of (round, operation, rank).
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wiresum.common.errors import WiresumError
+from wiresum.common.errors import LineText, WiresumError
 from wiresum.measure import lines
 
 BLOCK = 256  # elements of the base array that have a magnitude in common
@@ -73,6 +75,24 @@ class Data:
         ``field`` and ``level`` (L): the codec's, whose bound holds then; None: float32 all the
         way. Integers in 32-bit fields and in float32 are summed exactly.
         """
+        for wrong in self.wrong_sums(key, workers, result, integers, field, level):
+            raise WrongResult(wrong.line)
+
+    def wrong_sums(
+        self,
+        key: tuple[int, int],
+        workers: int,
+        result: Floats,
+        integers: bool,
+        field: int | None,
+        level: int = 0,
+        base: int = 0,
+    ) -> Iterator["Wrong"]:
+        """The parts of ``result`` that :meth:`check` would refuse.
+
+        ``base``: the first element of the contributions whose sum ``result`` is; a block of the
+        codec begins there.
+        """
         part = np.empty(min(_PIECE, result.size), np.float32)
         for first in range(0, result.size, _PIECE):
             got = result[first : first + _PIECE]
@@ -80,7 +100,7 @@ class Data:
             sizes = np.zeros(got.size)
             for rank in range(workers):
                 mine = part[: got.size]
-                self.contribution(key, rank, first, mine, integers)
+                self.contribution(key, rank, base + first, mine, integers)
                 exact += mine
                 np.abs(mine, out=mine)
                 if field is None:
@@ -93,19 +113,43 @@ class Data:
                 bound = sizes * (workers * _EPSILON)
             else:
                 bound = codec_bound(sizes, workers, field, level) + np.abs(exact) * 2 * _EPSILON
-            wrong = ~(np.abs(got - exact) <= bound)  # NaN is wrong too
-            if wrong.any():
-                at = int(np.argmax(wrong))
-                raise WrongResult(
-                    lines.WRONG_ELEMENT.of(
-                        at=first + at,
-                        size=result.size,
-                        found=got[at],
-                        expected=exact[at],
-                        bound=bound[at],
-                        count=int(wrong.sum()),
-                    )
-                )
+            yield from _wrong(got, exact, bound, first, result.size)
+
+    def wrong_copies(
+        self, key: tuple[int, int], source: int, result: Floats, integers: bool, base: int = 0
+    ) -> Iterator["Wrong"]:
+        """The parts of ``result`` that differ from elements ``base`` … of what ``source`` gave."""
+        part = np.empty(min(_PIECE, result.size), np.float32)
+        for first in range(0, result.size, _PIECE):
+            got = result[first : first + _PIECE]
+            mine = part[: got.size]
+            self.contribution(key, source, base + first, mine, integers)
+            yield from _wrong(got, mine, np.zeros(got.size), first, result.size)
+
+
+class Wrong(NamedTuple):
+    """Elements of a part of a result that are not what they must be."""
+
+    elements: int
+    line: LineText
+    """The first of them."""
+
+
+def _wrong(
+    got: Floats, exact: NDArray[Any], bound: NDArray[np.float64], first: int, size: int
+) -> Iterator[Wrong]:
+    wrong = ~(np.abs(got - exact) <= bound)  # NaN is wrong too
+    if wrong.any():
+        at, count = int(np.argmax(wrong)), int(wrong.sum())
+        line = lines.WRONG_ELEMENT.of(
+            at=first + at,
+            size=size,
+            found=got[at],
+            expected=exact[at],
+            bound=bound[at],
+            count=count,
+        )
+        yield Wrong(count, line)
 
 
 def codec_bound(

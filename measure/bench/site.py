@@ -48,16 +48,21 @@ class BenchSite(LocalSite):
         self._exits.close()
         super().close()
 
+    def session(self, name: str, slots: int, field: int) -> Session:
+        """A job: a context manager, which ends it."""
+        return Session(
+            JobOptions(
+                controller=self.controller,
+                field=field,
+                name=name,
+                slots=SlotRequest(slots),
+                token=self.token,
+            )
+        )
+
     def job(self, name: str, slots: int, field: int) -> Session:
         """A job that lives as long as this."""
-        options = JobOptions(
-            controller=self.controller,
-            field=field,
-            name=name,
-            slots=SlotRequest(slots),
-            token=self.token,
-        )
-        return self._exits.enter_context(Session(options))
+        return self._exits.enter_context(self.session(name, slots, field))
 
     def join(self, session: Session, places: Sequence[Mapping[str, Any]]) -> list[pb.Lease]:
         """Join ranks 0, 1, … to a new attempt of a job; a place is an ip, udp_port and mac."""

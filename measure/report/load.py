@@ -9,6 +9,8 @@ from typing import Any
 from wiresum.measure import lines
 from wiresum.measure.bench import allreduce, engine, switch
 from wiresum.measure.bench.cases import Case
+from wiresum.measure.bench.collectives import bench as collectives
+from wiresum.measure.bench.collectives import results as collective_results
 from wiresum.measure.bench.results import Line, case_of, lines_of
 from wiresum.testbed.errors import RackError
 
@@ -22,12 +24,14 @@ class Measured:
 
     allreduce: list[list[Line]] = field(default_factory=list)
     """By case, all sides of it."""
+    collectives: list[list[collective_results.Line]] = field(default_factory=list)
+    """By case, all sides of it."""
     switches: list[dict[str, Any]] = field(default_factory=list)
     engines: list[dict[str, Any]] = field(default_factory=list)
     machines: list[dict[str, Any]] = field(default_factory=list)
     """Each different one."""
     rounds: set[int] = field(default_factory=set)
-    """Of the all-reduce cases."""
+    """Of the cases of all-reduces and of collectives."""
     tcp: set[str] = field(default_factory=set)
     """Ways of TCP's that gloo was measured with."""
 
@@ -74,6 +78,12 @@ def _add(measured: Measured, content: dict[str, Any], path: Path, seen: dict[Cas
             measured.tcp |= set(content["options"]["tcp"])
             measured.rounds |= {len(samples) for samples in entry["samples"].values()}
             measured.allreduce.append(lines_of(entry, content["options"]["mtu"]))
+    elif kind == collectives.KIND:
+        measured.tcp |= set(content["options"]["tcp"])
+        for entry in content["cases"]:
+            measured.rounds |= {len(samples) for samples in entry["samples"].values()}
+            found = collective_results.lines_of(entry, content["options"]["mtu"])
+            measured.collectives += [found] if found else []
     else:
         raise ValueError(f"kind {kind!r}")
 

@@ -7,6 +7,7 @@ from wiresum.measure.bench.cases import Case, Side, rate_text, size_text
 from wiresum.measure.bench.engine import ratio
 from wiresum.measure.bench.results import Line, Spread
 from wiresum.measure.bench.switch import LANE_BYTES, kernel_share
+from wiresum.measure.report import collectives
 from wiresum.measure.report.load import Measured
 
 
@@ -18,6 +19,7 @@ def page(measured: Measured) -> str:
         _costs(measured),
         _loss(measured),
         _growth(measured),
+        *collectives.sections(measured.collectives),
         *(_switch(content) for content in measured.switches),
         *(_codec(content) for content in measured.engines),
     ]
@@ -46,7 +48,8 @@ def _about(measured: Measured) -> str:
     rounds = "–".join(str(each) for each in sorted({*measured.rounds}))
     text = f"Measured on {'; '.join(said)}."
     if rounds:
-        text += f" All-reduces: medians of {rounds} rounds; in parentheses the lowest and highest."
+        what = "All-reduces" if measured.allreduce else "Collectives"
+        text += f" {what}: medians of {rounds} rounds; in parentheses the lowest and highest."
     if measured.tcp:
         text += f" gloo over TCP with {' and '.join(sorted(measured.tcp))}."
     return text + "\n"

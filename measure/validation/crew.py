@@ -4,7 +4,6 @@ Importing torch takes seconds of a core in each process. Orders are lines of JSO
 training; each is answered with one line. Started by ``run.py``; not run by hand.
 """
 
-import ctypes
 import json
 import os
 import signal
@@ -14,9 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-_NEWNET, _NEWNS = 0x40000000, 0x00020000
-_MS_REC, _MS_SLAVE, _MNT_DETACH = 1 << 14, 1 << 19, 2
-_NETNS = Path("/run/netns")
+from wiresum.testbed.namespaces import go_into
 
 
 def main() -> None:
@@ -77,7 +74,7 @@ def _rank(
         log = os.open(folder / f"{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        _enter(place["namespace"])
+        go_into(place["namespace"])
         os.environ.clear()
         os.environ.update(place["env"])
         result = train.train(order)
@@ -90,22 +87,6 @@ def _rank(
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
-
-
-def _enter(namespace: str) -> None:
-    """Go into a network namespace, with a /sys that shows its interfaces, as `ip netns exec`."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = os.open(_NETNS / namespace, os.O_RDONLY)
-    done = (
-        libc.setns(descriptor, _NEWNET),
-        libc.unshare(_NEWNS),
-        libc.mount(b"none", b"/", None, _MS_REC | _MS_SLAVE, None),
-        libc.umount2(b"/sys", _MNT_DETACH),
-        libc.mount(b"sysfs", b"/sys", b"sysfs", 0, None),
-    )
-    os.close(descriptor)
-    if any(done):
-        raise OSError(ctypes.get_errno(), f"cannot enter {namespace}")
 
 
 def _finish() -> None:

@@ -1,0 +1,1 @@
+"""``wiresum bench collectives``: every collective of the torch backend beside gloo's."""

@@ -424,8 +424,56 @@ def shm_connect(
     and the switch's IPv4 address. Raises ``EngineError``.
     """
 
+class Levels:
+    """Blocks of ``BLOCK`` float32 as a few levels: 0 to ``top`` on one rank, in fields of ``bits``.
+
+    For carriers that sum int32 in bulk; the unused bits of a lane are zero. Words are those of
+    :func:`words`, addresses those of contiguous memory.
+    """
+
+    def __init__(self, workers: int, top: int, bits: int, gain: float = 1.0) -> None:
+        """``bits``: 1 to 16; ``gain``: a block's unit, of which the levels go from minus to plus, is
+        so many times the number in its word. Raises ``CodecError`` if the sum of all workers does
+        not fit a field.
+        """
+    @property
+    def lanes(self) -> int:
+        """Of a block."""
+    def encode(
+        self,
+        blocks: int,
+        values: int,
+        words: int,
+        lanes: int,
+        draw: tuple[int, int, int, int, int] | None = None,
+        up: bool = False,
+    ) -> None:
+        """Nearest level, or with ``draw`` a random neighbour whose mean is the value.
+
+        ``draw``: seed, rank, step, purpose (all below 2^32), and the address of two words of 32
+        bits for each block: Philox4x32-10 with the key (seed, rank) and the counters (first word +
+        0 to 63, step, second word, purpose). ``up``: whether zeros take the upper of two levels.
+        """
+    def decode(self, blocks: int, lanes: int, words: int, workers: int, values: int) -> None:
+        """The mean of so many ranks from the sum of their lanes."""
+
+def words(statistic: int, blocks: int, values: int, lengths: int, words: int) -> None:
+    """For each block its largest magnitude (0), mean magnitude (1) or root mean square (2).
+
+    As words that a signed MAX compares, see :class:`Packed`. ``lengths``: int64, the elements of
+    each block that count.
+    """
+
+def rotate(
+    blocks: int, values: int, draw: tuple[int, int, int, int, int], back: bool = False
+) -> None:
+    """Random signs and a Walsh-Hadamard transform of each block, in place; or their inverse."""
+
 def budget(workers: int, field: int) -> int:
-    """L: the largest magnitude that one rank may contribute. Raises ``CodecError`` if it is 0."""
+    """L: the largest magnitude that one rank may contribute. Raises ``CodecError`` if it is 0.
+
+    ``field``: 32, 16, 8 or, of the hooks' codecs, 4.
+    """
 
 def layout(count: int, field: int) -> tuple[int, int]:
     """What an engine makes of a tensor of ``count`` elements over a lease with ``field``.

@@ -232,7 +232,7 @@ NOT_FOR_A_CODEC = Line(
 NOT_ATTACHED = Line(
     "A125", "this state of {name} was unpickled and has no model yet: call its attach(model)"
 )
-NO_BITS = Line("A126", "bits is {given!r}; it must be 32, 16 or 8")
+NO_BITS = Line("A126", "bits is {given!r}; it must be 32, 16, 8 or 4")
 NO_CODEC = Line("A127", "there is no codec {name!r}; there are {names}")
 NO_CODEC_OPTION = Line("A128", "{name} cannot be given {part!r}; its options: {names}")
 NO_DECAY = Line("A129", "decay is {given:g}; it must be from 0 to 1")
@@ -243,3 +243,12 @@ OTHER_CODECS = Line(
     "A131",
     "the codecs of the ranks differ in k, bits, feedback, decay or policy: give all ranks the same",
 )
+NO_THRESHOLD = Line("A132", "threshold is {given:g}; it must be from 0 to 1")
+NO_ROUNDING = Line("A133", "rounding is {given!r}; it must be nearest or stochastic")
+NO_MOMENTUM = Line("A134", "momentum is {given:g}; it must be from 0 to below 1")
+MOMENTUM_WITHOUT_FEEDBACK = Line(
+    "A135", "momentum needs feedback: it is that of what is kept for later steps"
+)
+NO_WARMUP = Line("A136", "warmup is {given!r}; it must be a number of steps, 0 or more")
+NO_SEED = Line("A137", "seed is {given!r}; it must be a number from 0 to 2^32 - 1")
+THC_OF_FEW_BITS = Line("A138", "thc has fields of 16, 8 or 4 bits, not {given}: say bits=8")

@@ -14,10 +14,10 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import GradBucket
 
 from wiresum.host_agent.hooks.exchange import Exchange
-from wiresum.host_agent.hooks.state import BlockFloat
+from wiresum.host_agent.hooks.state import State
 
 
-def compress(state: BlockFloat, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+def compress(state: State, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
     """Take the mean of a bucket's gradients as ``state`` says.
 
     ::

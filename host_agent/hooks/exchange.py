@@ -1,13 +1,15 @@
 """The mean of tensors over all ranks, of which only the most important blocks are sent.
 
-1. Each rank adds what it has not sent before (the *residual*) to its tensors, and computes one
-   exponent code for each block of 256 elements: the bits of its largest magnitude.
-2. An all-reduce MAX of the codes: now all ranks know how large each block is anywhere.
-3. Of each tensor, all ranks choose the same blocks: those of the largest codes, of equal ones the
+1. Each rank adds what it has not sent before (the *residual*) to its tensors, and computes one word
+   for each block of 256 elements: the bits of its largest magnitude, or of another number that says
+   how large the block is (see ``formats.py``).
+2. An all-reduce MAX of the words: now all ranks know how large each block is anywhere.
+3. Of each tensor, all ranks choose the same blocks: those of the largest words, of equal ones the
    first. A block that holds Inf or NaN on some rank is always chosen. No indices are sent.
 4. The chosen blocks are quantized at the agreed scale, and an all-reduce SUM of int32 adds their
-   lanes: the integers that a switch adds for an engine of that field (`codecs/block_float.cpp`),
-   so that any backend that sums int32 mod 2^32 gives the same bits.
+   lanes: any backend that sums int32 mod 2^32 gives the same bits. Fields of 32, 16 and 8 bits,
+   rounded to nearest, are the integers that a switch adds for an engine of that field
+   (`codecs/block_float.cpp`).
 5. What was not sent, and what the quantization has rounded off, stays in the residual: error
    feedback (Seide et al. 2014; Karimireddy et al. 2019).
 
@@ -22,24 +24,36 @@ import torch
 import torch.distributed as dist
 
 from wiresum.host_agent import lines
-from wiresum.host_agent._engine import BLOCK, SMALL, Packed, budget
+from wiresum.host_agent._engine import BLOCK
 from wiresum.host_agent.errors import CodecError
+from wiresum.host_agent.hooks.formats import (
+    LARGEST,
+    LEAST,
+    NONFINITE,
+    ZERO,
+    Draw,
+    Encoded,
+    format_of,
+    packed_of,
+    words_of,
+)
 from wiresum.host_agent.hooks.rules import Rule
 
-_LEAST = SMALL // BLOCK + 1
-"""Blocks of a buffer, at least: the codec gives smaller tensors one exponent per element."""
-
-ZERO, NONFINITE = -(1 << 31), (1 << 31) - 1
-"""Words (see ``Packed``) of a block that is zero, and of one that holds Inf or NaN."""
+__all__ = ["NONFINITE", "ZERO", "Course", "Exchange", "Part", "choose"]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One tensor of an exchange. ``feedback``: whether it has a residual."""
+    """One tensor of an exchange. ``feedback``: whether it has a residual.
+
+    ``key``: a number of 32 bits that no other tensor of the training has; random words follow from
+    it.
+    """
 
     count: int
     rule: Rule
     feedback: bool
+    key: int = 0
 
     @property
     def blocks(self) -> int:
@@ -47,23 +61,34 @@ class Part:
         return -(-self.count // BLOCK)
 
 
+@dataclass(frozen=True)
+class Course:
+    """What goes from one step to the next.
+
+    ``decay``: factor of the residuals before each step. ``momentum``: residuals take up gradients
+    that have gone through such a momentum, and a block that is sent begins anew (momentum
+    correction and masking, Lin et al. 2018); 0: the gradients themselves. ``warmup``: in so many
+    steps the part of the blocks that is sent falls from all to that of the rule. ``seed``: of all
+    that is random.
+    """
+
+    decay: float = 1.0
+    momentum: float = 0.0
+    warmup: int = 0
+    seed: int = 0
+
+
+_PLAIN = Course()
+
+
 @dataclass
 class _Group:
-    """The chosen blocks that have fields of ``bits``. ``rows``: which; a slice of all is faster."""
+    """The chosen blocks of one format. ``rows``: which; a slice of all is faster."""
 
-    bits: int
     rows: torch.Tensor | slice
     words: torch.Tensor
-    values: torch.Tensor
-    packed: Packed
-    lanes: torch.Tensor
-    filled: torch.Tensor | None
-    """Of short blocks: which lanes hold elements, and are sent. None: all do."""
-
-    @property
-    def sent(self) -> torch.Tensor:
-        """The lanes that are summed."""
-        return self.lanes if self.filled is None else self.lanes[self.filled]
+    encoded: Encoded
+    feedback: bool
 
 
 @dataclass
@@ -80,36 +105,68 @@ class Exchange:
     Call :meth:`begin`, :meth:`send`, and :meth:`finish`, in this order.
     """
 
-    def __init__(self, parts: Sequence[Part], workers: int, decay: float = 1.0) -> None:
-        """``decay``: factor of the residuals before each step.
+    def __init__(
+        self, parts: Sequence[Part], workers: int, course: Course = _PLAIN, *, rank: int = 0
+    ) -> None:
+        """``rank``: this one; only random rounding and votes depend on it.
 
         Raises ``CodecError`` for fields that are too narrow for so many workers.
         """
         self.parts = tuple(parts)
+        self.step = 0
+        """How many steps this exchange has made; the largest of all ranks', once they agree."""
         self._workers = workers
-        self._decay = decay
-        for bits in {part.rule.bits for part in parts}:
-            budget(workers, bits)
-        mark = crc32(repr((self.parts, decay)).encode()) >> 1
+        self._course = course
+        self._rank = rank
+        kinds = {part: format_of(part.rule, workers, part.feedback) for part in parts}
+        self._formats = sorted(set(kinds.values()), key=repr)
+        mark = crc32(repr((self.parts, course, self._formats)).encode()) >> 1
         # Their maxima are m and -m only if all ranks have the same mark.
         self._marks = torch.tensor([mark, -mark], dtype=torch.int32)
         starts = [0]
         for part in parts:
             starts.append(starts[-1] + part.blocks)
         self._starts = starts
-        self._values = torch.zeros(max(starts[-1], _LEAST) * BLOCK)
+        self._values = torch.zeros(max(starts[-1], LEAST) * BLOCK)
         counts = torch.tensor([part.blocks for part in parts], dtype=torch.int64)
         self._part_of = torch.repeat_interleave(torch.arange(len(parts)), counts)
         self._first = torch.tensor(starts[:-1], dtype=torch.int64)
-        self._quota = torch.tensor([p.rule.blocks(p.blocks) for p in parts], dtype=torch.int64)
         self._lengths = torch.full((starts[-1],), BLOCK)
         for part, end in zip(parts, starts[1:], strict=True):
             if part.blocks:
                 self._lengths[end - 1] -= part.blocks * BLOCK - part.count
-        self._bits = torch.tensor([p.rule.bits for p in parts])[self._part_of]
+        self._padding = torch.empty(0, dtype=torch.int64)
+        if any(how.rotated or how.majority for how in self._formats):
+            inside = (torch.arange(BLOCK) < self._lengths[:, None]).view(-1)
+            self._padding = (~inside).nonzero().view(-1)
+        kind = torch.tensor([self._formats.index(kinds[part]) for part in parts])
+        self._kind = kind[self._part_of]
+        self._warm = -1.0
+        self._quota = torch.empty(0)
+        self._thresholds = torch.empty(0)
+        if any(part.rule.threshold for part in parts):
+            self._thresholds = torch.tensor([part.rule.threshold for part in parts])
+        self._origins = self._made_origins()
+        self._fed = torch.tensor([part.feedback for part in parts])[self._part_of]
+        self._velocities: torch.Tensor | None = None
+        if course.momentum and any(part.feedback for part in parts):
+            self._velocities = torch.zeros_like(self._values)
         self._codes: tuple[torch.Tensor, dist.Work | None] | None = None
         self._groups: list[_Group] = []
         self._lanes = torch.empty(0, dtype=torch.int32)
+
+    def _made_origins(self) -> torch.Tensor:
+        """Of each block the number of its first counter, and the key of its part."""
+        number = torch.arange(self._starts[-1]) - self._first[self._part_of]
+        keys = torch.tensor([part.key for part in self.parts], dtype=torch.int64)[self._part_of]
+        return torch.stack([number * (BLOCK // 4), keys], dim=1).to(torch.int32)
+
+    def velocity(self, place: int) -> torch.Tensor | None:
+        """The momentum that goes into a residual, laid out like it; None: there is none."""
+        if self._velocities is None or not self.parts[place].feedback:
+            return None
+        start = self._starts[place] * BLOCK
+        return self._velocities[start : start + self.parts[place].count]
 
     def residual(self, place: int) -> torch.Tensor:
         """The residual of a tensor, flat; a view. Valid between two steps."""
@@ -123,7 +180,8 @@ class Exchange:
         """
         words = self.take(tensors)
         spoiled = sorted(set(self._part_of[words == NONFINITE].tolist()))
-        words = torch.cat([words, self._marks])
+        step = torch.tensor([self.step], dtype=torch.int32)
+        words = torch.cat([words, self._marks, step])
         work = dist.all_reduce(words, dist.ReduceOp.MAX, group=group, async_op=True)
         self._codes = words, work
         return spoiled
@@ -138,10 +196,10 @@ class Exchange:
         self._codes = None
         if work is not None:
             work.wait()
-        most, minus_least = words[-2:].tolist()
+        most, minus_least, self.step = words[-3:].tolist()
         if most != -minus_least:
             raise CodecError(lines.OTHER_CODECS.of())
-        self._lanes = self.chosen(words[:-2])
+        self._lanes = self.chosen(words[:-3])
         summed: dist.Work | None = dist.all_reduce(self._lanes, group=group, async_op=True)
         self.keep()
         assert summed is not None
@@ -166,97 +224,108 @@ class Exchange:
 
     def take(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """Take the tensors: one word for each block, for a MAX over all ranks."""
+        decay, momentum = self._course.decay, self._course.momentum
         for place, (part, tensor) in enumerate(zip(self.parts, tensors, strict=True)):
             mine, flat = self.residual(place), tensor.detach().reshape(-1)
-            if part.feedback:
-                (mine if self._decay == 1.0 else mine.mul_(self._decay)).add_(flat)
-            else:
+            if not part.feedback:
                 mine.copy_(flat)
+                continue
+            moved = self.velocity(place)
+            if moved is not None:
+                flat = moved.mul_(momentum).add_(flat)
+            (mine if decay == 1.0 else mine.mul_(decay)).add_(flat)
         blocks = self._values.numel() // BLOCK
         words = torch.empty(blocks, dtype=torch.int32)
-        whole = _packed(self._values, self._workers, 32)
+        whole = packed_of(self._values, self._workers, 32)
         whole.exponents(0, blocks, words.data_ptr())
-        return words[: self._starts[-1]]
+        words = words[: self._starts[-1]]
+        for number, how in enumerate(self._formats):
+            if how.statistic == LARGEST:
+                continue
+            which = self._kind == number
+            rows = self._values.view(-1, BLOCK)[: self._starts[-1]]
+            if not bool(which.all()):
+                rows = rows[which]
+            lengths = self._lengths[which]
+            if how.rotated:  # a rotation spreads a short block over a whole one
+                lengths.fill_(BLOCK)
+            words[which] = words_of(how.statistic, rows, lengths)
+        return words
 
     def chosen(self, words: torch.Tensor) -> torch.Tensor:
         """From the maxima the lanes of the chosen blocks, for a SUM mod 2^32 over all ranks."""
+        warmup = self._course.warmup
+        warm = max(0.0, 1.0 - self.step / warmup) if warmup else 0.0
+        if warm != self._warm:
+            self._warm = warm
+            quota = [part.rule.blocks(part.blocks, warm) for part in self.parts]
+            self._quota = torch.tensor(quota, dtype=torch.int64)
         chosen = choose(words, self._part_of, self._first, self._quota)
-        rows = self._values.view(-1, BLOCK)
-        self._groups = [
-            self._encoded(rows, words, chosen & (self._bits == bits), bits)
-            for bits in sorted({part.rule.bits for part in self.parts})
-        ]
+        if self._thresholds.numel():
+            chosen &= self._large_enough(words) | (words == NONFINITE)
+        rows = self._values.view(-1, BLOCK)[: self._starts[-1]]
+        draw = Draw(self._course.seed, self._rank, self.step)
+        self._groups = []
+        for number, how in enumerate(self._formats):
+            places = (chosen & (self._kind == number)).nonzero().view(-1)
+            which: torch.Tensor | slice = places
+            if places.numel() == words.numel():
+                which = slice(0, places.numel())
+            mine = words[which]
+            encoded = how.encoded(
+                rows[which], mine, self._lengths[which], self._origins[which], draw
+            )
+            self._groups.append(_Group(which, mine, encoded, bool(self._fed[which].any())))
         # Never empty: backends differ in what they make of a sum of nothing.
         pad = torch.zeros(1, dtype=torch.int32)
-        return torch.cat([*(each.sent for each in self._groups), pad])
+        return torch.cat([*(each.encoded.lanes for each in self._groups), pad])
+
+    def _large_enough(self, words: torch.Tensor) -> torch.Tensor:
+        """Blocks that reach their part's threshold."""
+        sizes = torch.where(words == NONFINITE, ZERO, words).bitwise_xor(ZERO).view(torch.float32)
+        largest = torch.zeros(len(self.parts)).scatter_reduce_(0, self._part_of, sizes, "amax")
+        return sizes >= (self._thresholds * largest)[self._part_of]
 
     def keep(self) -> None:
         """Update the residuals, after :meth:`chosen` and before :meth:`give`."""
+        self.step += 1
+        rows = self._values.view(-1, BLOCK)[: self._starts[-1]]
         for each in self._groups:
-            self._keep(each, self._values.view(-1, BLOCK))
+            if self._velocities is not None:
+                self._velocities.view(-1, BLOCK)[: self._starts[-1]][each.rows] = 0.0
+            sent = each.encoded.sent() if each.feedback else None
+            if sent is None:  # nothing is kept, or what 32 bits round, which is below float32's own
+                rows[each.rows] = 0.0
+                continue
+            left = rows[each.rows]
+            left -= sent
+            left[each.words == NONFINITE] = 0.0
+            if not isinstance(each.rows, slice):  # else it is a view
+                rows[each.rows] = left
+        self._values[self._padding] = 0.0
 
     def give(self, summed: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
         """From the sums of the lanes the means, which are written into the tensors."""
         whole = any(isinstance(each.rows, slice) for each in self._groups)
         means = torch.empty(0) if whole else torch.zeros(self._starts[-1], BLOCK)
+        rows = self._values.view(-1, BLOCK)[: self._starts[-1]]
         at = 0
         for each in self._groups:
-            lanes = each.lanes
-            if each.filled is None:
-                lanes = summed[at : at + lanes.numel()]
-                at += lanes.numel()
-            else:
-                count = int(each.filled.sum())
-                lanes[each.filled] = summed[at : at + count]
-                at += count
-            each.packed.decode(0, lanes.numel(), lanes.data_ptr())
-            mean = each.values[: each.words.numel()]
+            count = each.encoded.lanes.numel()
+            mean, missing = each.encoded.means(summed[at : at + count])
+            at += count
             mean[each.words == NONFINITE] = float("nan")
+            if missing is not None and each.feedback:
+                rows[each.rows] += missing
             if isinstance(each.rows, slice):
                 means = mean
             elif not whole:
                 means[each.rows] = mean
         self._groups = []
+        self._values[self._padding] = 0.0
         flat = means.view(-1)
         for part, start, tensor in zip(self.parts, self._starts, tensors, strict=False):
             tensor.copy_(flat[start * BLOCK :][: part.count].view_as(tensor))
-
-    def _encoded(
-        self, rows: torch.Tensor, words: torch.Tensor, chosen: torch.Tensor, bits: int
-    ) -> _Group:
-        places = chosen.nonzero().view(-1)
-        count = places.numel()
-        which: torch.Tensor | slice = places
-        if count == words.numel():
-            which = slice(0, count)
-        mine = words[which]
-        values = torch.empty(max(count, _LEAST), BLOCK)
-        values[:count] = rows[which]
-        packed = _agreed(values, mine, self._workers, bits, average=True)
-        lanes = torch.empty(packed.lanes, dtype=torch.int32)
-        packed.encode(0, lanes.numel(), lanes.data_ptr())
-        lengths = self._lengths[places[mine != NONFINITE]]
-        filled = None
-        if bool((lengths < BLOCK).any()):
-            per_lane = 32 // bits
-            used = (lengths + per_lane - 1) // per_lane
-            filled = (torch.arange(BLOCK // per_lane) < used[:, None]).view(-1)
-        return _Group(bits, which, mine, values, packed, lanes, filled)
-
-    def _keep(self, each: _Group, rows: torch.Tensor) -> None:
-        """Leave in the residuals the error of what is sent."""
-        if each.bits == 32:  # below float32's own
-            rows[each.rows] = 0.0
-            return
-        sent = torch.empty_like(each.values)
-        packed = _agreed(sent, each.words, self._workers, each.bits)
-        lanes = each.lanes + _zeros_of_others(self._workers, each.bits)
-        packed.decode(0, lanes.numel(), lanes.data_ptr())
-        left = rows[each.rows]
-        left -= sent[: each.words.numel()]
-        left[each.words == NONFINITE] = 0.0
-        if not isinstance(each.rows, slice):  # else it is a view
-            rows[each.rows] = left
 
 
 def choose(
@@ -273,25 +342,3 @@ def choose(
     chosen = torch.zeros(order.numel(), dtype=torch.bool)
     chosen[order] = places < quota[part_of]
     return (chosen & (words != ZERO)) | (words == NONFINITE)
-
-
-def _agreed(
-    values: torch.Tensor, words: torch.Tensor, workers: int, bits: int, average: bool = False
-) -> Packed:
-    """Blocks with these agreed words; more blocks in ``values`` are zero."""
-    packed = _packed(values, workers, bits, average)
-    padded = torch.full((values.shape[0],), ZERO, dtype=torch.int32)
-    padded[: words.numel()] = words
-    packed.agree(padded.numel(), padded.data_ptr())
-    return packed
-
-
-def _packed(values: torch.Tensor, workers: int, bits: int, average: bool = False) -> Packed:
-    return Packed(values.data_ptr(), values.numel(), "float32", average, workers, bits)
-
-
-def _zeros_of_others(workers: int, bits: int) -> int:
-    """A lane in which each field is what all other ranks add for a zero; as int32."""
-    field = (workers - 1) * budget(workers, bits)
-    lane = sum(field << shift for shift in range(0, 32, bits))
-    return lane - (1 << 32) if lane >= 1 << 31 else lane

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from zlib import crc32
 
 import torch
 import torch.distributed as dist
@@ -15,8 +16,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wiresum.host_agent import lines
 from wiresum.host_agent.errors import CodecError
-from wiresum.host_agent.hooks.exchange import Exchange, Part
-from wiresum.host_agent.hooks.rules import DEFAULT_POLICY, Rule, check_policy, rule_for
+from wiresum.host_agent.hooks.exchange import Course, Exchange, Part
+from wiresum.host_agent.hooks.rules import (
+    DEFAULT_POLICY,
+    Coding,
+    Rounding,
+    Rule,
+    check_policy,
+    checked_momentum,
+    narrow,
+    rounding_of,
+    rule_for,
+)
 from wiresum.p4 import FIELDS
 
 log = logging.getLogger("wiresum")
@@ -32,12 +43,13 @@ def _field_of_the_run() -> int:
     return int(field)
 
 
-class BlockFloat:
-    """All blocks, in fields of ``bits``; with error feedback.
+class State:
+    """What all codecs have in common: rules and residuals of a model.
 
-    ``model``: the model, or the DDP around it. ``bits``: 32, 16 or 8; None: the run's field
-    (``wiresum run --field``). ``decay``: factor of what is kept, at each step. ``policy``: see
-    :func:`~wiresum.host_agent.hooks.rules.rule_for`. ``group``: None for DDP's own, or the default.
+    ``model``: the model, or the DDP around it. ``feedback``: whether what is not sent, or is
+    rounded off, is kept for later steps; ``decay``: factor of what is kept, at each step.
+    ``policy``: see :func:`~wiresum.host_agent.hooks.rules.rule_for`. ``seed``: of all that is
+    random, the same on all ranks. ``group``: None for DDP's own, or the default.
 
     Pickles without the model and the group: give it the model again with :meth:`attach`. For
     checkpoints, :meth:`state_dict` holds tensors and numbers alone; each rank saves its own, since
@@ -45,43 +57,40 @@ class BlockFloat:
     scale, what the residuals hold keeps the old one.
     """
 
-    name = "block-float"
+    name = ""
 
     def __init__(
         self,
         model: torch.nn.Module,
-        *,
-        bits: int | None = None,
-        feedback: bool = True,
-        decay: float = 1.0,
-        policy: Mapping[str, str] = DEFAULT_POLICY,
-        group: dist.ProcessGroup | None = None,
-    ) -> None:
-        """Raises :class:`CodecError` for options that make no sense, or a model on a GPU."""
-        self._setup(model, 1.0, bits, feedback, decay, policy, group)
-
-    def _setup(
-        self,
-        model: torch.nn.Module,
-        share: float,
-        bits: int | None,
+        rule: Rule,
         feedback: bool,
-        decay: float,
+        course: Course,
         policy: Mapping[str, str],
         group: dist.ProcessGroup | None,
     ) -> None:
-        field = _field_of_the_run() if bits is None else bits
-        self.rule = Rule(share, field)
+        """Raises :class:`CodecError` for options that make no sense, or a model on a GPU."""
+        self.rule = rule
         """Of parameters that no pattern of the policy fits."""
         self.policy = dict(policy)
         check_policy(self.policy)
-        if not 0.0 <= decay <= 1.0:
-            raise CodecError(lines.NO_DECAY.of(given=decay))
+        if not 0.0 <= course.decay <= 1.0:
+            raise CodecError(lines.NO_DECAY.of(given=course.decay))
+        if checked_momentum(course.momentum) and not feedback:
+            raise CodecError(lines.MOMENTUM_WITHOUT_FEEDBACK.of())
+        if not 0 <= course.warmup < 1 << 31:
+            raise CodecError(lines.NO_WARMUP.of(given=course.warmup))
+        if not 0 <= course.seed < 1 << 32:
+            raise CodecError(lines.NO_SEED.of(given=course.seed))
         self.feedback = feedback
-        self.decay = decay
-        self._residuals: dict[str, torch.Tensor] = {}
-        self._saved_by: tuple[int, int] | None = None  # workers, rank
+        self.course = course
+        self._start()
         self.attach(model, group)
+
+    def _start(self) -> None:
+        self._residuals: dict[str, torch.Tensor] = {}
+        self._velocities: dict[str, torch.Tensor] = {}
+        self._steps: dict[str, int] = {}
+        self._saved_by: tuple[int, int] | None = None  # workers, rank
 
     def attach(self, model: torch.nn.Module, group: dist.ProcessGroup | None = None) -> None:
         """Work for this model, after unpickling or for a new DDP; residuals stay, by name.
@@ -101,8 +110,8 @@ class BlockFloat:
             each: name for name, each in model.named_parameters()
         }
         shapes = {name: each.shape for each, name in self._names.items()}
-        for name, residual in self._residuals.items():
-            if shapes.get(name) != residual.shape:
+        for name, kept in (*self._residuals.items(), *self._velocities.items()):
+            if shapes.get(name) != kept.shape:
                 raise CodecError(lines.NOT_A_STATE.of(name=self.name))
 
     def _forget(self) -> None:
@@ -132,6 +141,7 @@ class BlockFloat:
         if known is not None and known[0] == names:
             return known[1]
         self._look_at_ranks()
+        self._note_steps()
         found = self._made(names, parameters)
         # A parameter is in one bucket: an exchange that had it before is out of date.
         self._exchanges = {
@@ -144,15 +154,26 @@ class BlockFloat:
         parts = []
         for name, each in zip(names, parameters, strict=True):
             rule = rule_for(name, each.shape, self.policy, self.rule)
-            parts.append(Part(each.numel(), rule, self.feedback and not rule.exact))
-        made = Exchange(parts, dist.get_world_size(self._group), self.decay)
-        for place, (name, part, each) in enumerate(zip(names, parts, parameters, strict=True)):
-            if part.feedback:
-                view = made.residual(place)
-                if name in self._residuals:
-                    view.copy_(self._residuals[name].reshape(-1))
-                self._residuals[name] = view.view(each.shape)
+            fed = self.feedback and not rule.exact
+            parts.append(Part(each.numel(), rule, fed, crc32(name.encode())))
+        workers, rank = dist.get_world_size(self._group), dist.get_rank(self._group)
+        made = Exchange(parts, workers, self.course, rank=rank)
+        made.step = max((self._steps.get(name, 0) for name in names), default=0)
+        for place, (name, each) in enumerate(zip(names, parameters, strict=True)):
+            for kept, view in (
+                (self._residuals, made.residual(place) if parts[place].feedback else None),
+                (self._velocities, made.velocity(place)),
+            ):
+                if view is None:
+                    continue
+                if name in kept:
+                    view.copy_(kept[name].reshape(-1))
+                kept[name] = view.view(each.shape)
         return made
+
+    def _note_steps(self) -> None:
+        for names, exchange in self._exchanges.values():
+            self._steps.update(dict.fromkeys(names, exchange.step))
 
     def _look_at_ranks(self) -> None:
         now = dist.get_world_size(self._group), dist.get_rank(self._group)
@@ -183,8 +204,12 @@ class BlockFloat:
         ``workers`` and ``rank`` say whose residuals they are.
         """
         workers, rank = self._saved_by or (0, 0)
-        residuals = {name: each.clone() for name, each in self._residuals.items()}
-        return {"codec": self.name, "workers": workers, "rank": rank, "residuals": residuals}
+        self._note_steps()
+        return {
+            "codec": self.name, "workers": workers, "rank": rank, "steps": dict(self._steps),
+            "residuals": {name: each.clone() for name, each in self._residuals.items()},
+            "velocities": {name: each.clone() for name, each in self._velocities.items()},
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`.
@@ -195,39 +220,79 @@ class BlockFloat:
         try:
             saved_by = (int(state["workers"]), int(state["rank"]))
             own = state["codec"] == self.name
-            residuals = {
-                str(name): each.detach().to("cpu", torch.float32, copy=True)
-                for name, each in state["residuals"].items()
-            }
+            residuals, velocities = (
+                {
+                    str(name): each.detach().to("cpu", torch.float32, copy=True)
+                    for name, each in state.get(kept, {}).items()
+                }
+                for kept in ("residuals", "velocities")
+            )
+            steps = {str(name): int(step) for name, step in state.get("steps", {}).items()}
         except (KeyError, TypeError, ValueError, AttributeError):
             own = False
         shapes = {name: each.shape for each, name in self._names.items()}
-        if not own or any(shapes.get(name) != each.shape for name, each in residuals.items()):
+        if not own or any(
+            shapes.get(name) != each.shape
+            for name, each in (*residuals.items(), *velocities.items())
+        ):
             raise CodecError(lines.NOT_A_STATE.of(name=self.name))
-        self._residuals = residuals
+        self._residuals, self._velocities, self._steps = residuals, velocities, steps
         self._saved_by = saved_by if saved_by[0] else None
         self._exchanges = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """The options and :meth:`state_dict`."""
         options = {"rule": self.rule, "policy": self.policy, "feedback": self.feedback}
-        return options | {"decay": self.decay, "state": self.state_dict()}
+        return options | {"course": self.course, "state": self.state_dict()}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         self.rule, self.policy = kept["rule"], kept["policy"]
-        self.feedback, self.decay = kept["feedback"], kept["decay"]
+        self.feedback, self.course = kept["feedback"], kept["course"]
+        self._start()
         self._forget()
         self._group, self._names = None, {}
         state = kept["state"]
-        self._residuals = state["residuals"]
+        self._residuals, self._velocities = state["residuals"], state["velocities"]
+        self._steps = state["steps"]
         self._saved_by = (state["workers"], state["rank"]) if state["workers"] else None
 
 
-class TopK(BlockFloat):
+class BlockFloat(State):
+    """All blocks, in fields of ``bits``; with error feedback.
+
+    ``bits``: 32, 16, 8 or 4; None: the run's field (``wiresum run --field``). ``rounding``:
+    ``nearest``, or ``stochastic``: unbiased, of which 32 bits have no need. The other arguments are
+    those of :class:`State`.
+    """
+
+    name = "block-float"
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        bits: int | None = None,
+        rounding: str = "nearest",
+        feedback: bool = True,
+        decay: float = 1.0,
+        policy: Mapping[str, str] = DEFAULT_POLICY,
+        seed: int = 0,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        """Raises :class:`CodecError` for options that make no sense, or a model on a GPU."""
+        rule = Rule(bits=_field(bits), rounding=rounding_of(rounding))
+        super().__init__(model, rule, feedback, Course(decay, seed=seed), policy, group)
+
+
+class TopK(State):
     """The ``k`` part (0.1: a tenth) of each parameter's blocks, those of the largest values.
 
     What is not sent is kept for later steps (``feedback``). A block is 256 elements of a parameter;
-    of a small one at least one is sent. All else as in :class:`BlockFloat`.
+    of a small one at least one is sent. ``threshold``: of these blocks, only those whose largest
+    value is at least this part of the parameter's largest; with ``k=1`` it alone decides.
+    ``warmup``: in so many steps the part falls from 1 to ``k``. ``momentum``: what is kept goes
+    through this momentum first (Lin et al. 2018); the optimizer then has none of its own. All else
+    as in :class:`BlockFloat`.
     """
 
     name = "top-k"
@@ -237,11 +302,109 @@ class TopK(BlockFloat):
         model: torch.nn.Module,
         k: float = 0.1,
         *,
+        threshold: float = 0.0,
         bits: int | None = None,
+        rounding: str = "nearest",
         feedback: bool = True,
         decay: float = 1.0,
+        momentum: float = 0.0,
+        warmup: int = 0,
         policy: Mapping[str, str] = DEFAULT_POLICY,
+        seed: int = 0,
         group: dist.ProcessGroup | None = None,
     ) -> None:
         """Raises :class:`CodecError` for options that make no sense, or a model on a GPU."""
-        self._setup(model, k, bits, feedback, decay, policy, group)
+        rule = Rule(k, _field(bits), threshold, rounding=rounding_of(rounding))
+        course = Course(decay, momentum, warmup, seed)
+        super().__init__(model, rule, feedback, course, policy, group)
+
+
+class Ternary(State):
+    """Three levels: -M, 0 and M, in the narrowest fields whose sums of all ranks fit.
+
+    ``rounding`` None: nearest with ``feedback``, M being 1.5 times the mean magnitude of a block;
+    without feedback stochastic, M being the largest magnitude (TernGrad, Wen et al. 2017). The
+    other arguments are those of :class:`State`.
+    """
+
+    name = "ternary"
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        rounding: str | None = None,
+        feedback: bool = True,
+        decay: float = 1.0,
+        policy: Mapping[str, str] = DEFAULT_POLICY,
+        seed: int = 0,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        """Raises :class:`CodecError` for options that make no sense, or a model on a GPU."""
+        how = _default(feedback) if rounding is None else rounding_of(rounding)
+        rule = Rule(coding=Coding.TERNARY, rounding=how)
+        super().__init__(model, rule, feedback, Course(decay, seed=seed), policy, group)
+
+
+class Vote(State):
+    """The sign that most ranks have, times the mean magnitude of the block on the rank where that
+    is largest; of a tie 0 (signSGD with majority vote, Bernstein et al. 2019).
+
+    With ``feedback`` a rank keeps what its sign leaves of its gradient, and, alike on all ranks,
+    what the majority leaves of the mean of the signs. The other arguments are those of
+    :class:`State`.
+    """
+
+    name = "vote"
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        rounding: str = "nearest",
+        feedback: bool = True,
+        decay: float = 1.0,
+        policy: Mapping[str, str] = DEFAULT_POLICY,
+        seed: int = 0,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        """Raises :class:`CodecError` for options that make no sense, or a model on a GPU."""
+        rule = Rule(coding=Coding.VOTE, rounding=rounding_of(rounding))
+        super().__init__(model, rule, feedback, Course(decay, seed=seed), policy, group)
+
+
+class THC(State):
+    """All blocks, rotated at random, so that few levels reach far, in fields of ``bits``.
+
+    The levels are even, from minus to plus a multiple of the block's root mean square that fits
+    their number. ``rounding`` None: nearest with ``feedback``, stochastic without. After THC (Li et
+    al. 2024), whose table of uneven levels saves bits only where a switch can look numbers up; one
+    that adds needs a field for the sum. The other arguments are those of :class:`State`.
+    """
+
+    name = "thc"
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        bits: int = 8,
+        rounding: str | None = None,
+        feedback: bool = True,
+        decay: float = 1.0,
+        policy: Mapping[str, str] = DEFAULT_POLICY,
+        seed: int = 0,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        """Raises :class:`CodecError` for options that make no sense, or a model on a GPU."""
+        how = _default(feedback) if rounding is None else rounding_of(rounding)
+        rule = Rule(bits=narrow(bits), coding=Coding.THC, rounding=how)
+        super().__init__(model, rule, feedback, Course(decay, seed=seed), policy, group)
+
+
+def _field(bits: int | None) -> int:
+    return _field_of_the_run() if bits is None else bits
+
+
+def _default(feedback: bool) -> Rounding:
+    return Rounding.NEAREST if feedback else Rounding.STOCHASTIC

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wiresum.host_agent import lines
 from wiresum.host_agent.errors import SynchronizationError
-from wiresum.host_agent.hooks.state import BlockFloat
+from wiresum.host_agent.hooks.state import State
 from wiresum.host_agent.optim import average
 from wiresum.host_agent.optim.parameters import check_covers, copies, shapes, trained
 from wiresum.host_agent.optim.summing import Chosen, Sum, fits, start
@@ -77,9 +77,9 @@ class DelayedGradients:
 
     ``model`` may be plain (gradients are summed in ``step()``, or in :meth:`reduce` before it) or
     wrapped in DistributedDataParallel (they are summed bucket by bucket in the backward pass, but
-    for those under ``no_sync()``). ``codec``: what of the gradients is sent, a ``BlockFloat`` or
-    ``TopK``. ``scaler``: the ``GradScaler`` in use; a step whose mean holds Inf or NaN is then left
-    out by it on all ranks alike, ``staleness`` steps later.
+    for those under ``no_sync()``). ``codec``: what of the gradients is sent, a state of ``hooks``.
+    ``scaler``: the ``GradScaler`` in use; a step whose mean holds Inf or NaN is then left out by it
+    on all ranks alike, ``staleness`` steps later.
 
     ::
 
@@ -96,7 +96,7 @@ class DelayedGradients:
         optimizer: torch.optim.Optimizer,
         staleness: int = 1,
         *,
-        codec: BlockFloat | None = None,
+        codec: State | None = None,
         scaler: torch.amp.GradScaler | None = None,
         group: dist.ProcessGroup | None = None,
     ) -> None:

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from wiresum.host_agent import lines
 from wiresum.host_agent.errors import SynchronizationError
-from wiresum.host_agent.hooks.state import BlockFloat
+from wiresum.host_agent.hooks.state import State
 from wiresum.host_agent.optim.parameters import check_covers, copies, shapes, squared_norm
 from wiresum.host_agent.optim.periodic import Drift, Pace, Periodic, Weight
 from wiresum.host_agent.optim.summing import Sum, fits, start
@@ -64,7 +64,7 @@ class DiLoCo(Periodic):
         fragments: int = 1,
         delay: int = 0,
         mix: float = 0.0,
-        codec: BlockFloat | None = None,
+        codec: State | None = None,
         pace: Pace | None = None,
         weight: Weight = None,
         group: dist.ProcessGroup | None = None,

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from wiresum.host_agent.hooks.exchange import Exchange, Sent
-from wiresum.host_agent.hooks.state import BlockFloat
+from wiresum.host_agent.hooks.state import State
 from wiresum.host_agent.optim import average
 
 
@@ -27,7 +27,7 @@ class Chosen:
 
     def __init__(
         self,
-        codec: BlockFloat,
+        codec: State,
         place: int,
         parameters: Sequence[torch.Tensor],
         tensors: Sequence[torch.Tensor],
@@ -58,7 +58,7 @@ def start(
     place: int,
     parameters: Sequence[torch.Tensor],
     tensors: Sequence[torch.Tensor],
-    codec: BlockFloat | None,
+    codec: State | None,
     group: dist.ProcessGroup | None,
 ) -> Sum:
     """Begin to take the mean of the tensors, which may be changed then.
@@ -72,9 +72,7 @@ def start(
     return chosen
 
 
-def fits(
-    codec: BlockFloat, parameters: Sequence[torch.Tensor], group: dist.ProcessGroup | None
-) -> bool:
+def fits(codec: State, parameters: Sequence[torch.Tensor], group: dist.ProcessGroup | None) -> bool:
     """Whether the codec is for these parameters, and takes the mean over this group."""
     same = (codec.group or dist.group.WORLD) is (group or dist.group.WORLD)
     return same and codec.covers(parameters)

@@ -100,6 +100,9 @@ _REGISTER: dict[str, Callable[..., None]] = {
     "powersgd": _powersgd,
     "block-float": _codec("BlockFloat"),
     "top-k": _codec("TopK"),
+    "ternary": _codec("Ternary"),
+    "vote": _codec("Vote"),
+    "thc": _codec("THC"),
     "local-steps": _steps("local_steps"),
     "sparse-loco": _steps("sparse"),
 }

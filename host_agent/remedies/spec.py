@@ -8,7 +8,13 @@ from typing import Any
 from wiresum.common.places import expand
 from wiresum.host_agent import lines
 from wiresum.host_agent.errors import CodecError
-from wiresum.host_agent.hooks.rules import Rule, read_policy
+from wiresum.host_agent.hooks.rules import (
+    Rule,
+    checked_momentum,
+    narrow,
+    read_policy,
+    rounding_of,
+)
 
 VARIABLE = "WIRESUM_REMEDY"
 """What the workers put on the models of a script; empty or missing: nothing."""
@@ -34,11 +40,28 @@ def _bits(text: str) -> int:
     return Rule(bits=int(text)).bits
 
 
-_FIELDS: Mapping[str, Callable[[str], Any]] = {
-    "bits": _bits,
+def _rounding(text: str) -> str:
+    return rounding_of(text).value
+
+
+def _threshold(text: str) -> float:
+    return Rule(threshold=float(text)).threshold
+
+
+def _momentum(text: str) -> float:
+    return checked_momentum(float(text))
+
+
+def _narrow(text: str) -> int:
+    return narrow(_bits(text))
+
+
+_ANY: Mapping[str, Callable[[str], Any]] = {
+    "rounding": _rounding,
     "feedback": _yes,
     "policy": lambda text: read_policy(expand(Path(text))),
 }
+_FIELDS: Mapping[str, Callable[[str], Any]] = {"bits": _bits, **_ANY}
 
 
 def _count(text: str) -> int:
@@ -57,7 +80,16 @@ OPTIONS: Mapping[str, Mapping[str, Callable[[str], Any]]] = {
     "fp16": {},
     "powersgd": {},
     "block-float": _FIELDS,
-    "top-k": {"k": _share, **_FIELDS},
+    "top-k": {
+        "k": _share,
+        "threshold": _threshold,
+        "warmup": _count,
+        "momentum": _momentum,
+        **_FIELDS,
+    },
+    "ternary": _ANY,
+    "vote": _ANY,
+    "thc": {**_FIELDS, "bits": _narrow},
     "local-steps": {"h": _steps, "warmup": _count},
     "sparse-loco": {"h": _steps, "k": _share, "bits": _bits, "policy": _FIELDS["policy"]},
 }

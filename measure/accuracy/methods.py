@@ -3,16 +3,20 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from zlib import crc32
 
 import torch
 
-from wiresum.host_agent.hooks.exchange import Exchange, Part
+from wiresum.host_agent.hooks.exchange import Course, Exchange, Part
 from wiresum.host_agent.hooks.rules import DEFAULT_POLICY, Rule, rule_for
 
 Tensors = list[torch.Tensor]
 Mean = Callable[[list[Tensors]], int]
 """Turns the tensors of all workers into their mean, in the first worker's place. Returns the bytes
 that one worker hands to an all-reduce."""
+
+
+_PLAIN = Course()
 
 
 @dataclass(frozen=True)
@@ -43,31 +47,27 @@ def _exact(workers: int, shapes: Mapping[str, torch.Size]) -> Mean:
 
 
 def blocks(
-    share: float, bits: int, *, feedback: bool = True, decay: float = 1.0
+    rule: Rule, *, feedback: bool = True, course: Course = _PLAIN
 ) -> Callable[[int, Mapping[str, torch.Size]], Mean]:
-    """The codec of ``host_agent/hooks``, with its default policy."""
+    """A codec of ``host_agent/hooks``, with its default policy."""
 
     def make(workers: int, shapes: Mapping[str, torch.Size]) -> Mean:
-        rules = [
-            rule_for(name, shape, DEFAULT_POLICY, Rule(share, bits))
-            for name, shape in shapes.items()
-        ]
-        parts = [
-            Part(shape.numel(), rule, feedback and not rule.exact)
-            for shape, rule in zip(shapes.values(), rules, strict=True)
-        ]
-        exchanges = [Exchange(parts, workers, decay) for _ in range(workers)]
+        parts = []
+        for name, shape in shapes.items():
+            own = rule_for(name, shape, DEFAULT_POLICY, rule)
+            parts.append(Part(shape.numel(), own, feedback and not own.exact, crc32(name.encode())))
+        exchanges = [Exchange(parts, workers, course, rank=rank) for rank in range(workers)]
 
         def mean(all_: list[Tensors]) -> int:
             taken = [one.take(own) for one, own in zip(exchanges, all_, strict=True)]
             words = torch.stack(taken).amax(0)
             lanes = [one.chosen(words) for one in exchanges]
-            for one in exchanges:
-                one.keep()
             total = lanes[0].clone()
             for each in lanes[1:]:
                 total += each
-            exchanges[0].give(total, all_[0])
+            for one, own in zip(exchanges, all_, strict=True):
+                one.keep()
+                one.give(total, own)
             return 4 * (words.numel() + total.numel())
 
         return mean
@@ -110,15 +110,20 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         each.name: each
         for each in (
             Method(FLOAT32, _exact),
-            Method("block-float:bits=32", blocks(1.0, 32), 0.001),
-            Method("block-float:bits=16", blocks(1.0, 16), 0.001),
-            Method("block-float:bits=8", blocks(1.0, 8), 0.01),
-            Method("block-float:bits=8,feedback=no", blocks(1.0, 8, feedback=False), 0.01),
-            Method("top-k:k=0.1,bits=8", blocks(0.1, 8), 0.03),
-            Method("top-k:k=0.1,bits=8, 3 × the rate", blocks(0.1, 8), 0.03, rate=3.0),
-            Method("top-k:k=0.1,bits=8,feedback=no", blocks(0.1, 8, feedback=False)),
+            Method("block-float:bits=32", blocks(Rule()), 0.001),
+            Method("block-float:bits=16", blocks(Rule(bits=16)), 0.001),
+            Method("block-float:bits=8", blocks(Rule(bits=8)), 0.01),
+            Method("block-float:bits=8,feedback=no", blocks(Rule(bits=8), feedback=False), 0.01),
+            Method("top-k:k=0.1,bits=8", blocks(Rule(0.1, 8)), 0.03),
+            Method("top-k:k=0.1,bits=8, 3 × the rate", blocks(Rule(0.1, 8)), 0.03, rate=3.0),
+            Method("top-k:k=0.1,bits=8,feedback=no", blocks(Rule(0.1, 8), feedback=False)),
             Method("local-steps:h=8", _exact, every=8),
-            Method("sparse-loco:h=8,k=0.1,bits=8", blocks(0.1, 8, decay=0.95), 0.02, every=8),
+            Method(
+                "sparse-loco:h=8,k=0.1,bits=8",
+                blocks(Rule(0.1, 8), course=Course(decay=0.95)),
+                0.02,
+                every=8,
+            ),
             Method("control: 2 bits, nearest", _two_bits, control=True),
             Method("control: 1 % at random", _random_k, control=True),
         )

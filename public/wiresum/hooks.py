@@ -1,6 +1,6 @@
-"""DDP hooks that send fewer bytes: ``compress``, with the state ``TopK`` or ``BlockFloat``."""
+"""DDP hooks that send fewer bytes: ``compress``, with a state that says what is sent."""
 
 from wiresum.host_agent.hooks.ddp import compress
-from wiresum.host_agent.hooks.state import BlockFloat, TopK
+from wiresum.host_agent.hooks.state import THC, BlockFloat, Ternary, TopK, Vote
 
-__all__ = ["BlockFloat", "TopK", "compress"]
+__all__ = ["THC", "BlockFloat", "Ternary", "TopK", "Vote", "compress"]

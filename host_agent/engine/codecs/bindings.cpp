@@ -211,7 +211,10 @@ void bind_codecs(nb::module_& m) {
 
   m.def(
       "budget",
-      [](std::uint64_t workers, int field) { return BlockFloat(workers, field_of(field)).level(); },
+      [](std::uint64_t workers, int field) {
+        return checked_budget(workers,
+                              field == 4 ? field : static_cast<int>(bits_of(field_of(field))));
+      },
       "workers"_a, "field"_a);
   m.def(
       "layout",
@@ -263,6 +266,7 @@ void bind_codecs(nb::module_& m) {
             self.decode(first, count, reinterpret_cast<const std::uint32_t*>(words));
           },
           "first"_a, "count"_a, "words"_a, nb::call_guard<WithoutGil>());
+  bind_levels(m);
   m.def("isa", [] { return kernels().name; });
   m.def(
       "set_isa",

@@ -17,5 +17,7 @@ Field field_of(int bits);
 void check_copy(const std::string& dtype, bool average, int source);
 
 void bind_codecs(nanobind::module_& m);
+// levels_bindings.cpp
+void bind_levels(nanobind::module_& m);
 
 }  // namespace wiresum

@@ -35,24 +35,31 @@ std::optional<Field> parse_field(int bits) {
   return std::nullopt;
 }
 
-std::uint32_t budget(std::uint64_t workers, Field field) {
-  const std::uint64_t largest = (std::uint64_t{1} << bits_of(field)) - 1;
+std::uint32_t budget(std::uint64_t workers, int bits) {
+  const std::uint64_t largest = (std::uint64_t{1} << bits) - 1;
   return static_cast<std::uint32_t>(largest / 2 / workers);  // = floor(largest / 2n)
 }
 
-Codec::Codec(std::uint64_t workers, Field field, std::size_t block_elements)
-    : workers_(workers), field_(field), block_elements_(block_elements) {
-  level_ = workers == 0 ? 0 : budget(workers, field);
-  if (level_ == 0) {
-    std::string advice;
-    for (const Field wider : {Field::F16, Field::F32}) {
-      if (workers != 0 && budget(workers, wider) != 0) {
-        advice = "; the narrowest field that works is " + std::to_string(bits_of(wider));
-        break;
-      }
+std::string advice(std::uint64_t workers, int bits) {
+  for (const int wider : {8, 16, 32}) {
+    if (wider > bits && workers != 0 && budget(workers, wider) != 0) {
+      return "; the narrowest field that works is " + std::to_string(wider);
     }
-    throw EngineError(ErrorKind::Codec, lines::kNoBudget.of(bits_of(field), workers, advice));
   }
+  return {};
+}
+
+std::uint32_t checked_budget(std::uint64_t workers, int bits) {
+  const std::uint32_t level = workers == 0 ? 0 : budget(workers, bits);
+  if (level != 0) return level;
+  throw EngineError(ErrorKind::Codec, lines::kNoBudget.of(bits, workers, advice(workers, bits)));
+}
+
+Codec::Codec(std::uint64_t workers, Field field, std::size_t block_elements)
+    : workers_(workers),
+      field_(field),
+      block_elements_(block_elements),
+      level_(checked_budget(workers, static_cast<int>(bits_of(field)))) {
   zero_lane_ = 0;
   for (unsigned j = 0; j < fields_per_lane(field); ++j) zero_lane_ |= level_ << j * bits_of(field);
 }

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "codecs/kernels.hpp"
@@ -40,7 +41,14 @@ inline constexpr unsigned bits_of(Field field) { return 32u >> static_cast<unsig
 inline constexpr unsigned fields_per_lane(Field field) { return 32u / bits_of(field); }
 
 // L = floor((2^F - 1) / 2n): n fields of q + L, |q| <= L, sum without a carry out of the field.
-std::uint32_t budget(std::uint64_t workers, Field field);
+std::uint32_t budget(std::uint64_t workers, int bits);
+inline std::uint32_t budget(std::uint64_t workers, Field field) {
+  return budget(workers, static_cast<int>(bits_of(field)));
+}
+// The same; throws EngineError (kind Codec), with advice, if it is 0.
+std::uint32_t checked_budget(std::uint64_t workers, int bits);
+// Which wider field has a budget, for the end of an error line; empty if none has.
+std::string advice(std::uint64_t workers, int bits);
 
 class Codec {
  public:

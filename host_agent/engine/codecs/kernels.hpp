@@ -63,6 +63,34 @@ struct DequantizeKernels {
                       void* out);
 };
 
+// x -> u: x * factor + middle, clamped to 0 and top, rounded.
+struct LevelParams {
+  double factor;
+  double middle;  // top / 2
+  double top;
+};
+
+inline constexpr int kLevelBits = 16;  // the widest field of levels
+
+// Of blocks of kMaxRun elements; see levels.inl.
+struct LevelKernels {
+  void (*random_words)(std::uint32_t first, const std::uint32_t* rest, const std::uint32_t* key,
+                       std::uint32_t* words);
+  void (*nearest)(const float* in, const LevelParams& params, std::uint32_t* levels);
+  void (*nearest_of_two)(const float* in, bool up, std::uint32_t* levels);  // `up`: zeros are
+  void (*random)(const float* in, const LevelParams& params, const std::uint32_t* words,
+                 std::uint32_t* levels);
+  // (2 * sum - zero) * scale
+  void (*values)(const std::uint32_t* sums, std::int32_t zero, double scale, float* out);
+  double (*sum_of_magnitudes)(const float* in);
+  double (*sum_of_squares)(const float* in);
+  void (*hadamard)(float* values);
+  void (*turn_signs)(const std::uint32_t* words, float* values);
+  // By the bits of a field; lanes in host order.
+  void (*pack[kLevelBits + 1])(const std::uint32_t* levels, std::uint32_t* lanes);
+  void (*unpack[kLevelBits + 1])(const std::uint32_t* lanes, std::uint32_t* levels);
+};
+
 struct Kernels {
   const char* name;
 
@@ -80,6 +108,8 @@ struct Kernels {
                         const EachParams& params, std::uint8_t* lanes);
   void (*dequantize_each)(const std::uint8_t* lanes, const std::uint32_t* codes, std::size_t n,
                           const EachParams& params, float* out);
+
+  LevelKernels levels;
 };
 
 inline constexpr std::size_t kMaxRun = 256;

@@ -31,6 +31,7 @@ constexpr std::uint32_t kRounderBits = 0x4b400000u;
 #endif
 
 #include "codecs/each.inl"
+#include "codecs/levels.inl"
 
 // Round to nearest even, as an integer.
 inline std::int32_t round_to_int(float value) {
@@ -288,6 +289,27 @@ const Kernels WIRESUM_KERNELS = {
     .codes_of_each = codes_of_each,
     .quantize_each = quantize_each,
     .dequantize_each = dequantize_each,
+    .levels =
+        {
+            .random_words = random_words,
+            .nearest = to_levels,
+            .nearest_of_two = to_two_levels,
+            .random = to_random_levels,
+            .values = from_levels,
+            .sum_of_magnitudes = sum_of_magnitudes,
+            .sum_of_squares = sum_of_squares,
+            .hadamard = hadamard,
+            .turn_signs = turn_signs,
+            .pack = {nullptr, pack_levels<1>, pack_levels<2>, pack_levels<3>, pack_levels<4>,
+                     pack_levels<5>, pack_levels<6>, pack_levels<7>, pack_levels<8>, pack_levels<9>,
+                     pack_levels<10>, pack_levels<11>, pack_levels<12>, pack_levels<13>,
+                     pack_levels<14>, pack_levels<15>, pack_levels<16>},
+            .unpack = {nullptr, unpack_levels<1>, unpack_levels<2>, unpack_levels<3>,
+                       unpack_levels<4>, unpack_levels<5>, unpack_levels<6>, unpack_levels<7>,
+                       unpack_levels<8>, unpack_levels<9>, unpack_levels<10>, unpack_levels<11>,
+                       unpack_levels<12>, unpack_levels<13>, unpack_levels<14>, unpack_levels<15>,
+                       unpack_levels<16>},
+        },
 };
 
 }  // namespace wiresum

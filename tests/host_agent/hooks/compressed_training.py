@@ -2,13 +2,15 @@
 
 import hashlib
 import io
+import itertools
 import logging
 import math
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -18,8 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wiresum import hooks, host_agent
 from wiresum.host_agent import _engine
-from wiresum.host_agent.hooks.exchange import Exchange, Part
-from wiresum.host_agent.hooks.rules import Rule
+from wiresum.host_agent.hooks.exchange import Course, Exchange, Part
+from wiresum.host_agent.hooks.rules import Rule, rule_for
 
 STEPS = 5
 BLOCK = 256
@@ -96,6 +98,120 @@ class Played:
                 sent = np.where(np.repeat(agreed, BLOCK)[: len(each)] > 0, each, 0)
             left.append((each - sent).astype(np.float32))
         return mean, left
+
+
+def played(state: Any) -> list[dict[str, Any]]:
+    """What all ranks get with such a state: their exchanges in one process, without a carrier."""
+    ranks = range(dist.get_world_size())
+    parts = []
+    for name, shape in SHAPES.items():
+        rule = rule_for(name, shape, state.policy, state.rule)
+        fed = state.feedback and not rule.exact
+        parts.append(Part(math.prod(shape), rule, fed, crc32(name.encode())))
+    exchanges = [Exchange(parts, len(ranks), state.course, rank=rank) for rank in ranks]
+    found = []
+    for number in range(STEPS):
+        given = [list(gradients(rank, number).values()) for rank in ranks]
+        words = [one.take(own) for one, own in zip(exchanges, given, strict=True)]
+        lanes = [one.chosen(torch.stack(words).amax(0)) for one in exchanges]
+        for rank, one in zip(ranks, exchanges, strict=True):
+            one.keep()
+            one.give(torch.stack(lanes).sum(0, dtype=torch.int32), given[rank])
+        assert all(torch.equal(a, b) for own in given for a, b in zip(own, given[0], strict=True))
+        found.append(dict(zip(SHAPES, given[0], strict=True)))
+    return found
+
+
+def codecs() -> dict[str, Callable[[Any], Any]]:
+    """The codecs beside nearest rounding in 32, 16 and 8 bits."""
+    narrow = {"policy": {"1d": "exact", "tall": "k=0.5"}}
+    made: dict[str, Callable[[Any], Any]] = {
+        "4 bits": lambda m: hooks.BlockFloat(m, bits=4, policy={}),
+        "8 bits, stochastic": lambda m: hooks.BlockFloat(m, bits=8, rounding="stochastic", seed=5),
+        "16 bits, stochastic": lambda m: hooks.BlockFloat(
+            m, bits=16, rounding="stochastic", feedback=False
+        ),
+        "top-k in 4 bits": lambda m: hooks.TopK(m, 0.2, bits=4, **narrow),
+        "top-k by a threshold": lambda m: hooks.TopK(m, 1.0, threshold=0.6, bits=8),
+        "top-k, momentum and warm-up": lambda m: hooks.TopK(
+            m, 0.2, bits=8, momentum=0.9, warmup=3, decay=0.9
+        ),
+        "ternary": hooks.Ternary,
+        "ternary without feedback": lambda m: hooks.Ternary(m, feedback=False),
+        "ternary, stochastic": lambda m: hooks.Ternary(m, rounding="stochastic"),
+        "vote": hooks.Vote,
+        "vote without feedback": lambda m: hooks.Vote(m, feedback=False),
+        "vote, stochastic": lambda m: hooks.Vote(m, rounding="stochastic"),
+        "thc": hooks.THC,
+        "thc without feedback": lambda m: hooks.THC(m, bits=4, feedback=False, seed=3),
+    }
+    return made
+
+
+def restored(state: Any, make: Callable[[Any], Any], model: Any, kept_as: str) -> Any:
+    """A state that continues from another, through a file or a pickle."""
+    if kept_as == "pickle":
+        found = pickle.loads(pickle.dumps(state))
+        found.attach(model)
+        return found
+    kept = io.BytesIO()
+    torch.save(state.state_dict(), kept)
+    kept.seek(0)
+    found = make(model)
+    found.load_state_dict(torch.load(kept, weights_only=True))
+    return found
+
+
+def every_codec() -> Iterator[str]:
+    """Asserts of :func:`codecs`; yields what has been shown."""
+    others = dist.new_group(backend="gloo")
+    for name, make in codecs().items():
+        wanted = played(make(Given()))
+        model = wrapped()
+        assert same(trained(model, make(model)), wanted), name
+        gloo = wrapped(others, cap_mb=25)
+        assert same(trained(gloo, make(gloo)), wanted), name
+        model = wrapped()
+        state = make(model.module)
+        model.register_comm_hook(state, hooks.compress)
+        for number in range(2):
+            step(model, number)
+        kept_as = "pickle" if len(name) % 2 else "state_dict"
+        model = wrapped(cap_mb=25)
+        after = trained(model, restored(state, make, model, kept_as), first=2)
+        assert same(after, wanted[2:]), name
+        yield f"{name} {digest(wanted)}"
+    for name, make in codecs().items():
+        skips_the_step_of_a_nan(name, make)
+    yield "a NaN of one rank makes all skip the step, under each codec"
+
+
+def skips_the_step_of_a_nan(name: str, make: Callable[[Any], Any]) -> None:
+    model = wrapped()
+    state = make(model)
+    model.register_comm_hook(state, hooks.compress)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    before, scales = [], []
+    for number in range(3):
+        before.append([each.detach().clone() for each in model.parameters()])
+        given = gradients(dist.get_rank(), number)
+        if number == 1 and dist.get_rank() == 2:
+            given["wide"][3, 4] = float("nan")
+        optimizer.zero_grad()
+        scaler.scale(model(given)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        scales.append(scaler.get_scale())
+    before.append([each.detach().clone() for each in model.parameters()])
+    moved = [
+        any(not torch.equal(a, b) for a, b in zip(one, two, strict=True))
+        for one, two in itertools.pairwise(before)
+    ]
+    assert moved == [True, False, True], name
+    assert scales == [8.0, 4.0, 4.0], name
+    digest([dict(zip(SHAPES, before[-1], strict=True))])
+    assert all(each.isfinite().all() for each in state.state_dict()["residuals"].values()), name
 
 
 def wrapped(
@@ -239,7 +355,7 @@ def scenarios() -> Iterator[str]:
     Exchange.finish = finish  # type: ignore[method-assign]
     yield "an error in the end of a sum is raised by backward()"
 
-    late = Exchange([Part(600, Rule(0.1, 8), True)], dist.get_world_size(), decay=0.5)
+    late = Exchange([Part(600, Rule(0.1, 8), True)], dist.get_world_size(), Course(decay=0.5))
     values = torch.ones(600) * torch.arange(600).div(BLOCK, rounding_mode="floor").add(1)
     late.begin([values], None)
     late.send(None).wait()
@@ -251,6 +367,7 @@ def scenarios() -> Iterator[str]:
     late.finish([values])
     assert values[256:512].eq(1).all()  # half of the 2 that were kept
     yield "a residual that decays"
+    yield from every_codec()
 
 
 def main() -> None:

@@ -39,6 +39,9 @@ def test_the_list_says_bytes_levels_and_errors(cli: Commands) -> None:
     assert rows["block-float:bits=8"]["level"] == budget(8, 8)
     assert rows["block-float:bits=8"]["bytes_per_element"] == 1 + 1 / 64
     assert rows["top-k:k=0.1,bits=8"]["bytes_per_element"] == pytest.approx(0.1 + 1 / 64)
+    assert rows["block-float:bits=4"]["level"] is None  # 8 ranks are one too many
+    assert rows["vote"]["bytes_per_element"] == 32 * 4 / 256 + 1 / 64  # sums up to 8: 4 bits
+    assert rows["ternary"]["bytes_per_element"] == 43 * 4 / 256 + 1 / 64  # 5 bits, 6 to a lane
     assert [row["level"] for row in rows.values()] == [row.level for row in wiresum.codecs(8)]
     for name in rows:
         assert parse(name)
@@ -51,10 +54,15 @@ def test_the_list_says_bytes_levels_and_errors(cli: Commands) -> None:
     [
         ("best", "there is no codec 'best'; there are fp16, powersgd"),
         ("fp16:k=1", "fp16 cannot be given 'k=1'; its options: none"),
-        ("top-k:k=much", "top-k cannot be given 'k=much'; its options: k, bits, feedback, policy"),
+        ("top-k:k=much", "top-k cannot be given 'k=much'; its options: k, threshold, warmup"),
+        ("top-k:threshold=2", "threshold is 2"),
+        ("top-k:momentum=1", "momentum is 1"),
+        ("ternary:rounding=up", "rounding is 'up'"),
+        ("thc:bits=32", "thc has fields of 16, 8 or 4 bits"),
         ("top-k:feedback=maybe", "cannot be given 'feedback=maybe'"),
         ("top-k:k=2", "k is 2"),
-        ("block-float:bits=4", "bits is 4"),
+        ("block-float:bits=5", "bits is 5"),
+        ("vote:bits=8", "vote cannot be given 'bits=8'"),
         ("block-float:policy=none.toml", "none.toml cannot be read"),
     ],
 )

@@ -16,6 +16,7 @@ from wiresum.host_agent.hooks.state import BlockFloat, TopK
 
 SCRIPT = Path(__file__).with_name("compressed_training.py")
 WORKERS = 3
+CODECS = 14
 
 
 def shown(folder: Path, env: dict[str, str]) -> list[str]:
@@ -32,7 +33,7 @@ def test_compressed_gradients_are_those_of_the_definition_over_ranks_and_switch(
     tmp_path: Path,
 ) -> None:
     ranks = shown(tmp_path / "ranks", clean_environment() | {"WIRESUM_CARRIER": "ranks"})
-    assert len(ranks) == 10
+    assert len(ranks) == 10 + CODECS + 1
     with fresh_session() as session:
         assert shown(tmp_path / "switch", session.variables()) == ranks
 
@@ -80,7 +81,13 @@ def test_the_first_pattern_that_fits_gives_the_rule(tmp_path: Path) -> None:
     [
         ({"k": 0.0}, "k is 0; it must be above 0"),
         ({"k": float("nan")}, "k is nan"),
-        ({"bits": 4}, "bits is 4"),
+        ({"bits": 5}, "bits is 5; it must be 32, 16, 8 or 4"),
+        ({"threshold": 1.5}, "threshold is 1.5; it must be from 0 to 1"),
+        ({"rounding": "up"}, "rounding is 'up'; it must be nearest or stochastic"),
+        ({"momentum": 1.0}, "momentum is 1; it must be from 0 to below 1"),
+        ({"momentum": 0.9, "feedback": False}, "momentum needs feedback"),
+        ({"warmup": -1}, "warmup is -1; it must be a number of steps"),
+        ({"seed": -1}, "seed is -1; it must be"),
         ({"decay": 1.5}, "decay is 1.5; it must be from 0 to 1"),
         ({"policy": {"<x": "exact"}}, "'<x' of a policy"),
         ({"policy": {"*": "most"}}, "'most' is neither exact nor"),

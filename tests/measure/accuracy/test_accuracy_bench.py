@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from wiresum.host_agent.hooks.rules import Rule
 from wiresum.measure.accuracy import judge
 from wiresum.measure.accuracy.methods import FLOAT32, METHODS, blocks
 from wiresum.measure.accuracy.play import play
@@ -56,7 +57,7 @@ def test_played_workers_with_32_bits_have_the_mean() -> None:
         [torch.randn(shape, generator=generator) for shape in shapes.values()] for _ in "123"
     ]
     wanted = [torch.stack(each).mean(0) for each in zip(*workers, strict=True)]
-    mean = blocks(1.0, 32)(3, shapes)
+    mean = blocks(Rule())(3, shapes)
     assert mean(workers) == 4 * (9 + 2007 + 1)
     for found, each in zip(workers[0], wanted, strict=True):
         torch.testing.assert_close(found, each)

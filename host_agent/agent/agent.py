@@ -489,8 +489,9 @@ class Agent:
         self._lease = changed.lease
         if worker.rank == 0:
             log.info(
-                "wiresum: the lease has %d slots now, %d before; collectives were held for %.3f s "
-                "(change %d, epoch %d)",
+                "wiresum: the lease%s has %d slots now, %d before; collectives were held for "
+                "%.3f s (change %d, epoch %d)",
+                f" of {self.label}" if self.label else "",
                 changed.lease.slots,
                 before.slots,
                 changed.held_s,

@@ -4,11 +4,13 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from wiresum.common.errors import WiresumError
 from wiresum.common.patience import Patience
 from wiresum.controller.client import ControllerClient, OnFull
+from wiresum.controller.client.requests import SlotRequest
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent import lines
@@ -69,22 +71,33 @@ def create_job(
     name: str,
     on_queue: Callable[[pb.Job], None],
     lent: tuple[str, str] | None = None,
+    share: float = 0.0,
 ) -> pb.Job:
     """Make a job, or attach to the live one of that name, as ``where.request`` says.
 
-    ``lent``: a job and its token, of which a part is made.
+    ``lent``: a job and its token, of which a part is made, with this ``share`` of its slots.
     ``on_queue`` gets the job from time to time while it waits for room. Raises
     :class:`NoRoom` if there is none and the request says "fallback", else ``ControllerError``.
     """
     request = where.request
     with connect(where, lent[1] if lent else where.tenant_token) as client:
         try:
+            request = part_request(client, request, lent, share)
             return client.create_job(name, request, on_queue=on_queue, **part_of(lent))
         except ControllerError as error:
             full = error.code == "RESOURCE_EXHAUSTED" and error.retry_after_s is None
             if full and request.on_full is OnFull.FALLBACK:
                 raise NoRoom(str(error)) from None
             raise
+
+
+def part_request(
+    client: ControllerClient, request: SlotRequest, lent: tuple[str, str] | None, share: float
+) -> SlotRequest:
+    """The request for a part of that job which gets this share of its slots."""
+    if lent is None:
+        return request
+    return replace(request, slots=max(1, int(share * client.get_job(lent[0]).slots_target)))
 
 
 def part_of(lent: tuple[str, str] | None) -> dict[str, str]:

@@ -290,17 +290,28 @@ class Membership:
         # lease lasts: the rank that releases leaves last.
         worker = self.release_worker
         try:
-            key = f"{worker.key}/left"
-            left = worker.store.add(key, 1)
+            left = self.count_out(worker)
             if worker.rank != 0:
                 return
             deadline = time.monotonic() + LEAVE_S
             while left < worker.workers and time.monotonic() < deadline:
                 time.sleep(0.05)
-                left = worker.store.add(key, 0)
+                left = self.count_out(worker, 0)
             self.client.release_job(self.plan.job, self.plan.token)
         except Exception:  # the store or the controller went first; the lease then expires
             log.debug("wiresum: the job could not be released", exc_info=True)
+
+    def drop(self) -> None:
+        """Give up a job of rank 0's that no rank has joined yet."""
+        if self.plan.owned and self._worker.rank == 0:
+            with contextlib.suppress(ControllerError):
+                self.client.release_job(self.plan.job, self.plan.token)
+        self.client.close()
+
+    @staticmethod
+    def count_out(worker: Worker, count: int = 1) -> int:
+        """Count a rank that leaves; how many have left."""
+        return worker.store.add(f"{worker.key}/left", count)
 
 
 def _program_version(lanes: int) -> str:

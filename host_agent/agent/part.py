@@ -9,6 +9,7 @@ collectives of several groups in any order; the search for its part goes on besi
 A run that insists on the switch joins when the group is made.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -166,13 +167,23 @@ class PartAgent(Agent):
             if not closed:
                 self._adopt(found)
         if closed:
-            found.client.close()
+            found.drop()
             raise JobGone(lines.WORKER_LEAVES.of())
         if beats is not None:
             beats.stop()
         if old is not None:
             old.client.close()
         return self._join_as(found.twin())
+
+    def close(self) -> None:
+        """See :class:`Agent`."""
+        with self._lock:
+            searches = self._began and not self._closed and self._membership is None
+        if searches:
+            # Rank 0 may have the part already, and waits for all ranks before it gives it back.
+            with contextlib.suppress(Exception):  # the store went first
+                Membership.count_out(self._worker)
+        super().close()
 
     def _over_for_good(self) -> bool:
         return self._superseded

@@ -151,7 +151,7 @@ class Planning:
             lent = part.whole.lends()
             if lent is None:
                 raise AgentError(lines.NO_WHOLE.of())
-            made = create_job(self._worker.where, part.name, self._queued, lent)
+            made = create_job(self._worker.where, part.name, self._queued, lent, part.share)
         self.deadline = time.monotonic() + self._worker.join_s
         mine = owner(self._worker.endpoint)
         with connect(self._worker.where, made.token) as client:
@@ -323,7 +323,10 @@ class Search:
             self.wait(next(looks))
         with self._lock:
             if not self._stop.is_set():
-                self._search = JobSearch(worker.where, part.name if part else "", lent)
+                self._search = JobSearch(
+                    *(worker.where, part.name if part else "", lent),
+                    share=part.share if part else 0.0,
+                )
             search = self._search
         job = None if search is None else search.find()
         if job is None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from wiresum.controller.client import ControllerClient, OnFull, away
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.host_agent.agent.control import connect, part_of
+from wiresum.host_agent.agent.control import connect, part_of, part_request
 from wiresum.host_agent.environment import Environment
 
 log = logging.getLogger("wiresum")
@@ -24,15 +24,21 @@ class JobSearch:
     """One search. :meth:`stop` may be called from any thread."""
 
     def __init__(
-        self, where: Environment, name: str = "", lent: tuple[str, str] | None = None
+        self,
+        where: Environment,
+        name: str = "",
+        lent: tuple[str, str] | None = None,
+        share: float = 0.0,
     ) -> None:
         """``where`` has the tenant's token, and says what to ask for; ``name`` is the job's.
 
-        ``lent``: a job and its token, of which a part is looked for.
+        ``lent``: a job and its token, of which a part with this ``share`` of the slots is looked
+        for.
         """
         self._where = where
         self._name = name
         self._lent = lent
+        self._share = share
         self._token = lent[1] if lent else where.tenant_token
         self._request = ""  # the id of the latest
         self._stop = threading.Event()
@@ -47,7 +53,7 @@ class JobSearch:
         cannot be reached, it is asked again, with pauses of up to ``LONGEST_PAUSE_S``. Raises
         ``ControllerError`` for any other refusal, and where ``queue_timeout_s`` is over.
         """
-        pause = FIRST_PAUSE_S
+        pause, said = FIRST_PAUSE_S, ""
         while not self._stop.is_set():
             try:
                 job = self._ask()
@@ -56,7 +62,9 @@ class JobSearch:
                     return None
                 if not self._may_come(error):
                     raise
-                log.debug("wiresum: no job yet: %s", error)
+                new = self._lent is not None and str(error) != said
+                said = str(error)
+                log.log(logging.INFO if new else logging.DEBUG, "wiresum: no job yet: %s", said)
             else:
                 if not self._stop.is_set():
                     return job
@@ -88,6 +96,7 @@ class JobSearch:
                 if self._stop.is_set():
                     client.close()
             try:
+                request = part_request(client, request, self._lent, self._share)
                 return client.create_job(
                     self._name,
                     request,

@@ -68,6 +68,8 @@ class Part:
     whole: Whole
     label: str
     """What logs and errors call the group."""
+    share: float
+    """Of the job's slots, that its part asks for."""
 
 
 @dataclass(frozen=True)

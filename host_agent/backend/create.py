@@ -16,6 +16,8 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store
 
 from wiresum.common.errors import derive_errors_from
+from wiresum.controller.client import OnFull
+from wiresum.controller.client.requests import SlotRequest
 from wiresum.host_agent.agent.generation import generation
 from wiresum.host_agent.agent.peers.judge import listed
 from wiresum.host_agent.backend.agent_face import AgentFace
@@ -213,16 +215,15 @@ def _part(place: Place) -> tuple[AgentFace | None, str | None]:
         return None, (world.why_no_agent if world is not None else None) or NO_WORLD
     if place.where.tune:
         return None, TUNED
-    if not world.agent.leaves_switch:
-        return None, "the run insists on the switch"
     from wiresum.host_agent.agent.part import PartAgent
     from wiresum.host_agent.agent.worker import Part, Worker
 
     where, options = place.where, place.options
-    request = replace(where.request, slots=0, min_slots=0)
+    request = SlotRequest(on_full=OnFull.WAIT)
     mine = replace(where, job=None, token="", job_file="", fallback="", request=request)
-    mine = replace(mine, controller="")
-    part = Part(place.name, tuple(place.members), world.agent, place.label)  # type: ignore[arg-type]
+    # The groups of one dimension of a mesh together get a quarter of the job's slots.
+    share = options.group_size / (4 * world.size)
+    part = Part(place.name, tuple(place.members), world.agent, place.label, share)  # type: ignore[arg-type]
     worker = Worker(
         *(mine, place.store, options.group_rank, options.group_size, options.timeout),
         place.generation,

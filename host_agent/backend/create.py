@@ -27,7 +27,7 @@ from wiresum.host_agent.backend.monitored import install_monitored_barrier
 from wiresum.host_agent.backend.process_group import adapt
 from wiresum.host_agent.backend.reducer import install_reducer
 from wiresum.host_agent.backend.report import write_at_exit
-from wiresum.host_agent.environment import FALLBACK, Environment, environment
+from wiresum.host_agent.environment import FALLBACK, Carrier, Environment, environment
 
 log = logging.getLogger("wiresum")
 
@@ -41,7 +41,6 @@ _world: "weakref.ref[CollectiveRouter] | None" = None  # the last world's
 
 ALONE = "the group has one rank"
 NO_WORLD = "the default group does not use the switch"
-TUNED = "the ranks choose the field of the default group alone"
 NO_CONTROLLER = "this run has no switch: WIRESUM_CONTROLLER is not set"
 
 
@@ -144,7 +143,7 @@ def create(options: Any) -> Any:
         *(given, make_group, agent, why),
         said=said,
         world=shared,
-        below=below if agent is not None and not (where and where.tune) else None,
+        below=below if agent is not None else None,
     )
     if not members:
         _world = weakref.ref(router)
@@ -199,9 +198,14 @@ class Place:
     label: str = ""
 
     def below(self) -> "Place":
-        """The same for what callbacks issue."""
+        """The same for what callbacks issue.
+
+        It begins over the ranks even in a run that insists on the switch: the job gives slots to a
+        part after one collective of all ranks, and a rank may issue that after the callback alone.
+        """
         return replace(
             self,
+            where=replace(self.where, carrier=Carrier.AUTO),
             generation=f"{self.generation}/callbacks",
             name=f"{self.name}-callbacks",
             label=f"callbacks in {self.label}" if self.label else "callbacks",
@@ -213,8 +217,6 @@ def _part(place: Place) -> tuple[AgentFace | None, str | None]:
     world = _world() if _world is not None else None
     if world is None or world.closed or world.agent is None:
         return None, (world.why_no_agent if world is not None else None) or NO_WORLD
-    if place.where.tune:
-        return None, TUNED
     from wiresum.host_agent.agent.part import PartAgent
     from wiresum.host_agent.agent.worker import Part, Worker
 

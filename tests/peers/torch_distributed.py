@@ -46,7 +46,9 @@ def tests() -> type[unittest.TestCase]:
     import torch
     from torch.testing._internal.distributed import distributed_test
 
-    class TorchsTests(distributed_test.TestDistBackend, distributed_test.DistributedTest._DistTestBase):
+    class TorchsTests(
+        distributed_test.TestDistBackend, distributed_test.DistributedTest._DistTestBase
+    ):
         def setUp(self) -> None:
             super().setUp()
             # Ranks that are forked need not import torch again.

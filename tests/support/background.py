@@ -60,12 +60,17 @@ class Training:
 
 
 def train(
-    cli: Commands, folder: Path, *options: str, script: tuple[str, ...], **env: str
+    cli: Commands,
+    folder: Path,
+    *options: str,
+    script: tuple[str, ...],
+    program: Path = STEADY,
+    **env: str,
 ) -> Training:
     """Start one under ``wiresum run OPTIONS``; ``script`` are the options of the training."""
     out = folder / f"run{time.monotonic_ns()}"
     out.mkdir()
-    command = [*spawned(WORKERS), str(STEADY), "--out", str(out), *script]
+    command = [*spawned(WORKERS), str(program), "--out", str(out), *script]
     return Training(cli.start("run", *options, "--", *command, **env), out)
 
 

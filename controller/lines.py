@@ -382,6 +382,8 @@ TAKEN_OVER = Line(
     "another process group{on} has taken job {job} over: restart this worker with the others",
 )
 
+NOTHING_TO_PARK = Line("C180", "job {job} has no slots yet: a job in the queue cannot be parked")
+
 # ---- parts of jobs
 
 PART_ELSEWHERE = Line(

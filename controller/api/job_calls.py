@@ -104,6 +104,18 @@ class JobCalls(Calls):
 
         return await or_status(answer(), context)
 
+    async def ParkJob(self, request: pb.ParkJobRequest, context: Context) -> pb.Job:
+        """Lets others have a job's slots, or gets them back."""
+
+        async def answer() -> pb.Job:
+            caller = self._caller(context, request.token)
+            job = self._office.jobs.shown(request.job_id, caller)
+            job = self._office.park_job(job, unpark=request.unpark)
+            (message,) = await self._jobs([job], counters=False)
+            return message
+
+        return await or_status(answer(), context)
+
     async def ReleaseJob(
         self, request: pb.ReleaseJobRequest, context: Context
     ) -> pb.ReleaseJobResponse:

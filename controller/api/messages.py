@@ -93,6 +93,7 @@ def job_message(job: Job, switch: Switch | None, limits: Limits, silence_s: floa
         priority=job.priority,
         controller_version=package_version(),
         parent=job.parent,
+        parked=job.parked,
     )
 
 

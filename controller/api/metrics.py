@@ -111,6 +111,7 @@ CHANGES = METRICS.gauge(
     "job_change", "How often a job's lease was changed in this attempt.", "job_id"
 )
 CHANGING = METRICS.gauge("job_changing", "1 while a job's lease is being changed.", "job_id")
+JOB_PARKED = METRICS.gauge("job_parked", "1 while a job lends its slots to others.", "job_id")
 SILENCE = METRICS.gauge(
     "job_heartbeat_age_seconds", "Time since the last sign of life of a job.", "job_id"
 )
@@ -328,6 +329,7 @@ class ControllerReader:
         scrape.set(TARGET, job.target, job.id)
         scrape.set(CHANGES, job.change, job.id)
         scrape.set(CHANGING, job.pending is not None, job.id)
+        scrape.set(JOB_PARKED, job.parked, job.id)
         scrape.set(SILENCE, office.jobs.silence(job), job.id)
         for event, count in self._told.events.get(job.id, {}).items():
             scrape.set(EVENTS, count, job.id, event)

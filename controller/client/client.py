@@ -267,6 +267,14 @@ class ControllerClient:
         )
         self._call(lambda stub: stub.Heartbeat, request, timeout_s=timeout_s)
 
+    def park_job(self, job_id: str, token: str = "", *, unpark: bool = False) -> pb.Job:
+        """Let others have a job's slots while it has nothing to sum; ``unpark``: get them back.
+
+        Returns the job as it is then: changes of its lease follow while it runs.
+        """
+        request = pb.ParkJobRequest(job_id=job_id, token=token, unpark=unpark)
+        return self._call(lambda stub: stub.ParkJob, request)
+
     def release_job(
         self, job_id: str, token: str, *, request_id: str = "", timeout_s: float | None = None
     ) -> pb.ReleaseJobResponse:

@@ -38,6 +38,39 @@ def job_show(
         tables.console().print(tables.job_details(message))
 
 
+def job_park(
+    job: Annotated[str, Argument(help="Its id or name.")],
+    asked: ControllerOptions = THIS_USERS,
+    as_json: Json = False,
+) -> None:
+    """Let other jobs have a running job's slots, until it is unparked.
+
+    They get them down to the job's --min-slots.
+    """
+    _park(job, asked, as_json, unpark=False)
+
+
+def job_unpark(
+    job: Annotated[str, Argument(help="Its id or name.")],
+    asked: ControllerOptions = THIS_USERS,
+    as_json: Json = False,
+) -> None:
+    """Give a parked job its slots back, as soon as others have made way."""
+    _park(job, asked, as_json, unpark=True)
+
+
+def _park(job: str, asked: ControllerOptions, as_json: bool, *, unpark: bool) -> None:
+    from wiresum.controller.commands import tables
+
+    with asked.connect() as client:
+        message = client.park_job(client.get_job(job).id, unpark=unpark)
+    if as_json:
+        tables.print_json(message)
+    else:
+        says = "is not parked" if unpark else "is parked"
+        print(f"job {message.name} {says}: {message.slots} of {message.slots_target} slots")
+
+
 def job_evict(
     job: Annotated[str, Argument(help="Its id or name.")],
     reason: Annotated[str, Option(help="One line, told to the job's workers.")] = "",

@@ -60,6 +60,14 @@ JOB = Group(
             f"{_HERE}.job_cli:job_show",
             "Show one job: its ranks, its lease and the switch's counters for it.",
         ),
+        "park": Command(
+            f"{_HERE}.job_cli:job_park",
+            "Let other jobs have a running job's slots, until it is unparked.",
+        ),
+        "unpark": Command(
+            f"{_HERE}.job_cli:job_unpark",
+            "Give a parked job its slots back, as soon as others have made way.",
+        ),
         "evict": Command(
             f"{_HERE}.job_cli:job_evict",
             "End a job, or take it out of the queue: a tenant its own, the admin anyone's.",

@@ -144,7 +144,7 @@ def job_table(jobs: Iterable[pb.Job]) -> Table:
             job.id,
             name_below(job.name, job.parent),
             job.tenant,
-            _state(state_name(pb.JobState.Name(job.state))),
+            _job_state(job),
             job.switch,
             _slots(job),
             str(job.epoch or "-"),
@@ -177,7 +177,7 @@ def job_details(job: pb.Job) -> Table:
         "name": job.name,
         "part of": job.parent,
         "tenant": job.tenant,
-        "state": _state(state_name(pb.JobState.Name(job.state))),
+        "state": _job_state(job),
         "reason": escape(job.reason),
         "switch": f"{job.switch} ({job.switch_ip}:{job.switch_udp_port}), job number {job.number}",
         "carrier": escape(str(carrier_of(job))),
@@ -234,6 +234,11 @@ def _table(*columns: str) -> Table:
 def _state(name: str) -> str:
     color = _STATE_COLORS.get(name)
     return f"[{color}]{name}[/{color}]" if color else name
+
+
+def _job_state(job: pb.Job) -> str:
+    parked = " [yellow]parked[/yellow]" if job.parked and job.slots else ""
+    return _state(state_name(pb.JobState.Name(job.state))) + parked
 
 
 def _slots_story(job: pb.Job) -> str:

@@ -59,6 +59,8 @@ class JobRow:
     """The id of the job that it is a part of; empty: of none."""
     tenant: str
     state: str
+    parked: bool
+    """It lends its slots to others."""
     reason: str
     switch: str
     slots: int
@@ -141,6 +143,7 @@ def _job(old: pb.Job | None, job: pb.Job, interval: float) -> JobRow:
         parent=job.parent,
         tenant=job.tenant,
         state=state_name(pb.JobState.Name(job.state)),
+        parked=job.parked,
         reason=job.reason,
         switch=job.switch,
         slots=job.slots,
@@ -252,6 +255,7 @@ def _job_json(job: JobRow) -> dict[str, Any]:
         "parent": job.parent,
         "tenant": job.tenant,
         "state": job.state,
+        "parked": job.parked,
         "reason": job.reason,
         "switch": job.switch,
         "slots": job.slots,

@@ -225,7 +225,9 @@ def _switch_state(switch: SwitchRow) -> str:
 
 
 def _job_state(job: JobRow) -> str:
-    return f"queued #{job.queue_position}" if job.state == "queued" else job.state
+    if job.state == "queued":
+        return f"queued #{job.queue_position}"
+    return f"{job.state} parked" if job.parked and job.slots else job.state
 
 
 def _slots(job: JobRow) -> str:

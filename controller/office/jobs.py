@@ -108,6 +108,13 @@ class Jobs:
         """When the job showed its last sign of life; it got its slots at ``since``."""
         return max(self._heard.get(job_id, since), self._all_heard)
 
+    def park(self, job: Job, *, unpark: bool) -> Job:
+        """Let others have the job's slots, or get them back. It is a sign of life, too."""
+        change = rules.unpark if unpark else rules.park
+        self.desk.commit(change(self.get(job.id), self.desk.now()))
+        self.touch(job)
+        return self.get(job.id)
+
     # ---- ends
 
     def end(

@@ -252,6 +252,12 @@ class Office:
         """Agree with the other ranks on a change of the lease."""
         return await self.rank_polls.change(job, request, time_left)
 
+    def park_job(self, job: Job, *, unpark: bool) -> Job:
+        """Let others have the slots of a job, or get them back."""
+        job = self.jobs.park(job, unpark=unpark)
+        self.queue_polls.rebalance()
+        return self.jobs.get(job.id)
+
     async def leave(self, job: Job, caller: Caller, request: str) -> Job:
         """A launcher leaves: the job is released with the last of them. Others release it.
 

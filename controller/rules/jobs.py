@@ -14,7 +14,9 @@ from wiresum.controller.state.plan import (
     EndJob,
     ForgetHistory,
     LeaveQueue,
+    Park,
     Plan,
+    Unpark,
 )
 from wiresum.controller.state.store import Snapshot
 
@@ -111,6 +113,31 @@ def add_token(state: Snapshot, job: Job, token: str, now: float) -> Plan:
             lines.ATTACHED_TOO_OFTEN.of(job=job.label, times=_TOKENS_PER_JOB),
         )
     return Plan(now, (AddJobToken(job.id, token),))
+
+
+# ---- parking
+
+
+def park(job: Job, now: float) -> Plan:
+    """Let others have the slots of a job that has nothing to sum."""
+    _check_live(job)
+    if job.parked:
+        return Plan(now)
+    whole = job.lease.range.slots >= job.target
+    return Plan(now, (Park(job.id, job.lent if job.lent and not whole else now),))
+
+
+def unpark(job: Job, now: float) -> Plan:
+    """Get the slots of a parked job back."""
+    _check_live(job)
+    return Plan(now, (Unpark(job.id),) if job.parked else ())
+
+
+def _check_live(job: Job) -> None:
+    if job.state is JobState.QUEUED:
+        raise ControllerError("FAILED_PRECONDITION", lines.NOTHING_TO_PARK.of(job=job.label))
+    if not job.state.live:
+        raise ended_error(job)
 
 
 # ---- ending

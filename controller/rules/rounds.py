@@ -16,6 +16,7 @@ from wiresum.controller.rules.jobs import ended_error
 from wiresum.controller.scheduling.packing import Holding
 from wiresum.controller.scheduling.parts import Family
 from wiresum.controller.scheduling.scheduling import (
+    PARKED,
     Account,
     Decisions,
     Shrunk,
@@ -71,7 +72,7 @@ def decide_round(state: Snapshot, now: float, given: Circumstances) -> Round:
     for job, _ in dismissed:
         del queue[job.id]
     writes: list[Write] = [LeaveQueue(job.id) for job, _ in dismissed]
-    shrunk = state.shrunk_jobs()
+    shrunk = [job for job in state.shrunk_jobs() if not job.parked]
     if not queue and not shrunk:
         return Round(Plan(now, tuple(writes)), dismissed=dismissed, drained=drained)
     decisions = _decide(state, queue, shrunk, given)
@@ -162,7 +163,7 @@ def _decide(
             for job in queue.values()
         ],
         shrunk=[
-            Shrunk(job.id, job.lease.switch, job.priority, job.lease.range, job.target)
+            Shrunk(job.id, job.lease.switch, job.priority, job.lease.range, job.target, job.lent)
             for job in shrunk
         ],
         accounts={
@@ -192,6 +193,7 @@ def _families(held: list[Job], queue: Mapping[str, Job]) -> list[Family]:
             job.priority,
             job.target,
             frozenset({job.id, *members[job.id]}),
+            job.parked,
         )
         for job in held
         if job.id in members
@@ -208,8 +210,9 @@ def _view(switch: Switch, jobs: list[Job], draining: bool, given: Circumstances)
                 job.id,
                 job.ranges[-1],
                 job.min_slots,
-                job.priority,
+                PARKED if job.parked else job.priority,
                 job.pending is None and job.id not in given.resting,
+                job.created,
             )
             for job in jobs
         ),

@@ -32,6 +32,8 @@ class Holding:
     priority: int
     movable: bool
     """Its lease may change: no change is under way, and none has failed recently."""
+    admitted: float = 0.0
+    """When the job got its first slots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +64,16 @@ def make_room(
     *,
     priority: int,
     reserved: Iterable[SlotRange] = (),
+    own: SlotRange | None = None,
 ) -> Room | None:
     """Room for ``slots`` (a power of two) on a switch of ``total``, or None if there is no way.
 
     Jobs of lower priority than ``priority`` may be shrunk, but not below their ``min_slots``;
-    jobs of any priority may be moved. ``reserved`` ranges are not to be used.
+    jobs of any priority may be moved. ``reserved`` ranges are not to be used. ``own`` is the range
+    of the job itself, which is not among the ``holdings``: the room may contain it, but nobody can
+    move there before the job has left.
     """
-    board = _Board(total, list(holdings), list(reserved))
+    board = _Board(total, list(holdings), list(reserved), [own] if own is not None else [])
     if not board.shrink(slots, priority):
         return None
     found = board.clear(slots, [], _TRIES)
@@ -109,6 +114,7 @@ class _Board:
     total: int
     holdings: list[Holding]
     reserved: list[SlotRange]
+    own: list[SlotRange]
     moves: list[Move] = field(default_factory=list)
     places: dict[str, SlotRange] = field(init=False)
 
@@ -157,7 +163,7 @@ class _Board:
             return None
         for region in self._candidates(slots, blocked)[:tries]:
             before = dict(self.places), len(self.moves)
-            if self._evacuate(region, [*blocked, region]):
+            if self._evacuate(region, [*blocked, region, *self.own]):
                 return region
             self.places = before[0]
             del self.moves[before[1] :]

@@ -28,6 +28,8 @@ class Family:
     """The slots that all of them together may have: those that the job was admitted with."""
     members: frozenset[str]
     """The job itself and its parts that hold slots."""
+    parked: bool = False
+    """The job lends its slots to others."""
 
 
 def give_up(members: Iterable[Holding], job: str, needed: int, least: int) -> list[Move] | None:

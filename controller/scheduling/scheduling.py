@@ -12,7 +12,7 @@ priority.
 
 import enum
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from wiresum.controller.scheduling.packing import Holding, Move, Room, emptiest, make_room
@@ -21,11 +21,20 @@ from wiresum.controller.scheduling.slots import allocate, lowest_free_number
 from wiresum.controller.state.model import MIN_SLOTS, SlotRange
 from wiresum.p4 import packet
 
+PARKED = -(1 << 31)
+"""The priority of parked jobs: all others may have their slots."""
+
 FOR_HIGHER = "for a job of higher priority"
 """The reason of a change that makes room for a job of higher priority."""
 
 FOR_PART = "for a part of the job"
 """The reason of a change in which a job, or a part of it, makes room for another part."""
+
+WHILE_PARKED = "while the job is parked"
+"""The reason of a change by which a parked job makes room for any other."""
+
+FOR_RETURN = "for a job that was parked, and is back"
+"""The reason of a change by which a job gives back what a parked one has lent."""
 
 # A round looks for room for so many jobs; the jobs behind them wait.
 _TRIES = 16
@@ -73,6 +82,9 @@ class Shrunk:
     priority: int
     range: SlotRange
     target: int
+    lent: float = 0.0
+    """When it was parked: those of its priority that were admitted since have its slots, and make
+    way. 0: it never was."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +191,13 @@ def in_order(wishes: Iterable[Wish], accounts: Mapping[str, Account]) -> list[Wi
         for turn, wish in enumerate(queue)
     ]
     return [wish for *_, wish in sorted(turns, key=lambda each: each[:4])]
+
+
+def _between(least: int, most: int) -> Iterator[int]:
+    """The powers of two above ``least`` up to ``most``, which is one, the largest first."""
+    while most > least:
+        yield most
+        most //= 2
 
 
 class _Board:
@@ -311,7 +330,7 @@ class _Run:
     def keep_for(self, family: Family) -> None:
         """Keep what a family may still get: no other job of its priority has it."""
         board = self._board(family.switch)
-        spare = self._spare(family)
+        spare = 0 if family.parked else self._spare(family)
         slots = 1 << spare.bit_length()
         while slots > MIN_SLOTS and spare >= MIN_SLOTS:
             slots //= 2
@@ -325,12 +344,12 @@ class _Run:
         holding = next(each for each in board.holdings if each.job == job.job)
         if not board.view.up or not holding.movable:
             return
-        slots = job.target
+        most = job.target
         family = self.families.get(self._family_of.get(job.job, ""))
         if family is not None:
-            most = max(job.range.slots, job.range.slots + self._spare(family))
-            slots = min(slots, 1 << (most.bit_length() - 1))
-        while slots > job.range.slots:
+            theirs = job.range.slots + max(0, self._spare(family))
+            most = min(most, 1 << (theirs.bit_length() - 1))
+        for slots in _between(job.range.slots, most):
             around = SlotRange(job.range.base // slots * slots, slots)
             if board.others_hold(job.job, around) or any(
                 around.overlaps(taken) for taken in board.reserved
@@ -342,7 +361,42 @@ class _Run:
                 board.change(job.job, found)
                 self.decisions.changes.append(NewLease(job.job, found, "to grow back"))
                 return
-            slots //= 2
+            if self._reclaim(job, board, slots):
+                return
+
+    def _reclaim(self, job: Shrunk, board: _Board, slots: int) -> bool:
+        """Let those make way that have a shrunk job's slots and no better right to them.
+
+        These are the parked ones; and if it was parked itself and is back, those of lower priority,
+        and those of its own that were admitted since.
+        """
+        parked = {each.job for each in board.holdings if each.priority == PARKED}
+        if not self._tries or not (parked or job.lent):
+            return False
+        family = self._family_of.get(job.job)
+        holdings = [
+            replace(each, priority=job.priority - 1)
+            if each.priority == job.priority
+            and each.admitted >= job.lent
+            and (family is None or self._family_of.get(each.job) != family)
+            else each
+            for each in board.holdings
+            if each.job != job.job
+        ]
+        priority = job.priority if job.lent else PARKED + 1
+        room = make_room(
+            holdings,
+            board.view.total,
+            slots,
+            priority=priority,
+            reserved=board.reserved,
+            own=job.range,
+        )
+        if room is None or (not job.lent and any(move.job not in parked for move in room.moves)):
+            self._tries -= 1
+            return False
+        self._move(board, room, job.priority, FOR_RETURN)
+        return True
 
     # ----
 
@@ -431,19 +485,32 @@ class _Run:
         self.decisions.grants.append(Grant(wish.job, board.view.name, number, range_))
 
     def _make_room(self, wish: Wish, board: _Board, room: Room) -> None:
-        """Begin with the moves whose destination is free already; the others follow."""
         self.decisions.standings[wish.job] = Standing.COMING
         if wish.present:
-            moved: set[str] = set()
-            for move in room.moves:
-                if move.job not in moved and not board.others_hold(move.job, move.range):
-                    before = next(each for each in board.holdings if each.job == move.job)
-                    reason = FOR_HIGHER if before.priority < wish.priority else "to make room"
-                    if wish.part_of and self._family_of.get(move.job) == wish.part_of:
-                        reason = FOR_PART
-                    board.change(move.job, move.range)
-                    self.decisions.changes.append(NewLease(move.job, move.range, reason))
-                moved.add(move.job)
+            self._move(board, room, wish.priority, FOR_HIGHER, wish.part_of)
+        else:
+            board.reserve(room.range, *(move.range for move in room.moves))
+
+    def _move(
+        self, board: _Board, room: Room, priority: int, for_whom: str, part_of: str = ""
+    ) -> None:
+        """Begin with the moves whose destination is free already; the others follow.
+
+        Room is made for a job of that ``priority``, or for a part of the job ``part_of``.
+        """
+        moved: set[str] = set()
+        for move in room.moves:
+            if move.job not in moved and not board.others_hold(move.job, move.range):
+                before = next(each for each in board.holdings if each.job == move.job)
+                gives = before.priority < priority or move.range.slots < before.range.slots
+                reason = for_whom if gives else "to make room"
+                if part_of and self._family_of.get(move.job) == part_of:
+                    reason = FOR_PART
+                elif before.priority == PARKED:
+                    reason = WHILE_PARKED
+                board.change(move.job, move.range)
+                self.decisions.changes.append(NewLease(move.job, move.range, reason))
+            moved.add(move.job)
         board.reserve(room.range, *(move.range for move in room.moves))
 
     def _keep_a_range(self, boards: Sequence[_Board], slots: int) -> None:

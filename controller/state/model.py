@@ -188,6 +188,10 @@ class Job:
     """The id that its creator gave to the request for it, if any."""
     parent: str = ""
     """The id of the job that this is a part of; empty: of none. Its slots are that job's."""
+    parked: bool = False
+    """It has nothing to sum: others may have its slots."""
+    lent: float = 0.0
+    """When it was parked with all of its slots; 0: never. It matters until it has them back."""
     sequence: int = 0
     """The order of arrival: of two jobs in the queue, the lower number came first."""
     priority: int = 0

@@ -227,6 +227,21 @@ class FinishChange:
     job: str
 
 
+@dataclass(frozen=True)
+class Park:
+    """Record that a job lends its slots to others, the first of them at the time ``lent``."""
+
+    job: str
+    lent: float
+
+
+@dataclass(frozen=True)
+class Unpark:
+    """Record that a job wants its slots back."""
+
+    job: str
+
+
 # ---- the ends of jobs
 
 
@@ -284,6 +299,8 @@ Write = (
     | RestartChange
     | CancelChange
     | FinishChange
+    | Park
+    | Unpark
     | CountersReset
     | EndJob
     | ForgetHistory

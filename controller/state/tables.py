@@ -112,6 +112,10 @@ PARENT = """
 """
 """A column that ``jobs`` got in a later step: the id of the job that a job is a part of."""
 
+PARKED = "parked INTEGER NOT NULL DEFAULT 0"
+LENT = "lent REAL NOT NULL DEFAULT 0"
+"""Columns that ``jobs`` got in a later step."""
+
 MEMBERS = """
     job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
     change INTEGER NOT NULL DEFAULT 0,

@@ -28,6 +28,7 @@ COMMANDS = [
     ("switch", "drain"),
     ("switch", "undrain"), ("controller", "certificate"), ("tenant", "add"), ("tenant", "list"),
     ("tenant", "set"), ("tenant", "rotate"), ("tenant", "remove"), ("job", "evict"),
+    ("job", "park"), ("job", "unpark"),
     ("job", "list"), ("job", "show"), ("testbed", "up"), ("testbed", "down"), ("testbed", "exec"),
     ("testbed", "doctor"),
     ("testbed", "train"), ("testbed", "soak"), ("testbed", "conformance"), ("bench", "allreduce"),

@@ -141,4 +141,9 @@ STEPS: tuple[str, ...] = (
     ALTER TABLE jobs ADD COLUMN {_translated(tables.PARENT)};
     CREATE INDEX parts ON jobs (parent) WHERE parent != '' AND ended IS NULL;
     """,
+    # A job may be parked: it lends its slots to others.
+    f"""
+    ALTER TABLE jobs ADD COLUMN {_translated(tables.PARKED)};
+    ALTER TABLE jobs ADD COLUMN {_translated(tables.LENT)};
+    """,
 )

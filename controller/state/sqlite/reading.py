@@ -288,6 +288,8 @@ class Reading(Snapshot):
             wanted_switch=row["wanted_switch"],
             request=row["request"],
             parent=row["parent"],
+            parked=bool(row["parked"]),
+            lent=row["lent"],
             sequence=row["sequence"],
             priority=row["priority"],
             change=row["change"],

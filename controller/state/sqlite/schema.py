@@ -208,6 +208,11 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE jobs ADD COLUMN {tables.PARENT};
     CREATE INDEX parts ON jobs (parent) WHERE parent != '' AND ended IS NULL;
     """,
+    # A job may be parked: it lends its slots to others.
+    f"""
+    ALTER TABLE jobs ADD COLUMN {tables.PARKED};
+    ALTER TABLE jobs ADD COLUMN {tables.LENT};
+    """,
 )
 
 INDEXES: tuple[str, ...] = (

@@ -219,7 +219,8 @@ class Transaction:
         self._db.execute(
             """
             UPDATE jobs SET state = 'waiting', attempt = ?, epoch = ?, key = ?, reply_key = ?,
-                            workers = ?, field = ?, change = 0, last_change = 0
+                            workers = ?, field = ?, change = 0, last_change = 0,
+                            parked = 0
             WHERE id = ?
             """,
             (
@@ -347,6 +348,16 @@ class Transaction:
             "UPDATE jobs SET change = ?, epoch = ?, key = ?, reply_key = ? WHERE id = ?",
             (change["number"], change["epoch"], change["key"], change["reply_key"], write.job),
         )
+
+    @_write.register
+    def _park(self, write: plans.Park, now: float) -> None:
+        self._db.execute(
+            "UPDATE jobs SET parked = 1, lent = ? WHERE id = ?", (write.lent, write.job)
+        )
+
+    @_write.register
+    def _unpark(self, write: plans.Unpark, now: float) -> None:
+        self._db.execute("UPDATE jobs SET parked = 0 WHERE id = ?", (write.job,))
 
     # ---- the ends of jobs
 

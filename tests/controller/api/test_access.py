@@ -21,9 +21,12 @@ CALLS = list(pb.DESCRIPTOR.services_by_name["Controller"].methods)
 
 # What a stranger's token may do: nothing. What the others may, beside the admin.
 FOR_TENANTS = {
-    "ListTenants", "CreateJob", "ReleaseJob", "EvictJob", "GetJob", "ListJobs", "ListSlots",
+    "ListTenants", "CreateJob", "ParkJob", "ReleaseJob", "EvictJob", "GetJob", "ListJobs",
+    "ListSlots",
 }  # fmt: skip
-FOR_JOBS = {"ClaimJob", "JoinJob", "Heartbeat", "ChangeLease", "ReleaseJob", "GetJob"}
+FOR_JOBS = {
+    "ClaimJob", "JoinJob", "Heartbeat", "ChangeLease", "ParkJob", "ReleaseJob", "GetJob",
+}  # fmt: skip
 
 
 async def code_of(rig: Rig, name: str, request: Message, token: str | None) -> str:

@@ -168,6 +168,22 @@ class Lifecycle(RuleBasedStateMachine):
         queued = answer_of(lambda: self.office.queue.request(request, ADMIN))
         return queued.job.id if isinstance(queued, Queued) else ""
 
+    @rule(job_id=jobs_made, unpark=st.booleans())
+    def park(self, job_id: str, unpark: bool) -> None:
+        before = self.store.job(job_id)
+        if before is None:
+            return
+        after = answer_of(lambda: self.jobs.park(before, unpark=unpark))
+        if isinstance(after, ControllerError):
+            assert (after.code, before.state.live) == ("FAILED_PRECONDITION", False)
+            return
+        assert after.parked is not unpark
+        assert (after.lease, after.pending, after.epoch) == (
+            before.lease,
+            before.pending,
+            before.epoch,
+        )
+
     def changing(self, number: int) -> Job | None:
         """One of the jobs whose lease is about to change, if there are any."""
         jobs = self.store.changing_jobs()
@@ -463,8 +479,10 @@ def a_long_walk(walk: Lifecycle, seed: int) -> None:
         slots = chance.choice([256, 512, 1024, 2048, 4096])
         started = [chance.randrange(9) for _ in range(3)]
         number, rank = chance.randrange(10), chance.randrange(3)
-        what = chance.randrange(110)
-        if what >= 106:
+        what = chance.randrange(120)
+        if what >= 110:
+            walk.park(some_job(), chance.random() < 0.5)
+        elif what >= 106:
             made.append(walk.wait_for_a_part(some_job(), 256))
         elif what >= 100:
             made.append(walk.create_a_part(some_job(), chance.choice([0, 64]), pb.ON_FULL_SMALLER))

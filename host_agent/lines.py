@@ -252,3 +252,7 @@ MOMENTUM_WITHOUT_FEEDBACK = Line(
 NO_WARMUP = Line("A136", "warmup is {given!r}; it must be a number of steps, 0 or more")
 NO_SEED = Line("A137", "seed is {given!r}; it must be a number from 0 to 2^32 - 1")
 THC_OF_FEW_BITS = Line("A138", "thc has fields of 16, 8 or 4 bits, not {given}: say bits=8")
+
+# ---- tensors on GPUs
+
+DEVICE_LATE = Line("A160", "{what} did not end within {seconds:g} s")

@@ -27,8 +27,13 @@ from wiresum.host_agent.backend import exposed
 from wiresum.host_agent.backend.agent_face import AgentFace
 from wiresum.host_agent.backend.agreement import AgreedWork, Agreement
 from wiresum.host_agent.backend.callbacks import current_scope, note_issued, watch_callbacks
-from wiresum.host_agent.backend.completion import CompletionPool, Poller
+from wiresum.host_agent.backend.completion import CompletionPool, Poller, Waiting
 from wiresum.host_agent.backend.connections import Connections
+from wiresum.host_agent.backend.cuda.agreed import on_stream_of_issuer
+from wiresum.host_agent.backend.cuda.device import Device, Devices
+from wiresum.host_agent.backend.cuda.staging import Staging
+from wiresum.host_agent.backend.cuda.torch_device import TorchDevices
+from wiresum.host_agent.backend.cuda.work import StagedWork
 from wiresum.host_agent.backend.detail import Detail
 from wiresum.host_agent.backend.dispatch import dispatched, method_of
 from wiresum.host_agent.backend.fallback import let_gloo_finish
@@ -139,6 +144,9 @@ class CollectiveRouter:
         self._detail = Detail(rank, lambda: make_group("detail"))
         self._poller = Poller(agent.engine, self._error_of) if agent is not None else None
         self._connections = Connections()
+        self.devices: Devices = TorchDevices()
+        """The devices whose tensors are carried by way of the host's memory."""
+        self._staging: Staging | None = None
         if agent is not None:
             watch_callbacks()
         try:
@@ -188,6 +196,7 @@ class CollectiveRouter:
             label_of(method),
             lambda below: below.collective(method, args, kwargs),
             self._limit_s(request.timeout),
+            request.all_tensors,
         )
 
     def _over_switch(self, given: Request, limit_s: float) -> dist.Work:
@@ -198,8 +207,11 @@ class CollectiveRouter:
 
         def carry(tensors: Sequence[Any]) -> dist.Work:
             request = values.with_tensors(tensors)
-            made = plan(request)
             outputs = given.outputs if viewed else request.outputs
+            device = self.devices.of(request.all_tensors)
+            if device is not None:
+                return self._by_way_of_host(device, name, request, outputs, viewed, limit_s)
+            made = plan(request)
             work = SwitchWork(
                 name,
                 Memory(outputs, made.pieces, [*made.copies, *viewed]),
@@ -210,18 +222,49 @@ class CollectiveRouter:
             )
             with self._traced(request, work):
                 self._hand_over(work, made.pieces)
-            ranks = self.agent is not None and self.agent.carrier == RANKS
-            why = "" if not ranks or COUNTERS.ranks_why else self._why_ranks()
-            self._counts[RANKS if ranks else SWITCH] += 1
-            COUNTERS.count_carried(
-                label_of(given.method), len(made.pieces), request.bytes, ranks=ranks, why=why
-            )
+            self._count(request, len(made.pieces))
             return work
 
         return dispatched(self.inner, given.method, values.tensors, given.options, carry)
 
+    def _by_way_of_host(
+        self,
+        device: Device,
+        name: str,
+        request: Request,
+        outputs: list[torch.Tensor],
+        viewed: list[tuple[torch.Tensor, torch.Tensor]],
+        limit_s: float,
+    ) -> dist.Work:
+        """Carry a collective of tensors on a device."""
+        if self._staging is None:
+            self._staging = Staging(self.rank, self.size, self._field(), self._to_engine)
+        average = request.op == "AVG"
+        work = StagedWork(name, outputs, device, limit_s, self._late, self._pool.submit)
+        with self._traced(request, work):
+            pieces = self._staging.begin(
+                *(device, request, viewed, work, limit_s),
+                lambda spans, done: self._sum_over_ranks(name, spans, average, done),
+            )
+        exposed.issued(work)
+        self._count(request, pieces)
+        return work
+
+    def _field(self) -> int:
+        """Bits of an element on the wire; 32 where the ranks change them while they train."""
+        state = {} if self.agent is None else self.agent.describe()
+        return 32 if "tuning" in state else int(state.get("field", 32))
+
+    def _count(self, request: Request, pieces: int) -> None:
+        ranks = self.agent is not None and self.agent.carrier == RANKS
+        why = "" if not ranks or COUNTERS.ranks_why else self._why_ranks()
+        self._counts[RANKS if ranks else SWITCH] += 1
+        COUNTERS.count_carried(
+            label_of(request.method), pieces, request.bytes, ranks=ranks, why=why
+        )
+
     def _traced(
-        self, request: Request, work: SwitchWork
+        self, request: Request, work: SwitchWork | StagedWork
     ) -> contextlib.AbstractContextManager[object]:
         """Around the handing over of a collective: it is in the trace until its work ends."""
         if not profiling():
@@ -291,6 +334,13 @@ class CollectiveRouter:
         return name
 
     def _hand_over(self, work: SwitchWork, pieces: Sequence[Piece]) -> None:
+        if self._staging is not None and self._staging.busy:
+            self._staging.follow(lambda: self._to_engine(work, pieces), work.fail)
+        else:
+            self._to_engine(work, pieces)
+        exposed.issued(work)
+
+    def _to_engine(self, work: Waiting, pieces: Sequence[Piece]) -> None:
         # One lock from the tickets to the engine: they count up in the order in which it gets them.
         with self._lock:
             if self.agent is None or self._poller is None:
@@ -305,7 +355,6 @@ class CollectiveRouter:
             except WiresumError:
                 self._poller.forget(tickets)
                 raise
-        exposed.issued(work)
 
     def _sum_over_ranks(
         self,
@@ -398,12 +447,19 @@ class CollectiveRouter:
             *(scope.next_collective(), label),
             lambda below: _run(below.plain, method, args, kwargs),
             self._limit_s(None),
+            tensors,
         )
 
     def _agreed(
-        self, name: str, label: str, issue: "Callable[[Below], dist.Work]", limit_s: float
+        self,
+        name: str,
+        label: str,
+        issue: "Callable[[Below], dist.Work]",
+        limit_s: float,
+        tensors: Sequence[torch.Tensor],
     ) -> AgreedWork:
         # The group of callbacks runs beside the script's own collectives, on another thread.
+        issue = on_stream_of_issuer(self.devices, tensors, issue, limit_s)
         return self._agreement.submit(name, label, issue, limit_s)
 
     def set_timeout(self, timeout: timedelta) -> None:
@@ -449,6 +505,8 @@ class CollectiveRouter:
             COUNTERS.count_engine(agent.engine.stats())
         if poller is not None:
             poller.close()
+        if self._staging is not None:
+            self._staging.close()
         self._pool.close()
         let_gloo_finish(GLOO_FINISHES_S)  # other groups may keep its threads busy
         # A group that something still refers to at the interpreter's end must not keep the engine.

@@ -9,11 +9,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from wiresum.host_agent import lines
 from wiresum.host_agent.agent.counters import COUNTERS
 from wiresum.host_agent.agent.face import EngineFace, Finished
-from wiresum.host_agent.backend.work import SwitchWork
 from wiresum.host_agent.errors import EngineClosed
 
 log = logging.getLogger("wiresum")
@@ -86,20 +86,32 @@ class CompletionPool:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
 
+class Waiting(Protocol):
+    """What tickets of the engine end."""
+
+    def expect(self, tickets: Sequence[int]) -> None:
+        """Set the tickets, before any of them is reported."""
+
+    def ticket_ended(
+        self, ticket: int, error: BaseException | None, nonfinite: Sequence[tuple[int, int]]
+    ) -> None:
+        """Note the end of one, on the thread that polls the engine."""
+
+
 class Poller:
     """Asks the engine for ended tickets and ends the works that wait for them."""
 
     def __init__(self, engine: EngineFace, error_of: Callable[[Finished], BaseException]) -> None:
         self._engine = engine
         self._error_of = error_of
-        self._works: dict[int, SwitchWork] = {}
+        self._works: dict[int, Waiting] = {}
         self._next = 0
         self._lock = threading.Lock()
         self._stop = False
         self._broken: BaseException | None = None
         self._thread: threading.Thread | None = None  # from the first collective on
 
-    def expect(self, work: SwitchWork, count: int) -> list[int]:
+    def expect(self, work: Waiting, count: int) -> list[int]:
         """Tickets for ``count`` tensors of ``work``; the caller hands these to the engine next.
 
         From now on the work, and so the memory that the engine gets to see, is kept until all
@@ -144,7 +156,7 @@ class Poller:
                 self._broken = error
         self._abandon()
 
-    def _end(self, work: SwitchWork, finished: Finished) -> None:
+    def _end(self, work: Waiting, finished: Finished) -> None:
         error = None
         if finished.error is not None:
             COUNTERS.count_failed(finished.kind or "unknown")

@@ -117,7 +117,7 @@ class Plan:
         return self._beside(tensor)  # also for the same tensor twice: the last result stays
 
     def _beside(self, tensor: torch.Tensor) -> torch.Tensor:
-        made = torch.empty(tensor.shape, dtype=tensor.dtype)
+        made = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
         self.copies.append((made, tensor))
         return made
 

@@ -17,6 +17,8 @@ _FLOATS = {
     torch.bfloat16: "bfloat16",
 }
 PREMUL_SUM = "PREMUL_SUM"
+DEVICES = frozenset({"cpu", "cuda"})
+"""The types of devices whose tensors the switch carries."""
 _NUMBERS = (*_FLOATS, *sorted(INTEGERS, key=str))
 _DTYPES = {"SUM": _NUMBERS, "AVG": tuple(_FLOATS), PREMUL_SUM: tuple(_FLOATS),
            "MAX": _NUMBERS, "MIN": _NUMBERS}  # fmt: skip
@@ -64,7 +66,7 @@ REFUSED = {
     "AVG or PREMUL_SUM of integers": "the average of integers is not exact",
     "integers but int32, and MAX and MIN, of more than 16,384 elements": "gloo is faster",
     "sparse and quantized tensors": "their memory is not one run of elements",
-    "tensors on GPUs": "the engine reads and writes the host's memory",
+    "tensors on other devices than CPUs and CUDA's": "nothing is known of their streams",
 }
 """What of the carried collectives goes over the fallback all the same, and why."""
 
@@ -86,10 +88,14 @@ def why_not(op: str, tensors: Sequence[torch.Tensor], largest: int) -> str | Non
     if op and dtypes is None:
         return f"the switch sums and compares, it does not compute {op}"
     for tensor in tensors:
+        if tensor.device != tensors[0].device:
+            return f"the tensors are on {tensors[0].device} and on {tensor.device}"
         if tensor.layout is not torch.strided:
             return f"the tensor's layout is {tensor.layout}"
-        if tensor.device.type != "cpu":
-            return f"the tensor is on {tensor.device.type}; only CPU tensors use the switch"
+        if tensor.device.type not in DEVICES:
+            return (
+                f"the tensor is on {tensor.device.type}; only CPU and CUDA tensors use the switch"
+            )
         if tensor.is_quantized:
             return "the tensor is quantized"
         if dtypes is None:

@@ -126,6 +126,10 @@ class SwitchWork(dist.Work):
         except Exception as failure:
             self._finish(failure)
 
+    def fail(self, error: BaseException) -> None:
+        """End it: the engine has not taken it."""
+        self._finish(error)
+
     def _finish(self, error: BaseException | None) -> None:
         self._error = error
         if error is None:

@@ -1,0 +1,96 @@
+"""The device as torch's CUDA (or ROCm, which torch calls the same)."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch.futures import Future
+
+from wiresum.host_agent.backend.cuda.device import Event, Stream
+from wiresum.host_agent.backend.cuda.kernels import Kernels, kernels_for
+
+
+class TorchEvent:
+    """An event that keeps no time."""
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        self.event = torch.cuda.Event()
+        self.event.record(stream)
+
+    def done(self) -> bool:
+        """Whether the stream has come past it."""
+        return self.event.query()
+
+
+class TorchStream:
+    """A stream of torch."""
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        self.stream = stream
+
+    def using(self) -> AbstractContextManager[object]:
+        """Make it the current one."""
+        return torch.cuda.stream(self.stream)  # type: ignore[no-any-return,no-untyped-call]
+
+    def record(self) -> Event:
+        """The point after all that it has got."""
+        return TorchEvent(self.stream)
+
+    def wait(self, event: Event) -> None:
+        """Go on after ``event``."""
+        assert isinstance(event, TorchEvent)
+        self.stream.wait_event(event.event)
+
+    def keep(self, tensor: torch.Tensor) -> None:
+        """Tell the caching allocator that this stream uses the memory, too."""
+        tensor.record_stream(self.stream)
+
+
+class TorchDevice:
+    """One GPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def current(self) -> Stream:
+        """The current stream of this thread."""
+        return TorchStream(torch.cuda.current_stream(self.device))
+
+    def stream(self) -> Stream:
+        """A stream beside the others, of their priority."""
+        return TorchStream(torch.cuda.Stream(self.device))  # type: ignore[no-untyped-call]
+
+    def pinned(self, size: int) -> torch.Tensor:
+        """Pinned memory, from torch's cache of it."""
+        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+
+    def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
+        """Copy on the current stream."""
+        target.copy_(source, non_blocking=True)
+
+    def future(self) -> Any:
+        """A future with this device's events."""
+        return Future(devices=[self.device])
+
+    def kernels(self) -> Kernels:
+        """Triton's where it is installed."""
+        return kernels_for(self.device)
+
+
+class TorchDevices:
+    """All GPUs of this process."""
+
+    def __init__(self) -> None:
+        self._known: dict[torch.device, TorchDevice] = {}
+
+    def of(self, tensors: Sequence[torch.Tensor]) -> TorchDevice | None:
+        """The GPU of these tensors."""
+        device = next((each.device for each in tensors if each.device.type != "cpu"), None)
+        if device is None:
+            return None
+        return self._known.setdefault(device, TorchDevice(device))
+
+    def captures(self) -> bool:
+        """Whether a CUDA graph is being captured."""
+        return torch.cuda.is_current_stream_capturing()

@@ -23,7 +23,7 @@ from wiresum.host_agent.agent.agent import Agent, Held, JobGone, meet
 from wiresum.host_agent.agent.carriers import ASKED_FOR
 from wiresum.host_agent.agent.issued import Group
 from wiresum.host_agent.agent.join import Membership
-from wiresum.host_agent.agent.peers.judge import listed
+from wiresum.host_agent.agent.peers.judge import listed, numbered
 from wiresum.host_agent.agent.peers.member import Gone
 from wiresum.host_agent.agent.relay import RefusingEngine
 from wiresum.host_agent.agent.sums import Sums
@@ -153,6 +153,10 @@ class PartAgent(Agent):
         if gone.rank not in self._part.members or self._peers is not None:
             return
         self._end(PeerLost(gone.line(f"; {self.label} cannot begin")))
+
+    def _lost_peer(self, error: EngineError) -> None:
+        # The group's link knows its ranks by their numbers in the group.
+        super()._lost_peer(type(error)(f"{error} ({numbered(self._part.members)})"))
 
     # -- its part of the job ------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from wiresum.host_agent.agent.carriers import RANKS
 from wiresum.host_agent.agent.counters import COUNTERS
 from wiresum.host_agent.agent.face import Finished
 from wiresum.host_agent.agent.issued import FALLBACK, SWITCH, Issued, Ledger
-from wiresum.host_agent.agent.peers.judge import listed
+from wiresum.host_agent.agent.peers.judge import numbered
 from wiresum.host_agent.backend import exposed
 from wiresum.host_agent.backend.agent_face import AgentFace
 from wiresum.host_agent.backend.agreement import AgreedWork, Agreement
@@ -399,8 +399,7 @@ class CollectiveRouter:
             return gone
         line = finished.error or "the collective failed"
         if self._part and not line.endswith(")"):
-            numbers = f"ranks {listed(range(self.size))} of this group are ranks"
-            line = f"{line} ({numbers} {listed(self.members)} of the run)"
+            line = f"{line} ({numbered(self.members)})"
         return errors.engine_error(finished.kind, line)
 
     def _late(self, seconds: float) -> WiresumError:

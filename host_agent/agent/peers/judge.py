@@ -224,6 +224,13 @@ def listed(ranks: Sequence[int], most: int = 8) -> str:
     return ", ".join(map(str, ranks[:most])) + (", …" if len(ranks) > most else "")
 
 
+def numbered(members: Sequence[int]) -> str:
+    """Which ranks of the run the ranks of a group are, for errors."""
+    return (
+        f"ranks {listed(range(len(members)))} of this group are ranks {listed(members)} of the run"
+    )
+
+
 def host_name(given: Any) -> str:
     """A host's name from a message, if it can be printed; empty otherwise."""
     good = isinstance(given, str) and given.isprintable() and len(given) <= _LONGEST_HOST

@@ -108,6 +108,10 @@ BENCH = Group(
             "wiresum.measure.bench.cli:collectives",
             "Time and bytes of every collective, over the embedded switch, the ranks and gloo.",
         ),
+        "train": Command(
+            "wiresum.measure.bench.cli:train",
+            "Time to the same loss with each method, across the same limited links.",
+        ),
         "flood": Command(
             "wiresum.measure.attack.cli:flood",
             "How much longer an all-reduce takes while a host floods at the rate of its link.",

@@ -58,11 +58,11 @@ def _fp16(model: Any) -> None:
     model.register_comm_hook(None, default_hooks.fp16_compress_hook)
 
 
-def _powersgd(model: Any) -> None:
+def _powersgd(model: Any, rank: int = 1) -> None:
     from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
 
     state = powerSGD_hook.PowerSGDState(
-        process_group=None, matrix_approximation_rank=1, start_powerSGD_iter=COMPRESS_FROM
+        process_group=None, matrix_approximation_rank=rank, start_powerSGD_iter=COMPRESS_FROM
     )
 
     @functools.wraps(powerSGD_hook.powerSGD_hook)  # DDP checks the hook's annotations

@@ -70,7 +70,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _steps(text: str) -> int:
+def _positive(text: str) -> int:
     if _count(text) == 0:
         raise ValueError(text)
     return _count(text)
@@ -78,7 +78,7 @@ def _steps(text: str) -> int:
 
 OPTIONS: Mapping[str, Mapping[str, Callable[[str], Any]]] = {
     "fp16": {},
-    "powersgd": {},
+    "powersgd": {"rank": _positive},
     "block-float": _FIELDS,
     "top-k": {
         "k": _share,
@@ -90,8 +90,8 @@ OPTIONS: Mapping[str, Mapping[str, Callable[[str], Any]]] = {
     "ternary": _ANY,
     "vote": _ANY,
     "thc": {**_FIELDS, "bits": _narrow},
-    "local-steps": {"h": _steps, "warmup": _count},
-    "sparse-loco": {"h": _steps, "k": _share, "bits": _bits, "policy": _FIELDS["policy"]},
+    "local-steps": {"h": _positive, "warmup": _count},
+    "sparse-loco": {"h": _positive, "k": _share, "bits": _bits, "policy": _FIELDS["policy"]},
 }
 """By name, the options, and what reads their values."""
 

@@ -212,6 +212,59 @@ def collectives(
     measure(arguments.options(), json_file, quiet)
 
 
+def train(
+    rate: Annotated[str, Option(metavar="RATE,…", help="Rates of the links.")] = "100mbit,1gbit",
+    workers: Annotated[str, Option(metavar="N,…", help="Numbers of workers.")] = "4",
+    methods: Annotated[
+        str, Option(metavar="NAME,…", help="Methods to compare with gloo  [default: all]")
+    ] = "",
+    rounds: Annotated[
+        int, Option(min=1, max=20, help="Trainings of each method, each with a seed of its own.")
+    ] = 3,
+    target: Annotated[float, Option(min=0.1, help="The loss that is trained to.")] = 2.4,
+    limit: Annotated[
+        float, Option(min=1, max=3600, help="Seconds that a training may take, at most.")
+    ] = 60.0,
+    patience: Annotated[
+        float, Option(min=1, max=100, help="And as many times gloo's time, of the same round.")
+    ] = 2.0,
+    json_file: Annotated[
+        Path | None,
+        Option("--json", metavar="FILE", help="Write the numbers as JSON, after each training."),
+    ] = None,
+    append: Annotated[
+        bool, Option("--append", help="Do only the trainings that the JSON file does not have.")
+    ] = False,
+    table_only: Annotated[
+        bool, Option("--table-only", help="Measure nothing: the tables of what the JSON file has.")
+    ] = False,
+    markdown: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="A page: the tables are put between two marks in it."),
+    ] = None,
+    name: Annotated[str, Option(help="Name of the rack.")] = "train",
+) -> None:
+    """Time to the same loss with each method, across the same limited links (needs root)."""
+    from wiresum.measure.bench import cases, train_results
+    from wiresum.measure.bench.train import Options, bench
+    from wiresum.measure.bench.train_methods import parse_methods
+    from wiresum.measure.report.load import put
+
+    rates = tuple(each for each in cases.parse_rates(rate) if each is not None)
+    if not rates:
+        raise RackError(lines.NO_RATE.of())
+    if table_only and json_file is None:
+        raise RackError(lines.TABLE_OF_WHAT.of())
+    options = Options(
+        rates, cases.parse_workers(workers), parse_methods(methods), rounds, target, limit,
+        patience, name=name,
+    )  # fmt: skip
+    made = train_results.page(bench(options, json_file, append, table_only))
+    if markdown is not None:
+        put(markdown, made, "Time to the same loss", train_results.BEGIN)
+    print(made)
+
+
 def switch(
     against: Annotated[
         str,

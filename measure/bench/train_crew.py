@@ -1,9 +1,12 @@
 """Forks the ranks of each training from one process that has imported torch.
 
 Importing torch takes seconds of a core in each process. Orders are lines of JSON on stdin, one a
-training; each is answered with one line. Started by ``run.py``; not run by hand.
+training; each is answered with one line. Started by ``train_rack.py`` with the name of the module
+whose ``train(order)`` is a rank's training, and which may have a ``prepare()`` for all of them; not
+run by hand.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -21,8 +24,9 @@ def main() -> None:
     import torch._dynamo
     import torch.distributed
 
-    from wiresum.measure.validation import train
-
+    train = importlib.import_module(sys.argv[1])
+    if hasattr(train, "prepare"):
+        train.prepare()
     assert torch.distributed.is_available()
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:

@@ -31,7 +31,7 @@ LANES = 256
 START_S = 45.0
 """How long the ranks of a training may need to find each other."""
 
-_IMPORT_S = 120.0
+_IMPORT_S = 300.0
 _END_S = 30.0
 """How long the crew may need beside a training: to end its ranks, and to read what they left."""
 

@@ -179,7 +179,7 @@ def test_a_cell_is_trained_across_a_rack_and_not_again(
         "bench", "train", "--rate", "100mbit", "--workers", "2", "--methods", "switch-8",
         "--rounds", "1", "--target", "3.6", "--json", str(file), "--append", "--name", rack_name,
     ]  # fmt: skip
-    done = cli.run(*command, limit_s=200)
+    done = cli.run(*command, limit_s=380)
     assert done.returncode == 0, done.stderr
     content = json.loads(file.read_text())
     gloo, switch = content["runs"]

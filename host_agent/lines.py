@@ -217,6 +217,11 @@ REDUCE_FIRST = Line(
     "A108",
     "with a GradScaler, call reduce() of DelayedGradients between backward() and the scaler's step",
 )
+FEEDBACK_OF_SUMS = Line(
+    "A109",
+    "votes with feedback need the sums of a step before the next one: give Vote(feedback=False), "
+    "or staleness=0",
+)
 
 # ---- codecs that a script or a run chooses
 

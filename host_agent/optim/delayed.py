@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wiresum.host_agent import lines
 from wiresum.host_agent.errors import SynchronizationError
-from wiresum.host_agent.hooks.state import State
+from wiresum.host_agent.hooks.state import State, Vote
 from wiresum.host_agent.optim import average
 from wiresum.host_agent.optim.parameters import check_covers, copies, shapes, trained
 from wiresum.host_agent.optim.summing import Chosen, Sum, fits, start
@@ -111,6 +111,8 @@ class DelayedGradients:
             raise SynchronizationError(lines.NO_STALENESS.of(given=staleness))
         if codec is not None and not fits(codec, self._parameters, group):
             raise SynchronizationError(lines.OTHER_MODELS_CODEC.of())
+        if staleness and isinstance(codec, Vote) and codec.feedback:
+            raise SynchronizationError(lines.FEEDBACK_OF_SUMS.of())
         self.staleness = staleness
         self._optimizer = optimizer
         self._codec = codec

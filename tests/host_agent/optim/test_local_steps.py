@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from support.torchruns import clean_environment, fresh_session, spawn
 from wiresum.host_agent.errors import SynchronizationError
-from wiresum.host_agent.hooks.state import TopK
+from wiresum.host_agent.hooks.state import TopK, Vote
 from wiresum.host_agent.optim import (
     DelayedGradients,
     DiLoCo,
@@ -171,6 +171,9 @@ def test_delayed_gradients_refuse_what_they_cannot_do(tmp_path: Path) -> None:
     try:
         with pytest.raises(SynchronizationError, match="made for another model"):
             DelayedGradients(model, optimizer, codec=TopK(net()))
+        with pytest.raises(SynchronizationError, match="votes with feedback"):
+            DelayedGradients(model, optimizer, codec=Vote(model))
+        DelayedGradients(model, optimizer, 0, codec=Vote(model))
         scaler = torch.amp.GradScaler("cpu")
         model(torch.ones(1, 2)).sum().backward()
         with DelayedGradients(model, optimizer, scaler=scaler) as delayed:

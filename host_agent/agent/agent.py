@@ -205,7 +205,8 @@ class Agent:
     def use_ranks(self, sums: Sums) -> None:
         """See :class:`~wiresum.host_agent.backend.agent_face.AgentFace`."""
         # A reason that the user asked for, or that the launcher has printed, is not a warning.
-        known = self._why_ranks == ASKED_FOR or bool(self._worker.where.fallback or self.label)
+        fallback = self._worker.where.fallback
+        known = self._why_ranks == ASKED_FOR or bool(fallback) != bool(self.label)
         self._carriers.begin(sums, self._held, self._why_ranks, loud=not known)
         self._held = None
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from wiresum.common.errors import WiresumError
 from wiresum.common.logs import one_line
+from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent import lines
 from wiresum.host_agent.agent.agent import Agent, Held, JobGone, meet
 from wiresum.host_agent.agent.carriers import ASKED_FOR
@@ -27,13 +28,25 @@ from wiresum.host_agent.agent.peers.judge import listed, numbered
 from wiresum.host_agent.agent.peers.member import Gone
 from wiresum.host_agent.agent.relay import RefusingEngine
 from wiresum.host_agent.agent.sums import Sums
-from wiresum.host_agent.agent.worker import Part, Worker
+from wiresum.host_agent.agent.worker import Part, PartOfWhole, Worker
 from wiresum.host_agent.errors import CollectiveTimeout, EngineError, PeerLost
 
 log = logging.getLogger("wiresum")
 
 _SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.001, 0.05
 BEGINS = "a group begins over its ranks, and asks for a part of the job's lease"
+
+
+class NoWhole:
+    """For a group of a run whose default group is another backend's: see ``worker.Whole``."""
+
+    ended = None
+
+    def lends(self) -> None:
+        """There is no job of all ranks."""
+
+    def add_part(self, _part: PartOfWhole) -> None:
+        """Nobody hears of ranks that are gone before the group has its own link."""
 
 
 class PartAgent(Agent):
@@ -51,7 +64,9 @@ class PartAgent(Agent):
         ``WiresumError`` in one line.
         """
         if worker.may_leave_switch:
-            made = cls(worker, None, None, None, BEGINS if worker.where.controller else ASKED_FOR)
+            where = worker.where
+            why = BEGINS if where.controller else where.fallback or ASKED_FOR
+            made = cls(worker, None, None, None, why)
         else:
             made = cls.join(worker)  # type: ignore[assignment]
         made._part.whole.add_part(made)
@@ -178,6 +193,13 @@ class PartAgent(Agent):
         if old is not None:
             old.client.close()
         return self._join_as(found.twin())
+
+    def _report(self) -> pb.RankReport:
+        """Of this group alone, in pieces: what other groups of a rank do makes it no straggler."""
+        report = super()._report()
+        report.started, report.ended = self.engine.asked, self.engine.ended
+        report.fallback, report.in_flight_s, report.exposed_s = 0, 0.0, 0.0
+        return report
 
     def close(self) -> None:
         """See :class:`Agent`."""

@@ -215,17 +215,22 @@ class Place:
 def _part(place: Place) -> tuple[AgentFace | None, str | None]:
     """The agent of a group of some of the ranks, or of all in another order; or why it has none."""
     world = _world() if _world is not None else None
-    if world is None or world.closed or world.agent is None:
-        return None, (world.why_no_agent if world is not None else None) or NO_WORLD
-    from wiresum.host_agent.agent.part import PartAgent
+    if world is not None and not world.closed and world.agent is None:
+        return None, world.why_no_agent or NO_WORLD
+    from wiresum.host_agent.agent.part import NoWhole, PartAgent
     from wiresum.host_agent.agent.worker import Part, Worker
 
     where, options = place.where, place.options
     request = SlotRequest(on_full=OnFull.WAIT)
     mine = replace(where, job=None, token="", job_file="", fallback="", request=request)
-    # The groups of one dimension of a mesh together get a quarter of the job's slots.
-    share = options.group_size / (4 * world.size)
-    part = Part(place.name, tuple(place.members), world.agent, place.label, share)  # type: ignore[arg-type]
+    whole: Any = NoWhole()
+    share = 0.0
+    if world is None or world.closed:  # of another backend: there is no job to be a part of
+        mine = replace(mine, controller="", carrier=Carrier.AUTO, fallback=NO_WORLD)
+    else:
+        # The groups of one dimension of a mesh together get a quarter of the job's slots.
+        whole, share = world.agent, options.group_size / (4 * world.size)
+    part = Part(place.name, tuple(place.members), whole, place.label, share)
     worker = Worker(
         *(mine, place.store, options.group_rank, options.group_size, options.timeout),
         place.generation,

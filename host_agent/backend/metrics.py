@@ -169,8 +169,13 @@ def read(scrape: Scrape) -> None:
     scrape.set(IN_FLIGHT, found["in_flight_s"])
     scrape.set(EXPOSED, found["exposed_s"])
     _read_engine(scrape, found["engine"])
+    jobs = set()
     for group in found["groups"]:
-        if "engine" in group:
+        if "engine" not in group:
+            continue
+        job = group["lease"].get("job", "")
+        if job not in jobs:  # of several groups without a job the first one: the default group
+            jobs.add(job)
             _read_lease(scrape, group["lease"], group["engine"])
 
 

@@ -25,7 +25,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wiresum import host_agent
 
-LIMIT_S = 45.0
+LIMIT_S = 60.0
+ROUGH = 1e-4 if os.environ.get("WIRESUM_FIELD", "32") == "32" else 0.02
+"""How far a loss may be from gloo's."""
 
 
 def on_switch() -> bool:
@@ -94,7 +96,7 @@ def groups_in_any_order() -> None:
     groups = {pair: dist.new_group(list(pair)) for pair in pairs}
     ours = {pair: group for pair, group in groups.items() if r in pair}
 
-    def summed(backwards: bool, count: int = 3000) -> None:
+    def summed(backwards: bool, count: int = 1000) -> None:
         order = sorted(ours, reverse=backwards)
         tensors = {pair: torch.full((count,), r + 1.0) for pair in order}
         works = [dist.all_reduce(tensors[p], group=ours[p], async_op=True) for p in order]
@@ -188,7 +190,7 @@ def same_losses(train: Callable[[Any], list[float]], names: set[str], *dims: str
     used(names, lambda: found.extend(train(mesh)))
     destroyed(*mesh.get_all_groups(), *over_gloo.get_all_groups())
     for ours, theirs in zip(found, expected, strict=True):
-        expect(abs(ours - theirs) <= 1e-4 * abs(theirs), (found, expected))
+        expect(abs(ours - theirs) <= ROUGH * abs(theirs), (found, expected))
 
 
 def hsdp() -> None:
@@ -267,7 +269,7 @@ def post_local_sgd() -> None:
     theirs, _ = dist.new_subgroups(size() // 2, backend="gloo")
     expected = train(dist.new_group(backend="gloo"), theirs)
     for one, other in zip(found, expected, strict=True):
-        expect(abs(one - other) <= 1e-4 * abs(other), (found, expected))
+        expect(abs(one - other) <= ROUGH * abs(other), (found, expected))
 
 
 def backends_of_dimensions() -> None:
@@ -306,5 +308,6 @@ def same_bits() -> None:
     whole = torch.cat(tensors)
     dist.all_reduce(whole)
     expect(same_everywhere([whole]), "the ranks differ")
+    destroyed(*mesh.get_all_groups())
     if rank() == 0:
         print("bits", hash(tuple(whole.view(torch.int32).tolist())), flush=True)

@@ -296,7 +296,7 @@ class CollectiveRouter:
             return f"all-reduces take one tensor, not {len(request.outputs)}"
         tensors = request.all_tensors
         largest = max((tensor.numel() for tensor in tensors), default=0)
-        reason = why_not(request.op, tensors, largest)
+        reason = why_not(request.op, tensors, largest) or self.devices.why_not(tensors)
         return reason or (None if request.fits else ARGUMENTS)
 
     def _why_not_for_another_group(self, request: Request) -> str | None:

@@ -1,4 +1,7 @@
-"""The process group that does what the switch cannot: gloo on CPU, nccl on CUDA."""
+"""The process group that does what the switch cannot: gloo on CPU, nccl on CUDA.
+
+gloo on CUDA, too, where torch has no nccl: it copies to the host by itself.
+"""
 
 import contextlib
 import json
@@ -30,7 +33,9 @@ def make_fallback(
     gloo = _make_gloo(PrefixStore("gloo", store), rank, size, timeout)
     gloo._set_sequence_number_for_group()
     group._register_backend(torch.device("cpu"), ProcessGroup.BackendType.GLOO, gloo)
-    if torch.cuda.is_available() and dist.is_nccl_available():
+    if torch.cuda.is_available() and not dist.is_nccl_available():
+        group._register_backend(torch.device("cuda"), ProcessGroup.BackendType.GLOO, gloo)
+    elif torch.cuda.is_available():
         options = dist.ProcessGroupNCCL.Options()
         options._timeout = timeout
         nccl = dist.ProcessGroupNCCL(PrefixStore("nccl", store), rank, size, options)

@@ -22,10 +22,10 @@ class WiresumProcessGroup(Collectives, dist.ProcessGroup):  # type: ignore[misc]
         self._store = store
         # The group's name and device types live in its registered backends. No collective gets
         # there past the overrides; `group_name` must stay what C++ makes of it.
-        kinds = {"cpu": self.BackendType.GLOO, "cuda": self.BackendType.NCCL}
+        kinds = {"gloo": self.BackendType.GLOO, "nccl": self.BackendType.NCCL}
         for device in router.inner._device_types:
             backend = router.inner._get_backend(device)
-            self._register_backend(device, kinds[device.type], backend)
+            self._register_backend(device, kinds[backend.name()], backend)
 
     def get_group_store(self) -> Store:
         """The store that the group was made with."""

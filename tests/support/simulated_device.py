@@ -61,6 +61,12 @@ class SimulatedStream:
         self._kept: dict[int, Any] = {}
         self._used: dict[int, Any] = {}
         self.failed: list[BaseException] = []
+        self.started = threading.Event()
+        """Set when it does something for the first time."""
+        self.hold: Callable[[], object] = lambda: None
+        """Called before that."""
+        self.late_s: float | None = None
+        """How late each operation is; None: random."""
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
@@ -72,10 +78,15 @@ class SimulatedStream:
 
     def put(self, operation: Callable[[], Any]) -> None:
         """Do it after some time."""
-        delay = self._random.choice((0, 0, 0, self._device.delay_s, 3 * self._device.delay_s))
+        delay = self.late_s
+        if delay is None:
+            delay = self._random.choice((0, 0, 0, 1, 3)) * self._device.delay_s
 
         def run() -> None:
+            if not self.started.is_set():
+                self.hold()
             time.sleep(delay)
+            self.started.set()
             with torch.inference_mode(), torch.no_grad():
                 operation()
 
@@ -175,6 +186,9 @@ class SimulatedDevice:
     def __init__(self, seed: int = 0, delay_s: float = 0.001) -> None:
         self._random = random.Random(seed)
         self.delay_s = delay_s
+        self.late_s: Sequence[float | None] = ()
+        """Of the streams, in the order in which they are made."""
+        self.holds: Sequence[Callable[[], object]] = ()
         self.streams: list[SimulatedStream] = []
         self.on_host: dict[int, Any] = {}
         self.copied_bytes = 0
@@ -185,6 +199,10 @@ class SimulatedDevice:
     def stream(self) -> SimulatedStream:
         made = SimulatedStream(self, self._random.randrange(1 << 30))
         self.streams.append(made)
+        if len(self.streams) <= len(self.late_s):
+            made.late_s = self.late_s[len(self.streams) - 1]
+        if len(self.streams) <= len(self.holds):
+            made.hold = self.holds[len(self.streams) - 1]
         return made
 
     def pinned(self, size: int) -> torch.Tensor:
@@ -227,10 +245,10 @@ class SimulatedDevices:
 
     def __init__(self, device: SimulatedDevice) -> None:
         self.device = device
-        self.capturing = False
+        self.reason: str | None = None
 
     def of(self, tensors: Sequence[torch.Tensor]) -> SimulatedDevice | None:
         return self.device if tensors else None
 
-    def captures(self) -> bool:
-        return self.capturing
+    def why_not(self, tensors: Sequence[torch.Tensor]) -> str | None:
+        return self.reason

@@ -70,5 +70,5 @@ class Devices(Protocol):
     def of(self, tensors: Sequence[torch.Tensor]) -> Device | None:
         """The device of these tensors, all of which are on one; None for the host's memory."""
 
-    def captures(self) -> bool:
-        """Whether this thread records a graph of operations in place of running them."""
+    def why_not(self, tensors: Sequence[torch.Tensor]) -> str | None:
+        """Why their elements cannot pass through the host's memory now; None if they can."""

@@ -311,9 +311,7 @@ class Staging:
             job.error = job.error or flight.taken.error
             if job.error is None:
                 self._note_nonfinite(flight)
-                with lane.up.using():
-                    assert job.planned is not None
-                    lane.up.wait(job.planned)
+                with lane.up.using():  # what was planned has happened: `copied` comes after it
                     for part, host in zip(flight.parts, flight.hosts, strict=True):
                         if job.pieces[part.piece].reads and host is not None:
                             self._write(job, part, host)

@@ -10,6 +10,8 @@ from torch.futures import Future
 from wiresum.host_agent.backend.cuda.device import Event, Stream
 from wiresum.host_agent.backend.cuda.kernels import Kernels, kernels_for
 
+CAPTURED = "a CUDA graph is being captured, and it has no operations of the host"
+
 
 class TorchEvent:
     """An event that keeps no time."""
@@ -91,6 +93,8 @@ class TorchDevices:
             return None
         return self._known.setdefault(device, TorchDevice(device))
 
-    def captures(self) -> bool:
-        """Whether a CUDA graph is being captured."""
-        return torch.cuda.is_current_stream_capturing()
+    def why_not(self, tensors: Sequence[torch.Tensor]) -> str | None:
+        """They cannot while a CUDA graph is captured."""
+        if self.of(tensors) is not None and torch.cuda.is_current_stream_capturing():
+            return CAPTURED
+        return None

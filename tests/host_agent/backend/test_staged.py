@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 from carried_rig import Threads, bits
+from staged_rig import Staged, numbers, options
 from torch._C import _distributed_c10d as c10d
 
-from support.simulated_device import SimulatedDevice, SimulatedDevices
 from wiresum.host_agent import stats
 from wiresum.host_agent.agent import counters
 from wiresum.host_agent.backend.cuda import cutting, pool
@@ -36,26 +36,6 @@ def _small_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool.Pool.__init__, "__defaults__", (3 << 16,))
 
 
-class Staged(Threads):
-    """Ranks with a simulated device each."""
-
-    def __init__(self, size: int, field: int = 32) -> None:
-        super().__init__(size, field)
-        self.devices = [SimulatedDevice(seed) for seed in range(size)]
-        for group, agent, device in zip(self.groups, self.agents, self.devices, strict=True):
-            group.router.devices = SimulatedDevices(device)
-            agent.describe = lambda: {"switch": "fake", "field": field}  # type: ignore[method-assign]
-
-    def close(self) -> None:
-        try:
-            for device in self.devices:
-                device.check()
-        finally:
-            for device in self.devices:
-                device.close()
-            super().close()
-
-
 @pytest.fixture(params=[(2, 32), (2, 8), (3, 16)], ids=str)
 def shape(request: pytest.FixtureRequest) -> tuple[int, int]:
     """Ranks, and bits of a field."""
@@ -69,23 +49,8 @@ def both(shape: tuple[int, int]) -> Iterator[tuple[Threads, Staged]]:
     plain, staged = Threads(*shape), Staged(*shape)
     yield plain, staged
     plain.close()
+    staged.check()
     staged.close()
-
-
-def options(kind: Any, op: Any = None, root: int | None = None) -> Any:
-    made = kind()
-    if op is not None:
-        made.reduceOp = c10d.ReduceOp(op)
-    if root is not None:
-        made.rootRank = root
-    return made
-
-
-def numbers(count: int, seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    made = torch.Generator().manual_seed(seed)
-    values = torch.randn(count, generator=made)
-    values[count // 3 : count // 2] = 0
-    return (values * torch.logspace(-20, 3, count)).to(dtype)
 
 
 def all_reduces(group: Any, rank: int) -> list[torch.Tensor]:
@@ -103,7 +68,7 @@ def all_reduces(group: Any, rank: int) -> list[torch.Tensor]:
             (LARGE // 2, SUM, torch.int32),
         ]
     ):
-        values = numbers(count, 10 * number + rank, torch.float32)
+        values = numbers(count, 10 * number + rank)
         if dtype is torch.int32:
             values = values.clamp(-1000, 1000)
         made.append(values.to(dtype))

@@ -356,3 +356,7 @@ NO_LOSS = Line(
 # ---- accuracy
 
 NO_METHOD = Line("M190", "there is no method {name!r}; there are {names}")
+NO_TASK = Line("M191", "there is no task {name!r}; there are {names}")
+ANOTHER_TRAINING = Line(
+    "M192", "{path} is of another training, or no file of bench accuracy: name another file"
+)

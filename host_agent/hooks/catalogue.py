@@ -13,7 +13,7 @@ DENSITY = 0.1
 """The part of the blocks that the table's top-k sends."""
 
 _NO_BUDGET = "no budget for so many workers"
-_THREE_LEVELS = "0.75·m; more beyond 2.25·m"
+_THREE_LEVELS = "0.75·s; more beyond 2.25·s"
 _HOOK = "DDP; CPU tensors"
 _EXPONENTS = 4 / BLOCK
 
@@ -38,9 +38,8 @@ def codecs(workers: int = 2) -> list[Codec]:
 
     ``wiresum run --codec`` takes each ``name``; also powersgd, local-steps and sparse-loco.
 
-    In ``error``, M is the largest magnitude of a block on any rank, m its mean magnitude and s its
-    root mean square on the rank where these are largest. Bytes are what a rank hands to an
-    all-reduce, exponents included.
+    In ``error``, M is the largest magnitude of a block on any rank, and s its root mean square on
+    the rank where that is largest. Bytes are what a rank hands to an all-reduce, with exponents.
     """
     rows = []
     for bits in WIDTHS:

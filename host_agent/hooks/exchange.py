@@ -120,9 +120,10 @@ class Exchange:
         self._rank = rank
         kinds = {part: format_of(part.rule, workers, part.feedback) for part in parts}
         self._formats = sorted(set(kinds.values()), key=repr)
-        mark = crc32(repr((self.parts, course, self._formats)).encode()) >> 1
+        self.mark = crc32(repr((self.parts, course, self._formats)).encode()) >> 1
+        """The same on all ranks if these choose and quantize alike."""
         # Their maxima are m and -m only if all ranks have the same mark.
-        self._marks = torch.tensor([mark, -mark], dtype=torch.int32)
+        self._marks = torch.tensor([self.mark, -self.mark], dtype=torch.int32)
         starts = [0]
         for part in parts:
             starts.append(starts[-1] + part.blocks)
@@ -153,7 +154,8 @@ class Exchange:
             self._velocities = torch.zeros_like(self._values)
         self._codes: tuple[torch.Tensor, dist.Work | None] | None = None
         self._groups: list[_Group] = []
-        self._lanes = torch.empty(0, dtype=torch.int32)
+        self.lanes = torch.empty(0, dtype=torch.int32)
+        """What is being summed."""
 
     def _made_origins(self) -> torch.Tensor:
         """Of each block the number of its first counter, and the key of its part."""
@@ -179,7 +181,7 @@ class Exchange:
         Returns the places of those that hold Inf or NaN on this rank.
         """
         words = self.take(tensors)
-        spoiled = sorted(set(self._part_of[words == NONFINITE].tolist()))
+        spoiled = self.spoiled(words)
         step = torch.tensor([self.step], dtype=torch.int32)
         words = torch.cat([words, self._marks, step])
         work = dist.all_reduce(words, dist.ReduceOp.MAX, group=group, async_op=True)
@@ -199,25 +201,25 @@ class Exchange:
         most, minus_least, self.step = words[-3:].tolist()
         if most != -minus_least:
             raise CodecError(lines.OTHER_CODECS.of())
-        self._lanes = self.chosen(words[:-3])
-        summed: dist.Work | None = dist.all_reduce(self._lanes, group=group, async_op=True)
+        self.lanes = self.chosen(words[:-3])
+        summed: dist.Work | None = dist.all_reduce(self.lanes, group=group, async_op=True)
         self.keep()
         assert summed is not None
         return summed
 
     def lay_aside(self) -> Sent:
         """After :meth:`send`: what is on its way. Then :meth:`begin` may be called again."""
-        sent = Sent(self._groups, self._lanes)
-        self._groups, self._lanes = [], torch.empty(0, dtype=torch.int32)
+        sent = Sent(self._groups, self.lanes)
+        self._groups, self.lanes = [], torch.empty(0, dtype=torch.int32)
         return sent
 
     def take_up(self, sent: Sent) -> None:
         """Before :meth:`finish`: what was laid aside. Not between a begin and a laying aside."""
-        self._groups, self._lanes = sent.groups, sent.lanes
+        self._groups, self.lanes = sent.groups, sent.lanes
 
     def finish(self, tensors: Sequence[torch.Tensor]) -> None:
         """Write the means into the tensors, once the work of :meth:`send` is done."""
-        lanes, self._lanes = self._lanes, torch.empty(0, dtype=torch.int32)
+        lanes, self.lanes = self.lanes, torch.empty(0, dtype=torch.int32)
         self.give(lanes, tensors)
 
     # ---- the same without a carrier
@@ -251,6 +253,10 @@ class Exchange:
                 lengths.fill_(BLOCK)
             words[which] = words_of(how.statistic, rows, lengths)
         return words
+
+    def spoiled(self, words: torch.Tensor) -> list[int]:
+        """The places of tensors that hold Inf or NaN."""
+        return sorted(set(self._part_of[words == NONFINITE].tolist()))
 
     def chosen(self, words: torch.Tensor) -> torch.Tensor:
         """From the maxima the lanes of the chosen blocks, for a SUM mod 2^32 over all ranks."""

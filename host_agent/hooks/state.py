@@ -7,7 +7,7 @@ its buckets anew after the first step, and the residuals follow.
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 from zlib import crc32
 
 import torch
@@ -22,6 +22,7 @@ from wiresum.host_agent.hooks.rules import (
     Coding,
     Rounding,
     Rule,
+    changed,
     check_policy,
     checked_momentum,
     narrow,
@@ -41,6 +42,16 @@ def _field_of_the_run() -> int:
     if field not in map(str, FIELDS):
         raise CodecError(lines.NOT_A_FIELD.of(field=field))
     return int(field)
+
+
+class Keeper(Protocol):
+    """What has residuals of a state in a layout of its own."""
+
+    def kept(self) -> Mapping[str, tuple[int, torch.Tensor | None, torch.Tensor | None]]:
+        """Of each parameter the steps made, the residual and the velocity, in its own shape."""
+
+    def forget(self) -> None:
+        """Take up anew what the state has, at the next step."""
 
 
 class State:
@@ -117,9 +128,38 @@ class State:
     def _forget(self) -> None:
         """Lay the residuals out anew at the next step."""
         self._exchanges: dict[int, tuple[list[str], Exchange]] = {}
+        self._keepers: list[Keeper] = []
         self._told = False
         self.held: Any = None
         """The bucket that the hook holds back."""
+
+    def keep_from(self, keeper: Keeper) -> None:
+        """Something else than :meth:`exchange` keeps residuals of this state."""
+        self._keepers.append(keeper)
+
+    def uses(self, coding: Coding) -> bool:
+        """Whether any rule has it."""
+        rules = [self.rule, *(changed(self.rule, wanted) for wanted in self.policy.values())]
+        return any(rule.coding is coding for rule in rules)
+
+    @property
+    def names(self) -> Mapping[torch.Tensor, str]:
+        """Of the model's parameters. Raises :class:`CodecError` if there is no model."""
+        if not self._names:
+            raise CodecError(lines.NOT_ATTACHED.of(name=self.name))
+        return self._names
+
+    def step_of(self, name: str) -> int:
+        """How many steps this parameter has made."""
+        return self._steps.get(name, 0)
+
+    def residual_of(self, name: str) -> torch.Tensor | None:
+        """What is kept of this parameter."""
+        return self._residuals.get(name)
+
+    def velocity_of(self, name: str) -> torch.Tensor | None:
+        """The momentum of what is kept of this parameter."""
+        return self._velocities.get(name)
 
     def covers(self, parameters: Iterable[torch.Tensor]) -> bool:
         """Whether all of them belong to the model."""
@@ -132,15 +172,14 @@ class State:
 
     def exchange(self, place: int, parameters: Sequence[torch.Tensor]) -> Exchange:
         """That of the bucket ``place``, which now holds these parameters."""
-        if not self._names:
-            raise CodecError(lines.NOT_ATTACHED.of(name=self.name))
+        known_names = self.names
         if not self.covers(parameters):
             raise CodecError(lines.OTHER_MODELS_CODEC.of())
-        names = [self._names[each] for each in parameters]
+        names = [known_names[each] for each in parameters]
         known = self._exchanges.get(place)
         if known is not None and known[0] == names:
             return known[1]
-        self._look_at_ranks()
+        self.look_at_ranks(self._group)
         self._note_steps()
         found = self._made(names, parameters)
         # A parameter is in one bucket: an exchange that had it before is out of date.
@@ -174,9 +213,17 @@ class State:
     def _note_steps(self) -> None:
         for names, exchange in self._exchanges.values():
             self._steps.update(dict.fromkeys(names, exchange.step))
+        for keeper in self._keepers:
+            for name, (step, residual, velocity) in keeper.kept().items():
+                self._steps[name] = step
+                if residual is not None:
+                    self._residuals[name] = residual
+                if velocity is not None:
+                    self._velocities[name] = velocity
 
-    def _look_at_ranks(self) -> None:
-        now = dist.get_world_size(self._group), dist.get_rank(self._group)
+    def look_at_ranks(self, group: dist.ProcessGroup | None) -> None:
+        """Warn if residuals are those of another rank, or of another number of ranks."""
+        now = dist.get_world_size(group), dist.get_rank(group)
         before, self._saved_by = self._saved_by, now
         if before not in (None, now) and self._residuals:
             log.warning(
@@ -187,13 +234,16 @@ class State:
 
     def tell(self, place: int, spoiled: Sequence[int]) -> None:
         """Log, once, that parameters of the bucket ``place`` hold Inf or NaN on this rank."""
-        if not spoiled or self._told:
+        self.tell_of([self._exchanges[place][0][each] for each in spoiled])
+
+    def tell_of(self, names: Sequence[str]) -> None:
+        """The same, of parameters by name."""
+        if not names or self._told:
             return
         self._told = True
-        names = ", ".join(self._exchanges[place][0][each] for each in spoiled)
         log.warning(
             "wiresum: rank %d has Inf or NaN for %s; all ranks get NaN in these blocks (said once)",
-            dist.get_rank(self._group), names,
+            dist.get_rank(self._group), ", ".join(names),
         )  # fmt: skip
 
     # ---- checkpoints
@@ -239,6 +289,8 @@ class State:
         self._residuals, self._velocities, self._steps = residuals, velocities, steps
         self._saved_by = saved_by if saved_by[0] else None
         self._exchanges = {}
+        for keeper in self._keepers:
+            keeper.forget()
 
     def __getstate__(self) -> dict[str, Any]:
         """The options and :meth:`state_dict`."""
@@ -322,7 +374,7 @@ class TopK(State):
 class Ternary(State):
     """Three levels: -M, 0 and M, in the narrowest fields whose sums of all ranks fit.
 
-    ``rounding`` None: nearest with ``feedback``, M being 1.5 times the mean magnitude of a block;
+    ``rounding`` None: nearest with ``feedback``, M being 1.5 times the root mean square of a block;
     without feedback stochastic, M being the largest magnitude (TernGrad, Wen et al. 2017). The
     other arguments are those of :class:`State`.
     """

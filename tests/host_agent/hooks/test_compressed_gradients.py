@@ -15,13 +15,14 @@ from wiresum.host_agent.hooks.rules import EXACT, Rule, read_policy, rule_for
 from wiresum.host_agent.hooks.state import BlockFloat, TopK
 
 SCRIPT = Path(__file__).with_name("compressed_training.py")
+SHARDED = Path(__file__).with_name("sharded_training.py")
 WORKERS = 3
 CODECS = 14
 
 
-def shown(folder: Path, env: dict[str, str]) -> list[str]:
+def shown(folder: Path, env: dict[str, str], script: Path = SCRIPT) -> list[str]:
     folder.mkdir()
-    ended = spawn(SCRIPT, str(folder), workers=WORKERS, env=env)
+    ended = spawn(script, str(folder), workers=WORKERS, env=env)
     assert ended.status == 0, ended.output
     found = {path.name: path.read_text() for path in folder.iterdir()}
     assert sorted(found) == [str(rank) for rank in range(WORKERS)]
@@ -36,6 +37,15 @@ def test_compressed_gradients_are_those_of_the_definition_over_ranks_and_switch(
     assert len(ranks) == 10 + CODECS + 1
     with fresh_session() as session:
         assert shown(tmp_path / "switch", session.variables()) == ranks
+
+
+def test_fsdp2_with_codecs_has_the_weights_of_the_definition_over_ranks_and_switch(
+    tmp_path: Path,
+) -> None:
+    ranks = shown(tmp_path / "ranks", clean_environment() | {"WIRESUM_CARRIER": "ranks"}, SHARDED)
+    assert len(ranks) == 11
+    with fresh_session() as session:
+        assert shown(tmp_path / "switch", session.variables(), SHARDED) == ranks
 
 
 @given(

@@ -1,0 +1,221 @@
+"""Ranks that train a model sharded by FSDP2 with codecs: ``… FOLDER``."""
+
+import hashlib
+import io
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from wiresum import hooks
+from wiresum.host_agent.errors import CodecError
+from wiresum.host_agent.hooks.exchange import Exchange, Part
+from wiresum.host_agent.hooks.rules import rule_for
+
+STEPS = 4
+SHAPES = {"0.weight": (50, 40), "0.bias": (50,), "2.weight": (4, 50), "2.bias": (4,)}
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(40, 50), nn.Tanh(), nn.Linear(50, 4))
+
+
+def sharded(mesh: Any = None) -> nn.Sequential:
+    """Two sharded modules: the first layer, and the rest."""
+    model = network()
+    fully_shard(model[0], mesh=mesh)
+    return fully_shard(model, mesh=mesh)  # type: ignore[return-value]
+
+
+def batch(rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(100 * rank + step)
+    inputs = torch.randn(32, 40, generator=generator)
+    return inputs, (inputs[:, :4] ** 2).argmax(1)
+
+
+def loss_of(model: nn.Module, rank: int, step: int) -> torch.Tensor:
+    inputs, labels = batch(rank, step)
+    return nn.functional.cross_entropy(model(inputs), labels)
+
+
+def stepped(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> float:
+    optimizer.zero_grad()
+    loss = loss_of(model, dist.get_rank(), number)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def whole(model: nn.Module) -> list[torch.Tensor]:
+    return [each.full_tensor().clone() for each in model.parameters()]  # type: ignore[attr-defined]
+
+
+def trained(model: nn.Module, first: int = 0) -> list[torch.Tensor]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for number in range(first, STEPS):
+        stepped(model, optimizer, number)
+    return whole(model)
+
+
+def played(state: Any) -> list[torch.Tensor]:
+    """All ranks in one process: plain models, an exchange for each rank, module and shard."""
+    ranks = dist.get_world_size()
+    model = network()
+    parameters = dict(model.named_parameters())
+    modules = [["0.weight", "0.bias"], ["2.weight", "2.bias"]]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+
+    def made(module: list[str], shard: int, rank: int) -> Exchange:
+        parts = []
+        for name in module:
+            shape = SHAPES[name]
+            rule = rule_for(name, shape, state.policy, state.rule)
+            rows = -(-shape[0] // ranks)
+            count = max(min(rows, shape[0] - shard * rows), 0) * math.prod(shape[1:])
+            fed = state.feedback and not rule.exact
+            parts.append(Part(count, rule, fed, crc32(name.encode()) ^ shard))
+        return Exchange(parts, ranks, state.course, rank=rank)
+
+    def rows_of(name: str, grad: torch.Tensor, shard: int) -> torch.Tensor:
+        rows = -(-SHAPES[name][0] // ranks)
+        return grad[shard * rows : (shard + 1) * rows].reshape(-1).clone()
+
+    exchanges = {
+        (at, shard): [made(module, shard, rank) for rank in range(ranks)]
+        for at, module in enumerate(modules)
+        for shard in range(ranks)
+    }
+    for number in range(STEPS):
+        given = []
+        for rank in range(ranks):
+            model.zero_grad()
+            loss_of(model, rank, number).backward()
+            given.append({name: each.grad.clone() for name, each in parameters.items()})
+        means: dict[str, list[torch.Tensor]] = {name: [] for name in SHAPES}
+        for (at, shard), all_ in exchanges.items():
+            own = [[rows_of(name, each[name], shard) for name in modules[at]] for each in given]
+            words = torch.stack([one.take(mine) for one, mine in zip(all_, own, strict=True)])
+            lanes = torch.stack([one.chosen(words.amax(0)) for one in all_])
+            for one, mine in zip(all_, own, strict=True):
+                one.keep()
+                one.give(lanes.sum(0, dtype=torch.int32), mine)
+            for name, mean in zip(modules[at], own[0], strict=True):
+                means[name].append(mean)
+        for name, each in parameters.items():
+            each.grad = torch.cat(means[name])[: each.numel()].view(each.shape)
+        optimizer.step()
+    return [each.detach() for each in model.parameters()]
+
+
+def digest(values: list[torch.Tensor]) -> str:
+    """The same on all ranks."""
+    mine = hashlib.sha256(torch.cat([each.reshape(-1) for each in values]).numpy().tobytes())
+    all_: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(all_, mine.hexdigest())
+    assert len(set(all_)) == 1
+    return mine.hexdigest()
+
+
+def same(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+CODECS: dict[str, Callable[[nn.Module], Any]] = {
+    "8 bits": lambda m: hooks.BlockFloat(m, bits=8),
+    "8 bits, stochastic": lambda m: hooks.BlockFloat(m, bits=8, rounding="stochastic"),
+    "top-k": lambda m: hooks.TopK(m, 0.4, bits=4, momentum=0.5, warmup=2, policy={}),
+    "ternary": hooks.Ternary,
+    "vote": lambda m: hooks.Vote(m, feedback=False),
+    "thc": hooks.THC,
+}
+
+
+def refused(call: Callable[[], Any]) -> str:
+    try:
+        call()
+    except CodecError as error:
+        return str(error)
+    raise AssertionError("nothing was refused")
+
+
+def scenarios() -> Iterator[str]:
+    """Asserts; yields what has been shown."""
+    plain = trained(sharded())
+    model = sharded()
+    hooks.compress_shards(model, hooks.BlockFloat(model, bits=32))
+    for found, wanted in zip(trained(model), plain, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    yield "32 bits train as plain FSDP2 does"
+
+    gloo = init_device_mesh("cpu", (dist.get_world_size(),), backend_override={0: "gloo"})
+    for name, make in CODECS.items():
+        wanted = played(make(network()))
+        model = sharded()
+        hooks.compress_shards(model, make(model))
+        assert same(trained(model), wanted), name
+        yield f"{name} {digest(wanted)}"
+
+        model = sharded(gloo)
+        state = make(model)
+        hooks.compress_shards(model, state)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        for number in range(2):
+            stepped(model, optimizer, number)
+        kept = io.BytesIO()
+        torch.save(state.state_dict(), kept)
+        kept.seek(0)
+        after = make(model)
+        after.load_state_dict(torch.load(kept, weights_only=True))
+        hooks.compress_shards(model, after)
+        assert same(trained(model, first=2), wanted), name
+    yield "gloo gives the same bits, also where a run is restored in the middle"
+
+    model = sharded()
+    hooks.compress_shards(model, hooks.BlockFloat(model, bits=8))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    losses = [stepped(model, optimizer, number % 3) for number in range(15)]
+    assert sum(losses[-3:]) < 0.95 * sum(losses[:3]), losses
+    yield "a training learns"
+
+    model = sharded()
+    hooks.compress_shards(model, hooks.Ternary(model))
+    loss = loss_of(model, dist.get_rank(), 0)
+    (loss * float("nan") if dist.get_rank() == 1 else loss).backward()
+    assert all(
+        bool(each.grad.to_local().isnan().all())  # type: ignore[union-attr]
+        for each in model.parameters()
+        if each.grad is not None and each.grad.to_local().numel()  # type: ignore[attr-defined]
+    )
+    yield "a NaN of one rank reaches the shards of all"
+
+    for words, call in (
+        ("no module of the model is sharded", lambda: hooks.compress_shards(
+            network(), hooks.BlockFloat(network()))),
+        ("votes over shards", lambda: hooks.compress_shards(model, hooks.Vote(model))),
+    ):  # fmt: skip
+        assert words in refused(call)
+    model = sharded()
+    hooks.compress_shards(model, hooks.BlockFloat(model, bits=8))
+    model.set_gradient_divide_factor(2.0)  # type: ignore[operator]
+    inputs, _ = batch(0, 0)
+    assert "leave its divide factors" in refused(lambda: model(inputs).sum().backward())
+    yield "what codecs cannot do is refused"
+
+
+def main() -> None:
+    dist.init_process_group("wiresum")
+    shown = list(scenarios())
+    Path(sys.argv[1], f"{dist.get_rank()}").write_text("\n".join(shown))
+    dist.destroy_process_group()
+
+
+main()

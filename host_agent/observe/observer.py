@@ -11,20 +11,25 @@ import os
 import socket
 import time
 import weakref
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore
 
 from wiresum.host_agent.observe.probe import probe
-from wiresum.host_agent.observe.recorder import Recorder
+from wiresum.host_agent.observe.recorder import Apart, Recorder
 from wiresum.host_agent.observe.schedule import Phase, Schedule, Took
 
 log = logging.getLogger("wiresum")
 
 KIND = "wiresum observed"
-_TIMED = {"before": Phase.BEFORE, "recorded": Phase.RECORDED, "after": Phase.AFTER}
+
+_APART = "apart"
+_LIMIT = timedelta(seconds=10)
+"""For rank 0, which takes the same steps, to come to the end of this one."""
 
 
 class Observer:
@@ -37,6 +42,8 @@ class Observer:
         self._optimizer: weakref.ref[torch.optim.Optimizer] | None = None
         self._began = Took(0.0, 0.0)
         self._recorder: Recorder | None = None
+        self._with_operators: Recorder | None = None  # if the figures are of steps without them
+        self._marked: list[int] = []  # with operators
         self._recording = False
         self._facts: dict[str, Any] = {}
         self._process = os.getpid()
@@ -81,17 +88,49 @@ class Observer:
 
     def _step_ended(self, took: Took) -> None:
         ended, following = self._schedule.step_ended(took)
+        if ended is Phase.OPERATORS and following is not Phase.OPERATORS:
+            following = self._choose()
         if following is Phase.STARTING:
-            self._recorder = Recorder()
+            if self._recorder is not None:
+                self._with_operators = self._recorder
+            self._recorder = Recorder(operators=not self._schedule.apart)
             self._recorder.start()
             self._recording = True
         elif self._recording and self._recorder is not None:
-            if following is Phase.RECORDED:
+            if following in (Phase.OPERATORS, Phase.RECORDED):
+                if following is Phase.OPERATORS:
+                    self._marked.append(self._schedule.seen)
                 self._recorder.mark(self._schedule.seen)
-            elif ended is Phase.RECORDED:
+            elif ended in (Phase.OPERATORS, Phase.RECORDED):
                 self._stop(self._recorder)
         if following is Phase.OVER:
             self._end()
+
+    def _choose(self) -> Phase:
+        """Whether the steps of the figures have operators, on all ranks alike; the next phase."""
+        schedule = self._schedule
+        if self._facts.get("device") == "cpu":
+            if self._recorder is not None:
+                self._recorder.leave()  # the wait for rank 0 belongs to no step
+            schedule.apart = self._of_rank_0(schedule.operators_cost_much)
+        return schedule.phase
+
+    def _of_rank_0(self, mine: bool) -> bool:
+        """What rank 0 says; if it does not say it in time, no."""
+        if self._facts.get("world_size", 1) == 1:
+            return mine
+        from torch.distributed.distributed_c10d import _get_default_store
+
+        store = PrefixStore("wiresum/measure", _get_default_store())
+        if self._facts["rank"] == 0:
+            store.set(_APART, "1" if mine else "0")
+            return mine
+        try:
+            store.wait([_APART], _LIMIT)
+            return store.get(_APART) == b"1"
+        except RuntimeError:  # the store's, of whatever kind
+            log.debug("wiresum: rank 0 has not said how it records", exc_info=True)
+            return False
 
     def _stop(self, recorder: Recorder, *, cut: bool = False) -> None:
         self._recording = False
@@ -102,10 +141,20 @@ class Observer:
         if self._recorder is not None and "rank" in self._facts:
             if self._recording:
                 self._stop(self._recorder, cut=True)
-            if self._schedule.took(Phase.RECORDED):
-                self._recorder.write(self._folder / f"rank{self._facts['rank']}.json")
-        self._recorder = None
+            self._write_trace(self._recorder, self._folder / f"rank{self._facts['rank']}.json")
+        self._recorder = self._with_operators = None
         self._write()
+
+    def _write_trace(self, recorder: Recorder, path: Path) -> None:
+        schedule, before = self._schedule, self._with_operators
+        if not schedule.recorded:
+            return
+        if before is None:
+            recorder.write(path)
+        elif schedule.took(Phase.RECORDED):
+            recorder.write(path, Apart(before, self._marked, max(0.0, schedule.added.cpu)))
+        else:
+            before.write(path)
 
     def _fail(self, error: Exception) -> None:
         log.debug("wiresum: the steps cannot be observed", exc_info=True)
@@ -129,11 +178,15 @@ class Observer:
                 "wanted": schedule.wanted,
                 "needed": schedule.needed,
                 "seen": schedule.seen,
-                "recorded": len(schedule.took(Phase.RECORDED)),
+                "recorded": len(schedule.recorded),
             },
             "step_s": {
-                name: [[took.wall, took.cpu] for took in schedule.took(phase)]
-                for name, phase in _TIMED.items()
+                name: [[took.wall, took.cpu] for took in times]
+                for name, times in (
+                    ("before", schedule.took(Phase.BEFORE)),
+                    ("recorded", schedule.recorded),
+                    ("after", schedule.took(Phase.AFTER)),
+                )
             },
         }
         who = self._facts.get("rank")

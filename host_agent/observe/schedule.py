@@ -2,9 +2,18 @@
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from statistics import median
 
 SETTLE = 3
 """Steps at the start that are neither timed nor recorded: memory, caches and connections."""
+
+OPERATORS = 3
+"""Steps, of those that are recorded, that show what operators cost; fewer are recorded: all."""
+
+MOST_ADDED = 0.02
+"""Of a step: if recording operators adds more, the figures are of steps without them."""
+
+_LEAST_S = 1e-9
 
 
 class Phase(Enum):
@@ -16,7 +25,10 @@ class Phase(Enum):
     """It is timed, without the profiler."""
     STARTING = auto()
     """The profiler's first step: not part of the figures."""
+    OPERATORS = auto()
+    """It is recorded with its operators, and shows what that adds."""
     RECORDED = auto()
+    """It is recorded: with its operators as well or, *apart* from those, without any."""
     AFTER = auto()
     """It is timed, without the profiler, after the recorded ones."""
     OVER = auto()
@@ -41,6 +53,8 @@ class Schedule:
     times: dict[Phase, list[Took]] = field(default_factory=dict)
     seen: int = 0
     """Steps that have ended."""
+    apart: bool = False
+    """Whether the steps of the figures have no operators; to be set after those that have."""
 
     @property
     def around(self) -> int:
@@ -59,14 +73,42 @@ class Schedule:
         return order[self.seen] if self.seen < len(order) else Phase.OVER
 
     def _order(self) -> list[Phase]:
+        first = min(OPERATORS, self.wanted)
+        again = [Phase.IDLE, Phase.STARTING] if self.apart else []
         return (
             [Phase.IDLE] * SETTLE
             + [Phase.BEFORE] * self.around
             + [Phase.STARTING]
-            + [Phase.RECORDED] * self.wanted
+            + [Phase.OPERATORS] * first
+            + again
+            + [Phase.RECORDED] * (self.wanted if self.apart else self.wanted - first)
             + [Phase.IDLE]
             + [Phase.AFTER] * self.around
         )
+
+    @property
+    def recorded(self) -> list[Took]:
+        """Of the steps that the figures are of."""
+        without = self.took(Phase.RECORDED)
+        return without if self.apart and without else self.took(Phase.OPERATORS) + without
+
+    @property
+    def added(self) -> Took:
+        """What recording operators adds to a step; zeros before any has been recorded."""
+        with_them, plain = self.took(Phase.OPERATORS), self.took(Phase.BEFORE)
+        if not (with_them and plain):
+            return Took(0.0, 0.0)
+        return Took(
+            median(each.wall for each in with_them) - median(each.wall for each in plain),
+            median(each.cpu for each in with_them) - median(each.cpu for each in plain),
+        )
+
+    @property
+    def operators_cost_much(self) -> bool:
+        """Whether recording them adds more CPU time than :data:`MOST_ADDED` of a step."""
+        plain = self.took(Phase.BEFORE)
+        step = median(each.wall for each in plain) if plain else 0.0
+        return self.added.cpu > MOST_ADDED * max(step, _LEAST_S)
 
     def step_ended(self, took: Took) -> tuple[Phase, Phase]:
         """Note that a step has ended after so long; its phase, and that of the next one."""

@@ -1,6 +1,8 @@
 """Reads the host's part of a trace: operators that compute, and collectives of gloo and wiresum."""
 
 from collections import defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import replace
 
 from wiresum.measure.traces.events import (
     Enclosing,
@@ -13,7 +15,7 @@ from wiresum.measure.traces.events import (
 )
 from wiresum.measure.traces.intervals import Intervals, subtract, union
 from wiresum.measure.traces.names import kind_of
-from wiresum.measure.traces.records import GLOO, WIRESUM, Collective
+from wiresum.measure.traces.records import GLOO, WIRESUM, Collective, Step
 
 _CARRIERS = (GLOO, WIRESUM)
 _COLLECTIVES = (
@@ -55,6 +57,44 @@ def collectives(events: Events, groups: Groups) -> list[Collective]:
         for each in events.annotations
         if each.name.partition(":")[0] in _CARRIERS
     ]
+
+
+def completed(found: list[Collective], apart: list[Step]) -> list[Collective]:
+    """Give the collectives of steps without operators what only operators tell.
+
+    That is, for wiresum's, dtype, size and group, and, for reduce-scatters, that the script has
+    called one. All steps are taken for alike: the n-th collective of a kind and size in a step is
+    that of a step in ``apart``, which have operators, if both steps have as many of it.
+    """
+    told: dict[object, list[Collective]] = {}
+    for step in apart:
+        within = (each for each in found if step.start <= each.start <= step.end)
+        for like, same in _by_likeness(within).items():
+            told.setdefault(like, same)
+    numbers = {each.step for each in found if each.step is not None}
+    changed: dict[int, Collective] = {}
+    for number in numbers - {step.number for step in apart}:
+        for like, same in _by_likeness(each for each in found if each.step == number).items():
+            known = told.get(like, [])
+            if len(known) == len(same):
+                for each, other in zip(same, known, strict=True):
+                    changed[id(each)] = replace(
+                        each,
+                        dtype=other.dtype,
+                        size=other.size,
+                        group=other.group,
+                        called=other.called,
+                    )
+    return [changed.get(id(each), each) for each in found]
+
+
+def _by_likeness(found: Iterable[Collective]) -> dict[object, list[Collective]]:
+    """Those of one step, in their order, by what a trace tells of them without operators."""
+    same: dict[object, list[Collective]] = defaultdict(list)
+    for each in found:
+        size = each.size if each.carrier == GLOO else None
+        same[each.kind, each.carrier, size].append(each)
+    return same
 
 
 class _Scatters:

@@ -19,7 +19,7 @@ from wiresum.measure.traces.records import Group, Step
 Args = dict[str, Any]
 
 _STEP = re.compile(r"ProfilerStep#(\d+)")
-_LONGEST_TIME = 1 << 63
+LONGEST_TIME = 1 << 63
 """Nanoseconds. No trace is longer; what is derived from greater numbers would be no float."""
 _MOST = 1 << 53
 """Of elements, ranks and the like: JSON's numbers are exact up to it."""
@@ -120,7 +120,7 @@ def events_of(document: dict[str, Any]) -> Events:
         # Old traces count microseconds since 1970: the difference is exact, the product is not.
         start = round((each["ts"] - origin) * 1000)
         end = start + max(0, round(each.get("dur", 0) * 1000))
-        if end > _LONGEST_TIME:
+        if end > LONGEST_TIME:
             raise ValueError("a time out of range")
         args = each.get("args")
         event = Event(

@@ -11,12 +11,15 @@ from typing import Any
 from wiresum.measure import lines
 from wiresum.measure.traces import cpu, gpu
 from wiresum.measure.traces.errors import TraceError
-from wiresum.measure.traces.events import Groups, count_of, events_of
+from wiresum.measure.traces.events import LONGEST_TIME, Groups, count_of, events_of
 from wiresum.measure.traces.intervals import union
 from wiresum.measure.traces.records import CPU, GPU, RankTrace, Step
 
 KIND = "wiresum measure"
 """The ``kind`` of a report as JSON, which may lie beside the traces."""
+
+MEASURED = "wiresum"
+"""The key of what `wiresum measure` adds to a trace: see ``host_agent/observe/recorder.py``."""
 
 _MAGIC = b"\x1f\x8b"
 _PIECE = 1 << 20
@@ -122,6 +125,13 @@ def read(document: dict[str, Any], path: Path) -> RankTrace:
             collectives += gpu.collectives(events, groups)
             collectives.sort(key=lambda each: each.start)
             steps = gpu.steps(events) if steps else []
+        with_operators, added = _apart(document)
+        apart = [step for step in steps if step.number in with_operators]
+        if apart and len(apart) < len(steps):
+            steps = [step for step in steps if step.number not in with_operators]
+            collectives = cpu.completed(collectives, apart)
+        else:
+            apart, added = [], 0
         computation = gpu.computation(events) if on_gpu else cpu.computation(events)
     except KeyError as error:
         why = f"an event has no {error}"
@@ -139,7 +149,24 @@ def read(document: dict[str, Any], path: Path) -> RankTrace:
         copies=union(each.span for each in events.copies),
         collectives=tuple(collectives),
         without_kernel=0 if on_gpu else len(gpu.calls(events)),
+        apart=tuple(apart),
+        added=added,
     )
+
+
+def _apart(document: dict[str, Any]) -> tuple[set[int], int]:
+    """The steps that alone have operators, if `wiresum measure` has written that; what those add.
+
+    Raises ValueError or TypeError for what it would not have written.
+    """
+    said = document.get(MEASURED)
+    if not isinstance(said, dict):
+        return set(), 0
+    added = round(1000 * float(said["added_us"]))
+    steps = {count_of(each) for each in said["operators"]}
+    if None in steps or not 0 <= added <= LONGEST_TIME:
+        raise ValueError(f"{MEASURED} is no record of steps")
+    return {each for each in steps if each is not None}, added
 
 
 def _rank(info: dict[str, Any], path: Path) -> int:

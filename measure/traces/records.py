@@ -92,6 +92,10 @@ class RankTrace:
     copies: Intervals
     collectives: tuple[Collective, ...]
     without_kernel: int = 0
+    apart: tuple[Step, ...] = ()
+    """Steps with operators, if those of the figures have none; ``computation`` is in these."""
+    added: int = 0
+    """By how much the recording of operators lengthens one of them."""
     communication: Intervals = field(init=False)
     """When any collective runs."""
 
@@ -109,6 +113,11 @@ class RankTrace:
         """The collectives of the steps: the figures are of these."""
         numbers = {step.number for step in self.steps}
         return [each for each in self.collectives if each.step in numbers]
+
+    @property
+    def shown(self) -> tuple[Step, ...]:
+        """Steps in which computation is to be seen."""
+        return self.apart or self.steps
 
     @property
     def whole(self) -> bool:

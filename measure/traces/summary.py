@@ -14,7 +14,7 @@ from wiresum.measure import lines
 from wiresum.measure.traces.intervals import clip, length, subtract
 from wiresum.measure.traces.matching import Match, Matches, arrival, clocks, match
 from wiresum.measure.traces.names import bus_factor
-from wiresum.measure.traces.records import CPU, Collective, Job, RankTrace
+from wiresum.measure.traces.records import CPU, Collective, Job, RankTrace, Step
 
 THRESHOLD = 0.05
 """The exposed share of a step above which communication is worth attention, as in TraceLens."""
@@ -154,8 +154,39 @@ def summarize(traces: list[RankTrace], job: Job | None = None, notes: Sequence[s
 
 def shares(trace: RankTrace) -> Shares:
     """The time of one rank, averaged over its steps."""
-    comp = exposed = copies = total = comm = 0
+    return _apart(trace) if trace.apart else _averaged(trace, trace.steps)
+
+
+def _apart(trace: RankTrace) -> Shares:
+    """Of steps without operators: what is neither computation nor idle is exposed.
+
+    These two are known from the steps with operators, whose recording is taken out of them.
+    """
+    alone = [_averaged(trace, [step]) for step in trace.apart]
+    comp, idle, copies = (
+        median(getattr(each, f"{name}_time") for each in alone)
+        for name in ("computation", "idle", "exposed_memcpy")
+    )
+    busy = comp + idle + copies
+    rest = max(0.0, busy - trace.added / 1e6)
+    share = rest / busy if busy else 0.0
+    exposed = total = comm = 0.0
     for step in trace.steps:
+        talking = length(clip(trace.communication, step.start, step.end)) / 1e6
+        took = (step.end - step.start) / 1e6
+        exposed += min(talking, max(0.0, took - rest))
+        comm += talking
+        total += took
+    steps = len(trace.steps)
+    exposed, total, comm = exposed / steps, total / steps, comm / steps
+    comp, copies = min(comp * share, total - exposed), copies * share
+    copies = min(copies, total - exposed - comp)
+    return Shares(comp, exposed, copies, total - exposed - comp - copies, total, comm)
+
+
+def _averaged(trace: RankTrace, steps: Sequence[Step]) -> Shares:
+    comp = exposed = copies = total = comm = 0
+    for step in steps:
         bounds = step.start, step.end
         computing = clip(trace.computation, *bounds)
         talking = clip(trace.communication, *bounds)
@@ -166,7 +197,7 @@ def shares(trace: RankTrace) -> Shares:
         exposed += length(alone)
         copies += length(subtract(copying, talking))
         total += step.end - step.start
-    unit = 1e6 * len(trace.steps)
+    unit = 1e6 * len(steps)
     idle = total - comp - exposed - copies
     return Shares(
         comp / unit, exposed / unit, copies / unit, idle / unit, total / unit, comm / unit

@@ -33,12 +33,12 @@ def timeline(traces: list[RankTrace]) -> Timeline:
 
     Ranks whose clock is not known begin the step with the lowest one.
     """
-    ordered = sorted(traces[0].steps, key=lambda step: step.end - step.start)
+    ordered = sorted(traces[0].shown, key=lambda step: step.end - step.start)
     chosen = ordered[len(ordered) // 2]
     ahead = clocks(match(traces).found, [trace.rank for trace in traces])
     found: list[tuple[RankTrace, Step, int]] = []
     for trace in traces[:MOST_RANKS]:
-        for step in trace.steps:
+        for step in trace.shown:
             if step.number == chosen.number:
                 offset = ahead.get(trace.rank, step.start - chosen.start)
                 found.append((trace, step, offset))

@@ -10,25 +10,85 @@ torch = pytest.importorskip("torch", reason="the extra `torch` is not installed"
 
 from wiresum.host_agent.observe.observer import Observer  # noqa: E402
 from wiresum.host_agent.observe.schedule import Phase, Schedule, Took  # noqa: E402
+from wiresum.measure.traces.load import load  # noqa: E402
 
 
-@given(wanted=st.integers(1, 50), steps=st.integers(0, 200))
-def test_the_wanted_steps_are_recorded_between_steps_that_are_only_timed(wanted, steps):
+@given(wanted=st.integers(1, 50), steps=st.integers(0, 200), apart=st.booleans())
+def test_the_wanted_steps_are_recorded_between_steps_that_are_only_timed(wanted, steps, apart):
     schedule = Schedule(wanted)
     phases = []
     for number in range(steps):
         phases.append(schedule.phase)
-        schedule.step_ended(Took(float(number), 0.0))
+        ended, following = schedule.step_ended(Took(float(number), 0.0))
+        if ended is Phase.OPERATORS and following is not ended:
+            schedule.apart = apart
     assert schedule.seen == steps
-    assert schedule.took(Phase.RECORDED) == [
-        Took(float(at), 0.0) for at, phase in enumerate(phases) if phase is Phase.RECORDED
+    last = len(phases) - 1 - phases[::-1].index(Phase.RECORDED) if Phase.RECORDED in phases else 0
+    kinds = {Phase.RECORDED} if apart and last else {Phase.OPERATORS, Phase.RECORDED}
+    assert schedule.recorded == [
+        Took(float(at), 0.0) for at, phase in enumerate(phases) if phase in kinds
     ]
     if steps >= schedule.needed:
-        assert phases.count(Phase.RECORDED) == wanted
+        assert len(schedule.recorded) == wanted
+        assert phases.count(Phase.OPERATORS) == min(3, wanted)
+        assert phases.count(Phase.STARTING) == (2 if apart else 1)
         assert phases.count(Phase.BEFORE) == phases.count(Phase.AFTER) == schedule.around
         assert schedule.phase is Phase.OVER
     else:
         assert schedule.phase is not Phase.OVER
+
+
+@given(st.floats(1e-3, 1e3), st.floats(0.0, 0.5))
+def test_operators_cost_much_where_they_add_more_than_two_hundredths_of_a_step(step, share):
+    schedule = Schedule(10)
+    while schedule.phase is not Phase.OPERATORS:
+        schedule.step_ended(Took(step, step / 2))
+    assert not schedule.operators_cost_much
+    for _ in range(3):  # other programs make the step itself long
+        schedule.step_ended(Took(9 * step, step / 2 + share * step))
+    assert schedule.operators_cost_much == (share > 0.02) or share == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("much", [True, False])
+def test_where_operators_cost_much_the_figures_are_of_steps_that_record_none(
+    tmp_path, monkeypatch, much
+):
+    import torch.distributed as dist
+
+    monkeypatch.setattr(Schedule, "operators_cost_much", much)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        observer = Observer(tmp_path, 4)
+        made = optimizer()
+        for _ in range(30):
+            torch.ones(3) + 1
+            dist.all_reduce(torch.ones(100))
+            observer.optimizer_stepped(made)
+    finally:
+        dist.destroy_process_group()
+    assert "failed" not in json.loads((tmp_path / "rank0.observed").read_text())
+    trace = json.loads((tmp_path / "rank0.json").read_text())
+    [steps] = [
+        {
+            int(each["name"].partition("#")[2]): (each["ts"], each["ts"] + each["dur"])
+            for each in trace["traceEvents"]
+            if each["name"].startswith("ProfilerStep#") and each.get("cat") == "user_annotation"
+        }
+    ]
+    apart = trace.get("wiresum", {}).get("operators", [])
+    assert len(apart) == (3 if much else 0)
+    assert len(steps) == (3 + 4 if much else 4)
+    for number, (begin, end) in steps.items():
+        inside = [
+            each["name"]
+            for each in trace["traceEvents"]
+            if each.get("ph") == "X" and begin <= each["ts"] <= end
+        ]
+        assert "gloo:all_reduce" in inside
+        assert ("aten::add" in inside) == (number in apart or not much)
+    [found] = load(tmp_path)
+    assert len(found.steps) == 4
+    assert {each.size for each in found.counted} == {400}
 
 
 def optimizer():

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 parser = argparse.ArgumentParser()
 parser.add_argument("--kind", choices=("ddp", "fsdp", "alone", "silent"), default="ddp")
 parser.add_argument("--backend", default="gloo")
-parser.add_argument("--steps", type=int, default=13)
+parser.add_argument("--steps", type=int, default=20)
 parser.add_argument("--status", type=int, default=0, help="ends with it")
 parser.add_argument("--vanishes", type=int, help="this rank ends at once, and says nothing")
 parser.add_argument("--until", type=Path, help="goes on until there is this file, or ends with 5")

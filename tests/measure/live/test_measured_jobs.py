@@ -44,7 +44,7 @@ def ddp(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
     files = ("--json", folder / "report.json", "--html", folder / "report.html")
     # The training goes on until the report is there, and fails if it is not.
-    job = command("--steps", 13, "--until", folder / "report.html")
+    job = command("--steps", 20, "--until", folder / "report.html")
     done = measure_apart("--steps", 2, "--keep", folder / "kept", *files, "--", *job)
     assert done.status == 0, done.output
     return folder, done.output, json.loads((folder / "report.json").read_text())
@@ -92,7 +92,7 @@ def test_the_links_between_the_ranks_are_measured_in_both_directions(ddp):
 
 
 def test_measuring_leaves_the_weights_as_they_are(ddp):
-    alone = finish(command("--steps", 13), clean_environment())
+    alone = finish(command("--steps", 20), clean_environment())
     assert len(digests(alone.output)) == 2
     assert digests(ddp[1]) == digests(alone.output)
 

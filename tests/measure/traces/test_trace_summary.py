@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.traces import Trace
+from wiresum.measure.traces.errors import TraceError
 from wiresum.measure.traces.load import read
 from wiresum.measure.traces.summary import Report, summarize
 
@@ -58,6 +59,77 @@ def test_clocks_of_hosts_change_nothing(behind, clocks):
     assert apart.verdict == together.verdict
     for one, other in zip(apart.ranks, together.ranks, strict=True):
         assert (one.late, one.behind_ms) == (other.late, pytest.approx(other.behind_ms, abs=2e-3))
+
+
+def apart(comp: int, idle: int, exposed: int, hidden: int, added: int, noise: int) -> Trace:
+    """Steps in which communication begins behind computation and outlasts it: three with operators,
+    whose recording makes computation longer, and four without; ``noise`` more in one of these."""
+    trace = Trace(0, 1)
+    at = 0
+    for number in range(7):
+        slower = added if number < 3 else 0
+        took = comp + idle + exposed + slower + (noise if number == 5 else 0)
+        trace.step(number, at, at + took)
+        if number < 3:
+            trace.op(at, at + comp + slower)
+        behind = at + comp + slower
+        trace.gloo(behind - hidden, behind + exposed, 1000)
+        at += took + 5
+    trace.extra["wiresum"] = {"operators": [0, 1, 2], "added_us": added}
+    return trace
+
+
+parts = st.integers(0, 1000)
+
+
+@given(st.integers(1, 1000), parts, parts, parts, parts, st.integers(0, 50))
+def test_steps_without_operators_have_the_computation_of_those_with_them_without_its_recording(
+    comp, idle, exposed, hidden, added, noise
+):
+    hidden = min(hidden, comp)
+    report = job(apart(comp, idle, exposed, hidden, added, noise))
+    found = report.ranks[0].shares
+    assert report.ranks[0].steps == 4
+    total = comp + idle + exposed + noise / 4
+    assert found.total_time == pytest.approx(total / 1000)
+    assert found.total_comm_time == pytest.approx((hidden + exposed) / 1000)
+    # What one step takes longer, for whatever reason, may be exposed: its communication at most.
+    assert exposed / 1000 - 1e-9 <= found.exposed_comm_time
+    assert found.exposed_comm_time <= (exposed + min(noise, hidden) / 4) / 1000 + 1e-9
+    sums = found.computation_time + found.exposed_comm_time + found.idle_time
+    assert sums == pytest.approx(found.total_time)
+    assert report.bytes_per_step == 4000
+
+
+NONSENSE = [
+    {"operators": [0]},
+    {"operators": ["x"], "added_us": 1},
+    {"operators": 3, "added_us": 1},
+    {"operators": [0], "added_us": -5},
+    {"operators": [0], "added_us": float("nan")},
+]
+
+
+@pytest.mark.parametrize("said", NONSENSE)
+def test_a_trace_that_says_nonsense_of_its_steps_is_refused_in_one_line(said):
+    trace = apart(5, 5, 5, 5, 5, 0)
+    trace.extra["wiresum"] = said
+    with pytest.raises(TraceError, match="is no Chrome trace"):
+        job(trace)
+
+
+def test_a_reduce_scatter_is_known_by_that_of_a_step_with_operators():
+    trace = Trace(0, 1)
+    for number in range(3):
+        at = 1000 * number
+        trace.step(number, at, at + 900)
+        if number == 0:
+            shapes = {"Input Dims": [[10], [1000]], "Input type": ["float", "float"]}
+            trace.event("cpu_op", "c10d::_reduce_scatter_base_", at + 10, at + 20, **shapes)
+        trace.gloo(at + 20, at + 90, 1000).gloo(at + 100, at + 200, 77)
+    trace.extra["wiresum"] = {"operators": [0], "added_us": 0}
+    called = {row.size: row.called for row in job(trace).rows}
+    assert called == {4000: "reduce_scatter", 308: None}
 
 
 spans = st.lists(st.tuples(st.integers(0, LENGTH), st.integers(1, 300)), max_size=8)

@@ -204,10 +204,11 @@ def facts(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """What this process is in its job; without a rank if it has no process group."""
     host = socket.gethostname()
     if not (dist.is_available() and dist.is_initialized()):
-        return {"host": host}
+        return {"host": host, "cores": len(os.sched_getaffinity(0))}
     devices = {p.device.type for group in optimizer.param_groups for p in group["params"]}
     return {
         "host": host,
+        "cores": len(os.sched_getaffinity(0)),
         "rank": dist.get_rank(),
         "world_size": dist.get_world_size(),
         "local_size": int(os.environ.get("LOCAL_WORLD_SIZE") or dist.get_world_size()),

@@ -143,7 +143,7 @@ class Apart:
 @contextlib.contextmanager
 def _only_ranges() -> Iterator[None]:
     """What starts meanwhile records the ranges that scripts and torch name, and no operators."""
-    plain = profiler._enable_profiler
+    plain: Any = profiler._enable_profiler  # type: ignore[attr-defined]
 
     def enable(config: Any, activities: Any) -> None:
         plain(config, activities, {torch._C._profiler.RecordScope.USER_SCOPE})

@@ -173,6 +173,7 @@ def _report(document: _Fields, path: Path) -> Report:
         device="cpu" if about is None else about.text("device", "cpu"),
         lowest_s=min(*totals, step) / 1e3,
         highest_s=max(*totals, step) / 1e3,
+        ranks_per_core=None if about is None else _ranks_per_core(about, world),
     )
     command = "" if about is None else _command(about.raw("command"))
     raw_notes = document.raw("notes")
@@ -192,6 +193,14 @@ def _late(ranks: list[_Fields]) -> float:
         return 1.0
     even = 1 / len(ranks)
     return max(0.0, max(shares) - even) / (1 - even)
+
+
+def _ranks_per_core(about: _Fields, world: int) -> float | None:
+    """Of a host; None where the report does not say what hosts have."""
+    hosts = about.raw("hosts")
+    if about.raw("cores") is None or not isinstance(hosts, list) or not hosts:
+        return None
+    return world / len(hosts) / about.number("cores", least=1, most=1e6)
 
 
 def _command(value: Any) -> str:

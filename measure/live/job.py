@@ -33,6 +33,7 @@ def job_in(folder: Path, command: list[str] | None) -> tuple[Job | None, list[st
         backend=first.backend,
         overhead_share=overhead(ranks),
         links=links(ranks),
+        cores=min((each.cores for each in ranks if each.cores is not None), default=None),
     )
     return job, _notes(job, ranks, folder)
 

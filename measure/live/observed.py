@@ -52,6 +52,8 @@ class Observed:
     """What it knows of the links between the hosts."""
     failed: str | None
     """Why the rank could not be observed to the end."""
+    cores: int | None = None
+    """On which it may run; None: it does not say."""
 
 
 def read_all(folder: Path) -> list[Observed]:
@@ -87,6 +89,7 @@ def _observed(document: dict[str, Any]) -> Observed:
         profiled=_took(times["recorded"]),
         links=fitted(document.get("links", []), one_line(str(document.get("links_note", "")))),
         failed=None if failed is None else one_line(str(failed)),
+        cores=_count(document["cores"]) or None if "cores" in document else None,
     )
 
 

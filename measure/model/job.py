@@ -28,7 +28,8 @@ class Job:
 
     ``comm_s``: with any collective running; ``exposed_s``: of these, without computation;
     ``waiting_s``: of these, for ranks that come later. ``lowest_s``, ``highest_s``: the step of the
-    fastest and the slowest rank.
+    fastest and the slowest rank. ``ranks_per_core``: of a host, what its ranks have to share; None
+    if that is not known.
     """
 
     workers: int
@@ -40,11 +41,17 @@ class Job:
     device: str = "cpu"
     lowest_s: float | None = None
     highest_s: float | None = None
+    ranks_per_core: float | None = None
 
     @property
     def exposed_share(self) -> float:
         """Of the step."""
         return self.exposed_s / self.step_s if self.step_s else 0.0
+
+    @property
+    def crowding(self) -> float:
+        """Ranks per core; as if each had four where that is not known."""
+        return 0.25 if self.ranks_per_core is None else self.ranks_per_core
 
     @property
     def overlapped_s(self) -> float:

@@ -28,8 +28,9 @@ from wiresum.p4 import MAX_WORKERS
 
 RATE_SHARE = 0.10
 """Of the time on the wire: how much of gloo's overhead goes with the bytes, at most, in the middle
-view; the rest goes with its messages. gloo reaches 90 % of a link or more with large tensors
-(docs/performance.md)."""
+view and on hosts with free cores; the rest goes with its messages. gloo reaches 90 % of a link or
+more with large tensors (docs/performance.md). Where there are as many ranks as cores, all of it
+does: then it is what the cores need to move the bytes."""
 
 LEAST_SPREAD = 0.03
 """Of the step: no prediction is said to be nearer than this."""
@@ -148,6 +149,7 @@ def _communication(
     if remedy.name == PLAIN and then == now:
         return job.net_s
     gloo = _fitted(job, now, view)
+    crowded = max(1.0, job.crowding)
     setting = replace(
         then,
         link=Link(
@@ -161,9 +163,13 @@ def _communication(
     total = others
     for each in job.gradients:
         if remedy.carrier is Carrier.SWITCH:
-            one = _switch_s(each, remedy, replace(then, link=fast), costs, view)
+            one = _switch_s(each, remedy, replace(then, link=fast), costs, view, crowded)
+        elif remedy.carrier is Carrier.RANKS:
+            one = _ranks_s(each, remedy, replace(then, link=fast), costs, view, crowded)
+            one += job.crowding * costs.call.at(view)
         else:
-            one = _ring_s(each, remedy, setting, costs, view)
+            one = _ring_s(each, remedy, setting, costs, view, crowded)
+            one += job.crowding * costs.hook.at(view) if remedy.hook else 0.0
         total += each.per_step * one / remedy.every
     if then.protection.in_software:
         total += _sent(job, remedy, then, costs) / costs.cipher.at(view)
@@ -196,7 +202,8 @@ def _fitted(job: Job, now: Setting, view: str) -> Link:
         # Faster than the links as they were given: the report is right.
         times = max(job.net_s / (bare + wire), _LEAST_SHARE)
         return Link(now.link.alpha_s * times, now.link.beta / times)
-    by_rate = {"low": 0.0, "middle": min(over, RATE_SHARE * wire), "high": over}[view]
+    middle = max(min(over, RATE_SHARE * wire), min(1.0, job.crowding) * over)
+    by_rate = {"low": 0.0, "middle": middle, "high": over}[view]
     alpha = now.link.alpha_s + (over - by_rate) / messages
     return Link(alpha, now.link.beta * wire / (wire + by_rate))
 
@@ -214,8 +221,23 @@ def _elements_bytes(message: Message) -> float:
     return message.size * (1 if message.dtype == "float32" else 2)
 
 
-def _ring_s(message: Message, remedy: Remedy, setting: Setting, costs: Costs, view: str) -> float:
-    """An all-reduce over gloo or the ranks, with what the hosts pay."""
+def _ranks_s(
+    message: Message, remedy: Remedy, then: Setting, costs: Costs, view: str, crowded: float
+) -> float:
+    """An all-reduce over the ranks, with the codec; ``crowded``: ranks for each core, or 1."""
+    assert remedy.field is not None
+    ring = (message.ranks, then.link, then.mtu, then.protection)
+    full = _elements_bytes(message)
+    wire = collectives.ring_s(message.size * _wire_share(remedy, message, costs, view), *ring)
+    ahead = collectives.maximum_s(collectives.exponents(full), *ring)
+    codec = full / costs.encode[remedy.field].at(view) + full / costs.decode[remedy.field].at(view)
+    return wire / costs.ranks.at(view) + ahead + crowded * codec
+
+
+def _ring_s(
+    message: Message, remedy: Remedy, setting: Setting, costs: Costs, view: str, crowded: float
+) -> float:
+    """An all-reduce over gloo, with what the hosts pay; ``crowded`` as for the ranks."""
     ring = (message.ranks, setting.link, setting.mtu, setting.protection)
     if remedy.hook and message.dtype != "float32":
         return collectives.ring_s(message.size, *ring)
@@ -223,24 +245,21 @@ def _ring_s(message: Message, remedy: Remedy, setting: Setting, costs: Costs, vi
     full = _elements_bytes(message)
     if remedy.name == PLAIN:
         return collectives.ring_s(message.size, *ring)
-    if remedy.carrier is Carrier.RANKS and remedy.field is not None:
-        ahead = collectives.maximum_s(collectives.exponents(full), *ring)
-        codec = full / costs.encode[remedy.field].at(view)
-        codec += full / costs.decode[remedy.field].at(view)
-        return wire / costs.ranks.at(view) + ahead + codec
     if remedy.density < 1:
         ahead = collectives.ring_s(collectives.exponents(full), *ring)
-        return wire + ahead + full / costs.blocks.at(view)
+        return wire + ahead + crowded * full / costs.blocks.at(view)
     if remedy.every > 1:
         return wire
     if remedy.field is None:
         # The hook's three all-reduces: tensors of rank 1 as they are, P, then Q.
         more = 2 * 2 * (message.ranks - 1) * setting.link.alpha_s
-        return wire + more + full / costs.powersgd.at(view)
-    return wire + full / costs.fp16.at(view)
+        return wire + more + crowded * full / costs.powersgd.at(view)
+    return wire + crowded * full / costs.fp16.at(view)
 
 
-def _switch_s(message: Message, remedy: Remedy, then: Setting, costs: Costs, view: str) -> float:
+def _switch_s(
+    message: Message, remedy: Remedy, then: Setting, costs: Costs, view: str, crowded: float
+) -> float:
     """An all-reduce over a switch: the codec runs beside the wire."""
     assert remedy.field is not None
     full = _elements_bytes(message)
@@ -250,7 +269,7 @@ def _switch_s(message: Message, remedy: Remedy, then: Setting, costs: Costs, vie
     )
     codec = full / costs.encode[remedy.field].at(view)
     codec += full / costs.decode[remedy.field].at(view)
-    return max(wire, codec)
+    return max(wire, crowded * codec)
 
 
 def _sent(job: Job, remedy: Remedy, then: Setting, costs: Costs) -> float:

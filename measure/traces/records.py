@@ -131,7 +131,8 @@ class Job:
 
     ``command``: None where its traces were read from a folder. ``hosts``: of the ranks that have
     left a trace. ``overhead_share``: how much longer the profiler makes a step, as a share of a
-    step without it; None if that is not known. ``links``: between the hosts.
+    step without it; None if that is not known. ``links``: between the hosts. ``cores``: of a host,
+    on which its ranks may run; None if that is not known.
     """
 
     command: str | None
@@ -141,3 +142,4 @@ class Job:
     backend: str
     overhead_share: float | None
     links: Links
+    cores: int | None = None

@@ -31,14 +31,25 @@ def predicted(report: Mapping[str, Any]) -> dict[str, Prediction]:
     return _steps(_advice(documents.report_of(report)))
 
 
-def judge(entry: Mapping[str, Any]) -> Judged:
-    """Judge a case of the JSON. Raises ``AdviceError`` for a report that says too little."""
-    report = documents.report_of(entry["report"])
+def judge(entry: Mapping[str, Any], cores: int | None = None) -> Judged:
+    """Judge a case of the JSON. Raises ``AdviceError`` for a report that says too little.
+
+    ``cores``: of the machine, where the report does not say them.
+    """
+    report = documents.report_of(with_cores(entry["report"], cores))
     said = _advice(report)
     tried = {name: _tried(name, 1e3 * seconds) for name, seconds in entry["measured"].items()}
     return Judged(
         report.job.exposed_share, _steps(said), _answer(said), _answer(_advice(report, tried))
     )
+
+
+def with_cores(report: Mapping[str, Any], cores: int | None) -> Mapping[str, Any]:
+    """The report of an earlier measurement, with the cores of the machine that it was made on."""
+    about = report.get("job")
+    if cores is None or not isinstance(about, Mapping) or about.get("cores") is not None:
+        return report
+    return {**report, "job": {**about, "cores": cores}}
 
 
 def _tried(name: str, step_ms: float) -> documents.Tried:

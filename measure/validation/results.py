@@ -29,8 +29,8 @@ def inside(entry: Mapping[str, Any], judged: Judged) -> int:
 def page(content: Mapping[str, Any]) -> str:
     """The table and its summary."""
     entries = content["cases"]
-    found = [judge(entry) for entry in entries]
     machine = content["machine"]
+    found = [judge(entry, machine["cores"]) for entry in entries]
     names = list(dict.fromkeys(name for entry in entries for name in entry["measured"]))
     head = ["model", "links", "n", "exposed", *names, "predicted verdict", "right?"]
     rows = [head, ["---"] * len(head)]

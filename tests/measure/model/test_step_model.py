@@ -173,3 +173,15 @@ def test_more_workers_on_a_ring_never_make_a_step_shorter(each, setting):
     assert grown.step_s >= each.step_s * (1 - 1e-6)
     base = predict(each, REMEDIES[PLAIN], setting)
     assert more_workers(each, 2, setting, base).step_s >= base.step_s / 2 * (1 - 1e-6)
+
+
+@given(jobs(), settings)
+def test_ranks_that_share_a_core_pay_more_for_codecs_and_calls_than_ranks_with_more_cores(
+    each, setting
+):
+    own, shared = (replace(each, ranks_per_core=share) for share in (0.25, 4.0))
+    for name in ("ranks-32", "switch-8"):
+        alone, together = (predict(one, REMEDIES[name], setting) for one in (own, shared))
+        assert alone.comm_s <= together.comm_s * (1 + 1e-9)
+    assert predict(own, REMEDIES["ranks-8"], setting) == predict(each, REMEDIES["ranks-8"], setting)
+    assert predict(own, REMEDIES[PLAIN], setting) == predict(shared, REMEDIES[PLAIN], setting)

@@ -9,12 +9,14 @@ from wiresum.cli.main import ROOT
 from wiresum.common import command_line
 from wiresum.measure.validation import cases, judge, results
 
+MACHINE = {"cores": 2, "model": "Chip", "kernel": "6.18", "python": "3.11"}
+
 
 def entry(factor: float = 1.0, exposed_ms: float = 600.0, **more) -> dict:
     """A case whose fp16 step was measured to be ``factor`` times the predicted one."""
     content = reports.report(
         computation_ms=700 - exposed_ms, exposed_ms=exposed_ms, comm_ms=690.0
-    ) | {"threshold": 0.05}
+    ) | {"threshold": 0.05, "job": {"world_size": 4, "hosts": ["vm"], "cores": 2}}
     predicted = judge.predicted(content)
     return {
         "model": "wide",
@@ -26,7 +28,6 @@ def entry(factor: float = 1.0, exposed_ms: float = 600.0, **more) -> dict:
     } | more
 
 
-MACHINE = {"cores": 2, "model": "Chip", "kernel": "6.18", "python": "3.11"}
 BOUND, HIDDEN = entry(), entry(exposed_ms=30.0)
 
 
@@ -41,7 +42,7 @@ def test_an_error_is_the_predicted_step_by_the_measured_one():
 def test_a_verdict_is_right_if_it_follows_from_the_measured_steps():
     assert judge.judge(HIDDEN).verdict == judge.judge(HIDDEN).right == ("stop here", "")
     found = judge.judge(BOUND)
-    assert found.verdict == ("software", "fp16")
+    assert found.verdict == ("software", "ranks-16")
     assert found.right == ("software", "fp16"), "the one remedy that was measured"
     useless = judge.judge(entry(3.0))
     assert useless.right[0] == "infrastructure"
@@ -51,10 +52,19 @@ def test_the_page_shows_what_is_far_off_and_which_verdicts_were_wrong():
     cases = [BOUND, entry(0.5, unequal=True), HIDDEN, entry(3.0)]
     page = results.page({"machine": MACHINE, "cases": cases})
     assert "| wide | 1000 Mbit/s, one half | 4 | 86 % | 700 (+0 %) | **" in page
-    assert "(+100 %)** | software, fp16 | yes |" in page
+    assert "(+100 %)** | software, ranks-16 | yes |" in page
     assert "no: infrastructure, " in page
     assert "8 steps: the prediction is off by 0.0 % in the median and 100 % at most; 6 are" in page
-    assert "right in 3 of 4 cases (1 of them *stop here*), with the same remedy in 3" in page
+    assert "right in 3 of 4 cases (1 of them *stop here*), with the same remedy in 1" in page
+
+
+def test_a_report_without_cores_is_taken_for_one_of_this_machine():
+    old = {**BOUND["report"], "job": {"world_size": 4, "hosts": ["vm"]}}
+    assert judge.with_cores(old, 2)["job"]["cores"] == 2
+    assert judge.with_cores(BOUND["report"], 8)["job"]["cores"] == 2
+    found = judge.judge({**BOUND, "report": old}, 2)
+    assert found.predicted == judge.judge(BOUND).predicted
+    assert found.predicted != judge.judge({**BOUND, "report": old}).predicted
 
 
 def test_a_case_with_unequal_links_has_one_slow_link():

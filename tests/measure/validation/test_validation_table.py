@@ -1,6 +1,8 @@
 """The table of predictions beside measurements, and what its command refuses."""
 
 import json
+import statistics
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ from wiresum.cli.main import ROOT
 from wiresum.common import command_line
 from wiresum.measure.validation import cases, judge, results
 
+ROOT_FOLDER = Path(__file__).parents[3]
 MACHINE = {"cores": 2, "model": "Chip", "kernel": "6.18", "python": "3.11"}
 
 
@@ -56,6 +59,16 @@ def test_the_page_shows_what_is_far_off_and_which_verdicts_were_wrong():
     assert "no: infrastructure, " in page
     assert "8 steps: the prediction is off by 0.0 % in the median and 100 % at most; 6 are" in page
     assert "right in 3 of 4 cases (1 of them *stop here*), with the same remedy in 1" in page
+
+
+def test_the_kept_cases_have_the_verdicts_that_follow_from_what_was_measured():
+    kept = json.loads((ROOT_FOLDER / "docs" / "planning" / "advise.json").read_text())
+    cores = kept["machine"]["cores"]
+    judged = [(each, judge.judge(each, cores)) for each in kept["cases"]]
+    assert all(found.verdict[0] == found.right[0] for _, found in judged)
+    off = [abs(each) for entry, found in judged for each in results.errors(entry, found).values()]
+    assert statistics.median(off) < 0.05
+    assert sum(each <= 0.1 for each in off) >= 0.9 * len(off)
 
 
 def test_a_report_without_cores_is_taken_for_one_of_this_machine():

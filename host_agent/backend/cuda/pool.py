@@ -34,7 +34,7 @@ def wait_until(reached: Callable[[], bool], limit_s: float, what: str) -> None:
         look = min(1.5 * look, _LOOKS_S[1])
 
 
-@dataclass
+@dataclass(eq=False)
 class Buffer:
     """Memory that is lent until :meth:`Pool.give_back`."""
 

@@ -277,6 +277,10 @@ def test_a_pool_makes_no_more_than_it_may_and_lends_again() -> None:
     assert lent.take(1) is None
     lent.give_back(one)
     assert lent.take(1 << 17) is one
+    lent.give_back(two)
+    lent.give_back(one)
+    assert lent.take(1 << 17) is two
+    assert lent.take(1 << 17) is one  # two of one size
     lent.give_back(one)
     lent.give_back(two)
     large = lent.take(1 << 20)  # alone it may be larger

@@ -82,9 +82,9 @@ def page(content: Mapping[str, Any]) -> str:
     runs, options, machine = content["runs"], content["options"], content["machine"]
     rounds = sorted({each["seed"] for each in runs})
     text = (
-        f"The loss is {options['target']:g}; {len(rounds)} rounds, each with a seed of its own, in "
-        f"which the methods take turns. Measured on {machine['cores']} cores of "
-        f"{machine['model'] or 'an unnamed processor'}, Linux {machine['kernel']}.\n"
+        f"The loss is {options['target']:g}; rounds: {len(rounds)}. Measured on "
+        f"{machine['cores']} cores of {machine['model'] or 'an unnamed processor'}, "
+        f"Linux {machine['kernel']}.\n"
     )
     for rate, workers in cases(runs):
         found = rows(runs, rate, workers, options["target"])

@@ -90,6 +90,12 @@ def test_the_page_shows_what_is_won_and_what_is_lost(cli: Commands, tmp_path: Pa
     assert "2 of 3 methods lose against gloo here; `ranks-8` is the fastest" in text
 
 
+def test_the_page_in_the_docs_is_that_of_the_kept_trainings() -> None:
+    docs = Path(__file__).parents[3] / "docs"
+    kept = json.loads((docs / "time-to-loss" / "times.json").read_text())
+    assert train_results.page(kept) in (docs / "time-to-loss.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

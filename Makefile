@@ -10,7 +10,7 @@ NATIVE := CMakeLists.txt pyproject.toml constraints.txt \
   $(shell find host_agent softswitch controller p4 common measure \( -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' \
     -o -name '*.proto' -o -name 'CMakeLists.txt' -o -name 'wiresum_*.json' -o -path '*/translate/*.py' \) -print)
 
-.PHONY: help setup demo test test-slow test-frameworks test-torch test-newest-torch test-deploy lint format types imports build/types p4 model clean FORCE
+.PHONY: help setup demo test test-slow test-frameworks test-torch test-newest-torch test-cuda test-deploy lint format types imports build/types p4 model clean FORCE
 help:
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' Makefile | awk -F '|' '{ printf "make %-18s %s\n", $$1, $$2 }'
 
@@ -47,10 +47,10 @@ TEST_FILES ?= 4
 PYTEST := $(BIN)/python -m pytest -n $(TEST_FILES) --dist loadfile --no-loadscope-reorder
 
 test: setup ## the tests, without the slow ones
-	$(PYTEST) -m "not slow and not frameworks" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not frameworks and not cuda" $(PYTEST_ARGS)
 
 test-slow: setup ## the slow tests, too
-	$(PYTEST) -m "not frameworks" $(PYTEST_ARGS)
+	$(PYTEST) -m "not frameworks and not cuda" $(PYTEST_ARGS)
 
 test-torch: setup ## torch's own tests of torch.distributed, over gloo and over the embedded switch
 	$(BIN)/python tests/peers/torch_distributed.py --json out/torch.json
@@ -82,6 +82,11 @@ test-newest-torch: setup ## the backend's tests on the newest torch that pip has
 	$(NEWEST)/bin/python -m pip install -q --upgrade "$(TORCH)"
 	$(NEWEST)/bin/python -c "import torch; print('torch', torch.__version__, 'in', torch.__file__)"
 	$(NEWEST)/bin/python -m pytest -m "not slow" tests/host_agent/backend tests/e2e/test_training.py $(PYTEST_ARGS)
+
+test-cuda: setup ## on a machine with an NVIDIA GPU: the bits of the CPU, and a table of how fast
+	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || \
+	  { echo "no NVIDIA GPU that torch can use is here: nothing was tested" >&2; exit 1; }
+	$(BIN)/python -m pytest -m cuda tests/cuda $(PYTEST_ARGS)
 
 test-deploy: setup ## Slurm (apt install slurm-wlm; as root) and the manifests for Kubernetes
 	$(PIP) install -q -c constraints.txt kubernetes-validate kubeflow-trainer-api

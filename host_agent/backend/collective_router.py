@@ -243,7 +243,11 @@ class CollectiveRouter:
         work = StagedWork(name, outputs, device, limit_s, self._late, self._pool.submit)
         with self._traced(request, work):
             pieces = self._staging.begin(
-                *(device, request, viewed, work, limit_s),
+                device,
+                request,
+                [*viewed],
+                work,
+                limit_s,
                 lambda spans, done: self._sum_over_ranks(name, spans, average, done),
             )
         exposed.issued(work)

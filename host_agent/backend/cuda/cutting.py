@@ -21,7 +21,7 @@ class Part(NamedTuple):
 
     piece: int
     first: int
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of that name
 
 
 def rounds(

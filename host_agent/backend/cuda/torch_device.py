@@ -17,12 +17,12 @@ class TorchEvent:
     """An event that keeps no time."""
 
     def __init__(self, stream: torch.cuda.Stream) -> None:
-        self.event = torch.cuda.Event()
+        self.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self.event.record(stream)
 
     def done(self) -> bool:
         """Whether the stream has come past it."""
-        return self.event.query()
+        return bool(self.event.query())  # type: ignore[no-untyped-call]
 
 
 class TorchStream:
@@ -33,7 +33,7 @@ class TorchStream:
 
     def using(self) -> AbstractContextManager[object]:
         """Make it the current one."""
-        return torch.cuda.stream(self.stream)  # type: ignore[no-any-return,no-untyped-call]
+        return torch.cuda.stream(self.stream)
 
     def record(self) -> Event:
         """The point after all that it has got."""

@@ -207,6 +207,10 @@ NOT_A_STATE = Line("A101", "this is not a state of {name} for this model")
 PACE_OF_FRAGMENTS = Line("A102", "steps by each rank's pace need one fragment: fragments=1")
 NO_PACE = Line("A103", "{given}: 1 <= least <= sync_every <= most is needed")
 NO_WEIGHT = Line("A104", "weight is {given!r}; it must be a finite number above 0, or 'steps'")
+SLOTS_IN_USE = Line(
+    "A155",
+    "release_slots needs one fragment and no delay: in parts, sums are on their way all the time",
+)
 NO_STALENESS = Line("A105", "staleness is {given!r}; it must be a number of steps, 0 or more")
 HAS_A_HOOK = Line(
     "A106",

@@ -10,15 +10,18 @@ from typing import Any
 
 from wiresum.common import logs
 from wiresum.common.errors import WiresumError
+from wiresum.controller.client import away
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent import lines
+from wiresum.host_agent.agent import parking
 from wiresum.host_agent.agent.carriers import ASKED_FOR, RANKS, Carriers
 from wiresum.host_agent.agent.change import change_lease
 from wiresum.host_agent.agent.control import Heartbeats, NoJob, over
 from wiresum.host_agent.agent.issued import Group
 from wiresum.host_agent.agent.join import Membership, SwitchAway
 from wiresum.host_agent.agent.network import local_address_towards
+from wiresum.host_agent.agent.parking import Parking
 from wiresum.host_agent.agent.peers.meeting import Meeting, arrange, find
 from wiresum.host_agent.agent.peers.member import Gone, Member
 from wiresum.host_agent.agent.peers.peers import Peers
@@ -119,6 +122,7 @@ class Agent:
         if membership is not None:
             self._adopt(membership)
         self._parts: weakref.WeakSet[PartOfWhole] = weakref.WeakSet()
+        self._parking = Parking(self._park)
         self._peers: Peers | None = None
         if meeting is not None:
             self._peers = self._meet(meeting)
@@ -215,6 +219,27 @@ class Agent:
         if self._gone is not None:
             raise type(self._gone)(str(self._gone))
 
+    def register(self, group: str) -> None:
+        """See :class:`~wiresum.host_agent.backend.agent_face.AgentFace`."""
+        if self._worker.rank == 0:
+            parking.register(group, self._parking)
+
+    def _park(self, parked: bool) -> bool:
+        """Tell the controller that others may have the slots, or that they are wanted."""
+        with self._lock:
+            membership = self._membership
+            if membership is None or self._closed or self._gone is not None:
+                return True
+        try:
+            job = membership.client.park_job(
+                membership.plan.job, membership.plan.token, unpark=not parked
+            )
+        except ControllerError as error:
+            log.debug("wiresum: the job is not %sparked: %s", "" if parked else "un", error)
+            return not away(error)
+        log.debug("wiresum: the job is %sparked: %d slots", "" if parked else "un", job.slots)
+        return True
+
     def watch(self, group: Group) -> None:
         """See :class:`~wiresum.host_agent.backend.agent_face.AgentFace`."""
         if self._peers is not None:
@@ -292,6 +317,7 @@ class Agent:
             self._closed = True
             joining = self._joining
         self._stay()
+        self._parking.close()
         self._search.stop()
         self._carriers.close()
         if joining is not None and joining is not self._membership:

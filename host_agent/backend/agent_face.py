@@ -50,6 +50,9 @@ class AgentFace(Protocol):
     def check(self) -> None:
         """Raise the reason why no collective may start any more (job released, superseded)."""
 
+    def register(self, group: str) -> None:
+        """Be known as the agent of torch's group of this name: see ``agent.parking``."""
+
     def watch(self, group: Group) -> None:
         """Compare what ``group`` issues with the other ranks, and end it when one of them is lost.
 

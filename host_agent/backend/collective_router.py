@@ -164,6 +164,7 @@ class CollectiveRouter:
         routers.add(self)
         if agent is not None:
             agent.watch(self)
+            agent.register(self._torch_name)
 
     def _give_sums(self, agent: AgentFace, make_group: Callable[[], dist.ProcessGroup]) -> None:
         def make() -> GlooSums:

@@ -45,7 +45,7 @@ class DiLoCo(Periodic):
     ``mix`` · local + (1 - ``mix``) · outer (Streaming DiLoCo, Douillard et al. 2025, has 0.5).
     ``codec``: what of the changes is sent, with error feedback; :func:`sparse_loco` has one.
     ``pace``: each rank does as many steps as it can in the time of a round. ``weight``: of this
-    rank's data; see :class:`Periodic`.
+    rank's data, ``release_slots``: between synchronizations; see :class:`Periodic`.
 
     ::
 
@@ -67,10 +67,11 @@ class DiLoCo(Periodic):
         codec: State | None = None,
         pace: Pace | None = None,
         weight: Weight = None,
+        release_slots: bool = False,
         group: dist.ProcessGroup | None = None,
     ) -> None:
         """Raises :class:`SynchronizationError` for what cannot be synchronized like this."""
-        super().__init__(model, optimizer, sync_every, group, pace, weight)
+        super().__init__(model, optimizer, sync_every, group, pace, weight, release_slots)
         check_covers("the outer optimizer", outer, self._parameters)
         if not 1 <= fragments <= min(self.sync_every, len(self._parameters)):
             most = min(self.sync_every, len(self._parameters))
@@ -79,6 +80,8 @@ class DiLoCo(Periodic):
             raise SynchronizationError(lines.DRIFT_OF_FRAGMENTS.of())
         if fragments > 1 and pace is not None:
             raise SynchronizationError(lines.PACE_OF_FRAGMENTS.of())
+        if release_slots and (fragments > 1 or delay):
+            raise SynchronizationError(lines.SLOTS_IN_USE.of())
         self._fragments = _split(self._parameters, fragments)
         between = self._drift.least if self._drift else self.sync_every
         between = min(between, self.sync_every, pace.least if pace else between) // fragments

@@ -15,7 +15,7 @@ class LocalSGD(Periodic):
     Stich 2019). The optimizer's own state (momentum) stays each rank's own. What is summed are the
     changes since the last time, which narrow fields carry better than the parameters themselves.
     ``pace``: each rank does as many steps as it can in the time of a round. ``weight``: of this
-    rank's data; see :class:`Periodic`.
+    rank's data, ``release_slots``: between synchronizations; see :class:`Periodic`.
 
     ::
 
@@ -36,10 +36,11 @@ class LocalSGD(Periodic):
         warmup_steps: int = 0,
         pace: Pace | None = None,
         weight: Weight = None,
+        release_slots: bool = False,
         group: dist.ProcessGroup | None = None,
     ) -> None:
         """Raises :class:`SynchronizationError` for what cannot be synchronized like this."""
-        super().__init__(model, optimizer, sync_every, group, pace, weight)
+        super().__init__(model, optimizer, sync_every, group, pace, weight, release_slots)
         self._warmup_steps = warmup_steps
 
     def sync(self) -> None:

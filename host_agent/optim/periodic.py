@@ -14,6 +14,7 @@ from wiresum.host_agent import lines
 from wiresum.host_agent.errors import SynchronizationError
 from wiresum.host_agent.optim import average
 from wiresum.host_agent.optim.parameters import check_covers, copies, shapes, trained
+from wiresum.host_agent.optim.quiet import Quiet
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,9 @@ class Periodic:
     waiting, until the limit of the collective that they wait in. A GradScaler that leaves out a
     step must be told to :meth:`skipped`.
 
+    ``release_slots``: between synchronizations other jobs may have the slots of the group's job on
+    the switch, where that is long enough. See :class:`~wiresum.host_agent.optim.quiet.Quiet`.
+
     ``weight``: how much a rank's change counts, in proportion to the other ranks': a number, as
     the samples of its data, or ``"steps"``, as the steps that it has done. See :func:`shares`.
     """
@@ -111,6 +115,7 @@ class Periodic:
         group: dist.ProcessGroup | None,
         pace: Pace | None = None,
         weight: Weight = None,
+        release_slots: bool = False,
     ) -> None:
         if isinstance(model, DistributedDataParallel):
             raise SynchronizationError(lines.WRAPPED_MODEL.of())
@@ -142,6 +147,7 @@ class Periodic:
         """Synchronizations so far, those before a restored checkpoint among them."""
         self.local_step = 0
         """Steps so far, those before a restored checkpoint among them."""
+        self._quiet = Quiet(group) if release_slots else None
         self._since = 0
         self._anchors: list[torch.Tensor] = []  # what all ranks had after the last time
         self._resumed = 0.0  # when this rank began to compute, by the pace's clock
@@ -160,6 +166,8 @@ class Periodic:
     def __exit__(self, *_: object) -> None:
         self._handle.remove()
         self._handle = None
+        if self._quiet is not None:
+            self._quiet.ends()
 
     def _begin(self) -> None:
         """Make all ranks alike, unless they have been, or a checkpoint says what was alike."""
@@ -177,6 +185,8 @@ class Periodic:
     def _count(self) -> None:
         self.local_step += 1
         self._since += 1
+        if self._quiet is not None:
+            self._quiet.step(self.own_steps - self._since)
         if self._pace is None:
             self._due()
             return
@@ -210,6 +220,8 @@ class Periodic:
         if self._pace is not None:
             steps = self._pace.steps(self.sync_every, self._seconds)
             self.own_steps = steps[dist.get_rank(self._group)]
+        if self._quiet is not None:
+            self._quiet.begins()
 
     def _adapt(self, mine: Sequence[torch.Tensor], mean: Sequence[torch.Tensor], of: float) -> None:
         """Choose the next H. ``of``: the squared norm that the drift is a share of."""

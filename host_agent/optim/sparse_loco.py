@@ -23,6 +23,7 @@ def sparse_loco(
     policy: Mapping[str, str] = DEFAULT_POLICY,
     pace: Pace | None = None,
     weight: Weight = None,
+    release_slots: bool = False,
     group: dist.ProcessGroup | None = None,
 ) -> DiLoCo:
     """A :class:`DiLoCo` that sends the ``k`` part of the blocks of each change, in ``bits``.
@@ -36,5 +37,10 @@ def sparse_loco(
     outer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=lr)
     codec = TopK(model, k, bits=bits, decay=decay, policy=policy, group=group)
     return DiLoCo(
-        model, optimizer, outer, sync_every, codec=codec, pace=pace, weight=weight, group=group
+        *(model, optimizer, outer, sync_every),
+        codec=codec,
+        pace=pace,
+        weight=weight,
+        release_slots=release_slots,
+        group=group,
     )

@@ -78,6 +78,9 @@ class FakeAgent:
         if self.gone is not None:
             raise self.gone
 
+    def register(self, group: str) -> None:
+        pass
+
     def watch(self, group: Group) -> None:
         self.watched = group
 

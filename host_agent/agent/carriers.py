@@ -239,8 +239,12 @@ class Carriers:
             # A group of some of the ranks always begins without.
             level = logging.INFO if self._label and self._falls == 1 else logging.WARNING
             whose = f" ({self._label})" if self._label else ""
-            again = "" if level == logging.INFO else " again"
-            log.log(level, "wiresum: the switch sums%s%s", again, whose)
+            log.log(
+                level,
+                "wiresum: the switch sums%s%s",
+                "" if level == logging.INFO else " again",
+                whose,
+            )
 
     @property
     def has_lease(self) -> bool:

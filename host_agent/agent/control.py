@@ -83,7 +83,10 @@ def create_job(
     with connect(where, lent[1] if lent else where.tenant_token) as client:
         try:
             request = part_request(client, request, lent, share)
-            return client.create_job(name, request, on_queue=on_queue, **part_of(lent))
+            parent, token = lent or ("", "")
+            return client.create_job(
+                name, request, on_queue=on_queue, parent=parent, parent_token=token
+            )
         except ControllerError as error:
             full = error.code == "RESOURCE_EXHAUSTED" and error.retry_after_s is None
             if full and request.on_full is OnFull.FALLBACK:
@@ -98,11 +101,6 @@ def part_request(
     if lent is None:
         return request
     return replace(request, slots=max(1, int(share * client.get_job(lent[0]).slots_target)))
-
-
-def part_of(lent: tuple[str, str] | None) -> dict[str, str]:
-    """The arguments of ``create_job`` for a part of that job; none for a job of its own."""
-    return {} if lent is None else {"parent": lent[0], "parent_token": lent[1]}
 
 
 def over(answer: pb.HeartbeatResponse, label: str) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from wiresum.controller.client import ControllerClient, OnFull, away
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
-from wiresum.host_agent.agent.control import connect, part_of, part_request
+from wiresum.host_agent.agent.control import connect, part_request
 from wiresum.host_agent.environment import Environment
 
 log = logging.getLogger("wiresum")
@@ -96,13 +96,15 @@ class JobSearch:
                 if self._stop.is_set():
                     client.close()
             try:
+                parent, token = self._lent or ("", "")
                 request = part_request(client, request, self._lent, self._share)
                 return client.create_job(
                     self._name,
                     request,
                     on_queue=self._queued,
                     request_id=self._request,
-                    **part_of(self._lent),
+                    parent=parent,
+                    parent_token=token,
                 )
             finally:
                 with self._lock:

@@ -163,7 +163,7 @@ class Beside:
         """For threads of ours: one that waits in the store lets no other use its connection."""
         with self._lock:
             if self._made is None:
-                self._made = self._given.clone()
+                self._made = self._given.clone()  # type: ignore[attr-defined]
             return self._made
 
     def set(self, key: str, value: str) -> None:

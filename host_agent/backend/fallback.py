@@ -46,7 +46,7 @@ def make_fallback(
 def _make_gloo(store: Store, rank: int, size: int, timeout: timedelta) -> ProcessGroupGloo:
     """As torch makes it, with devices whose ports are known: see ``connections``."""
     names = [name.strip() for name in os.environ.get("GLOO_SOCKET_IFNAME", "").split(",")]
-    options = ProcessGroupGloo._Options()
+    options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
     options._timeout = timeout
     devices, ports = [], []
     for name in filter(None, names):

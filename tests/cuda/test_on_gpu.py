@@ -11,7 +11,8 @@ import torch
 
 from support.torchruns import clean_environment, finish
 from wiresum.host_agent import _engine
-from wiresum.host_agent.backend.cuda.kernels import Fields, TorchKernels, kernels_for, scales_of
+from wiresum.host_agent.backend.cuda.kernels import Fields, TorchKernels, scales_of
+from wiresum.host_agent.backend.cuda.torch_device import kernels_for
 
 pytestmark = [pytest.mark.cuda, pytest.mark.timeout(290)]
 

@@ -9,16 +9,11 @@ which is the engine's lane less the encoding of zero: a block of zeros has lanes
 the engine sends no 256 words that are 0 on all ranks.
 """
 
-import functools
-import importlib.util
-import logging
 from typing import NamedTuple, Protocol
 
 import torch
 
 from wiresum.host_agent._engine import BLOCK
-
-log = logging.getLogger("wiresum")
 
 ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
 """Adding 1.5 * 2^23 to a float of less than 2^22 rounds it to nearest even, and leaves the integer
@@ -174,17 +169,3 @@ def _rows(values: torch.Tensor) -> torch.Tensor:
     if missing:
         floats = torch.nn.functional.pad(floats, (0, missing))
     return floats.view(-1, BLOCK)
-
-
-@functools.cache
-def kernels_for(device: torch.device) -> Kernels:
-    """The fastest kernels for that device that this environment has."""
-    if importlib.util.find_spec("triton") is None:
-        log.warning(
-            "wiresum: %s quantizes with operations of torch, as triton is not installed: "
-            "pip install 'wiresum[cuda]' makes it faster, with the same bits", device,
-        )  # fmt: skip
-        return TorchKernels()
-    from wiresum.host_agent.backend.cuda.triton_kernels import TritonKernels
-
-    return TritonKernels()

@@ -1,5 +1,8 @@
 """The device as torch's CUDA (or ROCm, which torch calls the same)."""
 
+import functools
+import importlib.util
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -8,7 +11,9 @@ import torch
 from torch.futures import Future
 
 from wiresum.host_agent.backend.cuda.device import Event, Stream
-from wiresum.host_agent.backend.cuda.kernels import Kernels, kernels_for
+from wiresum.host_agent.backend.cuda.kernels import Kernels, TorchKernels
+
+log = logging.getLogger("wiresum")
 
 CAPTURED = "a CUDA graph is being captured, and it has no operations of the host"
 
@@ -98,3 +103,17 @@ class TorchDevices:
         if self.of(tensors) is not None and torch.cuda.is_current_stream_capturing():
             return CAPTURED
         return None
+
+
+@functools.cache
+def kernels_for(device: torch.device) -> Kernels:
+    """The fastest kernels for that device that this environment has."""
+    if importlib.util.find_spec("triton") is None:
+        log.warning(
+            "wiresum: %s quantizes with operations of torch, as triton is not installed: "
+            "pip install 'wiresum[cuda]' makes it faster, with the same bits", device,
+        )  # fmt: skip
+        return TorchKernels()
+    from wiresum.host_agent.backend.cuda.triton_kernels import TritonKernels
+
+    return TritonKernels()

@@ -25,10 +25,9 @@ from wiresum.host_agent.agent.carriers import ASKED_FOR
 from wiresum.host_agent.agent.issued import Group
 from wiresum.host_agent.agent.join import Membership
 from wiresum.host_agent.agent.peers.judge import listed, numbered
-from wiresum.host_agent.agent.peers.member import Gone
 from wiresum.host_agent.agent.relay import RefusingEngine
 from wiresum.host_agent.agent.sums import Sums
-from wiresum.host_agent.agent.worker import Part, PartOfWhole, Worker
+from wiresum.host_agent.agent.worker import Departure, Part, PartOfWhole, Worker
 from wiresum.host_agent.errors import CollectiveTimeout, EngineError, PeerLost
 
 log = logging.getLogger("wiresum")
@@ -54,7 +53,6 @@ class PartAgent(Agent):
 
     _group: Group | None = None
     _began = False
-    _missing: Gone | None = None
 
     @classmethod
     def of(cls, worker: Worker) -> "PartAgent":
@@ -160,7 +158,7 @@ class PartAgent(Agent):
             self._group.abort(error)
         self.engine.take_over(RefusingEngine(error))
 
-    def rank_is_gone(self, gone: Gone) -> None:
+    def rank_is_gone(self, gone: Departure) -> None:
         """See :class:`~wiresum.host_agent.agent.worker.PartOfWhole`.
 
         Once the group has a link of its own, that is what tells.

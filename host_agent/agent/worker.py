@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from wiresum.common.errors import WiresumError
 from wiresum.host_agent.environment import LONGEST_S, Carrier, Environment
-
-if TYPE_CHECKING:
-    from wiresum.host_agent.agent.peers.member import Gone
 
 SWITCH_TIMEOUT_S = 10.0
 """For a run that insists on the switch; seconds."""
@@ -50,10 +47,21 @@ class Whole(Protocol):
         """Why the job has ended for all its groups."""
 
 
+class Departure(Protocol):
+    """A rank that has died or left: see ``peers.member.Gone``."""
+
+    @property
+    def rank(self) -> int:
+        """Its number in the whole."""
+
+    def line(self, waits: str = "") -> str:
+        """One line about its end, and what this rank waits in."""
+
+
 class PartOfWhole(Protocol):
     """A worker in the job of a group."""
 
-    def rank_is_gone(self, gone: "Gone") -> None:
+    def rank_is_gone(self, gone: Departure) -> None:
         """A rank of the whole has died or left."""
 
 

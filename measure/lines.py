@@ -360,3 +360,6 @@ NO_TASK = Line("M191", "there is no task {name!r}; there are {names}")
 ANOTHER_TRAINING = Line(
     "M192", "{path} is of another training, or no file of bench accuracy: name another file"
 )
+GLYPHS_NEED_MATPLOTLIB = Line(
+    "M193", "--task glyphs needs matplotlib's fonts: pip install 'wiresum[demo]'"
+)

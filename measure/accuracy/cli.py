@@ -3,7 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from wiresum.common.command_line import Option
 from wiresum.common.errors import WiresumError
@@ -22,11 +22,19 @@ def accuracy(
             help="Methods to compare with float32, with semicolons between  [default: all]",
         ),
     ] = "",
+    task: Annotated[
+        str, Option(metavar="text|glyphs", help="What is learned: text, or letters as images.")
+    ] = "text",
     workers: Annotated[int, Option(min=2, max=64, help="Workers that are played.")] = 4,
     steps: Annotated[int, Option(min=1, help="Steps of each training.")] = 500,
     seeds: Annotated[int, Option(min=1, max=20, help="Trainings of each method.")] = 3,
     json_file: Annotated[
-        Path | None, Option("--json", metavar="FILE", help="Write the losses and bytes there.")
+        Path | None,
+        Option(
+            "--json",
+            metavar="FILE",
+            help="Write the losses and bytes there after each training. What it has is kept.",
+        ),
     ] = None,
 ) -> None:
     """The loss of a small training under each codec; n workers played by one process."""
@@ -35,30 +43,62 @@ def accuracy(
     import torch
 
     from wiresum.measure.accuracy import judge
-    from wiresum.measure.accuracy.methods import METHODS, named
+    from wiresum.measure.accuracy.methods import METHODS, encoding_rate, named
     from wiresum.measure.accuracy.play import play
-    from wiresum.measure.demo.text import load
+    from wiresum.measure.accuracy.tasks import TASKS
 
     try:
         chosen = named([each.strip() for each in methods.split(";") if each.strip()])
     except KeyError as error:
         known = "; ".join(METHODS)
         raise AccuracyError(lines.NO_METHOD.of(name=error.args[0], names=known)) from None
+    if task not in TASKS:
+        raise AccuracyError(lines.NO_TASK.of(name=task, names=", ".join(TASKS)))
+    if task == "glyphs" and importlib.util.find_spec("matplotlib") is None:
+        raise AccuracyError(lines.GLYPHS_NEED_MATPLOTLIB.of())
     torch.set_num_threads(1)
-    corpus = load()
-    losses: dict[str, list[float]] = {method.name: [] for method in chosen}
-    sizes = {}
-    for method in chosen:
-        for seed in range(seeds):
-            loss, sizes[method.name] = play(method, corpus, workers, steps, seed)
-            losses[method.name].append(loss)
-    content = {
-        "kind": judge.KIND, "version": judge.VERSION, "workers": workers, "steps": steps,
-        "seeds": list(range(seeds)), "losses": losses, "bytes": sizes,
+    training: dict[str, Any] = {
+        "kind": judge.KIND, "version": judge.VERSION, "task": task, "workers": workers,
+        "steps": steps,
     }  # fmt: skip
-    if json_file is not None:
-        try:
-            json_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise AccuracyError(lines.CANNOT_WRITE.of(path=json_file, why=error.strerror)) from None
-    print(judge.markdown(content), end="")
+    content = _kept(json_file, training) or training | {"losses": {}, "bytes": {}, "encoding": {}}
+    content["seeds"] = list(range(seeds))
+    made = TASKS[task]()
+    for method in chosen:
+        losses = content["losses"].setdefault(method.name, [])
+        del losses[seeds:]
+        if method.name not in content["encoding"]:
+            content["encoding"][method.name] = encoding_rate(method, workers)
+        while len(losses) < seeds:
+            played = play(method, made, workers, steps, len(losses))
+            losses.append(played.loss)
+            content["bytes"][method.name] = played.bytes_per_step
+            _write(json_file, content)
+    _write(json_file, content)
+    print(judge.markdown(judge.only(content, [each.name for each in chosen])), end="")
+
+
+def _kept(path: Path | None, training: dict[str, Any]) -> dict[str, Any] | None:
+    """What the file has of this training already."""
+    if path is None or not path.exists():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        same = all(found.get(key) == value for key, value in training.items())
+        if not same or not all(isinstance(found[key], dict) for key in ("losses", "bytes")):
+            raise ValueError
+        found.setdefault("encoding", {})
+    except OSError as error:
+        raise AccuracyError(lines.CANNOT_READ.of(path=path, why=error.strerror)) from None
+    except (ValueError, KeyError, AttributeError):
+        raise AccuracyError(lines.ANOTHER_TRAINING.of(path=path)) from None
+    return found
+
+
+def _write(path: Path | None, content: dict[str, Any]) -> None:
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise AccuracyError(lines.CANNOT_WRITE.of(path=path, why=error.strerror)) from None

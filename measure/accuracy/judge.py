@@ -6,7 +6,7 @@ from typing import Any
 
 from wiresum.measure.accuracy.methods import FLOAT32, METHODS
 
-KIND, VERSION = "wiresum accuracy", 1
+KIND, VERSION = "wiresum accuracy", 2
 
 CONTROL_EXCESS = 0.05
 """By so much, relatively, a control's loss must lie above float32's; else nothing can be told."""
@@ -42,6 +42,26 @@ def discriminates(content: Mapping[str, Any]) -> bool:
     return bool(found) and all(each == "fails, as it must" for each in found)
 
 
+def only(content: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The same of these methods, and without those whose trainings are not complete."""
+    count = len(content["seeds"])
+    losses = {
+        name: content["losses"][name]
+        for name in names
+        if len(content["losses"].get(name, ())) == count
+    }
+    return {**content, "losses": losses}
+
+
+def encoding_ms(content: Mapping[str, Any], name: str) -> float:
+    """Milliseconds of one core per step for encoding and decoding the gradients of this model."""
+    rate = content["encoding"].get(name)
+    if not rate:
+        return 0.0
+    seconds: float = content["bytes"][FLOAT32] / rate
+    return 1e3 * seconds / METHODS[name].every
+
+
 def wire_ms(size: float, workers: int, rate_mbit: float) -> float:
     """Milliseconds of a step on the wire of a ring: each byte crosses a link 2(n−1)/n times."""
     return size * 2 * (workers - 1) / workers * 8 / (rate_mbit * 1e3)
@@ -54,11 +74,12 @@ def table(content: Mapping[str, Any]) -> list[list[str]]:
     rows = [
         [
             "method", "bytes per step", "fewer by", "loss", "lowest–highest", "above float32",
-            "limit", "verdict", *(f"wire at {rate} Mbit/s, ms" for rate in RATES),
+            "limit", "verdict", "encoding, GB/s",
+            *(f"wire and encoding at {rate} Mbit/s, ms" for rate in RATES),
         ]
     ]  # fmt: skip
     for name, own in losses.items():
-        limit = METHODS[name].limit
+        limit, encoding = METHODS[name].limit, content["encoding"].get(name)
         rows.append(
             [
                 f"`{name}`", f"{sizes[name]:,.0f}", f"{sizes[FLOAT32] / sizes[name]:.1f} ×",
@@ -66,7 +87,11 @@ def table(content: Mapping[str, Any]) -> list[list[str]]:
                 f"{100 * fmean(excesses(own, plain)):+.2f} %",
                 "" if limit is None else f"{100 * limit:g} %",
                 verdict(name, own, plain),
-                *(f"{wire_ms(sizes[name], workers, rate):.3g}" for rate in RATES),
+                f"{encoding / 1e9:.2g}" if encoding else "",
+                *(
+                    f"{wire_ms(sizes[name], workers, rate) + encoding_ms(content, name):.3g}"
+                    for rate in RATES
+                ),
             ]
         )  # fmt: skip
     return rows
@@ -89,6 +114,6 @@ def markdown(content: Mapping[str, Any]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     text = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
     return (
-        f"{content['workers']} workers, {content['steps']} steps, seeds "
+        f"Task {content['task']}, {content['workers']} workers, {content['steps']} steps, seeds "
         f"{', '.join(map(str, content['seeds']))}.\n\n{text}\n{conclusion(content)}\n"
     )

@@ -1,131 +1,96 @@
 """What n workers do with their gradients, or with the changes of their models."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
-from zlib import crc32
 
 import torch
 
-from wiresum.host_agent.hooks.exchange import Course, Exchange, Part
-from wiresum.host_agent.hooks.rules import DEFAULT_POLICY, Rule, rule_for
-
-Tensors = list[torch.Tensor]
-Mean = Callable[[list[Tensors]], int]
-"""Turns the tensors of all workers into their mean, in the first worker's place. Returns the bytes
-that one worker hands to an all-reduce."""
-
-
-_PLAIN = Course()
+from wiresum.host_agent.hooks.rules import Coding, Rounding, Rule
+from wiresum.measure.accuracy.means import (
+    Exact,
+    Half,
+    Make,
+    PowerSGD,
+    RandomK,
+    TwoBits,
+    blocks,
+)
 
 
 @dataclass(frozen=True)
 class Method:
     """One row. ``limit``: the largest relative excess over float32's loss; None: none is stated.
 
-    ``every``: steps between synchronizations. ``rate``: factor of the learning rate. ``control``:
-    it must exceed :data:`~wiresum.measure.accuracy.judge.CONTROL_EXCESS`.
+    ``every``: steps between synchronizations; ``outer``: rate and Nesterov momentum of the outer
+    optimizer then. ``rate``: factor of the learning rate; ``momentum``: AdamW's β₁. ``control``: it
+    must exceed :data:`~wiresum.measure.accuracy.judge.CONTROL_EXCESS`.
     """
 
     name: str
-    make: Callable[[int, Mapping[str, torch.Size]], Mean]
+    make: Make
     limit: float | None = None
     every: int = 1
     rate: float = 1.0
+    momentum: float = 0.9
+    outer: tuple[float, float] = (1.0, 0.0)
     control: bool = False
 
 
-def _exact(workers: int, shapes: Mapping[str, torch.Size]) -> Mean:
-    def mean(all_: list[Tensors]) -> int:
-        for first, *others in zip(*all_, strict=True):
-            for each in others:
-                first.add_(each)
-            first.div_(workers)
-        return 4 * sum(each.numel() for each in all_[0])
-
-    return mean
-
-
-def blocks(
-    rule: Rule, *, feedback: bool = True, course: Course = _PLAIN
-) -> Callable[[int, Mapping[str, torch.Size]], Mean]:
-    """A codec of ``host_agent/hooks``, with its default policy."""
-
-    def make(workers: int, shapes: Mapping[str, torch.Size]) -> Mean:
-        parts = []
-        for name, shape in shapes.items():
-            own = rule_for(name, shape, DEFAULT_POLICY, rule)
-            parts.append(Part(shape.numel(), own, feedback and not own.exact, crc32(name.encode())))
-        exchanges = [Exchange(parts, workers, course, rank=rank) for rank in range(workers)]
-
-        def mean(all_: list[Tensors]) -> int:
-            taken = [one.take(own) for one, own in zip(exchanges, all_, strict=True)]
-            words = torch.stack(taken).amax(0)
-            lanes = [one.chosen(words) for one in exchanges]
-            total = lanes[0].clone()
-            for each in lanes[1:]:
-                total += each
-            for one, own in zip(exchanges, all_, strict=True):
-                one.keep()
-                one.give(total, own)
-            return 4 * (words.numel() + total.numel())
-
-        return mean
-
-    return make
-
-
-def _two_bits(workers: int, shapes: Mapping[str, torch.Size]) -> Mean:
-    """Nearest of -M, 0, M, where M is the largest magnitude of a tensor; no feedback."""
-
-    def mean(all_: list[Tensors]) -> int:
-        for first, *others in zip(*all_, strict=True):
-            largest = torch.stack([each.abs().max() for each in (first, *others)]).max()
-            if largest > 0:
-                rounded = [(each / largest).round() for each in (first, *others)]
-                first.copy_(torch.stack(rounded).mean(0) * largest)
-        return sum(each.numel() for each in all_[0]) // 4
-
-    return mean
-
-
-def _random_k(workers: int, shapes: Mapping[str, torch.Size]) -> Mean:
-    """The same random hundredth of the elements on all workers; no feedback."""
-    generator = torch.Generator().manual_seed(1)
-    exact = _exact(workers, shapes)
-
-    def mean(all_: list[Tensors]) -> int:
-        size = exact(all_)
-        for each in all_[0]:
-            each.mul_(torch.rand(each.shape, generator=generator) < 0.01)
-        return size // 100
-
-    return mean
-
-
 FLOAT32 = "float32"
+
+_STOCHASTIC = Rounding.STOCHASTIC
+_TERNARY, _VOTE = Rule(coding=Coding.TERNARY), Rule(coding=Coding.VOTE)
+_TERNGRAD = Rule(coding=Coding.TERNARY, rounding=_STOCHASTIC)
+_DILOCO = (0.7, 0.9)
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         each.name: each
         for each in (
-            Method(FLOAT32, _exact),
+            Method(FLOAT32, Exact),
             Method("block-float:bits=32", blocks(Rule()), 0.001),
             Method("block-float:bits=16", blocks(Rule(bits=16)), 0.001),
             Method("block-float:bits=8", blocks(Rule(bits=8)), 0.01),
             Method("block-float:bits=8,feedback=no", blocks(Rule(bits=8), feedback=False), 0.01),
+            Method(
+                "block-float:bits=8,rounding=stochastic,feedback=no",
+                blocks(Rule(bits=8, rounding=_STOCHASTIC), feedback=False),
+                0.01,
+            ),
+            Method("block-float:bits=4", blocks(Rule(bits=4)), 0.05),
+            Method("ternary", blocks(_TERNARY), 0.05),
+            Method("ternary:feedback=no", blocks(_TERNGRAD, feedback=False)),
+            Method("vote", blocks(_VOTE), 0.05),
+            Method("vote:feedback=no", blocks(_VOTE, feedback=False)),
+            Method("thc:bits=8", blocks(Rule(bits=8, coding=Coding.THC)), 0.01),
+            Method("thc:bits=4", blocks(Rule(bits=4, coding=Coding.THC)), 0.05),
             Method("top-k:k=0.1,bits=8", blocks(Rule(0.1, 8)), 0.03),
             Method("top-k:k=0.1,bits=8, 3 × the rate", blocks(Rule(0.1, 8)), 0.03, rate=3.0),
-            Method("top-k:k=0.1,bits=8,feedback=no", blocks(Rule(0.1, 8), feedback=False)),
-            Method("local-steps:h=8", _exact, every=8),
             Method(
-                "sparse-loco:h=8,k=0.1,bits=8",
-                blocks(Rule(0.1, 8), course=Course(decay=0.95)),
-                0.02,
-                every=8,
+                "top-k:k=0.1,bits=8,warmup=half of the steps",
+                blocks(Rule(0.1, 8), warm=0.5),
+                0.03,
             ),
-            Method("control: 2 bits, nearest", _two_bits, control=True),
-            Method("control: 1 % at random", _random_k, control=True),
+            Method(
+                "top-k:k=0.1,bits=8,momentum=0.9,warmup=half of the steps",
+                blocks(Rule(0.1, 8), warm=0.5, momentum=0.9),
+                0.03,
+                momentum=0.0,
+            ),
+            Method("top-k:k=0.1,bits=8,feedback=no", blocks(Rule(0.1, 8), feedback=False)),
+            Method("fp16", Half),
+            Method("powersgd, rank 1", partial(PowerSGD, rank=1)),
+            Method("powersgd, rank 2", partial(PowerSGD, rank=2)),
+            Method("local-steps:h=8", Exact, every=8),
+            Method("DiLoCo, h = 16", Exact, every=16, outer=_DILOCO),
+            Method("DiLoCo, h = 32", Exact, every=32, outer=_DILOCO),
+            Method("DiLoCo, h = 16, ternary", blocks(_TERNARY), 0.02, every=16, outer=_DILOCO),
+            Method("DiLoCo, h = 32, 8 bits", blocks(Rule(bits=8)), 0.02, every=32, outer=_DILOCO),
+            Method("sparse-loco:h=8,k=0.1,bits=8", blocks(Rule(0.1, 8), decay=0.95), 0.02, every=8),
+            Method("control: 2 bits, nearest", TwoBits, control=True),
+            Method("control: 1 % at random", RandomK, control=True),
         )
     }
 )
@@ -135,3 +100,20 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 def named(names: Sequence[str]) -> list[Method]:
     """The methods of these names, all if there are none; float32 always. Raises ``KeyError``."""
     return [METHODS[name] for name in dict.fromkeys((FLOAT32, *(names or METHODS)))]
+
+
+def encoding_rate(method: Method, workers: int = 4, rounds: int = 3) -> float | None:
+    """Bytes of gradients per second of one core that a worker encodes, keeps and decodes.
+
+    Of a matrix of 4 MiB, processor time, the best of so many rounds. None: there is nothing to do.
+    """
+    shape = torch.Size((1024, 1024))
+    mean = method.make(workers, {"w": shape}, 0)
+    generator = torch.Generator().manual_seed(1)
+    took = []
+    for _ in range(rounds + 2):  # the first ones get memory; of PowerSGD's they go as they are
+        before = mean.seconds
+        mean([[torch.randn(shape, generator=generator)] for _ in range(workers)])
+        took.append(mean.seconds - before)
+    best = min(took[2:])
+    return None if best == 0.0 else 4 * shape.numel() * workers / best

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from wiresum.host_agent.hooks.rules import Rule
-from wiresum.measure.accuracy import judge
-from wiresum.measure.accuracy.methods import FLOAT32, METHODS, blocks
+from wiresum.measure.accuracy import glyphs, judge
+from wiresum.measure.accuracy.means import PowerSGD, blocks
+from wiresum.measure.accuracy.methods import FLOAT32, METHODS, encoding_rate
 from wiresum.measure.accuracy.play import play
-from wiresum.measure.demo.text import load
+from wiresum.measure.accuracy.tasks import TASKS
 
 TOP_K, NEAREST = "top-k:k=0.1,bits=8", "control: 2 bits, nearest"
 
@@ -20,8 +21,8 @@ def content(**losses: list[float]) -> dict[str, object]:
         FLOAT32: [2.0, 2.02],
         **{name.replace("_", " "): each for name, each in losses.items()},
     }
-    return {"workers": 4, "steps": 9, "seeds": [0, 1], "losses": found,
-            "bytes": dict.fromkeys(found, 1e6)}  # fmt: skip
+    return {"task": "text", "workers": 4, "steps": 9, "seeds": [0, 1], "losses": found,
+            "bytes": dict.fromkeys(found, 1e6), "encoding": {TOP_K: 5e8}}  # fmt: skip
 
 
 def test_a_loss_is_compared_with_float32s_of_the_same_seed() -> None:
@@ -50,6 +51,50 @@ def test_a_ring_carries_each_byte_almost_twice() -> None:
     assert judge.wire_ms(1e6, 4, 1000) == pytest.approx(12)
 
 
+def test_encoding_is_charged_beside_the_wire() -> None:
+    made = content(**{TOP_K: [2.0, 2.0]})
+    assert judge.encoding_ms(made, TOP_K) == pytest.approx(2.0)  # 1 MB at 0.5 GB/s
+    assert judge.encoding_ms(made, FLOAT32) == 0.0
+    head, plain, top_k = judge.table(made)
+    at = head.index("wire and encoding at 1000 Mbit/s, ms")
+    assert (plain[at], top_k[at]) == ("12", "14")
+    rate = encoding_rate(METHODS["vote"], 2, rounds=1)
+    assert rate is not None
+    assert 1e6 < rate < 1e12
+    assert encoding_rate(METHODS[FLOAT32], 2, rounds=1) is None
+
+
+def test_powersgd_finds_a_matrix_of_its_rank_and_keeps_what_it_misses() -> None:
+    generator = torch.Generator().manual_seed(1)
+    shapes = {"w": torch.Size((40, 30))}
+    low = torch.randn(40, 2, generator=generator) @ torch.randn(2, 30, generator=generator)
+    mean = PowerSGD(2, shapes, 9, rank=2)
+    for _ in range(5):  # two steps go as they are; the basis turns to the matrix meanwhile
+        workers = [[low.clone()], [low.clone()]]
+        size = mean(workers)
+    assert size == 4 * 2 * (40 + 30)
+    torch.testing.assert_close(workers[0][0], low, rtol=1e-3, atol=1e-3)
+    one = PowerSGD(2, shapes, 9, rank=1)
+    total = torch.zeros(40, 30)
+    for _ in range(60):
+        workers = [[low.clone()], [low.clone()]]
+        one(workers)
+        total += workers[0][0]
+    off = (total / 60 - low).norm() / low.norm()
+    assert off < 0.1  # the rank that is missing comes later
+
+
+def test_the_images_are_of_all_characters_and_of_fonts_that_training_has_not_seen() -> None:
+    train, validation = glyphs.load()
+    for each in (train, validation):
+        assert set(each.labels.tolist()) == set(range(len(glyphs.CHARACTERS)))
+        assert each.images.shape[1:] == (1, glyphs.SIZE, glyphs.SIZE)
+    fonts = glyphs.VARIANTS * len(glyphs.CHARACTERS)
+    assert len(validation.labels) == len(glyphs.HELD_OUT) * fonts
+    assert len(train.labels) > 2 * len(validation.labels)
+    assert torch.equal(train.images, glyphs.load()[0].images)
+
+
 def test_played_workers_with_32_bits_have_the_mean() -> None:
     generator = torch.Generator().manual_seed(1)
     shapes = {"a": torch.Size((50, 40)), "b": torch.Size((7,))}
@@ -57,7 +102,7 @@ def test_played_workers_with_32_bits_have_the_mean() -> None:
         [torch.randn(shape, generator=generator) for shape in shapes.values()] for _ in "123"
     ]
     wanted = [torch.stack(each).mean(0) for each in zip(*workers, strict=True)]
-    mean = blocks(Rule())(3, shapes)
+    mean = blocks(Rule())(3, shapes, 1)
     assert mean(workers) == 4 * (9 + 2007 + 1)
     for found, each in zip(workers[0], wanted, strict=True):
         torch.testing.assert_close(found, each)
@@ -74,23 +119,43 @@ def test_the_command_compares_trainings_and_writes_them(cli, tmp_path) -> None:
     assert list(made["losses"]) == [FLOAT32, *names.split(";")]
     assert made["losses"]["block-float:bits=32"] == pytest.approx(made["losses"][FLOAT32], rel=1e-4)
     assert done.stdout == judge.markdown(made)
-    again = play(METHODS[FLOAT32], load(), 2, 4, 1)
-    assert again == (pytest.approx(made["losses"][FLOAT32][1]), made["bytes"][FLOAT32])
+    again = play(METHODS[FLOAT32], TASKS["text"](), 2, 4, 1)
+    assert again.loss == pytest.approx(made["losses"][FLOAT32][1])
+    assert again.bytes_per_step == made["bytes"][FLOAT32]
+
+    made["losses"]["block-float:bits=32"] = [0.25, 0.5]
+    (tmp_path / "a.json").write_text(json.dumps(made))
+    more = cli.run(
+        "bench", "accuracy", "--methods", names, "--workers", "2", "--steps", "4", "--seeds", "2",
+        "--json", "a.json",
+    )  # fmt: skip
+    assert more.returncode == 0, more.stderr
+    assert json.loads((tmp_path / "a.json").read_text()) == made  # nothing is trained again
+    for options, words in (
+        (("--task", "image"), "there is no task 'image'; there are text, glyphs"),
+        (("--steps", "5", "--json", "a.json"), "a.json is of another training"),
+    ):
+        refused = cli.run("bench", "accuracy", *options)
+        assert refused.returncode != 0
+        assert words in refused.stderr
     refused = cli.run("bench", "accuracy", "--methods", "best")
     assert refused.returncode != 0
     assert "there is no method 'best'" in refused.stderr
 
 
-def test_the_page_has_the_table_of_the_kept_run() -> None:
+def test_the_page_has_the_tables_of_the_kept_runs() -> None:
     docs = Path(__file__).parents[3] / "docs"
-    kept = json.loads((docs / "accuracy" / "played.json").read_text())
-    assert judge.markdown(kept) in (docs / "accuracy.md").read_text()
-    assert judge.discriminates(kept)
+    files = sorted((docs / "accuracy").glob("*.json"))
+    assert len(files) >= 2
+    for file in files:
+        kept = json.loads(file.read_text())
+        assert judge.markdown(kept) in (docs / "accuracy.md").read_text(), file
+        assert judge.discriminates(kept)
 
 
-def test_local_methods_synchronize_every_so_many_steps() -> None:
-    corpus = load()
-    _, plain = play(METHODS[FLOAT32], corpus, 2, 8, 0)
-    loss, size = play(METHODS["local-steps:h=8"], corpus, 2, 8, 0)
-    assert size == plain / 8
-    assert loss < 5.0  # of 4.6 before the first step, about
+def test_local_methods_synchronize_every_so_many_steps_and_in_the_end() -> None:
+    text = TASKS["text"]()
+    plain = play(METHODS[FLOAT32], text, 2, 10, 0)
+    local = play(METHODS["local-steps:h=8"], text, 2, 10, 0)
+    assert local.bytes_per_step == plain.bytes_per_step * 2 / 10
+    assert local.loss < 5.0  # of 4.6 before the first step, about

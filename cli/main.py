@@ -112,6 +112,10 @@ BENCH = Group(
             "wiresum.measure.bench.cli:train",
             "Time to the same loss with each method, across the same limited links.",
         ),
+        "fsdp": Command(
+            "wiresum.measure.bench.cli:fsdp",
+            "What communication costs a step of a transformer under FSDP2, beside gloo's.",
+        ),
         "flood": Command(
             "wiresum.measure.attack.cli:flood",
             "How much longer an all-reduce takes while a host floods at the rate of its link.",

@@ -352,6 +352,18 @@ class Engine:
     def poll(self, timeout_s: float) -> list[Completion]:
         """Take all completions; blocks without the GIL until there is one, timeout or close."""
 
+    def await_end(self, first: int, count: int, timeout_s: float, leave: bool) -> bool:
+        """Wait until the pieces with ``count`` tickets from ``first`` on have ended, without taking
+        their completions: :meth:`poll` reports them all the same.
+
+        True: all have their results. False: not all have ended in time, or one of them not well, or
+        this engine cannot tell. With ``leave``, who is in :meth:`poll` may take a few completions
+        of this kind together, later. Blocks without the GIL, and cannot be interrupted.
+        """
+
+    def flush(self) -> None:
+        """Let who is in :meth:`poll` take what is there."""
+
     def wait(self, ticket: int, timeout_s: float) -> Completion | None:
         """Take the completion of one ticket; None if it is not there within ``timeout_s``.
 

@@ -75,6 +75,8 @@ NOT_A_SIZE = Line(
 NOT_A_RATE = Line("M036", "--rate {text!r}: it must be 100kbit to 100gbit, or none")
 UNKNOWN_FIELDS = Line("M037", "--field {text!r}: fields have 32, 16 or 8 bits")
 UNKNOWN_TRANSPORT = Line("M038", "--transport {text!r}: it must be {transports}")
+OTHER_LOSS = Line("M104", "{side}: the loss is {loss:.4f}, and gloo's {gloo:.4f}")
+ONE_RATE = Line("M105", "--rate {rate!r}: say one rate")
 NOTHING_TO_MEASURE = Line(
     "M103",
     "without a switch {kind} is gloo's own, and --against none leaves that out: nothing is left "

@@ -6,6 +6,7 @@ It knows nothing of torch.
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from typing import Any
 from wiresum.host_agent.agent.tally import LONGEST_WHY, Totals
 
 log = logging.getLogger("wiresum")
+
+TELL_S = 0.05
+"""How soon ``tell``'s function is told again, of carried collectives; seconds."""
 
 
 @dataclass
@@ -38,6 +42,8 @@ class Counters:
     in_flight_s: float = 0.0
     exposed_s: float = 0.0
     _tell: Callable[[Totals], None] | None = None
+    _told: float = 0.0
+    _untold: bool = False
     _rank: int = 0
     _size: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -58,7 +64,10 @@ class Counters:
                 self.switch[collective] += 1
                 self.switch["tensors"] += tensors
                 self.switch_bytes += size
-            self._tell_totals()
+            if time.monotonic() - self._told < TELL_S:
+                self._untold = True
+            else:
+                self._tell_totals()
 
     def count_fallback(self, collective: str, reason: str, size: int, *, level: int) -> None:
         """One of ``size`` bytes fell back; the first of each (collective, reason) is logged."""
@@ -96,7 +105,9 @@ class Counters:
                 self.engine[name] = self.engine.get(name, 0) + value
 
     def tell(self, write: Callable[[Totals], None], *, rank: int, size: int) -> None:
-        """Give ``write`` the totals of ``rank`` now, and after each collective that is counted.
+        """Give ``write`` the totals of ``rank`` now, and whenever a collective is counted.
+
+        After carried ones that follow soon upon others it waits until :meth:`flush` is called.
 
         ``size``: how many ranks the largest group of this process has.
         """
@@ -104,7 +115,14 @@ class Counters:
             self._tell, self._rank, self._size = write, rank, size
             self._tell_totals()
 
+    def flush(self) -> None:
+        """Tell what has not been told yet."""
+        with self._lock:
+            if self._untold:
+                self._tell_totals()
+
     def _tell_totals(self) -> None:
+        self._told, self._untold = time.monotonic(), False
         if self._tell is None:
             return
         switch = self.switch.total() - self.switch["tensors"]

@@ -44,6 +44,7 @@ class Relay:
         ``gate``: what each collective passes on its way to an engine.
         """
         self._gate = gate or Gate()
+        self._renames = gate is not None
         self._engine: EngineFace = engine or _NoEngine()
         self.on_suspended: Callable[[EngineFace, str], None] = lambda _engine, _why: None
         """Called once, by the thread that polls, with the engine that stands still, and why."""
@@ -105,6 +106,23 @@ class Relay:
             self._suspended = engine
             self.on_suspended(engine, why)
         return batch
+
+    def await_end(self, first: int, count: int, timeout_s: float, leave: bool) -> bool:
+        """Wait a little for pieces by their tickets; whether all have their results.
+
+        False also where the engine cannot tell. :meth:`poll` reports them all the same; later, with
+        ``leave``, unless there is a :meth:`flush`. Cannot be interrupted: see ``_engine.pyi``.
+        """
+        wait = getattr(self._engine, "await_end", None)
+        if wait is None or self._renames:
+            return False
+        return bool(wait(first, count, timeout_s, leave))
+
+    def flush(self) -> None:
+        """Let :meth:`poll` report what has ended."""
+        flush = getattr(self._engine, "flush", None)
+        if flush is not None:
+            flush()
 
     @property
     def started(self) -> int:

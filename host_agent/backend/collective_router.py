@@ -503,6 +503,7 @@ class CollectiveRouter:
         if below is not None and below.router is not None:
             below.router.shutdown()
         agent, poller = self.agent, self._poller
+        self.settle()
         if agent is not None:
             self._last = agent.describe()
             agent.close()
@@ -515,6 +516,11 @@ class CollectiveRouter:
         let_gloo_finish(GLOO_FINISHES_S)  # other groups may keep its threads busy
         # A group that something still refers to at the interpreter's end must not keep the engine.
         self.agent = self._poller = None
+
+    def settle(self) -> None:
+        """Let what has been waited for be counted."""
+        if self._poller is not None:
+            self._poller.settle()
 
     def engine_stats(self) -> dict[str, Any]:
         """The engine's counters; empty without an agent, and after :meth:`shutdown`."""

@@ -14,11 +14,13 @@ from typing import Protocol
 from wiresum.host_agent import lines
 from wiresum.host_agent.agent.counters import COUNTERS
 from wiresum.host_agent.agent.face import EngineFace, Finished
+from wiresum.host_agent.backend.work import Prompt, SwitchWork
 from wiresum.host_agent.errors import EngineClosed
 
 log = logging.getLogger("wiresum")
 
 POLL_S = 0.5  # how soon the poller notices that it should stop if close() does not wake it
+SETTLE_S = 1.0
 IDLE_S = 30.0  # how long a spare completion thread lives
 CLOSE_S = 5.0  # how long closing waits for callbacks that are still running
 MAX_THREADS = 1024  # a backstop: this many callbacks blocked at once
@@ -103,6 +105,7 @@ class Poller:
 
     def __init__(self, engine: EngineFace, error_of: Callable[[Finished], BaseException]) -> None:
         self._engine = engine
+        self._prompt = engine if isinstance(engine, Prompt) else None
         self._error_of = error_of
         self._works: dict[int, Waiting] = {}
         self._next = 0
@@ -128,8 +131,21 @@ class Poller:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="wiresum-poll", daemon=True)
                 self._thread.start()
+        if isinstance(work, SwitchWork):
+            work.prompt = self._prompt
         work.expect(tickets)
         return tickets
+
+    def settle(self) -> None:
+        """Wait, for a moment, until the thread has ended the works that have been waited for."""
+        if self._prompt is not None:
+            self._prompt.flush()
+        with self._lock:
+            works = {id(work): work for work in self._works.values()}
+        for work in works.values():
+            if isinstance(work, SwitchWork) and work.is_completed():
+                work.settle(SETTLE_S)
+        COUNTERS.flush()
 
     def forget(self, tickets: Sequence[int]) -> None:
         """Drop tickets that the engine has not taken."""
@@ -145,7 +161,10 @@ class Poller:
     def _run(self) -> None:
         try:
             while not self._stop:
-                for finished in self._engine.poll(POLL_S):
+                batch = self._engine.poll(POLL_S)
+                if not batch:
+                    COUNTERS.flush()
+                for finished in batch:
                     with self._lock:
                         work = self._works.pop(finished.ticket, None)
                     if work is not None:

@@ -7,6 +7,7 @@ on a plain group, and a kernel below the subclasses' and the modes' key (``Backe
 the tensors back to the caller. Groups of other backends pass through the kernel to torch's own.
 """
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import ProcessGroup
+
+from wiresum.host_agent.backend.trace import profiling
 
 Carry = Callable[[Sequence[Any]], dist.Work]
 """Starts the collective, with plain tensors in the place of its arguments with tensors."""
@@ -72,6 +75,8 @@ def dispatched(
     ``method`` is one of :data:`OPERATORS`.
     """
     _install()
+    if _unseen(tensors):
+        return carry(tensors)
     before = getattr(_here, "call", None)
     _here.call = call = _Call(group, carry)
     try:
@@ -81,6 +86,42 @@ def dispatched(
     if call.work is not None and returned is call.held:
         return call.work
     return returned  # type: ignore[no-any-return]
+
+
+_PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
+_observed = False  # whether an observer of all operators has been made in this process
+
+
+def _ordinary() -> tuple[frozenset[int], frozenset[int]]:
+    """What the dispatcher includes in a thread without modes, transforms and tracers; and the keys
+    of ordinary tensors on the CPU. With and without inference mode."""
+    included, keys = set(), set()
+    for inference in (False, True):
+        with torch.inference_mode(inference):
+            included.add(torch._C._dispatch_tls_local_include_set().raw_repr())
+            keys.add(torch._C._dispatch_keys(torch.empty(0)).raw_repr())
+    return frozenset(included), frozenset(keys)
+
+
+_INCLUDED, _KEYS = _ordinary()
+
+
+def _unseen(given: Sequence[Any]) -> bool:
+    """Whether nothing on the way through the dispatcher would see this call.
+
+    That is so of ordinary tensors without a mode, a transform, a profiler or an observer: then the
+    way, which takes longer than a small collective on the wire, is left out.
+    """
+    if _observed or profiling():
+        return False
+    included = torch._C._dispatch_tls_local_include_set().raw_repr()
+    return included in _INCLUDED and all(map(_plain, given))
+
+
+def _plain(given: Any) -> bool:
+    if isinstance(given, list | tuple):
+        return all(map(_plain, given))
+    return type(given) in _PLAIN_TYPES and torch._C._dispatch_keys(given).raw_repr() in _KEYS
 
 
 class _Holder(dist.ProcessGroup):
@@ -122,6 +163,21 @@ def _install() -> None:
                 kernel = _kernel(name)
                 library.impl(name, kernel, "BackendSelect", with_keyset=True)  # type: ignore[no-untyped-call]
             _library = library
+            _watch_observers()
+
+
+def _watch_observers() -> None:
+    """Note when the first observer of all operators is registered: nothing else tells of one."""
+    observer = torch.profiler.ExecutionTraceObserver
+    register = observer.register_callback
+
+    @functools.wraps(register)
+    def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        global _observed
+        _observed = True
+        return register(self, *args, **kwargs)
+
+    observer.register_callback = noted  # type: ignore[method-assign]
 
 
 def _kernel(name: str) -> Callable[..., Any]:

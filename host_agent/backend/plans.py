@@ -17,7 +17,7 @@ from wiresum.host_agent.backend.tensors import Copies, copy_back
 from wiresum.host_agent.backend.words import from_words, needs_words, to_words
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Piece:
     """A piece of a collective on this rank: see ``agent.face.Call``."""
 

@@ -43,6 +43,8 @@ def set_group(rank: int, size: int) -> None:
 
 def stats() -> dict[str, Any]:
     """The counts of collectives by path, and the engine's counters."""
+    for router in _routers():
+        router.settle()
     counts = COUNTERS.snapshot()
     engine = counts["engine"]
     for router in _routers():

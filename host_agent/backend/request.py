@@ -1,9 +1,9 @@
 """A call of a collective, in one form for all collectives."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch._C import _distributed_c10d as c10d
@@ -12,6 +12,7 @@ from wiresum.host_agent.backend.routing import op_name
 from wiresum.host_agent.backend.tensors import plain, size_of
 
 Tensors = list[torch.Tensor]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,20 @@ def label_of(method: str) -> str:
     return _LABELS.get(method, method)
 
 
-@dataclass(frozen=True)
+class _Once(Generic[T]):
+    """A property that is computed once; ``functools.cached_property`` takes a lock up to 3.11."""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+        self._name = compute.__name__
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, request: "Request", _owner: type) -> T:
+        value = request.__dict__[self._name] = self._compute(request)
+        return value
+
+
+@dataclass(eq=False)
 class Request:
     """One call of one of :data:`FORMS` on this rank."""
 
@@ -74,7 +88,7 @@ class Request:
     rank: int
     size: int
 
-    @property
+    @_Once
     def op(self) -> str:
         """``SUM``, …; empty for a collective that reduces nothing."""
         return op_name(self.options.reduceOp) if hasattr(self.options, "reduceOp") else ""
@@ -94,33 +108,33 @@ class Request:
         """The caller's limit."""
         return getattr(self.options, "timeout", None)
 
-    @property
+    @_Once
     def described(self) -> str:
         """The options that must be alike on all ranks."""
         root = f"root {self.root}" if self.root >= 0 else ""
         return ", ".join(filter(None, (self.op, root)))
 
-    @property
+    @_Once
     def all_tensors(self) -> Tensors:
         """Those of all arguments."""
         return list(_flat(self.tensors))
 
-    @property
+    @_Once
     def outputs(self) -> Tensors:
         """The tensors that get the result, on some rank at least."""
         return list(_flat(self.tensors[FORMS[self.method].written])) if self.tensors else []
 
-    @property
+    @_Once
     def inputs(self) -> Tensors:
         """The tensors that give this rank's elements."""
         return list(_flat(self.tensors[-1])) if self.tensors else []
 
-    @property
+    @_Once
     def bytes(self) -> int:
         """Of the larger of both: for the statistics."""
         return max(map(size_of, self.tensors), default=0)
 
-    @property
+    @_Once
     def agreed(self) -> tuple[str, int | None]:
         """Dtype and number of elements that must be alike on all ranks: bytes of what is copied."""
         tensors = self.outputs if self.method == "scatter" else self.inputs
@@ -136,10 +150,15 @@ class Request:
 
     def with_tensors(self, tensors: Sequence[Any]) -> "Request":
         """The same with others in their place."""
-        return replace(self, tensors=tuple(tensors))
+        same = all(new is old for new, old in zip(tensors, self.tensors, strict=True))
+        if same:
+            return self
+        return Request(self.method, tuple(tensors), self.options, self.rank, self.size)
 
     def plain(self) -> tuple["Request", list[tuple[torch.Tensor, torch.Tensor]]]:
         """Without negative and conjugate views; and the (plain, original) ones of its outputs."""
+        if not any(tensor.is_neg() or tensor.is_conj() for tensor in self.all_tensors):
+            return self, []
         made = self.with_tensors([_mapped(plain, each) for each in self.tensors])
         pairs = zip(made.outputs, self.outputs, strict=True)
         return made, [(new, old) for new, old in pairs if new is not old]
@@ -152,7 +171,7 @@ def read(method: str, args: Sequence[Any], rank: int, size: int) -> Request | No
     if len(tensors) != form.arguments or len(rest) > 1:
         return None
     options = rest[0] if rest else form.options()
-    alike = isinstance(options, form.options | c10d.AllreduceOptions)
+    alike = isinstance(options, (form.options, c10d.AllreduceOptions))
     single = method in ("all_gather_single", "reduce_scatter_single")
     if not alike or any(isinstance(each, torch.Tensor) is not single for each in tensors):
         return None

@@ -19,6 +19,7 @@ _FLOATS = {
 PREMUL_SUM = "PREMUL_SUM"
 DEVICES = frozenset({"cpu", "cuda"})
 """The types of devices whose tensors the switch carries."""
+_NAMES = {member: name for name, member in dist.ReduceOp.RedOpType.__members__.items()}
 _NUMBERS = (*_FLOATS, *sorted(INTEGERS, key=str))
 _DTYPES = {"SUM": _NUMBERS, "AVG": tuple(_FLOATS), PREMUL_SUM: tuple(_FLOATS),
            "MAX": _NUMBERS, "MIN": _NUMBERS}  # fmt: skip
@@ -76,7 +77,8 @@ def op_name(op: object) -> str:
     # `ReduceOp(...) in (ReduceOp.SUM, …)` is always False: what options carry is a ReduceOp, its
     # `.op` the enum member.
     member = getattr(op, "op", op)
-    return str(getattr(member, "name", member)).rsplit(".", 1)[-1]
+    name = _NAMES.get(member) if isinstance(member, dist.ReduceOp.RedOpType) else None
+    return name or str(getattr(member, "name", member)).rsplit(".", 1)[-1]
 
 
 def why_not(op: str, tensors: Sequence[torch.Tensor], largest: int) -> str | None:

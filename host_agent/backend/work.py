@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -17,7 +17,7 @@ from wiresum.common.patience import wait_for
 from wiresum.host_agent.agent.counters import COUNTERS
 from wiresum.host_agent.backend import callbacks, exposed
 from wiresum.host_agent.backend.plans import Piece
-from wiresum.host_agent.backend.tensors import Copies, copy_back
+from wiresum.host_agent.backend.tensors import Copies, copy_back, size_of
 
 Tensors = list[torch.Tensor]
 Ranges = Sequence[tuple[int, int]]
@@ -31,11 +31,28 @@ class Span(NamedTuple):
     """Whether this rank gets their sum: else they stay as they are."""
 
 
+@runtime_checkable
+class Prompt(Protocol):
+    """An engine in which the thread that needs a collective can wait for its end: see ``Relay``."""
+
+    def await_end(self, first: int, count: int, timeout_s: float, leave: bool) -> bool:
+        """Wait a little for pieces by their tickets; whether all have their results."""
+
+    def flush(self) -> None:
+        """Let ``poll`` report what has ended."""
+
+
+FEW_BYTES = 1 << 16
+"""Of memory that may be kept for a moment longer than it is needed."""
+
+SOON_S = 0.02
+"""How long a wait in the engine may be, which cannot be interrupted."""
+
 Repair = Callable[[Sequence[Span], Callable[[BaseException | None], None]], None]
 """Sums these over the ranks, then calls the function with the outcome."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Memory:
     """The memory of a collective."""
 
@@ -80,10 +97,14 @@ class SwitchWork(dist.Work):
         self._complete_later = complete_later
         self._repair = repair
         self._first_ticket = 0
-        self._tickets_left = 0
+        self._tickets = self._tickets_left = 0
         self._nonfinite: dict[int, Ranges] = {}
         self._error: BaseException | None = None
-        self._done = threading.Event()
+        self._over = False
+        self._done: threading.Event | None = None  # for a thread that waits, from then on
+        self.prompt: Prompt | None = None
+        """The engine, if one can wait in it; set before :meth:`expect` is called."""
+        self._known = False  # to have its results, before `_finish` was called
         self._began = time.monotonic()
         self.ended_at: float | None = None
         """``time.monotonic()`` of its end."""
@@ -95,7 +116,10 @@ class SwitchWork(dist.Work):
 
     def expect(self, tickets: Sequence[int]) -> None:
         """Set the tickets that end this work, one a piece, before any of them is reported."""
-        self._tickets_left = len(tickets)
+        self._tickets = len(tickets)
+        self._tickets_left = self._tickets
+        if self._copies or self.when_ended is not None:
+            self.prompt = None  # more is to be done in the end, by the thread that ends works
         if tickets:
             self._first_ticket = tickets[0]
         else:
@@ -139,13 +163,15 @@ class SwitchWork(dist.Work):
                 self._error = failure
         self._copies = []
         self._pieces = []
-        self.ended_at = time.monotonic()
+        self.ended_at = self.ended_at or time.monotonic()
         COUNTERS.count_ended(self.ended_at - self._began)
         if self.when_ended is not None:
             self.when_ended()
         with self._lock:
-            self._done.set()
-            raw = self._raw
+            self._over = True
+            done, raw = self._done, self._raw
+        if done is not None:
+            done.set()
         if raw is not None:
             # Callbacks run inline in set_result and may block on other collectives: never on the
             # poller's thread.
@@ -156,9 +182,9 @@ class SwitchWork(dist.Work):
         seconds = timeout.total_seconds() if timeout is not None else 0.0
         if seconds <= 0:
             seconds = self._limit_s
-        if not self._done.is_set():
+        if not self._over and not self._known:
             began = time.monotonic()
-            ended = wait_for(self._done, seconds)
+            ended = self._ends_soon(seconds) or wait_for(self._event(), seconds)
             exposed.add_wait(time.monotonic() - began)
             if not ended:
                 raise self._late(seconds)
@@ -171,11 +197,44 @@ class SwitchWork(dist.Work):
             raise self._error
         return True
 
+    def _ends_soon(self, seconds: float) -> bool:
+        """Wait in the engine, for a moment: whether it has its results now, and nothing is left.
+
+        The thread that ends works hears of it, too, but a small collective would take half as long
+        again if it had to wake that first.
+        """
+        prompt = self.prompt
+        if prompt is None or self._future is not None or not self._tickets:
+            return False
+        few = size_of(self._outputs) <= FEW_BYTES
+        limit_s = min(seconds, SOON_S)
+        if prompt.await_end(self._first_ticket, self._tickets, limit_s, few):
+            self.ended_at = self.ended_at or time.monotonic()
+            self._known = True
+        return self._known
+
+    def settle(self, limit_s: float) -> None:
+        """Wait until the thread that ends works has ended this one."""
+        if self.prompt is not None:
+            self.prompt.flush()
+        self._event().wait(limit_s)
+
+    def _event(self) -> threading.Event:
+        """What is set when this has ended."""
+        with self._lock:
+            if self._done is None:
+                self._done = threading.Event()
+                if self._over:
+                    self._done.set()
+            return self._done
+
     def get_future(self) -> "Future[Tensors]":
         """A future of the list of tensors; it carries the error if there is one.
 
         It is complete once ``wait()`` has returned.
         """
+        if self._known:
+            self.settle(self._limit_s)
         with self._lock:
             if self._future is not None:
                 return self._future
@@ -185,7 +244,7 @@ class SwitchWork(dist.Work):
             self._future = callbacks.chain(raw, self._value)
             callbacks.name_future(self._future, self.name)
             self._raw = raw
-            if self._done.is_set():
+            if self._over:
                 raw.set_result(self._outputs)  # it has no callback yet
             return self._future
 
@@ -196,11 +255,11 @@ class SwitchWork(dist.Work):
 
     def is_completed(self) -> bool:
         """Whether it has ended, well or not."""
-        return self._done.is_set()
+        return self._known or self._over
 
     def is_success(self) -> bool:
         """Whether it has ended well."""
-        return self._done.is_set() and self._error is None
+        return self.is_completed() and self._error is None
 
     def exception(self) -> BaseException | None:
         """The error with which it ended, or None."""

@@ -292,6 +292,12 @@ NB_MODULE(_engine, m) {
           "poll", [](PythonEngine& self, double timeout_s) { return self->poll(timeout_s); },
           "timeout_s"_a, nb::call_guard<WithoutGil>())
       .def(
+          "await_end",
+          [](PythonEngine& self, std::uint64_t first, std::uint64_t count, double timeout_s,
+             bool leave) { return self->await_end(first, count, timeout_s, leave); },
+          "first"_a, "count"_a, "timeout_s"_a, "leave"_a, nb::call_guard<WithoutGil>())
+      .def("flush", [](PythonEngine& self) { self->flush(); })
+      .def(
           "wait",
           [](PythonEngine& self, std::uint64_t ticket, double timeout_s) {
             return self->wait(ticket, timeout_s);

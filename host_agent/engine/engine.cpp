@@ -2,6 +2,7 @@
 #include "engine.hpp"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -16,6 +17,14 @@
 
 namespace wiresum {
 namespace {
+
+// How long after a collective was handed over this thread stays awake while it waits for replies:
+// a few round trips on a rack, each of which waking up would double. It yields to whoever is ready
+// to run, and sleeps in the rest of a large collective.
+constexpr Nanoseconds kStayAwake = 500'000;
+
+// Completions that are left until there are more, or `poll` wakes up by itself.
+constexpr std::size_t kLeft = 16;
 
 std::chrono::duration<double> limit_of(double timeout_s) {
   return std::chrono::duration<double>(timeout_s > 0 ? std::min(timeout_s, kLongest) : 0.0);
@@ -84,6 +93,7 @@ std::vector<std::uint64_t> Engine::collect(const std::vector<PieceSpec>& pieces)
       collective.order[i]->ticket = ticket;
       tickets.push_back(ticket);
     }
+    if (!first_ticket_ && !tickets.empty()) first_ticket_ = tickets.front();
     next_ticket_ = next;
     pending_.insert(pending_.end(), tickets.begin(), tickets.end());
     submitted_.push_back(std::move(collective));
@@ -103,6 +113,32 @@ std::vector<Completion> Engine::poll(double timeout_s) {
                                 std::make_move_iterator(completions_.end()));
   completions_.clear();
   return taken;
+}
+
+bool Engine::await_end(std::uint64_t first, std::uint64_t count, double timeout_s, bool leave) {
+  refuse_fork();
+  std::unique_lock lock(mutex_);
+  const std::uint64_t last = first + count - 1;
+  // Tickets that it has not got yet, or that another engine has had.
+  if (count == 0 || last >= next_ticket_ || !first_ticket_ || first < *first_ticket_) return false;
+  const auto over = [&] { return suspended_ || closed_.load() || failure_; };
+  const auto ended = [&] {
+    const auto at = std::lower_bound(pending_.begin(), pending_.end(), first);
+    return over() || at == pending_.end() || *at > last;
+  };
+  ++awaiting_;
+  awaited_.wait_for(lock, limit_of(timeout_s), ended);
+  --awaiting_;
+  const bool well = !over() && ended() && !(last_unclean_ && *last_unclean_ >= first);
+  const bool few = completions_.size() < kLeft;
+  if (!completions_.empty() && !(well && leave && few)) completed_.notify_all();  // see `complete`
+  return well;
+}
+
+void Engine::flush() {
+  refuse_fork();
+  const std::lock_guard lock(mutex_);
+  completed_.notify_all();
 }
 
 std::optional<Completion> Engine::wait(std::uint64_t ticket, double timeout_s) {
@@ -138,10 +174,15 @@ void Engine::complete(std::uint64_t ticket, const Failure* failure, std::vector<
     completion.kind = failure->kind;
     completion.error = failure->line;
   }
+  if (completion.failed || !completion.nonfinite.empty()) {
+    last_unclean_ = std::max(ticket, last_unclean_.value_or(0));
+  }
   completions_.push_back(std::move(completion));
   const auto at = std::lower_bound(pending_.begin(), pending_.end(), ticket);
   if (at != pending_.end() && *at == ticket) pending_.erase(at);
-  completed_.notify_all();
+  // Who waits for this very piece goes first, and wakes those that take completions: they would
+  // only be in its way (with Python's lock).
+  (awaiting_ > 0 ? awaited_ : completed_).notify_all();
 }
 
 void Engine::close() {
@@ -156,6 +197,7 @@ void Engine::close() {
   const std::lock_guard lock(mutex_);
   closed_.store(true);
   completed_.notify_all();
+  awaited_.notify_all();
 }
 
 void Engine::fail(const std::string& kind, const LineText& line) {
@@ -238,12 +280,16 @@ void Engine::give_up(Failure failure) {
 
 void Engine::run() {
   const DefaultFloatEnvironment arithmetic;
+  Nanoseconds handed_over = 0;
   while (!stop_.load(std::memory_order_acquire)) {
     const Nanoseconds now = monotonic_now();
     reducer_.excuse_absence(now);
     if (told_to_fail_.load(std::memory_order_acquire) && !ended_) give_up({});
     bool busy = has_submissions_.load(std::memory_order_acquire);
-    if (busy) hand_over(now);
+    if (busy) {
+      hand_over(now);
+      handed_over = now;
+    }
     busy |= reducer_.turn(now);
     if (reducer_.failure() && !ended_) {
       if (suspend_unreachable_ && reducer_.failure()->kind == class_name(ErrorKind::Unreachable)) {
@@ -252,7 +298,12 @@ void Engine::run() {
       give_up(*reducer_.failure());
     }
     reducer_.publish();
-    if (!busy) reducer_.sleep(now, wake_fd_);
+    if (busy) continue;
+    if (reducer_.waits() && now - handed_over < kStayAwake) {
+      sched_yield();
+    } else {
+      reducer_.sleep(now, wake_fd_);
+    }
   }
 }
 

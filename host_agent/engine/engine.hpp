@@ -45,6 +45,13 @@ class Engine {
   const Lease& lease() const { return reducer_.lease(); }
   std::uint64_t started() const { return started_.load(); }  // pieces taken so far
   std::vector<Completion> poll(double timeout_s);
+  // Waits until the pieces with `count` tickets from `first` on have ended, without taking their
+  // completions. True: all have their results, and there is nothing else to know of them. False:
+  // not all have ended in time, or one of them not well, or this engine cannot tell. With `leave`,
+  // who is in `poll` may take a few completions of this kind together, later.
+  bool await_end(std::uint64_t first, std::uint64_t count, double timeout_s, bool leave);
+  // Lets who is in `poll` take what is there.
+  void flush();
   std::optional<Completion> wait(std::uint64_t ticket, double timeout_s);
   std::vector<std::pair<std::string, std::uint64_t>> stats() const { return stats_.read(); }
   Positions positions() const { return reducer_.positions(); }
@@ -87,6 +94,10 @@ class Engine {
   // Shared, under mutex_.
   std::mutex mutex_;
   std::condition_variable completed_;
+  std::condition_variable awaited_;  // in `await_end`
+  unsigned awaiting_ = 0;
+  std::optional<std::uint64_t> first_ticket_;  // that this engine was given
+  std::optional<std::uint64_t> last_unclean_;  // the highest of those that have not ended well
   std::deque<Collective> submitted_;
   std::deque<Completion> completions_;
   std::vector<std::uint64_t> pending_;  // tickets given and not completed, ascending

@@ -66,6 +66,8 @@ class Reducer {
   void take(std::deque<Collective> submitted, Nanoseconds now);
   // Receives, sends, and looks at the limits; whether there was anything to do.
   bool turn(Nanoseconds now);
+  // Whether a reply is due.
+  bool waits() const { return !stopped() && outstanding(); }
   // Waits until there is something to do, at most a second; `wake_fd` is an eventfd.
   void sleep(Nanoseconds now, int wake_fd);
   void publish();

@@ -265,6 +265,35 @@ def train(
     print(made)
 
 
+def fsdp(
+    workers: Annotated[int, Option(min=2, max=64, help="Workers.")] = 4,
+    rate: Annotated[
+        str, Option(metavar="RATE", help="Rate of each link, in each direction; none: no limit.")
+    ] = "1gbit",
+    field: Annotated[str, Option(metavar="32|16|8,…", help="Bits of a quantized element.")] = (
+        "32,16"
+    ),
+    repeat: Annotated[int, Option(min=1, help="Rounds; the sides take turns.")] = 5,
+    name: Annotated[
+        str, Option(help="Name of the benchmark's network; several can exist side by side.")
+    ] = "bench",
+    json_file: Annotated[
+        Path | None, Option("--json", metavar="FILE", help="Write the numbers as JSON.")
+    ] = None,
+    quiet: Annotated[bool, Option("--quiet", help="Only the table.")] = False,
+) -> None:
+    """What communication costs a step of a transformer under FSDP2, beside gloo's."""
+    arguments = CollectivesArguments(
+        workers=str(workers), rate=rate, field=field, carrier="switch", repeat=repeat, name=name
+    )
+    options = arguments.options()
+    if len(options.rates) != 1:
+        raise RackUsageError(lines.ONE_RATE.of(rate=rate))
+    from wiresum.measure.bench.collectives.fsdp import measure
+
+    measure(options, json_file, quiet)
+
+
 def switch(
     against: Annotated[
         str,

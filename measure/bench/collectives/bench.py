@@ -20,7 +20,7 @@ from wiresum.measure import lines
 from wiresum.measure.bench import cpu, data
 from wiresum.measure.bench.cases import TRAIN, Side
 from wiresum.measure.bench.collectives.crew import Crew, Group, Nursery
-from wiresum.measure.bench.collectives.kinds import BARRIER
+from wiresum.measure.bench.collectives.kinds import BARRIER, BOTH
 from wiresum.measure.bench.collectives.options import Case, Options
 from wiresum.measure.bench.links import Star
 from wiresum.measure.bench.site import BenchSite
@@ -32,7 +32,7 @@ from wiresum.testbed.rack import SWITCH, SWITCH_IP
 
 KIND = "collectives"
 SEED = 5
-_WARM_UP = 4 << 20  # bytes of the all-reduce by which an engine finds its window, and TCP its own
+_WARM_UP = 4 << 20  # bytes of the collectives by which an engine finds its windows, and TCP its own
 _SHAPER_SLACK = 1.005
 _CREDIT = TRAIN + (32 << 10)  # bytes by which a sample may be ahead of a link that was idle
 _NOTICE_S = 0.02  # from the order to the start, so that all ranks have heard of it
@@ -145,7 +145,7 @@ class Bench:
                 rate = case.rate_mbit
                 self._star.shape(case.rate_mbit)
                 for side in self._crews:
-                    warm = Case("all_reduce", case.rate_mbit, case.workers, _WARM_UP)
+                    warm = Case(BOTH, case.rate_mbit, case.workers, _WARM_UP)
                     self._sample(warm, side, 1, 0.0, warm_up=True)
             self._round += 1
             bits: dict[int, list[str]] = {}  # of each field's results, by rank

@@ -86,6 +86,28 @@ class Rank:
         wrong, why = task.check(self._field)
         return {"wrong": wrong, "why": why, "all": task.digest(), "first": task.digest(1)}
 
+    def do_model(self, _order: dict[str, Any]) -> dict[str, Any]:
+        """Make the model of ``bench fsdp`` twice: with and without its collectives."""
+        from wiresum.measure.bench.collectives.training import Training
+
+        self._trainings = {
+            communicates: Training(self._rank, communicates=communicates)
+            for communicates in (True, False)
+        }
+        return {"parameters": self._trainings[True].parameters}
+
+    def do_step(self, order: dict[str, Any]) -> dict[str, Any]:
+        """A step of one of them."""
+        before = _counters()
+        begun, ended, loss = self._trainings[order["communicates"]].step()
+        after = _counters()
+        return {
+            "begin": begun,
+            "end": ended,
+            "loss": loss,
+            "fallback": sum(after[each] - before[each] for each in ("ranks", "fallback")),
+        }
+
     def do_leave(self, _order: dict[str, Any]) -> None:
         """Leave the group."""
         self._task = None

@@ -1,8 +1,10 @@
 """The tables of ``wiresum bench collectives``, as Markdown."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from wiresum.measure.bench.cases import Side, rate_text, size_text
+from wiresum.measure.bench.collectives.fsdp import rows
 from wiresum.measure.bench.collectives.kinds import BARRIER
 from wiresum.measure.bench.collectives.options import Case
 from wiresum.measure.bench.collectives.results import Line
@@ -31,6 +33,20 @@ def sections(found: Found) -> list[str]:
         if latency:
             made.append(_latency(latency, f"{title}, {workers} workers"))
     return made
+
+
+def training(content: dict[str, Any]) -> str:
+    """What communication costs a step under FSDP2."""
+    headings = ["side", "step, s", "communication, s", "lowest–highest", "gloo / it"]
+    headings += ["MB up", "MB down", "last loss"]
+    millions = content["parameters"] / 1e6
+    (rate,), (workers,) = content["options"]["rates"], content["options"]["workers"]
+    where = "links without a limit" if rate is None else f"links of {rate_text(rate)}"
+    text = (
+        f"A transformer of {millions:.1f} million parameters; communication: a step less the same "
+        "step without collectives, of all ranks."
+    )
+    return f"### FSDP2, {where}, {workers} workers\n\n{text}\n\n{_table(headings, rows(content))}"
 
 
 def _bandwidth(found: Found, where: str) -> str:

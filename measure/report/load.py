@@ -10,6 +10,7 @@ from wiresum.measure import lines
 from wiresum.measure.bench import allreduce, engine, switch
 from wiresum.measure.bench.cases import Case
 from wiresum.measure.bench.collectives import bench as collectives
+from wiresum.measure.bench.collectives import fsdp
 from wiresum.measure.bench.collectives import results as collective_results
 from wiresum.measure.bench.results import Line, case_of, lines_of
 from wiresum.testbed.errors import RackError
@@ -26,6 +27,7 @@ class Measured:
     """By case, all sides of it."""
     collectives: list[list[collective_results.Line]] = field(default_factory=list)
     """By case, all sides of it."""
+    fsdp: list[dict[str, Any]] = field(default_factory=list)
     switches: list[dict[str, Any]] = field(default_factory=list)
     engines: list[dict[str, Any]] = field(default_factory=list)
     machines: list[dict[str, Any]] = field(default_factory=list)
@@ -78,6 +80,8 @@ def _add(measured: Measured, content: dict[str, Any], path: Path, seen: dict[Cas
             measured.tcp |= set(content["options"]["tcp"])
             measured.rounds |= {len(samples) for samples in entry["samples"].values()}
             measured.allreduce.append(lines_of(entry, content["options"]["mtu"]))
+    elif kind == fsdp.KIND:
+        measured.fsdp.append(content)
     elif kind == collectives.KIND:
         measured.tcp |= set(content["options"]["tcp"])
         for entry in content["cases"]:

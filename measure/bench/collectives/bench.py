@@ -22,6 +22,7 @@ from wiresum.measure.bench.cases import TRAIN, Side
 from wiresum.measure.bench.collectives.crew import Crew, Group, Nursery
 from wiresum.measure.bench.collectives.kinds import BARRIER, BOTH
 from wiresum.measure.bench.collectives.options import Case, Options
+from wiresum.measure.bench.collectives.results import percentile
 from wiresum.measure.bench.links import Star
 from wiresum.measure.bench.site import BenchSite
 from wiresum.measure.model import limits
@@ -32,7 +33,7 @@ from wiresum.testbed.rack import SWITCH, SWITCH_IP
 
 KIND = "collectives"
 SEED = 5
-_WARM_UP = 4 << 20  # bytes of the collectives by which an engine finds its windows, and TCP its own
+_WARM_UP = 4 << 20  # bytes of the collectives by which engines and TCP find their windows
 _SHAPER_SLACK = 1.005
 _CREDIT = TRAIN + (32 << 10)  # bytes by which a sample may be ahead of a link that was idle
 _NOTICE_S = 0.02  # from the order to the start, so that all ranks have heard of it
@@ -194,7 +195,7 @@ class Bench:
         if gap_s:
             times = _latencies([each["times"] for each in said])
             sample["seconds"] = statistics.median(times)
-            sample["latencies"] = times
+            sample["p99"] = percentile(times, 99)
         else:
             self._check_rate(case, side, sample)
         early = _left_early([each["times"] for each in said]) if case.kind == BARRIER else 0

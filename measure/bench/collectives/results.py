@@ -91,8 +91,8 @@ def _line(case: Case, side: Side, samples: Samples, gloo: Samples, mtu: int) -> 
         ring_s = limits.seconds(case.ring_bytes(mtu), rate)
     times = [each["seconds"] for each in samples]
     theirs = [each["seconds"] for each in gloo] if side.field is not None else []
-    p99s = [percentile(each["latencies"], 99) for each in samples if "latencies" in each]
-    their_p99s = [percentile(each["latencies"], 99) for each in gloo if "latencies" in each]
+    p99s = [each["p99"] for each in samples if "p99" in each]
+    their_p99s = [each["p99"] for each in gloo if "p99" in each]
     return Line(
         case=case,
         side=side,

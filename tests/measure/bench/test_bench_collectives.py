@@ -89,6 +89,28 @@ def test_a_wrong_result_is_counted_and_fails_the_command(cli: Commands, bench_na
     assert wrong == ["1", "1", "0"]
 
 
+@pytest.mark.root
+@pytest.mark.slow
+def test_a_step_under_fsdp_costs_what_its_bytes_say(
+    cli: Commands, bench_name: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "fsdp.json"
+    done = cli.run(
+        "bench", "fsdp", "--name", bench_name, "--workers", "2", "--rate", "none", "--field", "16",
+        "--repeat", "1", "--json", str(file), "--quiet", limit_s=170,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    content = json.loads(file.read_text())
+    assert content["parameters"] == pytest.approx(25e6, rel=0.05)
+    tensor = 4 * content["parameters"]
+    own, gloo = ({key: each for key, (each,) in content["samples"].items()}[key]
+                 for key in sorted(content["samples"]))  # fmt: skip
+    # Two all-gathers of a half each, and a reduce-scatter: half a tensor of narrow fields.
+    assert 1.4 * tensor < max(own["sent"]) < 1.8 * tensor
+    assert max(gloo["sent"]) > 1.15 * max(own["sent"])
+    assert own["loss"] == pytest.approx(gloo["loss"], rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -147,12 +169,11 @@ def test_copies_are_measured_on_one_side_of_the_switch_alone() -> None:
             options.parse_kinds(text)
 
 
-def sample(seconds: float, wrong: int = 0, latencies: tuple[float, ...] = ()) -> dict[str, Any]:
-    made = {
+def sample(seconds: float, wrong: int = 0) -> dict[str, Any]:
+    return {
         "ops": 1, "seconds": seconds, "sent": [1e6, 5e5], "received": [1e6, 2e6], "wrong": wrong,
         "cpu": {"workers": [0.1, 0.3], "switch": 0.2, "machine": 1.0}, "retransmissions": 0,
     }  # fmt: skip
-    return {**made, "latencies": list(latencies)} if latencies else made
 
 
 def test_bandwidths_and_ratios_are_those_of_nccl_tests() -> None:

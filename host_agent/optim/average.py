@@ -59,7 +59,7 @@ def gathered(
     found = torch.empty(ranks * len(own), dtype=torch.float64, device=device)
     mine = torch.tensor(own, dtype=torch.float64, device=device)
     dist.all_gather_into_tensor(found, mine, group=group)
-    return found.view(ranks, -1).t().tolist()  # type: ignore[no-any-return]
+    return found.view(ranks, -1).t().tolist()
 
 
 def copy_from_first(tensors: Sequence[torch.Tensor], group: dist.ProcessGroup | None) -> None:

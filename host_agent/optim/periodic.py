@@ -204,7 +204,9 @@ class Periodic:
         if self._pace is None and self._weight is None:
             return 1.0
         steps, seconds = self._timed
-        weight = 1.0 if self._weight is None else 0.0 if self._weight == "steps" else self._weight
+        weight = 1.0
+        if self._weight is not None:
+            weight = 0.0 if self._weight == "steps" else float(self._weight)
         own = (weight, float(self._since), seconds / steps if steps else 0.0)
         weights, done, self._seconds = average.gathered(
             own, self._parameters[0].device, self._group

@@ -76,7 +76,7 @@ class Training:
         begun = time.monotonic()
         logits = self._model(words[:, :-1])
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), words[:, 1:].flatten())
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._optimizer.zero_grad()
         return begun, time.monotonic(), float(loss.detach())

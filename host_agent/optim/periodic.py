@@ -269,5 +269,6 @@ _COUNTS = ("local_step", "since", "sync_every", "own_steps", "rounds")
 
 
 def _is_weight(weight: object) -> bool:
-    number = isinstance(weight, int | float) and not isinstance(weight, bool)
-    return number and math.isfinite(weight) and weight > 0
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        return False
+    return math.isfinite(weight) and weight > 0

@@ -57,7 +57,7 @@ def bench(
 ) -> dict[str, Any]:
     """Measure what the file has not; the content of the file. Raises ``WiresumError``."""
     head = {"kind": KIND, "version": VERSION, "machine": machine(), "options": options.settings()}
-    content = head | {"runs": []}
+    content: dict[str, Any] = {**head, "runs": []}
     if json_file is not None and (table_only or (append and json_file.exists())):
         content = _kept(json_file)
         if not table_only and any(content[name] != head[name] for name in head):

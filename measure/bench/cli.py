@@ -248,7 +248,7 @@ def train(
     from wiresum.measure.bench import cases, train_results
     from wiresum.measure.bench.train import Options, bench
     from wiresum.measure.bench.train_methods import parse_methods
-    from wiresum.measure.report.load import put
+    from wiresum.measure.page import put
 
     rates = tuple(each for each in cases.parse_rates(rate) if each is not None)
     if not rates:

@@ -17,13 +17,14 @@ def report(
     ] = None,
 ) -> None:
     """Tables and a plot from the benchmarks' JSON; without options, the tables on stdout."""
+    from wiresum.measure.page import put
     from wiresum.measure.report import markdown as text
-    from wiresum.measure.report.load import load, put
+    from wiresum.measure.report.load import load
 
     measured = load(files)
     made = text.page(measured)
     if markdown is not None:
-        put(markdown, made, "Performance")
+        put(markdown, made, "Performance", text.BEGIN)
     if plot is not None:
         from wiresum.measure.report.plot import plot as draw
 

@@ -15,9 +15,6 @@ from wiresum.measure.bench.collectives import results as collective_results
 from wiresum.measure.bench.results import Line, case_of, lines_of
 from wiresum.testbed.errors import RackError
 
-BEGIN = "<!-- made by `wiresum bench report`: do not edit from here -->"
-END = "<!-- to here -->"
-
 
 @dataclass
 class Measured:
@@ -90,26 +87,3 @@ def _add(measured: Measured, content: dict[str, Any], path: Path, seen: dict[Cas
             measured.collectives += [found] if found else []
     else:
         raise ValueError(f"kind {kind!r}")
-
-
-def put(path: Path, made: str, title: str, begin: str = BEGIN) -> None:
-    """Write ``made`` between the marks of a page, which is begun if it is not there.
-
-    ``begin``: the first mark, which names the command.
-
-    Raises :class:`RackError` for a page without the marks.
-    """
-    section = f"{begin}\n\n{made}\n{END}\n"
-    try:
-        if path.exists():
-            page = path.read_text()
-            before, mark, rest = page.partition(begin)
-            _, other_mark, after = rest.partition(END + "\n")
-            if not mark or not other_mark:
-                raise RackError(lines.NO_MARKS.of(path=path, begin=begin, end=END))
-            path.write_text(before + section + after)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"# {title}\n\n{section}")
-    except OSError as error:
-        raise RackError(lines.CANNOT_WRITE.of(path=path, why=error.strerror)) from None

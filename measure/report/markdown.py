@@ -10,6 +10,8 @@ from wiresum.measure.bench.switch import LANE_BYTES, kernel_share
 from wiresum.measure.report import collectives
 from wiresum.measure.report.load import Measured
 
+BEGIN = "<!-- made by `wiresum bench report`: do not edit from here -->"
+
 
 def page(measured: Measured) -> str:
     """All sections that there are numbers for."""

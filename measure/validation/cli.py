@@ -44,7 +44,7 @@ def validate(
     """Predict steps with `advise`, then measure them on a rack: how far off it is (needs root)."""
     from wiresum.measure.bench.cases import parse_rates, parse_workers
     from wiresum.measure.bench.measure import machine
-    from wiresum.measure.report.load import put
+    from wiresum.measure.page import put
     from wiresum.measure.validation import cases, results
 
     rates = tuple(each for each in parse_rates(rate) if each is not None)

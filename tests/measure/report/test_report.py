@@ -9,8 +9,10 @@ import pytest
 from support.command_lines import ROOT, shell_lines
 from wiresum.cli.main import ROOT as wiresum
 from wiresum.common import command_line
+from wiresum.measure.page import END, put
 from wiresum.measure.report import markdown, plot
-from wiresum.measure.report.load import BEGIN, END, load, put
+from wiresum.measure.report.load import load
+from wiresum.measure.report.markdown import BEGIN
 from wiresum.testbed.errors import RackError
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -99,9 +101,9 @@ def test_tables(files: list[Path]) -> None:
 
 def test_a_page_keeps_what_others_have_written(files: list[Path], tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    put(page, "old tables\n", "Title")
+    put(page, "old tables\n", "Title", BEGIN)
     page.write_text("Before.\n" + page.read_text() + "After.\n")
-    put(page, "new tables\n", "Title")
+    put(page, "new tables\n", "Title", BEGIN)
     text = page.read_text()
     assert text.startswith("Before.\n# Title\n")
     assert text.endswith(END + "\nAfter.\n")
@@ -109,7 +111,7 @@ def test_a_page_keeps_what_others_have_written(files: list[Path], tmp_path: Path
     assert "old" not in text
     page.write_text("no marks")
     with pytest.raises(RackError, match="has no line"):
-        put(page, "tables", "Title")
+        put(page, "tables", "Title", BEGIN)
     assert page.read_text() == "no marks"
 
 

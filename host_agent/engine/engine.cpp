@@ -126,7 +126,10 @@ bool Engine::await_end(std::uint64_t first, std::uint64_t count, double timeout_
     const auto at = std::lower_bound(pending_.begin(), pending_.end(), first);
     return over() || at == pending_.end() || *at > last;
   };
-  ++awaiting_;
+  if (++awaiting_ == 1) {
+    awaited_first_ = first;
+    awaited_last_ = last;
+  }
   awaited_.wait_for(lock, limit_of(timeout_s), ended);
   --awaiting_;
   const bool well = !over() && ended() && !(last_unclean_ && *last_unclean_ >= first);
@@ -182,7 +185,9 @@ void Engine::complete(std::uint64_t ticket, const Failure* failure, std::vector<
   if (at != pending_.end() && *at == ticket) pending_.erase(at);
   // Who waits for this very piece goes first, and wakes those that take completions: they would
   // only be in its way (with Python's lock).
-  (awaiting_ > 0 ? awaited_ : completed_).notify_all();
+  if (awaiting_ > 0) awaited_.notify_all();
+  const bool awaited = awaiting_ == 1 && ticket >= awaited_first_ && ticket <= awaited_last_;
+  if (!awaited) completed_.notify_all();
 }
 
 void Engine::close() {

@@ -1,5 +1,7 @@
 """``await_end``: a thread that needs a collective waits in the engine, and takes nothing."""
 
+import threading
+
 import numpy as np
 import pytest
 from engine_rig import Rig
@@ -54,3 +56,22 @@ def test_an_engine_that_ends_lets_those_go_that_wait() -> None:
         assert not rig.engines[0].await_end(ticket, 1, 20.0, True)
         with pytest.raises(EngineClosed):
             rig.engines[0].all_reduce(values.ctypes.data, 300, "float32")
+
+
+def test_who_waits_for_one_collective_holds_back_no_completion_of_another() -> None:
+    with Rig(2) as rig:
+        values = [[np.full(2000, rank + 1, np.float32) for _ in range(2)] for rank in range(2)]
+        first, second = (
+            rig.engines[0].all_reduce(each.ctypes.data, each.size, "float32") for each in values[0]
+        )
+        found: list[bool] = []
+        waiter = threading.Thread(
+            target=lambda: found.append(rig.engines[0].await_end(second, 1, 60.0, True))
+        )
+        waiter.start()
+        rig.engines[1].all_reduce(values[1][0].ctypes.data, 2000, "float32")
+        assert [done.ticket for done in rig.engines[0].poll(30.0)] == [first]
+        assert waiter.is_alive()
+        rig.engines[1].all_reduce(values[1][1].ctypes.data, 2000, "float32")
+        waiter.join(60.0)
+        assert found == [True]

@@ -244,7 +244,7 @@ def train(
     ] = None,
     name: Annotated[str, Option(help="Name of the rack.")] = "train",
 ) -> None:
-    """Time to the same loss with each method, across the same limited links (needs root)."""
+    """Time to the same loss with each method, across the same limited links."""
     from wiresum.measure.bench import cases, train_results
     from wiresum.measure.bench.train import Options, bench
     from wiresum.measure.bench.train_methods import parse_methods

@@ -35,7 +35,7 @@ COMMANDS = [
     ("bench", "flood"),
     ("bench", "switch"), ("bench", "engine"), ("bench", "report"), ("pcap",), ("measure",),
     ("advise",), ("plan",), ("trial",), ("bench", "advise"), ("codec", "list"),
-    ("bench", "accuracy"),
+    ("bench", "accuracy"), ("bench", "collectives"), ("bench", "fsdp"), ("bench", "train"),
 ]  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """The totals of this process's collectives, in a small file that its launcher reads.
 
-A process writes it anew at each collective, so the launcher has the last state however the process
-ends. Without a launcher there is no file.
+A process writes it anew at each collective, or soon after while many follow one another, so the
+launcher has the last state, or nearly so, however the process ends. Without a launcher there is no
+file.
 """
 
 import contextlib

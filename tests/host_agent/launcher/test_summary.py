@@ -72,6 +72,7 @@ def test_a_process_leaves_its_totals_however_it_ends(
         counters.count_carried("all_reduce", 2, 100, ranks=False)
         counters.count_carried("all_reduce", 2, 50, ranks=True, why="the first")
         counters.count_carried("all_reduce", 2, 50, ranks=True, why="the second")
+        counters.flush()
         os.kill(os.getpid(), 9)
     os.waitpid(child, 0)
     (totals,) = read_all(tmp_path)

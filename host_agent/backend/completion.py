@@ -128,7 +128,8 @@ class Poller:
             self._next += count
             for ticket in tickets:
                 self._works[ticket] = work
-            if self._thread is None:
+            # An interrupt may have come before the thread was started.
+            if self._thread is None or self._thread.ident is None:
                 self._thread = threading.Thread(target=self._run, name="wiresum-poll", daemon=True)
                 self._thread.start()
         if isinstance(work, SwitchWork):
@@ -195,8 +196,9 @@ class Poller:
         with self._lock:
             self._stop = True
             thread = self._thread
-        if thread is not None and threading.current_thread() is not thread:
-            thread.join(timeout=4 * POLL_S)
+        if thread is None or thread.ident is None or threading.current_thread() is thread:
+            return
+        thread.join(timeout=4 * POLL_S)
 
 
 class _Lost:

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from support.processes import marked
+from support.spawn import free_port
 from support.training import SCRIPT, rack, serving, spawned, torchrun, torchrun_of_forks
 
 
@@ -139,7 +140,7 @@ def test_a_port_in_use(cli):
 def test_a_job_survives_a_killed_controller_that_comes_back(cli, tmp_path, running):
     """The job goes on: its lease is in the store and in the switch."""
     store = str(tmp_path / "store.sqlite")
-    controller = rack(cli, store=store)
+    controller = rack(cli, store=store, listen=f"127.0.0.1:{free_port()}")
     (first,) = serving(cli, "controller serve")
     process = running("--controller", controller)
     os.kill(first, signal.SIGKILL)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 RANKS = int(os.environ.get("WORLD_SIZE", "8"))
-"""torch skips its tests of groups with fewer."""
+"""With fewer than 8, torch skips its tests of groups."""
 
 LIMIT_S = 120
 """How long one test may take; seconds."""
@@ -34,14 +34,17 @@ KNOWN = {
 """Tests that pass over gloo and cannot over wiresum, and why."""
 
 PASSED, SKIPPED, FAILED = "passed", "skipped", "failed"
+GLOO, WIRESUM = "gloo", "wiresum"
 
 
-def tests() -> type[unittest.TestCase]:
-    """torch's tests, each of which forks its ranks. Importing them takes seconds."""
-    os.environ.setdefault("BACKEND", "gloo")
-    os.environ.setdefault("WORLD_SIZE", str(RANKS))
-    os.environ.setdefault("DISTRIBUTED_TESTS_DEFAULT_TIMEOUT", str(LIMIT_S))
-    os.environ.setdefault("TEMP_DIR", tempfile.mkdtemp(prefix="wiresum-torch-"))
+def tests(folder: str) -> Any:
+    """torch's tests, each of which forks its ranks. Importing them takes seconds.
+
+    ``counters`` of the class is a file for what wiresum has carried on rank 0; None: none.
+    ``folder``: for torch's own files.
+    """
+    os.environ.update(BACKEND="gloo", WORLD_SIZE=str(RANKS), TEMP_DIR=folder)
+    os.environ["DISTRIBUTED_TESTS_DEFAULT_TIMEOUT"] = str(LIMIT_S)
 
     import torch
     from torch.testing._internal.distributed import distributed_test
@@ -49,6 +52,8 @@ def tests() -> type[unittest.TestCase]:
     class TorchsTests(
         distributed_test.TestDistBackend, distributed_test.DistributedTest._DistTestBase
     ):
+        counters: Path | None = None
+
         def setUp(self) -> None:
             super().setUp()
             # Ranks that are forked need not import torch again.
@@ -57,20 +62,17 @@ def tests() -> type[unittest.TestCase]:
         @classmethod
         def _run(cls, rank: int, name: str, *args: Any, **kwargs: Any) -> None:
             torch.set_num_threads(1)
-            carried = os.environ.get("WIRESUM_TORCH_TESTS_CARRIED")
-            if carried is None:
-                return super()._run(rank, name, *args, **kwargs)
             try:
                 super()._run(rank, name, *args, **kwargs)
             finally:
-                if rank == 0:
-                    Path(carried).write_text(json.dumps(_counted()))
+                if rank == 0 and cls.counters is not None:
+                    cls.counters.write_text(json.dumps(_counted()))
 
     return TorchsTests
 
 
 def _counted() -> dict[str, int]:
-    """How many collectives wiresum has carried in this process, by label."""
+    """How many collectives this process has issued, by their way."""
     from wiresum import host_agent
 
     counts = host_agent.stats()
@@ -81,31 +83,28 @@ def _total(counts: Any) -> int:
     return counts if isinstance(counts, int) else sum(map(_total, counts.values()))
 
 
-def run_side(names: list[str], carried: bool) -> dict[str, Any]:
+def run_side(side: str, names: list[str]) -> dict[str, Any]:
     """Run these tests in this process's environment; by test: the outcome, why, and counters."""
-    cases = tests()
-    names = names or unittest.TestLoader().getTestCaseNames(cases)
     outcomes: dict[str, Any] = {}
-    for name in names:
-        with tempfile.TemporaryDirectory() as folder:
-            counters = Path(folder, "carried.json")
-            if carried:
-                os.environ["WIRESUM_TORCH_TESTS_CARRIED"] = str(counters)
+    with tempfile.TemporaryDirectory(prefix="wiresum-torch-") as folder:
+        cases = tests(folder)
+        for name in names or unittest.TestLoader().getTestCaseNames(cases):
+            counters = Path(folder, f"{name}.json")
+            cases.counters = counters if side == WIRESUM else None
             result = unittest.TestResult()
             began = time.monotonic()
             cases(name).run(result)
             took = time.monotonic() - began
             wrong = [*result.failures, *result.errors]
+            outcome, whys = PASSED, [("", "")]
             if wrong:
-                outcome, why = FAILED, wrong[0][1]
+                outcome, whys = FAILED, wrong
             elif result.skipped:
-                outcome, why = SKIPPED, result.skipped[0][1]
-            else:
-                outcome, why = PASSED, ""
-            outcomes[name] = {"outcome": outcome, "why": why, "seconds": round(took, 2)}
+                outcome, whys = SKIPPED, result.skipped
+            outcomes[name] = {"outcome": outcome, "why": whys[0][1], "seconds": round(took, 2)}
             if counters.exists():
                 outcomes[name]["carried"] = json.loads(counters.read_text())
-        print(f"{outcome:8} {took:6.1f} s  {name}", file=sys.stderr, flush=True)
+            print(f"{outcome:8} {took:6.1f} s  {name}", file=sys.stderr, flush=True)
     return outcomes
 
 
@@ -138,19 +137,16 @@ def compare(gloo: dict[str, Any], wiresum: dict[str, Any]) -> dict[str, Any]:
 def run_both(only: list[str], carrier: str) -> dict[str, Any]:
     """Run the tests on both sides, each in processes of its own."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WIRESUM_")}
-    script = [sys.executable, __file__, "--side", "--only", *only]
-    wiresum = [str(Path(sys.executable).with_name("wiresum")), "run", "--as-default"]
-    sides = {
-        "gloo": script,
-        "wiresum": [*wiresum, "--carrier", carrier, "--", *script, "--carried"],
-    }
+    command = Path(sys.executable).with_name("wiresum")
+    before = {GLOO: [], WIRESUM: [command, "run", "--as-default", "--carrier", carrier, "--"]}
     outcomes = {}
     with tempfile.TemporaryDirectory() as folder:
-        for side, command in sides.items():
-            file = Path(folder, f"{side}.json")
-            subprocess.run([*command, "--json", str(file)], env=clean, check=True)
+        for side, launcher in before.items():
+            file = Path(folder, side)
+            script = [sys.executable, __file__, "--side", side, "--json", file, "--only", *only]
+            subprocess.run([*launcher, *script], env=clean, check=True)
             outcomes[side] = json.loads(file.read_text())
-    return {**compare(outcomes["gloo"], outcomes["wiresum"]), **outcomes}
+    return {**compare(outcomes[GLOO], outcomes[WIRESUM]), **outcomes}
 
 
 def main() -> int:
@@ -159,23 +155,20 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[], metavar="TEST", help="these tests alone")
     parser.add_argument("--carrier", choices=("auto", "switch", "ranks"), default="auto")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all outcomes")
-    parser.add_argument("--side", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--carried", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=(GLOO, WIRESUM), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.side:
-        result = run_side(given.only, given.carried)
-    else:
-        result = run_both(given.only, given.carrier)
+    side, only = given.side, given.only
+    result = run_side(side, only) if side else run_both(only, given.carrier)
     if given.json:
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(result, indent=1) + "\n")
-    if given.side:
+    if side:
         return 0
     for key, value in result.items():
-        if key not in ("gloo", "wiresum"):
+        if key not in (GLOO, WIRESUM):
             print(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
     for name in result["worse"]:
-        print(f"\n{name}: {result['wiresum'][name]['why']}")
+        print(f"\n{name}: {result[WIRESUM][name]['why']}")
     return 1 if result["worse"] else 0
 
 

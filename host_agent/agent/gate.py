@@ -22,9 +22,11 @@ class Passed(NamedTuple):
 class Gate:
     """The relay calls the methods, under its lock."""
 
-    @property
-    def shut(self) -> bool:
-        """Whether the next collective has to wait until a piece that is in flight has ended."""
+    def holds(self, _unit: Unit) -> bool:
+        """Whether this collective has to wait until a piece that is in flight has ended.
+
+        Never one that has passed: what it would wait for may be behind it.
+        """
         return False
 
     def passing(self, unit: Unit) -> Unit:

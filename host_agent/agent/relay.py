@@ -75,8 +75,8 @@ class Relay:
         everything consistent: the engine knows what has been started.
         """
         with self._lock:
-            # While the gate is shut, those that it holds come first.
-            if self._closed or (self._open and not self._held):
+            # Those that the gate holds come first.
+            if self._closed or (not self._held and self._lets(pieces)):
                 self._give(pieces)
             else:
                 self._held.append(pieces)
@@ -318,11 +318,11 @@ class Relay:
     def _taken(self) -> int:
         return self._before + self._engine.started
 
-    @property
-    def _open(self) -> bool:
+    def _lets(self, unit: Unit) -> bool:
+        """Whether the engine may have it now, if it is the next."""
         return (
             not self._standing
-            and not self._gate.shut
+            and not self._gate.holds(unit)
             and (self._limit is None or self._taken < self._limit)
         )
 
@@ -356,7 +356,7 @@ class Relay:
         return self._taken == self._polled
 
     def _release(self) -> None:
-        while self._held and self._open:
+        while self._held and self._lets(self._held[0]):
             unit = self._held.popleft()
             try:
                 self._give(unit)

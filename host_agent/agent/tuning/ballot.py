@@ -99,10 +99,10 @@ class Tuning(Gate):
         """Bits of an element, of the collectives that pass now."""
         return self._policy.field
 
-    @property
-    def shut(self) -> bool:
+    def holds(self, unit: Unit) -> bool:
         """A word is due, and the one before is not there yet."""
-        return bool(self._words) and self._with_field % EVERY == 0
+        due = self._with_field % EVERY == 0 and not isinstance(unit, _Stamped)
+        return due and bool(self._words)
 
     def passing(self, unit: Unit) -> Unit:
         """Give its floats their field, and, if one is due, the collective a word more.

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.thread_sums import thread_sums
-from wiresum.host_agent.agent.face import Call, Finished
+from wiresum.host_agent.agent.face import Call, Ended, Finished, Unit
 from wiresum.host_agent.agent.ranks import RanksEngine
 from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.agent.tuning import ballot
@@ -167,6 +167,54 @@ def test_ranks_of_different_opinions_choose_the_same_fields_and_get_the_same_bit
     finally:
         for each in (job, *fixed.values()):
             each.close()
+
+
+def test_collectives_that_an_engine_gives_back_pass_while_the_next_word_waits_for_theirs() -> None:
+    """As when the switch takes over again, of many that the ranks have not begun."""
+    tuning = Tuning(Wish(steps=2), 0, 1)
+    first, second = (_Engine() for _ in range(2))
+    relay = Relay(first, tuning)
+    memory = np.ones(SIZE, np.float32)
+    asked = range(1, 2 * EVERY + 2)
+    for ticket in asked:
+        relay.collect([Call(memory.ctypes.data, SIZE, "float32", False, ticket)])
+    assert len(first.units) == EVERY  # the others wait for the word that goes with the first
+    relay.stand()
+    again, first.units = first.units, []
+    relay.take_over(second, again=again)
+    ended: list[int] = []
+    for _ in asked:
+        ended += (each.ticket for each in relay.poll(0.0))
+    assert ended == list(asked)
+
+
+class _Engine:
+    """Ends what it is given at each poll, but what it has not polled may be taken from it."""
+
+    suspended = None
+    closed = False
+
+    def __init__(self) -> None:
+        self.units: list[Unit] = []
+        self._polled = 0
+
+    @property
+    def started(self) -> int:
+        return self._polled + sum(map(len, self.units))
+
+    def collect(self, pieces: Unit) -> None:
+        self.units.append(pieces)
+
+    def poll(self, _timeout_s: float) -> Sequence[Finished]:
+        ended = [Ended(each.ticket, None, None) for unit in self.units for each in unit]
+        self._polled, self.units = self._polled + len(ended), []
+        return ended
+
+    def stats(self) -> dict[str, int | float]:
+        return {}
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def test_one_rank_that_does_not_wait_keeps_all_exact_and_one_that_sees_a_rise_leads_all_back(

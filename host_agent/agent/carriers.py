@@ -194,7 +194,12 @@ class Carriers:
         if self._rejoin is not None:
             self._falls += 1
             after = 0 if self._returning is None else self._returning.round
-            ballot = self._returning = Return(self._rejoin, after + 1, delay_s, self._arrived)
+            made = Return(self._rejoin, after + 1, delay_s, self._arrived)
+            with self._lock:
+                ballot = self._returning = made
+                closed = self._closed
+            if closed:
+                made.close()
         if self._rank == 0:
             level = logging.WARNING if loud else logging.INFO
             whose = f" ({self._label})" if self._label else ""

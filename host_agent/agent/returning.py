@@ -64,6 +64,7 @@ class Return(Ballot):
         self._joined: Joined | None = None
         self._failed = False
         self._over = False
+        self._agreed = False  # to go over, all ranks
         self._failures = 0
         self._tried = first_round - 1
         self._delay_s = delay_s
@@ -82,7 +83,8 @@ class Return(Ballot):
         without, failed, epoch, complement = largest
         with self._lock:
             if failed < self.round and (without or epoch == ~complement):
-                return not without
+                self._agreed = not without
+                return self._agreed
             # A rank has failed, or the leases are of different epochs.
             self._give_up()
             return False
@@ -97,12 +99,14 @@ class Return(Ballot):
             self._arrived(joined)
 
     def lost(self) -> None:
-        """The lease in hand, if there is one, has ended: this round has failed."""
+        """The lease in hand, if there is one, has ended: this round has failed.
+
+        Not once all ranks have agreed to go over: the others do, and only there can leave again.
+        """
         with self._lock:
-            joined, self._joined = self._joined, None
-            if joined is not None:
-                joined.drop()
-                self._failed = True
+            if self._joined is not None and not self._agreed:
+                self._joined.drop()
+                self._joined, self._failed = None, True
 
     @property
     def has_lease(self) -> bool:

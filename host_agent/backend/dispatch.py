@@ -89,7 +89,7 @@ def dispatched(
 
 
 _PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
-_observed = False  # whether an observer of all operators has been made in this process
+_observed = False  # whether an observer of all operators has been started in this process
 
 
 def _ordinary() -> tuple[frozenset[int], frozenset[int]]:
@@ -163,21 +163,23 @@ def _install() -> None:
                 kernel = _kernel(name)
                 library.impl(name, kernel, "BackendSelect", with_keyset=True)  # type: ignore[no-untyped-call]
             _library = library
-            _watch_observers()
 
 
 def _watch_observers() -> None:
-    """Note when the first observer of all operators is registered: nothing else tells of one."""
+    """Note when the first observer of all operators is started: nothing else tells of one."""
     observer = torch.profiler.ExecutionTraceObserver
-    register = observer.register_callback
+    start = observer.start
 
-    @functools.wraps(register)
-    def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
+    @functools.wraps(start)
+    def noted(self: Any) -> None:
         global _observed
         _observed = True
-        return register(self, *args, **kwargs)
+        start(self)
 
-    observer.register_callback = noted  # type: ignore[method-assign]
+    observer.start = noted  # type: ignore[method-assign]
+
+
+_watch_observers()  # before the first collective: an observer may be started before it
 
 
 def _kernel(name: str) -> Callable[..., Any]:

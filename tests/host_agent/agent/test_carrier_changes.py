@@ -192,6 +192,19 @@ def test_ranks_that_could_not_sum_together_all_hear_of_it() -> None:
         rank.close()
 
 
+def test_carriers_that_are_closed_while_they_begin_do_not_go_on_looking_for_a_lease() -> None:
+    before = set(threading.enumerate())
+    (sums,) = thread_sums(1)
+    rank = Rank(0, sums, workers=1)
+    rank.carriers.close()
+    rank.begin(None)
+    rank.relay.close()
+    deadline = time.monotonic() + LIMIT_S
+    while left := set(threading.enumerate()) - before:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.001)
+
+
 def test_a_word_to_leave_a_lease_is_kept_until_that_lease_is_in_use(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

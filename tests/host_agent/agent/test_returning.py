@@ -188,6 +188,28 @@ def test_what_another_carrier_has_begun_is_carried_to_its_end(
         engine.close()
 
 
+def test_a_lease_that_ends_fails_its_round_but_not_once_all_ranks_go_over() -> None:
+    rank = Rank([])
+    ballot = Return(rank.join, 1, 0.0, rank.arrived.append)
+    deadline = time.monotonic() + LIMIT_S
+
+    def has_lease(number: int) -> None:
+        while len(rank.leases) < number or not ballot.has_lease:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    has_lease(1)
+    ballot.lost()
+    assert rank.leases[0].dropped
+    assert not ballot.counted(list(ballot.words()))
+    has_lease(2)
+    assert ballot.counted(list(ballot.words()))
+    ballot.lost()  # while the last collective is carried
+    ballot.stopped()
+    assert rank.arrived == [rank.leases[1]]
+    assert not rank.leases[1].dropped
+
+
 def test_closing_drops_a_lease_in_hand_and_one_that_comes_too_late() -> None:
     here, late = threading.Event(), Rank([], slow_s=0.1)
     quick = Rank([])

@@ -1,8 +1,13 @@
 """Which collectives leave torch's dispatcher out: those on which nothing there would look."""
 
+from pathlib import Path
+
+import pytest
 import torch
+from torch.profiler import ExecutionTraceObserver
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from wiresum.host_agent.backend import dispatch
 from wiresum.host_agent.backend.dispatch import _unseen
 
 
@@ -39,3 +44,18 @@ def test_what_would_be_seen_goes_through_it() -> None:
     seen = []
     torch.vmap(lambda row: (seen.append(_unseen([row])), row)[1])(torch.ones(2, 3))
     assert seen == [False]
+
+
+def test_an_observer_that_is_started_before_the_first_collective_sees_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(dispatch, "_observed", False)
+    plain = torch.ones(3)
+    observer = ExecutionTraceObserver().register_callback(str(tmp_path / "trace.json"))
+    try:
+        assert _unseen([plain])  # it does not look yet
+        observer.start()
+        assert not _unseen([plain])
+        observer.stop()
+    finally:
+        observer.unregister_callback()

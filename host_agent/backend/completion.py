@@ -20,7 +20,7 @@ from wiresum.host_agent.errors import EngineClosed
 log = logging.getLogger("wiresum")
 
 POLL_S = 0.5  # how soon the poller notices that it should stop if close() does not wake it
-SETTLE_S = 1.0
+SETTLE_S = 1.0  # how long the counts are waited for, of works that have their results
 IDLE_S = 30.0  # how long a spare completion thread lives
 CLOSE_S = 5.0  # how long closing waits for callbacks that are still running
 MAX_THREADS = 1024  # a backstop: this many callbacks blocked at once
@@ -108,6 +108,7 @@ class Poller:
         self._prompt = engine if isinstance(engine, Prompt) else None
         self._error_of = error_of
         self._works: dict[int, Waiting] = {}
+        self._ending: Waiting | None = None  # which the thread has taken out of these
         self._next = 0
         self._lock = threading.Lock()
         self._stop = False
@@ -141,11 +142,12 @@ class Poller:
         """Wait, for a moment, until the thread has ended the works that have been waited for."""
         if self._prompt is not None:
             self._prompt.flush()
+        deadline = time.monotonic() + SETTLE_S
         with self._lock:
-            works = {id(work): work for work in self._works.values()}
+            works = {id(work): work for work in (*self._works.values(), self._ending)}
         for work in works.values():
             if isinstance(work, SwitchWork) and work.is_completed():
-                work.settle(SETTLE_S)
+                work.settle(max(0.0, deadline - time.monotonic()))
         COUNTERS.flush()
 
     def forget(self, tickets: Sequence[int]) -> None:
@@ -167,9 +169,10 @@ class Poller:
                     COUNTERS.flush()
                 for finished in batch:
                     with self._lock:
-                        work = self._works.pop(finished.ticket, None)
+                        self._ending = work = self._works.pop(finished.ticket, None)
                     if work is not None:
                         self._end(work, finished)
+                self._ending = work = None
         except Exception as error:
             if not self._stop:
                 log.debug("wiresum: the engine's poll failed", exc_info=True)

@@ -132,6 +132,8 @@ bool Engine::await_end(std::uint64_t first, std::uint64_t count, double timeout_
   }
   awaited_.wait_for(lock, limit_of(timeout_s), ended);
   --awaiting_;
+  awaited_first_ = 1;  // of who waits on, the tickets are not known here
+  awaited_last_ = 0;
   const bool well = !over() && ended() && !(last_unclean_ && *last_unclean_ >= first);
   const bool few = completions_.size() < kLeft;
   if (!completions_.empty() && !(well && leave && few)) completed_.notify_all();  // see `complete`

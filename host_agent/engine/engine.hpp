@@ -96,7 +96,7 @@ class Engine {
   std::condition_variable completed_;
   std::condition_variable awaited_;  // in `await_end`
   unsigned awaiting_ = 0;
-  std::uint64_t awaited_first_ = 0;  // the tickets of the one that waits there
+  std::uint64_t awaited_first_ = 1;  // the tickets of the one that waits there; none: not known
   std::uint64_t awaited_last_ = 0;
   std::optional<std::uint64_t> first_ticket_;  // that this engine was given
   std::optional<std::uint64_t> last_unclean_;  // the highest of those that have not ended well

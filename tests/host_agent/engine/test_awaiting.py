@@ -1,6 +1,7 @@
 """``await_end``: a thread that needs a collective waits in the engine, and takes nothing."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -75,3 +76,29 @@ def test_who_waits_for_one_collective_holds_back_no_completion_of_another() -> N
         rig.engines[1].all_reduce(values[1][1].ctypes.data, 2000, "float32")
         waiter.join(60.0)
         assert found == [True]
+
+
+def test_who_has_given_up_waiting_does_not_make_its_completion_wait_for_another_thread() -> None:
+    with Rig(2) as rig:
+        engine, other = rig.engines
+        values = [[np.full(2000, rank + 1, np.float32) for _ in range(2)] for rank in range(2)]
+        first, second = (
+            engine.all_reduce(each.ctypes.data, each.size, "float32") for each in values[0]
+        )
+        short = threading.Thread(target=lambda: engine.await_end(first, 1, 0.5, False))
+        short.start()
+        time.sleep(0.1)
+        waiter = threading.Thread(target=lambda: engine.await_end(second, 1, 60.0, True))
+        waiter.start()
+        short.join(30.0)
+        taken: list[int] = []
+        poller = threading.Thread(
+            target=lambda: taken.extend(done.ticket for done in engine.poll(120.0))
+        )
+        poller.start()
+        time.sleep(0.1)
+        other.all_reduce(values[1][0].ctypes.data, 2000, "float32")
+        poller.join(30.0)
+        assert taken == [first]
+        other.all_reduce(values[1][1].ctypes.data, 2000, "float32")
+        waiter.join(60.0)

@@ -100,7 +100,9 @@ TOKEN_NOT_WRITTEN = Line(
     "C029", "{path} cannot be written ({why}); the token of tenant {tenant} is {token}"
 )
 ADMIN_ONLY = Line("C030", "only the admin may {what}: this is the token of {caller}")
-OWN_JOB_ONLY = Line("C031", "a job's token shows that job only: use the tenant's token")
+OWN_JOB_ONLY = Line(
+    "C031", "a job's token is for that job and its parts only: use the tenant's token"
+)
 OWN_JOBS_ONLY = Line("C032", "this is the token of {caller}: it creates no jobs for others")
 WRONG_JOB_TOKEN = Line(
     "C033", "wrong token for job {job!r} ({owner}'s): use the one that CreateJob returned"

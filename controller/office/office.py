@@ -265,7 +265,7 @@ class Office:
         """
         its_own = caller.job == job.id  # its job's token releases a part for all
         if ((caller.token and its_own) or request) and job.state.live:
-            token = caller.token or self.launchers.token_of(job.id, request)
+            token = caller.token if its_own else self.launchers.token_of(job.id, request)
             tokens = self.state.token_count(job.id)
             if not self.launchers.leave(job, token, tokens):
                 return job
@@ -359,7 +359,8 @@ class Office:
         events = await asyncio.gather(*(self._last_counters(job) for job in silent))
         expired = []
         for job, counts in zip(silent, events, strict=True):
-            if not self.jobs.get(job.id).state.live:
+            stored = self.state.job(job.id)
+            if stored is None or not stored.state.live:
                 continue  # a part that has ended with its job
             parts = self.state.parts(job.id)
             ended = self.jobs.expire(job.id, counts)

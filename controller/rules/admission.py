@@ -138,7 +138,7 @@ def enqueue(
         target=slots,
         min_slots=least,
         on_full=on_full,
-        wanted_switch=request.switch,
+        wanted_switch=request.switch if whole is None else whole.lease.switch,
         request=asked,
         priority=tenant.priority,
         parent=whole.id if whole is not None else "",

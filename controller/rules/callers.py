@@ -1,7 +1,7 @@
 """Callers and their rights.
 
-The admin may do everything, a tenant may use its own jobs, a job's token that job alone. To a
-caller without the right to see a job, the controller answers as if the job did not exist.
+The admin may do everything, a tenant may use its own jobs, a job's token that job and its parts. To
+a caller without the right to see a job, the controller answers as if the job did not exist.
 """
 
 from dataclasses import dataclass, field

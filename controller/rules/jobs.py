@@ -27,7 +27,8 @@ NO_EVENTS: Events = {}
 
 _HISTORY_S = 7 * 24 * 3600.0
 _HISTORY_JOBS = 1000
-"""Ended jobs that are kept of each tenant, so that no tenant displaces the history of others."""
+"""Ended jobs that are kept of each tenant, and as many ended parts: no tenant displaces the history
+of others, and no job, by its parts, that of its tenant."""
 
 # Enough for a launcher on every host of the largest job, even if each asks several times because
 # its answer was lost.
@@ -172,11 +173,13 @@ def end_parts(
     state: Snapshot, job: Job, how: JobState, reason: str, events: Events = NO_EVENTS
 ) -> tuple[EndJob | LeaveQueue, ...]:
     """End the parts of a job that ends or begins anew."""
-    return tuple(
-        LeaveQueue(part.id)
-        if part.state is JobState.QUEUED
-        else EndJob(part.id, how, reason, events.get(part.id))
-        for part in state.parts(job.id)
+    parts = state.parts(job.id)
+    live = [part.id for part in parts if part.state.live]
+    # The last one also forgets the oldest: once is enough.
+    keeps = {live[-1]: _HISTORY_JOBS} if live else {}
+    return (
+        *(LeaveQueue(part.id) for part in parts if not part.state.live),
+        *(EndJob(each, how, reason, events.get(each), keep=keeps.get(each)) for each in live),
     )
 
 

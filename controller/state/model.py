@@ -191,7 +191,7 @@ class Job:
     parked: bool = False
     """It has nothing to sum: others may have its slots."""
     lent: float = 0.0
-    """When it was parked with all of its slots; 0: never. It matters until it has them back."""
+    """When it was parked with all of its slots; 0: never, or it has them back."""
     sequence: int = 0
     """The order of arrival: of two jobs in the queue, the lower number came first."""
     priority: int = 0

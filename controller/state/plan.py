@@ -256,7 +256,8 @@ class CountersReset:
 class EndJob:
     """Release, expire or evict a job; its slots and its number are free again.
 
-    ``events`` are the switch's last counters for it. Of its tenant's history, ``keep`` others stay.
+    ``events`` are the switch's last counters for it. Of its tenant's history, ``keep`` other jobs
+    stay, or, where it is a part, ``keep`` other parts.
     """
 
     job: str

@@ -8,6 +8,7 @@ time, on one rank, and late: no result depends on it.
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 
 WORTHWHILE_S = 1.0
 """A group that has nothing to sum for less than this keeps its slots: two changes of a lease, and
@@ -18,7 +19,7 @@ AHEAD_S = 0.5
 
 _RETRY_S = 1.0
 
-_parks: dict[str, "weakref.ref[Parking]"] = {}
+_parks: "weakref.WeakValueDictionary[str, Parking]" = weakref.WeakValueDictionary()
 
 
 class Parking:
@@ -63,12 +64,15 @@ class Parking:
                 if heard and wanted == self._wanted:
                     self._told = wanted
                 elif not heard:
-                    self._lock.wait_for(lambda: self._closed, _RETRY_S)
+                    self._lock.wait_for(partial(self._wants_other_than, wanted), _RETRY_S)
+
+    def _wants_other_than(self, parked: bool) -> bool:
+        return self._closed or self._wanted != parked
 
 
 def register(group: str, parking: Parking) -> None:
     """From now on ``parking`` is that of torch's group of this name."""
-    _parks[group] = weakref.ref(parking)
+    _parks[group] = parking
 
 
 def park(group: str, parked: bool) -> None:
@@ -76,7 +80,6 @@ def park(group: str, parked: bool) -> None:
 
     Does nothing for a group that has no job of its own, or where another rank speaks for it.
     """
-    found = _parks.get(group)
-    parking = None if found is None else found()
+    parking = _parks.get(group)
     if parking is not None:
         parking.want(parked)

@@ -233,6 +233,7 @@ class Transaction:
                 write.job,
             ),
         )
+        self._forget_lent(write.job)
 
     @_write.register
     def _add_member(self, write: plans.AddMember, now: float) -> None:
@@ -303,6 +304,7 @@ class Transaction:
             "UPDATE leases SET base = ?, slots = ? WHERE job = ?",
             (write.range.base, write.range.slots, write.job),
         )
+        self._forget_lent(write.job)
         row = self._db.execute("SELECT epoch FROM jobs WHERE id = ?", (write.job,)).fetchone()
         if row["epoch"]:
             self._db.execute(
@@ -321,7 +323,8 @@ class Transaction:
             """,
             (write.switch, write.number, write.range.base, write.range.slots, write.job),
         )
-        self._db.execute("UPDATE jobs SET state = 'waiting' WHERE id = ?", (write.job,))
+        # Nobody on another switch has what it lent.
+        self._db.execute("UPDATE jobs SET state = 'waiting', lent = 0 WHERE id = ?", (write.job,))
 
     @_write.register
     def _set_boundary(self, write: plans.SetBoundary, now: float) -> None:
@@ -348,6 +351,7 @@ class Transaction:
             "UPDATE jobs SET change = ?, epoch = ?, key = ?, reply_key = ? WHERE id = ?",
             (change["number"], change["epoch"], change["key"], change["reply_key"], write.job),
         )
+        self._forget_lent(write.job)
 
     @_write.register
     def _park(self, write: plans.Park, now: float) -> None:
@@ -358,6 +362,7 @@ class Transaction:
     @_write.register
     def _unpark(self, write: plans.Unpark, now: float) -> None:
         self._db.execute("UPDATE jobs SET parked = 0 WHERE id = ?", (write.job,))
+        self._forget_lent(write.job)
 
     # ---- the ends of jobs
 
@@ -381,6 +386,7 @@ class Transaction:
                 """
                 SELECT id FROM jobs
                 WHERE tenant = (SELECT tenant FROM jobs WHERE id = ?1)
+                  AND (parent = '') = (SELECT parent = '' FROM jobs WHERE id = ?1)
                   AND ended IS NOT NULL AND id != ?1
                 ORDER BY ended DESC, rowid DESC LIMIT -1 OFFSET ?2
                 """,
@@ -407,6 +413,16 @@ class Transaction:
     def _next(self, query: str) -> int:
         """The number after the ``last`` that the query finds; 1 if it finds none."""
         return int(self._db.execute(query).fetchone()["last"] or 0) + 1
+
+    def _forget_lent(self, job_id: str) -> None:
+        """A job that is not parked and has all of its slots is owed none."""
+        self._db.execute(
+            """
+            UPDATE jobs SET lent = 0 WHERE id = ? AND parked = 0 AND lent != 0
+                AND target <= (SELECT slots FROM leases WHERE job = jobs.id)
+            """,
+            (job_id,),
+        )
 
     def _move_to_next(self, job_id: str) -> None:
         row = self._db.execute(

@@ -5,11 +5,12 @@ from controller_rig import ADMIN, Clock, StillOffice, with_switches
 
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.office.queue import Queued
+from wiresum.controller.rules import jobs, relocation, switches
 from wiresum.controller.rules import parts as rules
-from wiresum.controller.rules import relocation, switches
 from wiresum.controller.rules.callers import Caller
 from wiresum.controller.rules.changes import Vote
 from wiresum.controller.rules.jobs import Created
+from wiresum.controller.scheduling.scheduling import Standing
 from wiresum.controller.state.model import Job, JobState
 from wiresum.controller.state.sqlite import SqliteStore
 from wiresum.controller.v1 import controller_pb2 as pb
@@ -145,7 +146,7 @@ def test_only_the_jobs_token_makes_parts_of_it(office: StillOffice) -> None:
         refused(office, caller, "PERMISSION_DENIED", "wrong token for job", parent=job.id)
     refused(office, ADMIN, "NOT_FOUND", "there is no job 'j-none'", parent="j-none")
     # A job's token makes nothing but parts.
-    refused(office, of(job), "PERMISSION_DENIED", "a job's token shows that job only")
+    refused(office, of(job), "PERMISSION_DENIED", "for that job and its parts only")
     mine = {"parent": job.id}
     refused(office, of(job), "INVALID_ARGUMENT", "leave the tenant out", tenant="blue", **mine)
     elsewhere = "s2" if job.lease.switch == "s1" else "s1"
@@ -244,6 +245,53 @@ async def test_a_tenant_is_removed_with_its_parts(office: StillOffice) -> None:
     part(office, job)
     await office.remove_tenant("red", evict=True)
     assert office.state.jobs(live_only=True) == []
+
+
+async def test_a_request_that_is_given_up_with_the_jobs_token_releases_its_part(
+    office: StillOffice,
+) -> None:
+    """The caller stopped waiting, and the part was granted before it could say so."""
+    job = run(office)
+    one = part(office, job).job
+    office.jobs.another_token(one, request="r1")
+    assert (await office.leave(one, of(job), "r1")).state.live, "another launcher has it, too"
+    only = part_of_running(office, job)
+    office.jobs.another_token(only, request="r2")
+    assert (await office.leave(only, of(job), "r2")).state is JobState.RELEASED
+
+
+def test_parts_displace_no_job_from_the_history(
+    office: StillOffice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_HISTORY_JOBS", 2)
+    over = run(office)
+    office.jobs.end(over, JobState.RELEASED, "released")
+    job = run(office)
+    for attempt in range(3):
+        office.join(job, 0, 1, attempt)
+        for _ in range(2):
+            part_of_running(office, job)
+    office.join(job, 0, 1, attempt=3)
+    for _ in range(4):
+        office.jobs.end(part(office, job).job, JobState.RELEASED, "released")
+    ended = [each for each in office.state.jobs() if not each.state.live]
+    assert [each.id for each in ended if not each.parent] == [over.id]
+    assert len([each for each in ended if each.parent]) == 3, "the last one, and two others"
+
+
+async def test_a_part_in_the_queue_needs_nobody_on_another_switch(office: StillOffice) -> None:
+    office.set_tenant(pb.SetTenantRequest(name="blue", priority=1))
+    beside = {name: run(office, 16, switch=name) for name in ("s1", "s2")}
+    job = office.create(slots_wanted=512, tenant="blue", switch="s1").job
+    office.join(job, 0, 1)
+    waiting = office.queue.request(
+        pb.CreateJobRequest(parent=job.id, on_full=pb.ON_FULL_WAIT), of(job)
+    )
+    office.queue.present(waiting.job.id)
+    office.queue.decide()
+    assert office.queue.standing(waiting.job.id) is Standing.COMING
+    assert office.queue.needs(beside["s1"])
+    assert not office.queue.needs(beside["s2"])
 
 
 def test_parts_are_in_the_store_that_the_next_controller_opens(

@@ -53,6 +53,25 @@ def test_the_last_word_is_told_until_it_is_heard(quick: None) -> None:
     until(parked, controller, [False])
 
 
+def test_another_word_does_not_wait_for_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parking, "_RETRY_S", 10 * LIMIT_S)
+    said: list[bool] = []
+    first, second = threading.Event(), threading.Event()
+
+    def tell(parked: bool) -> bool:
+        said.append(parked)
+        (second if first.is_set() else first).set()
+        return second.is_set()
+
+    parked = Parking(tell)
+    parked.want(True)
+    assert first.wait(LIMIT_S)
+    parked.want(False)
+    assert second.wait(LIMIT_S)
+    parked.close()
+    assert said == [True, False]
+
+
 def test_a_word_that_is_said_twice_is_told_twice(quick: None) -> None:
     """An attempt of the job may have begun in between, unparked."""
     controller = Controller()

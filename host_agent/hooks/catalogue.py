@@ -39,7 +39,8 @@ def codecs(workers: int = 2) -> list[Codec]:
     ``wiresum run --codec`` takes each ``name``; also powersgd, local-steps and sparse-loco.
 
     In ``error``, M is the largest magnitude of a block on any rank, and s its root mean square on
-    the rank where that is largest. Bytes are what a rank hands to an all-reduce, with exponents.
+    the rank where that is largest; *rotated*: the error is that of an element of the rotated block.
+    Bytes are what a rank hands to an all-reduce, with exponents.
     """
     rows = []
     for bits in WIDTHS:
@@ -68,13 +69,13 @@ def codecs(workers: int = 2) -> list[Codec]:
     size = _bytes(workers.bit_length())
     rows.append(Codec("vote", size, None, "all but the sign", f"{_HOOK}; feedback; {few}"))
     for bits in (8, 4):
-        top = (2**bits - 1) // workers
-        error = (
-            f"s·{2 * clip_for(top) / top / 2:.2g}; more beyond {clip_for(top):g}·s"
-            if top
-            else _NO_BUDGET
-        )
-        rows.append(Codec(f"thc:bits={bits}", _bytes(bits), top // 2 or None, error, _HOOK))
+        level = _level(workers, bits)
+        error = _NO_BUDGET
+        if level is not None:
+            top = (2**bits - 1) // workers
+            level, clip = top // 2, clip_for(top)
+            error = f"{clip / top:.2g}·s, rotated; more beyond {clip:g}·s"
+        rows.append(Codec(f"thc:bits={bits}", _bytes(bits), level, error, _HOOK))
     rows.append(Codec("fp16", 2.0, None, "2⁻¹¹ of an element", "DDP; torch's hook"))
     return rows
 

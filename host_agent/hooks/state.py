@@ -90,8 +90,11 @@ class State:
             raise CodecError(lines.MOMENTUM_WITHOUT_FEEDBACK.of())
         if not 0 <= course.warmup < 1 << 31:
             raise CodecError(lines.NO_WARMUP.of(given=course.warmup))
-        if not 0 <= course.seed < 1 << 32:
+        if not isinstance(course.seed, int) or not 0 <= course.seed < 1 << 32:
             raise CodecError(lines.NO_SEED.of(given=course.seed))
+        for each in self._rules():
+            if each.coding is Coding.THC:
+                narrow(each.bits)
         self.feedback = feedback
         self.course = course
         self._start()
@@ -102,6 +105,7 @@ class State:
         self._velocities: dict[str, torch.Tensor] = {}
         self._steps: dict[str, int] = {}
         self._saved_by: tuple[int, int] | None = None  # workers, rank
+        self._forget()
 
     def attach(self, model: torch.nn.Module, group: dist.ProcessGroup | None = None) -> None:
         """Work for this model, after unpickling or for a new DDP; residuals stay, by name.
@@ -115,15 +119,18 @@ class State:
             if parameter.device.type != "cpu" or parameter.dtype not in _DTYPES:
                 where, kind = parameter.device.type, str(parameter.dtype).removeprefix("torch.")
                 raise CodecError(lines.NOT_FOR_A_CODEC.of(name=name, dtype=kind, device=where))
+        names = {each: name for name, each in model.named_parameters()}
+        self._note_steps()
+        self._check(names, self._residuals, self._velocities)
         self._forget()
         self._group = group
-        self._names: dict[torch.Tensor, str] = {
-            each: name for name, each in model.named_parameters()
-        }
-        shapes = {name: each.shape for each, name in self._names.items()}
-        for name, kept in (*self._residuals.items(), *self._velocities.items()):
-            if shapes.get(name) != kept.shape:
-                raise CodecError(lines.NOT_A_STATE.of(name=self.name))
+        self._names: dict[torch.Tensor, str] = names
+
+    def _check(self, names: Mapping[torch.Tensor, str], *kept: Mapping[str, torch.Tensor]) -> None:
+        """Raise :class:`CodecError` if not all that is kept is of these parameters."""
+        shapes = {name: each.shape for each, name in names.items()}
+        if any(shapes.get(name) != each.shape for one in kept for name, each in one.items()):
+            raise CodecError(lines.NOT_A_STATE.of(name=self.name))
 
     def _forget(self) -> None:
         """Lay the residuals out anew at the next step."""
@@ -139,8 +146,10 @@ class State:
 
     def uses(self, coding: Coding) -> bool:
         """Whether any rule has it."""
-        rules = [self.rule, *(changed(self.rule, wanted) for wanted in self.policy.values())]
-        return any(rule.coding is coding for rule in rules)
+        return any(rule.coding is coding for rule in self._rules())
+
+    def _rules(self) -> list[Rule]:
+        return [self.rule, *(changed(self.rule, wanted) for wanted in self.policy.values())]
 
     @property
     def names(self) -> Mapping[torch.Tensor, str]:
@@ -278,14 +287,12 @@ class State:
                 for kept in ("residuals", "velocities")
             )
             steps = {str(name): int(step) for name, step in state.get("steps", {}).items()}
-        except (KeyError, TypeError, ValueError, AttributeError):
+            own = own and all(0 <= step < 1 << 31 for step in steps.values())
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             own = False
-        shapes = {name: each.shape for each, name in self._names.items()}
-        if not own or any(
-            shapes.get(name) != each.shape
-            for name, each in (*residuals.items(), *velocities.items())
-        ):
+        if not own:
             raise CodecError(lines.NOT_A_STATE.of(name=self.name))
+        self._check(self._names, residuals, velocities)
         self._residuals, self._velocities, self._steps = residuals, velocities, steps
         self._saved_by = saved_by if saved_by[0] else None
         self._exchanges = {}
@@ -301,7 +308,6 @@ class State:
         self.rule, self.policy = kept["rule"], kept["policy"]
         self.feedback, self.course = kept["feedback"], kept["course"]
         self._start()
-        self._forget()
         self._group, self._names = None, {}
         state = kept["state"]
         self._residuals, self._velocities = state["residuals"], state["velocities"]
@@ -450,7 +456,7 @@ class THC(State):
     ) -> None:
         """Raises :class:`CodecError` for options that make no sense, or a model on a GPU."""
         how = _default(feedback) if rounding is None else rounding_of(rounding)
-        rule = Rule(bits=narrow(bits), coding=Coding.THC, rounding=how)
+        rule = Rule(bits=bits, coding=Coding.THC, rounding=how)
         super().__init__(model, rule, feedback, Course(decay, seed=seed), policy, group)
 
 

@@ -149,7 +149,10 @@ def codecs() -> dict[str, Callable[[Any], Any]]:
 
 
 def restored(state: Any, make: Callable[[Any], Any], model: Any, kept_as: str) -> Any:
-    """A state that continues from another, through a file or a pickle."""
+    """A state that continues from another: itself, or through a file or a pickle."""
+    if kept_as == "attach":
+        state.attach(model)
+        return state
     if kept_as == "pickle":
         found = pickle.loads(pickle.dumps(state))
         found.attach(model)
@@ -165,7 +168,7 @@ def restored(state: Any, make: Callable[[Any], Any], model: Any, kept_as: str) -
 def every_codec() -> Iterator[str]:
     """Asserts of :func:`codecs`; yields what has been shown."""
     others = dist.new_group(backend="gloo")
-    for name, make in codecs().items():
+    for at, (name, make) in enumerate(codecs().items()):
         wanted = played(make(Given()))
         model = wrapped()
         assert same(trained(model, make(model)), wanted), name
@@ -176,8 +179,8 @@ def every_codec() -> Iterator[str]:
         model.register_comm_hook(state, hooks.compress)
         for number in range(2):
             step(model, number)
-        kept_as = "pickle" if len(name) % 2 else "state_dict"
-        model = wrapped(cap_mb=25)
+        kept_as, cap_mb = (("pickle", 25), ("state_dict", 25), ("attach", 0.001))[at % 3]
+        model = wrapped(cap_mb=cap_mb)
         after = trained(model, restored(state, make, model, kept_as), first=2)
         assert same(after, wanted[2:]), name
         yield f"{name} {digest(wanted)}"

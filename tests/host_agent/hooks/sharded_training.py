@@ -157,7 +157,7 @@ def scenarios() -> Iterator[str]:
     yield "32 bits train as plain FSDP2 does"
 
     gloo = init_device_mesh("cpu", (dist.get_world_size(),), backend_override={0: "gloo"})
-    for name, make in CODECS.items():
+    for at, (name, make) in enumerate(CODECS.items()):
         wanted = played(make(network()))
         model = sharded()
         hooks.compress_shards(model, make(model))
@@ -170,12 +170,15 @@ def scenarios() -> Iterator[str]:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
         for number in range(2):
             stepped(model, optimizer, number)
-        kept = io.BytesIO()
-        torch.save(state.state_dict(), kept)
-        kept.seek(0)
-        after = make(model)
-        after.load_state_dict(torch.load(kept, weights_only=True))
-        hooks.compress_shards(model, after)
+        if at % 2:
+            kept = io.BytesIO()
+            torch.save(state.state_dict(), kept)
+            kept.seek(0)
+            state = make(model)
+            state.load_state_dict(torch.load(kept, weights_only=True))
+        else:
+            state.attach(model)
+        hooks.compress_shards(model, state)
         assert same(trained(model, first=2), wanted), name
     yield "gloo gives the same bits, also where a run is restored in the middle"
 

@@ -10,6 +10,9 @@ from support.processes import Commands
 from support.training import spawned
 from wiresum.host_agent._engine import budget
 from wiresum.host_agent.errors import CodecError
+from wiresum.host_agent.hooks.catalogue import codecs
+from wiresum.host_agent.hooks.formats import format_of
+from wiresum.host_agent.hooks.rules import Coding, Rule
 from wiresum.host_agent.remedies.spec import parse, whole
 
 UNCHANGED = Path(__file__).parents[2] / "measure" / "trial" / "train.py"
@@ -47,6 +50,20 @@ def test_the_list_says_bytes_levels_and_errors(cli: Commands) -> None:
         assert parse(name)
     shown = cli.run("codec", "list", "--workers", "200")
     assert "no budget for so many workers" in shown.stdout
+
+
+@pytest.mark.parametrize("coding", [Coding.FLOAT, Coding.THC])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_list_has_a_level_where_the_codec_works(bits: int, coding: Coding) -> None:
+    name = {Coding.FLOAT: "block-float", Coding.THC: "thc"}[coding]
+    for workers in (1, 2, 7, 8, 15, 16, 64, 127, 128, 255, 256):
+        (row,) = [each for each in codecs(workers) if each.name == f"{name}:bits={bits}"]
+        try:
+            format_of(Rule(bits=bits, coding=coding), workers, feedback=True)
+        except CodecError:
+            assert (row.level, row.error) == (None, "no budget for so many workers")
+        else:
+            assert row.level is not None
 
 
 @pytest.mark.parametrize(

@@ -98,10 +98,12 @@ def test_the_first_pattern_that_fits_gives_the_rule(tmp_path: Path) -> None:
         ({"momentum": 0.9, "feedback": False}, "momentum needs feedback"),
         ({"warmup": -1}, "warmup is -1; it must be a number of steps"),
         ({"seed": -1}, "seed is -1; it must be"),
+        ({"seed": 0.5}, "seed is 0.5; it must be"),
         ({"decay": 1.5}, "decay is 1.5; it must be from 0 to 1"),
         ({"policy": {"<x": "exact"}}, "'<x' of a policy"),
         ({"policy": {"*": "most"}}, "'most' is neither exact nor"),
         ({"policy": {"*": "k=2"}}, "k is 2"),
+        ({"bits": 32, "policy": {"*": "coding=thc"}}, "thc has fields of 16, 8 or 4 bits, not 32"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, object], words: str) -> None:
@@ -121,6 +123,7 @@ def test_models_and_states_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     for broken in (
         {}, good | {"codec": "other"}, good | {"residuals": {"weight": torch.ones(2, 3)}},
         good | {"residuals": {"other": torch.ones(3, 2)}}, good | {"workers": "x"},
+        good | {"rank": float("inf")}, good | {"steps": {"weight": 1 << 31}},
     ):  # fmt: skip
         with pytest.raises(CodecError, match="not a state of top-k for this model"):
             state.load_state_dict(broken)

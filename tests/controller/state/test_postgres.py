@@ -12,7 +12,14 @@ from controller_rig import grant
 from support.postgres import Postgres, Proxy, lead, led, patient, rows
 from wiresum.controller.errors import NotLeading, StoreError, StoreFailed
 from wiresum.controller.state.model import SlotRange
-from wiresum.controller.state.plan import AnnounceChange, Enqueue, Plan, SetAdminToken, StartAttempt
+from wiresum.controller.state.plan import (
+    AnnounceChange,
+    Enqueue,
+    Park,
+    Plan,
+    SetAdminToken,
+    StartAttempt,
+)
 from wiresum.controller.state.sqlite import SqliteStore
 
 psycopg = pytest.importorskip("psycopg", reason="pip install 'wiresum[postgres]'")
@@ -239,6 +246,26 @@ def test_a_later_schema_is_left_alone(postgres_server: Postgres, postgres_url: s
         db.execute("UPDATE store SET steps = 99")
     with pytest.raises(StoreError, match=f"schema 99, .* knows up to {len(STEPS)}"):
         Candidate(postgres_url, "a:1").run()
+
+
+def test_a_store_of_before_parts_and_parked_jobs_is_taken_over(
+    postgres_server: Postgres, postgres_url: str
+) -> None:
+    with closing(lead(postgres_url)) as store:
+        grant(store, "j-1")
+        store.commit(Plan(1.0, (StartAttempt("j-1", 0, 1, 32),)))
+        before = rows(store)
+    with postgres_server.connect() as db:
+        for column in ("parent", "parked", "lent"):
+            db.execute(f"ALTER TABLE jobs DROP COLUMN {column} CASCADE")
+        db.execute("UPDATE store SET steps = 1")
+    with closing(lead(postgres_url)) as store:
+        assert rows(store) == before
+        store.commit(Plan(2.0, (Park("j-1", 1792000000.25),)))
+    with closing(lead(postgres_url)) as store:
+        job = store.job("j-1")
+        assert job is not None
+        assert (job.parent, job.parked, job.lent) == ("", True, 1792000000.25)
 
 
 def test_a_store_that_cannot_be_reached_is_named_without_its_password() -> None:

@@ -148,15 +148,18 @@ class PartAgent(Agent):
             look = min(1.3 * look, _LONGEST_LOOK_S)
         return True
 
-    def _end(self, error: WiresumError) -> None:
-        """The group cannot begin: what waits, and all that comes, ends with ``error``."""
+    def _end(self, error: WiresumError, *, fallback: bool = True) -> None:
+        """The group cannot begin: what waits, and all that comes, ends with ``error``.
+
+        ``fallback``: what is in flight there, too.
+        """
         with self._lock:
             if self._gone is not None or self._closed:
                 return
             self._gone = error
-        if self._group is not None:
-            self._group.abort(error)
         self.engine.take_over(RefusingEngine(error))
+        if self._group is not None and fallback:
+            self._group.abort(error)
 
     def rank_is_gone(self, gone: Departure) -> None:
         """See :class:`~wiresum.host_agent.agent.worker.PartOfWhole`.
@@ -165,7 +168,9 @@ class PartAgent(Agent):
         """
         if gone.rank not in self._part.members or self._peers is not None:
             return
-        self._end(PeerLost(gone.line(f"; {self.label} cannot begin")))
+        # Of the fallback's collectives, one that has left has done its part.
+        died = gone.after is None
+        self._end(PeerLost(gone.line(f"; {self.label} cannot begin")), fallback=died)
 
     def _lost_peer(self, error: EngineError) -> None:
         # The group's link knows its ranks by their numbers in the group.

@@ -54,6 +54,10 @@ class Departure(Protocol):
     def rank(self) -> int:
         """Its number in the whole."""
 
+    @property
+    def after(self) -> int | None:
+        """If it has left: how many collectives of the whole it has completed. None: it died."""
+
     def line(self, waits: str = "") -> str:
         """One line about its end, and what this rank waits in."""
 

@@ -310,4 +310,6 @@ def same_bits() -> None:
     expect(same_everywhere([whole]), "the ranks differ")
     destroyed(*mesh.get_all_groups())
     if rank() == 0:
-        print("bits", hash(tuple(whole.view(torch.int32).tolist())), flush=True)
+        # A line of its own, in one piece: other ranks write to the same pipe.
+        digest = hash(tuple(whole.view(torch.int32).tolist()))
+        print(f"\nbits {digest}\n", end="", flush=True)

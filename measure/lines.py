@@ -62,7 +62,7 @@ NAMESPACE_CLOSED = Line("M027", "--loss: cannot enter {namespace}: {why}")
 
 UNKNOWN_KIND = Line("M028", "--kinds {kind}: it must be of {kinds}")
 NO_KIND = Line("M029", "--kinds is empty: say, for example, wrong-key")
-NO_RATE = Line("M030", "--rate is empty: a flood at no rate in particular says nothing")
+NO_RATE = Line("M030", "--rate {text!r}: links need a limit here, such as 100mbit")
 SHM_HAS_NO_RATE = Line(
     "M031", "--transport shm: memory has neither a rate nor loss; say --rate none"
 )

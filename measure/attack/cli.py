@@ -44,7 +44,7 @@ def flood(
         name=check_name(name or f"flood-{os.getpid()}"),
     ).check()  # fmt: skip
     if options.rate_mbit is None:
-        raise RackUsageError(lines.NO_RATE.of())
+        raise RackUsageError(lines.NO_RATE.of(text=rate))
     import json
     import statistics
     from dataclasses import asdict

@@ -225,6 +225,15 @@ def parse_rates(text: str) -> tuple[float | None, ...]:
     return tuple(rates)
 
 
+def parse_limits(text: str) -> tuple[float, ...]:
+    """Parse ``100mbit,1gbit``, where links without a limit say nothing: Mbit/s."""
+    rates = parse_rates(text)
+    limited = tuple(rate for rate in rates if rate is not None)
+    if len(limited) < len(rates):
+        raise RackUsageError(lines.NO_RATE.of(text=text))
+    return limited
+
+
 def parse_losses(text: str) -> tuple[float | None, ...]:
     """Parse ``none,0,0.1%``: probabilities; None for ``none``. See :class:`Case`."""
     items = _items("--loss", text)

@@ -15,118 +15,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AllReduceArguments:
-    """What ``bench allreduce`` measures, as its options say it."""
+class _LinkArguments:
+    """What the benchmarks on limited links have in common."""
 
-    workers: Annotated[str, Option(metavar="N,…", help="Numbers of workers.")] = "2,4,8"
-    sizes: Annotated[
-        str, Option(metavar="SIZE,…", help="Sizes of the tensors, in bytes of float32 elements.")
-    ] = "64KiB,1MiB,4MiB,25MiB,100MiB"
-    rate: Annotated[
-        str,
-        Option(
-            metavar="RATE,…", help="Rates of each link, in each direction: 100mbit; none: no limit."
-        ),
-    ] = "100mbit,1gbit,none"
-    field: Annotated[str, Option(metavar="32|16|8,…", help="Bits of a quantized element.")] = (
-        "32,16,8"
-    )
-    against: Annotated[str, Option(metavar="gloo|none", help="What to compare with.")] = "gloo"
-    tcp: Annotated[
-        str,
-        Option(
-            metavar="NAME,…",
-            help="Congestion control of gloo's connections, such as cubic; of several, the fastest "
-            "in each case counts  [default: this machine's]",
-        ),
-    ] = ""
-    repeat: Annotated[int, Option(min=1, help="Rounds; the sides take turns.")] = 5
-    loss: Annotated[
-        str,
-        Option(
-            metavar="SHARE,…",
-            help="Loss of frames on each link, in each direction: none,0,0.1%. With none, trains "
-            "of frames cross whole; a share, 0 too, has them cut before the receiver.",
-        ),
-    ] = "none"
-    transport: Annotated[
-        str, Option(metavar="udp|shm,…", help="How frames come to the switch.")
-    ] = "udp"
-    carrier: Annotated[str, Option(metavar="switch|ranks,…", help="What sums wiresum's lanes.")] = (
-        "switch"
-    )
-    lanes: Annotated[int, Option(help="Lanes of the switch program.")] = 256
-    slots: Annotated[int, Option(min=0, help="Slots to lease for each field; 0: the default.")] = 0
-    mtu: Annotated[int, Option(min=576, max=65535, help="MTU of the links, in bytes.")] = 1500
-    name: Annotated[
-        str, Option(help="Name of the benchmark's network; several can exist side by side.")
-    ] = "bench"
-    spoil: Annotated[
-        bool,
-        Option("--spoil", hidden=True, help="A control: a wrong result; it must fail."),
-    ] = False
-
-    def options(self) -> "cases.Options":
-        """The cases and sides. Raises :class:`RackUsageError`."""
-        from wiresum.measure.bench import cases
-
-        if self.against not in ("gloo", "none"):
-            raise RackUsageError(lines.COMPARE_WITH_GLOO.of(against=self.against))
-        return cases.Options(
-            workers=cases.parse_workers(self.workers),
-            sizes=cases.parse_sizes(self.sizes),
-            rates=cases.parse_rates(self.rate),
-            losses=cases.parse_losses(self.loss),
-            fields=cases.parse_fields(self.field),
-            tcp=cases.parse_tcp(self.tcp) if self.against == "gloo" else (),
-            repeat=self.repeat,
-            lanes=self.lanes,
-            slots=self.slots,
-            mtu=self.mtu,
-            transports=cases.parse_transports(self.transport),
-            carriers=cases.parse_carriers(self.carrier),
-            name=self.name,
-            spoil=self.spoil,
-        ).check()
-
-
-def allreduce(
-    arguments: AllReduceArguments,
-    json_file: Annotated[
-        Path | None, Option("--json", metavar="FILE", help="Write the numbers as JSON.")
-    ] = None,
-    append: Annotated[
-        bool, Option("--append", help="Add the rounds to those in the JSON file.")
-    ] = False,
-    quiet: Annotated[bool, Option("--quiet", help="Only the table.")] = False,
-) -> None:
-    """Time of an all-reduce over the embedded switch and over gloo, on the same limited links."""
-    from wiresum.measure.bench.measure import measure
-
-    measure(arguments.options(), json_file, append, quiet)
-
-
-@dataclass(frozen=True)
-class CollectivesArguments:
-    """What ``bench collectives`` measures, as its options say it."""
-
-    collectives: Annotated[
-        str,
-        Option(
-            metavar="NAME,…",
-            help="Collectives, as torch names them; both: a reduce-scatter beside an all-gather. "
-            "[all; with --latency all_reduce,broadcast,barrier]",
-        ),
-    ] = ""
     workers: Annotated[str, Option(metavar="N,…", help="Numbers of workers.")] = "4"
-    sizes: Annotated[
-        str,
-        Option(
-            metavar="SIZE,…",
-            help="Sizes of a rank's largest buffer, in bytes of float32 elements. "
-            "[64KiB,1MiB,25MiB; with --latency 8B,1KiB,8KiB,64KiB]",
-        ),
-    ] = ""
     rate: Annotated[
         str,
         Option(
@@ -149,16 +41,6 @@ class CollectivesArguments:
         ),
     ] = ""
     repeat: Annotated[int, Option(min=1, help="Rounds; the sides take turns.")] = 5
-    latency: Annotated[
-        bool, Option("--latency", help="Latency of single collectives: p50 and p99.")
-    ] = False
-    ops: Annotated[
-        int,
-        Option(
-            min=0,
-            help="Collectives of a sample; 0: as many as it takes, with --latency 200.",
-        ),
-    ] = 0
     lanes: Annotated[int, Option(help="Lanes of the switch program.")] = 256
     slots: Annotated[int, Option(min=0, help="Slots to lease for each field; 0: the default.")] = 0
     mtu: Annotated[int, Option(min=576, max=65535, help="MTU of the links, in bytes.")] = 1500
@@ -170,14 +52,123 @@ class CollectivesArguments:
         Option("--spoil", hidden=True, help="A control: a wrong result; it must fail."),
     ] = False
 
+    def _ways(self) -> tuple[str, ...]:
+        """Those of gloo's TCP; none without gloo. Raises :class:`RackUsageError`."""
+        from wiresum.measure.bench import cases
+
+        if self.against not in ("gloo", "none"):
+            raise RackUsageError(lines.COMPARE_WITH_GLOO.of(against=self.against))
+        return cases.parse_tcp(self.tcp) if self.against == "gloo" else ()
+
+
+@dataclass(frozen=True)
+class AllReduceArguments(_LinkArguments):
+    """What ``bench allreduce`` measures, as its options say it."""
+
+    workers: Annotated[str, Option(metavar="N,…", help="Numbers of workers.")] = "2,4,8"
+    rate: Annotated[
+        str,
+        Option(
+            metavar="RATE,…", help="Rates of each link, in each direction: 100mbit; none: no limit."
+        ),
+    ] = "100mbit,1gbit,none"
+    carrier: Annotated[str, Option(metavar="switch|ranks,…", help="What sums wiresum's lanes.")] = (
+        "switch"
+    )
+    sizes: Annotated[
+        str, Option(metavar="SIZE,…", help="Sizes of the tensors, in bytes of float32 elements.")
+    ] = "64KiB,1MiB,4MiB,25MiB,100MiB"
+    loss: Annotated[
+        str,
+        Option(
+            metavar="SHARE,…",
+            help="Loss of frames on each link, in each direction: none,0,0.1%. With none, trains "
+            "of frames cross whole; a share, 0 too, has them cut before the receiver.",
+        ),
+    ] = "none"
+    transport: Annotated[
+        str, Option(metavar="udp|shm,…", help="How frames come to the switch.")
+    ] = "udp"
+
+    def options(self) -> "cases.Options":
+        """The cases and sides. Raises :class:`RackUsageError`."""
+        from wiresum.measure.bench import cases
+
+        return cases.Options(
+            workers=cases.parse_workers(self.workers),
+            sizes=cases.parse_sizes(self.sizes),
+            rates=cases.parse_rates(self.rate),
+            losses=cases.parse_losses(self.loss),
+            fields=cases.parse_fields(self.field),
+            tcp=self._ways(),
+            repeat=self.repeat,
+            lanes=self.lanes,
+            slots=self.slots,
+            mtu=self.mtu,
+            transports=cases.parse_transports(self.transport),
+            carriers=cases.parse_carriers(self.carrier),
+            name=self.name,
+            spoil=self.spoil,
+        ).check()
+
+
+def allreduce(
+    arguments: AllReduceArguments,
+    json_file: Annotated[
+        Path | None, Option("--json", metavar="FILE", help="Write the numbers as JSON.")
+    ] = None,
+    append: Annotated[
+        bool, Option("--append", help="Add the rounds to those in the JSON file.")
+    ] = False,
+    quiet: Annotated[bool, Option("--quiet", help="Only the table.")] = False,
+) -> None:
+    """Time of an all-reduce over the embedded switch and over gloo, on the same limited links."""
+    from wiresum.measure.bench.record import need
+
+    options = arguments.options()
+    need("numpy", *(["torch"] if options.tcp or options.ranks_sides else []))
+    from wiresum.measure.bench.measure import measure
+
+    measure(options, json_file, append, quiet)
+
+
+@dataclass(frozen=True)
+class CollectivesArguments(_LinkArguments):
+    """What ``bench collectives`` measures, as its options say it."""
+
+    collectives: Annotated[
+        str,
+        Option(
+            metavar="NAME,…",
+            help="Collectives, as torch names them; both: a reduce-scatter beside an all-gather. "
+            "[all; with --latency all_reduce,broadcast,barrier]",
+        ),
+    ] = ""
+    sizes: Annotated[
+        str,
+        Option(
+            metavar="SIZE,…",
+            help="Sizes of a rank's largest buffer, in bytes of float32 elements. "
+            "[64KiB,1MiB,25MiB; with --latency 8B,1KiB,8KiB,64KiB]",
+        ),
+    ] = ""
+    latency: Annotated[
+        bool, Option("--latency", help="Latency of single collectives: p50 and p99.")
+    ] = False
+    ops: Annotated[
+        int,
+        Option(
+            min=0,
+            help="Collectives of a sample; 0: as many as it takes, with --latency 200.",
+        ),
+    ] = 0
+
     def options(self) -> "collective_options.Options":
         """The cases and sides. Raises :class:`RackUsageError`."""
         from wiresum.measure.bench import cases
         from wiresum.measure.bench.collectives import options
         from wiresum.measure.bench.collectives.kinds import KINDS
 
-        if self.against not in ("gloo", "none"):
-            raise RackUsageError(lines.COMPARE_WITH_GLOO.of(against=self.against))
         names = ",".join(options.LATENCY_KINDS if self.latency else KINDS)
         sizes = options.LATENCY_SIZES if self.latency else options.SIZES
         return options.Options(
@@ -187,7 +178,7 @@ class CollectivesArguments:
             rates=cases.parse_rates(self.rate),
             fields=cases.parse_fields(self.field),
             carriers=cases.parse_carriers(self.carrier),
-            tcp=cases.parse_tcp(self.tcp) if self.against == "gloo" else (),
+            tcp=self._ways(),
             repeat=self.repeat,
             latency=self.latency,
             ops=self.ops,
@@ -207,9 +198,13 @@ def collectives(
     quiet: Annotated[bool, Option("--quiet", help="Only the table.")] = False,
 ) -> None:
     """Time and bytes of every collective, over the embedded switch, the ranks and gloo."""
+    from wiresum.measure.bench.record import need
+
+    options = arguments.options()
+    need("numpy", "torch")
     from wiresum.measure.bench.collectives.run import measure
 
-    measure(arguments.options(), json_file, quiet)
+    measure(options, json_file, quiet)
 
 
 def train(
@@ -250,14 +245,11 @@ def train(
     from wiresum.measure.bench.train_methods import parse_methods
     from wiresum.measure.page import put
 
-    rates = tuple(each for each in cases.parse_rates(rate) if each is not None)
-    if not rates:
-        raise RackError(lines.NO_RATE.of())
     if table_only and json_file is None:
         raise RackError(lines.TABLE_OF_WHAT.of())
     options = Options(
-        rates, cases.parse_workers(workers), parse_methods(methods), rounds, target, limit,
-        patience, name=name,
+        cases.parse_limits(rate), cases.parse_workers(workers), parse_methods(methods), rounds,
+        target, limit, patience, name=name,
     )  # fmt: skip
     made = train_results.page(bench(options, json_file, append, table_only))
     if markdown is not None:
@@ -289,6 +281,9 @@ def fsdp(
     options = arguments.options()
     if len(options.rates) != 1:
         raise RackUsageError(lines.ONE_RATE.of(rate=rate))
+    from wiresum.measure.bench.record import need
+
+    need("numpy", "torch")
     from wiresum.measure.bench.collectives.fsdp import measure
 
     measure(options, json_file, quiet)

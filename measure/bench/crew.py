@@ -1,5 +1,6 @@
 """The benchmark's workers: long-lived processes, one for each rank and side, driven over pipes."""
 
+import contextlib
 import json
 import os
 import select
@@ -87,7 +88,8 @@ class Member:
         process.end(self._process)
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(OSError):  # an order may be left in it
+                    stream.close()
 
 
 class Crew:

@@ -17,7 +17,7 @@ from wiresum.common.version import package_version
 from wiresum.measure import lines
 from wiresum.measure.bench import _codec
 from wiresum.measure.bench.cases import size_text
-from wiresum.measure.bench.measure import machine, write
+from wiresum.measure.bench.record import machine, write
 from wiresum.measure.bench.results import Spread
 from wiresum.testbed.errors import RackError
 

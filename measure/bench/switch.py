@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from wiresum.common.version import package_version
-from wiresum.measure.bench.measure import machine, write
 from wiresum.measure.bench.memory import InMemory
+from wiresum.measure.bench.record import machine, write
 from wiresum.measure.bench.results import Spread
 from wiresum.measure.bench.sockets import OverSockets
 

@@ -1,6 +1,5 @@
 """``wiresum bench train``: trains across limited links with each method, to the same loss."""
 
-import importlib.util
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from wiresum.measure import lines
-from wiresum.measure.bench.measure import machine, write
+from wiresum.measure.bench.record import machine, need, write
 from wiresum.measure.bench.train_methods import METHODS, Method
 from wiresum.measure.bench.train_rack import START_S, Trainings
 from wiresum.measure.bench.train_results import KIND, VERSION, page, reached
@@ -67,8 +66,7 @@ def bench(
         return content
     if os.geteuid() != 0:
         raise RackError(lines.NEEDS_ROOT.of())
-    if importlib.util.find_spec("torch") is None:
-        raise RackError(lines.NEEDS_TORCH.of())
+    need("numpy", "torch")
     say = Console(stderr=True, highlight=False).print
     trainer = "wiresum.measure.bench.train_worker"
     most, fastest = max(options.workers), max(options.rates)

@@ -1,22 +1,22 @@
 """Forks the ranks of each training from one process that has imported torch.
 
-Importing torch takes seconds of a core in each process. Orders are lines of JSON on stdin, one a
+Orders are lines of JSON on stdin, one a
 training; each is answered with one line. Started by ``train_rack.py`` with the name of the module
 whose ``train(order)`` is a rank's training, and which may have a ``prepare()`` for all of them; not
 run by hand.
 """
 
+import functools
 import importlib
 import json
 import os
 import signal
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
-from wiresum.testbed.namespaces import go_into
+from wiresum.measure.bench.forks import fork
 
 
 def main() -> None:
@@ -38,10 +38,8 @@ def _run(order: dict[str, Any], train: Any) -> dict[str, Any]:
     folder = Path(order["folder"])
     children: dict[int, int] = {}
     for rank, place in enumerate(order["ranks"]):
-        pid = os.fork()
-        if pid == 0:
-            _rank(order, rank, place, folder, train)
-        children[pid] = rank
+        work = functools.partial(_rank, order, folder / f"{rank}.json", train)
+        children[fork(place["namespace"], place["env"], folder / f"{rank}.log", work)] = rank
     late = time.monotonic() + order["limit_s"]
     failed: str | None = None
     while children:
@@ -69,28 +67,11 @@ def _last_line(log: Path) -> str:
     return said[-1] if said else "no reason given"
 
 
-def _rank(
-    order: dict[str, Any], rank: int, place: dict[str, Any], folder: Path, train: Any
-) -> None:
-    """In the child: go into the rank's network, train, leave the result. Does not return."""
-    status = 1
-    try:
-        log = os.open(folder / f"{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        go_into(place["namespace"])
-        os.environ.clear()
-        os.environ.update(place["env"])
-        result = train.train(order)
-        _finish()
-        (folder / f"{rank}.json").write_text(json.dumps(result))
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+def _rank(order: dict[str, Any], result: Path, train: Any) -> None:
+    """In the child: train, leave the result."""
+    said = train.train(order)
+    _finish()
+    result.write_text(json.dumps(said))
 
 
 def _finish() -> None:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,8 +102,9 @@ class Trainings:
             }
             assert self._crew is not None
             assert self._crew.stdin is not None
-            self._crew.stdin.write(json.dumps(whole).encode() + b"\n")
-            self._crew.stdin.flush()
+            with suppress(OSError):  # it has ended: its answer says so
+                self._crew.stdin.write(json.dumps(whole).encode() + b"\n")
+                self._crew.stdin.flush()
             return self._answer(limit_s + _END_S)
 
     @contextmanager
@@ -152,8 +153,16 @@ class Trainings:
                     env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
                 ),
             )
-        self._exits.callback(process.end, self._crew)
+        self._exits.callback(self._end_crew)
         self._answer(_IMPORT_S)
+
+    def _end_crew(self) -> None:
+        assert self._crew is not None
+        process.end(self._crew)
+        for stream in (self._crew.stdin, self._crew.stdout):
+            if stream is not None:
+                with suppress(OSError):  # an order may be left in it
+                    stream.close()
 
     def _answer(self, limit_s: float) -> dict[str, Any]:
         """The crew's next line. Raises ``RackError`` if it has ended, or says nothing in time."""

@@ -17,6 +17,9 @@ def report(
     ] = None,
 ) -> None:
     """Tables and a plot from the benchmarks' JSON; without options, the tables on stdout."""
+    from wiresum.measure.bench.record import need
+
+    need("numpy")
     from wiresum.measure.page import put
     from wiresum.measure.report import markdown as text
     from wiresum.measure.report.load import load

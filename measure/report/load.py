@@ -13,6 +13,7 @@ from wiresum.measure.bench.collectives import bench as collectives
 from wiresum.measure.bench.collectives import fsdp
 from wiresum.measure.bench.collectives import results as collective_results
 from wiresum.measure.bench.results import Line, case_of, lines_of
+from wiresum.measure.report.collectives import training
 from wiresum.testbed.errors import RackError
 
 
@@ -24,7 +25,8 @@ class Measured:
     """By case, all sides of it."""
     collectives: list[list[collective_results.Line]] = field(default_factory=list)
     """By case, all sides of it."""
-    fsdp: list[dict[str, Any]] = field(default_factory=list)
+    fsdp: list[str] = field(default_factory=list)
+    """Their sections."""
     switches: list[dict[str, Any]] = field(default_factory=list)
     engines: list[dict[str, Any]] = field(default_factory=list)
     machines: list[dict[str, Any]] = field(default_factory=list)
@@ -49,7 +51,7 @@ def load(paths: Sequence[Path]) -> Measured:
             _add(measured, content, path, seen)
         except OSError as error:
             raise RackError(lines.CANNOT_READ.of(path=path, why=error.strerror)) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             raise RackError(lines.NOT_A_RESULT.of(path=path, why=error)) from None
     measured.allreduce.sort(key=lambda found: _order(found[0].case))
     return measured
@@ -78,7 +80,7 @@ def _add(measured: Measured, content: dict[str, Any], path: Path, seen: dict[Cas
             measured.rounds |= {len(samples) for samples in entry["samples"].values()}
             measured.allreduce.append(lines_of(entry, content["options"]["mtu"]))
     elif kind == fsdp.KIND:
-        measured.fsdp.append(content)
+        measured.fsdp.append(training(content))
     elif kind == collectives.KIND:
         measured.tcp |= set(content["options"]["tcp"])
         for entry in content["cases"]:

@@ -22,7 +22,7 @@ def page(measured: Measured) -> str:
         _loss(measured),
         _growth(measured),
         *collectives.sections(measured.collectives),
-        *(collectives.training(content) for content in measured.fsdp),
+        *measured.fsdp,
         *(_switch(content) for content in measured.switches),
         *(_codec(content) for content in measured.engines),
     ]

@@ -66,15 +66,19 @@ def completed(found: list[Collective], apart: list[Step]) -> list[Collective]:
     called one. All steps are taken for alike: the n-th collective of a kind and size in a step is
     that of a step in ``apart``, which have operators, if both steps have as many of it.
     """
+    by_step: dict[int | None, list[Collective]] = defaultdict(list)
+    for each in found:
+        if each.step is not None:
+            by_step[each.step].append(each)
     told: dict[object, list[Collective]] = {}
     for step in apart:
-        within = (each for each in found if step.start <= each.start <= step.end)
+        # What comes after the step, before the next one, has its number too.
+        within = (each for each in by_step.pop(step.number, []) if each.start <= step.end)
         for like, same in _by_likeness(within).items():
             told.setdefault(like, same)
-    numbers = {each.step for each in found if each.step is not None}
     changed: dict[int, Collective] = {}
-    for number in numbers - {step.number for step in apart}:
-        for like, same in _by_likeness(each for each in found if each.step == number).items():
+    for own in by_step.values():
+        for like, same in _by_likeness(own).items():
             known = told.get(like, [])
             if len(known) == len(same):
                 for each, other in zip(same, known, strict=True):

@@ -42,16 +42,13 @@ def validate(
     name: Annotated[str, Option(help="Name of the rack.")] = "advise",
 ) -> None:
     """Predict steps with `advise`, then measure them on a rack: how far off it is (needs root)."""
-    from wiresum.measure.bench.cases import parse_rates, parse_workers
-    from wiresum.measure.bench.measure import machine
+    from wiresum.measure.bench.cases import parse_limits, parse_workers
+    from wiresum.measure.bench.record import machine
     from wiresum.measure.page import put
     from wiresum.measure.validation import cases, results
 
-    rates = tuple(each for each in parse_rates(rate) if each is not None)
-    if not rates:
-        raise RackError(lines.NO_RATE.of())
     options = cases.Options(
-        rates=rates,
+        rates=parse_limits(rate),
         workers=parse_workers(workers),
         models=cases.parse_models(models),
         remedies=cases.parse_remedies(remedies),
@@ -106,7 +103,7 @@ def _measure(
 
     from rich.console import Console
 
-    from wiresum.measure.bench.measure import write
+    from wiresum.measure.bench.record import write
     from wiresum.measure.validation.run import Validation
     from wiresum.testbed.interrupts import Interrupts
 

@@ -68,6 +68,7 @@ class Bench:
         self._say = say
         self._save = save
         self._round = 0
+        self._gap_s = _GAP_S if options.latency else 0.0
 
     def run(self) -> None:
         """Measure everything. Raises ``WiresumError``."""
@@ -106,7 +107,7 @@ class Bench:
         options = self.options
         cases = options.cases_of(count)
         limit = max(
-            case.limit_s(options.ops_of(case, side))
+            case.limit_s(options.ops_of(case, side)) + options.ops_of(case, side) * self._gap_s
             for case in cases
             for side in options.sides_of(case)
         )
@@ -151,8 +152,7 @@ class Bench:
             self._round += 1
             bits: dict[int, list[str]] = {}  # of each field's results, by rank
             for side in self.options.sides_of(case):
-                gap_s = _GAP_S if self.options.latency else 0.0
-                sample = self._sample(case, side, self.options.ops_of(case, side), gap_s)
+                sample = self._sample(case, side, self.options.ops_of(case, side), self._gap_s)
                 found = sample.pop("bits")
                 if side.field is not None and bits.setdefault(side.field, found) != found:
                     self._note_wrong(lines.CARRIERS_DIFFER.of(case=case, field=side.field))

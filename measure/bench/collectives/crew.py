@@ -48,14 +48,15 @@ class Nursery:
         self.folder = star.record.folder
         self.made = 0
         self._log = self.folder / "nursery.log"
-        env = {k: v for k, v in os.environ.items() if not k.startswith("WIRESUM_")}
-        env |= {"OMP_NUM_THREADS": "1", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
         with self._log.open("ab") as errors:
             self._process = process.start(
                 process.module("wiresum.measure.bench.collectives.nursery"),
                 supervised=False,
                 options=process.ProcessOptions(
-                    env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+                    env=_variables(),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
                 ),
             )
         try:
@@ -86,7 +87,8 @@ class Nursery:
         process.end(self._process)
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(OSError):  # an order may be left in it
+                    stream.close()
 
     def __enter__(self) -> "Nursery":
         return self

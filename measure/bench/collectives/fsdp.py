@@ -3,24 +3,22 @@
 What communication costs a step is its time less that of the same step without any collective.
 """
 
-import json
 import statistics
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from wiresum.common.version import package_version
 from wiresum.measure import lines
 from wiresum.measure.bench.cases import Side
 from wiresum.measure.bench.collectives.bench import Bench
 from wiresum.measure.bench.collectives.crew import Crew, Nursery
 from wiresum.measure.bench.collectives.options import Options
-from wiresum.measure.bench.measure import machine, write
+from wiresum.measure.bench.record import head, write
 from wiresum.measure.bench.results import Spread
 from wiresum.testbed.errors import RackError
 from wiresum.testbed.interrupts import Interrupts
@@ -138,12 +136,11 @@ def other_loss(entry: dict[str, Any]) -> str | None:
 
 def measure(options: Options, json_file: Path | None, quiet: bool) -> None:
     """Measure, write the JSON after each round, print the table. Raises ``WiresumError``."""
-    head = {"kind": KIND, "version": package_version(), "machine": machine()}
-    head["options"] = json.loads(json.dumps(asdict(options)))
+    above = head(KIND, options)
 
     def save() -> None:
         if json_file is not None:
-            write(json_file, head | steps.entry)
+            write(json_file, above | steps.entry)
 
     console = Console(stderr=True)
     steps = Steps(options, (lambda _line: None) if quiet else console.print, save)

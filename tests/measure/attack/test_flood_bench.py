@@ -58,7 +58,7 @@ def test_a_flood_is_measured(cli, name, kind, priority, tmp_path):
     [
         (["--kinds", "water"], "--kinds water"),
         (["--kinds", ""], "--kinds is empty"),
-        (["--rate", ""], "--rate is empty"),
+        (["--rate", ""], "--rate '': links need a limit"),
         (["--switch", "tofino"], "--switch tofino"),
     ],
 )

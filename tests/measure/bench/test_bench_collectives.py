@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from wiresum.measure.bench.collectives.options import Case, Options
 from wiresum.measure.model import limits
 from wiresum.measure.report.load import load
 from wiresum.measure.report.markdown import page
-from wiresum.testbed.errors import RackUsageError
+from wiresum.testbed.errors import RackError, RackUsageError
 
 MIB = 1 << 20
 
@@ -127,6 +129,44 @@ def test_unusable_options_are_refused_in_one_line(
     assert done.returncode != 0
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+_WITHOUT = """
+import sys
+sys.modules["numpy"] = sys.modules["torch"] = None
+from wiresum.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("name", ["collectives", "fsdp", "train", "allreduce"])
+def test_without_torch_the_benchmarks_say_what_they_need(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _WITHOUT, "bench", name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    needed = "the benchmark needs numpy and torch: pip install 'wiresum[torch]'"
+    assert done.stderr == f"wiresum: {needed}\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"kind": "fsdp", "machine": {}},
+        {"kind": "collectives", "machine": {}, "options": {"tcp": []}, "cases": [{"samples": []}]},
+    ],
+)
+def test_a_file_that_says_too_little_is_refused_by_the_report(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    file = tmp_path / "bench.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(RackError, match="is not from `wiresum bench"):
+        load([file])
 
 
 def test_a_size_gives_each_rank_at_least_one_element() -> None:

@@ -2,6 +2,10 @@
 
 import json
 import os
+import select
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +14,14 @@ import pytest
 
 from support.processes import Commands
 from support.rack_process import namespaces
+from support.site import eventually
 from wiresum.measure.bench import train_results
 from wiresum.measure.bench.train import Options
 from wiresum.measure.bench.train_methods import METHODS, H, parse_methods
+from wiresum.measure.bench.train_rack import Trainings
+from wiresum.measure.remedies import Carrier
 from wiresum.testbed import find_mininet
-from wiresum.testbed.errors import RackUsageError
+from wiresum.testbed.errors import RackError, RackUsageError
 
 MACHINE = {"cores": 2, "model": "Chip", "kernel": "6.18", "python": "3.11"}
 
@@ -101,7 +108,7 @@ def test_the_page_in_the_docs_is_that_of_the_kept_trainings() -> None:
     [
         (("--methods", "best"), "it must be of gloo, gloo-fp16"),
         (("--methods", "ranks-8,ranks-8"), "each once"),
-        (("--rate", "none"), "--rate"),
+        (("--rate", "none,1gbit"), "--rate 'none,1gbit': links need a limit"),
         (("--workers", "1"), "each must be a number from 2"),
         (("--table-only",), "name the file of an earlier run"),
         (("--table-only", "--json", "{other}"), "is not from `wiresum bench"),
@@ -162,6 +169,53 @@ def test_every_method_learns(tmp_path: Path) -> None:
             train_worker._KEPT.append((whole, block))
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_a_process_of_the_trainings_that_has_ended_is_named_with_its_last_words(
+    tmp_path: Path,
+) -> None:
+    trainings = Trainings("none", 2, 100.0, "none")
+    trainings.folder = tmp_path
+    trainings._log = tmp_path / "crew.log"
+    trainings._log.write_text("MemoryError\n")
+    trainings._crew = subprocess.Popen(
+        [sys.executable, "-c", ""], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    trainings._crew.wait()
+    with pytest.raises(RackError, match=r"the trainings' process.*MemoryError"):
+        trainings.run({}, 0, Carrier.GLOO, 32, 1.0)
+    trainings._end_crew()  # though an order is left
+
+
+_FORKS = """
+import os, sys, time
+from wiresum.measure.bench import forks
+
+def rank():
+    print(os.environ["RANK"], flush=True)
+    time.sleep(600)
+
+forks.go_into = lambda _: None
+print(forks.fork("none", {"RANK": "3"}, sys.argv[1], rank), flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_rank_ends_with_the_process_that_has_forked_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with subprocess.Popen(
+        [sys.executable, "-c", _FORKS, str(log)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        try:
+            assert parent.stdout is not None
+            rank = os.pidfd_open(int(parent.stdout.readline()))
+            eventually(lambda: log.exists() and log.read_text() == "3\n", "the rank runs")
+        finally:
+            parent.send_signal(signal.SIGKILL)
+    try:
+        assert select.select([rank], [], [], 60)[0], "the rank goes on"
+    finally:
+        os.close(rank)
 
 
 @pytest.fixture

@@ -152,7 +152,9 @@ def commands(page: Path, name: str) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["performance.md", "performance-ranks.md"])
+@pytest.mark.parametrize(
+    "name", ["performance.md", "performance-ranks.md", "performance-collectives.md"]
+)
 def test_the_documented_commands_make_the_pages_again(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

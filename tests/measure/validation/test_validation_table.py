@@ -109,7 +109,7 @@ def test_the_table_is_made_again_from_kept_reports(capsys, tmp_path):
         (("--models", "wide,fast"), "--models 'wide,fast'"),
         (("--remedies", "gloo"), "--remedies 'gloo'"),
         (("--remedies", "fp16,fp16"), "each once"),
-        (("--rate", "none"), "--rate is empty"),
+        (("--rate", "none,1gbit"), "--rate 'none,1gbit': links need a limit"),
         (("--table-only",), "name the file"),
         (("--table-only", "--json", "none.json"), "cannot read none.json"),
         (("--table-only", "--json", __file__), "is not from `wiresum bench"),

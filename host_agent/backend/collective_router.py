@@ -42,7 +42,7 @@ from wiresum.host_agent.backend.integer_average import average, is_integer_avera
 from wiresum.host_agent.backend.plans import Piece, plan
 from wiresum.host_agent.backend.request import Request, described, label_of, read
 from wiresum.host_agent.backend.routing import ARGUMENTS, NEVER, op_name, why_not
-from wiresum.host_agent.backend.tensors import size_of
+from wiresum.host_agent.backend.tensors import copy_back, size_of
 from wiresum.host_agent.backend.trace import Traced, profiling
 from wiresum.host_agent.backend.work import Memory, Span, SwitchWork
 
@@ -248,7 +248,7 @@ class CollectiveRouter:
                 request,
                 [*viewed],
                 work,
-                limit_s,
+                self._limit_s(None),
                 lambda spans, done: self._sum_over_ranks(name, spans, average, done),
             )
         exposed.issued(work)
@@ -378,14 +378,17 @@ class CollectiveRouter:
         )
 
         def finish(_ended: object) -> None:
-            if work.exception() is None:
-                if average:
-                    values.div_(self.size)
-                totals = torch.split(values, [span.memory.numel() for span in spans])
-                for span, total in zip(spans, totals, strict=True):
-                    if span.reads:
-                        span.memory.copy_(total)
-            done(work.exception())
+            error = work.exception()
+            if error is None:
+                try:
+                    if average:
+                        values.div_(self.size)
+                    totals = torch.split(values, [span.memory.numel() for span in spans])
+                    pairs = zip(totals, spans, strict=True)
+                    copy_back([(total, span.memory) for total, span in pairs if span.reads])
+                except Exception as failure:
+                    error = failure
+            done(error)
 
         work = self._agreement.submit(
             f"{name}/nonfinite",

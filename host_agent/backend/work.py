@@ -116,12 +116,12 @@ class SwitchWork(dist.Work):
 
     def expect(self, tickets: Sequence[int]) -> None:
         """Set the tickets that end this work, one a piece, before any of them is reported."""
-        self._tickets = len(tickets)
-        self._tickets_left = self._tickets
+        self._tickets_left = len(tickets)
         if self._copies or self.when_ended is not None:
             self.prompt = None  # more is to be done in the end, by the thread that ends works
         if tickets:
             self._first_ticket = tickets[0]
+            self._tickets = len(tickets)  # last: another thread may be in `_ends_soon` by now
         else:
             self._finish(None)
 
@@ -203,8 +203,10 @@ class SwitchWork(dist.Work):
         The thread that ends works hears of it, too, but a small collective would take half as long
         again if it had to wake that first.
         """
+        if not self._tickets:
+            return False
         prompt = self.prompt
-        if prompt is None or self._future is not None or not self._tickets:
+        if prompt is None or self._future is not None:
             return False
         few = size_of(self._outputs) <= FEW_BYTES
         limit_s = min(seconds, SOON_S)

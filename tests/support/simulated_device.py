@@ -151,6 +151,10 @@ class _Queued(TorchDispatchMode):
         schema = func._schema
         if func.namespace == "c10d":
             return func(*args, **kwargs)
+        with self:  # under inference mode, operations that consist of others come whole
+            parts = func.decompose(*args, **kwargs)
+        if parts is not NotImplemented:
+            return parts
         given = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, torch.Tensor)]
         returned = schema.returns
         if schema.is_mutable:

@@ -196,9 +196,14 @@ class Flight:
 class Agreed:
     """The codes in the engine."""
 
-    def __init__(self) -> None:
+    def __init__(self, piece: Piece) -> None:
         self._done = threading.Event()
-        self.taken = Taken(self._done.set)
+        self._piece: Piece | None = piece
+        self.taken = Taken(self._ended)
+
+    def _ended(self) -> None:
+        self._piece = None  # its memory has to be there until now, also after a wait that is over
+        self._done.set()
 
     def wait(self, limit_s: float) -> None:
         """Wait for the largest codes. Raises the error of the engine, or ``CollectiveTimeout``."""

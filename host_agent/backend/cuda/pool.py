@@ -75,8 +75,9 @@ class Pool:
                 self._free.remove(old)
             if self._held and self._held + whole > self._most:
                 return None
+            made = Buffer(self._make(whole))
             self._lent += whole
-            return Buffer(self._make(whole))
+            return made
 
     def give_back(self, buffer: Buffer, after: Event | None = None) -> None:
         """Lend it again once the device has come past ``after``."""

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from wiresum.common.errors import WiresumError
 from wiresum.host_agent import lines
 from wiresum.host_agent._engine import BLOCK, budget
 from wiresum.host_agent.agent.face import ALL
@@ -72,6 +73,7 @@ class Staging:
         self._lock = threading.Lock()
         self._queued = 0
         self._closed = False
+        self._broken: BaseException | None = None
         self._issued: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._landed: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads = [
@@ -98,7 +100,8 @@ class Staging:
         """Start a collective; how many pieces it has. ``work`` ends with it.
 
         ``viewed``: what to copy on the device in the end, beside the plan's. ``repair``: sums
-        blocks with Inf or NaN, on the host.
+        blocks with Inf or NaN, on the host. ``limit_s``: of each wait for the device or the engine;
+        one that is over ends all that this rank issues later, too, so not the limit of a call.
         """
         lane = self._lanes.get(device)
         if lane is None:
@@ -119,10 +122,11 @@ class Staging:
     def _compute_codes(self, job: Job, blocks: int) -> None:
         lane = job.lane
         on_device = next(iter(job.coded.values())).values
-        codes = torch.empty(blocks, dtype=torch.int32, device=on_device.device)
+        with torch.inference_mode(False):  # another thread writes to both
+            codes = torch.empty(blocks, dtype=torch.int32, device=on_device.device)
+            host = lane.device.pinned(4 * blocks).view(torch.int32)
         for each in job.coded.values():
             lane.kernels.codes(each.values, codes[each.first : each.first + each.blocks])
-        host = lane.device.pinned(4 * blocks).view(torch.int32)
         lane.device.copy(host, codes)
         job.codes = Codes(codes, host)
 
@@ -139,20 +143,33 @@ class Staging:
 
     @property
     def busy(self) -> bool:
-        """Whether collectives wait here: one in the host's memory has to :meth:`follow` them."""
+        """Whether one in the host's memory has to :meth:`follow` others."""
         with self._lock:
-            return self._queued > 0
+            return self._queued > 0 or self._broken is not None
 
     def follow(self, start: Callable[[], None], failed: Callable[[BaseException], None]) -> None:
         """Call ``start`` after what waits here; ``failed`` if it raises an error."""
 
         def run() -> None:
             try:
+                self._check()
                 start()
             except Exception as error:
                 failed(error)
 
         self._queue(run)
+
+    def _check(self) -> None:
+        """The engine gets nothing after what it should have got: it would sum what differs."""
+        if isinstance(self._broken, WiresumError):
+            raise self._broken
+        if self._broken is not None:
+            why = f"{type(self._broken).__name__}: {self._broken}"
+            raise EngineClosed(lines.NO_MORE_WORK_SINCE.of(why=why)) from self._broken
+
+    def _break(self, error: BaseException) -> None:
+        with self._lock:
+            self._broken = self._broken or error
 
     def _queue(self, run: Callable[[], None]) -> None:
         with self._lock:
@@ -172,10 +189,12 @@ class Staging:
 
     def _stage(self, job: Job) -> None:
         try:
+            self._check()
             if job.codes is not None:
                 self._agree(job, job.codes)
             cut = job.rounds()
         except Exception as error:
+            self._break(error)
             job.left, failure = 1, error
             self._land(lambda: self._give_up(job, failure, 1))
             return
@@ -194,6 +213,7 @@ class Staging:
             while launched:
                 self._depart(launched)
         except Exception as error:
+            self._break(error)
             missing, unheard = len(cut) - started + len(launched), error
             for flight in launched:
                 job.lane.pool.give_back(flight.buffer, flight.copied)
@@ -204,8 +224,8 @@ class Staging:
         assert job.planned is not None
         lane = job.lane
         wait_until(job.planned.done, job.limit_s, "what came before a collective")
-        agreed = Agreed()
         whole = Piece(codes.host, codes.host.numel(), "max_uint32", False, -1, ALL, -1, True)
+        agreed = Agreed(whole)
         self._hand(agreed.taken, [whole])
         agreed.wait(job.limit_s)
         with lane.down.using():

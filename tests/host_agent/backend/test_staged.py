@@ -159,6 +159,23 @@ def test_blocks_with_inf_or_nan_have_the_bits_that_they_have_on_the_host(both: A
     assert bool(found[0][0].isinf().any())
 
 
+def test_tensors_of_inference_mode_have_the_bits_of_others(both: Any) -> None:
+    plain, staged = both
+
+    def run(group: Any, rank: int, *, inference: bool = True) -> list[torch.Tensor]:
+        with torch.inference_mode(inference):
+            one, two = numbers(LARGE // 4, rank), numbers(3000, rank)
+            two[700] = float("inf")
+            for work in [group.allreduce([one]), group.allreduce([two])]:
+                work.wait()
+            return [one, two]
+
+    expected = plain.all(lambda group, rank: run(group, rank, inference=False))
+    for ranks in (plain, staged):
+        for mine, theirs in zip(ranks.all(run), expected, strict=True):
+            assert [bits(each) for each in mine] == [bits(each) for each in theirs]
+
+
 def test_narrow_fields_cross_to_the_host_in_place_of_floats(shape: tuple[int, int]) -> None:
     staged, field = Staged(*shape), shape[1]
     staged.all(lambda group, rank: group.allreduce([numbers(LARGE, rank)]).wait())

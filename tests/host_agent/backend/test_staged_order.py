@@ -2,11 +2,15 @@
 
 import contextlib
 import functools
+import gc
 import inspect
 import textwrap
 import threading
 import time
+import unittest.mock
+import weakref
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,11 +19,15 @@ from carried_rig import Threads, bits
 from staged_rig import Staged, numbers, options
 from torch._C import _distributed_c10d as c10d
 
+from support.simulated_device import SimulatedDevice
 from wiresum.common.patience import Patience
 from wiresum.host_agent import stats
 from wiresum.host_agent.agent import counters
 from wiresum.host_agent.backend.cuda import cutting, job, pool, staging, work
-from wiresum.host_agent.errors import EngineClosed, PeerLost
+from wiresum.host_agent.backend.cuda.torch_device import TorchDevices
+from wiresum.host_agent.backend.plans import Piece
+from wiresum.host_agent.backend.work import Memory, SwitchWork
+from wiresum.host_agent.errors import CollectiveTimeout, EngineClosed, PeerLost
 
 LATE_S = (0.001, 0.004, 0.008)
 """How late each operation is: of the script's stream, of the first one, and of the second."""
@@ -221,6 +229,103 @@ def test_an_engine_that_takes_nothing_ends_works_with_its_error() -> None:
     ranks.close()
 
 
+@pytest.mark.parametrize("field", [32, 8])
+def test_after_a_collective_that_a_rank_cannot_stage_it_sums_nothing_that_does_not_belong_together(
+    field: int,
+) -> None:
+    ranks = Staged(2, field)
+    device, fails = ranks.devices[0], [True]
+
+    def pinned(size: int) -> torch.Tensor:
+        if threading.current_thread().name == "wiresum-stage" and fails.pop():
+            raise MemoryError("no pinned memory")
+        return SimulatedDevice.pinned(device, size)
+
+    device.pinned = pinned  # type: ignore[method-assign]
+    tensors = [[torch.full((3000,), 1.0 + number) for number in range(3)] for _ in range(2)]
+    works = [
+        [group.allreduce([tensor]) for tensor in mine]
+        for group, mine in zip(ranks.groups, tensors, strict=True)
+    ]
+    on_host = tensors[0][0].clone()
+    with pytest.raises(MemoryError, match="no pinned memory"):
+        works[0][0].wait()
+    for each in works[0][1:]:
+        with pytest.raises(EngineClosed, match="no more work: MemoryError: no pinned memory"):
+            each.wait()
+    ranks.groups[0].router.devices = TorchDevices()  # its tensors are the host's again
+    with pytest.raises(EngineClosed, match="no more work"):
+        ranks.groups[0].allreduce([on_host]).wait()
+    ranks.groups[0].shutdown()
+    ranks.groups[1].shutdown()
+    for each in works[1]:
+        with pytest.raises((EngineClosed, PeerLost)):
+            each.wait()
+    ranks.close()
+
+
+def test_a_collective_whose_own_limit_is_over_goes_on_and_the_next_ones_are_right() -> None:
+    ranks = Staged(2, 8)
+    ranks.devices[0].holds = (functools.partial(time.sleep, 0.3),)
+    given = options(c10d.AllreduceOptions)
+    given.timeout = timedelta(milliseconds=20)
+
+    def run(group: Any, rank: int) -> list[float]:
+        first, second = torch.full((3000,), 1.0 + rank), torch.full((3000,), 5.0)
+        work, other = group.allreduce([first], given), group.allreduce([second])
+        if rank == 0:
+            with pytest.raises(CollectiveTimeout):
+                work.wait()
+        other.wait()
+        ranks.devices[rank].check()
+        return [float(first[0]), float(second[0])]
+
+    for found in ranks.all(run):
+        assert found == pytest.approx([3.0, 10.0], rel=0.02)
+    ranks.close()
+
+
+def test_exponents_stay_in_memory_until_the_engine_has_ended() -> None:
+    memory = torch.zeros(3, dtype=torch.int32)
+    agreed = job.Agreed(Piece(memory, 3, "max_uint32", False, -1, 0, -1, True))
+    taken, there = agreed.taken, weakref.ref(memory)
+    taken.expect([7])
+    with pytest.raises(CollectiveTimeout):
+        agreed.wait(0.01)
+    del agreed, memory
+    gc.collect()
+    assert there() is not None
+    taken.ticket_ended(7, None, [])
+    assert there() is None
+
+
+def test_a_thread_that_waits_asks_the_engine_for_no_ticket_before_all_of_them_are_set() -> None:
+    asked: list[tuple[int, int]] = []
+
+    class Asked:
+        def await_end(self, first: int, count: int, timeout_s: float, leave: bool) -> bool:
+            asked.append((first, count))
+            return True
+
+        def flush(self) -> None:
+            """Nothing is held back."""
+
+    class Slow(list[int]):
+        def __getitem__(self, index: Any) -> Any:
+            assert not waited._ends_soon(1.0)
+            return super().__getitem__(index)
+
+    waited = SwitchWork(
+        "a", Memory([], [], []), 5.0, lambda _s: PeerLost("late"), lambda run: run(),
+        lambda _spans, done: done(None),
+    )  # fmt: skip
+    waited.prompt = Asked()
+    waited.expect(Slow([40, 41]))
+    assert asked == []
+    assert waited.wait()
+    assert asked == [(40, 2)]
+
+
 def test_shutting_down_ends_what_is_on_its_way() -> None:
     ranks = Staged(2, 8)
     works = [ranks.groups[0].allreduce([torch.ones(COUNT)]) for _ in range(3)]
@@ -288,4 +393,14 @@ def test_a_pool_makes_no_more_than_it_may_and_lends_again() -> None:
     assert lent.held == 1 << 20
     assert lent.take(1) is None
     assert made == [1 << 17, 1 << 17, 1 << 20]
+
+
+def test_a_pool_counts_no_memory_that_it_could_not_get() -> None:
+    refused = pool.Pool(unittest.mock.Mock(side_effect=MemoryError), 1 << 18)
+    with pytest.raises(MemoryError):
+        refused.take(1 << 17)
+    assert refused.held == 0
+
+
+def test_ranges_of_blocks_with_inf_or_nan_are_joined() -> None:
     assert job.nonfinite(torch.tensor([-1, -1, 5, -1]), 800) == [(0, 512), (768, 32)]

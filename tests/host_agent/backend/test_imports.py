@@ -73,6 +73,19 @@ def test_the_compiler_leaves_the_groups_methods_alone_once_it_is_imported() -> N
     run(_GROUP + _THEN_DYNAMO)
 
 
+def test_torch_takes_every_spelling_of_the_backend() -> None:
+    run(
+        "import torch, torch.distributed as dist\n"
+        "for name in ('wiresum', 'cpu:wiresum', 'cuda:wiresum', 'cpu:wiresum,cuda:wiresum'):\n"
+        "    dist.init_process_group(name, store=dist.HashStore(), rank=0, world_size=1)\n"
+        "    for group in (dist.group.WORLD, dist.new_group([0])):\n"
+        "        assert type(group).__name__.startswith('Wiresum'), (name, group)\n"
+        "        dist.all_reduce(torch.ones(3), group=group)\n"
+        "        dist.all_gather_object([None], name, group=group)\n"
+        "    dist.destroy_process_group()\n"
+    )
+
+
 def test_torch_works_where_wiresum_is_broken() -> None:
     said = run(_BROKEN.format(missing="wiresum.host_agent.backend.registration"))
     assert said.count("the torch.distributed backend could not be registered") == 1

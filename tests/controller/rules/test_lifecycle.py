@@ -390,6 +390,11 @@ class Lifecycle(RuleBasedStateMachine):
             assert (usage.jobs, usage.slots) == (len(own), sum(job.target for job in own))
 
     @invariant()
+    def who_has_all_slots_is_owed_none(self) -> None:
+        for job in self.store.jobs(live_only=True):
+            assert not job.lent or job.parked or job.lease.range.slots < job.target
+
+    @invariant()
     def epochs_are_never_used_twice(self) -> None:
         assert self.epochs == sorted(set(self.epochs))
         assert 0 not in self.epochs
@@ -520,6 +525,7 @@ def a_long_walk(walk: Lifecycle, seed: int) -> None:
                 walk.jobs.touch(job)
             walk.nothing_is_shared()
             walk.parts_share_what_their_job_was_admitted_with()
+            walk.who_has_all_slots_is_owed_none()
             walk.epochs_are_never_used_twice()
             walk.slots_only_see_growing_epochs()
             walk.only_ready_jobs_are_on_the_switch()

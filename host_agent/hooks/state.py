@@ -119,12 +119,12 @@ class State:
             if parameter.device.type != "cpu" or parameter.dtype not in _DTYPES:
                 where, kind = parameter.device.type, str(parameter.dtype).removeprefix("torch.")
                 raise CodecError(lines.NOT_FOR_A_CODEC.of(name=name, dtype=kind, device=where))
-        names = {each: name for name, each in model.named_parameters()}
+        names: dict[torch.Tensor, str] = {each: name for name, each in model.named_parameters()}
         self._note_steps()
         self._check(names, self._residuals, self._velocities)
         self._forget()
         self._group = group
-        self._names: dict[torch.Tensor, str] = names
+        self._names = names
 
     def _check(self, names: Mapping[torch.Tensor, str], *kept: Mapping[str, torch.Tensor]) -> None:
         """Raise :class:`CodecError` if not all that is kept is of these parameters."""

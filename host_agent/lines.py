@@ -226,6 +226,7 @@ FEEDBACK_OF_SUMS = Line(
     "votes with feedback need the sums of a step before the next one: give Vote(feedback=False), "
     "or staleness=0",
 )
+RANKS_DIFFER = Line("A161", "{what} differs between the ranks: {given}; give all ranks the same")
 
 # ---- codecs that a script or a run chooses
 

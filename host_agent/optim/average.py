@@ -1,10 +1,13 @@
 """Averages tensors over the ranks of a group, in few large collectives."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+
+from wiresum.host_agent import lines
+from wiresum.host_agent.errors import SynchronizationError
 
 BUCKET_BYTES = 25 << 20
 """As in DDP: enough that the cost of a collective's start does not show."""
@@ -56,10 +59,21 @@ def gathered(
 ) -> list[list[float]]:
     """What each rank has told, exactly: for each of the numbers a list by rank."""
     ranks = dist.get_world_size(group)
-    found = torch.empty(ranks * len(own), dtype=torch.float64, device=device)
     mine = torch.tensor(own, dtype=torch.float64, device=device)
-    dist.all_gather_into_tensor(found, mine, group=group)
-    return found.view(ranks, -1).t().tolist()
+    found = [torch.empty_like(mine) for _ in range(ranks)]
+    dist.all_gather(found, mine, group=group)
+    return torch.stack(found).t().tolist()
+
+
+def check_alike(
+    own: Mapping[str, float], device: torch.device, group: dist.ProcessGroup | None
+) -> None:
+    """Raise :class:`SynchronizationError` on all ranks if one of the numbers, which have names,
+    differs between them."""
+    for what, given in zip(own, gathered(list(own.values()), device, group), strict=True):
+        if len(set(given)) > 1:
+            by_rank = ", ".join(f"{each:g}" for each in given)
+            raise SynchronizationError(lines.RANKS_DIFFER.of(what=what, given=by_rank))
 
 
 def copy_from_first(tensors: Sequence[torch.Tensor], group: dist.ProcessGroup | None) -> None:

@@ -5,6 +5,7 @@ stay alike bit for bit, unlike those of a parameter server (SSP, Ho et al. 2013)
 optimizer. Pipe-SGD (Li et al. 2018) and OD-SGD do the same with s = 1.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -131,6 +132,11 @@ class DelayedGradients:
     def __enter__(self) -> Self:
         if self._handles:
             raise SynchronizationError(lines.ENTERED_TWICE.of(name=type(self).__name__))
+        alike = {
+            "the staleness": self.staleness,
+            "the number of sums on their way": len(self._on_their_way),
+        }
+        average.check_alike(alike, self._parameters[0].device, self._group)
         if self._ddp is None:
             if not self._begun:
                 average.copy_from_first([*self._parameters, *self._model.buffers()], self._group)
@@ -213,6 +219,8 @@ class DelayedGradients:
         """What DDP keeps from parameters that no rank has used now, but some rank has then."""
         scale = self._scale()
         for each, mean in self._due.items():
+            if self._scaler is not None and not mean.isfinite().all():
+                continue  # the scaler, which has not seen it, would have left the step out
             if (each.grad is None or not each.grad.any()) and mean.any():
                 each.grad = mean / scale
 
@@ -327,9 +335,10 @@ class DelayedGradients:
             same = int(state["staleness"]) == self.staleness
             kept = [(float(e["scale"]), list(e["means"])) for e in state["on_their_way"]]
             same = same and len(kept) <= self.staleness
+            same = same and all(math.isfinite(scale) and scale > 0 for scale, _ in kept)
             same = same and (state["codec"] is None) == (self._codec is None)
             same = same and all(shapes(m) == shapes(self._parameters) for _, m in kept)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             same = False
         if not same:
             raise SynchronizationError(lines.NOT_A_STATE.of(name=type(self).__name__))

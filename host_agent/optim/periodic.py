@@ -157,6 +157,9 @@ class Periodic:
     def __enter__(self) -> Self:
         if self._handle is not None:
             raise SynchronizationError(lines.ENTERED_TWICE.of(name=type(self).__name__))
+        alike = {"sync_every": self.sync_every, "the number of rounds so far": self.rounds}
+        kind = {"the kind of weight (0: none, 1: steps, 2: a number)": _kind_of(self._weight)}
+        average.check_alike(alike | kind, self._parameters[0].device, self._group)
         self._begin()
         if self._pace is not None:
             self._resumed = self._pace.clock()
@@ -231,9 +234,12 @@ class Periodic:
             return
         apart = torch.stack(
             [(a - b).float().square().sum() for a, b in zip(mine, mean, strict=True)]
-        )
-        (agreed,) = average.start([apart.sum().reshape(1)], self._group).wait()
-        share = (float(agreed) / of) ** 0.5 if of > 0 else float("nan")
+        ).sum()
+        # Also the norm, which all have: hosts with other numbers of threads round it otherwise.
+        both = torch.stack([apart, apart.new_tensor(of)])
+        (agreed,) = average.start([both], self._group).wait()
+        drift, norm = agreed.tolist()
+        share = (drift / norm) ** 0.5 if norm > 0 else float("nan")
         self.sync_every = self._drift.next(self.sync_every, share)
 
     def state_dict(self) -> dict[str, Any]:
@@ -256,7 +262,9 @@ class Periodic:
         try:
             counts = [int(state[name]) for name in _COUNTS]
             anchors = [each.detach() for each in state["anchors"]]
-        except (KeyError, TypeError, ValueError, AttributeError):
+            if min(counts) < 0 or 0 in counts[2:4]:
+                raise ValueError("no number of steps")
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise SynchronizationError(lines.NOT_A_STATE.of(name=type(self).__name__)) from None
         if anchors and shapes(anchors) != shapes(self._parameters):
             raise SynchronizationError(lines.NOT_A_STATE.of(name=type(self).__name__))
@@ -266,6 +274,10 @@ class Periodic:
 
 
 _COUNTS = ("local_step", "since", "sync_every", "own_steps", "rounds")
+
+
+def _kind_of(weight: Weight) -> int:
+    return 0 if weight is None else 1 if weight == "steps" else 2
 
 
 def _is_weight(weight: object) -> bool:

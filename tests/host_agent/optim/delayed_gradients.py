@@ -176,6 +176,24 @@ def twins() -> torch.Tensor:
     return flat(net)
 
 
+def twins_with_a_nan() -> torch.Tensor:
+    """In the gradient of the part that is unused when it is due, where the scaler does not look."""
+    net, rank = Twins(), dist.get_rank()
+    whole = DistributedDataParallel(net, find_unused_parameters=True)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.02)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    with DelayedGradients(whole, optimizer, 1, scaler=scaler):
+        for number in (0, 1):
+            net.which = number
+            optimizer.zero_grad()
+            lost = float("nan") if (number, rank) == (0, 1) else 1.0
+            backward(whole, rank, number, lost * float(scaler.scale(torch.ones(()))))
+            scaler.step(optimizer)
+            scaler.update()
+    assert flat(net).isfinite().all()
+    return flat(net)
+
+
 def scenarios() -> Iterator[str]:
     """Asserts; yields what has been shown, and digests that all carriers must share."""
     plain = train(lambda net, opt: DelayedGradients(net, opt, 0))
@@ -232,6 +250,7 @@ def scenarios() -> Iterator[str]:
     yield "an overflow on one rank leaves the step out on all, s steps later"
 
     assert alike(twins())
+    assert alike(twins_with_a_nan())
     yield "what nobody uses in this step gets the gradient of the step before"
 
     spoiled = model(0)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import delayed_gradients
+import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -16,8 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 from trainings import CLOSE, alike, flat, inner, model, step, wide
 
 from wiresum import host_agent
+from wiresum.host_agent.errors import SynchronizationError
 from wiresum.host_agent.remedies.local_steps import local_steps
-from wiresum.optim import DiLoCo, Drift, LocalSGD, Pace, sparse_loco
+from wiresum.optim import DelayedGradients, DiLoCo, Drift, LocalSGD, Pace, sparse_loco
 
 STEPS = 12
 
@@ -178,6 +180,10 @@ def scenarios() -> Iterator[str]:
         dist.all_gather_object(chosen, periodic.sync_every)
         assert len(set(chosen)) == 1
     assert periodic.sync_every == 1  # nothing is as near as a millionth
+    net = model(0)
+    local = LocalSGD(net, inner(net), Drift(0.5, first=4))
+    local._adapt([torch.ones(1)], [torch.zeros(1)], 100.0 if dist.get_rank() else 1.0)
+    assert alike(torch.tensor(local.sync_every))  # hosts may round the norm differently
     yield "all ranks adapt alike to the drift"
 
     net = model(dist.get_rank())
@@ -298,6 +304,17 @@ def by_pace() -> Iterator[str]:
     for cut_at in (4, 6):  # with a sum on its way
         assert torch.equal(train(late, cut_at=cut_at)[0], whole)
     yield "with a delay the drift is measured when the sum is there"
+
+    net = model(rank)
+    opt = inner(net)
+    for other, words in (
+        (lambda: LocalSGD(net, opt, 2 + rank % 2), "sync_every differs between the ranks: 2, 3, 2"),
+        (lambda: LocalSGD(net, opt, 2, weight="steps" if rank else 9), "the kind of weight"),
+        (lambda: DelayedGradients(net, opt, 1 + rank), "the staleness differs between the ranks"),
+    ):
+        with pytest.raises(SynchronizationError, match=words), other():
+            pass
+    yield "options that differ between the ranks are refused on all"
 
 
 def main() -> None:

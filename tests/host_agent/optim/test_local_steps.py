@@ -25,7 +25,7 @@ from wiresum.host_agent.optim.periodic import shares
 
 SCRIPT = Path(__file__).with_name("local_steps.py")
 WORKERS = 3
-SCENARIOS = 25
+SCENARIOS = 26
 
 
 def passed(folder: Path, env: dict[str, str]) -> list[str]:
@@ -114,7 +114,8 @@ def test_models_and_optimizers_that_do_not_fit_are_refused(tmp_path: Path) -> No
             whole = outer.state_dict()
     finally:
         torch.distributed.destroy_process_group()
-    for broken in ({}, {**state, "anchors": state["anchors"][1:]}, {**state, "since": "x"}):
+    for broken in ({}, {**state, "anchors": state["anchors"][1:]}, {**state, "since": "x"},
+                   {**state, "sync_every": 0}, {**state, "own_steps": float("inf")}):  # fmt: skip
         with pytest.raises(SynchronizationError, match="not a state of LocalSGD"):
             LocalSGD(model, sgd(model), 2).load_state_dict(broken)
     two = [torch.zeros(3, 2), torch.zeros(3)]
@@ -200,6 +201,7 @@ def test_delayed_gradients_refuse_what_they_cannot_do(tmp_path: Path) -> None:
         {**state, "on_their_way": [step, step]},  # more than may be on their way
         {**state, "on_their_way": [{**step, "means": step["means"][1:]}]},
         {**state, "codec": {}},
+        {**state, "on_their_way": [{**step, "scale": 0.0}]},
     ):
         with pytest.raises(SynchronizationError, match="not a state of DelayedGradients"):
             DelayedGradients(model, optimizer).load_state_dict(broken)

@@ -128,7 +128,8 @@ class SwitchWork(dist.Work):
     def ticket_ended(self, ticket: int, error: BaseException | None, nonfinite: Ranges) -> None:
         """Note the end of one ticket: with this error, or well except for these elements."""
         with self._lock:
-            if error is not None and self._error is None:
+            # What somebody has seen end well stays so, whatever ends the thread that tells of it.
+            if error is not None and self._error is None and not self._known:
                 self._error = error
             if nonfinite:
                 self._nonfinite[ticket - self._first_ticket] = nonfinite

@@ -56,6 +56,23 @@ def test_a_future_that_is_asked_for_after_the_wait_is_complete(
     group.shutdown()
 
 
+def test_what_has_ended_well_stays_so_when_the_engine_cannot_be_asked_any_more(
+    engine: PromptEngine, group: WiresumProcessGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_timeout_s: float) -> list[Ended]:
+        raise RuntimeError("the engine is broken")
+
+    made = group.allreduce([torch.ones(3)])
+    assert made.wait()
+    engine.left.clear()  # its completion is lost
+    monkeypatch.setattr(engine, "poll", broken)
+    engine.ended.put(None)
+    assert made.get_future().done()
+    assert made.is_success()
+    assert made.exception() is None
+    group.shutdown()
+
+
 def test_what_is_being_ended_is_counted_before_the_counts_are_read(
     engine: PromptEngine, group: WiresumProcessGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,13 +37,17 @@ def test_positions_count_chunks_from_the_first() -> None:
             assert each.wait_s is None
         rig.finish(rig.start(normal(2, 256 * LANES + 1)))  # two chunks of exponents
 
-        def done() -> bool:
-            return rig.engines[0].positions()["data"].oldest > first
+        chunks = {"exponent": 2, "data": rig.engines[0].stats()["data_results"]}
+        assert chunks["data"] > 0
 
-        eventually(done, "the data chunks")
-        stats, after = rig.engines[0].stats(), rig.engines[0].positions()
-        assert after["exponent"].oldest == after["exponent"].next == first + 2
-        assert after["data"].oldest == after["data"].next == first + stats["data_results"]
+        def done() -> bool:  # a tensor is finished before the thread says how far its streams are
+            now = rig.engines[0].positions()
+            return all(
+                now[name].oldest == now[name].next == first + chunks[name] for name in chunks
+            )
+
+        eventually(done, "all chunks past")
+        after = rig.engines[0].positions()
         assert after["copy"].next == first
         for each in (after["exponent"], after["data"]):
             assert each.result_s is not None

@@ -75,7 +75,7 @@ class Ledger:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._count = 0
-        self._latest: deque[Issued] = deque(maxlen=KEPT)
+        self._latest: deque[tuple[Any, ...]] = deque(maxlen=KEPT)  # what makes an `Issued` each
 
     def issue(
         self, name: str, path: str, op: str = "", dtype: str = "", elements: int | None = None
@@ -87,13 +87,14 @@ class Ledger:
         """
         with self._lock:
             self._count += 1
-            self._latest.append(Issued(self._count, name, path, op, dtype, elements))
+            self._latest.append((self._count, name, path, op, dtype, elements))
             return self._count
 
     def issued(self) -> Sequence[Issued]:
         """The latest collectives, the oldest first."""
         with self._lock:
-            return tuple(self._latest)
+            latest = tuple(self._latest)
+        return tuple(Issued(*each) for each in latest)
 
 
 class Group(Protocol):

@@ -67,7 +67,7 @@ def name_future(future: Any, name: str) -> None:
 
 def note_issued(name: str) -> None:
     """Note that the calling thread has issued the collective ``name``, outside of any callback."""
-    _here.root = Scope(f"{_role()}/{name}")
+    _here.root = name  # of a scope, which is made once a callback needs it
 
 
 def watch_callbacks() -> None:
@@ -103,11 +103,16 @@ def _name_callback(future: Any) -> str:
     with _lock:
         scope = _scopes.get(future)
         if scope is None:
-            around = current_scope() or getattr(_here, "root", None)
-            if around is None:
-                around = _here.root = Scope(_role())
-            scope = _scopes[future] = Scope(around.next_future())
+            scope = _scopes[future] = Scope((current_scope() or _root()).next_future())
     return scope.next_callback()
+
+
+def _root() -> Scope:
+    """The scope of this thread outside of callbacks, since the last collective that it issued."""
+    root: Scope | str = getattr(_here, "root", "")
+    if not isinstance(root, Scope):
+        root = _here.root = Scope(f"{_role()}/{root}" if root else _role())
+    return root
 
 
 def _inside(name: str, callback: Callable[[Any], Any]) -> Callable[[Any], Any]:

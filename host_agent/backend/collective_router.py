@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import Store
+from torch._C._distributed_c10d import DebugLevel, Store, get_debug_level
 
 from wiresum.common.errors import WiresumError
 from wiresum.host_agent import errors, lines
@@ -39,6 +39,7 @@ from wiresum.host_agent.backend.dispatch import dispatched, method_of
 from wiresum.host_agent.backend.fallback import let_gloo_finish
 from wiresum.host_agent.backend.gloo_sums import GlooSums
 from wiresum.host_agent.backend.integer_average import average, is_integer_average
+from wiresum.host_agent.backend.patterns import MOST, Key, Pattern, key_of
 from wiresum.host_agent.backend.plans import Piece, plan
 from wiresum.host_agent.backend.request import Request, described, label_of, read
 from wiresum.host_agent.backend.routing import ARGUMENTS, NEVER, op_name, why_not
@@ -118,6 +119,7 @@ class CollectiveRouter:
         self._part = bool(options.members)
         self._begin: Callable[[], None] | None = None
         self._counts: Counter[str] = Counter()
+        self._patterns: dict[Key, Pattern] = {}
         self.rank = rank
         self.size = size
         self.timeout = options.timeout
@@ -183,6 +185,11 @@ class CollectiveRouter:
         ``method`` and its arguments are those of ``ProcessGroup``.
         """
         self._check_process()
+        key = None if kwargs else key_of(method, args)
+        if key is not None:
+            work = self._repeated(key, args)
+            if work is not None:
+                return work
         request = None
         if not kwargs.keys() - {"opts"}:
             request = read(method, [*args, *kwargs.values()], self.rank, self.size)
@@ -191,7 +198,7 @@ class CollectiveRouter:
             return self.fall_back(method, reason, *args, **kwargs)
         carrier, scope = self._world or self, current_scope()
         if scope is None:
-            return carrier._over_switch(request, self._limit_s(request.timeout))
+            return carrier._over_switch(request, self._limit_s(request.timeout), key)
         return carrier._agreed(
             scope.next_collective(),
             label_of(method),
@@ -200,7 +207,37 @@ class CollectiveRouter:
             request.all_tensors,
         )
 
-    def _over_switch(self, given: Request, limit_s: float) -> dist.Work:
+    def _repeated(self, key: Key, args: Sequence[Any]) -> SwitchWork | None:
+        """A collective for which there is a pattern; None if it has to go the whole way."""
+        carrier = self._world or self
+        pattern = carrier._patterns.get(key)
+        if pattern is None or self.closed or carrier.closed or current_scope() is not None:
+            return None
+        if get_debug_level() == DebugLevel.DETAIL or carrier._staging is not None:
+            return None
+        ours = threading.get_ident() == carrier._thread
+        if carrier is not self and (carrier._several_threads or not ours):
+            return None
+        carrier._several_threads |= not ours
+        outputs = list(args[0]) if len(args) > 1 else []
+        timeout = args[-1].timeout if args else None
+        return carrier._like(pattern, outputs, self._limit_s(timeout))
+
+    def _like(self, pattern: Pattern, outputs: list[torch.Tensor], limit_s: float) -> SwitchWork:
+        """Carry a collective of this pattern."""
+        # As `detach()`, which would let another thread have the interpreter.
+        piece = pattern.piece_in(outputs[0].data) if outputs else pattern.piece
+        name = self._number(pattern.label, SWITCH, pattern.described, pattern.agreed)[1]
+        work = SwitchWork(
+            *(name, Memory(outputs, [piece], []), limit_s, self._late, self._pool.submit),
+            lambda spans, done: self._sum_over_ranks(name, spans, pattern.average, done),
+        )
+        self._to_engine(work, [piece])
+        exposed.issued(work)
+        self._count(pattern.label, pattern.bytes, 1)
+        return work
+
+    def _over_switch(self, given: Request, limit_s: float, key: Key | None) -> dist.Work:
         self._several_threads |= threading.get_ident() != self._thread
         compared = Detail.tensors_of(given.method, given.tensors)
         name = self._next_name(given.method, SWITCH, given.described, given.agreed, compared)
@@ -221,9 +258,13 @@ class CollectiveRouter:
                 self._pool.submit,
                 lambda spans, done: self._sum_over_ranks(name, spans, given.op == "AVG", done),
             )
+            if key is not None and request is given and len(self._patterns) < MOST:
+                pattern = Pattern.of(request, made)
+                if pattern is not None:
+                    self._patterns[key] = pattern
             with self._traced(request, work):
                 self._hand_over(work, made.pieces)
-            self._count(request, len(made.pieces))
+            self._count(label_of(request.method), request.bytes, len(made.pieces))
             return work
 
         return dispatched(self.inner, given.method, values.tensors, given.options, carry)
@@ -252,7 +293,7 @@ class CollectiveRouter:
                 lambda spans, done: self._sum_over_ranks(name, spans, average, done),
             )
         exposed.issued(work)
-        self._count(request, pieces)
+        self._count(label_of(request.method), request.bytes, pieces)
         return work
 
     def _field(self) -> int:
@@ -260,13 +301,11 @@ class CollectiveRouter:
         state = {} if self.agent is None else self.agent.describe()
         return 32 if "tuning" in state else int(state.get("field", 32))
 
-    def _count(self, request: Request, pieces: int) -> None:
+    def _count(self, label: str, size: int, pieces: int) -> None:
         ranks = self.agent is not None and self.agent.carrier == RANKS
         why = "" if not ranks or COUNTERS.ranks_why else self._why_ranks()
         self._counts[RANKS if ranks else SWITCH] += 1
-        COUNTERS.count_carried(
-            label_of(request.method), pieces, request.bytes, ranks=ranks, why=why
-        )
+        COUNTERS.count_carried(label, pieces, size, ranks=ranks, why=why)
 
     def _traced(
         self, request: Request, work: SwitchWork | StagedWork
@@ -328,15 +367,22 @@ class CollectiveRouter:
 
         All that is given must be alike on all ranks. ``what``: dtype and elements.
         """
-        number = self._ledger.issue(label_of(method), path, options, *what)
+        number, name = self._number(label_of(method), path, options, what)
+        self._detail.check(number, method, tensors, options)
+        return name
+
+    def _number(
+        self, label: str, path: str, options: str, what: tuple[str, int | None]
+    ) -> tuple[int, str]:
+        """Its number, and its name."""
+        number = self._ledger.issue(label, path, options, *what)
         begin = self._begin
         if begin is not None:
             self._begin = None
             begin()
         name = f"{self.name}:{number}"
         note_issued(name)
-        self._detail.check(number, method, tensors, options)
-        return name
+        return number, name
 
     def _hand_over(self, work: SwitchWork, pieces: Sequence[Piece]) -> None:
         if self._staging is not None and self._staging.busy:

@@ -89,6 +89,7 @@ def dispatched(
 
 
 _PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
+_included, _keys = torch._C._dispatch_tls_local_include_set, torch._C._dispatch_keys
 _observed = False  # whether an observer of all operators has been started in this process
 
 
@@ -98,8 +99,8 @@ def _ordinary() -> tuple[frozenset[int], frozenset[int]]:
     included, keys = set(), set()
     for inference in (False, True):
         with torch.inference_mode(inference):
-            included.add(torch._C._dispatch_tls_local_include_set().raw_repr())
-            keys.add(torch._C._dispatch_keys(torch.empty(0)).raw_repr())
+            included.add(_included().raw_repr())
+            keys.add(_keys(torch.empty(0)).raw_repr())
     return frozenset(included), frozenset(keys)
 
 
@@ -114,14 +115,22 @@ def _unseen(given: Sequence[Any]) -> bool:
     """
     if _observed or profiling():
         return False
-    included = torch._C._dispatch_tls_local_include_set().raw_repr()
-    return included in _INCLUDED and all(map(_plain, given))
+    return _included().raw_repr() in _INCLUDED and all(map(_plain, given))
+
+
+def ordinary(tensor: torch.Tensor) -> bool:
+    """Whether the dispatcher would see nothing of a call with this tensor, which is on the CPU."""
+    return not (_observed or profiling()) and (
+        _included().raw_repr() in _INCLUDED
+        and type(tensor) in _PLAIN_TYPES
+        and _keys(tensor).raw_repr() in _KEYS
+    )
 
 
 def _plain(given: Any) -> bool:
     if isinstance(given, list | tuple):
         return all(map(_plain, given))
-    return type(given) in _PLAIN_TYPES and torch._C._dispatch_keys(given).raw_repr() in _KEYS
+    return type(given) in _PLAIN_TYPES and _keys(given).raw_repr() in _KEYS
 
 
 class _Holder(dist.ProcessGroup):

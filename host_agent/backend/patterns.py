@@ -1,0 +1,100 @@
+"""What a collective has in common with others like it, so that these take a short way.
+
+The first one of a form is read, checked and planned. Where its plan is one piece that lies in the
+caller's one tensor, and nothing to copy, whatever has the same key has that plan, too.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch._C import _distributed_c10d as c10d
+
+from wiresum.host_agent.backend.dispatch import ordinary
+from wiresum.host_agent.backend.plans import Piece, Plan
+from wiresum.host_agent.backend.request import Request, label_of
+
+Key = tuple[Any, ...]
+"""Method, options, dtype and number of elements: all that decides how a collective is carried."""
+
+MOST = 256
+"""How many patterns a group keeps."""
+
+_OPTIONS: dict[type, tuple[str, Callable[[Any], Key]]] = {
+    c10d.AllreduceOptions: ("allreduce", lambda given: (given.reduceOp.op,)),
+    c10d.BroadcastOptions: ("broadcast", lambda given: (given.rootRank, given.rootTensor)),
+    c10d.ReduceOptions: (
+        "reduce",
+        lambda given: (given.reduceOp.op, given.rootRank, given.rootTensor),
+    ),
+}
+_BARRIER = ("barrier",)
+_WORD = torch.empty(0)
+
+
+def key_of(method: str, args: Sequence[Any]) -> Key | None:
+    """The key of the call ``method(*args)``; None for one that has to go the whole way.
+
+    That is also so of tensors and threads in which torch's dispatcher would see the call.
+    """
+    if method == "barrier":
+        return _BARRIER if ordinary(_WORD) else None
+    if len(args) != 2:
+        return None
+    tensors, options = args
+    name, read = _OPTIONS.get(type(options), ("", None))
+    if read is None or name != method or len(tensors) != 1:
+        return None
+    tensor = tensors[0]
+    if not ordinary(tensor) or not tensor.is_contiguous():
+        return None
+    return (method, tensor.dtype, tensor.numel(), *read(options))
+
+
+@dataclass(slots=True)
+class Pattern:
+    """What all collectives of one key have in common."""
+
+    label: str
+    described: str
+    """See ``Request.described``."""
+    agreed: tuple[str, int | None]
+    """See ``Request.agreed``."""
+    bytes: int
+    average: bool
+    piece: Piece
+    """Without its memory; that of a barrier has its own, in which there is nothing but zeros."""
+
+    @classmethod
+    def of(cls, request: Request, plan: Plan) -> "Pattern | None":
+        """That of a collective that was planned; None for one with more than its one piece."""
+        if len(plan.pieces) != 1 or plan.copies:
+            return None
+        (piece,) = plan.pieces
+        tensors = request.all_tensors
+        if tensors:
+            if not _same_memory(tensors, piece):
+                return None
+            piece = replace(piece, memory=None)
+        return cls(
+            *(label_of(request.method), request.described, request.agreed, request.bytes),
+            *(request.op == "AVG", piece),
+        )
+
+    def piece_in(self, memory: torch.Tensor) -> Piece:
+        """The piece of a collective of this tensor."""
+        its = self.piece
+        return Piece(
+            *(memory, its.count, its.dtype, its.average),
+            *(its.source, its.readers, its.reader, its.reads),
+        )
+
+
+def _same_memory(tensors: Sequence[torch.Tensor], piece: Piece) -> bool:
+    return (
+        len(tensors) == 1
+        and piece.memory is not None
+        and piece.memory.data_ptr() == tensors[0].data_ptr()
+        and piece.memory.dtype == tensors[0].dtype
+    )

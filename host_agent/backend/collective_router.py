@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import DebugLevel, Store, get_debug_level
+from torch._C._distributed_c10d import Store
 
 from wiresum.common.errors import WiresumError
 from wiresum.host_agent import errors, lines
@@ -45,7 +45,7 @@ from wiresum.host_agent.backend.request import Request, described, label_of, rea
 from wiresum.host_agent.backend.routing import ARGUMENTS, NEVER, op_name, why_not
 from wiresum.host_agent.backend.tensors import copy_back, size_of
 from wiresum.host_agent.backend.trace import Traced, profiling
-from wiresum.host_agent.backend.work import Memory, Span, SwitchWork
+from wiresum.host_agent.backend.work import Span, SwitchWork
 
 log = logging.getLogger("wiresum")
 
@@ -62,6 +62,7 @@ OTHER_THREAD = (
     "issues the collectives of both: the order of several threads may differ between ranks"
 )
 
+_OPTIONS = {"opts"}
 _POINT_TO_POINT = frozenset({"send", "recv", "recv_anysource"})
 
 _numbers = itertools.count()
@@ -185,20 +186,20 @@ class CollectiveRouter:
         ``method`` and its arguments are those of ``ProcessGroup``.
         """
         self._check_process()
-        key = None if kwargs else key_of(method, args)
-        if key is not None:
-            work = self._repeated(key, args)
+        if kwargs.keys() == _OPTIONS:
+            args, kwargs = (*args, kwargs["opts"]), {}
+        request = None
+        if not kwargs:
+            work = self._repeated(method, args)
             if work is not None:
                 return work
-        request = None
-        if not kwargs.keys() - {"opts"}:
-            request = read(method, [*args, *kwargs.values()], self.rank, self.size)
+            request = read(method, args, self.rank, self.size)
         reason = FORM if request is None else self._why_not(request)
         if request is None or reason is not None:
             return self.fall_back(method, reason, *args, **kwargs)
         carrier, scope = self._world or self, current_scope()
         if scope is None:
-            return carrier._over_switch(request, self._limit_s(request.timeout), key)
+            return carrier._over_switch(request, self, None if kwargs else key_of(method, args))
         return carrier._agreed(
             scope.next_collective(),
             label_of(method),
@@ -207,37 +208,56 @@ class CollectiveRouter:
             request.all_tensors,
         )
 
-    def _repeated(self, key: Key, args: Sequence[Any]) -> SwitchWork | None:
+    def _repeated(self, method: str, args: Sequence[Any]) -> SwitchWork | None:
         """A collective for which there is a pattern; None if it has to go the whole way."""
-        carrier = self._world or self
-        pattern = carrier._patterns.get(key)
+        carrier, key = self._world or self, key_of(method, args)
+        pattern = carrier._patterns.get(key) if key is not None else None
         if pattern is None or self.closed or carrier.closed or current_scope() is not None:
             return None
-        if get_debug_level() == DebugLevel.DETAIL or carrier._staging is not None:
+        if carrier._detail.on or carrier._staging is not None:
             return None
         ours = threading.get_ident() == carrier._thread
-        if carrier is not self and (carrier._several_threads or not ours):
+        if not ours:
+            if carrier is not self:
+                return None
+            self._several_threads = True
+        elif carrier is not self and carrier._several_threads:
             return None
-        carrier._several_threads |= not ours
-        outputs = list(args[0]) if len(args) > 1 else []
-        timeout = args[-1].timeout if args else None
-        return carrier._like(pattern, outputs, self._limit_s(timeout))
+        return carrier._like(pattern, args, self)
 
-    def _like(self, pattern: Pattern, outputs: list[torch.Tensor], limit_s: float) -> SwitchWork:
-        """Carry a collective of this pattern."""
-        # As `detach()`, which would let another thread have the interpreter.
-        piece = pattern.piece_in(outputs[0].data) if outputs else pattern.piece
-        name = self._number(pattern.label, SWITCH, pattern.described, pattern.agreed)[1]
+    def _like(self, pattern: Pattern, args: Sequence[Any], group: "CollectiveRouter") -> SwitchWork:
+        """Carry a collective of this pattern, of this group or of another one of its ranks."""
+        piece, memory, data, outputs = pattern.piece, None, 0, []
+        options = args[-1] if args else None
+        if piece.memory is None:
+            outputs = list(args[0])
+            # As `detach()`, which would let another thread have the interpreter.
+            memory = outputs[0].data
+            data = memory.data_ptr()
+        else:
+            data = piece.memory.data_ptr()
         work = SwitchWork(
-            *(name, Memory(outputs, [piece], []), limit_s, self._late, self._pool.submit),
-            lambda spans, done: self._sum_over_ranks(name, spans, pattern.average, done),
+            *(self, group, self._number(pattern.listed)[1], outputs, (piece,), options),
+            average=pattern.average,
+            memory=memory,
         )
-        self._to_engine(work, [piece])
+        with self._lock:  # see `_to_engine`
+            agent, poller = self.agent, self._poller
+            if agent is None or poller is None:
+                raise errors.EngineClosed(lines.SHUT_DOWN.of())
+            agent.check()
+            tickets = poller.expect(work, 1)
+            try:
+                agent.engine.collect((piece.call_at(data, tickets[0]),))
+            except WiresumError:
+                poller.forget(tickets)
+                raise
         exposed.issued(work)
         self._count(pattern.label, pattern.bytes, 1)
         return work
 
-    def _over_switch(self, given: Request, limit_s: float, key: Key | None) -> dist.Work:
+    def _over_switch(self, given: Request, group: "CollectiveRouter", key: Key | None) -> dist.Work:
+        """Carry a collective of this group, or of another one of its ranks."""
         self._several_threads |= threading.get_ident() != self._thread
         compared = Detail.tensors_of(given.method, given.tensors)
         name = self._next_name(given.method, SWITCH, given.described, given.agreed, compared)
@@ -248,16 +268,14 @@ class CollectiveRouter:
             outputs = given.outputs if viewed else request.outputs
             device = self.devices.of(request.all_tensors)
             if device is not None:
+                limit_s = group.limit_of(given.options)
                 return self._by_way_of_host(device, name, request, outputs, viewed, limit_s)
             made = plan(request)
             work = SwitchWork(
-                name,
-                Memory(outputs, made.pieces, [*made.copies, *viewed]),
-                limit_s,
-                self._late,
-                self._pool.submit,
-                lambda spans, done: self._sum_over_ranks(name, spans, given.op == "AVG", done),
+                *(self, group, name, outputs, made.pieces, given.options),
+                average=given.op == "AVG",
             )
+            work.copy_in_the_end([*made.copies, *viewed])
             if key is not None and request is given and len(self._patterns) < MOST:
                 pattern = Pattern.of(request, made)
                 if pattern is not None:
@@ -282,7 +300,7 @@ class CollectiveRouter:
         if self._staging is None:
             self._staging = Staging(self.rank, self.size, self._field(), self._to_engine)
         average = request.op == "AVG"
-        work = StagedWork(name, outputs, device, limit_s, self._late, self._pool.submit)
+        work = StagedWork(name, outputs, device, limit_s, self.late, self.complete_later)
         with self._traced(request, work):
             pieces = self._staging.begin(
                 device,
@@ -367,15 +385,13 @@ class CollectiveRouter:
 
         All that is given must be alike on all ranks. ``what``: dtype and elements.
         """
-        number, name = self._number(label_of(method), path, options, what)
+        number, name = self._number((label_of(method), path, options, *what))
         self._detail.check(number, method, tensors, options)
         return name
 
-    def _number(
-        self, label: str, path: str, options: str, what: tuple[str, int | None]
-    ) -> tuple[int, str]:
+    def _number(self, listed: tuple[str, str, str, str, int | None]) -> tuple[int, str]:
         """Its number, and its name."""
-        number = self._ledger.issue(label, path, options, *what)
+        number = self._ledger.issue(*listed)
         begin = self._begin
         if begin is not None:
             self._begin = None
@@ -456,7 +472,25 @@ class CollectiveRouter:
             line = f"{line} ({numbered(self.members)})"
         return errors.engine_error(finished.kind, line)
 
-    def _late(self, seconds: float) -> WiresumError:
+    def complete_later(self, job: Callable[[], None]) -> None:
+        """See ``work.Owner``."""
+        self._pool.submit(job)
+
+    def repair(
+        self,
+        work: SwitchWork,
+        spans: Sequence[Span],
+        done: Callable[[BaseException | None], None],
+    ) -> None:
+        """See ``work.Owner``."""
+        self._sum_over_ranks(work.name, spans, work.average, done)
+
+    def limit_of(self, options: Any) -> float:
+        """See ``work.Limits``."""
+        return self._limit_s(getattr(options, "timeout", None))
+
+    def late(self, seconds: float) -> WiresumError:
+        """See ``work.Owner``."""
         name = "the switch"
         if self.agent is not None and self.agent.carrier == RANKS:
             name = "the ranks"

@@ -84,11 +84,7 @@ class Collectives:
     reduce = _carried("reduce")
     gather = _carried("gather")
     scatter = _carried("scatter")
-
-    def barrier(self, opts: Any = None) -> Any:
-        """Wait for all ranks."""
-        return self.router.collective("barrier", *([] if opts is None else [opts]))
-
+    barrier = _carried("barrier")
     all_to_all_single = _delegate("all_to_all_single")
     alltoall_base = all_to_all_single
     alltoall = _delegate("alltoall")

@@ -115,7 +115,7 @@ class Poller:
         self._broken: BaseException | None = None
         self._thread: threading.Thread | None = None  # from the first collective on
 
-    def expect(self, work: Waiting, count: int) -> list[int]:
+    def expect(self, work: Waiting, count: int) -> Sequence[int]:
         """Tickets for ``count`` tensors of ``work``; the caller hands these to the engine next.
 
         From now on the work, and so the memory that the engine gets to see, is kept until all
@@ -125,8 +125,9 @@ class Poller:
         with self._lock:
             if self._stop:
                 raise EngineClosed(lines.SHUT_DOWN.of())
-            tickets = list(range(self._next, self._next + count))
+            first = self._next
             self._next += count
+            tickets = range(first, self._next)
             for ticket in tickets:
                 self._works[ticket] = work
             # An interrupt may have come before the thread was started.

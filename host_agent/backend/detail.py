@@ -36,7 +36,12 @@ class Detail:
     """Compares collectives between ranks, if the debug level asks for it."""
 
     def __init__(self, rank: int, make_group: Callable[[], dist.ProcessGroup]) -> None:
-        """``make_group`` makes a gloo group of its own; all ranks do at their first collective."""
+        """``make_group`` makes a gloo group of its own; all ranks do at their first collective.
+
+        The level that holds is that of now, as with torch's own groups.
+        """
+        self.on = get_debug_level() == DebugLevel.DETAIL
+        """Whether it compares anything."""
         self._rank = rank
         self._make_group = make_group
         self._group: dist.ProcessGroup | None = None
@@ -65,7 +70,7 @@ class Detail:
         self, number: int, method: str, tensors: Sequence[torch.Tensor], options: str
     ) -> None:
         """Raise :class:`CollectiveMismatch` if the ranks' collectives ``number`` differ."""
-        if get_debug_level() != DebugLevel.DETAIL:
+        if not self.on:
             return
         if self._group is None:
             self._group = self._make_group()

@@ -89,6 +89,7 @@ def dispatched(
 
 
 _PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
+_profiler = torch.autograd.profiler
 _included, _keys = torch._C._dispatch_tls_local_include_set, torch._C._dispatch_keys
 _observed = False  # whether an observer of all operators has been started in this process
 
@@ -120,10 +121,11 @@ def _unseen(given: Sequence[Any]) -> bool:
 
 def ordinary(tensor: torch.Tensor) -> bool:
     """Whether the dispatcher would see nothing of a call with this tensor, which is on the CPU."""
-    return not (_observed or profiling()) and (
-        _included().raw_repr() in _INCLUDED
+    return (
+        not (_observed or _profiler._is_profiler_enabled)
         and type(tensor) in _PLAIN_TYPES
         and _keys(tensor).raw_repr() in _KEYS
+        and _included().raw_repr() in _INCLUDED
     )
 
 

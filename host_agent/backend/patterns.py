@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch._C import _distributed_c10d as c10d
 
+from wiresum.host_agent.agent.issued import SWITCH
 from wiresum.host_agent.backend.dispatch import ordinary
 from wiresum.host_agent.backend.plans import Piece, Plan
 from wiresum.host_agent.backend.request import Request, label_of
@@ -21,14 +22,15 @@ Key = tuple[Any, ...]
 MOST = 256
 """How many patterns a group keeps."""
 
-_OPTIONS: dict[type, tuple[str, Callable[[Any], Key]]] = {
-    c10d.AllreduceOptions: ("allreduce", lambda given: (given.reduceOp.op,)),
-    c10d.BroadcastOptions: ("broadcast", lambda given: (given.rootRank, given.rootTensor)),
-    c10d.ReduceOptions: (
-        "reduce",
-        lambda given: (given.reduceOp.op, given.rootRank, given.rootTensor),
+_OPTIONS: dict[str, tuple[type, Callable[[Any], Any]]] = {
+    "allreduce": (c10d.AllreduceOptions, lambda given: int(given.reduceOp.op)),
+    "broadcast": (c10d.BroadcastOptions, lambda given: (given.rootRank, given.rootTensor)),
+    "reduce": (
+        c10d.ReduceOptions,
+        lambda given: (int(given.reduceOp.op), given.rootRank, given.rootTensor),
     ),
 }
+"""The methods that there are patterns for: what the caller gives beside one tensor, and its key."""
 _BARRIER = ("barrier",)
 _WORD = torch.empty(0)
 
@@ -38,18 +40,16 @@ def key_of(method: str, args: Sequence[Any]) -> Key | None:
 
     That is also so of tensors and threads in which torch's dispatcher would see the call.
     """
-    if method == "barrier":
-        return _BARRIER if ordinary(_WORD) else None
-    if len(args) != 2:
-        return None
+    if method not in _OPTIONS or len(args) != 2:
+        return _BARRIER if method == "barrier" and ordinary(_WORD) else None
     tensors, options = args
-    name, read = _OPTIONS.get(type(options), ("", None))
-    if read is None or name != method or len(tensors) != 1:
+    kind, read = _OPTIONS[method]
+    if type(options) is not kind or len(tensors) != 1:
         return None
-    tensor = tensors[0]
+    (tensor,) = tensors
     if not ordinary(tensor) or not tensor.is_contiguous():
         return None
-    return (method, tensor.dtype, tensor.numel(), *read(options))
+    return method, tensor.dtype, tensor.numel(), read(options)
 
 
 @dataclass(slots=True)
@@ -57,10 +57,8 @@ class Pattern:
     """What all collectives of one key have in common."""
 
     label: str
-    described: str
-    """See ``Request.described``."""
-    agreed: tuple[str, int | None]
-    """See ``Request.agreed``."""
+    listed: tuple[str, str, str, str, int | None]
+    """What the ledger gets."""
     bytes: int
     average: bool
     piece: Piece
@@ -77,18 +75,9 @@ class Pattern:
             if not _same_memory(tensors, piece):
                 return None
             piece = replace(piece, memory=None)
-        return cls(
-            *(label_of(request.method), request.described, request.agreed, request.bytes),
-            *(request.op == "AVG", piece),
-        )
-
-    def piece_in(self, memory: torch.Tensor) -> Piece:
-        """The piece of a collective of this tensor."""
-        its = self.piece
-        return Piece(
-            *(memory, its.count, its.dtype, its.average),
-            *(its.source, its.readers, its.reader, its.reads),
-        )
+        label = label_of(request.method)
+        listed = (label, SWITCH, request.described, *request.agreed)
+        return cls(label, listed, request.bytes, request.op == "AVG", piece)
 
 
 def _same_memory(tensors: Sequence[torch.Tensor], piece: Piece) -> bool:

@@ -34,7 +34,10 @@ class Piece:
 
     def call(self, ticket: int) -> Call:
         """For the engine."""
-        data = 0 if self.memory is None else self.memory.data_ptr()
+        return self.call_at(0 if self.memory is None else self.memory.data_ptr(), ticket)
+
+    def call_at(self, data: int, ticket: int) -> Call:
+        """The same for a piece like this one in other memory."""
         return Call(
             *(data, self.count, self.dtype, self.average, ticket),
             *(self.source, self.readers, self.reader),

@@ -4,9 +4,8 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -48,20 +47,34 @@ FEW_BYTES = 1 << 16
 SOON_S = 0.02
 """How long a wait in the engine may be, which cannot be interrupted."""
 
+
 Repair = Callable[[Sequence[Span], Callable[[BaseException | None], None]], None]
 """Sums these over the ranks, then calls the function with the outcome."""
 
 
-@dataclass(slots=True)
-class Memory:
-    """The memory of a collective."""
+class Owner(Protocol):
+    """What works ask for: the router that carries them."""
 
-    outputs: Tensors
-    """The caller's tensors."""
-    pieces: Sequence[Piece]
-    """What the engine works on, a ticket each."""
-    copies: Copies
-    """What to copy in the end."""
+    def late(self, seconds: float) -> WiresumError:
+        """The error to raise after so many seconds."""
+
+    def complete_later(self, job: Callable[[], None]) -> None:
+        """Run a function on a thread on which user callbacks may block."""
+
+    def repair(
+        self,
+        work: "SwitchWork",
+        spans: Sequence[Span],
+        done: Callable[[BaseException | None], None],
+    ) -> None:
+        """Sum what the engine left because of Inf or NaN, then call ``done`` with the outcome."""
+
+
+class Limits(Protocol):
+    """What knows the limit of a collective: the router of its group."""
+
+    def limit_of(self, options: Any) -> float:
+        """How long ``wait()`` waits for a collective of these options, seconds."""
 
 
 class SwitchWork(dist.Work):
@@ -71,48 +84,57 @@ class SwitchWork(dist.Work):
     error, the future carries it (DDP raises it from ``backward()``).
     """
 
+    # What most works never change is not set for each.
+    _first_ticket = 0
+    _tickets = _tickets_left = 0
+    _nonfinite: dict[int, Ranges] | None = None
+    _error: BaseException | None = None
+    _over = False
+    _known = False  # to have its results, before `_finish` was called
+    _done: threading.Event | None = None  # for a thread that waits, from then on
+    _raw: "Future[Tensors] | None" = None
+    _future: "Future[Tensors] | None" = None
+    prompt: Prompt | None = None
+    """The engine, if one can wait in it; set before :meth:`expect` is called."""
+    ended_at: float | None = None
+    """``time.monotonic()`` of its end."""
+    when_ended: Callable[[], None] | None = None
+    """Called at its end, on the thread that ends it; set before the engine starts."""
+
     def __init__(
         self,
+        owner: Owner,
+        limits: Limits,
         name: str,
-        memory: Memory,
-        limit_s: float,
-        late: Callable[[float], WiresumError],
-        complete_later: Callable[[Callable[[], None]], None],
-        repair: Repair,
+        outputs: Tensors,
+        pieces: Sequence[Piece],
+        options: Any,
+        *,
+        average: bool = False,
+        memory: torch.Tensor | None = None,
     ) -> None:
         """Made by the router before the engine starts.
 
-        ``name`` is the same on all ranks. ``limit_s``: how long ``wait()`` waits when it is given
-        no timeout, seconds. ``late``: the error to raise after so many seconds.
-        ``complete_later``: runs a function on a thread on which user callbacks may block.
-        ``repair``: sums what the engine left because of Inf or NaN.
+        ``name`` is the same on all ranks. ``outputs``: the caller's tensors. ``pieces``: what the
+        engine works on, a ticket each; ``memory``: where a piece without memory lies.
+        ``options``: the caller's. ``average``: whether it makes means.
         """
         super().__init__()
+        self._owner = owner
+        self._limits = limits
         self.name = name
-        self._outputs = memory.outputs
-        self._pieces = memory.pieces
-        self._copies = memory.copies
-        self._limit_s = limit_s
-        self._late = late
-        self._complete_later = complete_later
-        self._repair = repair
-        self._first_ticket = 0
-        self._tickets = self._tickets_left = 0
-        self._nonfinite: dict[int, Ranges] = {}
-        self._error: BaseException | None = None
-        self._over = False
-        self._done: threading.Event | None = None  # for a thread that waits, from then on
-        self.prompt: Prompt | None = None
-        """The engine, if one can wait in it; set before :meth:`expect` is called."""
-        self._known = False  # to have its results, before `_finish` was called
+        self._outputs = outputs
+        self._copies: Copies = []
+        self._pieces = pieces
+        self._options = options
+        self.average = average
+        self._memory = memory
         self._began = time.monotonic()
-        self.ended_at: float | None = None
-        """``time.monotonic()`` of its end."""
-        self.when_ended: Callable[[], None] | None = None
-        """Called at its end, on the thread that ends it; set before the engine starts."""
         self._lock = threading.Lock()
-        self._raw: Future[Tensors] | None = None
-        self._future: Future[Tensors] | None = None
+
+    def copy_in_the_end(self, copies: Copies) -> None:
+        """What to copy once all pieces have ended."""
+        self._copies = copies
 
     def expect(self, tickets: Sequence[int]) -> None:
         """Set the tickets that end this work, one a piece, before any of them is reported."""
@@ -132,6 +154,8 @@ class SwitchWork(dist.Work):
             if error is not None and self._error is None and not self._known:
                 self._error = error
             if nonfinite:
+                if self._nonfinite is None:
+                    self._nonfinite = {}
                 self._nonfinite[ticket - self._first_ticket] = nonfinite
             self._tickets_left -= 1
             last = self._tickets_left == 0
@@ -143,11 +167,12 @@ class SwitchWork(dist.Work):
         spans = []
         for index, ranges in sorted(self._nonfinite.items()):
             piece = self._pieces[index]
-            assert piece.memory is not None
-            flat = piece.memory.view(-1)
+            memory = self._memory if piece.memory is None else piece.memory
+            assert memory is not None
+            flat = memory.view(-1)
             spans += [Span(flat[first : first + count], piece.reads) for first, count in ranges]
         try:
-            self._repair(spans, self._finish)
+            self._owner.repair(self, spans, self._finish)
         except Exception as failure:
             self._finish(failure)
 
@@ -163,7 +188,8 @@ class SwitchWork(dist.Work):
             except Exception as failure:
                 self._error = failure
         self._copies = []
-        self._pieces = []
+        self._pieces = ()
+        self._memory = None
         self.ended_at = self.ended_at or time.monotonic()
         COUNTERS.count_ended(self.ended_at - self._began)
         if self.when_ended is not None:
@@ -176,19 +202,19 @@ class SwitchWork(dist.Work):
         if raw is not None:
             # Callbacks run inline in set_result and may block on other collectives: never on the
             # poller's thread.
-            self._complete_later(lambda: raw.set_result(self._outputs))
+            self._owner.complete_later(lambda: raw.set_result(self._outputs))
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Wait for the end; ``timeout`` of zero or less means the group's own limit."""
         seconds = timeout.total_seconds() if timeout is not None else 0.0
         if seconds <= 0:
-            seconds = self._limit_s
+            seconds = self._limit_s()
         if not self._over and not self._known:
             began = time.monotonic()
             ended = self._ends_soon(seconds) or wait_for(self._event(), seconds)
             exposed.add_wait(time.monotonic() - began)
             if not ended:
-                raise self._late(seconds)
+                raise self._owner.late(seconds)
         future = self._future
         if future is not None and not future.done():
             # Callers take its value now. It does not wait for its callbacks.
@@ -216,6 +242,10 @@ class SwitchWork(dist.Work):
             self._known = True
         return self._known
 
+    def _limit_s(self) -> float:
+        """How long ``wait()`` waits when it is given no timeout; asked for on the way."""
+        return self._limits.limit_of(self._options)
+
     def settle(self, limit_s: float) -> None:
         """Wait until the thread that ends works has ended this one."""
         if self.prompt is not None:
@@ -237,7 +267,7 @@ class SwitchWork(dist.Work):
         It is complete once ``wait()`` has returned.
         """
         if self._known:
-            self.settle(self._limit_s)
+            self.settle(self._limit_s())
         with self._lock:
             if self._future is not None:
                 return self._future

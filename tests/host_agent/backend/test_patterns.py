@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 import torch
 import torch.distributed as dist
-from fakes import Ended, FakeAgent, FakeEngine, group_of_one
+from fakes import Ended, FakeAgent, group_of_one
 
 from wiresum.host_agent import errors, stats
 from wiresum.host_agent.agent import counters

@@ -9,7 +9,7 @@ import threading
 import time
 import unittest.mock
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -26,7 +26,7 @@ from wiresum.host_agent.agent import counters
 from wiresum.host_agent.backend.cuda import cutting, job, pool, staging, work
 from wiresum.host_agent.backend.cuda.torch_device import TorchDevices
 from wiresum.host_agent.backend.plans import Piece
-from wiresum.host_agent.backend.work import Memory, SwitchWork
+from wiresum.host_agent.backend.work import SwitchWork
 from wiresum.host_agent.errors import CollectiveTimeout, EngineClosed, PeerLost
 
 LATE_S = (0.001, 0.004, 0.008)
@@ -315,10 +315,20 @@ def test_a_thread_that_waits_asks_the_engine_for_no_ticket_before_all_of_them_ar
             assert not waited._ends_soon(1.0)
             return super().__getitem__(index)
 
-    waited = SwitchWork(
-        "a", Memory([], [], []), 5.0, lambda _s: PeerLost("late"), lambda run: run(),
-        lambda _spans, done: done(None),
-    )  # fmt: skip
+    class Owner:
+        def late(self, _seconds: float) -> PeerLost:
+            return PeerLost("late")
+
+        def complete_later(self, job: Callable[[], None]) -> None:
+            job()
+
+        def repair(self, _work: Any, _spans: Any, done: Callable[[None], None]) -> None:
+            done(None)
+
+        def limit_of(self, _options: Any) -> float:
+            return 5.0
+
+    waited = SwitchWork(Owner(), Owner(), "a", [], [], None)
     waited.prompt = Asked()
     waited.expect(Slow([40, 41]))
     assert asked == []

@@ -278,3 +278,8 @@ NOT_ALL_GRADIENTS = Line(
 # ---- tensors on GPUs
 
 DEVICE_LATE = Line("A160", "{what} did not end within {seconds:g} s")
+SEVERAL_DEVICES = Line(
+    "A162",
+    "{collective} on rank {rank} has tensors on {devices}: all tensors of a collective must be on "
+    "one device",
+)

@@ -115,7 +115,9 @@ def enqueue(
         _check_switches(state, request.switch)
     else:
         parts.check_count(state, whole)
-    if state.usage()[tenant.name].queued >= _QUEUE_PER_TENANT:
+    # Parts do not count: groups of a training would take the places of the tenant's launchers.
+    places = sum(not job.parent for job in state.queue(tenant.name))
+    if whole is None and places >= _QUEUE_PER_TENANT:
         raise ControllerError(
             "RESOURCE_EXHAUSTED",
             lines.QUEUE_FULL.of(tenant=tenant.name, count=_QUEUE_PER_TENANT),

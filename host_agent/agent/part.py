@@ -24,7 +24,7 @@ from wiresum.host_agent.agent.agent import Agent, Held, JobGone, meet
 from wiresum.host_agent.agent.carriers import ASKED_FOR
 from wiresum.host_agent.agent.issued import Group
 from wiresum.host_agent.agent.join import Membership
-from wiresum.host_agent.agent.peers.judge import listed, numbered
+from wiresum.host_agent.agent.peers.judge import listed, with_numbers
 from wiresum.host_agent.agent.relay import RefusingEngine
 from wiresum.host_agent.agent.sums import Sums
 from wiresum.host_agent.agent.worker import Departure, Part, PartOfWhole, Worker
@@ -174,7 +174,7 @@ class PartAgent(Agent):
 
     def _lost_peer(self, error: EngineError) -> None:
         # The group's link knows its ranks by their numbers in the group.
-        super()._lost_peer(type(error)(f"{error} ({numbered(self._part.members)})"))
+        super()._lost_peer(type(error)(with_numbers(str(error), self._part.members)))
 
     # -- its part of the job ------------------------------------------------------------------
 

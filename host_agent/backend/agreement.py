@@ -21,7 +21,7 @@ from torch._C._distributed_c10d import Store
 from torch.futures import Future
 
 from wiresum.common.errors import WiresumError
-from wiresum.common.patience import wait_for
+from wiresum.common.patience import Patience, wait_for
 from wiresum.host_agent import errors, lines
 from wiresum.host_agent.backend import callbacks
 
@@ -32,6 +32,7 @@ G = TypeVar("G")
 
 _SHORTEST_LOOK_S = 0.0005
 _LONGEST_LOOK_S = 0.02
+_OVERTIME_S = 5.0  # after its limit: a waiter's error comes first, and names what it waited for
 _IDLE_S = 30.0  # how long the thread waits for more before it ends
 
 
@@ -44,6 +45,8 @@ class AgreedWork(dist.Work):
         self.name = name
         self.label = label
         self._limit_s = limit_s
+        self.patience = Patience(limit_s + _OVERTIME_S)
+        """Until all ranks have issued it."""
         self._outputs: list[torch.Tensor] = []
         self._error: BaseException | None = None
         self._ended = threading.Event()
@@ -76,12 +79,17 @@ class AgreedWork(dist.Work):
         if seconds <= 0:
             seconds = self._limit_s
         if not wait_for(self._ended, seconds):
-            raise errors.CollectiveTimeout(
-                lines.CALLBACK_LATE.of(label=self.label, seconds=seconds, missing=self.missing())
-            )
+            raise self.late(seconds)
         if self._error is not None:
             raise self._error
         return True
+
+    def late(self, seconds: float | None = None) -> errors.CollectiveTimeout:
+        """The error after so many seconds, its own limit if none are given."""
+        limit_s = self._limit_s if seconds is None else seconds
+        return errors.CollectiveTimeout(
+            lines.CALLBACK_LATE.of(label=self.label, seconds=limit_s, missing=self.missing())
+        )
 
     def get_future(self) -> "Future[list[torch.Tensor]]":
         """A future of the list of tensors; it carries the error if there is one."""
@@ -214,7 +222,11 @@ class Agreement(Generic[G]):
             return False
 
     def _agreed(self) -> str | None:
-        """The next name in the list; None if nothing waits here any more."""
+        """The next name in the list; None if nothing waits here any more.
+
+        Raises the error of one that has waited for other ranks for longer than its limit: nobody
+        may be in its ``wait()``, and what comes after it has no place in the list either.
+        """
         key = f"place/{self._position}"
         look = _SHORTEST_LOOK_S
         while not self._store.check([key]):
@@ -223,6 +235,10 @@ class Agreement(Generic[G]):
             with self._changed:
                 if self._failed is not None or not self._waiting:
                     return None
+                works = [work for _, work in self._waiting.values()]
+            for work in works:
+                if work.patience.step(look) <= 0:
+                    raise work.late()
         name = self._store.get(key).decode()
         self._position += 1
         return name

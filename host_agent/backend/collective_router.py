@@ -22,7 +22,7 @@ from wiresum.host_agent.agent.carriers import RANKS
 from wiresum.host_agent.agent.counters import COUNTERS
 from wiresum.host_agent.agent.face import Finished
 from wiresum.host_agent.agent.issued import FALLBACK, SWITCH, Issued, Ledger
-from wiresum.host_agent.agent.peers.judge import numbered
+from wiresum.host_agent.agent.peers.judge import with_numbers
 from wiresum.host_agent.backend import exposed
 from wiresum.host_agent.backend.agent_face import AgentFace
 from wiresum.host_agent.backend.agreement import AgreedWork, Agreement
@@ -144,7 +144,7 @@ class CollectiveRouter:
             return Below(router, make_group("callbacks") if router is None else router.inner)
 
         self._agreement = Agreement(store, size, make_below, self._pool.submit)
-        self._detail = Detail(rank, lambda: make_group("detail"))
+        self._detail = Detail(rank, self.members, lambda: make_group("detail"))
         self._poller = Poller(agent.engine, self._error_of) if agent is not None else None
         self._connections = Connections()
         self.devices: Devices = TorchDevices()
@@ -357,9 +357,19 @@ class CollectiveRouter:
         if request.method == "allreduce" and len(request.outputs) != 1:
             return f"all-reduces take one tensor, not {len(request.outputs)}"
         tensors = request.all_tensors
+        self._check_devices(request.method, tensors)
         largest = max((tensor.numel() for tensor in tensors), default=0)
         reason = why_not(request.op, tensors, largest) or self.devices.why_not(tensors)
         return reason or (None if request.fits else ARGUMENTS)
+
+    def _check_devices(self, method: str, tensors: Sequence[torch.Tensor]) -> None:
+        """Refuse tensors of several devices: on another rank they may be of one."""
+        found = list(dict.fromkeys(str(tensor.device) for tensor in tensors))
+        if len(found) > 1:
+            line = lines.SEVERAL_DEVICES.of(
+                collective=label_of(method), devices=" and ".join(found), rank=self.number_in_run
+            )
+            raise errors.EngineError(line)
 
     def _why_not_for_another_group(self, request: Request) -> str | None:
         """For a group of the same ranks, whose collectives and this group's get one order.
@@ -468,8 +478,8 @@ class CollectiveRouter:
         except WiresumError as gone:
             return gone
         line = finished.error or "the collective failed"
-        if self._part and not line.endswith(")"):
-            line = f"{line} ({numbered(self.members)})"
+        if self._part:
+            line = with_numbers(line, self.members)
         return errors.engine_error(finished.kind, line)
 
     def complete_later(self, job: Callable[[], None]) -> None:
@@ -496,7 +506,9 @@ class CollectiveRouter:
             name = "the ranks"
         elif self.agent is not None:
             name = self.agent.describe().get("switch", name)
-        return errors.CollectiveTimeout(lines.LATE.of(name=name, seconds=seconds, rank=self.rank))
+        return errors.CollectiveTimeout(
+            lines.LATE.of(name=name, seconds=seconds, rank=self.number_in_run)
+        )
 
     def _limit_s(self, timeout: timedelta | None) -> float:
         """How long ``wait()`` waits for a collective that was issued with ``timeout``."""
@@ -566,9 +578,14 @@ class CollectiveRouter:
         if not self._connections.sever(self.size - 1):
             log.debug("wiresum: the fallback cannot be ended: %s", error)
 
+    @property
+    def number_in_run(self) -> int:
+        """This rank, as errors call it: by its number in the default group."""
+        return self.members[self.rank]
+
     def _check_process(self) -> None:
         if os.getpid() != self._process:
-            raise errors.EngineClosed(lines.FORKED.of(rank=self.rank))
+            raise errors.EngineClosed(lines.FORKED.of(rank=self.number_in_run))
 
     # -- the end ------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ The poller blocks in the engine without the GIL. It wakes waiters itself, but ha
 pool: their callbacks run inline, may be slow and may wait for other collectives.
 """
 
+import functools
 import logging
 import queue
 import threading
@@ -37,16 +38,23 @@ class CompletionPool:
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._busy = 0
+        self._closed = False
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Run ``job`` soon on another thread."""
+        """Run ``job`` soon on another thread, also after the pool was closed."""
         with self._lock:
             self._busy += 1  # counted until it has run, so that a blocked job never starves this
+            run: Callable[[], None] = self._run
+            late = self._closed
+            if late:  # the threads go without looking at what comes now
+                run = functools.partial(self._do, job)
             thread = None
-            if len(self._threads) < min(self._busy, MAX_THREADS):
-                thread = threading.Thread(target=self._run, name="wiresum-complete", daemon=True)
-                self._threads.add(thread)
-        self._jobs.put(job)
+            if late or len(self._threads) < min(self._busy, MAX_THREADS):
+                thread = threading.Thread(target=run, name="wiresum-complete", daemon=True)
+            if not late:
+                self._jobs.put(job)
+                if thread is not None:
+                    self._threads.add(thread)
         if thread is not None:
             thread.start()
 
@@ -64,14 +72,17 @@ class CompletionPool:
                 with self._lock:
                     self._threads.discard(threading.current_thread())
                 return
-            try:
-                job()
-            except Exception:
-                # An exception of a callback becomes the future's, in torch: this one is our own.
-                log.exception("wiresum: completing a future failed")
-            finally:
-                with self._lock:
-                    self._busy -= 1
+            self._do(job)
+
+    def _do(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except Exception:
+            # An exception of a callback becomes the future's, in torch: this one is our own.
+            log.exception("wiresum: completing a future failed")
+        finally:
+            with self._lock:
+                self._busy -= 1
 
     def close(self) -> None:
         """Let the threads go once they have run what is queued; waits for them, within a limit.
@@ -79,10 +90,11 @@ class CompletionPool:
         A thread that is still inside torch when the interpreter ends brings down the process.
         """
         with self._lock:
+            self._closed = True
             threads = list(self._threads)
+            for _ in threads:
+                self._jobs.put(None)
         deadline = time.monotonic() + CLOSE_S
-        for _ in threads:
-            self._jobs.put(None)
         for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))

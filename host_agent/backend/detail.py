@@ -35,14 +35,18 @@ _ARGUMENT = {
 class Detail:
     """Compares collectives between ranks, if the debug level asks for it."""
 
-    def __init__(self, rank: int, make_group: Callable[[], dist.ProcessGroup]) -> None:
+    def __init__(
+        self, rank: int, members: Sequence[int], make_group: Callable[[], dist.ProcessGroup]
+    ) -> None:
         """``make_group`` makes a gloo group of its own; all ranks do at their first collective.
 
+        ``members``: the numbers of the group's ranks in the default group, for the error.
         The level that holds is that of now, as with torch's own groups.
         """
         self.on = get_debug_level() == DebugLevel.DETAIL
         """Whether it compares anything."""
         self._rank = rank
+        self._members = members
         self._make_group = make_group
         self._group: dist.ProcessGroup | None = None
 
@@ -79,7 +83,10 @@ class Detail:
             if other != said[self._rank]:
                 raise errors.CollectiveMismatch(
                     lines.DETECTED_MISMATCH.of(
-                        rank=self._rank, mine=said[self._rank], other=rank, theirs=other
+                        rank=self._members[self._rank],
+                        mine=said[self._rank],
+                        other=self._members[rank],
+                        theirs=other,
                     )
                 )
 

@@ -90,8 +90,6 @@ def why_not(op: str, tensors: Sequence[torch.Tensor], largest: int) -> str | Non
     if op and dtypes is None:
         return f"the switch sums and compares, it does not compute {op}"
     for tensor in tensors:
-        if tensor.device != tensors[0].device:
-            return f"the tensors are on {tensors[0].device} and on {tensor.device}"
         if tensor.layout is not torch.strided:
             return f"the tensor's layout is {tensor.layout}"
         if tensor.device.type not in DEVICES:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from wiresum.common.errors import LineText
 from wiresum.host_agent import lines
 from wiresum.host_agent.agent.issued import KEPT, Issued
 from wiresum.host_agent.errors import CollectiveMismatch, EngineError, ResultLost
@@ -229,6 +230,14 @@ def numbered(members: Sequence[int]) -> str:
     return (
         f"ranks {listed(range(len(members)))} of this group are ranks {listed(members)} of the run"
     )
+
+
+def with_numbers(line: str, members: Sequence[int]) -> str:
+    """An error line of a group that says, once, which ranks of the run its ranks are."""
+    numbers = f"({numbered(members)})"
+    if numbers in line:
+        return line
+    return LineText(f"{line} {numbers}", getattr(line, "code", ""))
 
 
 def host_name(given: Any) -> str:

@@ -5,7 +5,7 @@ from controller_rig import ADMIN, Clock, StillOffice, with_switches
 
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.office.queue import Queued
-from wiresum.controller.rules import jobs, relocation, switches
+from wiresum.controller.rules import admission, jobs, relocation, switches
 from wiresum.controller.rules import parts as rules
 from wiresum.controller.rules.callers import Caller
 from wiresum.controller.rules.changes import Vote
@@ -86,6 +86,22 @@ async def test_a_part_is_inside_its_jobs_slots_and_outside_its_tenants_limits(
     while office.queue.decide().changing:
         pass
     assert office.jobs.get(job.id).lease.range.slots == 512
+
+
+def test_parts_in_the_queue_take_no_place_of_their_tenants_launchers(
+    office: StillOffice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "_QUEUE_PER_TENANT", 2)
+    job = run(office)
+    waits = pb.CreateJobRequest(parent=job.id, on_full=pb.ON_FULL_WAIT)
+    for _ in range(3):
+        assert isinstance(office.queue.request(waits, of(job)), Queued)
+    wish = pb.CreateJobRequest(tenant="red", slots_wanted=512, on_full=pb.ON_FULL_WAIT)
+    for _ in range(2):
+        assert isinstance(office.queue.request(wish, ADMIN), Queued)
+    with pytest.raises(ControllerError, match="2 jobs in the queue"):
+        office.queue.request(wish, ADMIN)
+    assert isinstance(office.queue.request(waits, of(job)), Queued)
 
 
 @pytest.mark.parametrize("how", ["released", "silent", "another attempt", "another switch"])

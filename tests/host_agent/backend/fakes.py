@@ -98,6 +98,7 @@ def group_of_one(
     *,
     said: bool = False,
     world: CollectiveRouter | None = None,
+    members: tuple[int, ...] = (),
 ) -> WiresumProcessGroup:
     store = dist.HashStore()
     timeout = timedelta(seconds=timeout_s)
@@ -105,7 +106,7 @@ def group_of_one(
     def make(prefix: str) -> dist.ProcessGroup:
         return make_fallback(store, 0, 1, timeout, prefix)
 
-    options = GroupOptions("world", 0, 1, timeout, store)
+    options = GroupOptions("world", 0, 1, timeout, store, members=members)
     group = adapt(CollectiveRouter(options, make, agent, why, said=said, world=world), store)
     assert isinstance(group, WiresumProcessGroup)
     return group

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from fakes import Ended, FakeAgent, FakeEngine, group_of_one
 
+from wiresum.common.errors import LineText, code_of
 from wiresum.host_agent import errors, stats
 from wiresum.host_agent.agent import counters
 from wiresum.host_agent.agent.face import Unit
@@ -304,6 +305,39 @@ def test_a_lost_lease_explains_what_fails(
         work.wait(timedelta(seconds=LIMIT_S))
     with pytest.raises(errors.EngineError, match="job x is expired"):
         group.allreduce([torch.ones(1)])
+
+
+@pytest.mark.parametrize("said", ["rank 0 is silent (for 3 s)", "rank 0 is silent"])
+def test_an_error_in_a_group_says_once_which_ranks_it_means(
+    agent: FakeAgent, manual: FakeEngine, said: str
+) -> None:
+    numbers = "(ranks 0 of this group are ranks 3 of the run)"
+    group = group_of_one(agent, members=(3,))
+    for ticket, line in enumerate([said, f"{said} {numbers}"]):
+        work = group.allreduce([torch.ones(1)])
+        manual.ended.put(Ended(ticket, LineText(line, "E301"), "CollectiveTimeout"))
+        with pytest.raises(errors.CollectiveTimeout) as caught:
+            work.wait(timedelta(seconds=LIMIT_S))
+        assert str(caught.value) == f"{said} {numbers}"
+        assert code_of(caught.value) == "E301"
+    with pytest.raises(errors.CollectiveTimeout, match=r"on rank 3$"):
+        group.allreduce([torch.ones(1)]).wait(timedelta(milliseconds=10))
+    group.shutdown()
+
+
+def test_tensors_of_several_devices_are_an_error_that_names_the_rank(
+    group: WiresumProcessGroup, agent: FakeAgent
+) -> None:
+    output, given = torch.zeros(2), torch.zeros(2, device="meta")
+    with pytest.raises(errors.EngineError) as caught:
+        group._allgather_base(output, given)
+    words = "all_gather_into_tensor on rank 0 has tensors on cpu and meta"
+    assert words in str(caught.value)
+    with pytest.raises(errors.EngineError, match="all_reduce_coalesced on rank 0"):
+        group.allreduce_coalesced([output, given])
+    assert agent.engine.calls == []
+    assert stats()["fallback"] == {}
+    assert group.allreduce([output]).wait()
 
 
 def test_a_ticket_may_end_before_it_is_known(group: WiresumProcessGroup, agent: FakeAgent) -> None:

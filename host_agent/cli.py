@@ -155,8 +155,8 @@ def run(
         str,
         Option(
             metavar="LIMITS",
-            help="Let the ranks choose the field while they train, within these limits: "
-            "within=1%,error=10%,steps=20 (docs/tuning.md).",
+            help="Let the ranks choose field and carrier, and H of local steps, while they train, "
+            "within these limits: within=1%,error=10%,steps=20,h=auto (docs/tuning.md).",
             envvar="WIRESUM_TUNE",
         ),
     ] = "",

@@ -15,8 +15,8 @@ from wiresum.controller.errors import ControllerError
 from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent import lines
 from wiresum.host_agent.agent import parking
-from wiresum.host_agent.agent.carriers import ASKED_FOR, RANKS, Carriers
-from wiresum.host_agent.agent.change import change_lease
+from wiresum.host_agent.agent.carriers import ASKED_FOR, RANKS, SWITCH, Carriers
+from wiresum.host_agent.agent.change import Unused, change_lease
 from wiresum.host_agent.agent.control import Heartbeats, NoJob, over
 from wiresum.host_agent.agent.issued import Group
 from wiresum.host_agent.agent.join import Membership, SwitchAway
@@ -31,7 +31,8 @@ from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.agent.sums import Sums
 from wiresum.host_agent.agent.tuning import ballot
 from wiresum.host_agent.agent.tuning.ballot import Tuning
-from wiresum.host_agent.agent.tuning.wish import parse
+from wiresum.host_agent.agent.tuning.carrier import Decision, Why
+from wiresum.host_agent.agent.tuning.wish import AUTO, parse
 from wiresum.host_agent.agent.worker import PartOfWhole, Worker
 from wiresum.host_agent.engine import Engine
 from wiresum.host_agent.environment import AgentError
@@ -42,6 +43,9 @@ log = logging.getLogger("wiresum")
 ENDED_ON_PURPOSE = (pb.JOB_STATE_RELEASED, pb.JOB_STATE_EVICTED)
 """The job was ended on purpose; a run whose job has expired goes on without a switch."""
 
+
+CHOSEN = "the ranks have chosen so: {why}"
+"""Why the ranks carry in a run that is tuned."""
 
 STAY_S = 5.0
 """How much longer than a switch may be silent a rank stays for others that lack its last sums;
@@ -101,6 +105,7 @@ class Agent:
         self._lock = threading.Lock()
         self._closed = False
         self._changing: threading.Thread | None = None  # while it is under way
+        self._parked = False  # because the ranks have chosen to carry
         self._joining: Membership | None = None  # again, in the background
         self._search = Search()
         self._wanted = self._lease.change if self._lease is not None else 0
@@ -118,11 +123,19 @@ class Agent:
             tuned=self.tuning is not None,
             label=self.label,
         )
+        self._parts: weakref.WeakSet[PartOfWhole] = weakref.WeakSet()
+        self._parking = Parking(self._park)
+        if self.tuning is not None and self._may_choose_carrier():
+            self.tuning.carriers(
+                (SWITCH, RANKS),
+                carrier=lambda: self._carriers.carrier,
+                prefer=self._prefer,
+                # Parts of the job end with each attempt of it.
+                is_free=lambda: not self._parts,
+            )
         self._heartbeats: Heartbeats | None = None
         if membership is not None:
             self._adopt(membership)
-        self._parts: weakref.WeakSet[PartOfWhole] = weakref.WeakSet()
-        self._parking = Parking(self._park)
         self._peers: Peers | None = None
         if meeting is not None:
             self._peers = self._meet(meeting)
@@ -385,10 +398,11 @@ class Agent:
         with self._lock:
             self._wanted = answer.change
             lease = self._lease
-            if self._changing is not None or self._carriers.carrier == RANKS or lease is None:
+            carried = self._carriers.carrier == RANKS
+            if self._changing is not None or lease is None or self._is_without_switch():
                 return None
             # The answer to a call from before a change has the epoch of the lease before.
-            if answer.epoch != lease.epoch and self._asked is lease:
+            if not carried and answer.epoch != lease.epoch and self._asked is lease:
                 assert self._membership is not None
                 self._superseded = True
                 return lines.SUPERSEDED.of(
@@ -434,6 +448,20 @@ class Agent:
         return tuning
 
     # -- changes of the carrier ---------------------------------------------------------------
+
+    def _may_choose_carrier(self) -> bool:
+        worker = self._worker
+        asked = parse(worker.where.tune).carrier == AUTO
+        has_switch = bool(worker.where.controller) and worker.may_leave_switch
+        return asked and has_switch and worker.workers > 1
+
+    def _prefer(self, decision: Decision) -> None:
+        """All ranks have chosen a carrier; others may have the slots of a switch left for long."""
+        self._carriers.prefer(decision.carrier, CHOSEN.format(why=decision.why.words))
+        parked = decision.carrier == RANKS and decision.why is not Why.TRY
+        if self._worker.rank == 0 and parked != self._parked:
+            self._parked = parked
+            self._parking.want(parked)
 
     def _tell_lost(self, epoch: int, why: str) -> bool:
         return self._peers is not None and self._peers.lost_switch(epoch, why)
@@ -486,7 +514,7 @@ class Agent:
                 lease = self._lease
                 assert lease is not None
                 done = self._wanted <= max(tried, lease.change)
-                if done or self._has_ended() or self._carriers.carrier == RANKS:
+                if done or self._has_ended() or self._is_without_switch():
                     self._changing = None
                     return
                 tried = self._wanted
@@ -496,14 +524,19 @@ class Agent:
         before, worker, membership = self._lease, self._worker, self._membership
         assert before is not None
         assert membership is not None
+        unused = self._carriers.rests_from_switch
         try:
             changed = change_lease(
-                self.engine,
+                Unused() if unused else self.engine,
                 membership,
                 before,
                 number,
                 limit_s=worker.collective_s,
-                stopped=lambda: self._has_ended() or self._carriers.carrier == RANKS,
+                stopped=lambda: (
+                    self._has_ended()
+                    or unused != self._carriers.rests_from_switch
+                    or self._is_without_switch()
+                ),
             )
         except WiresumError as error:
             if not self._has_ended():
@@ -511,7 +544,7 @@ class Agent:
             assert self._heartbeats is not None
             self._heartbeats.stop()
             return
-        if changed is None:
+        if changed is None or self._lease is not before:
             return
         self._lease = changed.lease
         if worker.rank == 0:
@@ -532,6 +565,10 @@ class Agent:
             return over(self._membership.heartbeat(), self._membership.plan.job)
         except ControllerError:
             return None
+
+    def _is_without_switch(self) -> bool:
+        """Whether the lease in hand is lost: the ranks carry, and have not chosen to."""
+        return self._carriers.carrier == RANKS and not self._carriers.rests_from_switch
 
     def _has_ended(self) -> bool:
         return self._closed or self._gone is not None

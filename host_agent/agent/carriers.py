@@ -2,7 +2,7 @@
 the other.
 
 To the ranks: a rank whose switch is silent says so, and all ranks hand over what was in flight
-(:mod:`.handover`). Back to the switch: see :mod:`.returning`.
+(:mod:`.handover`); or all ranks have chosen so. Back to the switch: see :mod:`.returning`.
 """
 
 import logging
@@ -72,6 +72,8 @@ class Carriers:
         self._left: set[int] = set()  # epochs in which the switch was lost
         self._returning: Return | None = None
         self._falls = 0
+        self._lost = True  # the last switch, if the ranks have not chosen to leave it
+        self._chosen = ""  # why the ranks are to carry, though there may be a switch
         self._closed = False
         # Held for a whole way from one carrier to the other, while ``carrier`` says RANKS.
         self._moving = threading.Lock()
@@ -108,7 +110,9 @@ class Carriers:
             joined.drop()
             why = "another rank has no lease on the switch"
         with self._moving:
-            self._relay.take_over(self._carry((), why, delay_s=0.0, loud=loud))
+            ranks = self._carry((), why, delay_s=0.0, loud=loud)
+            self._falls += self._rejoin is not None
+            self._relay.take_over(ranks)
 
     # -- to the ranks -------------------------------------------------------------------------
 
@@ -148,20 +152,47 @@ class Carriers:
                 self._start_leaving(why)
             # Else it is on the way to that lease: see _settle.
 
-    def _start_leaving(self, why: str) -> None:
+    def prefer(self, carrier: str, why: str) -> None:
+        """All ranks have chosen what is to carry from now on: the ranks, for the reason ``why``,
+        or the switch as soon as there is one. Returns at once.
+
+        All ranks call it with the same choices in the same order, not at the same time.
+        """
+        with self._lock:
+            self._chosen = why if carrier == RANKS else ""
+            if self._returning is not None:
+                self._returning.hold(bool(self._chosen))
+            if self._chosen and self.carrier == SWITCH and self._sums and not self._closed:
+                self._left.add(self.epoch)
+                self._start_leaving(self._chosen, lost=False)
+            # Else it is on the way to a lease, maybe: see _settle.
+
+    @property
+    def rests_from_switch(self) -> bool:
+        """Whether the ranks carry because all have chosen so, and no lease is on its way."""
+        returning = self._returning
+        return self.carrier == RANKS and returning is not None and returning.rests
+
+    def _start_leaving(self, why: str, *, lost: bool = True) -> None:
         self.carrier, self.why = RANKS, why
         threading.Thread(
-            target=self._leave, args=(why,), name="wiresum-handover", daemon=True
+            target=self._leave, args=(why, lost), name="wiresum-handover", daemon=True
         ).start()
 
     def _settle(self, epoch: int) -> None:
         """The switch carries from now on, under the lease of ``epoch``."""
         with self._lock:
             self.carrier, self.why = SWITCH, ""
-            if epoch in self._left and not self._closed:
+            if self._closed:
+                return
+            if epoch in self._left:
                 self._start_leaving("another rank has lost the switch")
+            elif self._chosen:
+                self._left.add(epoch)
+                self._start_leaving(self._chosen, lost=False)
 
-    def _leave(self, why: str) -> None:
+    def _leave(self, why: str, lost: bool) -> None:
+        """Hand over to the ranks, after a loss of the switch or because all have chosen so."""
         relay = self._relay
         assert self._sums is not None
         with self._moving:
@@ -172,7 +203,11 @@ class Carriers:
                     return
                 rests = hand_over(engine, self._sums)
                 (most,) = self._sums.largest([len(rests)])
-                ranks = self._carry(rests, why, delay_s=self._pause_s(), most_rests=most)
+                self._lost = lost
+                ranks = self._carry(
+                    *(rests, why, self._pause_s() if lost else 0.0), most_rests=most, loud=lost
+                )
+                self._falls += lost
             except Exception as error:
                 self._fail(error, lines.NO_TAKE_OVER, why=why)
                 return
@@ -192,10 +227,11 @@ class Carriers:
         self.why = why
         ballot = Ballot()
         if self._rejoin is not None:
-            self._falls += 1
             after = 0 if self._returning is None else self._returning.round
-            made = Return(self._rejoin, after + 1, delay_s, self._arrived)
             with self._lock:
+                made = Return(
+                    *(self._rejoin, after + 1, delay_s, self._arrived), held=bool(self._chosen)
+                )
                 ballot = self._returning = made
                 closed = self._closed
             if closed:
@@ -242,7 +278,8 @@ class Carriers:
             self._settle(joined.epoch)
         if self._rank == 0:
             # A group of some of the ranks always begins without.
-            level = logging.INFO if self._label and self._falls == 1 else logging.WARNING
+            usual = not self._lost or (self._label and self._falls == 1)
+            level = logging.INFO if usual else logging.WARNING
             whose = f" ({self._label})" if self._label else ""
             log.log(
                 level,

@@ -23,7 +23,6 @@ from wiresum.controller.v1 import controller_pb2 as pb
 from wiresum.host_agent import lines
 from wiresum.host_agent.agent.face import EngineFace
 from wiresum.host_agent.agent.network import WorkerSocket
-from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.errors import EngineClosed
 
 log = logging.getLogger("wiresum")
@@ -60,6 +59,53 @@ class Seat(Protocol):
         """An engine with the new lease. ``done``: collectives that earlier engines have taken."""
 
 
+class Engines(Protocol):
+    """What uses the lease: see :class:`~wiresum.host_agent.agent.relay.Relay`."""
+
+    @property
+    def done(self) -> int:
+        """How many pieces all engines together have been handed."""
+
+    def pause(self) -> int:
+        """Hold all further collectives; how many pieces have been handed."""
+
+    def let(self, boundary: int) -> None:
+        """Let through what is held below the boundary."""
+
+    def drained(self, timeout_s: float) -> bool:
+        """Wait until all collectives up to the boundary have ended."""
+
+    def resume(self) -> None:
+        """Carry on with the same engine."""
+
+    def replace(self, engine: EngineFace) -> None:
+        """Carry on with another engine."""
+
+
+class Unused:
+    """A lease under which nothing is summed: the ranks carry, and keep it for later."""
+
+    done = 0
+
+    def pause(self) -> int:
+        """There is nothing to hold."""
+        return 0
+
+    def let(self, _boundary: int) -> None:
+        """Another rank has not left the switch yet, and goes on up to there."""
+
+    def drained(self, _timeout_s: float) -> bool:
+        """Nothing is in flight."""
+        return True
+
+    def resume(self) -> None:
+        """Nothing is held."""
+
+    def replace(self, engine: EngineFace) -> None:
+        """It is not used, either."""
+        engine.close()
+
+
 class Changed(NamedTuple):
     """A change that was made."""
 
@@ -69,7 +115,7 @@ class Changed(NamedTuple):
 
 
 def change_lease(
-    relay: Relay,
+    relay: Engines,
     seat: Seat,
     lease: pb.Lease,
     number: int,
@@ -136,14 +182,14 @@ class _Patient:
                 time.sleep(_RETRY_S)
 
 
-def _let(relay: Relay, boundary: int) -> None:
+def _let(relay: Engines, boundary: int) -> None:
     try:
         relay.let(boundary)
     except EngineClosed as reason:
         raise Withdrawn(str(reason)) from None
 
 
-def _drain(relay: Relay, stopped: Callable[[], bool]) -> None:
+def _drain(relay: Engines, stopped: Callable[[], bool]) -> None:
     """Wait for the training to get to the boundary, however long that takes."""
     while True:
         try:

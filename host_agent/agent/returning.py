@@ -4,7 +4,7 @@ This takes rounds. In each, every rank joins the job again, in the background; t
 out leases once all ranks have joined and the switch holds the entries. With every collective the
 ranks compare where they are. When all have a lease of one epoch, that collective is the last that
 the ranks carry. When one of them has failed, all give the round up, and wait longer before the
-next.
+next. While the ranks are to carry, though there is a switch, all of this is held.
 """
 
 import logging
@@ -51,8 +51,10 @@ class Return(Ballot):
         first_round: int,
         delay_s: float,
         arrived: Callable[[Joined], None],
+        *,
+        held: bool = False,
     ) -> None:
-        """Begin ``first_round`` in ``delay_s`` seconds.
+        """Begin ``first_round`` in ``delay_s`` seconds; once it is not ``held`` any more.
 
         ``join(round)`` gets a lease, together with the other ranks; it blocks, and raises
         ``WiresumError``. ``arrived`` gets the lease once all have one, on the thread that carries.
@@ -66,6 +68,8 @@ class Return(Ballot):
         self._over = False
         self._agreed = False  # to go over, all ranks
         self._failures = 0
+        self._held = held
+        self._joining = False
         self._tried = first_round - 1
         self._delay_s = delay_s
         threading.Thread(target=self._run, name="wiresum-return", daemon=True).start()
@@ -73,7 +77,7 @@ class Return(Ballot):
     def words(self) -> Sequence[int]:
         """(1 without a lease, a round that has failed or 0, epoch, its complement)."""
         with self._lock:
-            if self._joined is None:
+            if self._joined is None or self._held:
                 return 1, self.round if self._failed else 0, _NONE, _NONE
             epoch = _signed(self._joined.epoch)
             return 0, 0, epoch, ~epoch
@@ -108,11 +112,23 @@ class Return(Ballot):
                 self._joined.drop()
                 self._joined, self._failed = None, True
 
+    def hold(self, held: bool) -> None:
+        """Begin no round, and do not go over, while ``held``: the ranks are to carry."""
+        with self._lock:
+            self._held = held
+            self._lock.notify_all()
+
+    @property
+    def rests(self) -> bool:
+        """Whether it is held, without a lease in hand or on its way."""
+        with self._lock:
+            return self._held and self._joined is None and not self._joining
+
     @property
     def has_lease(self) -> bool:
-        """Whether a lease is in hand."""
+        """Whether a lease is in hand, to be used."""
         with self._lock:
-            return self._joined is not None
+            return self._joined is not None and not self._held
 
     def close(self) -> None:
         """Begin no round any more, and drop a lease in hand."""
@@ -137,10 +153,13 @@ class Return(Ballot):
     def _run(self) -> None:
         while True:
             with self._lock:
-                self._lock.wait_for(lambda: self._over or self.round > self._tried)
+                self._lock.wait_for(
+                    lambda: self._over or (self.round > self._tried and not self._held)
+                )
                 if self._lock.wait_for(lambda: self._over, self._delay_s):
                     return
                 current = self.round
+                self._joining = True
             joined: Joined | None = None
             try:
                 joined = self._join(current)
@@ -150,6 +169,7 @@ class Return(Ballot):
                 log.warning("wiresum: no way back to the switch", exc_info=True)
             with self._lock:
                 self._tried = current
+                self._joining = False
                 late = self._over or self.round != current
                 if not late:
                     self._joined, self._failed = joined, joined is None

@@ -60,6 +60,17 @@ FIELD = METRICS.gauge(
 FIELD_CHANGES = METRICS.counter(
     "field_changes_total", "Changes of the field in a run that is tuned, by the reason.", "reason"
 )
+CARRIER_CHOICES = METRICS.counter(
+    "carrier_choices_total",
+    "Carriers that the ranks have chosen or tried in a run that is tuned, by the reason.",
+    "carrier", "reason",
+)  # fmt: skip
+INTERVAL = METRICS.gauge(
+    "interval_steps", "H of local steps now, once a run that is tuned has changed it.", "job_id"
+)
+INTERVAL_CHANGES = METRICS.counter(
+    "interval_changes_total", "Changes of H in a run that is tuned, by the reason.", "reason"
+)
 COLLECTIVES = METRICS.counter("collectives_total", "Collectives, by the way they went.",
                               "path", "collective")  # fmt: skip
 FALLBACK = METRICS.counter(
@@ -209,6 +220,16 @@ def _read_lease(scrape: Scrape, lease: Mapping[str, Any], engine: Mapping[str, f
         changes = Counter(each["reason"] for each in lease["tuning"]["choices"][1:])
         for reason, count in changes.items():
             scrape.set(FIELD_CHANGES, count, reason)
+        chosen = Counter(
+            (each["carrier"], each["reason"]) for each in lease["tuning"]["carrier_choices"]
+        )
+        for (carrier, reason), count in chosen.items():
+            scrape.set(CARRIER_CHOICES, count, carrier, reason)
+        intervals = lease["tuning"]["interval_choices"]
+        if intervals:
+            scrape.set(INTERVAL, intervals[-1]["h"], job)
+        for reason, count in Counter(each["reason"] for each in intervals).items():
+            scrape.set(INTERVAL_CHANGES, count, reason)
     for name, (metric, labels, factor) in _GAUGES.items():
         if name in engine:
             scrape.set(metric, engine[name] * factor, job, *labels)

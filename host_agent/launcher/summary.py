@@ -38,7 +38,7 @@ def summary(*, as_default: bool, carrier: Carrier) -> Iterator[Mapping[str, str]
                 processes = read_all(folder.path)
                 tuned = [each.tuned for each in processes if each.tuned]
                 if tuned:
-                    say(log, f"fields of {tuned[-1]}")
+                    say(log, tuned[-1])
                 line, used = last_line(processes, as_default, carrier)
                 say(log, line, level=logging.INFO if used else logging.WARNING)
 

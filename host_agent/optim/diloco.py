@@ -71,7 +71,8 @@ class DiLoCo(Periodic):
         group: dist.ProcessGroup | None = None,
     ) -> None:
         """Raises :class:`SynchronizationError` for what cannot be synchronized like this."""
-        super().__init__(model, optimizer, sync_every, group, pace, weight, release_slots)
+        least = delay + 1 if fragments == 1 and isinstance(delay, int) else None
+        super().__init__(model, optimizer, sync_every, group, pace, weight, release_slots, least)
         check_covers("the outer optimizer", outer, self._parameters)
         if not 1 <= fragments <= min(self.sync_every, len(self._parameters)):
             most = min(self.sync_every, len(self._parameters))
@@ -136,7 +137,7 @@ class DiLoCo(Periodic):
         if shapes(state["means"]) != shapes(own):
             raise ValueError("other shapes")
         changes = list(state["changes"])
-        if shapes(changes) != (shapes(own) if self._drift else []):
+        if shapes(changes) != (shapes(own) if self._adapts else []):
             raise ValueError("other changes")
         return _OnItsWay(
             state["fragment"], int(state["due"]), copies(changes, own[: len(changes)]), None,
@@ -165,7 +166,7 @@ class DiLoCo(Periodic):
         weighted = changes if factor == 1.0 else [each * factor for each in changes]
         pending = start(fragment, own, weighted, self._codec, self._group)
         due = self.local_step + self._delay
-        way = _OnItsWay(fragment, due, changes if self._drift else [], pending)
+        way = _OnItsWay(fragment, due, changes if self._adapts else [], pending)
         if self._delay:
             self._on_its_way = way
         else:
@@ -173,7 +174,7 @@ class DiLoCo(Periodic):
 
     def _end(self, way: _OnItsWay) -> None:
         means = way.wait()
-        if self._drift is not None:
+        if self._adapts:
             self._adapt(way.changes, means, squared_norm(self._anchors))
         self._apply(way.fragment, means)
 

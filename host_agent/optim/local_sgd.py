@@ -50,7 +50,7 @@ class LocalSGD(Periodic):
         factor = self._agree()
         weighted = changes if factor == 1.0 else [each * factor for each in changes]
         means = average.start(weighted, self._group).wait()
-        if self._drift is not None and self.local_step >= self._warmup_steps:
+        if self._adapts and self.local_step >= self._warmup_steps:
             self._adapt(changes, means, squared_norm(self._anchors))
         with torch.no_grad():
             for anchor, parameter, mean in zip(self._anchors, self._parameters, means, strict=True):

@@ -11,10 +11,12 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from wiresum.host_agent import lines
+from wiresum.host_agent.agent.tuning import ballot
 from wiresum.host_agent.errors import SynchronizationError
 from wiresum.host_agent.optim import average
 from wiresum.host_agent.optim.parameters import check_covers, copies, shapes, trained
 from wiresum.host_agent.optim.quiet import Quiet
+from wiresum.host_agent.optim.tuned import TunedInterval, wish_of_run
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,9 @@ class Periodic:
         pace: Pace | None = None,
         weight: Weight = None,
         release_slots: bool = False,
+        least: int | None = 1,
     ) -> None:
+        """``least``: the least H to which a run that is tuned may go; None: H is not tuned."""
         if isinstance(model, DistributedDataParallel):
             raise SynchronizationError(lines.WRAPPED_MODEL.of())
         self._parameters = trained(model)
@@ -137,6 +141,19 @@ class Periodic:
         self._drift = sync_every if isinstance(sync_every, Drift) else None
         self._group = group
         self._handle: Any = None
+        self._tuned: TunedInterval | None = None
+        wish = None if least is None else wish_of_run()
+        largest = (
+            None
+            if wish is None
+            else wish.largest_h(sync_every.most if isinstance(sync_every, Drift) else first)
+        )
+        if wish is not None and least is not None and largest is not None:
+            limit = self._drift.target if self._drift else None
+            if pace is not None:
+                least, largest = max(least, pace.least), min(largest, pace.most)
+            first = max(least, 1)
+            self._tuned = TunedInterval(wish, first, largest, drift=limit, least=first)
         self._pace = pace
         self._weight = weight
         self.sync_every: int = first
@@ -157,10 +174,21 @@ class Periodic:
     def __enter__(self) -> Self:
         if self._handle is not None:
             raise SynchronizationError(lines.ENTERED_TWICE.of(name=type(self).__name__))
-        alike = {"sync_every": self.sync_every, "the number of rounds so far": self.rounds}
+        alike: dict[str, float] = {
+            "sync_every": self.sync_every,
+            "the number of rounds so far": self.rounds,
+        }
         kind = {"the kind of weight (0: none, 1: steps, 2: a number)": _kind_of(self._weight)}
-        average.check_alike(alike | kind, self._parameters[0].device, self._group)
+        limits = {} if self._tuned is None else self._tuned.limits
+        alike["whether H is chosen (1: yes)"] = float(bool(limits))
+        device = self._parameters[0].device
+        average.check_alike(alike | kind, device, self._group)
+        if limits:
+            average.check_alike(limits, device, self._group)
         self._begin()
+        tuning = ballot.current()
+        if tuning is not None:
+            tuning.has_local_steps = True
         if self._pace is not None:
             self._resumed = self._pace.clock()
         self._handle = self._optimizer.register_step_post_hook(self._after_step)
@@ -230,7 +258,7 @@ class Periodic:
 
     def _adapt(self, mine: Sequence[torch.Tensor], mean: Sequence[torch.Tensor], of: float) -> None:
         """Choose the next H. ``of``: the squared norm that the drift is a share of."""
-        if self._drift is None:
+        if not self._adapts:
             return
         apart = torch.stack(
             [(a - b).float().square().sum() for a, b in zip(mine, mean, strict=True)]
@@ -240,7 +268,17 @@ class Periodic:
         (agreed,) = average.start([both], self._group).wait()
         drift, norm = agreed.tolist()
         share = (drift / norm) ** 0.5 if norm > 0 else float("nan")
-        self.sync_every = self._drift.next(self.sync_every, share)
+        if self._tuned is not None:
+            self.sync_every = self._tuned.next(
+                self.local_step, self.sync_every, share, mine[0].device, self._group
+            )
+        elif self._drift is not None:
+            self.sync_every = self._drift.next(self.sync_every, share)
+
+    @property
+    def _adapts(self) -> bool:
+        """Whether H may change."""
+        return self._drift is not None or self._tuned is not None
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next steps depend on, beside the model's and the optimizer's own state.

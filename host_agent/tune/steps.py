@@ -15,13 +15,13 @@ from wiresum.host_agent.environment import TUNE, AgentError
 _installed = threading.Event()
 
 
-def tune(within: float, error: float, steps: int) -> None:
+def tune(wish: Wish) -> None:
     """See :func:`wiresum.tune`."""
     import torch.distributed as dist
 
     if dist.is_initialized():
         raise AgentError(lines.TUNE_TOO_LATE.of())
-    wish = parse(str(Wish(within, error, steps)))
+    wish = parse(str(wish))
     os.environ[TUNE] = str(wish)
     install()
 

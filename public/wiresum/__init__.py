@@ -27,14 +27,25 @@ def report(*, loss: Any) -> None:
     report(loss)
 
 
-def tune(*, within: float = 0.01, error: float = 0.1, steps: int = 20) -> None:
-    """Let the ranks choose the field while they train, as ``wiresum run --tune`` does.
+def tune(
+    *,
+    within: float = 0.01,
+    error: float = 0.1,
+    steps: int = 20,
+    carrier: str = "auto",
+    h: int | str = "own",
+    drift: float = 0.02,
+) -> None:
+    """Let the ranks choose field and carrier while they train, as ``wiresum run --tune`` does.
 
     Call it on all ranks before ``init_process_group("wiresum")``; without ``WIRESUM_CONTROLLER``,
     the ranks then sum without a switch. ``within``: the largest relative rise of the reported loss;
     ``error``: the largest error of a tensor, relative to its norm; ``steps``: optimizer steps
-    between two decisions. Raises ``WiresumError``.
+    between two decisions; ``carrier``: ``"fixed"`` chooses none. ``h``: the largest H of LocalSGD
+    and DiLoCo, or ``"auto"``: the script's own is; ``drift``: the largest drift of the ranks then.
+    Raises ``WiresumError``.
     """
+    from wiresum.host_agent.agent.tuning.wish import Wish
     from wiresum.host_agent.tune.steps import tune
 
-    tune(within, error, steps)
+    tune(Wish(within, error, steps, carrier, str(h), drift))

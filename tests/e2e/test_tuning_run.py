@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).with_name("tuned.py")
 
 def tuned(cli, *options: str) -> tuple[dict, str]:
     """What both ranks say, which must be the same, and what the run logs."""
-    wish = ("--as-default", "--tune", "within=1%,steps=3")
+    wish = ("--as-default", "--tune", "within=1%,steps=3,carrier=fixed")
     done = cli.run("run", *wish, *options, "--", *spawned(2), str(SCRIPT), "run")
     assert done.returncode == 0, done.stderr
     one, other = map(json.loads, done.stdout.splitlines())
@@ -49,6 +49,7 @@ def test_a_script_can_ask_for_it_under_any_launcher(cli):
     ("options", "line"),
     [
         (("--tune", "fast"), "it must be like within=1%"),
+        (("--tune", "carrier=gloo"), "it must be like within=1%"),
         (("--tune", "within=1%", "--field", "8"), "give no other field"),
     ],
 )

@@ -1,10 +1,13 @@
-"""What a run that is tuned is asked for: ``within=1%,error=10%,steps=20``."""
+"""What a run that is tuned is asked for: ``within=1%,error=10%,steps=20,carrier=fixed,h=auto``."""
 
 import re
 from dataclasses import dataclass, fields
+from typing import Any
 
 from wiresum.host_agent import lines
 from wiresum.host_agent.environment import AgentError
+
+AUTO, FIXED, OWN = "auto", "fixed", "own"
 
 
 @dataclass(frozen=True)
@@ -17,26 +20,66 @@ class Wish:
     """Largest error of a tensor on the wire, relative to its norm."""
     steps: int = 20
     """Steps between two decisions."""
+    carrier: str = AUTO
+    """:data:`AUTO`: the faster one sums; :data:`FIXED`: as in a run that is not tuned."""
+    h: str = OWN
+    """Largest H of local steps: a number, or :data:`AUTO`, the script's own; :data:`OWN`: H is
+    always the script's own."""
+    drift: float = 0.02
+    """Largest drift of the ranks, where H is tuned: see :class:`wiresum.optim.Drift`."""
 
     def __str__(self) -> str:
-        return f"within={self.within:g},error={self.error:g},steps={self.steps}"
+        return (
+            f"within={self.within:g},error={self.error:g},steps={self.steps},"
+            f"carrier={self.carrier},h={self.h},drift={self.drift:g}"
+        )
+
+    def largest_h(self, own: int) -> int | None:
+        """Of a script that asks for ``own``; None: H is not tuned."""
+        if self.h == OWN:
+            return None
+        return own if self.h == AUTO else int(self.h)
 
 
 def parse(text: str) -> Wish:
     """The wish that a text says. Raises ``AgentError``."""
-    values: dict[str, float | int] = {}
+    values: dict[str, Any] = {}
     for part in text.split(","):
-        name, _, value = part.strip().partition("=")
-        found = re.fullmatch(r"((?:\d+\.?\d*|\.\d+)(?:e-\d+)?)\s*(%?)", value.strip())
-        if name not in {each.name for each in fields(Wish)} or found is None:
+        name, _, value = (each.strip() for each in part.partition("="))
+        parser = _PARSERS.get(name)
+        found = None if parser is None else parser(value)
+        if found is None:
             raise AgentError(lines.NOT_A_WISH.of(text=text))
-        number = float(found[1]) / (100 if found[2] else 1)
-        if name == "steps":
-            if not (value.strip().isdigit() and number >= 1):
-                raise AgentError(lines.NOT_A_WISH.of(text=text))
-            values[name] = int(number)
-        elif number < 1:
-            values[name] = number
-        else:
-            raise AgentError(lines.NOT_A_WISH.of(text=text))
-    return Wish(**values)  # type: ignore[arg-type]
+        values[name] = found
+    return Wish(**values)
+
+
+def _share(value: str) -> float | None:
+    found = re.fullmatch(r"((?:\d+\.?\d*|\.\d+)(?:e-\d+)?)\s*(%?)", value)
+    if found is None:
+        return None
+    number = float(found[1]) / (100 if found[2] else 1)
+    return number if number < 1 else None
+
+
+def _count(value: str) -> int | None:
+    return int(value) if re.fullmatch(r"[0-9]{1,9}", value) and int(value) >= 1 else None
+
+
+def _carrier(value: str) -> str | None:
+    return value if value in (AUTO, FIXED) else None
+
+
+def _h(value: str) -> str | None:
+    return value if value in (AUTO, OWN) or _count(value) else None
+
+
+_PARSERS = {
+    "within": _share,
+    "error": _share,
+    "steps": _count,
+    "carrier": _carrier,
+    "h": _h,
+    "drift": _share,
+}
+assert set(_PARSERS) == {each.name for each in fields(Wish)}

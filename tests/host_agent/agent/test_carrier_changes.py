@@ -241,3 +241,72 @@ def test_a_word_to_leave_a_lease_is_kept_until_that_lease_is_in_use(
     assert [engine.started for rank in ranks for engine in rank.engines] == [1, 1]
     for rank in ranks:
         rank.close()
+
+
+def begun(*epochs: int) -> list[Rank]:
+    """Ranks that have begun with the switch, and can have leases of these epochs."""
+    ranks = [Rank(at, sums, rejoined=list(epochs)) for at, sums in enumerate(thread_sums(WORKERS))]
+    begins = [lambda r=rank: r.begin(Lease(SilentEngine(5))) for rank in ranks]
+    assert together(*begins) == [None] * WORKERS
+    return ranks
+
+
+def test_ranks_that_have_chosen_so_carry_without_looking_for_a_lease_until_they_choose_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ranks = begun(6)
+    for rank in ranks:
+        rank.carriers.prefer(RANKS, "they are faster")
+    until(ranks, RANKS)
+    for ticket in range(1, 20):
+        sums_work(ranks, ticket)
+        time.sleep(0.005)
+    assert all(rank.engines == [] and rank.carriers.rests_from_switch for rank in ranks)
+    assert [rank.carriers.why for rank in ranks] == ["they are faster"] * WORKERS
+    for rank in ranks:
+        rank.carriers.prefer(SWITCH, "")
+    deadline = time.monotonic() + LIMIT_S
+    while not all(rank.carriers.has_lease for rank in ranks):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    sums_work(ranks, 20)  # the last one that the ranks carry
+    until(ranks, SWITCH)
+    assert [rank.carriers.epoch for rank in ranks] == [6] * WORKERS
+    assert not [each for each in caplog.records if each.levelname == "WARNING"]
+    for rank in ranks:
+        rank.close()
+
+
+def test_ranks_that_choose_to_carry_while_they_go_back_to_the_switch_leave_it_again() -> None:
+    ranks = begun(6)
+    for rank in ranks:
+        rank.carriers.prefer(RANKS, "once")
+    until(ranks, RANKS)
+    for rank in ranks:
+        # As in a collective that passes while this rank goes over.
+        rank.on_return = lambda _epoch, rank=rank: rank.carriers.prefer(RANKS, "again")
+        rank.carriers.prefer(SWITCH, "")
+    deadline, ticket = time.monotonic() + LIMIT_S, 0
+    while not all(rank.carriers.rests_from_switch and rank.engines for rank in ranks):
+        assert time.monotonic() < deadline
+        ticket += 1
+        sums_work(ranks, ticket)
+    sums_work(ranks, ticket + 1)
+    assert all(rank.carriers._left == {5, 6} for rank in ranks)
+    for rank in ranks:
+        rank.close()
+
+
+def test_a_switch_that_is_lost_before_it_is_chosen_to_be_left_is_left_once() -> None:
+    ranks = begun(6)
+    ranks[0].carriers.leave_switch(5, "silent")
+    for rank in ranks:
+        rank.carriers.prefer(RANKS, "they are faster")
+    for rank in ranks:
+        rank.carriers.leave_switch(5, "silent")
+    until(ranks, RANKS)
+    for ticket in range(1, 5):
+        sums_work(ranks, ticket)
+    assert all(rank.engines == [] for rank in ranks)
+    for rank in ranks:
+        rank.close()

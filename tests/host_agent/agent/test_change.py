@@ -11,6 +11,7 @@ from change_rig import LIMIT_S, ChangeRig, eventually, looping, unavailable
 from reference_switch import Faults, Lease
 from wiresum.controller.errors import ControllerError
 from wiresum.host_agent._engine import Engine
+from wiresum.host_agent.agent.change import Unused, change_lease
 from wiresum.p4.packet import Event
 
 pytestmark = pytest.mark.timeout(120)
@@ -72,6 +73,24 @@ def test_what_is_held_waits_for_the_last_rank() -> None:
             assert rig.ranks[rank].wait(number).error is None
             assert (tensors[rank] == 6.0).all()
         assert rig.ranks[0].relay.held == 0
+
+
+def test_a_lease_that_some_ranks_do_not_use_any_more_changes_with_that_of_the_others() -> None:
+    """As when the ranks have chosen to carry by themselves, and the last of them still leaves."""
+    with ChangeRig(3) as rig:
+        for rank in rig.ranks[:2]:
+            rank.change = lambda number, rank=rank: (  # type: ignore[method-assign]
+                change_lease(
+                    *(Unused(), rank, None, number),
+                    limit_s=rig.limit_s,
+                    stopped=rank.gone.is_set,
+                )
+                is not None
+            )
+        assert all(rig.change(16))
+        assert rig.controller.declared.keys() == {0, 1, 2}
+        assert all(rig.change(64))
+        assert rig.controller.moves == [1, 2]
 
 
 class Once:

@@ -3,7 +3,6 @@
 import logging
 import math
 import random
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.thread_sums import thread_sums
+from support.tuned_job import Job
 from wiresum.host_agent.agent.face import Call, Ended, Finished, Unit
-from wiresum.host_agent.agent.ranks import RanksEngine
 from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.agent.tuning import ballot
 from wiresum.host_agent.agent.tuning.ballot import EVERY, Tuning
@@ -111,41 +109,6 @@ def test_a_wider_field_that_a_rank_asks_for_during_a_collective_is_not_forgotten
 
 
 # ---- all ranks alike
-
-
-class Job:
-    """Ranks that are threads: with a tuning each, or with one ``field`` for good."""
-
-    def __init__(self, ranks: int, field: int | None = None) -> None:
-        wish = Wish(steps=2)
-        self.tunings = [Tuning(wish, rank, ranks) for rank in range(ranks) if field is None]
-        self.relays = [
-            Relay(RanksEngine(sums, ranks, field or 32), None if field else self.tunings[rank])
-            for rank, sums in enumerate(thread_sums(ranks))
-        ]
-        self.ticket = 0
-
-    def sum(self, tensors: list[np.ndarray]) -> list[bytes]:
-        self.ticket += 1
-        copies = [tensor.copy() for tensor in tensors]
-        for relay, copy in zip(self.relays, copies, strict=True):
-            relay.collect([Call(copy.ctypes.data, copy.size, "float32", False, self.ticket)])
-        for relay in self.relays:
-            (ended,) = self._poll(relay)
-            assert (ended.ticket, ended.error) == (self.ticket, None)
-        return [copy.tobytes() for copy in copies]
-
-    def _poll(self, relay: Relay) -> Sequence[Finished]:
-        """What has ended; an empty answer stands for a word between the ranks."""
-        deadline = time.monotonic() + 60.0
-        while time.monotonic() < deadline:
-            if ended := relay.poll(60.0):
-                return ended
-        raise AssertionError("nothing ends")
-
-    def close(self) -> None:
-        for relay in self.relays:
-            relay.close()
 
 
 @settings(max_examples=15, deadline=None)
@@ -247,7 +210,7 @@ def test_one_rank_that_does_not_wait_keeps_all_exact_and_one_that_sees_a_rise_le
         assert "communication is exposed" in said[0]
         assert "fields of 16 bits, 8 before" in said[2]
         assert "the loss has risen" in said[2]
-        assert job.tunings[0].summary().startswith("32 bits, 16 from collective ")
+        assert job.tunings[0].summary().startswith("fields of 32 bits, 16 from ")
         assert Tuning(Wish(), 0, 3).field == 32  # a restart begins exact
     finally:
         job.close()
@@ -305,6 +268,10 @@ def test_a_wish_is_read_back_as_it_is_written():
     assert parse(str(wish)) == wish
     assert parse(str(Wish(within=1e-6))) == Wish(within=1e-6)
     assert parse("steps=5, within=2 %") == Wish(within=0.02, steps=5)
-    for wrong in ("", "within", "within=2", "steps=1.5", "steps=0", "speed=1%"):
+    local = Wish(carrier="fixed", h="16", drift=0.05)
+    assert parse("carrier=fixed,h=16,drift=5%") == local == parse(str(local))
+    assert [parse(f"h={h}").largest_h(50) for h in ("own", "auto", "16")] == [None, 50, 16]
+    wrongs = ("", "within", "within=2", "steps=1.5", "steps=0", "speed=1%", "h=0", "h=x")
+    for wrong in (*wrongs, "carrier=gloo", "h=", "drift=3"):
         with pytest.raises(AgentError, match="it must be like within=1%"):
             parse(wrong)

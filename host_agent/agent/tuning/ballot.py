@@ -256,8 +256,8 @@ class Tuning(Gate):
         is_free = bool(self._carrier_policy.tried) or self._is_free()
         with self._lock:
             field = (self._policy.asks << _SHIFT) | self._policy.reason
-            times = self._carrier_policy.words() if is_free else (NOT_READY, 0)
-        said = array.array("I", [field, *times])
+            own = self._carrier_policy.words() if is_free else (NOT_READY, 0)
+        said = array.array("I", [field, *own])
         self._words[ticket] = said
         return Call(said.buffer_info()[0], len(said), "max_uint32", False, ticket)
 

@@ -122,7 +122,8 @@ def test_duplicates_and_late_replies() -> None:
             replies.append(data)
         return False
 
-    rig = Rig(2, lanes=LANES, slots=16, faults=Faults(intercept=record))
+    patient = {"rto_initial_s": 5.0, "rto_min_s": 5.0, "rto_max_s": 9.0}  # nothing is sent twice
+    rig = Rig(2, lanes=LANES, slots=16, faults=Faults(intercept=record), **patient)
     with rig:
         rig.finish(rig.start(normal(2, 3000)))
         before: dict[str, Any] = rig.engines[0].stats()

@@ -86,8 +86,9 @@ def test_a_lost_result_shows_as_one_rank_behind() -> None:
         tickets = rig.start(arrays)
         assert rig.engines[0].wait(tickets[0], LIMIT_S) is not None
         eventually(lambda: rig.engines[0].positions()["data"].oldest == 1, "rank 0 past chunk 0")
+        eventually(lambda: rig.engines[1].positions()["data"].next == 1, "rank 1 has sent it")
         behind = rig.engines[1].positions()["data"]
-        assert (behind.oldest, behind.next) == (0, 1)
+        assert behind.oldest == 0
         assert behind.result_s is None
 
 
@@ -107,8 +108,8 @@ def test_asking_for_positions_does_not_hinder_the_engine() -> None:
             return seen
 
         readers = [InThread(read) for _ in range(3)]
-        for seed in range(5):
-            arrays = normal(2, 30_000, seed)
+        for seed in range(3):
+            arrays = normal(2, 15_000, seed)
             rig.finish(rig.start(arrays))
             assert arrays[0].tobytes() == arrays[1].tobytes()
         going["on"] = False

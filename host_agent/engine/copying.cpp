@@ -23,15 +23,16 @@ Copy& copy_of(const Chunk& chunk) { return static_cast<Copy&>(*chunk.cargo.piece
 Copying::Copying(const Lease& lease, const EngineOptions& options, Stats& stats, const Ended& ended)
     : rank_(lease.rank),
       chunk_bytes_(4 * std::size_t{lease.lanes}),
+      window_(Division(lease.slots).copy.count / 2),
       stats_(stats),
       ended_(ended),
       stream_(stream_config(lease, options, StreamName::Copy), stats, stats.copy_contributions,
-              stats.copy_results),
-      turns_(kRow * chunk_bytes_) {}
+              stats.copy_results) {}
 
 void Copying::take(std::vector<std::unique_ptr<Copy>> copies, std::size_t pieces) {
   if (copies.empty()) return;
-  for (const auto& copy : turns_.add(std::move(copies)).pieces) {
+  const std::uint64_t row = row_of(window_, copies.size()) * chunk_bytes_;
+  for (const auto& copy : turns_.add(std::move(copies), row).pieces) {
     copy->form.fingerprint =
         fingerprint({copy->sequence, pieces, copy->count, kBytes,
                      static_cast<std::uint64_t>(copy->source), copy->readers.on_wire()});
@@ -40,9 +41,10 @@ void Copying::take(std::vector<std::unique_ptr<Copy>> copies, std::size_t pieces
   }
 }
 
-bool Copying::send(Transport& transport, Nanoseconds now, bool& busy) {
-  busy |= stream_.anything_to_send();
-  for (int opened = 0; opened < kChunksPerTurn && open(); ++opened) busy = true;
+bool Copying::send(Transport& transport, Nanoseconds now, bool& more) {
+  int opened = 0;
+  while (opened < kChunksPerTurn && open()) ++opened;
+  more |= opened == kChunksPerTurn;
   return stream_.flush(transport, now);
 }
 

@@ -22,9 +22,9 @@ class Copying {
   // Takes the copies of one collective of `pieces` pieces; their sequences are set.
   void take(std::vector<std::unique_ptr<Copy>> copies, std::size_t pieces);
 
-  // Opens chunks and sends them; `busy` is set if there was anything to do. False: the socket is
+  // Opens chunks and sends them; `more` is set if there may be more to open. False: the socket is
   // full.
-  bool send(Transport& transport, Nanoseconds now, bool& busy);
+  bool send(Transport& transport, Nanoseconds now, bool& more);
 
   // A chunk's result has come, or has been made by another carrier.
   void apply(const Chunk& chunk, const std::uint8_t* lanes);
@@ -52,6 +52,7 @@ class Copying {
 
   const std::uint32_t rank_;
   const std::size_t chunk_bytes_;
+  const std::uint32_t window_;  // as all ranks have it
   Stats& stats_;
   const Ended& ended_;
   Stream stream_;

@@ -292,12 +292,11 @@ void Engine::run() {
     const Nanoseconds now = monotonic_now();
     reducer_.excuse_absence(now);
     if (told_to_fail_.load(std::memory_order_acquire) && !ended_) give_up({});
-    bool busy = has_submissions_.load(std::memory_order_acquire);
-    if (busy) {
+    if (has_submissions_.load(std::memory_order_acquire)) {
       hand_over(now);
       handed_over = now;
     }
-    busy |= reducer_.turn(now);
+    const bool more = reducer_.turn(now);
     if (reducer_.failure() && !ended_) {
       if (suspend_unreachable_ && reducer_.failure()->kind == class_name(ErrorKind::Unreachable)) {
         return park();
@@ -305,7 +304,7 @@ void Engine::run() {
       give_up(*reducer_.failure());
     }
     reducer_.publish();
-    if (busy) continue;
+    if (more) continue;
     if (reducer_.waits() && now - handed_over < kStayAwake) {
       sched_yield();
     } else {

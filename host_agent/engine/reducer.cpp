@@ -68,16 +68,16 @@ Collective Reducer::prepare(const std::vector<PieceSpec>& pieces) const {
 }
 
 bool Reducer::turn(Nanoseconds now) {
-  bool busy = receive(now);
-  if (stopped()) return busy;
+  bool more = receive(now);
+  if (stopped()) return more;
   sums_.exponents().tick(now);
   sums_.data().tick(now);
   copies_.stream().tick(now);
-  busy |= pump(now);
+  more |= pump(now);
   sums_.retire();
   copies_.retire();
   check_limits(now);
-  return busy;
+  return more;
 }
 
 void Reducer::end(const Failure& failure) {
@@ -103,17 +103,17 @@ void Reducer::take(std::deque<Collective> submitted, Nanoseconds now) {
 
 bool Reducer::pump(Nanoseconds now) {
   if (transport_->wants_write()) return false;
-  bool busy = false;
-  if (!sums_.send_exponents(*transport_, now, busy)) return busy;
+  bool more = false;
+  if (!sums_.send_exponents(*transport_, now, more)) return more;
   // Data and copies share the way to the switch, whose queue serves first who came first. With as
   // many chunks in flight, neither has to wait for a longer queue of the other; and who finds the
   // socket full now is the first in the next turn.
   const std::uint32_t most = copies_.idle() ? UINT32_MAX : copies_.stream().window();
   copies_first_ = !copies_first_;
-  if (copies_first_ && !copies_.send(*transport_, now, busy)) return busy;
-  if (!sums_.send_data(*transport_, now, most, busy)) return busy;
-  if (!copies_first_) copies_.send(*transport_, now, busy);
-  return busy;
+  if (copies_first_ && !copies_.send(*transport_, now, more)) return more;
+  if (!sums_.send_data(*transport_, now, most, more)) return more;
+  if (!copies_first_) copies_.send(*transport_, now, more);
+  return more;
 }
 
 // -- receiving
@@ -123,14 +123,14 @@ bool Reducer::receive(Nanoseconds now) {
   for (int i = 0; i < kReceiveBatches; ++i) {
     const std::size_t taken = transport_->receive(
         [&](const std::uint8_t* data, std::size_t bytes) { handle_datagram(data, bytes, now); });
-    if (taken == 0) break;
-    any = true;
+    any |= taken > 0;
+    if (!transport_->more()) break;
   }
   if (any && !stopped()) {
     sums_.advance();
     copies_.advance();
   }
-  return any;
+  return transport_->more();
 }
 
 std::optional<StreamName> Reducer::stream_at(std::uint32_t slot) const {

@@ -64,7 +64,7 @@ class Reducer {
   // Before each turn: time for which this thread did not run does not count as silence.
   void excuse_absence(Nanoseconds now);
   void take(std::deque<Collective> submitted, Nanoseconds now);
-  // Receives, sends, and looks at the limits; whether there was anything to do.
+  // Receives, sends, and looks at the limits; whether there may be more to do now.
   bool turn(Nanoseconds now);
   // Whether a reply is due.
   bool waits() const { return !stopped() && outstanding(); }
@@ -93,10 +93,11 @@ class Reducer {
   std::vector<Rest> rests(const Ends& ends);
 
  private:
+  // These return whether there may be more to do now.
   bool receive(Nanoseconds now);
+  bool pump(Nanoseconds now);
   void handle_datagram(const std::uint8_t* data, std::size_t bytes, Nanoseconds now);
   void apply(StreamName name, const Chunk& chunk, const std::uint8_t* lanes);
-  bool pump(Nanoseconds now);
   void check_limits(Nanoseconds now);
   std::optional<StreamName> stream_at(std::uint32_t slot) const;
   Stream& stream_of(StreamName name) {

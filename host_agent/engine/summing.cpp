@@ -23,6 +23,7 @@ Summing::Summing(const Lease& lease, const EngineOptions& options,
                  const std::shared_ptr<const Codecs>& codecs, Stats& stats, const Ended& ended)
     : rank_(lease.rank),
       lanes_(lease.lanes),
+      data_window_(Division(lease.slots).data.count / 2),
       keep_nonfinite_(options.keep_nonfinite),
       codecs_(codecs),
       stats_(stats),
@@ -30,12 +31,11 @@ Summing::Summing(const Lease& lease, const EngineOptions& options,
       exponents_(stream_config(lease, options, StreamName::Exponent), stats,
                  stats.exponent_contributions, stats.exponent_results),
       data_(stream_config(lease, options, StreamName::Data), stats, stats.data_contributions,
-            stats.data_results),
-      turns_(lease.lanes) {}
+            stats.data_results) {}
 
 void Summing::take(std::vector<std::unique_ptr<Sum>> sums, std::size_t pieces) {
   if (sums.empty()) return;
-  Group<Sum>& group = turns_.add(std::move(sums));
+  Group<Sum>& group = turns_.add(std::move(sums), lanes_);
   for (const auto& sum : group.pieces) {
     const auto print = [&](packet::Op op) {
       return fingerprint({sum->sequence, pieces, sum->count, static_cast<std::uint64_t>(sum->dtype),
@@ -55,23 +55,22 @@ void Summing::take(std::vector<std::unique_ptr<Sum>> sums, std::size_t pieces) {
 
 // -- sending
 
-bool Summing::send_exponents(Transport& transport, Nanoseconds now, bool& busy) {
+bool Summing::send_exponents(Transport& transport, Nanoseconds now, bool& more) {
   // One exponent chunk opens the way for many data chunks: they take turns, so that the first data
   // leave early and the block is still in the cache when it is quantized. Those of tensors
   // without such data leave together.
-  busy |= exponents_.anything_to_send();
   for (int opened = 0; opened < kExponentChunksPerTurn; ++opened) {
     const Sum* sum = open_exponents();
-    if (sum == nullptr) break;
-    busy = true;
-    if (sum->in_ring()) break;
+    more |= sum != nullptr && (sum->in_ring() || opened + 1 == kExponentChunksPerTurn);
+    if (sum == nullptr || sum->in_ring()) break;
   }
   return exponents_.flush(transport, now);
 }
 
-bool Summing::send_data(Transport& transport, Nanoseconds now, std::uint32_t most, bool& busy) {
-  busy |= data_.anything_to_send();
-  for (int opened = 0; opened < kDataChunksPerTurn && open_data(most); ++opened) busy = true;
+bool Summing::send_data(Transport& transport, Nanoseconds now, std::uint32_t most, bool& more) {
+  int opened = 0;
+  while (opened < kDataChunksPerTurn && open_data(most)) ++opened;
+  more |= opened == kDataChunksPerTurn;
   return data_.flush(transport, now);
 }
 
@@ -207,13 +206,14 @@ void Summing::agree(const Chunk& chunk) {
 // one. So the numbering depends on the agreed exponents alone, never on timing.
 void Summing::schedule(Group<Sum>& group) {
   const bool alone = group.pieces.size() == 1;
+  const std::uint64_t row = row_of(data_window_, group.pieces.size());
   for (bool any = true; any;) {
     any = false;
     for (const auto& sum : group.pieces) {
       const std::size_t chunk = sum->elements_per_chunk(lanes_);
       std::uint64_t elements = sum->elements_to_send - sum->elements_scheduled;
       if (!sum->all_agreed()) elements -= elements % chunk;
-      if (!alone) elements = std::min<std::uint64_t>(elements, kRow * chunk);
+      if (!alone) elements = std::min<std::uint64_t>(elements, row * chunk);
       if (elements == 0) continue;
       sum->elements_scheduled += elements;
       ready_.push_back({sum.get(), sum->elements_scheduled});

@@ -29,11 +29,11 @@ class Summing {
   // Takes the sums of one collective of `pieces` pieces; their sequences are set.
   void take(std::vector<std::unique_ptr<Sum>> sums, std::size_t pieces);
 
-  // Open chunks and send them; `busy` is set if there was anything to do. False: the socket is
+  // Open chunks and send them; `more` is set if there may be more to open. False: the socket is
   // full.
-  bool send_exponents(Transport& transport, Nanoseconds now, bool& busy);
+  bool send_exponents(Transport& transport, Nanoseconds now, bool& more);
   // With no more than `most` chunks in flight.
-  bool send_data(Transport& transport, Nanoseconds now, std::uint32_t most, bool& busy);
+  bool send_data(Transport& transport, Nanoseconds now, std::uint32_t most, bool& more);
 
   // A chunk's result has come, or has been made by another carrier.
   void apply_exponents(const Chunk& chunk, const std::uint8_t* lanes);
@@ -85,6 +85,7 @@ class Summing {
 
   const std::uint32_t rank_;
   const std::uint32_t lanes_;
+  const std::uint32_t data_window_;  // as all ranks have it
   const bool keep_nonfinite_;
   const std::shared_ptr<const Codecs> codecs_;
   Stats& stats_;

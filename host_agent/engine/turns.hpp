@@ -13,25 +13,30 @@
 
 namespace wiresum {
 
-// Chunks of one piece in a row: enough for a train of datagrams, and few beside a window.
-inline constexpr std::uint64_t kRow = 8;
+// Chunks of one piece in a row, in a stream of so large a window. The packets of a row are alike, so
+// they make a train: the longer it is, the less each packet costs. But all pieces of a collective
+// are in flight together, as long as a row has the least chunks that make a train worth while.
+// All ranks must have the same: it depends on the lease and the pieces alone.
+inline std::uint64_t row_of(std::uint64_t window, std::size_t pieces) {
+  constexpr std::uint64_t kLeast = 8;
+  constexpr std::uint64_t kMost = 32;
+  return std::clamp<std::uint64_t>(window / pieces, kLeast, kMost);
+}
 
 // The pieces of one collective that take turns. P has opened(), total() and finished.
 template <typename P>
 struct Group {
   std::vector<std::unique_ptr<P>> pieces;
-  std::size_t turn = 0;   // index of the piece whose chunks are opened next
-  std::uint64_t row = 0;  // the row that is being opened
+  std::uint64_t row;       // how much of a piece is in one row, in the unit of opened() and total()
+  std::size_t turn = 0;    // index of the piece whose chunks are opened next
+  std::uint64_t rows = 0;  // before the one that is being opened
 };
 
 template <typename P>
 class Turns {
  public:
-  // `row`: how much of a piece is in one row, in the unit of opened() and total().
-  explicit Turns(std::uint64_t row) : row_(row) {}
-
-  Group<P>& add(std::vector<std::unique_ptr<P>> pieces) {
-    return groups_.emplace_back(std::move(pieces));
+  Group<P>& add(std::vector<std::unique_ptr<P>> pieces, std::uint64_t row) {
+    return groups_.emplace_back(std::move(pieces), row);
   }
 
   // The piece whose chunk is the next to be opened; nullptr: there is none.
@@ -41,13 +46,13 @@ class Turns {
       for (bool more = true; more;) {
         for (; group.turn < group.pieces.size(); ++group.turn) {
           P& piece = *group.pieces[group.turn];
-          if (piece.opened() < std::min(piece.total(), (group.row + 1) * row_)) return &piece;
+          if (piece.opened() < std::min(piece.total(), (group.rows + 1) * group.row)) return &piece;
         }
         more = std::any_of(group.pieces.begin(), group.pieces.end(),
                            [](const auto& piece) { return piece->opened() < piece->total(); });
         if (more) {
           group.turn = 0;
-          ++group.row;
+          ++group.rows;
         }
       }
     }
@@ -85,7 +90,6 @@ class Turns {
   }
 
  private:
-  const std::uint64_t row_;
   std::deque<Group<P>> groups_;
   std::size_t cursor_ = 0;  // index of the group whose chunks are opened next
 };

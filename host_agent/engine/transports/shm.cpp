@@ -274,9 +274,13 @@ std::size_t ShmTransport::send(std::span<const Datagram> datagrams) {
 int ShmTransport::receive_batch() {
   if (state_ != State::kConnected) {
     call();
-    if (state_ != State::kConnected) return 0;
+    if (state_ != State::kConnected) {
+      more_ = false;
+      return 0;
+    }
   }
   received_ = std::min(in_.available(), kReceiveRecords);
+  more_ = received_ == kReceiveRecords;
   if (in_.broken()) gone(EPROTO);
   return static_cast<int>(received_);
 }

@@ -40,7 +40,8 @@ class Transport {
   virtual bool wants_write() const = 0;
 
   // Receives one batch and calls handle(data, bytes) for each datagram that the switch sent.
-  // Returns the number of datagrams taken; 0 if there was none.
+  // Returns the number of datagrams taken; 0 if there was none. Then more() tells whether there may
+  // be others: if not, asking again costs a system call for nothing.
   template <typename Handle>
   std::size_t receive(Handle&& handle) {
     const int messages = receive_batch();
@@ -56,6 +57,8 @@ class Transport {
     if (messages > 0) batch_done();
     return taken;
   }
+
+  bool more() const { return more_; }
 
   // Sets the descriptor to poll while asleep. False: do not sleep, there is work to do.
   virtual bool about_to_sleep(pollfd& source) = 0;
@@ -76,6 +79,7 @@ class Transport {
     bool foreign;
   };
 
+  // The messages of a batch; sets more_.
   virtual int receive_batch() = 0;
   virtual Batch batch_at(int index) = 0;
   virtual void batch_done() {}
@@ -94,6 +98,7 @@ class Transport {
   const std::size_t datagram_bytes_;
   Stats& stats_;
   int last_error_ = 0;
+  bool more_ = false;  // the last batch was full
 };
 
 }  // namespace wiresum

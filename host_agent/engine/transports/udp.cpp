@@ -177,6 +177,7 @@ int UdpTransport::receive_batch() {
   const int got = recvmmsg(fd_, received_.data(), static_cast<unsigned>(received_.size()),
                            MSG_DONTWAIT, nullptr);
   stats_.receive_calls.add();
+  more_ = got == static_cast<int>(received_.size());
   if (got >= 0) return got;
   const int error = errno;
   if (error != EAGAIN && error != EWOULDBLOCK && error != EINTR) path_failed(error);

@@ -103,6 +103,9 @@ HANDED_OVER = METRICS.counter(
     "handed_over_total", "Chunks that the ranks have summed when they left the switch."
 )
 LOSSES = METRICS.counter("losses_total", "Chunks that came back only after being sent again.")
+SPURIOUS = METRICS.counter(
+    "spurious_losses_total", "Of these, chunks of which nothing had been lost: an answer was late."
+)
 ELEMENTS = METRICS.counter("elements_total", "Elements of the tensors given to the engine.")
 COPIED = METRICS.counter("copied_bytes_total", "Bytes of the copies given to the engine.")
 BLOCKS = METRICS.counter("blocks_total", "Blocks of elements, by what became of them.", "kind")
@@ -128,6 +131,7 @@ _COUNTERS: dict[str, tuple[Metric, tuple[str, ...]]] = {
     "probes": (RETRANSMISSIONS, ("timeout",)),
     "handed_over": (HANDED_OVER, ()),
     "losses": (LOSSES, ()),
+    "spurious_losses": (SPURIOUS, ()),
     "elements": (ELEMENTS, ()),
     "copied_bytes": (COPIED, ()),
     "blocks_sent": (BLOCKS, ("sent",)),

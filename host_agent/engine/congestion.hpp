@@ -2,6 +2,8 @@
 // Loss: grows by one per result until a round loses, then more slowly; shrinks in proportion to the
 // share that a round lost (as DCTCP does with marks), and not at all for a loss so small that it
 // cannot be this worker's own queue. Waiting for a straggler is no loss, and is not reported here.
+// A loss that proves to be none is taken back (as in Eifel, RFC 4015): if all of a round were, the
+// window is what it was before it shrank for them.
 // Delay: beyond a comfortable size it grows only while round trips stay short (as in Vegas). More
 // chunks in flight would only fill a queue, and leave the processor's cache.
 #pragma once
@@ -26,6 +28,15 @@ class CongestionWindow {
     ++losses_;
     end_round();
   }
+  // One of the losses was none: the answers to all transmissions have come.
+  void on_spurious_loss() {
+    if (losses_ > 0) {
+      --losses_;
+    } else if (to_refute_ > 0 && --to_refute_ == 0) {
+      size_ = std::max(size_, before_);
+      slow_start_ = slow_start_before_;
+    }
+  }
   // A clean round trip: of a chunk sent once, with no straggler in the way.
   void on_round_trip(Nanoseconds rtt) {
     shortest_ = std::min(shortest_, rtt);
@@ -46,6 +57,14 @@ class CongestionWindow {
     if (results_ + losses_ < size_) return;
     const double share = static_cast<double>(losses_) / (results_ + losses_);
     if (share > kTolerated) {
+      // Answers of one round may come in the next.
+      if (to_refute_ == 0 || rounds_ - shrunk_in_ > 1) {
+        before_ = size_;
+        slow_start_before_ = slow_start_;
+        to_refute_ = 0;
+      }
+      to_refute_ += losses_;
+      shrunk_in_ = rounds_;
       slow_start_ = false;
       size_ = std::max(least_, static_cast<std::uint32_t>(size_ * (1 - std::min(share, kDeepest))));
     } else if (size_ >= kComfortable && shortest_in_round_ != kNever &&
@@ -69,6 +88,12 @@ class CongestionWindow {
   Nanoseconds shortest_in_round_ = kNever;
   unsigned rounds_ = 0;
   bool slow_start_ = true;
+  // Before the last rounds that shrank it, one after the other, and how many of their losses have
+  // not proved to be none.
+  std::uint32_t before_ = 0;
+  std::uint32_t to_refute_ = 0;
+  unsigned shrunk_in_ = 0;  // the last of these rounds
+  bool slow_start_before_ = true;
 };
 
 }  // namespace wiresum

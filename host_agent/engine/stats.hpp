@@ -31,7 +31,7 @@ class Counter {
   X(results) X(exponent_results) X(data_results) X(copy_results)                                   \
   /* chunks whose sum the ranks have carried when they left the switch */                           \
   X(handed_over)                                                                                   \
-  X(waits) X(mismatches) X(duplicates) X(losses)                                                   \
+  X(waits) X(mismatches) X(duplicates) X(losses) X(spurious_losses)                                  \
   X(blocks_sent) X(blocks_zero) X(blocks_nonfinite)                                                \
   X(drops_foreign) X(drops_length) X(drops_version) X(drops_kind) X(drops_job) X(drops_epoch)      \
   X(drops_key) X(drops_slot) X(drops_chunk) X(drops_op) X(drops_fingerprint) X(drops_readers)      \

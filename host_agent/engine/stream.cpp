@@ -35,7 +35,7 @@ Stream::Stream(const StreamConfig& config, Stats& stats, Counter& first_sends, C
       chunk_bytes_(Header::kBytes + 4 * config.lanes),
       window_(window_of(config, chunk_bytes_)),
       kept_(2 * std::uint64_t{window_}),
-      chunks_(window_),
+      chunks_(kept_),
       buffers_(kept_ * chunk_bytes_),
       bytes_(kept_),
       base_(config.first_position),
@@ -132,6 +132,7 @@ ReplyOutcome Stream::receive(const Header& header, std::size_t payload_bytes,
   if (static_cast<std::uint64_t>(position) < base_ ||
       at(static_cast<std::uint64_t>(position)).done) {
     (kind == packet::Kind::kResult ? stats_.duplicates : stats_.drops_late).add();
+    if (kind == packet::Kind::kResult) on_duplicate(static_cast<std::uint64_t>(position));
     return ReplyOutcome::Ignored;
   }
   chunk = &at(static_cast<std::uint64_t>(position));
@@ -160,6 +161,7 @@ ReplyOutcome Stream::receive(const Header& header, std::size_t payload_bytes,
   stats_.waits.add();
   if (chunk->resends == 1 && !chunk->waited) rtt_.sample(now - chunk->last_sent);
   chunk->waited = true;
+  ++chunk->answers;
   last_wait_ = WaitReport{chunk->position, load_big_endian<std::uint64_t>(payload)};
   straggling_since_ = now;
   recovery_ = 0;
@@ -171,6 +173,7 @@ void Stream::on_result(Chunk& chunk, Nanoseconds now) {
   stats_.results.add();
   applied_.add();
   chunk.done = true;
+  ++chunk.answers;
   --in_flight_;
   last_result_ = now;
   attempts_ = 0;
@@ -187,6 +190,7 @@ void Stream::on_result(Chunk& chunk, Nanoseconds now) {
     // RFC 5682, has it).
     if (chunk.send_serial < probe_serial_) recovery_ = 0;
   } else if (!chunk.waited) {
+    chunk.lost = true;
     stats_.losses.add();
     congestion_.on_loss();
     // Each answered probe lets two more expired chunks go: a lost window returns in a few round
@@ -198,6 +202,16 @@ void Stream::on_result(Chunk& chunk, Nanoseconds now) {
       if (rtt_.srtt() == 0) rtt_.sample(now - chunk.first_sent);
     }
   }
+}
+
+// Of a chunk with an answer to each transmission nothing was lost: this worker was slow, or the
+// path.
+void Stream::on_duplicate(std::uint64_t position) {
+  Chunk& chunk = at(position);
+  if (chunk.position != position || !chunk.lost || ++chunk.answers <= chunk.resends) return;
+  chunk.lost = false;
+  stats_.spurious_losses.add();
+  congestion_.on_spurious_loss();
 }
 
 void Stream::queue_again(Chunk& chunk, bool probe) {

@@ -61,9 +61,11 @@ struct Chunk {
   Nanoseconds last_sent = 0;
   ChunkForm form;
   std::uint32_t resends = 0;
+  std::uint32_t answers = 0;  // results and WAITs that have come
   bool done = false;
   bool queued = false;  // in the list of chunks to send again
   bool probed = false;  // the last transmission was the timer's
+  bool lost = false;    // counted as a loss
   bool waited = false;  // a WAIT came after the last transmission: the switch has this chunk
 };
 
@@ -141,8 +143,8 @@ class Stream {
   void excuse(Nanoseconds away);
 
  private:
-  Chunk& at(std::uint64_t position) { return chunks_[position % window_]; }
-  const Chunk& at(std::uint64_t position) const { return chunks_[position % window_]; }
+  Chunk& at(std::uint64_t position) { return chunks_[position % kept_]; }
+  const Chunk& at(std::uint64_t position) const { return chunks_[position % kept_]; }
   std::uint8_t* buffer(std::uint64_t position) {
     return buffers_.data() + position % kept_ * chunk_bytes_;
   }
@@ -158,6 +160,7 @@ class Stream {
   Nanoseconds patience() const;
   void mark_sent(Chunk& chunk, Nanoseconds now);
   void on_result(Chunk& chunk, Nanoseconds now);
+  void on_duplicate(std::uint64_t position);
 
   StreamConfig config_;
   Stats& stats_;
@@ -166,7 +169,7 @@ class Stream {
   std::size_t chunk_bytes_;
   std::uint32_t window_;
   std::uint64_t kept_;                 // two windows
-  std::vector<Chunk> chunks_;          // by position mod window
+  std::vector<Chunk> chunks_;          // by position mod kept_: late answers find theirs
   std::vector<std::uint8_t> buffers_;  // datagrams, by position mod kept_: neighbours form a train
   std::vector<std::size_t> bytes_;     // of each of these
   std::vector<Datagram> outgoing_;

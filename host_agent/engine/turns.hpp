@@ -13,10 +13,10 @@
 
 namespace wiresum {
 
-// Chunks of one piece in a row, in a stream of so large a window. The packets of a row are alike, so
-// they make a train: the longer it is, the less each packet costs. But all pieces of a collective
-// are in flight together, as long as a row has the least chunks that make a train worth while.
-// All ranks must have the same: it depends on the lease and the pieces alone.
+// Chunks of one piece in a row, in a stream of so large a window. The packets of a row are alike,
+// so they make a train: the longer it is, the less each packet costs. But all pieces of a
+// collective are in flight together, as long as a row has the least chunks that make a train worth
+// while. All ranks must have the same: it depends on the lease and the pieces alone.
 inline std::uint64_t row_of(std::uint64_t window, std::size_t pieces) {
   constexpr std::uint64_t kLeast = 8;
   constexpr std::uint64_t kMost = 32;

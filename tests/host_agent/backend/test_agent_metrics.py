@@ -26,6 +26,7 @@ ENGINE = {
     "collectives": 2, "elements": 512, "contributions": 9, "exponent_contributions": 2,
     "data_contributions": 7, "retransmissions": 6, "fast_retransmissions": 1, "probes": 2,
     "results": 8, "exponent_results": 2, "data_results": 6, "waits": 3, "losses": 1,
+    "spurious_losses": 1,
     "drops_key": 4, "bytes_sent": 1000, "header_bytes_sent": 42, "window": 64,
     "exponent_window": 8, "rtt_us": 150.0, "rto_us": 20000.0, "gso": 1,
 }  # fmt: skip

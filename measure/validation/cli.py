@@ -22,7 +22,10 @@ def validate(
     models: Annotated[str, Option(metavar="NAME,…", help="wide, even, deep.")] = "wide,even,deep",
     remedies: Annotated[
         str, Option(metavar="NAME,…", help="What is measured beside the plain run.")
-    ] = "fp16,ranks-32,ranks-16,ranks-8,switch-32,switch-16,switch-8",
+    ] = (
+        "fp16,powersgd,top-k,local-steps,sparse-loco,"
+        "ranks-32,ranks-16,ranks-8,switch-32,switch-16,switch-8"
+    ),
     steps: Annotated[int, Option(min=2, max=100, help="Steps of each training.")] = 6,
     equal: Annotated[bool, Option("--equal", help="No case with unequal links.")] = False,
     json_file: Annotated[
@@ -30,7 +33,7 @@ def validate(
         Option("--json", metavar="FILE", help="Write the numbers as JSON, after each case."),
     ] = None,
     append: Annotated[
-        bool, Option("--append", help="Measure only the cases that the JSON file does not have.")
+        bool, Option("--append", help="Measure only what the JSON file lacks.")
     ] = False,
     table_only: Annotated[
         bool, Option("--table-only", help="Measure nothing: the table of what the JSON file has.")
@@ -62,7 +65,7 @@ def validate(
         content = _kept(json_file)
     else:
         content = {"kind": results.KIND, "version": 1, "machine": machine(), "cases": []}
-    todo = [case for case in options.case_list() if not _has(content["cases"], case)]
+    todo = [case for case in options.case_list() if _lacks(_entry(content["cases"], case), options)]
     if todo and not table_only:
         _measure(options, todo, content, json_file)
     made = results.page(content)
@@ -86,11 +89,16 @@ def _kept(path: Path) -> dict[str, Any]:
     return content
 
 
-def _has(entries: "list[dict[str, Any]]", case: "Case") -> bool:
-    """Whether a case is among those that were measured earlier."""
+def _entry(entries: "list[dict[str, Any]]", case: "Case") -> "dict[str, Any] | None":
+    """What was measured of a case earlier."""
     key = (case.model.name, case.rate_mbit, case.workers, case.unequal)
     names = ("model", "rate_mbit", "workers", "unequal")
-    return any(tuple(each[name] for name in names) == key for each in entries)
+    return next((each for each in entries if tuple(each[name] for name in names) == key), None)
+
+
+def _lacks(entry: "dict[str, Any] | None", options: "Options") -> bool:
+    """Whether something is to be measured still."""
+    return entry is None or not set(options.remedies) <= set(entry["measured"])
 
 
 def _measure(
@@ -110,6 +118,11 @@ def _measure(
     console = Console(stderr=True)
     with Interrupts(), Validation(options, console.print) as validation:
         for case in todo:
-            content["cases"].append(validation.case(case))
+            kept = _entry(content["cases"], case)
+            made = validation.case(case, kept)
+            if kept is None:
+                content["cases"].append(made)
+            else:
+                kept.update(made)
             if json_file is not None:
                 write(json_file, content)

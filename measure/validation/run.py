@@ -4,6 +4,8 @@ One rack stands for all cases; its links are changed from case to case. The rank
 are forked anew (``bench/train_crew.py``).
 """
 
+import math
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -37,13 +39,18 @@ class Validation:
     def __exit__(self, *_: object) -> None:
         self._exits.close()
 
-    def case(self, case: Case) -> dict[str, Any]:
-        """Measure and predict one case; an entry of the JSON."""
+    def case(self, case: Case, kept: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Measure and predict one case; an entry of the JSON.
+
+        ``kept``: what an earlier run has measured of it, to which is added what it lacks.
+        """
         self._trainings.shape(case.rates)
-        report = self._report(case)
-        found = judge.predicted(report)
-        measured: dict[str, float] = {}
+        report = self._report(case) if kept is None else kept["report"]
+        found = judge.predicted(judge.with_cores(report, os.cpu_count()))
+        measured: dict[str, float] = {} if kept is None else dict(kept["measured"])
         for name in (PLAIN, *self.options.remedies):
+            if name in measured:
+                continue
             measured[name] = self._train(case, REMEDIES[name])
             self._say(
                 f"{case}: {name}: {1e3 * measured[name]:.0f} ms, predicted "
@@ -78,9 +85,15 @@ class Validation:
         return show.as_json(report)
 
     def _train(self, case: Case, remedy: Remedy) -> float:
-        """Seconds of a step: the median of the steps, of the median rank."""
-        found = sorted(each["median"] for each in self._run(case, remedy, {}, self.options.steps))
-        return float(found[len(found) // 2])
+        """Seconds of a step: the median of the steps, of the median rank.
+
+        The mean of whole rounds, where not all steps synchronize.
+        """
+        rounds = math.ceil(self.options.steps / remedy.every)
+        which = "median" if remedy.every == 1 else "mean"
+        ranks = self._run(case, remedy, {}, rounds * remedy.every)
+        found = sorted(float(each[which]) for each in ranks)
+        return found[len(found) // 2]
 
     def _run(
         self, case: Case, remedy: Remedy, more: dict[str, str], steps: int

@@ -103,6 +103,51 @@ def test_the_table_is_made_again_from_kept_reports(capsys, tmp_path):
     assert text.endswith("rest\n")
 
 
+def test_what_a_file_lacks_is_measured_and_the_rest_is_kept(capsys, tmp_path, monkeypatch):
+    asked = []
+
+    class Rack:
+        def __init__(self, options, _say):
+            self.options = options
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def case(self, case, kept):
+            asked.append((case.rate_mbit, None if kept is None else set(kept["measured"])))
+            made = entry(rate_mbit=case.rate_mbit) if kept is None else dict(kept)
+            lacks = set(self.options.remedies) - set(made["measured"])
+            return made | {"measured": made["measured"] | dict.fromkeys(lacks, 0.5)}
+
+    monkeypatch.setattr("wiresum.measure.validation.run.Validation", Rack)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    kept = tmp_path / "advise.json"
+    kept.write_text(json.dumps({"kind": results.KIND, "machine": MACHINE, "cases": [BOUND]}))
+    arguments = ["--equal", "--append", "--models", "wide", "--workers", "4", "--json"]
+    for remedies, rates, found in (
+        ("fp16", "1gbit", []),
+        ("fp16,top-k", "1gbit", [(1000.0, {"gloo", "fp16"})]),
+        ("local-steps", "300mbit", [(300.0, None)]),
+    ):
+        asked.clear()
+        with pytest.raises(SystemExit) as end:
+            command_line.main(
+                ROOT,
+                ["bench", "advise", *arguments, str(kept), "--remedies", remedies, "--rate", rates],
+            )
+        assert end.value.code in (0, None)
+        assert asked == found
+    written = json.loads(kept.read_text())["cases"]
+    assert [set(each["measured"]) for each in written] == [
+        {"gloo", "fp16", "top-k"},
+        {"gloo", "fp16", "local-steps"},
+    ]
+    assert "right in" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

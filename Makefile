@@ -49,8 +49,8 @@ PYTEST := $(BIN)/python -m pytest -n $(TEST_FILES) --dist loadfile --no-loadscop
 test: setup ## the tests, without the slow ones
 	$(PYTEST) -m "not slow and not frameworks and not cuda" $(PYTEST_ARGS)
 
-test-slow: setup ## the slow tests, too
-	$(PYTEST) -m "not frameworks and not cuda" $(PYTEST_ARGS)
+test-slow: setup ## the slow tests, too, and all examples of the others
+	WIRESUM_TEST_EXAMPLES=all $(PYTEST) -m "not frameworks and not cuda" $(PYTEST_ARGS)
 
 test-torch: setup ## torch's own tests of torch.distributed, over gloo and over the embedded switch
 	$(BIN)/python tests/peers/torch_distributed.py --json out/torch.json

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from support import postgres
+from support.examples import examples
 
 # The time of an example depends on the machine, not on the code under test.
 settings.register_profile(
-    "wiresum", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
-)
+    "wiresum", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True,
+    max_examples=examples(100),
+)  # fmt: skip
 settings.load_profile("wiresum")
 
 # Processes inherit ignored signals: in the background of a script (SIGINT) or under nohup (SIGHUP)

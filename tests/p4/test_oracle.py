@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from reference_switch import Lease as ReferenceLease
 from reference_switch import ReferenceSwitch
+from support.examples import examples
 from support.frames import Chunk, delivered, frame
 from support.leased import HOSTS, lanes
 from support.targets import Lease
@@ -35,7 +36,7 @@ contributions = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(steps=st.lists(contributions, max_size=60))
 def test_the_reference_switch_does_what_the_program_does(soft_switch, steps):
     epoch = next(EPOCHS)

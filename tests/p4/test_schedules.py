@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from support.schedule import Schedule, Values, draw
 
 SCHEDULES = int(os.environ.get("WIRESUM_SCHEDULES", "1000"))
@@ -33,7 +34,7 @@ def test_random_schedules(switch):
             pytest.fail(f"schedule {seed}: {error}")
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(
     parameters=st.fixed_dictionaries(
         {

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from wiresum.softswitch import Counter, Switch
 from wiresum.softswitch.errors import (
     AlreadyExists,
@@ -235,7 +236,7 @@ def test_absent_objects_are_named(switch: Switch) -> None:
         switch.table_add("run_table", match, "stop")
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(
     st.lists(
         st.tuples(
@@ -263,7 +264,7 @@ def test_ternary_agrees_with_a_model(
         assert ask(switch, TERNARY, b=probe).action == (max(hits)[2] if hits else 201)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(
     st.dictionaries(
         st.tuples(st.integers(0, 0xFF), st.integers(0, 32)), st.integers(0, 190), max_size=12

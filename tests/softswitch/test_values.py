@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from wiresum.softswitch import Switch
 
 SHAPES = {8: 0, 13: 1, 32: 2, 48: 3, 64: 4, 100: 5, 256: 6}
@@ -96,7 +97,7 @@ def to_signed(value: int, width: int) -> int:
 def test_unsigned(load: Callable[[str], Switch], width: int) -> None:
     switch, ops = load("values"), unsigned(width)
 
-    @settings(max_examples=60)
+    @settings(max_examples=examples(60))
     @given(edges(width), edges(width))
     @example((1 << width) - 1, 255)
     def check(a: int, b: int) -> None:
@@ -111,7 +112,7 @@ def test_unsigned(load: Callable[[str], Switch], width: int) -> None:
 def test_signed(load: Callable[[str], Switch], width: int) -> None:
     switch, ops = load("values"), signed(width)
 
-    @settings(max_examples=60)
+    @settings(max_examples=examples(60))
     @given(edges(width), edges(width), edges(width))
     @example(1 << width - 1, (1 << width) - 1, 1)
     @example(1 << width - 1, 1 << width - 1, 255)
@@ -125,7 +126,7 @@ def test_signed(load: Callable[[str], Switch], width: int) -> None:
     check()
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(edges(2048), edges(2048))
 def test_2048_bits(load: Callable[[str], Switch], a: int, b: int) -> None:
     switch = load("values")

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 )
 
 from support import postgres
+from support.examples import examples
 from wiresum.controller.errors import ControllerError
 from wiresum.controller.office.queue import Queued
 from wiresum.controller.rules import relocation
@@ -425,7 +426,7 @@ class Lifecycle(RuleBasedStateMachine):
 
 
 TestLifecycle = Lifecycle.TestCase
-TestLifecycle.settings = settings(max_examples=25, stateful_step_count=30)
+TestLifecycle.settings = settings(max_examples=examples(25), stateful_step_count=30)
 
 
 def over_postgres(server: postgres.Postgres) -> type[Lifecycle]:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from wiresum.controller.scheduling.packing import Holding
 from wiresum.controller.scheduling.parts import NUMBERS_FOR_PARTS, Family, give_up
 from wiresum.controller.scheduling.scheduling import (
@@ -208,7 +209,7 @@ def test_members_that_cannot_change_now_give_nothing() -> None:
     assert give_up(fixed, "run", 0, 0) == []
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(data=st.data(), admitted=st.sampled_from(POWERS))
 def test_a_family_never_has_more_than_its_job_was_admitted_with(
     data: st.DataObject, admitted: int

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from wiresum.controller.scheduling.packing import Holding, Room, emptiest, make_room
 from wiresum.controller.scheduling.slots import allocate, free_ranges
 from wiresum.controller.state.model import SlotRange
@@ -140,7 +141,7 @@ def boards(draw: st.DrawFn) -> tuple[list[Holding], list[SlotRange]]:
     return holdings, reserved
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(boards(), st.sampled_from(SIZES), st.integers(0, 3))
 def test_room_is_made_by_moves_that_can_be_made(
     board: tuple[list[Holding], list[SlotRange]], slots: int, priority: int

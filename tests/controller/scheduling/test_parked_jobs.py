@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from wiresum.controller.scheduling.packing import Holding
 from wiresum.controller.scheduling.scheduling import (
     PARKED,
@@ -224,7 +225,7 @@ def test_two_jobs_take_turns() -> None:
         assert switch.sizes()[busy] == 512
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(data=st.data())
 def test_leases_come_to_rest_and_all_is_given_back(data: st.DataObject) -> None:
     """Whatever is parked and unparked; and without guests every job has what it had."""

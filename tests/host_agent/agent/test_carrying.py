@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from support.thread_sums import thread_sums
 from wiresum.host_agent.agent import carrying
 from wiresum.host_agent.agent.ballot import Ballot
@@ -104,7 +105,7 @@ KINDS = (
 )  # fmt: skip
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     workers=st.sampled_from([2, 3, 4]),
     units=st.lists(

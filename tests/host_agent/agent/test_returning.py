@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from support.thread_sums import thread_sums
 from wiresum.common.errors import WiresumError
 from wiresum.host_agent.agent import returning
@@ -104,7 +105,7 @@ def collectives(engines: list[RanksEngine], ranks: list[Rank]) -> int:
     raise AssertionError
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     plans=st.lists(st.lists(st.sampled_from([0, 5, 6, 7]), max_size=4), min_size=1, max_size=4),
     slow=st.integers(0, 3),
@@ -140,7 +141,7 @@ def test_what_has_not_begun_is_given_back() -> None:
             assert engine.started == last
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(begun=st.lists(st.integers(0, 4), min_size=2, max_size=3), others=st.integers(1, 2))
 def test_what_another_carrier_has_begun_is_carried_to_its_end(
     begun: list[int], others: int

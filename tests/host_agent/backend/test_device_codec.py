@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from wiresum.host_agent import _engine
 from wiresum.host_agent.backend.cuda.kernels import Fields, Kernels, TorchKernels, scales_of
 
@@ -83,7 +84,7 @@ def tensors(draw: st.DrawFn) -> tuple[list[torch.Tensor], str]:
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of Inf and NaN
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(tensors(), st.sampled_from([16, 8]), st.booleans())
 def test_a_device_quantizes_and_dequantizes_to_the_bits_of_the_engine(
     kernels: Kernels, drawn: tuple[list[torch.Tensor], str], bits: int, average: bool

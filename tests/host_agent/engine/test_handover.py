@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from piece_rig import FLOATS, WORDS, numbers
 
 from reference_switch import Faults
+from support.examples import examples
 from support.thread_sums import thread_sums
 from wiresum.host_agent.agent.face import Call
 from wiresum.host_agent.agent.ranks import RanksEngine
@@ -37,7 +38,7 @@ def averages(array: NDArray[Any], ticket: int) -> bool:
     return ticket % 3 == 0 and array.dtype.kind == "f"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32),
     workers=st.integers(1, 5),

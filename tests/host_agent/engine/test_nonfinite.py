@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from reference_switch import Faults
+from support.examples import examples
 from wiresum.host_agent import _engine
 
 SMALL = _engine.SMALL
@@ -78,7 +79,7 @@ def test_finite_tensors_name_no_ranges() -> None:
             assert left_alone(rig, [np.ones(count, np.float32)] * 2)[0] == []
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     count=st.sampled_from([1, 7, 256, SMALL, SMALL + 1, 5000]),
     where=st.lists(st.tuples(st.integers(0, 2), st.floats(0, 1)), max_size=12),

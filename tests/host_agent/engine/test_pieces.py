@@ -22,6 +22,7 @@ from piece_rig import (
 )
 
 from reference_switch import Faults
+from support.examples import examples
 from wiresum.controller.state.model import MIN_SLOTS
 from wiresum.host_agent.engine import Packed
 from wiresum.host_agent.errors import CodecError, EngineError
@@ -42,7 +43,7 @@ def memories(rig: Rig, pieces: list[Piece], rng: np.random.Generator) -> list[Me
     return [Memory(piece, rig.workers, rig.field, rng) for piece in pieces]
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(50), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32),
     workers=st.integers(1, 5),
@@ -316,7 +317,7 @@ def test_elements_that_are_not_finite_are_named_on_all_ranks_and_left_or_spoiled
         assert (arrays[2][512:] == 3).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seed=st.integers(0, 2**32), workers=st.integers(1, 5))
 def test_packed_pieces_can_be_carried_by_hand(seed: int, workers: int) -> None:
     """As the ranks do it: exponents to all, lanes to the readers alone, in any division."""

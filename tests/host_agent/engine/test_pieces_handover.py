@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from piece_rig import Memory, Piece, all_gather, arguments, broadcast, reduce_scatter, some
 
 from reference_switch import Faults
+from support.examples import examples
 from wiresum.host_agent.agent.face import Call
 
 SIZES = (0, 1, 63, 1024, 1025, 4000, 20_011)
@@ -53,7 +54,7 @@ def finish(rig: Rig, collectives: list[list[Memory]], early: int) -> None:
         ranks.close()
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(50), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32),
     workers=st.integers(1, 5),

@@ -11,6 +11,7 @@ from group_rig import Group
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from support.thread_sums import thread_sums
 from wiresum.host_agent.agent import carrying as module
 from wiresum.host_agent.agent.face import Call
@@ -89,7 +90,7 @@ def both(embedded: Embedded) -> Iterator[Callable[[int, int], Both]]:
         each.close()
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(
     workers=st.sampled_from([1, 2, 3, 5]),
     field=st.sampled_from([32, 16, 8]),
@@ -121,7 +122,7 @@ def test_the_ranks_give_the_bits_of_the_switch(
         assert len({bits for bits, _ in ranks}) == 1
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     workers=st.sampled_from([1, 2, 3, 5]),
     name=st.sampled_from(["int32", "max_uint32"]),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from reference_switch import Faults
+from support.examples import examples
 from wiresum.host_agent import _engine
 from wiresum.host_agent.errors import CodecError
 
@@ -103,7 +104,7 @@ def any_float32() -> st.SearchStrategy[float]:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     ranks=st.integers(1, 64).flatmap(
         lambda n: st.lists(st.lists(any_float32(), min_size=3, max_size=3), min_size=n, max_size=n)
@@ -120,7 +121,7 @@ def test_any_floats_in_every_instruction_set(ranks: list[list[float]], average: 
         np.testing.assert_array_equal(made.view(np.uint32), wanted, name)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     patterns=st.lists(
         st.lists(st.integers(0, 0xFFFF), min_size=20, max_size=20), min_size=1, max_size=5
@@ -142,7 +143,7 @@ def test_any_half_floats_in_every_instruction_set(
             assert ours == theirs or (math.isnan(ours) and math.isnan(theirs))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     ranks=st.integers(1, 64).flatmap(
         lambda n: st.lists(

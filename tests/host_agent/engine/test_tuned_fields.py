@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from reference_switch import Faults
+from support.examples import examples
 from support.thread_sums import thread_sums
 from wiresum.host_agent.agent.face import Call
 from wiresum.host_agent.agent.handover import hand_over
@@ -97,7 +98,7 @@ def check(ranks: Sequence[Rank], data: list[list[NDArray[Any]]], before: Any) ->
     return set(first.values())
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32),
     workers=st.integers(1, 4),

@@ -6,6 +6,7 @@ import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from wiresum.host_agent.errors import CodecError
 from wiresum.host_agent.hooks.exchange import Course, Exchange, Part
 from wiresum.host_agent.hooks.formats import format_of
@@ -57,7 +58,7 @@ def fields(lanes: torch.Tensor, bits: int) -> torch.Tensor:
     return torch.stack([wide >> at * bits & (1 << bits) - 1 for at in range(32 // bits)])
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     st.integers(1, 64), st.sampled_from(NARROW), st.booleans(), st.sampled_from([0.0, 0.9]),
     st.integers(0, 3), st.integers(0, (1 << 31) - 1),

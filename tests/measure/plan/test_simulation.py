@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from wiresum.measure.plan.fabric import Fabric
 from wiresum.measure.plan.phases import shift
 from wiresum.measure.plan.simulation.chunks import Rack, allreduce
@@ -37,7 +38,7 @@ def phases(compute=0.1, comm=0.05, hidden=0.0, workers=8, demand=1.25e9):
 # ---- jobs
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(job_specs, st.integers(1, 4))
 def test_a_job_alone_takes_what_the_closed_form_says(job, racks):
     step = phase(job, FABRIC, racks)
@@ -47,7 +48,7 @@ def test_a_job_alone_takes_what_the_closed_form_says(job, racks):
     assert took == pytest.approx([step.step_s(rate)] * 3)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.lists(st.tuples(st.floats(0.01, 0.2), st.floats(0.01, 0.2)), min_size=2, max_size=5))
 def test_company_on_an_uplink_never_makes_a_step_shorter(jobs):
     running = [

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from support.examples import examples
 from wiresum.host_agent import _engine
 from wiresum.host_agent.errors import CodecError
 
@@ -125,7 +126,7 @@ def test_ones_sum_to_exactly_n(field: int) -> None:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     value=st.floats(width=32, allow_nan=False, allow_infinity=False),
     workers=st.sampled_from(WORKERS),
@@ -148,7 +149,7 @@ def test_equal_values_sum_to_the_nearest_float(field: int, value: float, workers
         assert (all_reduce(ranks, field, average=True)[0] == sent).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     workers=st.sampled_from(WORKERS),
     count=st.sampled_from(SIZES),
@@ -172,7 +173,7 @@ def any_float32() -> st.SearchStrategy[float]:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     ranks=st.integers(1, 6).flatmap(
         lambda n: st.lists(st.lists(any_float32(), min_size=9, max_size=9), min_size=n, max_size=n)

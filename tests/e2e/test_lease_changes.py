@@ -102,6 +102,7 @@ def test_a_change_survives_a_controller_killed_in_the_middle(site: Site) -> None
         assert report["stats"]["failed"] == {}
 
 
+@pytest.mark.slow  # a controller killed in the middle of a change: a rank sleeps there, too
 def test_a_change_waits_for_a_sleeping_rank(site: Site) -> None:
     low, high = site.tenant("low"), site.tenant("high", priority=10)
     first = site.loop(low, "first", "--slots", str(ALL), workers=2)

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.processes import Commands
+from support.site import eventually
 from support.training import spawned
 from wiresum.controller.api.metrics import METRICS as CONTROLLER
 from wiresum.host_agent.backend.metrics import METRICS as AGENT
@@ -113,8 +114,11 @@ def test_all_outputs_show_a_late_rank(run: Run) -> None:
     assert by_rank[LATE]["latency_s"] < by_rank[0]["latency_s"]
     assert picture["switches"][0]["state"] == "up"
 
-    text = top(run, "--once", "--interval", "0.5", "--job", "late")
-    assert f"late waits for rank {LATE}: late by" in text
+    def said() -> str:  # in its own interval, which may have been another one's
+        text = top(run, "--once", "--interval", "0.5", "--job", "late")
+        return text if f"late waits for rank {LATE}: late by" in text else ""
+
+    text = eventually(said, "the late rank is in the picture")
     assert max(map(len, text.splitlines())) <= 120
     done = run.cli.run("top", "--controller", run.controller, "--once", "--job", "nobody")
     assert (done.returncode, done.stderr) == (

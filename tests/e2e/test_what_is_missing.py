@@ -53,7 +53,7 @@ def running(cli, tmp_path):
 def test_a_worker_that_never_joins_is_named(train):
     # torchrun has its own store; another store would first wait for the rank that never comes.
     done, _ = train(
-        "--timeout", "8", script=("--absent", "1"), limit_s=90, started_by=torchrun_of_forks
+        "--timeout", "15", script=("--absent", "1"), limit_s=90, started_by=torchrun_of_forks
     )
     assert done.returncode != 0
     one_line(done.stderr, "rank 1", "did not join within")
@@ -78,7 +78,7 @@ def test_a_missing_controller_is_one_clear_line(cli):
 
 
 def test_a_switch_that_dies_ends_a_run_that_insists_on_it(cli, running):
-    process = running("--timeout", "8", "--carrier", "switch")
+    process = running("--timeout", "20", "--carrier", "switch")
     (switch,) = serving(cli, "switch serve")
     os.kill(switch, signal.SIGKILL)
     _, err = process.communicate(timeout=90)
@@ -89,7 +89,7 @@ def test_a_switch_that_dies_ends_a_run_that_insists_on_it(cli, running):
 
 @pytest.mark.slow
 def test_a_worker_that_dies_ends_the_run(cli, running):
-    process = running("--timeout", "8", started_by=torchrun)
+    process = running("--timeout", "20", started_by=torchrun)
     victim = next(
         pid for pid, line in marked(cli.mark).items()
         if "train.py" in line and "torch.distributed.run" not in line and "wiresum.cli" not in line

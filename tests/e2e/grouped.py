@@ -28,7 +28,7 @@ def carrier() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--pause", type=float, default=0.02)
     options = parser.parse_args()
 
@@ -69,7 +69,7 @@ def main() -> None:
             carriers.append(now)
         (options.out / f"step.{rank}.new").write_text(f"{step} {now}")
         (options.out / f"step.{rank}.new").rename(options.out / f"step.{rank}")
-        time.sleep(0.3 if (options.out / "slow").exists() else options.pause)
+        time.sleep(1.5 if (options.out / "slow").exists() else options.pause)
     report = {
         "digest": seen.hexdigest(),
         "carriers": carriers,

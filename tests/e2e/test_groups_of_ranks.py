@@ -12,7 +12,7 @@ from support.processes import Commands
 from support.training import serving
 
 GROUPED = Path(__file__).with_name("grouped.py")
-STEPS = ("--steps", "200", "--pause", "0")
+STEPS = ("--steps", "60", "--pause", "0")
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def test_groups_come_back_to_a_switch_that_died_and_keep_their_bits(
     expected, _ = start("--field", "8", "--carrier", "ranks").end()
     assert all(report["carriers"] == ["ranks"] for report in expected)
     training = start("--field", "8", "--switch-timeout", "1")
+    training.slow()
     training.reach(0)
     training.until("switch")
     (switch,) = serving(cli, "switch serve")

@@ -33,14 +33,21 @@ class Training:
         assert self.process.poll() is None, self.process.communicate()
         return {(self.out / f"step.{rank}").read_text().split()[1] for rank in range(WORKERS)}
 
-    def until(self, carrier: str) -> None:
-        """Wait until all ranks have this carrier. Steps are slow meanwhile."""
+    def slow(self) -> None:
+        """Have slow steps until :meth:`fast`, so that the training outlasts what is done to it."""
         (self.out / "slow").touch()
+
+    def fast(self) -> None:
+        """Have no slow steps any more."""
+        (self.out / "slow").unlink(missing_ok=True)
+
+    def until(self, carrier: str) -> None:
+        """Wait until all ranks have this carrier. Steps are slow from now on."""
+        self.slow()
         deadline = time.monotonic() + LIMIT_S
         while self.carriers() != {carrier}:
             assert time.monotonic() < deadline, f"not over {carrier} within {LIMIT_S:g} s"
             time.sleep(0.02)
-        (self.out / "slow").unlink()
 
     def reach(self, step: int) -> None:
         """Wait until all ranks have done that step."""
@@ -50,7 +57,8 @@ class Training:
             time.sleep(0.01)
 
     def end(self) -> tuple[list[dict[str, Any]], str]:
-        """The ranks' reports, and what was said."""
+        """The ranks' reports, and what was said. Steps are slow no more."""
+        self.fast()
         out, err = self.process.communicate(timeout=LIMIT_S)
         assert self.process.returncode == 0, out + err
         reports = [

@@ -22,7 +22,7 @@ from wiresum.host_agent.errors import SynchronizationError
 from wiresum.host_agent.hooks.state import State, Vote
 from wiresum.host_agent.optim import average
 from wiresum.host_agent.optim.parameters import check_covers, copies, shapes, trained
-from wiresum.host_agent.optim.summing import Chosen, Sum, fits, start
+from wiresum.host_agent.optim.summing import WHETHER_A_CODEC, Chosen, Sum, fits, start
 
 
 @dataclass
@@ -135,6 +135,7 @@ class DelayedGradients:
         alike = {
             "the staleness": self.staleness,
             "the number of sums on their way": len(self._on_their_way),
+            WHETHER_A_CODEC: self._codec is not None,
         }
         average.check_alike(alike, self._parameters[0].device, self._group)
         if self._ddp is None:

@@ -12,7 +12,7 @@ from wiresum.host_agent.errors import SynchronizationError
 from wiresum.host_agent.hooks.state import State
 from wiresum.host_agent.optim.parameters import check_covers, copies, shapes, squared_norm
 from wiresum.host_agent.optim.periodic import Drift, Pace, Periodic, Weight
-from wiresum.host_agent.optim.summing import Sum, fits, start
+from wiresum.host_agent.optim.summing import WHETHER_A_CODEC, Sum, fits, start
 
 
 @dataclass
@@ -143,6 +143,14 @@ class DiLoCo(Periodic):
             state["fragment"], int(state["due"]), copies(changes, own[: len(changes)]), None,
             copies(state["means"], own),
         )  # fmt: skip
+
+    def _alike(self) -> dict[str, float]:
+        return super()._alike() | {
+            "the number of fragments": len(self._fragments),
+            "the delay": self._delay,
+            "the mix": self._mix,
+            WHETHER_A_CODEC: self._codec is not None,
+        }
 
     def _due(self) -> None:
         way = self._on_its_way

@@ -43,6 +43,9 @@ class LocalSGD(Periodic):
         super().__init__(model, optimizer, sync_every, group, pace, weight, release_slots)
         self._warmup_steps = warmup_steps
 
+    def _alike(self) -> dict[str, float]:
+        return super()._alike() | {"warmup_steps": self._warmup_steps}
+
     def sync(self) -> None:
         """Take the mean of all ranks' parameters now; all ranks call it."""
         self._begin()

@@ -174,17 +174,10 @@ class Periodic:
     def __enter__(self) -> Self:
         if self._handle is not None:
             raise SynchronizationError(lines.ENTERED_TWICE.of(name=type(self).__name__))
-        alike: dict[str, float] = {
-            "sync_every": self.sync_every,
-            "the number of rounds so far": self.rounds,
-        }
-        kind = {"the kind of weight (0: none, 1: steps, 2: a number)": _kind_of(self._weight)}
-        limits = {} if self._tuned is None else self._tuned.limits
-        alike["whether H is chosen (1: yes)"] = float(bool(limits))
         device = self._parameters[0].device
-        average.check_alike(alike | kind, device, self._group)
-        if limits:
-            average.check_alike(limits, device, self._group)
+        average.check_alike(self._alike(), device, self._group)
+        if self._tuned is not None and self._tuned.limits:
+            average.check_alike(self._tuned.limits, device, self._group)
         self._begin()
         tuning = ballot.current()
         if tuning is not None:
@@ -199,6 +192,20 @@ class Periodic:
         self._handle = None
         if self._quiet is not None:
             self._quiet.ends()
+
+    def _alike(self) -> dict[str, float]:
+        """Numbers that must be the same on all ranks, by what they are."""
+        drift = self._drift
+        return {
+            "sync_every": self.sync_every,
+            "the number of rounds so far": self.rounds,
+            "the kind of weight (0: none, 1: steps, 2: a number)": _kind_of(self._weight),
+            "whether there is a Pace (0: no, 1: yes)": self._pace is not None,
+            "the target of a Drift (0: there is none)": drift.target if drift else 0,
+            "the least of a Drift": drift.least if drift else 0,
+            "the most of a Drift": drift.most if drift else 0,
+            "whether H is chosen (1: yes)": self._tuned is not None and bool(self._tuned.limits),
+        }
 
     def _begin(self) -> None:
         """Make all ranks alike, unless they have been, or a checkpoint says what was alike."""

@@ -10,6 +10,9 @@ from wiresum.host_agent.hooks.exchange import Exchange, Sent
 from wiresum.host_agent.hooks.state import State
 from wiresum.host_agent.optim import average
 
+WHETHER_A_CODEC = "whether there is a codec (0: no, 1: yes)"
+"""What ranks compare first; the codecs themselves compare their options at each sum."""
+
 
 class Sum(Protocol):
     """Means that are on their way."""

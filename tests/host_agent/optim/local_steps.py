@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from trainings import CLOSE, alike, flat, inner, model, step, wide
 
-from wiresum import host_agent
+from wiresum import hooks, host_agent
 from wiresum.host_agent.errors import SynchronizationError
 from wiresum.host_agent.remedies.local_steps import local_steps
 from wiresum.optim import DelayedGradients, DiLoCo, Drift, LocalSGD, Pace, sparse_loco
@@ -307,9 +307,20 @@ def by_pace() -> Iterator[str]:
 
     net = model(rank)
     opt = inner(net)
+    codec = hooks.BlockFloat(net, bits=8) if rank else None
     for other, words in (
         (lambda: LocalSGD(net, opt, 2 + rank % 2), "sync_every differs between the ranks: 2, 3, 2"),
         (lambda: LocalSGD(net, opt, 2, weight="steps" if rank else 9), "the kind of weight"),
+        (lambda: LocalSGD(net, opt, 2, pace=Pace() if rank else None), "a Pace .*: 0, 1, 1"),
+        (lambda: LocalSGD(net, opt, Drift(0.1, first=2) if rank else 2), "a Drift .*: 0, 0.1, 0.1"),
+        (
+            lambda: LocalSGD(net, opt, Drift(0.1, 2, 1, 8 + rank)),
+            "most of a Drift .*: 8, 9, 10",
+        ),
+        (lambda: LocalSGD(net, opt, 2, warmup_steps=rank), "warmup_steps differs"),
+        (lambda: DiLoCo(net, opt, outer(net), 4, delay=rank), "the delay differs"),
+        (lambda: DiLoCo(net, opt, outer(net), 4, codec=codec), "a codec .*: 0, 1, 1"),
+        (lambda: DelayedGradients(net, opt, 1, codec=codec), "a codec .*: 0, 1, 1"),
         (lambda: DelayedGradients(net, opt, 1 + rank), "the staleness differs between the ranks"),
     ):
         with pytest.raises(SynchronizationError, match=words), other():

@@ -128,7 +128,10 @@ class Exchange:
         for part in parts:
             starts.append(starts[-1] + part.blocks)
         self._starts = starts
-        self._values = torch.zeros(max(starts[-1], LEAST) * BLOCK)
+        fed = any(part.feedback for part in parts)
+        self._residuals = torch.zeros(starts[-1] * BLOCK if fed else 0)
+        # From taking to keeping only, so that a step that fails between leaves nothing behind.
+        self._values = self._moved = torch.empty(0)
         counts = torch.tensor([part.blocks for part in parts], dtype=torch.int64)
         self._part_of = torch.repeat_interleave(torch.arange(len(parts)), counts)
         self._first = torch.tensor(starts[:-1], dtype=torch.int64)
@@ -150,8 +153,8 @@ class Exchange:
         self._origins = self._made_origins()
         self._fed = torch.tensor([part.feedback for part in parts])[self._part_of]
         self._velocities: torch.Tensor | None = None
-        if course.momentum and any(part.feedback for part in parts):
-            self._velocities = torch.zeros_like(self._values)
+        if course.momentum and fed:
+            self._velocities = torch.zeros_like(self._residuals)
         self._codes: tuple[torch.Tensor, dist.Work | None] | None = None
         self._groups: list[_Group] = []
         self.lanes = torch.empty(0, dtype=torch.int32)
@@ -171,9 +174,9 @@ class Exchange:
         return self._velocities[start : start + self.parts[place].count]
 
     def residual(self, place: int) -> torch.Tensor:
-        """The residual of a tensor, flat; a view. Valid between two steps."""
+        """The residual of a tensor that has feedback, flat; a view. Valid between two steps."""
         start = self._starts[place] * BLOCK
-        return self._values[start : start + self.parts[place].count]
+        return self._residuals[start : start + self.parts[place].count]
 
     def begin(self, tensors: Sequence[torch.Tensor], group: dist.ProcessGroup | None) -> list[int]:
         """Take the tensors, which may be changed then, and begin to agree on the codes.
@@ -225,17 +228,28 @@ class Exchange:
     # ---- the same without a carrier
 
     def take(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Take the tensors: one word for each block, for a MAX over all ranks."""
+        """Take the tensors: one word for each block, for a MAX over all ranks.
+
+        Taken again before :meth:`keep`, it is as if the first time had not been.
+        """
         decay, momentum = self._course.decay, self._course.momentum
+        self._values = torch.zeros(max(self._starts[-1], LEAST) * BLOCK)
+        if self._velocities is not None:
+            self._moved = torch.zeros_like(self._velocities)
         for place, (part, tensor) in enumerate(zip(self.parts, tensors, strict=True)):
-            mine, flat = self.residual(place), tensor.detach().reshape(-1)
+            start, flat = self._starts[place] * BLOCK, tensor.detach().reshape(-1)
+            mine = self._values[start : start + part.count]
             if not part.feedback:
                 mine.copy_(flat)
                 continue
-            moved = self.velocity(place)
-            if moved is not None:
-                flat = moved.mul_(momentum).add_(flat)
-            (mine if decay == 1.0 else mine.mul_(decay)).add_(flat)
+            velocity = self.velocity(place)
+            if velocity is not None:
+                moved = self._moved[start : start + part.count]
+                flat = torch.mul(velocity, momentum, out=moved).add_(flat)
+            if decay == 1.0:
+                torch.add(self.residual(place), flat, out=mine)
+            else:
+                torch.mul(self.residual(place), decay, out=mine).add_(flat)
         blocks = self._values.numel() // BLOCK
         words = torch.empty(blocks, dtype=torch.int32)
         whole = packed_of(self._values, self._workers, 32)
@@ -298,7 +312,7 @@ class Exchange:
         rows = self._values.view(-1, BLOCK)[: self._starts[-1]]
         for each in self._groups:
             if self._velocities is not None:
-                self._velocities.view(-1, BLOCK)[: self._starts[-1]][each.rows] = 0.0
+                self._moved.view(-1, BLOCK)[each.rows] = 0.0
             sent = each.encoded.sent() if each.feedback else None
             if sent is None:  # nothing is kept, or what 32 bits round, which is below float32's own
                 rows[each.rows] = 0.0
@@ -308,13 +322,17 @@ class Exchange:
             left[each.words == NONFINITE] = 0.0
             if not isinstance(each.rows, slice):  # else it is a view
                 rows[each.rows] = left
-        self._values[self._padding] = 0.0
+        if self._residuals.numel():
+            self._residuals.copy_(rows.view(-1))
+            self._residuals[self._padding] = 0.0
+        if self._velocities is not None:
+            self._velocities.copy_(self._moved)
+        self._values = self._moved = torch.empty(0)
 
     def give(self, summed: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
         """From the sums of the lanes the means, which are written into the tensors."""
         whole = any(isinstance(each.rows, slice) for each in self._groups)
         means = torch.empty(0) if whole else torch.zeros(self._starts[-1], BLOCK)
-        rows = self._values.view(-1, BLOCK)[: self._starts[-1]]
         at = 0
         for each in self._groups:
             count = each.encoded.lanes.numel()
@@ -322,13 +340,13 @@ class Exchange:
             at += count
             mean[each.words == NONFINITE] = float("nan")
             if missing is not None and each.feedback:
-                rows[each.rows] += missing
+                self._residuals.view(-1, BLOCK)[each.rows] += missing
+                self._residuals[self._padding] = 0.0
             if isinstance(each.rows, slice):
                 means = mean
             elif not whole:
                 means[each.rows] = mean
         self._groups = []
-        self._values[self._padding] = 0.0
         flat = means.view(-1)
         for part, start, tensor in zip(self.parts, self._starts, tensors, strict=False):
             tensor.copy_(flat[start * BLOCK :][: part.count].view_as(tensor))

@@ -31,6 +31,10 @@ _ROUNDING, _ROTATION = range(2)
 _OF_ALL = 0xFFFFFFFF
 """In the place of a rank, for what is random and the same on all ranks."""
 
+_HUGE, _DOWN = 0x71800000 ^ ZERO, 16
+"""A rotation adds up to 256 numbers, and its result may be 16 times as large as they are: blocks
+whose word says 2^100 or more are rotated as what is 2^16 times smaller, which is exact."""
+
 TERNARY_GAIN = 1.5
 """The unit of three levels, relative to the root mean square of a block: somewhat more than is best
 for a normal distribution (1.22), since gradients have heavier tails."""
@@ -211,8 +215,14 @@ class _LevelBlocks:
             rows, words, lengths = (each[self._finite] for each in (rows, words, lengths))
             self._words, self._origins = words, origins[self._finite]
         self._filled = None if how.rotated else _filled(how, lengths)
+        self._huge: torch.Tensor | None = None
         if how.rotated:
             rows = rows.clone()
+            huge = words >= _HUGE
+            if bool(huge.any()):
+                self._huge = huge
+                rows[huge] *= 2.0**-_DOWN
+                words = self._words = words - huge.to(torch.int32) * (_DOWN << 23)
             self._rotate(rows)
         # Of zeros every second rank votes for +, and at the next step the others do.
         up = (draw.rank + draw.step) % 2 == 0
@@ -244,6 +254,9 @@ class _LevelBlocks:
         )
         if self._how.rotated:
             self._rotate(rows, back=True)
+            if self._huge is not None:
+                most = torch.finfo(torch.float32).max
+                rows[self._huge] = (rows[self._huge] * 2.0**_DOWN).clamp_(-most, most)
         return rows
 
     def _rotate(self, rows: torch.Tensor, back: bool = False) -> None:

@@ -1,5 +1,7 @@
 """What ranks agree on before they sum chosen blocks; sums that never carry, and lose nothing."""
 
+import contextlib
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -7,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.examples import examples
-from wiresum.host_agent.errors import CodecError
+from wiresum.host_agent import _engine
+from wiresum.host_agent.errors import CodecError, EngineError
 from wiresum.host_agent.hooks.exchange import Course, Exchange, Part
 from wiresum.host_agent.hooks.formats import format_of
 from wiresum.host_agent.hooks.rules import Coding, Rounding, Rule
@@ -117,6 +120,94 @@ def test_momentum_goes_into_what_is_kept_until_a_block_is_sent() -> None:
     assert velocity is not None
     assert velocity[[0, 256]].tolist() == [1.75, 0.0]
     assert one.residual(0)[[0, 256]].tolist() == [1 + 1.5 + 1.75, 0.0]
+
+
+RULES = st.sampled_from([*NARROW, Rule(), Rule(bits=16)])
+
+
+def exchanged(ranks: list[Exchange], given_: list[list[torch.Tensor]]) -> list[torch.Tensor]:
+    """The means of all ranks, which are alike."""
+    words = torch.stack([one.take(own) for one, own in zip(ranks, given_, strict=True)])
+    lanes = torch.stack([one.chosen(words.amax(0)) for one in ranks])
+    for one, own in zip(ranks, given_, strict=True):
+        one.keep()
+        one.give(lanes.sum(0, dtype=torch.int32), own)
+    return given_[0]
+
+
+@pytest.mark.parametrize("rule", [*NARROW, Rule(), Rule(bits=16)], ids=repr)
+def test_every_codec_has_the_same_bits_in_every_instruction_set(rule: Rule) -> None:
+    best = _engine.isa()
+    found = {}
+    try:
+        for name in ("avx512", "avx2", "baseline"):
+            with contextlib.suppress(EngineError):
+                _engine.set_isa(name)
+                found[name] = _bits_of(rule)
+    finally:
+        _engine.set_isa(best)
+    assert "baseline" in found
+    assert len(set(found.values())) == 1, found.keys()
+
+
+def _bits_of(rule: Rule) -> bytes:
+    """Words, lanes, means and residuals of two steps of three ranks."""
+    parts = [Part(count, rule, True, key) for key, count in enumerate((700, 256, 3))]
+    ranks = [Exchange(parts, 3, rank=rank) for rank in range(3)]
+    generator = torch.Generator().manual_seed(1)
+    made = []
+    for _ in range(2):
+        given_ = [
+            [torch.randn(part.count, generator=generator).mul_(10.0**power) for part in parts]
+            for power in (-39, 0, 3)
+        ]
+        words = torch.stack([one.take(own) for one, own in zip(ranks, given_, strict=True)])
+        lanes = torch.stack([one.chosen(words.amax(0)) for one in ranks])
+        made += [words, lanes]
+        for one, own in zip(ranks, given_, strict=True):
+            one.keep()
+            one.give(lanes.sum(0, dtype=torch.int32), own)
+        made += [torch.cat(given_[0])]
+        made += [one.residual(at).clone() for one in ranks for at in range(len(parts))]
+    return b"".join(each.numpy().tobytes() for each in made)
+
+
+@settings(max_examples=examples(25))
+@given(RULES, st.booleans(), st.sampled_from([0.0, 0.9]), st.sampled_from([1.0, 0.5]))
+def test_a_step_that_fails_between_codes_and_sum_leaves_nothing_behind(
+    rule: Rule, feedback: bool, momentum: float, decay: float
+) -> None:
+    parts = [Part(count, rule, feedback, key) for key, count in enumerate((700, 256, 3))]
+    course = Course(decay=decay, momentum=momentum)
+    ranks, twins = ([Exchange(parts, 3, course, rank=rank) for rank in range(3)] for _ in "12")
+    generator = torch.Generator().manual_seed(1)
+    for number in range(3):
+        given_ = [[torch.randn(part.count, generator=generator) for part in parts] for _ in ranks]
+        if number == 1:
+            for one in ranks:  # a step that ends here, for one of them after the codes
+                words = one.take([torch.full((part.count,), 9.0) for part in parts])
+            ranks[2].chosen(words)
+        wanted = exchanged(twins, [[each.clone() for each in own] for own in given_])
+        for found, each in zip(exchanged(ranks, given_), wanted, strict=True):
+            assert torch.equal(found, each)
+
+
+@settings(max_examples=examples(20))
+@given(RULES, st.booleans(), st.integers(1, 4), st.sampled_from([20, 99, 100, 116, 126]))
+def test_gradients_near_the_largest_float_are_summed_as_small_ones_are(
+    rule: Rule, feedback: bool, workers: int, power: int
+) -> None:
+    generator = torch.Generator().manual_seed(power)
+    given_ = [
+        [torch.randn(count, generator=generator).clamp_(-1.9, 1.9) for count in (700, 256)]
+        for _ in range(workers)
+    ]
+    huge = [[each * 2.0**power for each in own] for own in given_]
+    parts = [Part(count, rule, feedback, key) for key, count in enumerate((700, 256))]
+    one, two = ([Exchange(parts, workers, rank=rank) for rank in range(workers)] for _ in "12")
+    for small, large in zip(exchanged(one, given_), exchanged(two, huge), strict=True):
+        most = torch.finfo(torch.float32).max
+        assert torch.equal((small.double() * 2.0**power).clamp_(-most, most).float(), large)
 
 
 def test_a_warm_up_sends_all_blocks_first_and_ever_fewer_then() -> None:

@@ -355,6 +355,8 @@ NO_LOSS = Line(
     "--loss-pattern",
 )
 
+NO_LANES = Line("M194", "{name} has no lanes to encode: name a codec of `wiresum codec list`")
+
 # ---- accuracy
 
 NO_METHOD = Line("M190", "there is no method {name!r}; there are {names}")
@@ -362,6 +364,7 @@ NO_TASK = Line("M191", "there is no task {name!r}; there are {names}")
 ANOTHER_TRAINING = Line(
     "M192", "{path} is of another training, or no file of bench accuracy: name another file"
 )
+NOT_ITS_FILE = Line("M195", "{path} is no file of bench accuracy: {why}; name another file")
 GLYPHS_NEED_MATPLOTLIB = Line(
     "M193", "--task glyphs needs matplotlib's fonts: pip install 'wiresum[demo]'"
 )

@@ -61,7 +61,7 @@ def accuracy(
         "kind": judge.KIND, "version": judge.VERSION, "task": task, "workers": workers,
         "steps": steps,
     }  # fmt: skip
-    content = _kept(json_file, training) or training | {"losses": {}, "bytes": {}, "encoding": {}}
+    content = kept(json_file, training) or training | {"losses": {}, "bytes": {}, "encoding": {}}
     content["seeds"] = list(range(seeds))
     made = TASKS[task]()
     for method in chosen:
@@ -78,21 +78,26 @@ def accuracy(
     print(judge.markdown(judge.only(content, [each.name for each in chosen])), end="")
 
 
-def _kept(path: Path | None, training: dict[str, Any]) -> dict[str, Any] | None:
-    """What the file has of this training already."""
+def kept(path: Path | None, training: dict[str, Any]) -> dict[str, Any] | None:
+    """What the file has of this training already. Raises :class:`AccuracyError`."""
     if path is None or not path.exists():
         return None
+    from wiresum.measure.accuracy import judge
+
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        same = all(found.get(key) == value for key, value in training.items())
-        if not same or not all(isinstance(found[key], dict) for key in ("losses", "bytes")):
-            raise ValueError
-        found.setdefault("encoding", {})
+        found = judge.checked(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise AccuracyError(lines.CANNOT_READ.of(path=path, why=error.strerror)) from None
-    except (ValueError, KeyError, AttributeError):
-        raise AccuracyError(lines.ANOTHER_TRAINING.of(path=path)) from None
+    except (ValueError, RecursionError) as error:
+        raise AccuracyError(lines.NOT_ITS_FILE.of(path=path, why=_short(error))) from None
+    if any(found[key] != value for key, value in training.items()):
+        raise AccuracyError(lines.ANOTHER_TRAINING.of(path=path))
     return found
+
+
+def _short(error: Exception) -> str:
+    """In one line."""
+    return " ".join(str(error).split())[:200] or "it cannot be read"
 
 
 def _write(path: Path | None, content: dict[str, Any]) -> None:

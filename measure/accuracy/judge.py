@@ -1,5 +1,6 @@
 """What the losses of a run of `wiresum bench accuracy` say. Pure functions of its JSON."""
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -13,6 +14,47 @@ CONTROL_EXCESS = 0.05
 
 RATES = (100, 1000)
 """Mbit/s, for which the time on the wire is computed."""
+
+
+def checked(content: Any) -> dict[str, Any]:
+    """What a file holds, if it is one of `bench accuracy`. Raises ``ValueError``, which says why.
+
+    A NaN is a loss: that of a training that has diverged.
+    """
+    if not isinstance(content, dict) or (content.get("kind"), content.get("version")) != (
+        KIND,
+        VERSION,
+    ):
+        raise ValueError(f"it is not of kind {KIND!r}, version {VERSION}")
+    for key, kind in (("task", str), ("workers", int), ("steps", int)):
+        if type(content.get(key)) is not kind:
+            raise ValueError(f"{key!r} is missing, or no {kind.__name__}")
+    if not isinstance(content.get("seeds"), list):
+        raise ValueError("'seeds' is missing, or no list")
+    content.setdefault("encoding", {})
+    for key in ("losses", "bytes", "encoding"):
+        if not isinstance(content.get(key), dict):
+            raise ValueError(f"{key!r} is missing, or no table")
+        for name, found in content[key].items():
+            if name not in METHODS:
+                raise ValueError(f"{key!r} has {name!r}, which is no method")
+            if key == "losses":
+                right = isinstance(found, list) and all(map(_is_number, found))
+            elif key == "bytes":
+                right = _is_number(found) and 0 < found < math.inf
+            else:
+                right = found is None or (_is_number(found) and 0 < found < math.inf)
+            if not right:
+                raise ValueError(f"{key!r} of {name!r} is {str(found)[:40]}")
+    unknown = [name for name, found in content["losses"].items() if found]
+    unknown = [name for name in unknown if name not in content["bytes"]]
+    if unknown:
+        raise ValueError(f"'bytes' has nothing of {unknown[0]!r}")
+    return content
+
+
+def _is_number(found: object) -> bool:
+    return isinstance(found, int | float) and not isinstance(found, bool)
 
 
 def excesses(losses: Sequence[float], plain: Sequence[float]) -> list[float]:

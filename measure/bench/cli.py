@@ -340,16 +340,28 @@ def engine(
     workers: Annotated[int, Option(min=1, help="Workers that share a field.")] = 4,
     size: Annotated[str, Option(help="Bytes of the tensor.")] = "25MiB",
     repeat: Annotated[int, Option(min=1, help="Rounds; codec and memcpy take turns.")] = 15,
+    codec: Annotated[
+        str,
+        Option(
+            metavar="all|none|NAME;…",
+            help="Codecs of gradients, as `run --codec` takes them. They need torch.",
+        ),
+    ] = "none",
     json_file: Annotated[
         Path | None, Option("--json", metavar="FILE", help="Write the numbers as JSON.")
     ] = None,
 ) -> None:
-    """Speed of the codec on one core, beside memcpy of the same bytes."""
-    from wiresum.measure.bench import cases
+    """Speed of the codecs on one core, beside memcpy of the same bytes."""
+    from wiresum.measure.bench import cases, codecs, record
     from wiresum.measure.bench.engine import bench
 
     sizes = cases.parse_sizes(size)
     if len(sizes) != 1:
         raise RackUsageError(lines.ONE_SIZE.of(size=size))
     isas = [name.strip() for name in isa.split(",")] if isa else []
-    bench(cases.parse_fields(field), isas, workers, sizes[0], repeat, json_file)
+    of_gradients: list[str] = []
+    if codec != "none":
+        record.need("torch")
+        of_gradients = codecs.chosen(codec, workers)
+    fields = cases.parse_fields(field)
+    bench(fields, isas, workers, sizes[0], repeat, json_file, of_gradients)

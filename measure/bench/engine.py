@@ -1,4 +1,4 @@
-"""``wiresum bench engine``: the codec's speed on one core, beside ``memcpy`` of the same bytes.
+"""``wiresum bench engine``: the codecs' speed on one core, beside ``memcpy`` of the same bytes.
 
 Bytes are those of the tensor. Quantized lanes go into a buffer that is used over and over, as
 packets are; so does the ``memcpy`` that the codec is compared with. The two take turns in every
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from wiresum.common.version import package_version
 from wiresum.measure import lines
-from wiresum.measure.bench import _codec
+from wiresum.measure.bench import _codec, codecs
 from wiresum.measure.bench.cases import size_text
 from wiresum.measure.bench.record import machine, write
 from wiresum.measure.bench.results import Spread
@@ -91,6 +91,7 @@ def bench(
     size: int,
     repeat: int,
     json_file: Path | None,
+    of_gradients: Sequence[str] = (),
 ) -> None:
     """Measure, print the table, write the JSON. Raises ``WiresumError``."""
     known = available()
@@ -99,7 +100,12 @@ def bench(
             raise RackError(lines.UNKNOWN_ISA.of(isa=isa, known=", ".join(known)))
     entries = list(measure(isas or known, fields, workers, size, repeat))
     console = Console()
-    Console(width=max(console.width, 140)).print(table(entries, size))
+    wide = Console(width=max(console.width, 140))
+    wide.print(table(entries, size))
+    more = list(codecs.measure(of_gradients, isas or known, workers, size, repeat))
+    if more:
+        wide.print(codecs.table(more, size))
     if json_file is not None:
         head = {"kind": KIND, "version": package_version(), "machine": machine()}
-        write(json_file, {**head, "workers": workers, "size": size, "entries": entries})
+        content = {**head, "workers": workers, "size": size, "entries": entries}
+        write(json_file, content | ({"codecs": more} if more else {}))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from wiresum.measure.bench import codecs
 from wiresum.measure.bench.cases import Case, Side, rate_text, size_text
 from wiresum.measure.bench.engine import ratio
 from wiresum.measure.bench.results import Line, Spread
@@ -25,6 +26,7 @@ def page(measured: Measured) -> str:
         *measured.fsdp,
         *(_switch(content) for content in measured.switches),
         *(_codec(content) for content in measured.engines),
+        *(codecs_of_gradients(content) for content in measured.engines if "codecs" in content),
     ]
     return "\n".join(section for section in sections if section)
 
@@ -245,3 +247,11 @@ def _codec(content: dict[str, Any]) -> str:
     text += "one core; in parentheses the lowest round."
     headings = ["kernels", "field", "dtype", "quantize", "with exponents", "dequantize"]
     return f"### The codec\n\n{text}\n\n{_table(headings, rows)}"
+
+
+def codecs_of_gradients(content: dict[str, Any]) -> str:
+    """What `bench engine --codec` has measured."""
+    text = f"{size_text(content['size'])} of gradient in float32, {content['workers']} workers, "
+    text += "one core; shares of a copy's speed, in parentheses the lowest round."
+    rows = [codecs.row(entry, content["size"]) for entry in content["codecs"]]
+    return f"### The codecs of gradients\n\n{text}\n\n{_table(codecs.headings(), rows)}"

@@ -1,6 +1,7 @@
 """`wiresum bench accuracy`: played workers, limits, controls."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from wiresum.host_agent.hooks.rules import Rule
 from wiresum.measure.accuracy import glyphs, judge
+from wiresum.measure.accuracy.cli import AccuracyError, kept
 from wiresum.measure.accuracy.means import PowerSGD, blocks
 from wiresum.measure.accuracy.methods import FLOAT32, METHODS, encoding_rate
 from wiresum.measure.accuracy.play import play
@@ -141,6 +143,40 @@ def test_the_command_compares_trainings_and_writes_them(cli, tmp_path) -> None:
     refused = cli.run("bench", "accuracy", "--methods", "best")
     assert refused.returncode != 0
     assert "there is no method 'best'" in refused.stderr
+
+
+def test_a_poor_file_ends_the_command_in_one_line(cli, tmp_path) -> None:
+    good = {
+        "kind": judge.KIND, "version": judge.VERSION, "task": "text", "workers": 2, "steps": 4,
+        "seeds": [0], "losses": {FLOAT32: [2.0, float("nan")]}, "bytes": {FLOAT32: 1e6},
+        "encoding": {FLOAT32: None},
+    }  # fmt: skip
+    assert judge.checked(json.loads(json.dumps(good))) is not None
+    for changes, words in (
+        ({"kind": "engine"}, "it is not of kind 'wiresum accuracy'"),
+        ({"version": judge.VERSION + 1}, "it is not of kind"),
+        ({"workers": "2"}, "'workers' is missing, or no int"),
+        ({"seeds": None}, "'seeds' is missing"),
+        ({"losses": [1.0]}, "'losses' is missing, or no table"),
+        ({"losses": {"best": [1.0]}}, "'losses' has 'best', which is no method"),
+        ({"losses": {FLOAT32: "good"}}, "'losses' of 'float32' is good"),
+        ({"losses": {FLOAT32: [None]}}, "'losses' of 'float32' is [None]"),
+        ({"bytes": {FLOAT32: 0}}, "'bytes' of 'float32' is 0"),
+        ({"bytes": {}}, "'bytes' has nothing of 'float32'"),
+        ({"encoding": {FLOAT32: "fast"}}, "'encoding' of 'float32' is fast"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(words)):
+            judge.checked(json.loads(json.dumps(good | changes)))
+    file = tmp_path / "a.json"
+    for text in ("[]", "{", "[" * 100_000, json.dumps(good | {"bytes": []})):
+        file.write_text(text)
+        with pytest.raises(AccuracyError, match="is no file of bench accuracy"):
+            kept(file, {})
+    file.write_bytes(b"\xff")
+    refused = cli.run("bench", "accuracy", "--json", "a.json")
+    assert refused.returncode != 0
+    assert len(refused.stderr.splitlines()) == 1, refused.stderr
+    assert "a.json is no file of bench accuracy" in refused.stderr
 
 
 def test_the_page_has_the_tables_of_the_kept_runs() -> None:

@@ -1,5 +1,6 @@
 """The benchmarks' parts that need neither root nor a network."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -267,6 +268,48 @@ def test_the_engine_is_timed_against_memcpy() -> None:
         assert all(len(seconds) == 3 for seconds in entry["seconds"].values())
         for part in engine.COPIES:
             assert engine.ratio(entry, part).low > 0
+
+
+def test_every_codec_of_gradients_is_timed_with_every_instruction_set(cli, tmp_path: Path) -> None:
+    from wiresum.host_agent import _engine
+    from wiresum.measure.bench import codecs, engine
+    from wiresum.measure.report import markdown
+
+    four, many = codecs.chosen("all", 4), codecs.chosen("all", 40)
+    assert {"ternary", "vote", "thc:bits=4", "block-float:bits=4", "top-k:k=0.1,bits=8"} < set(four)
+    assert "block-float:bits=8,rounding=stochastic" in four
+    assert "fp16" not in four
+    assert "thc:bits=4" not in many
+    before = _engine.isa()
+    entries = list(codecs.measure(four, engine.available()[-1:], 4, 1 << 14, 2))
+    assert [each["codec"] for each in entries] == four
+    assert _engine.isa() == before
+    for each in entries:
+        assert all(len(seconds) == 2 for seconds in each["seconds"].values())
+        assert codecs.speed(each, "encode", 1 << 14) > 0
+
+    done = cli.run(
+        "bench", "engine", "--field", "32", "--size", "64KiB", "--repeat", "2", "--codec",
+        "ternary; top-k:k=0.2,bits=4", "--json", "engine.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = json.loads((tmp_path / "engine.json").read_text())
+    assert {each["codec"] for each in made["codecs"]} == {"ternary", "top-k:k=0.2,bits=4"}
+    assert {each["isa"] for each in made["codecs"]} == set(engine.available())
+    page = markdown.codecs_of_gradients(made)
+    assert page.count("| ternary |") == len(engine.available())
+    for codec, words in (("best", "there is no codec 'best'"), ("fp16", "fp16 has no lanes")):
+        refused = cli.run("bench", "engine", "--codec", codec)
+        assert refused.returncode != 0
+        assert words in refused.stderr
+
+
+def test_the_page_of_codecs_has_the_table_of_the_kept_run() -> None:
+    from wiresum.measure.report import markdown
+
+    docs = Path(__file__).parents[3] / "docs"
+    kept = json.loads((docs / "codecs" / "engine.json").read_text())
+    assert markdown.codecs_of_gradients(kept) in (docs / "codecs.md").read_text()
 
 
 def test_the_switch_in_memory_counts_what_it_does(tmp_path: Path) -> None:

@@ -262,7 +262,10 @@ MOMENTUM_WITHOUT_FEEDBACK = Line(
 NO_WARMUP = Line("A136", "warmup is {given!r}; it must be a number of steps, 0 or more")
 NO_SEED = Line("A137", "seed is {given!r}; it must be a number from 0 to 2^32 - 1")
 THC_OF_FEW_BITS = Line("A138", "thc has fields of 16, 8 or 4 bits, not {given}: say bits=8")
-NOT_SHARDED = Line("A139", "no module of the model is sharded: call fully_shard first")
+NOT_SHARDED = Line(
+    "A139",
+    "no module of the model is sharded: call fully_shard, or FullyShardedDataParallel, first",
+)
 OTHER_SHARDS = Line("A143", "{name} is not sharded along its first dimension: codecs cannot sum it")
 VOTE_OF_SHARDS = Line(
     "A144", "votes over shards have no feedback: say feedback=False, or take another codec"
@@ -273,6 +276,14 @@ NO_MEAN_OF_SHARDS = Line(
 NOT_ALL_GRADIENTS = Line(
     "A146",
     "some of {names} have no gradient in this step: codecs for FSDP need all of a sharded module",
+)
+NOT_A_STRATEGY = Line(
+    "A163",
+    "FullyShardedDataParallel with {name} has no codecs: take FULL_SHARD or SHARD_GRAD_OP, or "
+    "DistributedDataParallel",
+)
+HAS_ANOTHER_HOOK = Line(
+    "A164", "the sharded model has a communication hook of its own: leave it out, or the codec"
 )
 
 # ---- tensors on GPUs

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wiresum.host_agent import lines
 from wiresum.host_agent.errors import CodecError
+from wiresum.host_agent.hooks import flat
 from wiresum.host_agent.hooks.exchange import Course, Exchange, Part
 from wiresum.host_agent.hooks.rules import (
     DEFAULT_POLICY,
@@ -120,15 +121,19 @@ class State:
                 where, kind = parameter.device.type, str(parameter.dtype).removeprefix("torch.")
                 raise CodecError(lines.NOT_FOR_A_CODEC.of(name=name, dtype=kind, device=where))
         names: dict[torch.Tensor, str] = {each: name for name, each in model.named_parameters()}
+        shapes = {name: each.shape for each, name in names.items()}
+        modules = flat.wrapped(model)
+        if modules:
+            names = {each: flat.clean(name) for each, name in names.items()}
+            shapes = flat.shapes(model, modules)
         self._note_steps()
-        self._check(names, self._residuals, self._velocities)
+        self._check(shapes, self._residuals, self._velocities)
         self._forget()
         self._group = group
-        self._names = names
+        self._names, self._shapes = names, shapes
 
-    def _check(self, names: Mapping[torch.Tensor, str], *kept: Mapping[str, torch.Tensor]) -> None:
+    def _check(self, shapes: Mapping[str, torch.Size], *kept: Mapping[str, torch.Tensor]) -> None:
         """Raise :class:`CodecError` if not all that is kept is of these parameters."""
-        shapes = {name: each.shape for each, name in names.items()}
         if any(shapes.get(name) != each.shape for one in kept for name, each in one.items()):
             raise CodecError(lines.NOT_A_STATE.of(name=self.name))
 
@@ -150,6 +155,11 @@ class State:
 
     def _rules(self) -> list[Rule]:
         return [self.rule, *(changed(self.rule, wanted) for wanted in self.policy.values())]
+
+    @property
+    def shapes(self) -> Mapping[str, torch.Size]:
+        """Of the model's parameters as a whole, by name."""
+        return self._shapes
 
     @property
     def names(self) -> Mapping[torch.Tensor, str]:
@@ -292,7 +302,7 @@ class State:
             own = False
         if not own:
             raise CodecError(lines.NOT_A_STATE.of(name=self.name))
-        self._check(self._names, residuals, velocities)
+        self._check(self._shapes, residuals, velocities)
         self._residuals, self._velocities, self._steps = residuals, velocities, steps
         self._saved_by = saved_by if saved_by[0] else None
         self._exchanges = {}
@@ -308,7 +318,7 @@ class State:
         self.rule, self.policy = kept["rule"], kept["policy"]
         self.feedback, self.course = kept["feedback"], kept["course"]
         self._start()
-        self._group, self._names = None, {}
+        self._group, self._names, self._shapes = None, {}, {}
         state = kept["state"]
         self._residuals, self._velocities = state["residuals"], state["velocities"]
         self._steps = state["steps"]

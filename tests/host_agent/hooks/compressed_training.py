@@ -358,6 +358,8 @@ def scenarios() -> Iterator[str]:
     Exchange.finish = finish  # type: ignore[method-assign]
     yield "an error in the end of a sum is raised by backward()"
 
+    yield from failed_steps()
+
     late = Exchange([Part(600, Rule(0.1, 8), True)], dist.get_world_size(), Course(decay=0.5))
     values = torch.ones(600) * torch.arange(600).div(BLOCK, rounding_mode="floor").add(1)
     late.begin([values], None)
@@ -371,6 +373,31 @@ def scenarios() -> Iterator[str]:
     assert values[256:512].eq(1).all()  # half of the 2 that were kept
     yield "a residual that decays"
     yield from every_codec()
+
+
+def failed_steps() -> Iterator[str]:
+    """DDP goes on after a failed backward pass only if it is made anew; the state is kept."""
+    options: dict[str, Any] = {"k": 0.4, "bits": 8, "momentum": 0.5, "policy": {}}
+    model = wrapped()
+    wanted = trained(model, hooks.TopK(model, **options))
+    model = wrapped()
+    state = hooks.TopK(model, **options)
+    model.register_comm_hook(state, hooks.compress)
+    found = [step(model, number) for number in range(2)]
+    # The gradient of `tall` is ready first: its codes are on their way when that of `bias` fails.
+    dict(model.module.named_parameters())["bias"].register_hook(broken)
+    try:
+        step(model, 7)
+        raise AssertionError("nothing was raised")
+    except ValueError:
+        pass
+    assert state.held is not None
+    model = wrapped()
+    state.attach(model)
+    model.register_comm_hook(state, hooks.compress)
+    found += [step(model, number) for number in range(2, STEPS)]
+    assert same(found, wanted)
+    yield "a backward pass that fails before the sum leaves nothing in what is kept"
 
 
 def main() -> None:

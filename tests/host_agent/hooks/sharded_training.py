@@ -1,4 +1,4 @@
-"""Ranks that train a model sharded by FSDP2 with codecs: ``… FOLDER``."""
+"""Ranks that train a model sharded by FSDP2, or by FSDP1, with codecs: ``… FOLDER``."""
 
 import hashlib
 import io
@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
 
 from wiresum import hooks
 from wiresum.host_agent.errors import CodecError
@@ -116,6 +116,128 @@ def played(state: Any) -> list[torch.Tensor]:
     return [each.detach() for each in model.parameters()]
 
 
+def whole_of(values: list[torch.Tensor], aligned: bool) -> torch.Tensor:
+    """FSDP1's flat buffer; with its ``use_orig_params`` each begins at a multiple of 16 bytes."""
+    parts = []
+    for at, each in enumerate(values):
+        parts.append(each.reshape(-1))
+        if aligned and at + 1 < len(values):
+            parts.append(torch.zeros(-each.numel() % 4))
+    found = torch.cat(parts)
+    return torch.cat([found, torch.zeros(-found.numel() % dist.get_world_size())])
+
+
+def played_flat(state: Any, modules: list[list[str]], aligned: bool) -> list[torch.Tensor]:
+    """As :func:`played`, of FSDP1: a module's parameters in one line, cut into equal pieces."""
+    ranks = dist.get_world_size()
+    model = network()
+    parameters = dict(model.named_parameters())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    numbers = {name: float(at + 1) for at, name in enumerate(SHAPES)}
+    lines = [
+        whole_of([torch.full(SHAPES[name], numbers[name]) for name in module], aligned)
+        for module in modules
+    ]
+    all_: dict[tuple[int, int], list[Exchange]] = {}
+    for at, (module, line) in enumerate(zip(modules, lines, strict=True)):
+        for shard, piece in enumerate(line.chunk(ranks)):
+            parts = []
+            for name in module:
+                rule = rule_for(name, SHAPES[name], state.policy, state.rule)
+                fed = state.feedback and not rule.exact
+                count = int((piece == numbers[name]).sum())
+                parts.append(Part(count, rule, fed, crc32(name.encode()) ^ shard))
+            all_[at, shard] = [Exchange(parts, ranks, state.course, rank=r) for r in range(ranks)]
+    for number in range(STEPS):
+        given = []
+        for rank in range(ranks):
+            model.zero_grad()
+            loss_of(model, rank, number).backward()
+            given.append({name: each.grad.clone() for name, each in parameters.items()})
+        means: dict[str, list[torch.Tensor]] = {name: [] for name in SHAPES}
+        for (at, shard), exchanges in all_.items():
+            where = lines[at].chunk(ranks)[shard]
+            own = []
+            for each in given:
+                piece = whole_of([each[n] for n in modules[at]], aligned).chunk(ranks)[shard]
+                own.append([piece[where == numbers[name]] for name in modules[at]])
+            words = torch.stack([one.take(mine) for one, mine in zip(exchanges, own, strict=True)])
+            lanes = torch.stack([one.chosen(words.amax(0)) for one in exchanges])
+            for one, mine in zip(exchanges, own, strict=True):
+                one.keep()
+                one.give(lanes.sum(0, dtype=torch.int32), mine)
+            for name, mean in zip(modules[at], own[0], strict=True):
+                means[name].append(mean)
+        for name, each in parameters.items():
+            each.grad = torch.cat(means[name]).view(each.shape)
+        optimizer.step()
+    return [each.detach() for each in model.parameters()]
+
+
+def wrapped(nested: bool, group: Any = None) -> FullyShardedDataParallel:
+    """By FSDP1: the first layer and the rest, or all at once with the parameters as they are."""
+    model = network()
+    options: dict[str, Any] = {"process_group": group, "device_id": torch.device("cpu")}
+    if nested:
+        model[0] = FullyShardedDataParallel(model[0], **options)
+    return FullyShardedDataParallel(model, use_orig_params=not nested, **options)
+
+
+def trained_flat(model: FullyShardedDataParallel, numbers: range) -> list[torch.Tensor]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for number in numbers:
+        stepped(model, optimizer, number)
+    with FullyShardedDataParallel.summon_full_params(model):
+        return [each.detach().clone() for each in model.parameters()]
+
+
+def of_fsdp1() -> Iterator[str]:
+    """Asserts; yields what has been shown."""
+    gloo = dist.new_group(backend="gloo")
+    plain = trained_flat(wrapped(True), range(STEPS))
+    model = wrapped(True)
+    hooks.compress_shards(model, hooks.BlockFloat(model, bits=32))
+    for found, wanted in zip(trained_flat(model, range(STEPS)), plain, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    for nested, names in ((True, ("8 bits", "thc")), (False, ("top-k", "vote"))):
+        all_ = list(SHAPES)
+        modules = [all_[:2], all_[2:]] if nested else [all_]
+        for name in names:
+            wanted = played_flat(CODECS[name](network()), modules, aligned=not nested)
+            model = wrapped(nested)
+            hooks.compress_shards(model, CODECS[name](model))
+            assert same(trained_flat(model, range(STEPS)), wanted), name
+            yield f"fsdp1, {name} {digest(wanted)}"
+
+            model = wrapped(nested, gloo)
+            state = CODECS[name](model)
+            hooks.compress_shards(model, state)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+            for number in range(2):
+                stepped(model, optimizer, number)
+            kept = io.BytesIO()
+            torch.save(state.state_dict(), kept)
+            kept.seek(0)
+            state = CODECS[name](model)
+            state.load_state_dict(torch.load(kept, weights_only=True))
+            hooks.compress_shards(model, state)
+            assert same(trained_flat(model, range(2, STEPS)), wanted), name
+    yield "fsdp1 over gloo gives the same bits, also where a run is restored in the middle"
+
+    model = FullyShardedDataParallel(
+        network(), device_id=torch.device("cpu"), sharding_strategy=ShardingStrategy.NO_SHARD
+    )
+    assert "NO_SHARD has no codecs" in refused(
+        lambda: hooks.compress_shards(model, hooks.BlockFloat(model, bits=8))
+    )
+    model = wrapped(True)
+    model.register_comm_hook(None, refused)
+    assert "hook of its own" in refused(
+        lambda: hooks.compress_shards(model, hooks.BlockFloat(model, bits=8))
+    )
+    yield "strategies of fsdp1 without hooks are refused"
+
+
 def digest(values: list[torch.Tensor]) -> str:
     """The same on all ranks."""
     mine = hashlib.sha256(torch.cat([each.reshape(-1) for each in values]).numpy().tobytes())
@@ -212,6 +334,7 @@ def scenarios() -> Iterator[str]:
     inputs, _ = batch(0, 0)
     assert "leave its divide factors" in refused(lambda: model(inputs).sum().backward())
     yield "what codecs cannot do is refused"
+    yield from of_fsdp1()
 
 
 def main() -> None:

@@ -34,16 +34,16 @@ def test_compressed_gradients_are_those_of_the_definition_over_ranks_and_switch(
     tmp_path: Path,
 ) -> None:
     ranks = shown(tmp_path / "ranks", clean_environment() | {"WIRESUM_CARRIER": "ranks"})
-    assert len(ranks) == 10 + CODECS + 1
+    assert len(ranks) == 11 + CODECS + 1
     with fresh_session() as session:
         assert shown(tmp_path / "switch", session.variables()) == ranks
 
 
-def test_fsdp2_with_codecs_has_the_weights_of_the_definition_over_ranks_and_switch(
+def test_fsdp_with_codecs_has_the_weights_of_the_definition_over_ranks_and_switch(
     tmp_path: Path,
 ) -> None:
     ranks = shown(tmp_path / "ranks", clean_environment() | {"WIRESUM_CARRIER": "ranks"}, SHARDED)
-    assert len(ranks) == 11
+    assert len(ranks) == 11 + 4 + 2
     with fresh_session() as session:
         assert shown(tmp_path / "switch", session.variables(), SHARDED) == ranks
 

@@ -63,18 +63,20 @@ def _hook_flat(
     model: torch.nn.Module, modules: Sequence[FullyShardedDataParallel], state: State
 ) -> None:
     """FSDP1's hooks do not say which module a gradient belongs to: each has a state of its own."""
-    modules = [each for each in modules if each.process_group.size() > 1]
-    for module in modules:
+    # With one rank FSDP1 shards nothing, and sums nothing.
+    groups = [(each, each.process_group) for each in modules]
+    hooked = [(each, group) for each, group in groups if group is not None and group.size() > 1]
+    for module, _ in hooked:
         strategy = module.sharding_strategy
         if strategy not in (ShardingStrategy.FULL_SHARD, ShardingStrategy.SHARD_GRAD_OP):
             raise CodecError(lines.NOT_A_STRATEGY.of(name=strategy.name))
         if module._comm_hook not in (None, reduce_flat):
             raise CodecError(lines.HAS_ANOTHER_HOOK.of())
-    for module in modules:
+    for module, group in hooked:
         # As `register_comm_hook` does for all modules at once, with one state.
         module._comm_hook = reduce_flat
         module._comm_hook_state = FlatMeans(
-            ShardedMeans(state, _of_pieces(model, module, state)), module.process_group
+            ShardedMeans(state, _of_pieces(model, module, state)), group
         )
         state.keep_from(module._comm_hook_state.means)
 

@@ -126,7 +126,7 @@ BENCH = Group(
         ),
         "engine": Command(
             "wiresum.measure.bench.cli:engine",
-            "Speed of the codec on one core, beside memcpy of the same bytes.",
+            "Speed of the codecs on one core, beside memcpy of the same bytes.",
         ),
         "advise": Command(
             "wiresum.measure.validation.cli:validate",

@@ -16,7 +16,7 @@ from wiresum import host_agent
 from wiresum.host_agent.agent.counters import COUNTERS
 from wiresum.optim import DiLoCo, LocalSGD
 
-STEPS = 200
+STEPS = 160
 
 
 def train(way: str) -> dict[str, Any]:

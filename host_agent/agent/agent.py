@@ -527,7 +527,7 @@ class Agent:
         unused = self._carriers.rests_from_switch
         try:
             changed = change_lease(
-                Unused() if unused else self.engine,
+                Unused(self._carriers.chosen_at) if unused else self.engine,
                 membership,
                 before,
                 number,

@@ -74,6 +74,9 @@ class Carriers:
         self._falls = 0
         self._lost = True  # the last switch, if the ranks have not chosen to leave it
         self._chosen = ""  # why the ranks are to carry, though there may be a switch
+        self.chosen_at = 0
+        """Pieces that engines have been handed once the collective is under way at which all ranks
+        have chosen the carrier last: the same on all ranks."""
         self._closed = False
         # Held for a whole way from one carrier to the other, while ``carrier`` says RANKS.
         self._moving = threading.Lock()
@@ -156,9 +159,11 @@ class Carriers:
         """All ranks have chosen what is to carry from now on: the ranks, for the reason ``why``,
         or the switch as soon as there is one. Returns at once.
 
-        All ranks call it with the same choices in the same order, not at the same time.
+        All ranks call it with the same choices at the same collectives, before an engine has these,
+        under the relay's lock.
         """
         with self._lock:
+            self.chosen_at = self._relay.taken + 1
             self._chosen = why if carrier == RANKS else ""
             if self._returning is not None:
                 self._returning.hold(bool(self._chosen))
@@ -169,9 +174,14 @@ class Carriers:
 
     @property
     def rests_from_switch(self) -> bool:
-        """Whether the ranks carry because all have chosen so, and no lease is on its way."""
-        returning = self._returning
-        return self.carrier == RANKS and returning is not None and returning.rests
+        """Whether the ranks carry because all have chosen so, and no lease is on its way.
+
+        So it is from the choice on: the others may have to get there first.
+        """
+        with self._lock:
+            returning = self._returning
+            chosen = self.carrier == RANKS and bool(self._chosen)
+            return chosen and (returning is None or returning.rests)
 
     def _start_leaving(self, why: str, *, lost: bool = True) -> None:
         self.carrier, self.why = RANKS, why

@@ -87,12 +87,16 @@ class Unused:
 
     done = 0
 
+    def __init__(self, chosen_at: int) -> None:
+        """``chosen_at``: see :class:`~wiresum.host_agent.agent.carriers.Carriers`."""
+        self._chosen_at = chosen_at
+
     def pause(self) -> int:
-        """There is nothing to hold."""
-        return 0
+        """Nothing is held. A rank that uses the lease still must get to where it leaves it, too."""
+        return self._chosen_at
 
     def let(self, _boundary: int) -> None:
-        """Another rank has not left the switch yet, and goes on up to there."""
+        """Nothing is held."""
 
     def drained(self, _timeout_s: float) -> bool:
         """Nothing is in flight."""

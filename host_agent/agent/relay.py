@@ -128,7 +128,12 @@ class Relay:
     def started(self) -> int:
         """How many pieces all engines together have taken."""
         with self._lock:
-            return self._taken
+            return self.taken
+
+    @property
+    def taken(self) -> int:
+        """As :attr:`started`, for the gate, which has the lock."""
+        return self._before + self._engine.started
 
     def stats(self) -> dict[str, int | float]:
         """Counters over all engines so far; the gauges are those of the last one."""
@@ -177,7 +182,7 @@ class Relay:
     def asked(self) -> int:
         """How many pieces this relay was given."""
         with self._lock:
-            return self._taken + sum(map(len, self._held)) + self._never_taken
+            return self.taken + sum(map(len, self._held)) + self._never_taken
 
     @property
     def ended(self) -> int:
@@ -211,8 +216,8 @@ class Relay:
         """Hold all further collectives; how many pieces all engines together have been handed."""
         with self._lock:
             self._void = False
-            self._limit = self._taken
-            return self._taken
+            self._limit = self.taken
+            return self.taken
 
     def let(self, boundary: int) -> None:
         """Move the limit up to ``boundary`` and let through what is held below it."""
@@ -236,7 +241,7 @@ class Relay:
                     raise EngineClosed(lines.NO_MORE_WORK.of())
                 self._check_change()
                 assert self._limit is not None
-                if self._taken >= self._limit and self._quiet():
+                if self.taken >= self._limit and self._quiet():
                     return True
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -314,16 +319,12 @@ class Relay:
         self._ended += (Ended(piece.ticket, why, kind) for piece in asked)
         self._never_taken += len(asked)
 
-    @property
-    def _taken(self) -> int:
-        return self._before + self._engine.started
-
     def _lets(self, unit: Unit) -> bool:
         """Whether the engine may have it now, if it is the next."""
         return (
             not self._standing
             and not self._gate.holds(unit)
-            and (self._limit is None or self._taken < self._limit)
+            and (self._limit is None or self.taken < self._limit)
         )
 
     def _check_change(self) -> None:
@@ -353,7 +354,7 @@ class Relay:
         self._changed.notify_all()
 
     def _quiet(self) -> bool:
-        return self._taken == self._polled
+        return self.taken == self._polled
 
     def _release(self) -> None:
         while self._held and self._lets(self._held[0]):

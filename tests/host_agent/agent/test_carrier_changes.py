@@ -12,10 +12,13 @@ import pytest
 from support.thread_sums import ThreadSums, thread_sums
 from wiresum.host_agent.agent import carriers as module
 from wiresum.host_agent.agent.carriers import RANKS, SWITCH, Carriers
+from wiresum.host_agent.agent.change import Unused
 from wiresum.host_agent.agent.face import Call, Unit
+from wiresum.host_agent.agent.gate import Gate
 from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.engine import Packed
 from wiresum.host_agent.environment import AgentError
+from wiresum.host_agent.errors import EngineClosed
 
 LIMIT_S = 30.0
 WORKERS, WIDTH = 2, 32
@@ -103,9 +106,10 @@ class Rank:
     engines: list[SilentEngine] = field(default_factory=list)
     """Of the leases that it has got so."""
     on_return: Callable[[int], None] = lambda _epoch: None
+    gate: Gate = field(default_factory=Gate)
 
     def __post_init__(self) -> None:
-        self.relay = Relay()
+        self.relay = Relay(gate=self.gate)
         self.carriers = Carriers(
             self.relay, self.number, self.workers, self.width, rejoin=self._rejoin,
             returned=lambda joined: self.on_return(joined.epoch),
@@ -308,5 +312,58 @@ def test_a_switch_that_is_lost_before_it_is_chosen_to_be_left_is_left_once() -> 
     for ticket in range(1, 5):
         sums_work(ranks, ticket)
     assert all(rank.engines == [] for rank in ranks)
+    for rank in ranks:
+        rank.close()
+
+
+@dataclass
+class Choosing(Gate):
+    """All ranks choose to carry themselves at the collective with this ticket."""
+
+    ticket: int
+    choose: Callable[[], None] = lambda: None
+
+    def passing(self, unit: Unit) -> Unit:
+        if unit[0].ticket == self.ticket:
+            self.choose()
+        return unit
+
+
+def test_a_rank_whose_lease_changes_before_it_leaves_the_switch_goes_on_until_it_leaves() -> None:
+    gates = [Choosing(3) for _ in range(WORKERS)]
+    ranks = [
+        Rank(at, sums, gate=gate)
+        for at, (sums, gate) in enumerate(zip(thread_sums(WORKERS), gates, strict=True))
+    ]
+    for rank, gate in zip(ranks, gates, strict=True):
+        gate.choose = lambda rank=rank: rank.carriers.prefer(RANKS, "they are faster")
+    together(*(lambda rank=rank: rank.begin(Lease(SilentEngine(5))) for rank in ranks))
+    arrays = [np.full(2000, 1.0, np.float32) for _ in range(3 * WORKERS)]
+
+    def collect(rank: Rank, ticket: int) -> None:
+        data = arrays[3 * rank.number + ticket - 1].ctypes.data
+        rank.relay.collect([Call(data, 2000, "float32", False, ticket)])
+
+    ahead, behind = ranks
+    for ticket in (1, 2, 3):
+        collect(ahead, ticket)
+    for ticket in (1, 2):
+        collect(behind, ticket)
+    declared = behind.relay.pause()
+    collect(behind, 3)
+    assert behind.relay.held == 1
+    assert ahead.carriers.rests_from_switch  # so it declares, too, while it waits for the other
+    behind.relay.let(max(declared, Unused(ahead.carriers.chosen_at).pause()))
+    assert behind.carriers.chosen_at == ahead.carriers.chosen_at
+    for rank in ranks:
+        ended: list[int] = []
+        deadline = time.monotonic() + LIMIT_S
+        while len(ended) < 3:
+            assert time.monotonic() < deadline
+            ended += [each.ticket for each in rank.relay.poll(0.1) if each.error is None]
+    assert all((array == WORKERS).all() for array in arrays)
+    assert all(rank.carriers.rests_from_switch for rank in ranks)
+    with pytest.raises(EngineClosed):
+        behind.relay.drained(0.0)  # the change is void for it, and tried again without the switch
     for rank in ranks:
         rank.close()

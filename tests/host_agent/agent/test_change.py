@@ -81,7 +81,7 @@ def test_a_lease_that_some_ranks_do_not_use_any_more_changes_with_that_of_the_ot
         for rank in rig.ranks[:2]:
             rank.change = lambda number, rank=rank: (  # type: ignore[method-assign]
                 change_lease(
-                    *(Unused(), rank, None, number),
+                    *(Unused(0), rank, None, number),
                     limit_s=rig.limit_s,
                     stopped=rank.gone.is_set,
                 )

@@ -2,8 +2,8 @@
 // Loss: grows by one per result until a round loses, then more slowly; shrinks in proportion to the
 // share that a round lost (as DCTCP does with marks), and not at all for a loss so small that it
 // cannot be this worker's own queue. Waiting for a straggler is no loss, and is not reported here.
-// A loss that proves to be none is taken back (as in Eifel, RFC 4015): if all of a round were, the
-// window is what it was before it shrank for them.
+// A loss that proves to be none is taken back (as in Eifel, RFC 4015): if all for which the window
+// shrank were, it is what it was before.
 // Delay: beyond a comfortable size it grows only while round trips stay short (as in Vegas). More
 // chunks in flight would only fill a queue, and leave the processor's cache.
 #pragma once
@@ -24,15 +24,19 @@ class CongestionWindow {
     ++results_;
     end_round();
   }
-  void on_loss() {
+  // Returns the round in which the loss counts.
+  unsigned on_loss() {
+    const unsigned round = rounds_;
     ++losses_;
     end_round();
+    return round;
   }
-  // One of the losses was none: the answers to all transmissions have come.
-  void on_spurious_loss() {
-    if (losses_ > 0) {
+  // A loss of that round was none: the answers to all transmissions have come.
+  void on_spurious_loss(unsigned round) {
+    if (round == rounds_) {
       --losses_;
-    } else if (to_refute_ > 0 && --to_refute_ == 0) {
+    } else if (to_refute_ > 0 && round - shrunk_from_ <= shrunk_in_ - shrunk_from_ &&
+               --to_refute_ == 0) {
       size_ = std::max(size_, before_);
       slow_start_ = slow_start_before_;
     }
@@ -61,6 +65,7 @@ class CongestionWindow {
       if (to_refute_ == 0 || rounds_ - shrunk_in_ > 1) {
         before_ = size_;
         slow_start_before_ = slow_start_;
+        shrunk_from_ = rounds_;
         to_refute_ = 0;
       }
       to_refute_ += losses_;
@@ -92,7 +97,8 @@ class CongestionWindow {
   // not proved to be none.
   std::uint32_t before_ = 0;
   std::uint32_t to_refute_ = 0;
-  unsigned shrunk_in_ = 0;  // the last of these rounds
+  unsigned shrunk_from_ = 0;  // the first of these rounds
+  unsigned shrunk_in_ = 0;    // the last
   bool slow_start_before_ = true;
 };
 

@@ -190,9 +190,8 @@ void Stream::on_result(Chunk& chunk, Nanoseconds now) {
     // RFC 5682, has it).
     if (chunk.send_serial < probe_serial_) recovery_ = 0;
   } else if (!chunk.waited) {
-    chunk.lost = true;
     stats_.losses.add();
-    congestion_.on_loss();
+    chunk.lost_in = congestion_.on_loss();
     // Each answered probe lets two more expired chunks go: a lost window returns in a few round
     // trips, and a straggler (whose probes WAIT answers) never sets off a storm.
     if (chunk.probed) {
@@ -208,10 +207,10 @@ void Stream::on_result(Chunk& chunk, Nanoseconds now) {
 // path.
 void Stream::on_duplicate(std::uint64_t position) {
   Chunk& chunk = at(position);
-  if (chunk.position != position || !chunk.lost || ++chunk.answers <= chunk.resends) return;
-  chunk.lost = false;
+  if (chunk.position != position || !chunk.lost_in || ++chunk.answers <= chunk.resends) return;
   stats_.spurious_losses.add();
-  congestion_.on_spurious_loss();
+  congestion_.on_spurious_loss(*chunk.lost_in);
+  chunk.lost_in.reset();
 }
 
 void Stream::queue_again(Chunk& chunk, bool probe) {

@@ -65,8 +65,8 @@ struct Chunk {
   bool done = false;
   bool queued = false;  // in the list of chunks to send again
   bool probed = false;  // the last transmission was the timer's
-  bool lost = false;    // counted as a loss
   bool waited = false;  // a WAIT came after the last transmission: the switch has this chunk
+  std::optional<unsigned> lost_in{};  // the congestion window's round in which it counts as lost
 };
 
 enum class ReplyOutcome { Result, Wait, Mismatch, Ignored };

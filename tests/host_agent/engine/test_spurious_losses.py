@@ -48,3 +48,43 @@ def test_results_that_were_lost_count_as_lost() -> None:
         assert rig.total("losses") > 0
         assert rig.total("spurious_losses") == 0
     np.testing.assert_allclose(arrays[0], expected, atol=1e-5)
+
+
+def test_losses_of_a_later_round_do_not_keep_the_window_small() -> None:
+    """All losses of the round that shrank it were none; one of the next round was."""
+    shrunk, after = 96, 96 + 50  # chunks before the round that shrinks the window, and with it
+    late = range(shrunk, shrunk + 30)  # their first results come when all is done
+    held: dict[int, bytes] = {}
+
+    def hold(data: bytes, peer: Any, direction: str) -> bool:
+        header = Header.unpack(data)
+        if direction == "in" or header.kind != Kind.RESULT or peer != rig.addresses[0]:
+            return False
+        if header.slot < rig.slots // 8 or header.chunk in held:
+            return False
+        if header.chunk not in late and header.chunk != after:
+            return False
+        held[header.chunk] = data
+        return True
+
+    patient = {"rto_initial_s": 5.0, "rto_min_s": 5.0, "rto_max_s": 9.0}  # overtaken, never late
+    rig = Rig(2, slots=256, faults=Faults(intercept=hold), **patient)
+
+    def finish(chunks: int, **expected: int) -> None:
+        rig.finish(rig.start([np.ones(chunks * rig.lanes, np.float32) for _ in range(2)]))
+        reach(**expected)
+
+    def reach(**expected: int) -> None:
+        def reached() -> bool:
+            stats = rig.engines[0].stats()
+            return all(stats[name] == value for name, value in expected.items())
+
+        eventually(reached, str(expected))
+
+    with rig:
+        finish(shrunk, window=80, losses=0)  # rounds of 32 and 64 chunks
+        finish(50, window=50, losses=30)  # one round: 50 results and 30 losses
+        finish(17, window=50, losses=31)
+        for chunk in late:
+            rig.switch.send(held[chunk], rig.addresses[0])
+        reach(window=80, losses=31, spurious_losses=30)

@@ -13,7 +13,7 @@ from support.examples import examples
 # The time of an example depends on the machine, not on the code under test.
 settings.register_profile(
     "wiresum", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True,
-    max_examples=examples(100),
+    max_examples=examples(100), derandomize=False,  # where CI is set, hypothesis would repeat them
 )  # fmt: skip
 settings.load_profile("wiresum")
 

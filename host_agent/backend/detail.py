@@ -92,7 +92,7 @@ class Detail:
 
     @staticmethod
     def _exchange(group: dist.ProcessGroup, mine: str) -> list[str]:
-        packed = torch.zeros(_BYTES, dtype=torch.uint8)
+        packed = torch.zeros(_BYTES, dtype=torch.uint8, device="cpu")
         text = mine.encode()[:_BYTES]
         packed[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
         gathered = [torch.empty_like(packed) for _ in range(group.size())]

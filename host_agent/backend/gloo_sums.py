@@ -40,7 +40,7 @@ class TensorWords:
 
     def __init__(self, sums: "GlooSums", count: int) -> None:
         self._sums = sums
-        self._tensor = torch.zeros(count, dtype=torch.int32)
+        self._tensor = torch.zeros(count, dtype=torch.int32, device="cpu")
         self._address = self._tensor.data_ptr()
 
     @property
@@ -62,7 +62,8 @@ class TensorWords:
 
     def put(self, first: int, values: Sequence[int]) -> None:
         """Set some words."""
-        self._tensor[first : first + len(values)] = torch.tensor(values, dtype=torch.int32)
+        words = torch.tensor(values, dtype=torch.int32, device="cpu")
+        self._tensor[first : first + len(values)] = words
 
     def total(self, count: int) -> Pending:
         """Start a sum mod 2^32 of the first ``count`` words."""
@@ -111,7 +112,7 @@ class GlooSums:
 
     def largest(self, values: Sequence[int]) -> list[int]:
         """The largest value of each place over all ranks. Waits."""
-        tensor = torch.tensor(values, dtype=torch.int64)
+        tensor = torch.tensor(values, dtype=torch.int64, device="cpu")
         self.maximum(tensor).wait()
         return tensor.tolist()
 

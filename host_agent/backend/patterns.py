@@ -32,7 +32,7 @@ _OPTIONS: dict[str, tuple[type, Callable[[Any], Any]]] = {
 }
 """The methods that there are patterns for: what the caller gives beside one tensor, and its key."""
 _BARRIER = ("barrier",)
-_WORD = torch.empty(0)
+_WORD = torch.empty(0, device="cpu")
 
 
 def key_of(method: str, args: Sequence[Any]) -> Key | None:

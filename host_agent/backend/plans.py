@@ -212,7 +212,7 @@ def _scatter(made: Plan, request: Request) -> None:
 
 def _barrier(made: Plan, _request: Request) -> None:
     # A maximum takes one message each way; a sum has exponents before.
-    word = torch.zeros(1, dtype=torch.int32)
+    word = torch.zeros(1, dtype=torch.int32, device="cpu")
     made.pieces.append(Piece(word, 1, "max_uint32", False, -1, ALL, -1, True))
 
 

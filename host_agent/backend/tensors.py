@@ -62,10 +62,10 @@ def _overlaps(tensor: torch.Tensor) -> bool:
 
 
 def _write_each(target: torch.Tensor, values: torch.Tensor) -> None:
-    places = torch.zeros(target.shape, dtype=torch.int64)
+    places = torch.zeros(target.shape, dtype=torch.int64, device=target.device)
     for dimension, (size, stride) in enumerate(zip(target.shape, target.stride(), strict=True)):
         shape = [1] * target.dim()
         shape[dimension] = size
-        places += stride * torch.arange(size).view(shape)
+        places += stride * torch.arange(size, device=target.device).view(shape)
     memory = target.as_strided((int(places.max()) + 1,), (1,))
     memory[places.flatten()] = values.flatten()

@@ -70,7 +70,7 @@ class TorchDevice:
 
     def pinned(self, size: int) -> torch.Tensor:
         """Pinned memory, from torch's cache of it."""
-        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        return torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=True)
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
         """Copy on the current stream."""

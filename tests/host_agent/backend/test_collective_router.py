@@ -340,6 +340,21 @@ def test_tensors_of_several_devices_are_an_error_that_names_the_rank(
     assert group.allreduce([output]).wait()
 
 
+@pytest.mark.parametrize("detail", [False, True])
+def test_collectives_of_cpu_tensors_are_on_the_cpu_whatever_the_default_device_is(
+    group: WiresumProcessGroup, agent: FakeAgent, detail: bool
+) -> None:
+    group.router._detail.on = detail
+    overlapping = torch.ones(8).as_strided((2, 3), (1, 1))
+    with torch.device("meta"):
+        assert group.barrier(dist.BarrierOptions()).wait(timedelta(seconds=LIMIT_S))
+        work = group.allreduce([overlapping], options())
+        assert work.wait(timedelta(seconds=LIMIT_S))
+    assert agent.engine.calls == [(1, "max_uint32", False), (6, "float32", False)]
+    assert all(data != 0 for data, _ in agent.engine.buffers)
+    assert overlapping.tolist() == [[1.0] * 3] * 2
+
+
 def test_a_ticket_may_end_before_it_is_known(group: WiresumProcessGroup, agent: FakeAgent) -> None:
     polled = threading.Event()
     original = agent.engine.collect

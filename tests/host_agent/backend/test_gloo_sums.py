@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import torch.distributed as dist
 
 from wiresum.host_agent.agent.sums import Copy
@@ -47,6 +48,20 @@ def ranks(request: pytest.FixtureRequest) -> Iterator[Ranks]:
 
 
 COUNTS = (1, 2, 5, 1026, FEW_BYTES // 4, FEW_BYTES // 4 + 1, 30_011)
+
+
+def test_words_are_on_the_cpu_whatever_the_default_device_is(ranks: Ranks) -> None:
+    def largest(rank: int) -> tuple[list[int], list[int], int]:
+        with torch.device("meta"):
+            sums = ranks.sums[rank]
+            words = sums.words(3)
+            words.put(1, [rank, 7])
+            return sums.largest([rank, 5]), words.get(0, 3), words.address
+
+    for rank, (most, words, address) in enumerate(ranks.all(largest)):
+        assert most == [ranks.count - 1, 5]
+        assert words == [0, rank, 7]
+        assert address != 0
 
 
 def test_sums_wrap_and_maxima_are_signed(ranks: Ranks) -> None:

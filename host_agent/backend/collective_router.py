@@ -188,9 +188,10 @@ class CollectiveRouter:
         self._check_process()
         if kwargs.keys() == _OPTIONS:
             args, kwargs = (*args, kwargs["opts"]), {}
-        request = None
+        request = key = None
         if not kwargs:
-            work = self._repeated(method, args)
+            key = key_of(method, args)
+            work = self._repeated(key, args)
             if work is not None:
                 return work
             request = read(method, args, self.rank, self.size)
@@ -199,18 +200,18 @@ class CollectiveRouter:
             return self.fall_back(method, reason, *args, **kwargs)
         carrier, scope = self._world or self, current_scope()
         if scope is None:
-            return carrier._over_switch(request, self, None if kwargs else key_of(method, args))
+            return carrier._over_switch(request, self, key)
         return carrier._agreed(
             scope.next_collective(),
             label_of(method),
-            lambda below: below.collective(method, args, kwargs),
+            lambda below: below.collective(method, args),
             self._limit_s(request.timeout),
             request.all_tensors,
         )
 
-    def _repeated(self, method: str, args: Sequence[Any]) -> SwitchWork | None:
+    def _repeated(self, key: Key | None, args: Sequence[Any]) -> SwitchWork | None:
         """A collective for which there is a pattern; None if it has to go the whole way."""
-        carrier, key = self._world or self, key_of(method, args)
+        carrier = self._world or self
         pattern = carrier._patterns.get(key) if key is not None else None
         if pattern is None or self.closed or carrier.closed or current_scope() is not None:
             return None
@@ -227,31 +228,19 @@ class CollectiveRouter:
 
     def _like(self, pattern: Pattern, args: Sequence[Any], group: "CollectiveRouter") -> SwitchWork:
         """Carry a collective of this pattern, of this group or of another one of its ranks."""
-        piece, memory, data, outputs = pattern.piece, None, 0, []
+        piece, memory, data, outputs = pattern.piece, None, None, []
         options = args[-1] if args else None
         if piece.memory is None:
             outputs = list(args[0])
             # As `detach()`, which would let another thread have the interpreter.
             memory = outputs[0].data
             data = memory.data_ptr()
-        else:
-            data = piece.memory.data_ptr()
         work = SwitchWork(
             *(self, group, self._number(pattern.listed)[1], outputs, (piece,), options),
             average=pattern.average,
             memory=memory,
         )
-        with self._lock:  # see `_to_engine`
-            agent, poller = self.agent, self._poller
-            if agent is None or poller is None:
-                raise errors.EngineClosed(lines.SHUT_DOWN.of())
-            agent.check()
-            tickets = poller.expect(work, 1)
-            try:
-                agent.engine.collect((piece.call_at(data, tickets[0]),))
-            except WiresumError:
-                poller.forget(tickets)
-                raise
+        self._to_engine(work, (piece,), data)
         exposed.issued(work)
         self._count(pattern.label, pattern.bytes, 1)
         return work
@@ -417,7 +406,8 @@ class CollectiveRouter:
             self._to_engine(work, pieces)
         exposed.issued(work)
 
-    def _to_engine(self, work: Waiting, pieces: Sequence[Piece]) -> None:
+    def _to_engine(self, work: Waiting, pieces: Sequence[Piece], data: int | None = None) -> None:
+        # `data`: the address of a piece without memory of its own.
         # One lock from the tickets to the engine: they count up in the order in which it gets them.
         with self._lock:
             if self.agent is None or self._poller is None:
@@ -425,7 +415,9 @@ class CollectiveRouter:
             self.agent.check()
             engine = self.agent.engine
             tickets = self._poller.expect(work, len(pieces))
-            calls = [piece.call(ticket) for piece, ticket in zip(pieces, tickets, strict=True)]
+            calls = [
+                piece.call(ticket, data) for piece, ticket in zip(pieces, tickets, strict=True)
+            ]
             try:
                 if calls:
                     engine.collect(calls)
@@ -658,11 +650,11 @@ class Below:
     plain: dist.ProcessGroup
     """The fallback."""
 
-    def collective(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dist.Work:
+    def collective(self, method: str, args: tuple[Any, ...]) -> dist.Work:
         """One that the switch can carry."""
         if self.router is None:
-            return _run(self.plain, method, args, kwargs)  # type: ignore[no-any-return]
-        return self.router.collective(method, *args, **kwargs)  # type: ignore[no-any-return]
+            return _run(self.plain, method, args, {})  # type: ignore[no-any-return]
+        return self.router.collective(method, *args)  # type: ignore[no-any-return]
 
 
 def _run(

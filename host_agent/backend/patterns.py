@@ -17,7 +17,10 @@ from wiresum.host_agent.backend.plans import Piece, Plan
 from wiresum.host_agent.backend.request import Request, label_of
 
 Key = tuple[Any, ...]
-"""Method, options, dtype and number of elements: all that decides how a collective is carried."""
+"""Method, options, dtype and number of elements: all that decides how a collective is carried.
+
+A call of another form, such as one of a tensor in place of a list, has none: gloo is to judge it.
+"""
 
 MOST = 256
 """How many patterns a group keeps."""
@@ -38,13 +41,16 @@ _WORD = torch.empty(0, device="cpu")
 def key_of(method: str, args: Sequence[Any]) -> Key | None:
     """The key of the call ``method(*args)``; None for one that has to go the whole way.
 
-    That is also so of tensors and threads in which torch's dispatcher would see the call.
+    None also where torch's dispatcher would see the call: by its tensor or its thread.
     """
+    if method == "barrier":
+        alone = not args or (len(args) == 1 and type(args[0]) is c10d.BarrierOptions)
+        return _BARRIER if alone and ordinary(_WORD) else None
     if method not in _OPTIONS or len(args) != 2:
-        return _BARRIER if method == "barrier" and ordinary(_WORD) else None
+        return None
     tensors, options = args
     kind, read = _OPTIONS[method]
-    if type(options) is not kind or len(tensors) != 1:
+    if type(options) is not kind or type(tensors) is not list or len(tensors) != 1:
         return None
     (tensor,) = tensors
     if not ordinary(tensor) or not tensor.is_contiguous():

@@ -32,12 +32,10 @@ class Piece:
     reads: bool
     """Whether this rank gets the result."""
 
-    def call(self, ticket: int) -> Call:
-        """For the engine."""
-        return self.call_at(0 if self.memory is None else self.memory.data_ptr(), ticket)
-
-    def call_at(self, data: int, ticket: int) -> Call:
-        """The same for a piece like this one in other memory."""
+    def call(self, ticket: int, data: int | None = None) -> Call:
+        """For the engine. ``data``: the address if it is that of other memory."""
+        if data is None:
+            data = 0 if self.memory is None else self.memory.data_ptr()
         return Call(
             *(data, self.count, self.dtype, self.average, ticket),
             *(self.source, self.readers, self.reader),

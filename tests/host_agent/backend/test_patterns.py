@@ -1,8 +1,9 @@
 """Collectives like one that was carried before take a short way; it must lead to the same place."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import torch
@@ -100,6 +101,40 @@ def test_two_barriers_in_flight_are_two_maxima_of_a_word(
         agent.engine.ended.put(Ended(ticket))
         assert work.wait(timedelta(seconds=30))
     assert stats()["switch"] == {"barrier": 3}
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "carried"),
+    [
+        ("reduce", lambda: (torch.ones(1, 7), dist.ReduceOptions()), 0),
+        ("reduce", lambda: ((one for one in [torch.ones(7)]), dist.ReduceOptions()), 1),
+        ("barrier", lambda: ("gloo raises what is wrong with it",), 0),
+        ("barrier", lambda: (dist.BarrierOptions(), dist.BarrierOptions()), 0),
+    ],
+    ids=["tensor", "generator", "barrier of a text", "barrier of two"],
+)
+def test_a_call_of_another_form_goes_the_way_it_went_before_any_was_carried(
+    group: WiresumProcessGroup,
+    agent: FakeAgent,
+    method: str,
+    given: Callable[[], tuple[Any, ...]],
+    carried: int,
+) -> None:
+    """What the call does to a group before, and after one like it with the usual arguments."""
+
+    def outcome() -> tuple[object, int]:
+        agent.engine.calls.clear()
+        try:
+            return getattr(group, method)(*given()).wait(), len(agent.engine.calls)
+        except TypeError as error:
+            return str(error)[:60], len(agent.engine.calls)
+
+    first = outcome()
+    assert first[1] == carried
+    for _ in range(2):
+        assert group.barrier(dist.BarrierOptions()).wait()
+        assert group.reduce([torch.ones(7)], dist.ReduceOptions()).wait()
+    assert outcome() == first
 
 
 def test_memory_stays_while_the_engine_has_it_whatever_becomes_of_the_tensor(

@@ -129,7 +129,8 @@ def change_lease(
 ) -> Changed | None:
     """Make change ``number`` of one rank's ``lease``; blocks.
 
-    None if it was called off, and the old engine goes on. ``limit_s``: how long to wait for an
+    None if it was called off, and the old engine goes on; one that the carrier's change overtakes
+    in its last step has a lease that no engine uses. ``limit_s``: how long to wait for an
     answer in each of the steps 1 and 3. ``stopped`` tells that this worker has left or its job is
     over. Raises ``WiresumError`` if there is no answer in time, or one that leaves no lease.
     """
@@ -154,9 +155,9 @@ def change_lease(
             engine = seat.start(sock, new, relay.done)
         try:
             relay.replace(engine)
-        except EngineClosed as reason:
+        except EngineClosed:
+            # The ranks have begun to carry meanwhile. The lease is this rank's all the same.
             engine.close()
-            raise Withdrawn(str(reason)) from None
     except Withdrawn as reason:
         log.info("wiresum: change %d of the lease is off: %s", number, reason)
         relay.resume()

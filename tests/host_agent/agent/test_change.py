@@ -93,6 +93,21 @@ def test_a_lease_that_some_ranks_do_not_use_any_more_changes_with_that_of_the_ot
         assert rig.controller.moves == [1, 2]
 
 
+def test_a_rank_that_leaves_the_switch_while_it_joins_again_has_the_new_lease_too() -> None:
+    """Else it would vote on later changes with a lease that is over, and be refused."""
+
+    def stand(rank: int, step: str, when: str) -> None:
+        if (rank, step, when) == (1, "join", "after"):
+            rig.ranks[1].relay.stand()
+
+    rig = ChangeRig(2, fault=stand)
+    with rig:
+        before = rig.ranks[1].relay.engine
+        assert all(rig.change(16))
+        assert rig.ranks[1].relay.engine is before
+        assert not before.closed
+
+
 class Once:
     """A fault that strikes one rank at one moment, ``times`` times."""
 

@@ -13,6 +13,7 @@ from wiresum.host_agent.agent.issued import Group
 from wiresum.host_agent.backend.collective_router import CollectiveRouter, GroupOptions
 from wiresum.host_agent.backend.fallback import make_fallback
 from wiresum.host_agent.backend.process_group import WiresumProcessGroup, adapt
+from wiresum.host_agent.backend.routing import reduce_op
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,13 @@ class FakeAgent:
 
     def close(self) -> None:
         self.engine.close()
+
+
+def options(op: object = dist.ReduceOp.SUM) -> dist.AllreduceOptions:
+    """Those of an all-reduce with this operation."""
+    made = dist.AllreduceOptions()
+    made.reduceOp = reduce_op(op)
+    return made
 
 
 def group_of_one(

@@ -9,17 +9,11 @@ from carried_rig import Threads, bits
 from torch._C import _distributed_c10d as c10d
 
 from wiresum.host_agent import stats
-from wiresum.host_agent.agent import counters
 from wiresum.host_agent.errors import EngineError
 
+pytestmark = pytest.mark.usefixtures("fresh_counters")
+
 Tensors = list[torch.Tensor]
-
-
-@pytest.fixture(autouse=True)
-def _fresh_counters(monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = counters.Counters()
-    for module in ("collective_router", "completion", "report"):
-        monkeypatch.setattr(f"wiresum.host_agent.backend.{module}.COUNTERS", fresh)
 
 
 @pytest.fixture(scope="module", params=[2, 3])

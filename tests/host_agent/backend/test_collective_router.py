@@ -3,44 +3,25 @@
 import ctypes
 import logging
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 import torch
 import torch.distributed as dist
-from fakes import Ended, FakeAgent, FakeEngine, group_of_one
+from fakes import Ended, FakeAgent, FakeEngine, group_of_one, options
 
 from wiresum.common.errors import LineText, code_of
 from wiresum.host_agent import errors, stats
-from wiresum.host_agent.agent import counters
 from wiresum.host_agent.agent.face import Unit
 from wiresum.host_agent.backend.collectives import Collectives
 from wiresum.host_agent.backend.integer_average import average
 from wiresum.host_agent.backend.process_group import WiresumProcessGroup
-from wiresum.host_agent.backend.routing import op_name, reduce_op
+from wiresum.host_agent.backend.routing import op_name
+
+pytestmark = pytest.mark.usefixtures("fresh_counters")
 
 LIMIT_S = 10.0
 OPS = dist.ReduceOp
-
-
-@pytest.fixture(autouse=True)
-def _fresh_counters(monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = counters.Counters()
-    for module in ("collective_router", "completion", "report"):
-        monkeypatch.setattr(f"wiresum.host_agent.backend.{module}.COUNTERS", fresh)
-
-
-@pytest.fixture
-def agent() -> FakeAgent:
-    return FakeAgent()
-
-
-@pytest.fixture
-def group(agent: FakeAgent) -> Iterator[WiresumProcessGroup]:
-    group = group_of_one(agent)
-    yield group
-    group.shutdown()
 
 
 @pytest.fixture
@@ -48,12 +29,6 @@ def manual(agent: FakeAgent) -> FakeEngine:
     """The engine of ``group``, which ends no ticket by itself."""
     agent.engine.at_once = False
     return agent.engine
-
-
-def options(op: object = OPS.SUM) -> dist.AllreduceOptions:
-    made = dist.AllreduceOptions()
-    made.reduceOp = reduce_op(op)
-    return made
 
 
 @pytest.mark.parametrize("average", [False, True])

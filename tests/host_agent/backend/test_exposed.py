@@ -10,19 +10,13 @@ import torch
 from fakes import Ended, FakeAgent, FakeEngine, group_of_one
 
 from wiresum.host_agent import stats
-from wiresum.host_agent.agent import counters
 from wiresum.host_agent.backend import exposed
 from wiresum.host_agent.backend.process_group import WiresumProcessGroup
 
+pytestmark = pytest.mark.usefixtures("fresh_counters")
+
 LIMIT_S = 10.0
 WAIT_S = 0.2
-
-
-@pytest.fixture(autouse=True)
-def _fresh_counters(monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = counters.Counters()
-    for module in ("collective_router", "completion", "report", "work", "exposed"):
-        monkeypatch.setattr(f"wiresum.host_agent.backend.{module}.COUNTERS", fresh)
 
 
 @pytest.fixture

@@ -1,41 +1,22 @@
 """Collectives like one that was carried before take a short way; it must lead to the same place."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from fakes import Ended, FakeAgent, group_of_one
+from fakes import Ended, FakeAgent, group_of_one, options
 
 from wiresum.host_agent import errors, stats
-from wiresum.host_agent.agent import counters
 from wiresum.host_agent.backend import patterns
 from wiresum.host_agent.backend.process_group import WiresumProcessGroup
-from wiresum.host_agent.backend.routing import reduce_op
+
+pytestmark = pytest.mark.usefixtures("fresh_counters")
 
 OPS = dist.ReduceOp
-
-
-@pytest.fixture(autouse=True)
-def _fresh_counters(monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = counters.Counters()
-    for module in ("collective_router", "completion", "report"):
-        monkeypatch.setattr(f"wiresum.host_agent.backend.{module}.COUNTERS", fresh)
-
-
-@pytest.fixture
-def agent() -> FakeAgent:
-    return FakeAgent()
-
-
-@pytest.fixture
-def group(agent: FakeAgent) -> Iterator[WiresumProcessGroup]:
-    group = group_of_one(agent)
-    yield group
-    group.shutdown()
 
 
 @pytest.fixture
@@ -50,12 +31,6 @@ def whole_way(group: WiresumProcessGroup, monkeypatch: pytest.MonkeyPatch) -> li
 
     monkeypatch.setattr(group.router, "_over_switch", noted)
     return went
-
-
-def options(op: object = OPS.SUM) -> dist.AllreduceOptions:
-    made = dist.AllreduceOptions()
-    made.reduceOp = reduce_op(op)
-    return made
 
 
 def test_the_second_of_a_kind_is_given_to_the_engine_as_the_first(

@@ -14,19 +14,13 @@ from staged_rig import Staged, numbers, options
 from torch._C import _distributed_c10d as c10d
 
 from wiresum.host_agent import stats
-from wiresum.host_agent.agent import counters
 from wiresum.host_agent.backend.cuda import cutting, pool
+
+pytestmark = pytest.mark.usefixtures("fresh_counters")
 
 SUM, AVG = c10d.ReduceOp.SUM, c10d.ReduceOp.AVG
 LARGE = 100_000
 """Elements of a sum that is cut into several rounds here."""
-
-
-@pytest.fixture(autouse=True)
-def _fresh_counters(monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = counters.Counters()
-    for module in ("collective_router", "completion", "report"):
-        monkeypatch.setattr(f"wiresum.host_agent.backend.{module}.COUNTERS", fresh)
 
 
 @pytest.fixture(autouse=True)

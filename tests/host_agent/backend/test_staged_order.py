@@ -22,12 +22,13 @@ from torch._C import _distributed_c10d as c10d
 from support.simulated_device import SimulatedDevice
 from wiresum.common.patience import Patience
 from wiresum.host_agent import stats
-from wiresum.host_agent.agent import counters
 from wiresum.host_agent.backend.cuda import cutting, job, pool, staging, work
 from wiresum.host_agent.backend.cuda.torch_device import TorchDevices
 from wiresum.host_agent.backend.plans import Piece
 from wiresum.host_agent.backend.work import SwitchWork
 from wiresum.host_agent.errors import CollectiveTimeout, EngineClosed, PeerLost
+
+pytestmark = pytest.mark.usefixtures("fresh_counters")
 
 LATE_S = (0.001, 0.004, 0.008)
 """How late each operation is: of the script's stream, of the first one, and of the second."""
@@ -35,13 +36,6 @@ LATE_S = (0.001, 0.004, 0.008)
 FAULT_S = 0.4
 """How late streams begin where a wait is missing: long enough that somebody does not wait."""
 COUNT = 150_000
-
-
-@pytest.fixture(autouse=True)
-def _fresh_counters(monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = counters.Counters()
-    for module in ("collective_router", "completion", "report"):
-        monkeypatch.setattr(f"wiresum.host_agent.backend.{module}.COUNTERS", fresh)
 
 
 @pytest.fixture(autouse=True)

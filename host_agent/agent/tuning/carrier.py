@@ -11,11 +11,11 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from statistics import fmean, stdev
 from typing import NamedTuple
 
 from wiresum.host_agent.agent.tuning.policy import EXPOSED
+from wiresum.host_agent.agent.tuning.worded import Worded
 
 WARM = 2
 """Steps that do not count after a change: one has the change in it, one may wait for its rest."""
@@ -36,23 +36,13 @@ NOT_READY = 1 << 31
 _MOST = NOT_READY - 1
 
 
-class Why(IntEnum):
+class Why(Worded):
     """Why the ranks have chosen a carrier."""
 
-    TRY = 0
-    FASTER = 1
-    NOT_FASTER = 2
-    FIELD = 3
-
-    @property
-    def words(self) -> str:
-        """For people."""
-        return {
-            Why.TRY: "its steps are timed",
-            Why.FASTER: "its steps are shorter",
-            Why.NOT_FASTER: "the other one's steps are no shorter",
-            Why.FIELD: "the field has changed while the other one was timed",
-        }[self]
+    TRY = 0, "its steps are timed"
+    FASTER = 1, "its steps are shorter"
+    NOT_FASTER = 2, "the other one's steps are no shorter"
+    FIELD = 3, "the field has changed while the other one was timed"
 
 
 class Time(NamedTuple):

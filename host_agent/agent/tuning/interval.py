@@ -16,27 +16,18 @@ All ranks have the same figures, so they choose alike.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import NamedTuple
 
 from wiresum.host_agent.agent.tuning.policy import EXPOSED, FIRST_REST
+from wiresum.host_agent.agent.tuning.worded import Worded
 
 
-class Why(IntEnum):
+class Why(Worded):
     """Why the ranks have chosen an H."""
 
-    EXPOSED = 0
-    DRIFT = 1
-    LOSS = 2
-
-    @property
-    def words(self) -> str:
-        """For people."""
-        return {
-            Why.EXPOSED: "communication is exposed, drift and loss allow it",
-            Why.DRIFT: "the drift is above its limit",
-            Why.LOSS: "the loss has risen",
-        }[self]
+    EXPOSED = 0, "communication is exposed, drift and loss allow it"
+    DRIFT = 1, "the drift is above its limit"
+    LOSS = 2, "the loss has risen"
 
 
 class Figures(NamedTuple):

@@ -18,10 +18,10 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from statistics import fmean, stdev
 
 from wiresum.host_agent.agent.tuning.wish import Wish
+from wiresum.host_agent.agent.tuning.worded import Worded
 
 FIELDS = (32, 16, 8)
 """From wide to narrow."""
@@ -36,23 +36,13 @@ FIRST_REST = 4
 """Windows for which a field rests that was given up for the first time."""
 
 
-class Reason(IntEnum):
+class Reason(Worded):
     """Why a rank asks for a field; the number travels with the field."""
 
-    START = 0
-    EXPOSED = 1
-    ERROR = 2
-    LOSS = 3
-
-    @property
-    def words(self) -> str:
-        """For people."""
-        return {
-            Reason.START: "a run starts exact",
-            Reason.EXPOSED: "communication is exposed, error and loss allow it",
-            Reason.ERROR: "the error is above its limit",
-            Reason.LOSS: "the loss has risen",
-        }[self]
+    START = 0, "a run starts exact"
+    EXPOSED = 1, "communication is exposed, error and loss allow it"
+    ERROR = 2, "the error is above its limit"
+    LOSS = 3, "the loss has risen"
 
 
 @dataclass(frozen=True)

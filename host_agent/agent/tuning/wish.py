@@ -29,9 +29,11 @@ class Wish:
     """Largest drift of the ranks, where H is tuned: see :class:`wiresum.optim.Drift`."""
 
     def __str__(self) -> str:
-        return (
-            f"within={self.within:g},error={self.error:g},steps={self.steps},"
-            f"carrier={self.carrier},h={self.h},drift={self.drift:g}"
+        # A script may have given anything: what it is, parse() says.
+        values = ((each.name, getattr(self, each.name)) for each in fields(self))
+        return ",".join(
+            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in values
         )
 
     def largest_h(self, own: int) -> int | None:

@@ -4,13 +4,16 @@ import logging
 import math
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import wiresum
 from support.tuned_job import Job
+from wiresum.common.errors import WiresumError
 from wiresum.host_agent.agent.face import Call, Ended, Finished, Unit
 from wiresum.host_agent.agent.relay import Relay
 from wiresum.host_agent.agent.tuning import ballot
@@ -275,3 +278,13 @@ def test_a_wish_is_read_back_as_it_is_written():
     for wrong in (*wrongs, "carrier=gloo", "h=", "drift=3"):
         with pytest.raises(AgentError, match="it must be like within=1%"):
             parse(wrong)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"within": None}, {"drift": "much"}, {"steps": 2.5}, {"h": None}]
+)
+def test_a_script_that_gives_no_limits_to_tune_hears_what_they_are_like(
+    limits: dict[str, Any],
+) -> None:
+    with pytest.raises(WiresumError, match="it must be like within=1%"):
+        wiresum.tune(**limits)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 import torch
 import torch.distributed as dist
@@ -66,10 +67,19 @@ def gathered(
 
 
 def check_alike(
-    own: Mapping[str, float], device: torch.device, group: dist.ProcessGroup | None
+    who: str, own: Mapping[str, float], device: torch.device, group: dist.ProcessGroup | None
 ) -> None:
     """Raise :class:`SynchronizationError` on all ranks if one of the numbers, which have names,
-    differs between them."""
+    differs between them, or if they are another class's on some ranks.
+
+    ``who``: the name of the class. Ranks compare it first: another class may have more numbers.
+    """
+    kind = crc32(repr((who, list(own))).encode())
+    (kinds,) = gathered([kind], device, group)
+    if len(set(kinds)) > 1:
+        by_rank = ", ".join("as here" if each == kind else "another" for each in kinds)
+        what = f"what is entered (here {who})"
+        raise SynchronizationError(lines.RANKS_DIFFER.of(what=what, given=by_rank))
     for what, given in zip(own, gathered(list(own.values()), device, group), strict=True):
         if len(set(given)) > 1:
             by_rank = ", ".join(f"{each:g}" for each in given)

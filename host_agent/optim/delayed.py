@@ -135,9 +135,12 @@ class DelayedGradients:
         alike = {
             "the staleness": self.staleness,
             "the number of sums on their way": len(self._on_their_way),
+            "whether the ranks have begun (0: no, 1: yes)": self._begun,
+            "whether DDP wraps the model (0: no, 1: yes)": self._ddp is not None,
             WHETHER_A_CODEC: self._codec is not None,
         }
-        average.check_alike(alike, self._parameters[0].device, self._group)
+        device = self._parameters[0].device
+        average.check_alike(type(self).__name__, alike, device, self._group)
         if self._ddp is None:
             if not self._begun:
                 average.copy_from_first([*self._parameters, *self._model.buffers()], self._group)

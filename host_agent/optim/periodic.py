@@ -175,9 +175,10 @@ class Periodic:
         if self._handle is not None:
             raise SynchronizationError(lines.ENTERED_TWICE.of(name=type(self).__name__))
         device = self._parameters[0].device
-        average.check_alike(self._alike(), device, self._group)
-        if self._tuned is not None and self._tuned.limits:
-            average.check_alike(self._tuned.limits, device, self._group)
+        who = type(self).__name__
+        average.check_alike(who, self._alike(), device, self._group)
+        if self._tuned is not None:
+            average.check_alike(who, self._tuned.limits, device, self._group)
         self._begin()
         tuning = ballot.current()
         if tuning is not None:
@@ -199,12 +200,14 @@ class Periodic:
         return {
             "sync_every": self.sync_every,
             "the number of rounds so far": self.rounds,
+            "the number of steps so far": 0 if self._pace else self.local_step,
+            "whether the ranks have begun (0: no, 1: yes)": bool(self._anchors),
             "the kind of weight (0: none, 1: steps, 2: a number)": _kind_of(self._weight),
             "whether there is a Pace (0: no, 1: yes)": self._pace is not None,
             "the target of a Drift (0: there is none)": drift.target if drift else 0,
             "the least of a Drift": drift.least if drift else 0,
             "the most of a Drift": drift.most if drift else 0,
-            "whether H is chosen (1: yes)": self._tuned is not None and bool(self._tuned.limits),
+            "whether H is chosen (0: no, 1: yes)": self._tuned is not None,
         }
 
     def _begin(self) -> None:

@@ -308,6 +308,15 @@ def by_pace() -> Iterator[str]:
     net = model(rank)
     opt = inner(net)
     codec = hooks.BlockFloat(net, bits=8) if rank else None
+    ddp = DistributedDataParallel(net)
+
+    def restored(local_step: int, begun: bool) -> LocalSGD:
+        periodic = LocalSGD(net, opt, 4)
+        anchors = [each.detach().clone() for each in net.parameters()] if begun else []
+        kept = {"local_step": local_step, "since": local_step, "anchors": anchors}
+        periodic.load_state_dict(periodic.state_dict() | kept)
+        return periodic
+
     for other, words in (
         (lambda: LocalSGD(net, opt, 2 + rank % 2), "sync_every differs between the ranks: 2, 3, 2"),
         (lambda: LocalSGD(net, opt, 2, weight="steps" if rank else 9), "the kind of weight"),
@@ -321,6 +330,21 @@ def by_pace() -> Iterator[str]:
         (lambda: DiLoCo(net, opt, outer(net), 4, delay=rank), "the delay differs"),
         (lambda: DiLoCo(net, opt, outer(net), 4, codec=codec), "a codec .*: 0, 1, 1"),
         (lambda: DelayedGradients(net, opt, 1, codec=codec), "a codec .*: 0, 1, 1"),
+        (lambda: restored(rank, True), "steps so far differs between the ranks: 0, 1, 2"),
+        (lambda: restored(0, rank > 0), "the ranks have begun .*: 0, 1, 1"),
+        (
+            lambda: LocalSGD(net, opt, 4) if rank else DiLoCo(net, opt, outer(net), 4),
+            f"here {'LocalSGD' if rank else 'DiLoCo'}. differs between the ranks: "
+            + ("another, as here, as here" if rank else "as here, another, another"),
+        ),
+        (
+            lambda: DelayedGradients(net, opt, 1) if rank else LocalSGD(net, opt, 4),
+            "what is entered",
+        ),
+        (
+            lambda: DelayedGradients(ddp if rank else net, opt, 1),
+            "DDP wraps the model .*: 0, 1, 1",
+        ),
         (lambda: DelayedGradients(net, opt, 1 + rank), "the staleness differs between the ranks"),
     ):
         with pytest.raises(SynchronizationError, match=words), other():

@@ -46,10 +46,9 @@ def checked(content: Any) -> dict[str, Any]:
                 right = found is None or (_is_number(found) and 0 < found < math.inf)
             if not right:
                 raise ValueError(f"{key!r} of {name!r} is {str(found)[:40]}")
-    unknown = [name for name, found in content["losses"].items() if found]
-    unknown = [name for name in unknown if name not in content["bytes"]]
-    if unknown:
-        raise ValueError(f"'bytes' has nothing of {unknown[0]!r}")
+    for name, found in content["losses"].items():
+        if found and name not in content["bytes"]:
+            raise ValueError(f"'bytes' has nothing of {name!r}")
     return content
 
 

@@ -13,24 +13,26 @@ if TYPE_CHECKING:
     from wiresum.measure.bench import cases
     from wiresum.measure.bench.collectives import options as collective_options
 
+_Workers = Annotated[str, Option(metavar="N,…", help="Numbers of workers.")]
+_Rates = Annotated[
+    str,
+    Option(
+        metavar="RATE,…", help="Rates of each link, in each direction: 100mbit; none: no limit."
+    ),
+]
+_Carriers = Annotated[str, Option(metavar="switch|ranks,…", help="What sums wiresum's lanes.")]
+
 
 @dataclass(frozen=True)
 class _LinkArguments:
     """What the benchmarks on limited links have in common."""
 
-    workers: Annotated[str, Option(metavar="N,…", help="Numbers of workers.")] = "4"
-    rate: Annotated[
-        str,
-        Option(
-            metavar="RATE,…", help="Rates of each link, in each direction: 100mbit; none: no limit."
-        ),
-    ] = "1gbit"
+    workers: _Workers = "4"
+    rate: _Rates = "1gbit"
     field: Annotated[str, Option(metavar="32|16|8,…", help="Bits of a quantized element.")] = (
         "32,16,8"
     )
-    carrier: Annotated[str, Option(metavar="switch|ranks,…", help="What sums wiresum's lanes.")] = (
-        "switch,ranks"
-    )
+    carrier: _Carriers = "switch,ranks"
     against: Annotated[str, Option(metavar="gloo|none", help="What to compare with.")] = "gloo"
     tcp: Annotated[
         str,
@@ -65,16 +67,9 @@ class _LinkArguments:
 class AllReduceArguments(_LinkArguments):
     """What ``bench allreduce`` measures, as its options say it."""
 
-    workers: Annotated[str, Option(metavar="N,…", help="Numbers of workers.")] = "2,4,8"
-    rate: Annotated[
-        str,
-        Option(
-            metavar="RATE,…", help="Rates of each link, in each direction: 100mbit; none: no limit."
-        ),
-    ] = "100mbit,1gbit,none"
-    carrier: Annotated[str, Option(metavar="switch|ranks,…", help="What sums wiresum's lanes.")] = (
-        "switch"
-    )
+    workers: _Workers = "2,4,8"
+    rate: _Rates = "100mbit,1gbit,none"
+    carrier: _Carriers = "switch"
     sizes: Annotated[
         str, Option(metavar="SIZE,…", help="Sizes of the tensors, in bytes of float32 elements.")
     ] = "64KiB,1MiB,4MiB,25MiB,100MiB"
@@ -209,7 +204,7 @@ def collectives(
 
 def train(
     rate: Annotated[str, Option(metavar="RATE,…", help="Rates of the links.")] = "100mbit,1gbit",
-    workers: Annotated[str, Option(metavar="N,…", help="Numbers of workers.")] = "4",
+    workers: _Workers = "4",
     methods: Annotated[
         str, Option(metavar="NAME,…", help="Methods to compare with gloo  [default: all]")
     ] = "",

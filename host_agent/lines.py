@@ -285,6 +285,11 @@ NOT_A_STRATEGY = Line(
 HAS_ANOTHER_HOOK = Line(
     "A164", "the sharded model has a communication hook of its own: leave it out, or the codec"
 )
+OTHER_FSDP = Line(
+    "A165",
+    "FSDP of torch {version} is built in another way than codecs know: {why}; install the torch of "
+    "constraints.txt, or leave the codec out",
+)
 
 # ---- tensors on GPUs
 

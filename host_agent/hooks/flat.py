@@ -5,14 +5,28 @@ of that, whatever parameters it cuts.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from wiresum.host_agent import lines
+from wiresum.host_agent.errors import CodecError
+
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FullyShardedDataParallel
+
+
+@contextmanager
+def as_known() -> Iterator[None]:
+    """Around what is not public in FSDP: :class:`CodecError` where this torch has it no more."""
+    try:
+        yield
+    except (AttributeError, ImportError, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise CodecError(lines.OTHER_FSDP.of(version=torch.__version__, why=why)) from error
 
 
 def wrapped(model: torch.nn.Module) -> "list[FullyShardedDataParallel]":
@@ -27,7 +41,8 @@ def wrapped(model: torch.nn.Module) -> "list[FullyShardedDataParallel]":
 
 def clean(name: str) -> str:
     """A parameter's name without what FSDP1 has put into it."""
-    from torch.distributed.fsdp._common_utils import clean_tensor_name
+    with as_known():
+        from torch.distributed.fsdp._common_utils import clean_tensor_name
 
     return str(clean_tensor_name(name))
 
@@ -39,14 +54,14 @@ def contents(
     element in the flat gradient, in their order there."""
     flat = _flat(module)
     prefix = next(name for name, each in model.named_modules() if each is module)
-    sizes = flat._numels_with_padding
-    starts = [0, *accumulate(sizes)]
-    # Padding that aligns parameters is listed with them.
-    places = [start for start, pad in zip(starts, flat._is_padding_mask, strict=False) if not pad]
-    return [
-        (clean(f"{prefix}.{name}" if prefix else name), shape, start)
-        for name, shape, start in zip(flat._fqns, flat._shapes, places, strict=True)
-    ]
+    with as_known():
+        starts = [0, *accumulate(flat._numels_with_padding[:-1])]
+        # Padding that aligns parameters is listed with them.
+        places = [at for at, pad in zip(starts, flat._is_padding_mask, strict=True) if not pad]
+        return [
+            (clean(f"{prefix}.{name}" if prefix else name), shape, start)
+            for name, shape, start in zip(flat._fqns, flat._shapes, places, strict=True)
+        ]
 
 
 def cut(start: int, count: int, row: int, ranks: int) -> list[tuple[int, int]]:
@@ -75,5 +90,6 @@ def shapes(
 
 def _flat(module: "FullyShardedDataParallel") -> Any:
     # Not public, but the only place where the order of the parameters is.
-    handle = module._handle
-    return None if handle is None else handle.flat_param
+    with as_known():
+        handle = module._handle
+        return None if handle is None else handle.flat_param

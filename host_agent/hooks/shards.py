@@ -47,12 +47,12 @@ def compress_shards(model: torch.nn.Module, state: State) -> None:
         raise CodecError(lines.NOT_SHARDED.of())
     if state.feedback and state.uses(Coding.VOTE):
         raise CodecError(lines.VOTE_OF_SHARDS.of())
-    _hook_flat(model, pieces, state)
     for name, each in model.named_parameters():
         if isinstance(each, DTensor) and any(
             isinstance(how, Shard) and how.dim != 0 for how in each.placements
         ):
             raise CodecError(lines.OTHER_SHARDS.of(name=name))
+    _hook_flat(model, pieces, state)
     for module in sharded:
         comm = ShardedMeans(state, _of_rows(module, state))
         module.set_custom_reduce_scatter(comm)  # type: ignore[arg-type]  # it is none by name only
@@ -70,7 +70,9 @@ def _hook_flat(
         strategy = module.sharding_strategy
         if strategy not in (ShardingStrategy.FULL_SHARD, ShardingStrategy.SHARD_GRAD_OP):
             raise CodecError(lines.NOT_A_STRATEGY.of(name=strategy.name))
-        if module._comm_hook not in (None, reduce_flat):
+        with flat.as_known():
+            hook, _ = module._comm_hook, module._comm_hook_state
+        if hook not in (None, reduce_flat):
             raise CodecError(lines.HAS_ANOTHER_HOOK.of())
     for module, group in hooked:
         # As `register_comm_hook` does for all modules at once, with one state.
@@ -118,9 +120,10 @@ def _of_rows(module: FSDPModule, state: State) -> Lay:
     def lay(ranks: int, _: int) -> Layout:
         names = state.names
         # Not public, but the only place where the order of the parameters in the buffer is.
-        fsdp: Any = module._get_fsdp_state()
-        own = [each for one in fsdp._fsdp_param_groups for each in one.fsdp_params]
-        trained = [each.sharded_param for each in own if each.sharded_param.requires_grad]
+        with flat.as_known():
+            fsdp: Any = module._get_fsdp_state()
+            own = [each for one in fsdp._fsdp_param_groups for each in one.fsdp_params]
+            trained = [each.sharded_param for each in own if each.sharded_param.requires_grad]
         if not all(each in names for each in trained):
             raise CodecError(lines.OTHER_MODELS_CODEC.of())
         shapes, spans, row = [each.shape for each in trained], [], 0

@@ -5,6 +5,7 @@ import io
 import math
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -66,6 +67,26 @@ def trained(model: nn.Module, first: int = 0) -> list[torch.Tensor]:
     return whole(model)
 
 
+def gradients(model: nn.Module, number: int) -> list[dict[str, torch.Tensor]]:
+    """Those of each rank, of a plain model."""
+    given = []
+    for rank in range(dist.get_world_size()):
+        model.zero_grad()
+        loss_of(model, rank, number).backward()
+        given.append({name: each.grad.clone() for name, each in model.named_parameters()})  # type: ignore[union-attr]
+    return given
+
+
+def means_of(ranks: list[Exchange], own: list[list[torch.Tensor]]) -> list[torch.Tensor]:
+    """What all ranks get for their shares of a shard."""
+    words = torch.stack([one.take(mine) for one, mine in zip(ranks, own, strict=True)])
+    lanes = torch.stack([one.chosen(words.amax(0)) for one in ranks])
+    for one, mine in zip(ranks, own, strict=True):
+        one.keep()
+        one.give(lanes.sum(0, dtype=torch.int32), mine)
+    return own[0]
+
+
 def played(state: Any) -> list[torch.Tensor]:
     """All ranks in one process: plain models, an exchange for each rank, module and shard."""
     ranks = dist.get_world_size()
@@ -95,20 +116,11 @@ def played(state: Any) -> list[torch.Tensor]:
         for shard in range(ranks)
     }
     for number in range(STEPS):
-        given = []
-        for rank in range(ranks):
-            model.zero_grad()
-            loss_of(model, rank, number).backward()
-            given.append({name: each.grad.clone() for name, each in parameters.items()})
+        given = gradients(model, number)
         means: dict[str, list[torch.Tensor]] = {name: [] for name in SHAPES}
         for (at, shard), all_ in exchanges.items():
             own = [[rows_of(name, each[name], shard) for name in modules[at]] for each in given]
-            words = torch.stack([one.take(mine) for one, mine in zip(all_, own, strict=True)])
-            lanes = torch.stack([one.chosen(words.amax(0)) for one in all_])
-            for one, mine in zip(all_, own, strict=True):
-                one.keep()
-                one.give(lanes.sum(0, dtype=torch.int32), mine)
-            for name, mean in zip(modules[at], own[0], strict=True):
+            for name, mean in zip(modules[at], means_of(all_, own), strict=True):
                 means[name].append(mean)
         for name, each in parameters.items():
             each.grad = torch.cat(means[name])[: each.numel()].view(each.shape)
@@ -149,11 +161,7 @@ def played_flat(state: Any, modules: list[list[str]], aligned: bool) -> list[tor
                 parts.append(Part(count, rule, fed, crc32(name.encode()) ^ shard))
             all_[at, shard] = [Exchange(parts, ranks, state.course, rank=r) for r in range(ranks)]
     for number in range(STEPS):
-        given = []
-        for rank in range(ranks):
-            model.zero_grad()
-            loss_of(model, rank, number).backward()
-            given.append({name: each.grad.clone() for name, each in parameters.items()})
+        given = gradients(model, number)
         means: dict[str, list[torch.Tensor]] = {name: [] for name in SHAPES}
         for (at, shard), exchanges in all_.items():
             where = lines[at].chunk(ranks)[shard]
@@ -161,12 +169,7 @@ def played_flat(state: Any, modules: list[list[str]], aligned: bool) -> list[tor
             for each in given:
                 piece = whole_of([each[n] for n in modules[at]], aligned).chunk(ranks)[shard]
                 own.append([piece[where == numbers[name]] for name in modules[at]])
-            words = torch.stack([one.take(mine) for one, mine in zip(exchanges, own, strict=True)])
-            lanes = torch.stack([one.chosen(words.amax(0)) for one in exchanges])
-            for one, mine in zip(exchanges, own, strict=True):
-                one.keep()
-                one.give(lanes.sum(0, dtype=torch.int32), mine)
-            for name, mean in zip(modules[at], own[0], strict=True):
+            for name, mean in zip(modules[at], means_of(exchanges, own), strict=True):
                 means[name].append(mean)
         for name, each in parameters.items():
             each.grad = torch.cat(means[name]).view(each.shape)
@@ -236,6 +239,19 @@ def of_fsdp1() -> Iterator[str]:
         lambda: hooks.compress_shards(model, hooks.BlockFloat(model, bits=8))
     )
     yield "strategies of fsdp1 without hooks are refused"
+
+    for lost in ("_fqns", "_is_padding_mask"):
+        model = wrapped(True)
+        delattr(model._handle.flat_param, lost)  # type: ignore[union-attr]
+        told = refused(partial(hooks.BlockFloat, model, bits=8))
+        assert "is built in another way than codecs know" in told
+        assert lost in told
+    model = wrapped(True)
+    state = hooks.BlockFloat(model, bits=8)
+    del model._comm_hook_state
+    assert "_comm_hook_state" in refused(lambda: hooks.compress_shards(model, state))
+    assert model._comm_hook is None
+    yield "an fsdp1 that is built in another way is refused"
 
 
 def digest(values: list[torch.Tensor]) -> str:

@@ -43,7 +43,7 @@ def test_fsdp_with_codecs_has_the_weights_of_the_definition_over_ranks_and_switc
     tmp_path: Path,
 ) -> None:
     ranks = shown(tmp_path / "ranks", clean_environment() | {"WIRESUM_CARRIER": "ranks"}, SHARDED)
-    assert len(ranks) == 11 + 4 + 2
+    assert len(ranks) == 11 + 4 + 3
     with fresh_session() as session:
         assert shown(tmp_path / "switch", session.variables(), SHARDED) == ranks
 

@@ -217,17 +217,13 @@ class CollectiveRouter:
             return None
         if carrier._detail.on or carrier._staging is not None:
             return None
-        ours = threading.get_ident() == carrier._thread
-        if not ours:
-            if carrier is not self:
-                return None
-            self._several_threads = True
-        elif carrier is not self and carrier._several_threads:
+        if carrier is not self and not carrier._on_its_one_thread():
             return None
         return carrier._like(pattern, args, self)
 
     def _like(self, pattern: Pattern, args: Sequence[Any], group: "CollectiveRouter") -> SwitchWork:
         """Carry a collective of this pattern, of this group or of another one of its ranks."""
+        self._several_threads |= threading.get_ident() != self._thread
         piece, memory, data, outputs = pattern.piece, None, None, []
         options = args[-1] if args else None
         if piece.memory is None:
@@ -367,10 +363,13 @@ class CollectiveRouter:
         different ways: a pool's thread that has made the other group would do.
         """
         # What callbacks issue has an order that does not depend on threads.
-        ours = not self._several_threads and threading.get_ident() == self._thread
-        if not ours and current_scope() is None:
+        if current_scope() is None and not self._on_its_one_thread():
             return OTHER_THREAD
         return self._why_not(request)
+
+    def _on_its_one_thread(self) -> bool:
+        """Whether the thread that made this group is the calling one, and alone uses the switch."""
+        return not self._several_threads and threading.get_ident() == self._thread
 
     def _next_name(
         self,

@@ -174,6 +174,14 @@ def test_a_second_group_of_all_ranks_repeats_on_its_own_thread_only(
     thread.start()
     thread.join(30)
     assert len(agent.engine.calls) == 2  # it went to gloo
+    assert second.allreduce([torch.ones(5)], options()).wait()
+    assert len(agent.engine.calls) == 3
+    thread = threading.Thread(target=lambda: group.allreduce([torch.ones(5)], options()).wait())
+    thread.start()
+    thread.join(30)
+    assert len(agent.engine.calls) == 4  # another thread uses the switch from now on
+    assert second.allreduce([torch.ones(5)], options()).wait()
+    assert len(agent.engine.calls) == 4
     second.shutdown()
 
 

@@ -55,6 +55,7 @@ def as_json(report: Report) -> dict[str, Any]:
         made["overhead_share"] = facts.pop("overhead_share")
         made["links"] = _links_json(report.job.links)
         del facts["links"]
+        facts["hosts"] = list(report.job.hosts)
         made["job"] = facts
     return made
 

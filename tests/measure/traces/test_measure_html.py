@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from support.traces import Trace
+from wiresum.measure.probe.links import Links
 from wiresum.measure.traces import html, show
 from wiresum.measure.traces.load import read
+from wiresum.measure.traces.records import Job
 from wiresum.measure.traces.summary import summarize
 from wiresum.measure.traces.timeline import timeline
 
@@ -46,13 +48,14 @@ def made():
         trace.extra["distributedInfo"]["pg_config"][0]["pg_desc"] = "</script><b>"
         traces.append(trace.gloo(500 + 100 * rank, 900, 1000))
     records = [read(each.document(), Path("rank0.json")) for each in traces]
-    return summarize(records), timeline(records)
+    job = Job("train.py", 2, ("a", "b"), "cpu", "gloo", None, Links((), "nobody asked"), 2)
+    return summarize(records, job), timeline(records)
 
 
 def test_the_page_has_the_figures_of_the_json(made):
     page = Page(html.page(*made))
     assert page.inside == []
-    assert json.loads(page.texts["script"]) == json.loads(json.dumps(show.as_json(made[0])))
+    assert json.loads(page.texts["script"]) == show.as_json(made[0])
     assert page.texts["strong"].split("\n")[:-1] == [each for each, _ in show.headline(made[0])]
 
 

@@ -38,6 +38,8 @@ class Remedy:
     """What is put on the DDP models, see ``host_agent/remedies``; empty: nothing."""
     density: float = 1.0
     """The part of the elements that is sent."""
+    calls: int = 1
+    """All-reduces of one bucket, one after the other."""
     every: int = 1
     """Steps between synchronizations."""
     needs: str = ""
@@ -59,6 +61,11 @@ class Remedy:
     def has_exponents(self) -> bool:
         """Whether exponents go ahead of the elements."""
         return self.carrier is not Carrier.GLOO or self.density < 1
+
+    @property
+    def chooses(self) -> bool:
+        """Whether its hook computes what it sends, before it sends it, from the whole gradient."""
+        return self.field is None or self.density < 1
 
     @property
     def gentle(self) -> bool:
@@ -110,7 +117,13 @@ REMEDIES: Mapping[str, Remedy] = MappingProxyType(
         for each in (
             Remedy(PLAIN, "plain gloo", Carrier.GLOO, 32),
             Remedy("fp16", "torch's fp16 hook over gloo", Carrier.GLOO, 16, hook="fp16"),
-            Remedy("powersgd", "torch's PowerSGD hook, rank 1", Carrier.GLOO, hook="powersgd"),
+            Remedy(
+                "powersgd",
+                "torch's PowerSGD hook, rank 1",
+                Carrier.GLOO,
+                hook="powersgd",
+                calls=3,
+            ),
             Remedy(
                 "top-k",
                 "a tenth of the blocks in 8 bits, the rest later",
@@ -118,6 +131,7 @@ REMEDIES: Mapping[str, Remedy] = MappingProxyType(
                 8,
                 hook="top-k:k=0.1,bits=8",
                 density=0.1,
+                calls=2,
             ),
             Remedy(
                 "local-steps",
@@ -134,6 +148,7 @@ REMEDIES: Mapping[str, Remedy] = MappingProxyType(
                 8,
                 hook="sparse-loco:h=8,k=0.1,bits=8",
                 density=0.1,
+                calls=2,
                 every=8,
             ),
             _ranks(32),

@@ -1,9 +1,10 @@
 """What the hosts pay for a remedy, and how near a carrier comes to its links: with ranges.
 
 Speeds are in bytes of float32 tensor per second on one core. ``switch`` is from
-docs/performance.md, and ``call`` was fitted to the steps in docs/planning/advise.json. The others
-are estimates, wide on purpose: no benchmark here has measured them. ``wiresum advise --calibrate``
-measures the codec's and the cipher's speed on the machine where it runs.
+docs/performance.md; ``call``, ``hook``, ``powersgd`` and ``blocks`` were fitted to the steps in
+docs/planning/advise.json. The others are estimates, wide on purpose: no benchmark here has measured
+them. ``wiresum advise --calibrate`` measures the codec's and the cipher's speed on the machine where
+it runs.
 """
 
 from collections.abc import Mapping
@@ -39,8 +40,8 @@ class Costs:
     ``blocks``: the choice of blocks, their codec and their residuals.
     ``cipher``: encryption, bytes per second. ``switch``: the share of its link that a worker of a
     switch reaches; ``ranks``: the share of a link that the ranks reach where they sum themselves.
-    ``call``: seconds of a core for each sum of the ranks, beyond its bytes: threads that wake each
-    other, and wait for a core. ``hook``: the same for each call of a DDP hook in Python.
+    ``call``: seconds for each sum of the ranks, and for each other rank on the same core: threads
+    that wake each other, and wait for it. ``hook``: the same for each all-reduce of a DDP hook.
     ``powersgd_share``: bytes of the low-rank factors, as a share of the
     gradient's.
     """
@@ -60,14 +61,14 @@ class Costs:
         }
     )
     fp16: Range = Range(0.7 * GB, 1.5 * GB, 4 * GB)
-    powersgd: Range = Range(0.3 * GB, 1 * GB, 2 * GB)
-    blocks: Range = Range(0.3 * GB, 0.8 * GB, 2 * GB)
+    powersgd: Range = Range(0.2 * GB, 0.4 * GB, 1 * GB)
+    blocks: Range = Range(0.2 * GB, 0.4 * GB, 1 * GB)
     powersgd_share: Range = Range(1 / 16, 1 / 100, 1 / 500)
     cipher: Range = Range(0.7 * GB, 1.5 * GB, 3 * GB)
     switch: Range = Range(0.90, 0.96, 0.99)
     ranks: Range = Range(0.8, 1.0, 1.0)
-    call: Range = Range(0.015, 0.009, 0.002)
-    hook: Range = Range(0.003, 0.0015, 0.0003)
+    call: Range = Range(0.012, 0.006, 0.002)
+    hook: Range = Range(0.005, 0.0025, 0.0005)
 
     def with_codec(self, encode: Mapping[int, float], decode: Mapping[int, float]) -> "Costs":
         """The same with a codec that was measured: bytes per second by bits of a field."""

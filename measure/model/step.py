@@ -10,7 +10,8 @@ the ranks sum; behind a switch it runs beside the wire, so the slower of the two
 exposed of a communication of N seconds is max(N/k, N − O), where O is what hides behind computation
 today: the last bucket can never hide, and what exceeds the backward pass cannot either. Waiting for
 late ranks is added to N: no remedy shortens it. Where all of today's communication but the last
-bucket hides, compression can only shorten that bucket.
+bucket hides, compression can only shorten that bucket. A DDP hook computes in the thread that
+trains: that is exposed, whatever hides.
 
 **The interval.** The same with pessimistic and optimistic values of what is not measured: the
 codec's speed, whether the carrier's overhead goes with messages or with bytes, and whether
@@ -100,8 +101,10 @@ def predict(
     then = then or now
     steps = {}
     for view in VIEWS:
-        comm = _communication(job, remedy, now, then, costs, view)
-        exposed = exposed_s(job, comm, view)
+        hook = _hook_s(job, remedy, costs, view)
+        sending = _communication(job, remedy, now, then, costs, view)
+        comm = sending + hook
+        exposed = exposed_s(job, sending, view) + hook
         if remedy.every > 1:  # it follows the optimizer's step, so that nothing hides it
             exposed = comm + job.waiting_s
         steps[view] = (max(0.0, job.step_s - job.exposed_s + exposed), comm, exposed)
@@ -166,14 +169,37 @@ def _communication(
             one = _switch_s(each, remedy, replace(then, link=fast), costs, view, crowded)
         elif remedy.carrier is Carrier.RANKS:
             one = _ranks_s(each, remedy, replace(then, link=fast), costs, view, crowded)
-            one += job.crowding * costs.call.at(view)
+            one += _waits(job) * costs.call.at(view)
         else:
-            one = _ring_s(each, remedy, setting, costs, view, crowded)
-            one += job.crowding * costs.hook.at(view) if remedy.hook else 0.0
+            one = _ring_s(each, remedy, setting, costs, view)
+            one += _waits(job) * remedy.calls * costs.hook.at(view) if remedy.chooses else 0.0
         total += each.per_step * one / remedy.every
     if then.protection.in_software:
         total += _sent(job, remedy, then, costs) / costs.cipher.at(view)
     return total
+
+
+def _waits(job: Job) -> float:
+    """For how many calls of other ranks a call waits, until it has a core: none where each rank has
+    two."""
+    return max(0.0, job.crowding - 0.5)
+
+
+def _hook_s(job: Job, remedy: Remedy, costs: Costs, view: str) -> float:
+    """Seconds per step for which a DDP hook computes in the thread that trains.
+
+    On a GPU, which needs next to nothing for it: none.
+    """
+    if job.device != "cpu":
+        return 0.0
+    if remedy.chooses:
+        speed = costs.powersgd if remedy.field is None else costs.blocks
+    elif remedy.hook and remedy.every == 1:
+        speed = costs.fp16
+    else:
+        return 0.0
+    full = sum(each.per_step * each.size for each in job.gradients if each.dtype == "float32")
+    return max(1.0, job.crowding) * full / speed.at(view) / remedy.every
 
 
 def _plain_s(message: Message, setting: Setting) -> float:
@@ -185,7 +211,8 @@ def _plain_s(message: Message, setting: Setting) -> float:
 def _fitted(job: Job, now: Setting, view: str) -> Link:
     """The link as today's carrier uses it: with it the closed forms give today's communication.
 
-    Pessimistic: all of the carrier's overhead goes with messages, which compression leaves.
+    Pessimistic: the carrier's overhead goes with messages, which compression leaves; half of it on
+    hosts with as many ranks as cores.
     """
     wire = bare = 0.0
     messages = 0.0
@@ -202,8 +229,9 @@ def _fitted(job: Job, now: Setting, view: str) -> Link:
         # Faster than the links as they were given: the report is right.
         times = max(job.net_s / (bare + wire), _LEAST_SHARE)
         return Link(now.link.alpha_s * times, now.link.beta / times)
-    middle = max(min(over, RATE_SHARE * wire), min(1.0, job.crowding) * over)
-    by_rate = {"low": 0.0, "middle": middle, "high": over}[view]
+    crowded = min(1.0, job.crowding) * over
+    middle = max(min(over, RATE_SHARE * wire), crowded)
+    by_rate = {"low": crowded / 2, "middle": middle, "high": over}[view]
     alpha = now.link.alpha_s + (over - by_rate) / messages
     return Link(alpha, now.link.beta * wire / (wire + by_rate))
 
@@ -234,27 +262,20 @@ def _ranks_s(
     return wire / costs.ranks.at(view) + ahead + crowded * codec
 
 
-def _ring_s(
-    message: Message, remedy: Remedy, setting: Setting, costs: Costs, view: str, crowded: float
-) -> float:
-    """An all-reduce over gloo, with what the hosts pay; ``crowded`` as for the ranks."""
+def _ring_s(message: Message, remedy: Remedy, setting: Setting, costs: Costs, view: str) -> float:
+    """An all-reduce over gloo."""
     ring = (message.ranks, setting.link, setting.mtu, setting.protection)
     if remedy.hook and message.dtype != "float32":
         return collectives.ring_s(message.size, *ring)
     wire = collectives.ring_s(message.size * _wire_share(remedy, message, costs, view), *ring)
-    full = _elements_bytes(message)
     if remedy.name == PLAIN:
         return collectives.ring_s(message.size, *ring)
     if remedy.density < 1:
-        ahead = collectives.ring_s(collectives.exponents(full), *ring)
-        return wire + ahead + crowded * full / costs.blocks.at(view)
-    if remedy.every > 1:
-        return wire
+        return wire + collectives.ring_s(collectives.exponents(_elements_bytes(message)), *ring)
     if remedy.field is None:
-        # The hook's three all-reduces: tensors of rank 1 as they are, P, then Q.
-        more = 2 * 2 * (message.ranks - 1) * setting.link.alpha_s
-        return wire + more + crowded * full / costs.powersgd.at(view)
-    return wire + crowded * full / costs.fp16.at(view)
+        # Tensors of rank 1 as they are, then P, then Q.
+        return wire + (remedy.calls - 1) * 2 * (message.ranks - 1) * setting.link.alpha_s
+    return wire
 
 
 def _switch_s(

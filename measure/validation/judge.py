@@ -10,20 +10,28 @@ from typing import Any
 
 from wiresum.measure import lines
 from wiresum.measure.advise import advice, documents
+from wiresum.measure.advise.choices import Effort
 from wiresum.measure.advise.errors import AdviceError
 from wiresum.measure.model.step import Prediction
 from wiresum.measure.remedies import PLAIN, REMEDIES
+
+CLOSE = 0.01
+"""Of a step: so near to the threshold, either verdict costs next to nothing."""
 
 
 @dataclass(frozen=True)
 class Judged:
     """One case: predictions by remedy, the verdict from them, and the one that follows from the
-    measured steps."""
+    measured steps.
+
+    ``close``: the best software saves by measurement within :data:`CLOSE` of the threshold.
+    """
 
     exposed_share: float
     predicted: dict[str, Prediction]
     verdict: tuple[str, str]
     right: tuple[str, str]
+    close: bool
 
 
 def predicted(report: Mapping[str, Any]) -> dict[str, Prediction]:
@@ -39,8 +47,18 @@ def judge(entry: Mapping[str, Any], cores: int | None = None) -> Judged:
     report = documents.report_of(with_cores(entry["report"], cores))
     said = _advice(report)
     tried = {name: _tried(name, 1e3 * seconds) for name, seconds in entry["measured"].items()}
+    measured = _advice(report, tried)
+    saved = max(
+        each.saved_share
+        for each in measured.options.found
+        if each.effort is Effort.SOFTWARE and not each.refused
+    )
     return Judged(
-        report.job.exposed_share, _steps(said), _answer(said), _answer(_advice(report, tried))
+        report.job.exposed_share,
+        _steps(said),
+        _answer(said),
+        _answer(measured),
+        close=abs(saved - measured.threshold) <= CLOSE,
     )
 
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wiresum.measure.validation.judge import Judged, judge
+from wiresum.measure.validation.judge import CLOSE, Judged, judge
 
 KIND = "advise validation"
 BEGIN = "<!-- made by `wiresum bench advise`: do not edit from here -->"
@@ -43,7 +43,7 @@ def page(content: Mapping[str, Any]) -> str:
                 f"{100 * judged.exposed_share:.0f} %",
                 *(_cell(entry, name, off) for name in names),
                 _verdict(judged.verdict),
-                "yes" if _same(judged) else f"no: {_verdict(judged.right)}",
+                _right(judged),
             ]
         )  # fmt: skip
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
@@ -64,6 +64,12 @@ def _verdict(answer: tuple[str, str]) -> str:
     return ", ".join(filter(None, answer))
 
 
+def _right(judged: Judged) -> str:
+    if _same(judged):
+        return "yes"
+    return f"{'close' if judged.close else 'no'}: {_verdict(judged.right)}"
+
+
 def _same(judged: Judged) -> bool:
     return judged.verdict[0] == judged.right[0]
 
@@ -77,11 +83,13 @@ def summary(entries: Sequence[Mapping[str, Any]], found: Sequence[Judged]) -> st
     within = sum(each <= 0.1 for each in off)
     count = sum(inside(entry, judged) for entry, judged in pairs)
     right = sum(_same(judged) for judged in found)
+    close = sum(judged.close and not _same(judged) for judged in found)
     alike = sum(judged.verdict == judged.right for judged in found)
     stops = sum(_same(judged) and judged.right[0] == "stop here" for judged in found)
     return (
         f"{len(off)} steps: the prediction is off by {100 * statistics.median(off):.1f} % in the "
         f"median and {100 * max(off):.0f} % at most; {within} are within 10 %, and {count} lie in "
         f"their intervals. The verdict is right in {right} of {len(entries)} cases ({stops} of "
-        f"them *stop here*), with the same remedy in {alike}."
+        f"them *stop here*), with the same remedy in {alike}; in {close} of the others the best "
+        f"software saves within {100 * CLOSE:.0f} point of the threshold."
     )

@@ -51,6 +51,22 @@ def test_a_verdict_is_right_if_it_follows_from_the_measured_steps():
     assert useless.right[0] == "infrastructure"
 
 
+def test_a_verdict_beside_the_threshold_is_close_where_it_differs():
+    plain = 0.7
+    found = []
+    for saved in (0.03, 0.045, 0.055):
+        case = entry(measured={"gloo": plain, "ranks-16": (1 - saved) * plain})
+        judged = judge.judge(case)
+        assert judged.verdict[0] == "software"
+        assert (judged.right[0] == "software") == (saved > 0.05)
+        found.append(judged.close)
+        page = results.page({"machine": MACHINE, "cases": [case]})
+        word = "yes" if saved > 0.05 else "close: " if judged.close else "no: "
+        assert f"software, ranks-16 | {word}" in page
+        assert f"in {1 if 'close' in word else 0} of the others the best software" in page
+    assert found == [False, True, True]
+
+
 def test_the_page_shows_what_is_far_off_and_which_verdicts_were_wrong():
     cases = [BOUND, entry(0.5, unequal=True), HIDDEN, entry(3.0)]
     page = results.page({"machine": MACHINE, "cases": cases})
@@ -65,7 +81,9 @@ def test_the_kept_cases_have_the_verdicts_that_follow_from_what_was_measured():
     kept = json.loads((ROOT_FOLDER / "docs" / "planning" / "advise.json").read_text())
     cores = kept["machine"]["cores"]
     judged = [(each, judge.judge(each, cores)) for each in kept["cases"]]
-    assert all(found.verdict[0] == found.right[0] for _, found in judged)
+    same = [found.verdict[0] == found.right[0] for _, found in judged]
+    assert all(each or found.close for each, (_, found) in zip(same, judged, strict=True))
+    assert sum(same) > 0.8 * len(same)
     off = [abs(each) for entry, found in judged for each in results.errors(entry, found).values()]
     assert statistics.median(off) < 0.05
     assert sum(each <= 0.1 for each in off) >= 0.9 * len(off)
@@ -89,7 +107,7 @@ def test_a_case_with_unequal_links_has_one_slow_link():
 def test_the_table_is_made_again_from_kept_reports(capsys, tmp_path):
     kept, page = tmp_path / "advise.json", tmp_path / "page.md"
     kept.write_text(json.dumps({"kind": results.KIND, "machine": MACHINE, "cases": [BOUND]}))
-    page.write_text(f"# Planning\n\n{results.BEGIN}\nold\n<!-- to here -->\nrest\n")
+    page.write_text(f"# Planning\n\n{results.BEGIN}\nas it was\n<!-- to here -->\nrest\n")
     with pytest.raises(SystemExit) as end:
         command_line.main(
             ROOT, ["bench", "advise", "--json", str(kept), "--table-only", "--markdown", str(page)]
@@ -98,7 +116,7 @@ def test_the_table_is_made_again_from_kept_reports(capsys, tmp_path):
     assert "right in 1 of 1 cases" in capsys.readouterr().out
     text = page.read_text()
     assert "| wide | 1000 Mbit/s | 4 | 86 % |" in text
-    assert "old" not in text
+    assert "as it was" not in text
     assert "cores of Chip" in text, "the machine that has measured"
     assert text.endswith("rest\n")
 

@@ -50,7 +50,7 @@ def parse(text: str) -> Wish:
         name, _, value = (each.strip() for each in part.partition("="))
         parser = _PARSERS.get(name)
         found = None if parser is None else parser(value)
-        if found is None:
+        if found is None or name in values:
             raise AgentError(lines.NOT_A_WISH.of(text=text))
         values[name] = found
     return Wish(**values)

@@ -275,7 +275,7 @@ def test_a_wish_is_read_back_as_it_is_written():
     assert parse("carrier=fixed,h=16,drift=5%") == local == parse(str(local))
     assert [parse(f"h={h}").largest_h(50) for h in ("own", "auto", "16")] == [None, 50, 16]
     wrongs = ("", "within", "within=2", "steps=1.5", "steps=0", "speed=1%", "h=0", "h=x")
-    for wrong in (*wrongs, "carrier=gloo", "h=", "drift=3"):
+    for wrong in (*wrongs, "carrier=gloo", "h=", "drift=3", "within=1%,within=2%"):
         with pytest.raises(AgentError, match="it must be like within=1%"):
             parse(wrong)
 

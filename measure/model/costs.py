@@ -3,8 +3,8 @@
 Speeds are in bytes of float32 tensor per second on one core. ``switch`` is from
 docs/performance.md; ``call``, ``hook``, ``powersgd`` and ``blocks`` were fitted to the steps in
 docs/planning/advise.json. The others are estimates, wide on purpose: no benchmark here has measured
-them. ``wiresum advise --calibrate`` measures the codec's and the cipher's speed on the machine where
-it runs.
+them. ``wiresum advise --calibrate`` measures the codec's and the cipher's speed on the machine
+where it runs.
 """
 
 from collections.abc import Mapping

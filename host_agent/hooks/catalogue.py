@@ -36,7 +36,8 @@ class Codec:
 def codecs(workers: int = 2) -> list[Codec]:
     """The codecs that are used at every step, for so many workers.
 
-    ``wiresum run --codec`` takes each ``name``; also powersgd, local-steps and sparse-loco.
+    ``wiresum run --codec`` takes each ``name``; also powersgd, local-steps, diloco and
+    sparse-loco.
 
     In ``error``, M is the largest magnitude of a block on any rank, and s its root mean square on
     the rank where that is largest; *rotated*: the error is that of an element of the rotated block.

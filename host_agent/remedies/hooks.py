@@ -104,5 +104,6 @@ _REGISTER: dict[str, Callable[..., None]] = {
     "vote": _codec("Vote"),
     "thc": _codec("THC"),
     "local-steps": _steps("local_steps"),
+    "diloco": _steps("narrow"),
     "sparse-loco": _steps("sparse"),
 }

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch._C._distributed_c10d import GradBucket
 
-from wiresum.host_agent.optim import LocalSGD, sparse_loco
+from wiresum.host_agent.optim import LocalSGD, narrow_diloco, sparse_loco
 from wiresum.host_agent.optim.periodic import Periodic
 
 Make = Callable[[torch.nn.Module, torch.optim.Optimizer, Any], Periodic]
@@ -65,4 +65,12 @@ def sparse(ddp: Any, h: int = 8, **options: Any) -> None:
     register(
         ddp,
         lambda model, optimizer, group: sparse_loco(model, optimizer, h, group=group, **options),
+    )
+
+
+def narrow(ddp: Any, h: int = 32, **options: Any) -> None:
+    """``narrow_diloco`` every ``h`` steps."""
+    register(
+        ddp,
+        lambda model, optimizer, group: narrow_diloco(model, optimizer, h, group=group, **options),
     )

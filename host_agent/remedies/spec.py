@@ -1,5 +1,6 @@
 """What ``--codec`` and ``WIRESUM_REMEDY`` may name: ``NAME[:option=value,…]``. Without torch."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,13 @@ def _momentum(text: str) -> float:
     return checked_momentum(float(text))
 
 
+def _rate(text: str) -> float:
+    found = float(text)
+    if not 0 < found < math.inf:
+        raise ValueError(text)
+    return found
+
+
 def _narrow(text: str) -> int:
     return narrow(_bits(text))
 
@@ -91,6 +99,13 @@ OPTIONS: Mapping[str, Mapping[str, Callable[[str], Any]]] = {
     "vote": _ANY,
     "thc": {**_FIELDS, "bits": _narrow},
     "local-steps": {"h": _positive, "warmup": _count},
+    "diloco": {
+        "h": _positive,
+        "bits": _bits,
+        "lr": _rate,
+        "momentum": _momentum,
+        "policy": _FIELDS["policy"],
+    },
     "sparse-loco": {"h": _positive, "k": _share, "bits": _bits, "policy": _FIELDS["policy"]},
 }
 """By name, the options, and what reads their values."""

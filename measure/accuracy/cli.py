@@ -26,7 +26,10 @@ def accuracy(
         str, Option(metavar="text|glyphs", help="What is learned: text, or letters as images.")
     ] = "text",
     workers: Annotated[int, Option(min=2, max=64, help="Workers that are played.")] = 4,
-    steps: Annotated[int, Option(min=1, help="Steps of each training.")] = 500,
+    steps: Annotated[
+        int | None,
+        Option(min=1, help="Steps of each training  [default: text 3500, glyphs 2500]"),
+    ] = None,
     seeds: Annotated[int, Option(min=1, max=20, help="Trainings of each method.")] = 3,
     json_file: Annotated[
         Path | None,
@@ -57,13 +60,14 @@ def accuracy(
     if task == "glyphs" and importlib.util.find_spec("matplotlib") is None:
         raise AccuracyError(lines.GLYPHS_NEED_MATPLOTLIB.of())
     torch.set_num_threads(1)
+    made = TASKS[task]()
+    steps = steps or made.steps
     training: dict[str, Any] = {
         "kind": judge.KIND, "version": judge.VERSION, "task": task, "workers": workers,
         "steps": steps,
     }  # fmt: skip
     content = kept(json_file, training) or training | {"losses": {}, "bytes": {}, "encoding": {}}
     content["seeds"] = list(range(seeds))
-    made = TASKS[task]()
     for method in chosen:
         losses = content["losses"].setdefault(method.name, [])
         del losses[seeds:]

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from wiresum.measure.accuracy.methods import FLOAT32, METHODS
 
-KIND, VERSION = "wiresum accuracy", 2
+KIND, VERSION = "wiresum accuracy", 3
 
 CONTROL_EXCESS = 0.05
 """By so much, relatively, a control's loss must lie above float32's; else nothing can be told."""
@@ -59,6 +59,11 @@ def _is_number(found: object) -> bool:
 def excesses(losses: Sequence[float], plain: Sequence[float]) -> list[float]:
     """How far each seed's loss lies above float32's of the same seed, relative to that."""
     return [loss / base - 1 for loss, base in zip(losses, plain, strict=True)]
+
+
+def doubt(found: Sequence[float]) -> float:
+    """The standard error of the mean of excesses; NaN of a single one."""
+    return stdev(found) / math.sqrt(len(found)) if len(found) > 1 else math.nan
 
 
 def noise(plain: Sequence[float]) -> float:
@@ -121,11 +126,14 @@ def table(content: Mapping[str, Any]) -> list[list[str]]:
     ]  # fmt: skip
     for name, own in losses.items():
         limit, encoding = METHODS[name].limit, content["encoding"].get(name)
+        over = excesses(own, plain)
+        error = doubt(over)
         rows.append(
             [
                 f"`{name}`", f"{sizes[name]:,.0f}", f"{sizes[FLOAT32] / sizes[name]:.1f} ×",
                 f"{fmean(own):.4f}", f"{min(own):.4f}–{max(own):.4f}",
-                f"{100 * fmean(excesses(own, plain)):+.2f} %",
+                f"{100 * fmean(over):+.2f} %"
+                + ("" if math.isnan(error) or name == FLOAT32 else f" ± {100 * error:.2f}"),
                 "" if limit is None else f"{100 * limit:g} %",
                 verdict(name, own, plain),
                 f"{encoding / 1e9:.2g}" if encoding else "",

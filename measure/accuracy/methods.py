@@ -44,6 +44,9 @@ _STOCHASTIC = Rounding.STOCHASTIC
 _TERNARY, _VOTE = Rule(coding=Coding.TERNARY), Rule(coding=Coding.VOTE)
 _TERNGRAD = Rule(coding=Coding.TERNARY, rounding=_STOCHASTIC)
 _DILOCO = (0.7, 0.9)
+_CALM = (0.9, 0.6)
+_PAPERS, _PRESET = "outer rate 0.7, momentum 0.9", "diloco:h=32,bits=8"
+_8_BITS = blocks(Rule(bits=8))
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
@@ -52,7 +55,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             Method(FLOAT32, Exact),
             Method("block-float:bits=32", blocks(Rule()), 0.001),
             Method("block-float:bits=16", blocks(Rule(bits=16)), 0.001),
-            Method("block-float:bits=8", blocks(Rule(bits=8)), 0.01),
+            Method("block-float:bits=8", _8_BITS, 0.01),
             Method("block-float:bits=8,feedback=no", blocks(Rule(bits=8), feedback=False), 0.01),
             Method(
                 "block-float:bits=8,rounding=stochastic,feedback=no",
@@ -63,16 +66,12 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             Method("ternary", blocks(_TERNARY), 0.05),
             Method("ternary:feedback=no", blocks(_TERNGRAD, feedback=False)),
             Method("vote", blocks(_VOTE), 0.05),
+            Method("vote, 2 × the rate", blocks(_VOTE), 0.05, rate=2.0),
             Method("vote:feedback=no", blocks(_VOTE, feedback=False)),
             Method("thc:bits=8", blocks(Rule(bits=8, coding=Coding.THC)), 0.01),
             Method("thc:bits=4", blocks(Rule(bits=4, coding=Coding.THC)), 0.05),
             Method("top-k:k=0.1,bits=8", blocks(Rule(0.1, 8)), 0.03),
             Method("top-k:k=0.1,bits=8, 3 × the rate", blocks(Rule(0.1, 8)), 0.03, rate=3.0),
-            Method(
-                "top-k:k=0.1,bits=8,warmup=half of the steps",
-                blocks(Rule(0.1, 8), warm=0.5),
-                0.03,
-            ),
             Method(
                 "top-k:k=0.1,bits=8,momentum=0.9,warmup=half of the steps",
                 blocks(Rule(0.1, 8), warm=0.5, momentum=0.9),
@@ -84,10 +83,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             Method("powersgd, rank 1", partial(PowerSGD, rank=1)),
             Method("powersgd, rank 2", partial(PowerSGD, rank=2)),
             Method("local-steps:h=8", Exact, every=8),
-            Method("DiLoCo, h = 16", Exact, every=16, outer=_DILOCO),
-            Method("DiLoCo, h = 32", Exact, every=32, outer=_DILOCO),
-            Method("DiLoCo, h = 16, ternary", blocks(_TERNARY), 0.02, every=16, outer=_DILOCO),
-            Method("DiLoCo, h = 32, 8 bits", blocks(Rule(bits=8)), 0.02, every=32, outer=_DILOCO),
+            Method(f"DiLoCo, h = 32, {_PAPERS}", Exact, every=32, outer=_DILOCO),
+            Method(f"DiLoCo, h = 32, 8 bits, {_PAPERS}", _8_BITS, 0.02, every=32, outer=_DILOCO),
+            Method(_PRESET, _8_BITS, 0.02, every=32, outer=_CALM),
+            Method(f"{_PRESET}, ½ × the rate", _8_BITS, 0.02, every=32, rate=0.5, outer=_CALM),
             Method("sparse-loco:h=8,k=0.1,bits=8", blocks(Rule(0.1, 8), decay=0.95), 0.02, every=8),
             Method("control: 2 bits, nearest", TwoBits, control=True),
             Method("control: 1 % at random", RandomK, control=True),

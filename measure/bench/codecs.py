@@ -21,7 +21,7 @@ from wiresum.measure.bench.results import Spread
 from wiresum.testbed.errors import RackError
 
 PARTS = ("encode", "decode")
-WITHOUT_CODEC = frozenset({"fp16", "powersgd", "local-steps", "sparse-loco"})
+WITHOUT_CODEC = frozenset({"fp16", "powersgd", "local-steps", "diloco", "sparse-loco"})
 """What `run --codec` takes as well, and has no lanes."""
 
 

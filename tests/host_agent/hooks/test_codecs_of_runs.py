@@ -81,6 +81,10 @@ def test_the_list_has_a_level_where_the_codec_works(bits: int, coding: Coding) -
         ("block-float:bits=5", "bits is 5"),
         ("vote:bits=8", "vote cannot be given 'bits=8'"),
         ("block-float:policy=none.toml", "none.toml cannot be read"),
+        ("diloco:h=0", "diloco cannot be given 'h=0'; its options: h, bits, lr, momentum"),
+        ("diloco:lr=0", "diloco cannot be given 'lr=0'"),
+        ("diloco:lr=inf", "diloco cannot be given 'lr=inf'"),
+        ("diloco:momentum=1", "momentum is 1"),
     ],
 )
 def test_codecs_that_cannot_be_are_refused_before_the_run(text: str, words: str) -> None:

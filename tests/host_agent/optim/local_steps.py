@@ -18,8 +18,17 @@ from trainings import CLOSE, alike, flat, inner, model, step, wide
 
 from wiresum import hooks, host_agent
 from wiresum.host_agent.errors import SynchronizationError
+from wiresum.host_agent.remedies.hooks import put
 from wiresum.host_agent.remedies.local_steps import local_steps
-from wiresum.optim import DelayedGradients, DiLoCo, Drift, LocalSGD, Pace, sparse_loco
+from wiresum.optim import (
+    DelayedGradients,
+    DiLoCo,
+    Drift,
+    LocalSGD,
+    Pace,
+    narrow_diloco,
+    sparse_loco,
+)
 
 STEPS = 12
 
@@ -170,6 +179,31 @@ def scenarios() -> Iterator[str]:
         parts, _ = train(lambda net, opt: sparse(net, opt, 8), model=wide, cut_at=cut_at)
         assert torch.equal(parts, whole), cut_at
     yield "few blocks of the changes, with feedback, also after a restart"
+
+    def narrow(net: nn.Module, opt: torch.optim.Optimizer) -> DiLoCo:
+        return narrow_diloco(net, opt, 6, lr=0.7, momentum=0.9)
+
+    values, _ = train(narrow)
+    assert alike(values)
+    torch.testing.assert_close(values, played(lambda n: n % 6 == 0, True), atol=0.02, rtol=0.02)
+    whole, _ = train(lambda net, opt: narrow_diloco(net, opt, 3), model=wide)
+    parts, _ = train(lambda net, opt: narrow_diloco(net, opt, 3), model=wide, cut_at=4)
+    assert torch.equal(parts, whole)
+    yield "diloco in narrow fields, also after a restart"
+
+    ddp = DistributedDataParallel(wide(dist.get_rank()))
+    optimizer = inner(ddp.module)
+    used = put(ddp, "diloco:h=4,bits=8,lr=0.8,momentum=0.5")
+    assert used.startswith("diloco")
+    for number in range(1, STEPS + 1):
+        step(ddp, optimizer, dist.get_rank(), number)
+    twin = wide(dist.get_rank())
+    optimizer = inner(twin)
+    with narrow_diloco(twin, optimizer, 4, lr=0.8, momentum=0.5):
+        for number in range(1, STEPS + 1):
+            step(twin, optimizer, dist.get_rank(), number)
+    assert torch.equal(flat(ddp.module), flat(twin))
+    yield "a script that stays as it is has it from outside"
 
     for make in (
         lambda net, opt: LocalSGD(net, opt, Drift(0.05, first=2, most=8)),

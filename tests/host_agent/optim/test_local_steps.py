@@ -25,7 +25,7 @@ from wiresum.host_agent.optim.periodic import shares
 
 SCRIPT = Path(__file__).with_name("local_steps.py")
 WORKERS = 3
-SCENARIOS = 26
+SCENARIOS = 28
 
 
 def passed(folder: Path, env: dict[str, str]) -> list[str]:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from wiresum.host_agent.hooks.rules import Rule
 from wiresum.measure.accuracy import glyphs, judge
 from wiresum.measure.accuracy.cli import AccuracyError, kept
 from wiresum.measure.accuracy.means import PowerSGD, blocks
 from wiresum.measure.accuracy.methods import FLOAT32, METHODS, encoding_rate
-from wiresum.measure.accuracy.play import play
+from wiresum.measure.accuracy.play import play, rate_at
 from wiresum.measure.accuracy.tasks import TASKS
 
 TOP_K, NEAREST = "top-k:k=0.1,bits=8", "control: 2 bits, nearest"
@@ -34,6 +35,8 @@ def test_a_loss_is_compared_with_float32s_of_the_same_seed() -> None:
     assert judge.verdict(TOP_K, [float("nan"), 2.0], plain) == "exceeds"
     assert judge.verdict("local-steps:h=8", [9.0, 9.0], plain) == ""
     assert judge.noise(plain) == pytest.approx(0.1 / 2.1)
+    assert judge.doubt([0.01, 0.03]) == pytest.approx(0.01)
+    assert "+2.49 % ± 2.49 |" in judge.markdown(content(**{TOP_K: [2.0, 2.1206]}))
 
 
 def test_a_run_whose_controls_train_as_well_says_that_it_cannot_tell() -> None:
@@ -86,15 +89,48 @@ def test_powersgd_finds_a_matrix_of_its_rank_and_keeps_what_it_misses() -> None:
     assert off < 0.1  # the rank that is missing comes later
 
 
-def test_the_images_are_of_all_characters_and_of_fonts_that_training_has_not_seen() -> None:
+def test_the_images_are_of_all_characters_in_places_that_training_has_not_seen() -> None:
     train, validation = glyphs.load()
     for each in (train, validation):
         assert set(each.labels.tolist()) == set(range(len(glyphs.CHARACTERS)))
         assert each.images.shape[1:] == (1, glyphs.SIZE, glyphs.SIZE)
-    fonts = glyphs.VARIANTS * len(glyphs.CHARACTERS)
-    assert len(validation.labels) == len(glyphs.HELD_OUT) * fonts
+    seen = {each.numpy().tobytes() for each in train.images}
+    assert not any(each.numpy().tobytes() in seen for each in validation.images)
     assert len(train.labels) > 2 * len(validation.labels)
     assert torch.equal(train.images, glyphs.load()[0].images)
+
+
+@pytest.mark.parametrize("name", ["text", "glyphs"])
+def test_workers_that_are_played_together_train_as_each_would_by_itself(name: str) -> None:
+    workers, steps, task = 3, 4, TASKS[name]()
+    orders = [torch.Generator().manual_seed(7000 + rank) for rank in range(workers)]
+    torch.manual_seed(7)
+    model = task.model()
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def loss(inputs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(model(inputs).flatten(0, -2), classes.flatten())
+
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = task.rate * rate_at(step, steps)
+        optimizer.zero_grad()
+        for inputs, classes in zip(*task.batches(orders), strict=True):
+            (loss(inputs, classes) / workers).backward()
+        optimizer.step()
+    inputs, classes = task.held_out()
+    alone = loss(inputs[0], classes[0]).item()
+    assert play(METHODS[FLOAT32], task, workers, steps, 7).loss == pytest.approx(alone, rel=1e-4)
+
+
+def test_the_rate_rises_and_then_falls_to_nothing() -> None:
+    rates = [rate_at(step, 1000) for step in range(1000)]
+    top = rates.index(max(rates))
+    assert 30 < top < 80
+    assert max(rates) == 1
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert 0 < rates[-1] < 1e-4
+    assert 0 < rate_at(0, 1) <= 1
 
 
 def test_played_workers_with_32_bits_have_the_mean() -> None:

@@ -179,6 +179,9 @@ def test_the_command_compares_trainings_and_writes_them(cli, tmp_path) -> None:
     refused = cli.run("bench", "accuracy", "--methods", "best")
     assert refused.returncode != 0
     assert "there is no method 'best'" in refused.stderr
+    own = ", ".join(f"{name} {task().steps}" for name, task in TASKS.items())
+    shown = cli.run("bench", "accuracy", "--help").stdout
+    assert f"[default: {own}]" in " ".join(shown.split())
 
 
 def test_a_poor_file_ends_the_command_in_one_line(cli, tmp_path) -> None:

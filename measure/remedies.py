@@ -64,7 +64,7 @@ class Remedy:
 
     @property
     def chooses(self) -> bool:
-        """Whether its hook computes what it sends, before it sends it, from the whole gradient."""
+        """Whether its hook computes what to send from the whole gradient."""
         return self.field is None or self.density < 1
 
     @property

@@ -34,10 +34,9 @@ def sparse_loco(
     all ranks, and fields have 8 bits in place of 2, so that a switch can sum them. Raises
     ``SynchronizationError`` and ``CodecError``.
     """
-    outer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=lr)
     codec = TopK(model, k, bits=bits, decay=decay, policy=policy, group=group)
     return DiLoCo(
-        *(model, optimizer, outer, sync_every),
+        *(model, optimizer, _outer(model, lr), sync_every),
         codec=codec,
         pace=pace,
         weight=weight,
@@ -66,18 +65,17 @@ def narrow_diloco(
     0.7 and 0.9 (Douillard et al. 2023), for many hundred synchronizations; with less momentum fewer
     are enough (docs/accuracy.md). Raises ``SynchronizationError`` and ``CodecError``.
     """
-    outer = torch.optim.SGD(
-        [each for each in model.parameters() if each.requires_grad],
-        lr=lr,
-        momentum=momentum,
-        nesterov=momentum > 0,
-    )
     codec = BlockFloat(model, bits=bits, policy=policy, group=group)
     return DiLoCo(
-        *(model, optimizer, outer, sync_every),
+        *(model, optimizer, _outer(model, lr, momentum), sync_every),
         codec=codec,
         pace=pace,
         weight=weight,
         release_slots=release_slots,
         group=group,
     )
+
+
+def _outer(model: torch.nn.Module, lr: float, momentum: float = 0.0) -> torch.optim.Optimizer:
+    trained = [each for each in model.parameters() if each.requires_grad]
+    return torch.optim.SGD(trained, lr=lr, momentum=momentum, nesterov=momentum > 0)

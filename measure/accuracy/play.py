@@ -65,7 +65,7 @@ class _Training:
         ]
 
     def held_out(self) -> float:
-        """The loss of the first worker's model."""
+        """The loss of the model that all workers have."""
         with torch.no_grad():
             own = {name: each[None] for name, each in self._first.items()}
             return float(self._losses(own, self._task.held_out()))

@@ -180,8 +180,8 @@ def _communication(
 
 
 def _waits(job: Job) -> float:
-    """For how many calls of other ranks a call waits, until it has a core: none where each rank has
-    two."""
+    """How many calls of other ranks a call waits for, until it has a core: none where each rank has
+    two cores."""
     return max(0.0, job.crowding - 0.5)
 
 

@@ -48,11 +48,8 @@ def judge(entry: Mapping[str, Any], cores: int | None = None) -> Judged:
     said = _advice(report)
     tried = {name: _tried(name, 1e3 * seconds) for name, seconds in entry["measured"].items()}
     measured = _advice(report, tried)
-    saved = max(
-        each.saved_share
-        for each in measured.options.found
-        if each.effort is Effort.SOFTWARE and not each.refused
-    )
+    software = [each for each in measured.options.found if each.effort is Effort.SOFTWARE]
+    saved = max((each.saved_share for each in software if not each.refused), default=0.0)
     return Judged(
         report.job.exposed_share,
         _steps(said),

@@ -2,6 +2,7 @@
 
 import json
 import re
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from wiresum.host_agent.hooks.rules import Rule
+from wiresum.host_agent.optim import narrow_diloco
 from wiresum.measure.accuracy import glyphs, judge
 from wiresum.measure.accuracy.cli import AccuracyError, kept
 from wiresum.measure.accuracy.means import PowerSGD, blocks
@@ -226,6 +228,13 @@ def test_the_page_has_the_tables_of_the_kept_runs() -> None:
         kept = json.loads(file.read_text())
         assert judge.markdown(kept) in (docs / "accuracy.md").read_text(), file
         assert judge.discriminates(kept)
+
+
+def test_the_row_of_the_preset_has_the_presets_own_numbers() -> None:
+    row = METHODS["diloco:h=32,bits=8"]
+    own = {name: each.default for name, each in signature(narrow_diloco).parameters.items()}
+    assert (own["lr"], own["momentum"]) == row.outer
+    assert (own["sync_every"], own["bits"]) == (row.every, 8)
 
 
 def test_local_methods_synchronize_every_so_many_steps_and_in_the_end() -> None:

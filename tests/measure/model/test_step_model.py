@@ -130,6 +130,35 @@ def test_twice_the_communication_of_a_bound_step_is_all_exposed():
     assert exposed_s(each, 0.8) == pytest.approx(0.7)
 
 
+@pytest.mark.parametrize("name", ["fp16", "top-k", "powersgd"])
+def test_what_a_hook_computes_is_exposed_though_all_communication_hides(name):
+    each = job(compute=1.0, comm=0.4, hidden=0.4, sizes=(MIB,) * 10)
+    slow = Range(0.1e9, 0.1e9, 0.1e9)
+    costs = replace(FREE_COSTS, fp16=slow, powersgd=slow, blocks=slow)
+    setting = Setting(Link.of(50, 0.3))
+    found = predict(each, REMEDIES[name], setting, costs=costs)
+    assert found.step_s > each.step_s + 10 * MIB / 0.1e9 - 1e-9
+    crowded = predict(replace(each, ranks_per_core=3.0), REMEDIES[name], setting, costs=costs)
+    assert crowded.step_s > each.step_s + 3 * 10 * MIB / 0.1e9 - 1e-9
+    on_gpu = predict(replace(each, device="cuda"), REMEDIES[name], setting, costs=costs)
+    assert on_gpu.step_s == pytest.approx(each.step_s, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "calls"), [("ranks-32", 1), ("top-k", 2), ("powersgd", 3), ("fp16", 0), ("gloo", 0)]
+)
+def test_calls_wait_for_cores_only_where_a_rank_has_less_than_two(name, calls):
+    each, setting = job(comm=0.4, hidden=0.0, sizes=(MIB,)), Setting(Link.of(50, 0.1))
+    free, slow = Range(0, 0, 0), Range(0.1, 0.1, 0.1)
+    for share, waits in ((0.25, 0), (0.5, 0), (1.0, 0.5), (4.0, 3.5)):
+        shared = replace(each, ranks_per_core=share)
+        without, with_ = (
+            predict(shared, REMEDIES[name], setting, costs=replace(FREE_COSTS, call=one, hook=one))
+            for one in (free, slow)
+        )
+        assert with_.comm_s - without.comm_s == pytest.approx(waits * calls * 0.1, abs=1e-9)
+
+
 def test_a_slow_codec_eats_what_the_links_save():
     each = job(compute=0.01, comm=0.005, hidden=0.0, sizes=(4 * MIB,))
     slow = Range(0.3e9, 0.3e9, 0.3e9)
